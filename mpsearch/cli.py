@@ -1,0 +1,112 @@
+"""`mpsearch`: the command line. Commands are imported when they are called."""
+
+import os
+import sys
+from importlib import import_module
+
+import click
+
+from mpsearch import __version__
+from mpsearch.errors import MpsearchError
+
+# name -> what it does; the command lives in mpsearch/commands/<name>.py under the same name.
+# The texts stand here and not in the commands, so that `mpsearch --help` imports none of them.
+COMMANDS = {
+    "profile": "Measure how sensitive each layer is: model + data -> profile.csv.",
+    "solve": "Choose every layer's bits under a budget: profile.csv -> assignment.json.",
+    "front": "The whole exact Pareto front of a table: CSV, JSON and a picture.",
+    "apply": "Quantize a network as an assignment says and calibrate it.",
+    "evaluate": "Measure accuracy and loss, with a 95 % interval, beside FP32.",
+    "report": "One self-contained HTML page: question, front, bits, accuracies.",
+    "gate": "Exit code 0 or 1: is the network small and accurate enough?",
+    "train": "Train a bundled network on a named or own dataset.",
+    "convert": "Turn a model file into an mpsearch file, which executes nothing.",
+    "demo": "The whole loop on a bundled network, with measured accuracies.",
+    "models": "List the bundled networks and datasets.",
+    "solvers": "List the installed solvers and what each can do.",
+}
+
+INTERNAL_ERROR = 3
+INTERRUPTED = 130
+
+
+class _Commands(click.Group):
+    """The group that knows every command's name and imports only the one that is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        command = getattr(import_module(f"mpsearch.commands.{name}"), name)
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="mpsearch")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@click.pass_context
+def cli(ctx: click.Context, debug: bool) -> None:
+    """Find, prove, apply, measure and guard mixed-precision quantization.
+
+    \b
+    Example:
+      mpsearch profile model.pt
+      mpsearch solve --size 145KB --bops-limit 1.2G
+    """
+
+
+def main() -> None:
+    """Run the command line and leave with its exit code.
+
+    0 done; 1 the gate said no or the budget is infeasible; 2 the input or the call is wrong;
+    3 an error inside mpsearch; 130 interrupted.
+    """
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """The exit code of one call; errors go to standard error in one or two lines."""
+    if "--debug" in arguments:  # accepted anywhere, as the message below asks for it
+        arguments = ["--debug", *(word for word in arguments if word != "--debug")]
+    debug = arguments[:1] == ["--debug"]
+    try:
+        result = cli.main(arguments, prog_name="mpsearch", standalone_mode=False)
+        sys.stdout.flush()
+        return result if isinstance(result, int) else 0
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("mpsearch: interrupted", err=True)
+        return INTERRUPTED
+    except BrokenPipeError:  # `mpsearch … | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except MpsearchError as error:
+        if debug:
+            raise
+        click.echo(f"mpsearch: error: {error}", err=True)
+        return error.exit_code
+    except OSError as error:
+        if debug:
+            raise
+        where = f" ({error.filename})" if error.filename else ""
+        click.echo(f"mpsearch: error: {error.strerror or error}{where}", err=True)
+        return 2
+    except Exception as error:
+        if debug:
+            raise
+        text = " ".join(str(error).split())[:300]
+        click.echo(
+            f"mpsearch: internal error: {type(error).__name__}: {text}\n"
+            "This is a bug in mpsearch; run again with --debug for the traceback and report it.",
+            err=True,
+        )
+        return INTERNAL_ERROR

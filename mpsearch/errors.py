@@ -1,0 +1,21 @@
+"""What can go wrong at the border, and the exit code that says so."""
+
+
+class MpsearchError(Exception):
+    """An error that the user can act on: one or two lines, got / expected / what to do."""
+
+    exit_code = 2
+
+
+class InputError(MpsearchError):
+    """The input or the call is wrong (exit code 2)."""
+
+
+class MissingExtraError(MpsearchError):
+    """An optional package is not installed (exit code 2)."""
+
+    def __init__(self, package: str, extra: str, purpose: str) -> None:
+        super().__init__(
+            f"{purpose} needs the package {package}, which is not installed; "
+            f"install it with: pip install 'mpsearch[{extra}]'"
+        )

@@ -1,0 +1,1 @@
+"""Gathering facts and drawing them."""

@@ -1,0 +1,1 @@
+"""Backends that solve the multiple-choice knapsack, one file each."""

@@ -1,0 +1,26 @@
+"""The checkout, the installed package and pyproject.toml tell the same story."""
+
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PARTS = ("models", "reports", "sensitivity", "solvers")
+
+
+def test_every_package_is_shipped() -> None:
+    config = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    listed = config["tool"]["setuptools"]["packages"]
+    found = ["mpsearch", "mpsearch.commands"]
+    for part in PARTS:
+        for init in sorted((ROOT / part).rglob("__init__.py")):
+            found.append(".".join(("mpsearch", *init.parent.relative_to(ROOT).parts)))
+    assert sorted(listed) == sorted(found)
+
+
+def test_links_point_at_the_parts() -> None:
+    for part in PARTS:
+        if (ROOT / "mpsearch" / part).is_file():
+            pytest.skip("this checkout stores links as text files")
+        assert (ROOT / "mpsearch" / part).readlink() == Path("..", part)
