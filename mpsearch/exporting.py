@@ -4,6 +4,7 @@ The graph is a plain `fx.GraphModule`: placeholders are the inputs, `get_attr` n
 parameters and buffers under their qualified names, every other node is an aten operator.
 """
 
+import contextlib
 import warnings
 from collections.abc import Sequence
 
@@ -24,7 +25,8 @@ def export_graph(model: nn.Module, example_inputs: Sequence[torch.Tensor]) -> fx
     """
     inputs = tuple(_two_samples(example, i) for i, example in enumerate(example_inputs))
     training = [module for module in model.modules() if module.training]
-    model.eval()
+    with contextlib.suppress(NotImplementedError):  # the mode of an exported module is fixed
+        model.eval()
     try:
         program = _export(model, inputs)
     finally:

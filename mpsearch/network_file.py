@@ -32,7 +32,8 @@ from mpsearch.network import Network
 FORMAT, VERSION = "mpsearch.network", 1
 HEADER = "mpsearch.json"
 _WEIGHTS, _SAMPLE = "weights.safetensors", "sample.safetensors"
-_DTYPES = {str(t).removeprefix("torch."): t for t in (torch.float32, torch.int64, torch.int32)}
+_INPUT_TYPES = (torch.float32, torch.float64, torch.int64, torch.int32, torch.uint8, torch.bool)
+_DTYPES = {str(t).removeprefix("torch."): t for t in _INPUT_TYPES}
 
 Arrays = Mapping[str, "np.ndarray[Any, Any] | torch.Tensor"]
 
@@ -60,10 +61,9 @@ def save(
     """
     graph = export_graph(model, example_inputs)
     header = {
-        "inputs": [
-            {"shape": list(x.shape[1:]), "dtype": str(x.dtype).removeprefix("torch.")}
-            for x in example_inputs
-        ],
+        "inputs": describe_inputs(
+            [tuple(x.shape[1:]) for x in example_inputs], [x.dtype for x in example_inputs]
+        ),
         "graph": graph_to_json(graph),
     }
     tensors = {name: tensor for _, name, tensor in tensor_nodes(graph)}
@@ -152,6 +152,16 @@ def read_graph(
         return graph_from_json(header.get("graph"), tensors)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
+
+
+def describe_inputs(
+    shapes: Sequence[tuple[int, ...]], dtypes: Sequence[torch.dtype]
+) -> list[dict[str, Any]]:
+    """The header's entry for the inputs: shape of one sample and type."""
+    return [
+        {"shape": list(shape), "dtype": str(dtype).removeprefix("torch.")}
+        for shape, dtype in zip(shapes, dtypes, strict=True)
+    ]
 
 
 def example_inputs(
