@@ -17,13 +17,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from mpsearch import network_file
+from mpsearch import network_file, quantized_file
 from mpsearch.data import Arrays, import_object
 from mpsearch.errors import InputError
 from mpsearch.network import Network
 from mpsearch.network_file import NetworkFile
 
-MPSEARCH, STATE_DICT, PICKLE = "mpsearch file", "state dict", "pickled nn.Module"
+MPSEARCH, QUANTIZED = "mpsearch file", "quantized mpsearch file"
+STATE_DICT, PICKLE = "state dict", "pickled nn.Module"
 EXPORT, SCRIPT = "torch.export archive", "TorchScript archive"
 
 
@@ -76,7 +77,8 @@ def _detect_zip(path: Path) -> str:
     except zipfile.BadZipFile as error:
         raise InputError(f"{path}: damaged archive: {error}") from error
     if network_file.HEADER in names:
-        return MPSEARCH
+        found = network_file.read_header(path).get("format")
+        return QUANTIZED if found == quantized_file.FORMAT else MPSEARCH
     inside = {name.partition("/")[2] for name in names}
     if "archive_format" in inside or "serialized_exported_program.json" in names:
         return EXPORT
@@ -95,18 +97,23 @@ def load_network(source: ModelSource, data: Arrays | None = None) -> NetworkFile
     `data` gives the example inputs when the file has none. Raises InputError in one or two lines.
     """
     kind = detect(source.path)
+    if kind == QUANTIZED:
+        raise InputError(f"{source.path} is quantized already; expected the float model")
     if kind == MPSEARCH:
         if source.model is not None:
             raise InputError(f"{source.path} is an mpsearch file and needs no --model")
         return network_file.load(source.path)
-    module, examples = load_module(source, kind, data)
+    module, examples = load_module(source, data)
     return NetworkFile(Network.from_module(module, examples), {})
 
 
 def load_module(
-    source: ModelSource, kind: str, data: Arrays | None
+    source: ModelSource, data: Arrays | None
 ) -> tuple[nn.Module, Sequence[torch.Tensor]]:
     """(module, example inputs) of a file that is not an mpsearch file."""
+    kind = detect(source.path)
+    if kind == MPSEARCH:
+        raise InputError(f"{source.path} is an mpsearch file already")
     if kind == STATE_DICT:
         state = _read_state(source.path)
         if state is not None:

@@ -113,19 +113,29 @@ def read_archive(
     path: str | os.PathLike[str],
 ) -> tuple[dict[str, Any], dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     """(header, tensors, sample) of an mpsearch file. Raises InputError when it is damaged."""
+    header = read_header(path)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            tensors = load_tensors(archive.read(_WEIGHTS))
+            has_sample = _SAMPLE in archive.namelist()
+            sample = load_tensors(archive.read(_SAMPLE)) if has_sample else {}
+    except (zipfile.BadZipFile, KeyError, ValueError, SafetensorError) as error:
+        raise InputError(f"{path}: damaged mpsearch file: {error}") from error
+    return header, tensors, sample
+
+
+def read_header(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The JSON of an mpsearch file. Raises InputError when it is damaged or of another version."""
     try:
         with zipfile.ZipFile(path) as archive:
             _check_sizes(archive, path)
             header = json.loads(archive.read(HEADER))
-            tensors = load_tensors(archive.read(_WEIGHTS))
-            has_sample = _SAMPLE in archive.namelist()
-            sample = load_tensors(archive.read(_SAMPLE)) if has_sample else {}
-    except (zipfile.BadZipFile, KeyError, ValueError, SafetensorError, RecursionError) as error:
+    except (zipfile.BadZipFile, KeyError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: damaged mpsearch file: {error}") from error
     if not isinstance(header, dict) or header.get("version") != VERSION:
         found = header.get("version") if isinstance(header, dict) else None
         raise InputError(f"{path}: got version {found!r} of the file format; expected {VERSION}")
-    return header, tensors, sample
+    return header
 
 
 def _check_sizes(archive: zipfile.ZipFile, path: str | os.PathLike[str]) -> None:
