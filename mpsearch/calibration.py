@@ -8,7 +8,6 @@ import torch
 from torch import fx
 
 from mpsearch.data import Data
-from mpsearch.layers import Layer
 from mpsearch.network import Network
 from mpsearch.quantizer import ActivationQuantizer, activation_quantizer
 

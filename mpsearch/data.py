@@ -72,7 +72,10 @@ class Data:
         """SHA-256 over shapes and values of inputs and labels."""
         parts: list[bytes | str] = []
         for tensor in (*self.inputs, *([] if self.labels is None else [self.labels])):
-            parts += [f"{tensor.dtype} {tuple(tensor.shape)}", tensor.contiguous().numpy().tobytes()]
+            parts += [
+                f"{tensor.dtype} {tuple(tensor.shape)}",
+                tensor.contiguous().numpy().tobytes(),
+            ]
         return digest(*parts)
 
 
@@ -136,7 +139,9 @@ def import_object(spec: str) -> object:
 def _from_function(source: str, module: str, function: str) -> dict[str, torch.Tensor]:
     make = import_object(f"{module}:{function}")
     if not callable(make):
-        raise InputError(f"{source} is {type(make).__name__}; expected a function without arguments")
+        raise InputError(
+            f"{source} is {type(make).__name__}; expected a function without arguments"
+        )
     batches = [_named(source, batch) for batch in make()]
     if not batches:
         raise InputError(f"{source} yields no batches; expected at least one")
@@ -152,7 +157,7 @@ def _named(source: str, batch: object) -> dict[str, torch.Tensor]:
         names = [*(f"x{index}" for index in range(len(batch) - 1)), "y"]
         return {name: torch.as_tensor(value) for name, value in zip(names, batch, strict=True)}
     raise InputError(
-        f"{source} yields {type(batch).__name__}; expected tuples (x0, …, y) or dictionaries by name"
+        f"{source} yields {type(batch).__name__}; expected (x0, …, y) or dictionaries by name"
     )
 
 

@@ -65,8 +65,8 @@ def paired_drop(
 ) -> tuple[float, tuple[float, float]]:
     """Accuracy lost from `reference` to `other` on the same samples, with its 95 % interval.
 
-    Wald interval of a paired difference: with b samples lost and c won of n, the drop is (b - c)/n and
-    its variance (b + c - (b - c)²/n)/n² (Agresti, Categorical Data Analysis, 10.1).
+    Wald interval of a paired difference: with b samples lost and c won of n, the drop is (b - c)/n
+    and its variance (b + c - (b - c)²/n)/n² (Agresti, Categorical Data Analysis, 10.1).
     """
     pairs = list(zip(reference, other, strict=True))
     n = len(pairs)

@@ -37,7 +37,9 @@ def run(request: EvaluationRequest) -> Evaluations:
     if detect(request.source.path) == QUANTIZED:
         return _quantized_file(request)
     if request.fp32 is not None:
-        raise InputError(f"{request.source.path} is a float model; --fp32 goes with a quantized one")
+        raise InputError(
+            f"{request.source.path} is a float model; --fp32 goes with a quantized one"
+        )
     arrays = None if request.data is None else read_arrays(request.data)
     loaded = load_network(request.source, arrays)
     sample = _sample(request, loaded.sample)
@@ -113,7 +115,9 @@ def _float_row(network: Network, data: Data, batch_size: int) -> Evaluation:
 
 def _quantized_file(request: EvaluationRequest) -> Evaluations:
     if request.assignment is not None or request.uniform:
-        raise InputError(f"{request.source.path} is quantized already; give the float model instead")
+        raise InputError(
+            f"{request.source.path} is quantized already; give the float model instead"
+        )
     quantized = load_quantized(request.source.path)
     if request.data is None:
         raise InputError(f"{request.source.path} carries no data; give labelled data with --data")

@@ -5,6 +5,7 @@ parameters and buffers under their qualified names, every other node is an aten 
 """
 
 import contextlib
+import inspect
 import warnings
 from collections.abc import Sequence
 
@@ -49,12 +50,11 @@ def _two_samples(example: torch.Tensor, index: int) -> torch.Tensor:
 
 def _export(model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> torch.export.ExportedProgram:
     """Export with a batch dimension that all inputs share."""
-    batch = torch.export.Dim("batch", min=1)
-    shapes = tuple({0: batch} for _ in inputs)
+    shapes = _free_batch(model, inputs)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            program = torch.export.export(model, inputs, dynamic_shapes=(*shapes,))
+            program = torch.export.export(model, inputs, dynamic_shapes=shapes)
             if any(_is_in_place(node) for node in program.graph.nodes):
                 program = program.run_decompositions({})  # makes the graph functional
     except Exception as error:  # torch.export raises whatever the model's own code raises
@@ -62,6 +62,19 @@ def _export(model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> torch.export.
             f"the model cannot be exported to an aten graph: {_first_line(error)}"
         ) from error
     return program
+
+
+def _free_batch(model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> dict[str, object]:
+    """torch.export's description of inputs that share a free first dimension, by argument."""
+    batch = {0: torch.export.Dim("batch", min=1)}
+    try:
+        bound = inspect.signature(model.forward).bind(*inputs).arguments
+    except TypeError as error:
+        raise InputError(f"the model does not take {len(inputs)} inputs: {error}") from error
+    return {
+        name: tuple(batch for _ in value) if isinstance(value, tuple) else batch
+        for name, value in bound.items()
+    }
 
 
 def _is_in_place(node: fx.Node) -> bool:

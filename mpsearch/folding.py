@@ -1,8 +1,11 @@
 """What inference does not need is folded away: dropout, constant arithmetic, batch norms.
 
 A batch norm in evaluation mode is affine per channel, y = a·x + c with a = γ/sqrt(σ² + ε) and
-c = β − a·μ, so behind a convolution or linear layer W' = a·W and b' = a·b + c give the same outputs.
+c = β − a·μ, so behind a convolution or linear layer W' = a·W and b' = a·b + c give the same
+outputs.
 """
+
+from typing import Any
 
 import torch
 from torch import fx
@@ -15,7 +18,8 @@ _BATCH_NORMS = {"batch_norm", "_native_batch_norm_legit_no_training", "cudnn_bat
 
 
 def simplify(graph: fx.GraphModule) -> fx.GraphModule:
-    """Drop identities, evaluate constant nodes and fold batch norms; `graph` is changed in place."""
+    """Drop identities, evaluate constant nodes and fold batch norms; `graph` is changed in
+    place."""
     _drop_identities(graph)
     _fold_constants(graph)
     _fold_batch_norms(graph)
@@ -34,7 +38,7 @@ def _drop_identities(graph: fx.GraphModule) -> None:
 
 def _fold_constants(graph: fx.GraphModule) -> None:
     """Nodes that depend on weights only (weight norm, a transposed weight) become tensors."""
-    values: dict[fx.Node, object] = {}
+    values: dict[fx.Node, Any] = {}
     for node in list(graph.graph.nodes):
         if node.op == "get_attr":
             values[node] = get_tensor(graph, str(node.target))

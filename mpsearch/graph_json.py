@@ -89,9 +89,7 @@ def _to_json(value: object) -> Any:
     raise InputError(f"an mpsearch file cannot hold the argument {value!r:.80}")
 
 
-def graph_from_json(
-    nodes: object, tensors: Mapping[str, torch.Tensor]
-) -> fx.GraphModule:
+def graph_from_json(nodes: object, tensors: Mapping[str, torch.Tensor]) -> fx.GraphModule:
     """The graph that `graph_to_json` wrote, over `tensors`. Raises InputError on anything else."""
     if not isinstance(nodes, list):
         raise InputError(f"the graph is {type(nodes).__name__}; expected a list of nodes")

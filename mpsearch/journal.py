@@ -1,8 +1,8 @@
 """Finished work of a long run, kept on disk so that a killed run goes on where it was.
 
 One JSON line per finished piece, flushed to the disk before the next begins. The file's name holds
-a digest of everything that the values depend on: a changed model, data set or setting gets a file of
-its own and never reads another's.
+a digest of everything that the values depend on: a changed model, data set or setting gets a file
+of its own and never reads another's.
 """
 
 import json
@@ -13,7 +13,8 @@ from typing import IO, Any
 
 
 class Journal:
-    """Values by key for one run; use as a context manager, and `discard` when the run is complete."""
+    """Values by key for one run; use as a context manager, and `discard` when the run is
+    complete."""
 
     def __init__(self, output: str | os.PathLike[str], run_digest: str) -> None:
         target = Path(output)
@@ -39,7 +40,10 @@ class Journal:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
     ) -> None:
         assert self._file is not None
         self._file.close()

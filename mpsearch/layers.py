@@ -93,8 +93,8 @@ def _kind(node: fx.Node, shape: tuple[int, ...]) -> str:
 def _macs(node: fx.Node, shape: tuple[int, ...]) -> int:
     source = node.args[0]
     assert isinstance(source, fx.Node)
-    meeting = math.prod(shape[1:])
-    return math.prod((source if is_transposed(node) else node).meta["shape"]) * meeting
+    elements: tuple[int, ...] = (source if is_transposed(node) else node).meta["shape"]
+    return math.prod(elements) * math.prod(shape[1:])
 
 
 def residual_groups(graph: fx.GraphModule, layers: tuple[Layer, ...]) -> Mapping[str, str]:

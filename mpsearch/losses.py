@@ -12,7 +12,8 @@ from mpsearch.network import Network
 
 @dataclass(frozen=True)
 class Loss:
-    """`per_sample(logits [N, C], target) -> [N]`, where target is labels [N] or probabilities [N, C].
+    """`per_sample(logits [N, C], target) -> [N]`, where target is labels [N] or probabilities [N,
+    C].
 
     Without labels the target is the network's own predictive distribution: the loss is then the
     Kullback-Leibler divergence from the float network, zero for the float network itself.

@@ -1,8 +1,8 @@
 """Loading `model.pt`: what a file is, is detected by its content, and nothing in it is executed.
 
-Only data are loaded as they are: the mpsearch file, and a state dict together with the code that the
-caller names. A torch.export archive (its loader evaluates expression strings), TorchScript and a
-pickled module carry code and need `trust`.
+Only data are loaded as they are: the mpsearch file, and a state dict together with the code that
+the caller names. A torch.export archive (its loader evaluates expression strings), TorchScript and
+a pickled module carry code and need `trust`.
 """
 
 import os
@@ -45,7 +45,8 @@ class ModelSource:
 
 
 def detect(path: str | os.PathLike[str]) -> str:
-    """What the file is, from its first bytes and the names inside. Raises InputError when unknown."""
+    """What the file is, from its first bytes and the names inside. Raises InputError when
+    unknown."""
     file = Path(path)
     if not file.exists():
         raise InputError(f"{path}: no such file")
@@ -59,7 +60,11 @@ def detect(path: str | os.PathLike[str]) -> str:
         return _detect_zip(file)
     if head[:1] == b"\x80":
         return STATE_DICT  # or any other pickle of old torch: reading as weights only decides
-    if len(head) == 9 and int.from_bytes(head[:8], "little") < file.stat().st_size and head[8] == 123:
+    if (
+        len(head) == 9
+        and int.from_bytes(head[:8], "little") < file.stat().st_size
+        and head[8] == 123
+    ):
         return STATE_DICT
     if head[:4] == b"PK\x03\x04":
         raise InputError(f"{path}: the file is truncated: a zip archive without its end")
@@ -121,8 +126,8 @@ def load_module(
         kind = PICKLE
     if not source.trust:
         raise InputError(
-            f"{source.path} is a {kind}: loading it can run any code that its author put there, so it "
-            "was not loaded.\nIf you trust its author, convert it once: "
+            f"{source.path} is a {kind}: loading it can run any code that its author put there, "
+            "so it was not loaded.\nIf you trust its author, convert it once: "
             f"mpsearch convert {source.path} --trust -o safe.pt (or pass --trust here)"
         )
     loader = {EXPORT: _load_export, SCRIPT: _load_script, PICKLE: _load_pickle}[kind]
@@ -153,8 +158,14 @@ def _read_state(path: str) -> dict[str, torch.Tensor] | None:
     for key in ("state_dict", "model", "model_state_dict"):  # common wrappers of checkpoints
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
-    if not isinstance(content, dict) or not content or not all(map(torch.is_tensor, content.values())):
-        raise InputError(f"{path}: holds {type(content).__name__}; expected a dict of tensors by name")
+    if (
+        not isinstance(content, dict)
+        or not content
+        or not all(map(torch.is_tensor, content.values()))
+    ):
+        raise InputError(
+            f"{path}: holds {type(content).__name__}; expected a dict of tensors by name"
+        )
     return {str(name).removeprefix("module."): tensor for name, tensor in content.items()}
 
 
@@ -165,8 +176,8 @@ def _from_state(
 
     if source.model is None:
         raise InputError(
-            f"{source.path} is a state dict: weights without the network.\nName the network: --model "
-            f"package.module:factory, or one of {', '.join(registry.names())}"
+            f"{source.path} is a state dict: weights without the network.\nName the network: "
+            f"--model package.module:factory, or one of {', '.join(registry.names())}"
         )
     if ":" in source.model and source.model.partition(":")[0] not in registry.names():
         factory = import_object(source.model)
@@ -180,7 +191,9 @@ def _from_state(
         module.load_state_dict(state)
     except RuntimeError as error:
         text = " ".join(str(error).split())
-        raise InputError(f"{source.path} does not fit --model {source.model}: {text[:400]}") from error
+        raise InputError(
+            f"{source.path} does not fit --model {source.model}: {text[:400]}"
+        ) from error
     return module, _examples(source, shapes, data)
 
 
@@ -202,15 +215,15 @@ def _examples(
     if data is not None:
         return tuple(x[:1] for x in data.inputs_in_order())
     raise InputError(
-        f"{source.path} does not say what its inputs look like; give --data, or --input-shape once per "
-        "input (for example --input-shape 3x32x32)"
+        f"{source.path} does not say what its inputs look like; give --data, or --input-shape "
+        "once per input (for example --input-shape 3x32x32)"
     )
 
 
 def _load_export(
     source: ModelSource, data: Arrays | None
 ) -> tuple[nn.Module, Sequence[torch.Tensor]]:
-    program = torch.export.load(source.path)
+    program: torch.export.ExportedProgram = torch.export.load(source.path)  # type: ignore[no-untyped-call]
     if program.example_inputs is not None and not source.input_shapes and data is None:
         return program.module(), program.example_inputs[0]
     return program.module(), _examples(source, source.input_shapes, data)
@@ -221,9 +234,7 @@ def _load_script(
 ) -> tuple[nn.Module, Sequence[torch.Tensor]]:
     from torch._export.converter import TS2EPConverter
 
-    examples = tuple(
-        torch.cat([x, x]) for x in _examples(source, source.input_shapes, data)
-    )
+    examples = tuple(torch.cat([x, x]) for x in _examples(source, source.input_shapes, data))
     script = torch.jit.load(source.path, map_location="cpu").eval()
     return TS2EPConverter(script, examples).convert().module(), examples
 

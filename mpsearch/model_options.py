@@ -8,7 +8,7 @@ import click
 from mpsearch.errors import InputError
 
 if TYPE_CHECKING:
-    from mpsearch.data import Arrays, Data
+    from mpsearch.data import Data
     from mpsearch.model_files import ModelSource
     from mpsearch.network_file import NetworkFile
 
@@ -67,8 +67,8 @@ def load_model_and_data(
     if arrays is None:
         if not loaded.sample:
             raise InputError(
-                f"{source.path} carries no sample of data; {purpose} needs data: give --data FILE.npz, "
-                "a dataset's name or package.module:function"
+                f"{source.path} carries no sample of data; {purpose} needs data: give "
+                "--data FILE.npz, a dataset's name or package.module:function"
             )
         arrays = Arrays(f"the sample in {source.path}", loaded.sample)
     return loaded, bind(arrays, loaded.network)

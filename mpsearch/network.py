@@ -1,6 +1,6 @@
 """`Network`: the one internal representation of every model that mpsearch works on."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -12,6 +12,7 @@ from mpsearch.files import digest
 from mpsearch.folding import simplify
 from mpsearch.graph_tensors import get_tensor, set_tensor, tensor_nodes
 from mpsearch.layers import Layer, find_layers
+from mpsearch.operators import output_channels_view
 
 Shape = tuple[int, ...]
 
@@ -85,6 +86,11 @@ class Network:
         """The layer's folded weight, in its own layout."""
         return get_tensor(self.graph, layer.weight_name)
 
+    def weight_rows(self, layer: Layer) -> tuple[torch.Tensor, Callable[..., torch.Tensor]]:
+        """(weight as [output channels, rest], function that puts such rows back in the layout)."""
+        node = next(node for node in self.graph.graph.nodes if node.name == layer.nodes[0])
+        return output_channels_view(node, self.weight(layer))
+
     def bias(self, layer: Layer) -> torch.Tensor | None:
         """The layer's folded bias; None when it has none."""
         return get_tensor(self.graph, layer.bias_name) if layer.bias_name else None
@@ -110,7 +116,8 @@ def count_parameters(graph: fx.GraphModule) -> int:
 
 
 def record_shapes(graph: fx.GraphModule, example_inputs: Sequence[torch.Tensor]) -> Shape:
-    """Write the shape of one sample's tensor into every node's `meta["shape"]`; return the output's.
+    """Write the shape of one sample's tensor into every node's `meta["shape"]`; return the
+    output's.
 
     The recorded shapes have a leading batch dimension of one.
     """

@@ -40,7 +40,8 @@ Arrays = Mapping[str, "np.ndarray[Any, Any] | torch.Tensor"]
 
 @dataclass(frozen=True)
 class NetworkFile:
-    """What an mpsearch file holds: the network and its calibration sample (empty when it has none)."""
+    """What an mpsearch file holds: the network and its calibration sample (empty when it has
+    none)."""
 
     network: Network
     sample: Mapping[str, torch.Tensor]
@@ -139,10 +140,13 @@ def read_header(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def _check_sizes(archive: zipfile.ZipFile, path: str | os.PathLike[str]) -> None:
-    """A zip can announce terabytes: only the header may be compressed, and at most a hundredfold."""
+    """A zip can announce terabytes: only the header may be compressed, and at most a
+    hundredfold."""
     on_disk = Path(path).stat().st_size
     if sum(entry.file_size for entry in archive.infolist()) > 100 * on_disk:
-        raise InputError(f"{path}: damaged mpsearch file: it would unpack to over 100 times its size")
+        raise InputError(
+            f"{path}: damaged mpsearch file: it would unpack to over 100 times its size"
+        )
 
 
 def load(path: str | os.PathLike[str]) -> NetworkFile:

@@ -23,7 +23,8 @@ def layer_bytes(layer: Layer, choice: Choice) -> int:
 
 
 def pack(codes: np.ndarray, bits: int) -> np.ndarray:
-    """Codes (two's complement, first code in the lowest bits) as bytes: [3, -1] at 4 bits -> [0xF3]."""
+    """Codes (two's complement, first code in the lowest bits) as bytes: [3, -1] at 4 bits ->
+    [0xF3]."""
     unsigned = codes.reshape(-1).astype(np.int64) & (2**bits - 1)
     planes = (unsigned[:, None] >> np.arange(bits)) & 1
     return np.packbits(planes.astype(np.uint8).reshape(-1), bitorder="little")

@@ -57,7 +57,8 @@ def profile(
     """Score every layer at every choice; write `output` (CSV) and its provenance beside it (JSON).
 
     A killed run is resumed by the next call with the same network, data and settings. Returns the
-    table and the provenance. Raises InputError for a network without layers and for non-finite scores.
+    table and the provenance. Raises InputError for a network without layers and for non-finite
+    scores.
     """
     profiler: Profiler = load(GROUP, settings.metric, "metric")
     for choice in settings.choices:

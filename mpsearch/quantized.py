@@ -12,7 +12,6 @@ from mpsearch.errors import InputError
 from mpsearch.graph_tensors import set_tensor
 from mpsearch.layers import Layer
 from mpsearch.network import Network, copy_graph
-from mpsearch.operators import output_channels_view
 from mpsearch.quantizer import (
     FLOAT_BITS,
     ActivationQuantizer,
@@ -89,7 +88,7 @@ def check_layers(network: Network, choices: Mapping[str, Choice]) -> None:
         if name not in names:
             raise InputError(
                 f"the assignment has a layer {name!r} that the network lacks; expected "
-                f"{', '.join(names[:5])}{', …' if len(names) > 5 else ''}: is it for another network?"
+                f"{', '.join(names[:5])}{', …' if len(names) > 5 else ''}: is it for another one?"
             )
     for name in names:
         if name not in choices:
@@ -103,7 +102,7 @@ def quantize_layer(
     activation = histogram.quantizer(choice.a_bits)
     if choice.w_bits == FLOAT_BITS:
         return QuantizedLayer(choice, None, None, activation)
-    rows, _ = output_channels_view(_first_node(network.graph, layer), network.weight(layer))
+    rows, _ = network.weight_rows(layer)
     weight = quantize_weight(rows, choice.w_bits)
     bias = network.bias(layer)
     if bias is None or choice.a_bits == FLOAT_BITS:
@@ -129,10 +128,6 @@ def _with_room_for_bias(
     return QuantizedWeight(codes.to(torch.int16), scales)
 
 
-def _first_node(graph: fx.GraphModule, layer: Layer) -> fx.Node:
-    return next(node for node in graph.graph.nodes if node.name == layer.nodes[0])
-
-
 def assemble(network: Network, layers: Mapping[str, QuantizedLayer]) -> QuantizedNetwork:
     """The quantized network of layers that are quantized already."""
     source = copy_graph(network.graph)
@@ -140,8 +135,7 @@ def assemble(network: Network, layers: Mapping[str, QuantizedLayer]) -> Quantize
         quantized = layers[layer.name]
         if quantized.weight is None:
             continue
-        node = _first_node(source, layer)
-        _, restore = output_channels_view(node, network.weight(layer))
+        _, restore = network.weight_rows(layer)
         set_tensor(source, layer.weight_name, restore(quantized.weight.dequantize()))
         bias = quantized.bias()
         if bias is not None:

@@ -1,8 +1,8 @@
 """The file of a quantized network: packed integers, scales and biases, nothing executable.
 
-A zip like the mpsearch file (see network_file) in which `LAYER:packed` holds the weight codes at their
-bit width, `LAYER:scales` float32 and `LAYER:bias` int32: together the bytes that the layer table
-predicts. Tensors that belong to no quantized layer are stored in float.
+A zip like the mpsearch file (see network_file) in which `LAYER:packed` holds the weight codes at
+their bit width, `LAYER:scales` float32 and `LAYER:bias` int32: together the bytes that the layer
+table predicts. Tensors that belong to no quantized layer are stored in float.
 """
 
 import os

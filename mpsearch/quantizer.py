@@ -2,8 +2,8 @@
 
 Weights: uniform symmetric per output channel, w ≈ s·q with q in [-2^(b-1), 2^(b-1) - 1]; at 8 and
 more bits the lowest code is left out, as integer kernels expect. Activations: uniform affine per
-tensor, x ≈ s·(q - z) with q in [0, 2^b - 1] and z a code, so that zero is exact. Rounding is half to
-even everywhere. Scales are float32 numbers. 32 bits stand for "left in float".
+tensor, x ≈ s·(q - z) with q in [0, 2^b - 1] and z a code, so that zero is exact. Rounding is half
+to even everywhere. Scales are float32 numbers. 32 bits stand for "left in float".
 """
 
 from dataclasses import dataclass
@@ -78,7 +78,8 @@ def _squared_error(rows: torch.Tensor, scale: torch.Tensor, low: int, high: int)
 
 
 def _refit(rows: torch.Tensor, scale: torch.Tensor, low: int, high: int) -> torch.Tensor:
-    """argmin over s of ||s·q - w||² for the codes of `scale`, kept where it helps after rounding."""
+    """argmin over s of ||s·q - w||² for the codes of `scale`, kept where it helps after
+    rounding."""
     codes = torch.round(rows / scale[:, None]).clamp_(low, high)
     squares = codes.square().sum(dim=1)
     fitted = torch.where(squares > 0, (codes * rows).sum(dim=1) / squares.clamp(min=1), scale)

@@ -18,7 +18,8 @@ _FLOAT = Choice(FLOAT_BITS, FLOAT_BITS)
 
 @dataclass(frozen=True)
 class Empirical:
-    """The `empirical` metric: Ω = max(0, mean loss with the layer quantized − mean loss in float)."""
+    """The `empirical` metric: Ω = max(0, mean loss with the layer quantized − mean loss in
+    float)."""
 
     name: str = "empirical"
     description: str = "loss increase with one layer quantized, weights and activations"

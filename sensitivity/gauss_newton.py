@@ -1,10 +1,11 @@
 """Exact traces of the layers' Gauss-Newton blocks, without second derivatives and without sampling.
 
-The Gauss-Newton block of layer i is G_i = (1/N) Σ_n J_niᵀ H_n J_ni with H_n = diag(p) − p pᵀ, the Hessian of
-softmax cross-entropy in the logits (Schraudolph, Neural Computation 2002). With H_n = S_n S_nᵀ its trace is
-(1/N) Σ_n Σ_c ||J_niᵀ s_nc||², a sum of squared per-sample gradients: one backward pass per column of S_n
-gives the traces of all layers at once. S_n is the Cholesky factor of diag(p) − p pᵀ, which is known in
-closed form (Tanabe & Sagae, J. R. Statist. Soc. B 1992) and has C − 1 columns for C classes.
+The Gauss-Newton block of layer i is G_i = (1/N) Σ_n J_niᵀ H_n J_ni with H_n = diag(p) − p pᵀ, the
+Hessian of softmax cross-entropy in the logits (Schraudolph, Neural Computation 2002). With H_n =
+S_n S_nᵀ its trace is (1/N) Σ_n Σ_c ||J_niᵀ s_nc||², a sum of squared per-sample gradients: one
+backward pass per column of S_n gives the traces of all layers at once. S_n is the Cholesky factor
+of diag(p) − p pᵀ, which is known in closed form (Tanabe & Sagae, J. R. Statist. Soc. B 1992) and
+has C − 1 columns for C classes.
 """
 
 import torch
@@ -20,8 +21,8 @@ _CHUNK = 2**24  # elements of unfolded inputs that are held at once (64 MB)
 def output_factor(logits: torch.Tensor) -> torch.Tensor:
     """S [N, C, C-1] with S Sᵀ = diag(p) − p pᵀ for p = softmax(logits [N, C]).
 
-    Column j is zero above row j, sqrt(p_j q_{j+1}/q_j) in row j and −p_i sqrt(p_j/(q_j q_{j+1})) below,
-    where q_j = p_j + … + p_C. The sums run from the small end, so nothing is subtracted.
+    Column j is zero above row j, sqrt(p_j q_{j+1}/q_j) in row j and −p_i sqrt(p_j/(q_j q_{j+1}))
+    below, where q_j = p_j + … + p_C. The sums run from the small end, so nothing is subtracted.
     """
     p = torch.softmax(logits.detach().double(), dim=1)
     tails = p.flip(1).cumsum(1).flip(1)  # q_1 … q_C
@@ -121,7 +122,8 @@ def _unfolded_elements(
 def _weight_gradients(
     node: fx.Node, source: torch.Tensor, gradient: torch.Tensor, weight: torch.Tensor
 ) -> torch.Tensor:
-    """Gradient of each sample's scalar with respect to the weight: [n, *weight.shape] up to order."""
+    """Gradient of each sample's scalar with respect to the weight: [n, *weight.shape] up to
+    order."""
     if packet(node) == "linear":
         a = source.reshape(len(source), -1, source.shape[-1])
         g = gradient.reshape(len(gradient), -1, gradient.shape[-1])

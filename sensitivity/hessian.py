@@ -1,10 +1,10 @@
 """HAWQ's Ω: average Hessian trace of a layer times the squared error of its quantized weights.
 
-Ω_i(b) = Tr(H_i)/n_i · ||Q_b(W_i) − W_i||² (Dong et al., HAWQ-V2, NeurIPS 2020; Yao et al., HAWQ-V3, ICML 2021), H_i the
-Hessian of the mean loss in the batch-norm-folded weights of layer i. The trace is exact where the outputs are
-piecewise linear in the weights (there the Hessian block equals the Gauss-Newton block), and Hutchinson's
-estimate with its standard error elsewhere. Only the weights' error counts: choices that differ in
-`a_bits` alone have the same Ω.
+Ω_i(b) = Tr(H_i)/n_i · ||Q_b(W_i) − W_i||² (Dong et al., HAWQ-V2, NeurIPS 2020; Yao et al., HAWQ-V3,
+ICML 2021), H_i the Hessian of the mean loss in the batch-norm-folded weights of layer i. The trace
+is exact where the outputs are piecewise linear in the weights (there the Hessian block equals the
+Gauss-Newton block), and Hutchinson's estimate with its standard error elsewhere. Only the weights'
+error counts: choices that differ in `a_bits` alone have the same Ω.
 """
 
 import math
@@ -54,7 +54,8 @@ class Hessian:
 
 
 def _split(study: Study) -> tuple[list[Layer], list[Layer]]:
-    exact, estimated = [], []
+    exact: list[Layer] = []
+    estimated: list[Layer] = []
     for layer in study.network.layers:
         target = exact if piecewise_linear(study.network.graph, layer) else estimated
         target.append(layer)

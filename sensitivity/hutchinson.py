@@ -1,8 +1,8 @@
 """Hutchinson's estimate of a layer's Hessian trace, with its standard error.
 
-Tr(H_ii) = E[vᵀ H_ii v] for v with independent random signs (Hutchinson, 1989). The probe is restricted to
-one layer, so that no cross-layer term raises the variance; H_ii v comes from a second backward pass through
-the gradient (Pearlmutter, 1994).
+Tr(H_ii) = E[vᵀ H_ii v] for v with independent random signs (Hutchinson, 1989). The probe is
+restricted to one layer, so that no cross-layer term raises the variance; H_ii v comes from a second
+backward pass through the gradient (Pearlmutter, 1994).
 """
 
 from collections.abc import Sequence

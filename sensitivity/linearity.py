@@ -1,8 +1,8 @@
 """Where the Hessian block of a layer equals its Gauss-Newton block.
 
-The loss is ℓ(f(W)) with ℓ convex in the outputs f. The Hessian block is JᵀH_outJ + Σ_c ∂ℓ/∂f_c ∇²f_c; the
-second term vanishes when every output is piecewise linear in the layer's weights, that is when the weight
-is used once and only piecewise linear operators lie between it and the output.
+The loss is ℓ(f(W)) with ℓ convex in the outputs f. The Hessian block is JᵀH_outJ + Σ_c ∂ℓ/∂f_c
+∇²f_c; the second term vanishes when every output is piecewise linear in the layer's weights, that
+is when the weight is used once and only piecewise linear operators lie between it and the output.
 """
 
 from torch import fx
@@ -10,24 +10,25 @@ from torch import fx
 from mpsearch.layers import Layer
 from mpsearch.operators import LINEAR_OPERATORS, packet
 
-_ANY_ARGUMENT = {
-    "relu", "relu6", "hardtanh", "leaky_relu", "clamp", "clamp_min", "clamp_max", "threshold", "abs",
-    "max_pool1d", "max_pool2d", "max_pool3d", "adaptive_max_pool1d", "adaptive_max_pool2d",
-    "avg_pool1d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool1d", "adaptive_avg_pool2d",
-    "adaptive_avg_pool3d", "mean", "sum", "amax", "amin", "maximum", "minimum", "max", "min",
-    "add", "sub", "rsub", "neg", "cat", "stack", "view", "reshape", "flatten", "unflatten",
-    "_unsafe_view", "squeeze", "unsqueeze", "permute", "transpose", "t", "movedim", "swapaxes",
-    "expand", "repeat", "slice", "select", "index_select", "narrow", "split", "split_with_sizes",
-    "chunk", "unbind", "getitem", "clone", "contiguous", "pad", "constant_pad_nd", "reflection_pad1d",
-    "reflection_pad2d", "replication_pad1d", "replication_pad2d", "pixel_shuffle", "pixel_unshuffle",
-    "channel_shuffle", "flip", "roll", "upsample_nearest1d", "upsample_nearest2d",
-    "upsample_bilinear2d", "sym_size", "hardsigmoid",
-}  # fmt: skip
+_ANY_ARGUMENT = frozenset(
+    """
+    _unsafe_view abs adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d
+    adaptive_max_pool1d adaptive_max_pool2d add amax amin avg_pool1d avg_pool2d avg_pool3d
+    cat channel_shuffle chunk clamp clamp_max clamp_min clone constant_pad_nd contiguous
+    expand flatten flip getitem hardsigmoid hardtanh index_select leaky_relu max max_pool1d
+    max_pool2d max_pool3d maximum mean min minimum movedim narrow neg pad permute
+    pixel_shuffle pixel_unshuffle reflection_pad1d reflection_pad2d relu relu6 repeat
+    replication_pad1d replication_pad2d reshape roll rsub select slice split
+    split_with_sizes squeeze stack sub sum swapaxes sym_size t threshold transpose unbind
+    unflatten unsqueeze upsample_bilinear2d upsample_nearest1d upsample_nearest2d view
+    """.split()
+)
 # Linear in their first argument, as long as the others do not depend on the layer.
-_FIRST_ARGUMENT = LINEAR_OPERATORS | {
-    "mul", "div", "batch_norm", "_native_batch_norm_legit_no_training", "matmul", "mm", "bmm",
-    "prelu", "masked_fill",
-}  # fmt: skip
+_FIRST_ARGUMENT = frozenset(LINEAR_OPERATORS) | frozenset(
+    """
+    _native_batch_norm_legit_no_training batch_norm bmm div masked_fill matmul mm mul prelu
+    """.split()
+)
 
 
 def piecewise_linear(graph: fx.GraphModule, layer: Layer) -> bool:

@@ -15,8 +15,8 @@ def unfold(
 ) -> torch.Tensor:
     """Patches [n, channels, kernel elements, positions] that the convolution `node` multiplies.
 
-    `source` [n, channels, *size] and `output_size` are those of the convolution; for a transposed one
-    pass the gradient at its output as source and the size of its input.
+    `source` [n, channels, *size] and `output_size` are those of the convolution; for a transposed
+    one pass the gradient at its output as source and the size of its input.
     """
     kernel = weight.shape[2:]
     dims = len(kernel)
@@ -46,14 +46,12 @@ def unfold(
 
 
 def _per_dimension(value: object, dims: int) -> list[int]:
-    values = list(value) if isinstance(value, list | tuple) else [value]
-    whole = [int(v) for v in values]
+    values = value if isinstance(value, list | tuple) else [value]
+    whole = [int(str(v)) for v in values]
     return whole * dims if len(whole) == 1 else whole
 
 
-def _padding(
-    node: fx.Node, kernel: Sequence[int], dilation: Sequence[int], dims: int
-) -> list[int]:
+def _padding(node: fx.Node, kernel: Sequence[int], dilation: Sequence[int], dims: int) -> list[int]:
     """Padding in the order of torch's `pad`: last dimension first, (before, after)."""
     padding = argument(node, "padding")
     if padding == "valid":

@@ -2,7 +2,6 @@
 
 from mpsearch.layers import Layer
 from mpsearch.network import Network
-from mpsearch.operators import output_channels_view
 from mpsearch.quantizer import FLOAT_BITS, quantize_weight
 
 
@@ -10,7 +9,6 @@ def squared_weight_error(network: Network, layer: Layer, bits: int) -> float:
     """Squared error of the layer's weights at `bits`, summed in float64; 0 for float."""
     if bits == FLOAT_BITS:
         return 0.0
-    node = next(node for node in network.graph.graph.nodes if node.name == layer.nodes[0])
-    rows, _ = output_channels_view(node, network.weight(layer).detach())
+    rows, _ = network.weight_rows(layer)
     difference = quantize_weight(rows, bits).dequantize().double() - rows.double()
     return float(difference.square().sum())

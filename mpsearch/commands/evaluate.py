@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("path", metavar="MODEL")
 @click.option("--assignment", metavar="FILE", help="Also measure this assignment of a float MODEL.")
-@click.option("--uniform", multiple=True, metavar="w8a8", help="Also measure one choice everywhere.")
+@click.option(
+    "--uniform", multiple=True, metavar="w8a8", help="Also measure one choice everywhere."
+)
 @click.option("--data", metavar="D", help="Labelled data [default: the model file's sample].")
 @click.option(
     "--calibration", metavar="D", help="Data for the ranges [default: the model file's sample]."
