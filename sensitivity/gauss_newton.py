@@ -14,6 +14,7 @@ from torch import fx
 from mpsearch.layers import Layer
 from mpsearch.network import Network
 from mpsearch.operators import groups, is_transposed, packet
+from mpsearch.sensitivity.unfolding import unfold
 
 _CHUNK = 2**24  # elements of unfolded inputs that are held at once (64 MB)
 
@@ -96,16 +97,17 @@ def _squared_gradient(layer: Layer, weight: torch.Tensor, uses: list[_Use]) -> f
     node, source, gradient = uses[0]
     if packet(node) == "linear" and len(uses) == 1 and source.dim() == 2:
         # the gradient of a sample is the outer product g aᵀ, whose norm is ||g||·||a||
-        squares = source.double().square().sum(1) * gradient.double().square().sum(1)
-        return float(squares.sum())
+        squares = source.norm(dim=1).double() * gradient.norm(dim=1).double()
+        return float(squares.square().sum())
     samples = len(source)
-    per_sample = max(_unfolded_elements(n, s, g, weight) for n, s, g in uses)
-    step = max(1, _CHUNK // max(1, per_sample))
+    elements = max(_unfolded_elements(n, s, g, weight) for n, s, g in uses)
+    step = max(1, _CHUNK // max(1, elements))
     total = 0.0
     for start in range(0, samples, step):
         rows = slice(start, start + step)
         parts = [_weight_gradients(n, s[rows], g[rows], weight) for n, s, g in uses]
-        total += float(sum(parts[1:], parts[0]).double().square().sum())
+        per_sample_norms = sum(parts[1:], parts[0]).flatten(1).norm(dim=1)
+        total += float(per_sample_norms.double().square().sum())
     return total
 
 
@@ -137,8 +139,6 @@ def _convolution_gradients(
     node: fx.Node, source: torch.Tensor, gradient: torch.Tensor, weight: torch.Tensor
 ) -> torch.Tensor:
     """[n, groups, out/groups, in/groups·kernel] by one batched product over positions."""
-    from mpsearch.sensitivity.unfolding import unfold
-
     n, count = len(source), groups(node)
     patches = unfold(node, source, weight, gradient.shape[2:])  # [n, in, kernel, positions]
     positions = patches.shape[-1]

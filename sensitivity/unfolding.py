@@ -22,7 +22,8 @@ def unfold(
     dims = len(kernel)
     stride = _per_dimension(argument(node, "stride"), dims)
     dilation = _per_dimension(argument(node, "dilation"), dims)
-    padded = functional.pad(source, _padding(node, kernel, dilation, dims))
+    padding = _padding(node, kernel, dilation, dims)
+    padded = functional.pad(source, padding) if any(padding) else source
     # A last stride may need elements that the convolution does not have to touch: make room.
     missing = [
         max(0, (out - 1) * s + (k - 1) * d + 1 - size)
