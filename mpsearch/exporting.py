@@ -57,6 +57,11 @@ def _export(model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> torch.export.
             program = torch.export.export(model, inputs, dynamic_shapes=shapes)
             if any(_is_in_place(node) for node in program.graph.nodes):
                 program = program.run_decompositions({})  # makes the graph functional
+    except AssertionError as error:  # a guard of a graph that was exported before
+        raise InputError(
+            f"the model was exported for one input shape ({_first_line(error)}); "
+            "export it again with a dynamic batch dimension"
+        ) from error
     except Exception as error:  # torch.export raises whatever the model's own code raises
         raise InputError(
             f"the model cannot be exported to an aten graph: {_first_line(error)}"

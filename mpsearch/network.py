@@ -45,14 +45,14 @@ class Network:
         folded = copy_graph(graph)
         record_shapes(folded, example_inputs)
         simplify(folded)
-        output = record_shapes(folded, example_inputs)
+        record_shapes(folded, example_inputs)
         placeholders = [node for node in folded.graph.nodes if node.op == "placeholder"]
         return Network(
             graph=folded,
             input_names=tuple(str(node.target) for node in placeholders),
             input_shapes=tuple(tuple(example.shape[1:]) for example in example_inputs),
             input_dtypes=tuple(example.dtype for example in example_inputs),
-            output_shape=output,
+            output_shape=output_shape(folded),
             parameters=parameters,
         )
 
@@ -115,17 +115,19 @@ def count_parameters(graph: fx.GraphModule) -> int:
     return sum({name: tensor.numel() for _, name, tensor in tensor_nodes(graph)}.values())
 
 
-def record_shapes(graph: fx.GraphModule, example_inputs: Sequence[torch.Tensor]) -> Shape:
-    """Write the shape of one sample's tensor into every node's `meta["shape"]`; return the
-    output's.
-
-    The recorded shapes have a leading batch dimension of one.
-    """
+def record_shapes(graph: fx.GraphModule, example_inputs: Sequence[torch.Tensor]) -> None:
+    """Write the shape of every node's tensor for a batch of one sample into `meta["shape"]`."""
     one = tuple(example[:1] for example in example_inputs)
     recorder = _ShapeRecorder(graph)
     with torch.no_grad():
-        output = recorder.run(*one)
-    return tuple(output.shape[1:])
+        recorder.run(*one)
+
+
+def output_shape(graph: fx.GraphModule) -> Shape:
+    """Shape of one sample's output. The shapes must have been recorded."""
+    (output,) = (node for node in graph.graph.nodes if node.op == "output")
+    shape: Shape = output.args[0].meta["shape"]
+    return shape[1:]
 
 
 class _ShapeRecorder(fx.Interpreter):

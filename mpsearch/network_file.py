@@ -27,7 +27,7 @@ from mpsearch.exporting import export_graph
 from mpsearch.files import atomic_path
 from mpsearch.graph_json import graph_from_json, graph_to_json
 from mpsearch.graph_tensors import tensor_nodes
-from mpsearch.network import Network
+from mpsearch.network import Network, record_shapes
 
 FORMAT, VERSION = "mpsearch.network", 1
 HEADER = "mpsearch.json"
@@ -154,18 +154,31 @@ def load(path: str | os.PathLike[str]) -> NetworkFile:
     header, tensors, sample = read_archive(path)
     if header.get("format") != FORMAT:
         raise InputError(f"{path}: got the format {header.get('format')!r}; expected {FORMAT!r}")
-    graph = read_graph(path, header, tensors)
-    return NetworkFile(Network.from_graph(graph, example_inputs(path, header)), sample)
+    graph, examples = read_graph(path, header, tensors)
+    return NetworkFile(Network.from_graph(graph, examples), sample)
 
 
 def read_graph(
     path: str | os.PathLike[str], header: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]
-) -> fx.GraphModule:
-    """The graph of a header over `tensors`, with errors that name the file."""
+) -> tuple[fx.GraphModule, tuple[torch.Tensor, ...]]:
+    """(graph of a header over `tensors`, example inputs), with errors that name the file.
+
+    The graph has run once on the examples and its nodes have their shapes.
+    """
     try:
-        return graph_from_json(header.get("graph"), tensors)
+        graph = graph_from_json(header.get("graph"), tensors)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
+    examples = _example_inputs(path, header)
+    inputs = sum(node.op == "placeholder" for node in graph.graph.nodes)
+    if inputs != len(examples) or not inputs:
+        raise InputError(f"{path}: damaged graph: {inputs} inputs and {len(examples)} shapes")
+    try:
+        record_shapes(graph, examples)
+    except Exception as error:  # whatever the operators raise on arguments that do not fit them
+        text = str(error).strip().splitlines() or [type(error).__name__]
+        raise InputError(f"{path}: damaged graph: it does not run: {text[0][:200]}") from error
+    return graph, examples
 
 
 def describe_inputs(
@@ -178,7 +191,7 @@ def describe_inputs(
     ]
 
 
-def example_inputs(
+def _example_inputs(
     path: str | os.PathLike[str], header: Mapping[str, Any]
 ) -> tuple[torch.Tensor, ...]:
     """One zero sample per input of the header."""

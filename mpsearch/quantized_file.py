@@ -16,10 +16,9 @@ from mpsearch.errors import InputError
 from mpsearch.graph_json import graph_to_json
 from mpsearch.graph_tensors import tensor_nodes
 from mpsearch.layers import Layer
-from mpsearch.network import Network, record_shapes
+from mpsearch.network import Network, output_shape
 from mpsearch.network_file import (
     describe_inputs,
-    example_inputs,
     read_archive,
     read_graph,
     write_archive,
@@ -96,15 +95,13 @@ def load_quantized(path: str | os.PathLike[str]) -> QuantizedNetwork:
         parameters = int(header["parameters"])
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"{path}: damaged mpsearch file: {error}") from error
-    graph = read_graph(path, header, tensors)
-    examples = example_inputs(path, header)
-    output_shape = record_shapes(graph, examples)
+    graph, examples = read_graph(path, header, tensors)
     network = Network(
         graph=graph,
         input_names=tuple(str(n.target) for n in graph.graph.nodes if n.op == "placeholder"),
         input_shapes=tuple(tuple(x.shape[1:]) for x in examples),
         input_dtypes=tuple(x.dtype for x in examples),
-        output_shape=output_shape,
+        output_shape=output_shape(graph),
         parameters=parameters,
     )
     if {layer.name for layer in network.layers} != set(layers):

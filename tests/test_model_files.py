@@ -211,7 +211,7 @@ def test_damaged_headers_are_one_clear_error(change: object, tmp_path: Path) -> 
         (b"", "the file is empty"),
         (b"hello, this is no model", "unknown format"),
         (b"\x89HDF\r\n\x1a\n" + bytes(64), "HDF5"),
-        (b"\x80\x02garbage", "damaged or foreign"),
+        (b"\x80\x02garbage", "pickled|damaged"),
         ((20).to_bytes(8, "little") + b"{" + bytes(40), "damaged safetensors"),
     ],
 )
