@@ -1,0 +1,114 @@
+"""The bundled networks by name."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mpsearch.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A network: `make(modalities)` builds it; its inputs by name and shape, without the batch."""
+
+    make: "Callable[[tuple[str, ...]], nn.Module]"
+    inputs: dict[str, tuple[int, ...]]
+    classes: int
+    dataset: str
+    reference: str
+    description: str
+
+
+TINYM2NET = 'Rashid et al., "TinyM²Net", tinyML 2022, arXiv 2202.04303'
+
+
+def _tinym2net(preset: str) -> "Callable[[tuple[str, ...]], nn.Module]":
+    def make(modalities: tuple[str, ...]) -> "nn.Module":
+        from mpsearch.models import tinym2net
+
+        config: tinym2net.TinyM2NetConfig = getattr(tinym2net, preset)
+        return tinym2net.TinyM2Net(config.only(*modalities))
+
+    return make
+
+
+def _resnet20(modalities: tuple[str, ...]) -> "nn.Module":
+    from mpsearch.models.resnet_cifar import resnet20
+
+    return resnet20()
+
+
+def _resnet8(modalities: tuple[str, ...]) -> "nn.Module":
+    from mpsearch.models.resnet8 import ResNet8
+
+    return ResNet8()
+
+
+ARCHITECTURES = {
+    "tinym2net-battlefield": Architecture(
+        _tinym2net("BATTLEFIELD"),
+        {"audio": (1, 44, 13), "image": (3, 32, 32)},
+        4,
+        "generated-battlefield",
+        TINYM2NET,
+        "one second of sound (MFCC) and an image; unimodal: :audio, :image",
+    ),
+    "tinym2net-covid": Architecture(
+        _tinym2net("COVID"),
+        {"cough": (1, 203, 20), "speech": (1, 333, 13)},
+        2,
+        "cough-speech",
+        TINYM2NET,
+        "two seconds of cough and of speech (MFCC); unimodal: :cough, :speech",
+    ),
+    "resnet20": Architecture(
+        _resnet20,
+        {"image": (3, 32, 32)},
+        10,
+        "cifar10",
+        'He et al., "Deep Residual Learning", CVPR 2016',
+        "CIFAR ResNet-20 with option-A shortcuts",
+    ),
+    "resnet8": Architecture(
+        _resnet8,
+        {"image": (3, 32, 32)},
+        10,
+        "cifar10-raw",
+        'Banbury et al., "MLPerf Tiny Benchmark", NeurIPS 2021',
+        "MLPerf Tiny image classification, Keras's padding",
+    ),
+}
+
+
+def architecture(reference: str) -> Architecture:
+    """The architecture `NAME`, or `NAME:MODALITY[,MODALITY]` reduced to those inputs.
+
+    Raises InputError for an unknown name or modality, listing the known ones.
+    """
+    name, _, chosen = reference.partition(":")
+    if name not in ARCHITECTURES:
+        raise InputError(f"unknown network {name!r}; known: {', '.join(ARCHITECTURES)}")
+    found = ARCHITECTURES[name]
+    if not chosen:
+        return found
+    names = chosen.split(",")
+    for modality in names:
+        if modality not in found.inputs:
+            raise InputError(f"{name} has no input {modality!r}; it has {', '.join(found.inputs)}")
+    inputs = {key: shape for key, shape in found.inputs.items() if key in names}
+    return Architecture(
+        found.make, inputs, found.classes, found.dataset, found.reference, found.description
+    )
+
+
+def build(reference: str, *, seed: int = 0) -> "nn.Module":
+    """The network `NAME[:MODALITY]`, fresh weights from `seed`; torch's state stays as it was."""
+    found = architecture(reference)
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return found.make(tuple(found.inputs))

@@ -1,0 +1,78 @@
+"""What a dataset is: named inputs and labels as arrays, in splits."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from mpsearch.errors import InputError
+
+
+@dataclass(frozen=True)
+class Split:
+    """`inputs[i]` is float32 `[N, ...]`, one per input of the network; `labels` int64 `[N]`."""
+
+    inputs: tuple[np.ndarray, ...]
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, indices: np.ndarray) -> "Split":
+        """The samples at `indices`, in that order."""
+        return Split(tuple(array[indices] for array in self.inputs), self.labels[indices])
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """`{"x0": ..., "x1": ..., "y": ...}`: the layout of `--data` files and of samples."""
+        return {**{f"x{i}": array for i, array in enumerate(self.inputs)}, "y": self.labels}
+
+    def balanced(self, count: int, classes: int, seed: int = 0) -> "Split":
+        """At most `count` random samples, as evenly from all classes as there are enough."""
+        random = np.random.default_rng(seed)
+        order = random.permutation(len(self))
+        rank = np.empty(len(self), np.int64)  # how many of its class come before it
+        for label in range(classes):
+            of_class = order[self.labels[order] == label]
+            rank[of_class] = np.arange(len(of_class))
+        first = order[np.argsort(rank[order], kind="stable")][:count]
+        return self.take(random.permutation(first))
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Splits by name (`train`, `val`, `test`), already normalised, with where they come from.
+
+    `generated` data were made by a program and say nothing about the world; `digest` changes
+    whenever a source file, a setting or the split does.
+    """
+
+    name: str
+    input_names: tuple[str, ...]
+    classes: tuple[str, ...]
+    splits: Mapping[str, Split]
+    generated: bool
+    source: str
+    digest: str
+
+    def split(self, name: str) -> Split:
+        """The named split; an unknown name is an InputError listing the known ones."""
+        if name not in self.splits:
+            raise InputError(
+                f"the dataset {self.name} has no split {name!r}; it has {', '.join(self.splits)}"
+            )
+        return self.splits[name]
+
+    def only(self, *names: str) -> "Dataset":
+        """The same samples with the named inputs alone, in the dataset's order."""
+        for name in names:
+            if name not in self.input_names:
+                raise InputError(
+                    f"the dataset {self.name} has no input {name!r}; "
+                    f"it has {', '.join(self.input_names)}"
+                )
+        kept = [i for i, name in enumerate(self.input_names) if name in names]
+        splits = {
+            name: Split(tuple(split.inputs[i] for i in kept), split.labels)
+            for name, split in self.splits.items()
+        }
+        return replace(self, input_names=tuple(self.input_names[i] for i in kept), splits=splits)
