@@ -80,26 +80,43 @@ class Data:
 
 
 def read_arrays(source: str) -> Arrays:
-    """Read `file.npz`, `file.safetensors`, a bundled dataset's name or `package.module:function`.
+    """Read `file.npz`, `file.safetensors`, a dataset's split or `package.module:function`.
 
+    A bundled dataset is named with a split, and with its inputs where the network takes only some of
+    them: `image-audio:test`, `image-audio:test:image`.
     A function takes no arguments and yields batches: tuples `(x0, x1, …, y)`, or dictionaries by
     name when there are no labels or the order is not the model's. Raises InputError naming the
     source and, where there is one, the array.
     """
     if Path(source).is_file():
         return Arrays(source, _read_file(source))
-    from mpsearch.models.datasets import dataset_arrays, dataset_names
+    from mpsearch.models.datasets import DATASETS, is_dataset
 
-    if source.partition(":")[0] in dataset_names():
-        arrays = dataset_arrays(source)
-        return Arrays(source, {name: torch.as_tensor(array) for name, array in arrays.items()})
+    if is_dataset(source):
+        return Arrays(source, _from_dataset(source))
     module, colon, function = source.partition(":")
     if not colon or os.sep in source:
         raise InputError(
             f"no data {source!r}; expected an existing .npz or .safetensors file, "
-            f"package.module:function, or one of {', '.join(dataset_names())}"
+            f"package.module:function, or one of {', '.join(DATASETS)}"
         )
     return Arrays(source, _from_function(source, module, function))
+
+
+def _from_dataset(source: str) -> dict[str, torch.Tensor]:
+    from mpsearch.models.datasets import load_dataset
+
+    name, _, rest = source.partition(":")
+    split, _, inputs = rest.partition(":")
+    dataset = load_dataset(name)
+    if not split:
+        raise InputError(
+            f"got the dataset {source!r} without a split; expected "
+            f"{' or '.join(f'{name}:{known}' for known in dataset.splits)}"
+        )
+    if inputs:
+        dataset = dataset.only(*inputs.split(","))
+    return {key: torch.from_numpy(array) for key, array in dataset.split(split).arrays().items()}
 
 
 def _read_file(path: str) -> dict[str, torch.Tensor]:

@@ -172,21 +172,22 @@ def _read_state(path: str) -> dict[str, torch.Tensor] | None:
 def _from_state(
     source: ModelSource, state: dict[str, torch.Tensor], data: Arrays | None
 ) -> tuple[nn.Module, Sequence[torch.Tensor]]:
-    from mpsearch.models import registry
+    from mpsearch.models.registry import ARCHITECTURES, architecture, build
 
     if source.model is None:
         raise InputError(
             f"{source.path} is a state dict: weights without the network.\nName the network: "
-            f"--model package.module:factory, or one of {', '.join(registry.names())}"
+            f"--model package.module:factory, or one of {', '.join(ARCHITECTURES)}"
         )
-    if ":" in source.model and source.model.partition(":")[0] not in registry.names():
+    if ":" in source.model and source.model.partition(":")[0] not in ARCHITECTURES:
         factory = import_object(source.model)
         if not callable(factory):
             raise InputError(f"{source.model} is {type(factory).__name__}; expected a function")
         module, shapes = _call(source.model, factory), source.input_shapes
     else:
-        module = registry.build(source.model)
-        shapes = source.input_shapes or registry.input_shapes(source.model)
+        module = build(source.model)
+        inputs = architecture(source.model).inputs
+        shapes = source.input_shapes or tuple(inputs.values())
     try:
         module.load_state_dict(state)
     except RuntimeError as error:
