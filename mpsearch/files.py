@@ -10,7 +10,8 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success it replaces `path`, on failure it is removed.
+    """Yield a temporary path beside `path`; on success it replaces `path`, on failure it is
+    removed.
 
     The bytes are flushed to the disk before the rename, so that a power cut leaves the old file or
     the new one. Raises OSError as the system gives it (a full disk, a missing folder).

@@ -12,7 +12,8 @@ def installed(group: str) -> dict[str, EntryPoint]:
 
 
 def load(group: str, name: str, noun: str) -> Any:
-    """Import the plug-in `name` of `group`; an unknown name is an InputError listing the known ones."""
+    """Import the plug-in `name` of `group`; an unknown name is an InputError listing the known
+    ones."""
     points = installed(group)
     if name not in points:
         raise InputError(f"unknown {noun} {name!r}; installed: {', '.join(points)}")

@@ -1,0 +1,79 @@
+"""What reaches each layer: histograms of the input activations over the calibration data."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import fx
+
+from mpsearch.data import Data
+from mpsearch.network import Network
+from mpsearch.quantizer import ActivationQuantizer, activation_quantizer
+
+_BINS = 2048
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """Counts in equal bins over [low, high]; a tensor without spread has one value, low == high."""
+
+    counts: np.ndarray
+    low: float
+    high: float
+
+    def quantizer(self, bits: int) -> ActivationQuantizer:
+        """The range with the least squared error at `bits`."""
+        return activation_quantizer(bits, self.counts, self.low, self.high)
+
+
+class _Inputs(fx.Interpreter):
+    """Runs the graph and shows the first argument of chosen nodes."""
+
+    def __init__(self, graph: fx.GraphModule, layer_of: Mapping[str, str]) -> None:
+        super().__init__(graph)
+        self.layer_of = layer_of
+        self.seen: list[tuple[str, torch.Tensor]] = []
+
+    def run_node(self, n: fx.Node) -> object:
+        if n.name in self.layer_of:
+            (value,) = self.fetch_args_kwargs_from_env(n)[0][:1]
+            assert isinstance(value, torch.Tensor)
+            self.observe(self.layer_of[n.name], value)
+        return super().run_node(n)
+
+    def observe(self, layer: str, value: torch.Tensor) -> None:
+        self.seen.append((layer, value))
+
+
+def layer_inputs(
+    network: Network, data: Data, batch_size: int
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """(layer name, input tensor) for every use of every layer, batch by batch."""
+    layer_of = {node: layer.name for layer in network.layers for node in layer.nodes}
+    for inputs, _ in data.batches(batch_size):
+        interpreter = _Inputs(network.graph, layer_of)
+        with torch.no_grad():
+            interpreter.run(*inputs)
+        yield from interpreter.seen
+
+
+def calibrate(network: Network, data: Data, batch_size: int = 64) -> dict[str, Histogram]:
+    """Histogram of every layer's input over `data`, in two passes: range, then counts.
+
+    A layer that is used more than once has one histogram over all uses.
+    """
+    ranges: dict[str, tuple[float, float]] = {}
+    for name, value in layer_inputs(network, data, batch_size):
+        low, high = (float(end) for end in torch.aminmax(value))
+        old = ranges.get(name, (low, high))
+        ranges[name] = (min(old[0], low), max(old[1], high))
+    counts = {name: np.zeros(_BINS, dtype=np.int64) for name in ranges}
+    for name, value in layer_inputs(network, data, batch_size):
+        low, high = ranges[name]
+        if low < high:
+            binned = torch.histc(value.float(), bins=_BINS, min=low, max=high)
+            counts[name] += binned.to(torch.int64).numpy()
+        else:
+            counts[name][0] += value.numel()
+    return {name: Histogram(counts[name], *ranges[name]) for name in ranges}

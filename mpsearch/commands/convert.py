@@ -1,0 +1,53 @@
+"""`mpsearch convert`."""
+
+from typing import Any
+
+import click
+
+from mpsearch.console import json_option, print_json
+from mpsearch.model_options import model_options, source_of
+
+
+@click.command()
+@click.argument("path", metavar="MODEL")
+@click.option("--data", metavar="D", help="Samples to keep in the file as its calibration sample.")
+@click.option("--samples", type=click.IntRange(1), default=256, show_default=True)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("-o", "--output", required=True, help="The mpsearch file to write.")
+@model_options
+@json_option
+def convert(
+    path: str,
+    data: str | None,
+    samples: int,
+    seed: int,
+    output: str,
+    as_json: bool,
+    **model: Any,
+) -> None:
+    """Turn MODEL into an mpsearch file: graph, weights and a sample, nothing that executes.
+
+    \b
+    Example:
+      mpsearch convert exported.pt2 --trust --data sample.npz -o model.pt
+      mpsearch convert weights.safetensors --model resnet20 --data cifar10:train -o model.pt
+    """
+    from mpsearch.data import bind, read_arrays
+    from mpsearch.model_files import load_module
+    from mpsearch.network import Network
+    from mpsearch.network_file import save
+
+    arrays = None if data is None else read_arrays(data)
+    module, examples = load_module(source_of(path, **model), arrays)
+    network = Network.from_module(module, examples)
+    sample = {}
+    if arrays is not None:
+        bound = bind(arrays, network).take(samples, seed)
+        sample = {f"x{i}": x for i, x in enumerate(bound.inputs)}
+        if bound.labels is not None:
+            sample["y"] = bound.labels
+    save(module, output, examples, sample)
+    if as_json:
+        print_json({"output": output, "layers": len(network.layers), "samples": len(sample)})
+        return
+    click.echo(f"wrote {output}: {len(network.layers)} layers, {network.parameters:,} parameters")

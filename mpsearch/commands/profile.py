@@ -1,0 +1,81 @@
+"""`mpsearch profile`."""
+
+from typing import Any
+
+import click
+
+from mpsearch.console import json_option, print_json, print_table, progress
+from mpsearch.model_options import load_model_and_data, model_options, source_of
+
+
+@click.command()
+@click.argument("path", metavar="MODEL")
+@click.option(
+    "--data", metavar="D", help="Samples: .npz, .safetensors, module:function or a dataset."
+)
+@click.option("--metric", default="hessian", show_default=True, help="Sensitivity metric (Ω).")
+@click.option("--bits", metavar="4,8", help="Same bits for weights and activations [default: 4,8].")
+@click.option("--choices", metavar="w4a8,…", help="Or the choices one by one.")
+@click.option("--samples", type=click.IntRange(1), default=256, show_default=True)
+@click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True)
+@click.option(
+    "--probes", type=click.IntRange(2), default=32, show_default=True,
+    help="Random probes where a Hessian trace has to be estimated.",
+)  # fmt: skip
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option(
+    "--group-residual", is_flag=True, help="Layers that meet in one addition share their bits."
+)
+@click.option("-o", "--output", default="profile.csv", show_default=True)
+@model_options
+@json_option
+def profile(
+    path: str,
+    data: str | None,
+    metric: str,
+    bits: str | None,
+    choices: str | None,
+    samples: int,
+    batch_size: int,
+    probes: int,
+    seed: int,
+    group_residual: bool,
+    output: str,
+    as_json: bool,
+    **model: Any,
+) -> None:
+    """Measure how sensitive each layer of MODEL is to each choice of bits.
+
+    Writes a table of size, BOPS and Ω per layer and choice (profile.csv) and where the numbers come
+    from (profile.json). An mpsearch file carries its own sample of data; other files need --data.
+
+    \b
+    Example:
+      mpsearch profile model.pt
+      mpsearch profile weights.safetensors --model resnet20 --data cifar10:train --bits 2,4,8
+    """
+    from mpsearch.profile import ProfileSettings, parse_choices, provenance_path
+    from mpsearch.profile import profile as run_profile
+
+    parsed = parse_choices(bits, choices)
+    loaded, bound = load_model_and_data(source_of(path, **model), data, "profiling")
+    settings = ProfileSettings(metric, parsed, samples, batch_size, seed, probes, group_residual)
+    table, provenance = run_profile(loaded.network, bound, output, settings, progress)
+    if as_json:
+        print_json({"table": output, "provenance": provenance})
+        return
+    print_table(
+        ["layer", "kind", "weights", "MACs", *(f"Ω {choice}" for choice in parsed)],
+        [
+            [
+                layer.name, layer.kind, f"{layer.weights:,}", f"{layer.macs:,}",
+                *(f"{table.omega[table.row_of(layer.name, choice)]:.3g}" for choice in parsed),
+            ]
+            for layer in table.layers
+        ],
+    )  # fmt: skip
+    used = f"{provenance['samples']} samples of {provenance['data']}"
+    click.echo(f"{metric} on {used}, loss {provenance['loss']}")
+    if not provenance["labels"]:
+        click.echo("no labels: the loss is the divergence from the network's own predictions")
+    click.echo(f"wrote {output} and {provenance_path(output)}; next: mpsearch solve --size 66%")

@@ -1,0 +1,20 @@
+"""Size and BOPS of a whole assignment, from the network itself."""
+
+from collections.abc import Mapping
+
+from mpsearch.choice import Choice
+from mpsearch.network import Network
+from mpsearch.packing import layer_bytes
+
+
+def size_bytes(network: Network, choices: Mapping[str, Choice]) -> int:
+    """Bytes that the export stores for all layers."""
+    return sum(layer_bytes(layer, choices[layer.name]) for layer in network.layers)
+
+
+def bops(network: Network, choices: Mapping[str, Choice]) -> int:
+    """Bit operations of one sample: Σ MACs · w_bits · a_bits."""
+    return sum(
+        layer.macs * choices[layer.name].w_bits * choices[layer.name].a_bits
+        for layer in network.layers
+    )

@@ -1,0 +1,234 @@
+"""Samples for calibration, profiling and evaluation, checked against the network at the border."""
+
+import importlib
+import os
+import sys
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from mpsearch.errors import InputError
+from mpsearch.files import digest
+from mpsearch.network import Network
+
+Batch = tuple[tuple[torch.Tensor, ...], "torch.Tensor | None"]
+
+
+@dataclass(frozen=True)
+class Arrays:
+    """Named arrays as a source gave them: `x0, x1, …` or the model's input names, and `y`."""
+
+    name: str
+    tensors: Mapping[str, torch.Tensor]
+
+    def inputs_in_order(self) -> tuple[torch.Tensor, ...]:
+        """x0, x1, …, for a model whose input names are not known yet."""
+        count = len(self.tensors) - ("y" in self.tensors)
+        names = [f"x{index}" for index in range(count)]
+        if not count or any(name not in self.tensors for name in names):
+            raise InputError(
+                f"{self.name}: got the arrays {', '.join(self.tensors) or 'none'}; "
+                "expected x0, x1, … (one per input of the model) and optionally y"
+            )
+        return tuple(_as_input(self.tensors[name]) for name in names)
+
+
+@dataclass(frozen=True)
+class Data:
+    """Samples that fit a network: inputs [N, …] in the network's order and labels [N] or None."""
+
+    name: str
+    inputs: tuple[torch.Tensor, ...]
+    labels: torch.Tensor | None
+
+    def __len__(self) -> int:
+        return len(self.inputs[0])
+
+    def batches(self, size: int) -> Iterator[Batch]:
+        """Consecutive batches of at most `size` samples."""
+        for start in range(0, len(self), size):
+            rows = slice(start, start + size)
+            labels = None if self.labels is None else self.labels[rows]
+            yield tuple(x[rows] for x in self.inputs), labels
+
+    def take(self, count: int, seed: int) -> "Data":
+        """At most `count` samples, drawn without replacement by `seed`, in their own order."""
+        if count >= len(self):
+            return self
+        generator = torch.Generator().manual_seed(seed)
+        rows = torch.randperm(len(self), generator=generator)[:count].sort().values
+        labels = None if self.labels is None else self.labels[rows]
+        return Data(self.name, tuple(x[rows] for x in self.inputs), labels)
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 over shapes and values of inputs and labels."""
+        parts: list[bytes | str] = []
+        for tensor in (*self.inputs, *([] if self.labels is None else [self.labels])):
+            parts += [
+                f"{tensor.dtype} {tuple(tensor.shape)}",
+                tensor.contiguous().numpy().tobytes(),
+            ]
+        return digest(*parts)
+
+
+def read_arrays(source: str) -> Arrays:
+    """Read `file.npz`, `file.safetensors`, a bundled dataset's name or `package.module:function`.
+
+    A function takes no arguments and yields batches: tuples `(x0, x1, …, y)`, or dictionaries by
+    name when there are no labels or the order is not the model's. Raises InputError naming the
+    source and, where there is one, the array.
+    """
+    if Path(source).is_file():
+        return Arrays(source, _read_file(source))
+    from mpsearch.models.datasets import dataset_arrays, dataset_names
+
+    if source.partition(":")[0] in dataset_names():
+        arrays = dataset_arrays(source)
+        return Arrays(source, {name: torch.as_tensor(array) for name, array in arrays.items()})
+    module, colon, function = source.partition(":")
+    if not colon or os.sep in source:
+        raise InputError(
+            f"no data {source!r}; expected an existing .npz or .safetensors file, "
+            f"package.module:function, or one of {', '.join(dataset_names())}"
+        )
+    return Arrays(source, _from_function(source, module, function))
+
+
+def _read_file(path: str) -> dict[str, torch.Tensor]:
+    try:
+        if zipfile.is_zipfile(path):
+            with np.load(path, allow_pickle=False) as archive:
+                return {name: _tensor(path, name, archive[name]) for name in archive.files}
+        return load_file(path)
+    except (SafetensorError, ValueError, zipfile.BadZipFile, EOFError) as error:
+        text = str(error).splitlines()[0]
+        raise InputError(
+            f"{path}: not readable as .npz without pickles or as .safetensors: {text}"
+        ) from error
+
+
+def _tensor(path: str, name: str, array: np.ndarray) -> torch.Tensor:
+    if array.dtype.kind not in "fiub":
+        raise InputError(f"{path}: array {name!r} has type {array.dtype}; expected numbers")
+    if array.dtype in (np.uint16, np.uint32, np.uint64):
+        array = array.astype(np.int64)
+    return torch.from_numpy(np.ascontiguousarray(array))
+
+
+def import_object(spec: str) -> object:
+    """The object that `package.module:name` names; the working directory is on the path."""
+    module, colon, name = spec.partition(":")
+    if not colon or not module or not name:
+        raise InputError(f"got {spec!r}; expected the form package.module:name")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise InputError(f"cannot import {spec!r}: {error}") from error
+
+
+def _from_function(source: str, module: str, function: str) -> dict[str, torch.Tensor]:
+    make = import_object(f"{module}:{function}")
+    if not callable(make):
+        raise InputError(
+            f"{source} is {type(make).__name__}; expected a function without arguments"
+        )
+    batches = [_named(source, batch) for batch in make()]
+    if not batches:
+        raise InputError(f"{source} yields no batches; expected at least one")
+    if len({tuple(batch) for batch in batches}) > 1:
+        raise InputError(f"{source} yields batches of different arrays; expected the same in each")
+    return {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
+
+
+def _named(source: str, batch: object) -> dict[str, torch.Tensor]:
+    if isinstance(batch, Mapping):
+        return {str(name): torch.as_tensor(value) for name, value in batch.items()}
+    if isinstance(batch, tuple | list) and len(batch) >= 2:
+        names = [*(f"x{index}" for index in range(len(batch) - 1)), "y"]
+        return {name: torch.as_tensor(value) for name, value in zip(names, batch, strict=True)}
+    raise InputError(
+        f"{source} yields {type(batch).__name__}; expected (x0, …, y) or dictionaries by name"
+    )
+
+
+def bind(arrays: Arrays, network: Network) -> Data:
+    """The arrays as inputs and labels of `network`. Raises InputError naming the array."""
+    aliases = {f"x{i}": name for i, name in enumerate(network.input_names)}
+    wanted = ", ".join(f"{short} ({name})" for short, name in aliases.items())
+    named: dict[str, torch.Tensor] = {}
+    for name, tensor in arrays.tensors.items():
+        target = aliases.get(name, name)
+        if target not in network.input_names and name != "y":
+            raise InputError(f"{arrays.name}: unknown array {name!r}; expected {wanted} and y")
+        named[target] = tensor
+    for short, name in aliases.items():
+        if name not in named:
+            raise InputError(f"{arrays.name}: no array {short!r} ({name}); expected {wanted} and y")
+    labels = named.pop("y", None)
+    inputs = tuple(
+        _checked_input(arrays.name, f"x{i} ({name})", named[name], shape, dtype)
+        for i, (name, shape, dtype) in enumerate(
+            zip(network.input_names, network.input_shapes, network.input_dtypes, strict=True)
+        )
+    )
+    for short, tensor in zip(aliases, inputs, strict=True):
+        if len(tensor) != len(inputs[0]):
+            raise InputError(
+                f"{arrays.name}: array {short} has {len(tensor)} samples and x0 has "
+                f"{len(inputs[0])}; expected the same number"
+            )
+    if labels is not None:
+        labels = _checked_labels(arrays.name, labels, len(inputs[0]), network.output_shape)
+    return Data(arrays.name, inputs, labels)
+
+
+def _as_input(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor if tensor.dtype in (torch.int64, torch.int32) else tensor.float()
+
+
+def _checked_input(
+    source: str, name: str, tensor: torch.Tensor, shape: tuple[int, ...], dtype: torch.dtype
+) -> torch.Tensor:
+    if tuple(tensor.shape[1:]) != shape or tensor.dim() == 0:
+        raise InputError(
+            f"{source}: array {name} has shape {tuple(tensor.shape)}; expected (N, "
+            f"{', '.join(map(str, shape))})"
+        )
+    if len(tensor) == 0:
+        raise InputError(f"{source}: array {name} has no samples; expected at least one")
+    converted = tensor.to(dtype)
+    if converted.is_floating_point() and not bool(torch.isfinite(converted).all()):
+        row = int((~torch.isfinite(converted)).flatten(1).any(1).nonzero()[0])
+        raise InputError(f"{source}: array {name} has NaN or infinity in sample {row}")
+    return converted
+
+
+def _checked_labels(
+    source: str, labels: torch.Tensor, samples: int, output_shape: tuple[int, ...]
+) -> torch.Tensor:
+    if tuple(labels.shape) != (samples,):
+        raise InputError(
+            f"{source}: array y has shape {tuple(labels.shape)}; expected ({samples},), "
+            "one class number per sample"
+        )
+    if labels.is_floating_point() and not bool((labels == labels.round()).all()):
+        raise InputError(f"{source}: array y has fractions; expected class numbers")
+    classes = output_shape[-1] if output_shape else 1
+    whole = labels.to(torch.int64)
+    low, high = int(whole.min()), int(whole.max())
+    if low < 0 or high >= classes:
+        raise InputError(
+            f"{source}: array y has labels from {low} to {high}; expected 0 to {classes - 1}, "
+            f"as the network has {classes} outputs"
+        )
+    return whole

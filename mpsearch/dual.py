@@ -1,0 +1,157 @@
+"""The Lagrangian dual of the multiple-choice knapsack: bounds, prices and good assignments.
+
+For prices p >= 0 on the limits, q(p) = sum over layers of min over choices of (cost + p . weight),
+less p . limits, is a lower bound on every feasible cost (Fisher, Management Science 1981; its
+maximum is the LP bound). The maximum over a handful of prices is found by bisection (one limit) or
+the deep-cut ellipsoid method (more), which need no solver and no step sizes.
+"""
+
+from dataclasses import dataclass
+from math import sqrt
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mpsearch.problem import Problem
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Dual:
+    """prices [K, R], best first, in cost units per weight unit; incumbents: feasible [L] arrays.
+
+    `hopeless` says that the bound exceeds every cost: no feasible assignment exists (to the
+    accuracy of doubles: a hint, the proof is the exact search's).
+    """
+
+    prices: Floats
+    incumbents: tuple[NDArray[np.int64], ...]
+
+
+def maximise(problem: Problem, keep: int = 12, steps: int = 250) -> Dual:
+    """Approximately maximise q and keep the best prices met on the way.
+
+    Any price gives a valid bound, so nothing here needs to be exact.
+    """
+    search = _Search(problem)
+    limits = len(problem.limits)
+    if limits == 0:
+        search.evaluate(np.zeros(0))
+    elif limits == 1:
+        search.bisect(steps=60)
+    else:
+        search.ellipsoid(steps=steps)
+    order = np.argsort(-np.array(search.values), kind="stable")
+    chosen: list[Floats] = []
+    for position in order:
+        price = search.prices[position]
+        if all(np.abs(price - other).max() > 1e-9 * (1 + other.max()) for other in chosen):
+            chosen.append(price)
+        if len(chosen) == keep or limits == 0:
+            break
+    scale = problem.cost_limit / np.maximum(problem.limits, 1)
+    prices = np.array(chosen).reshape(len(chosen), limits) * scale
+    incumbents = sorted(search.feasible.values(), key=problem.cost)[:3]
+    return Dual(prices, tuple(_fill(problem, found) for found in incumbents))
+
+
+class _Search:
+    """q and its subgradient, in units where every limit and the cost limit are 1."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.costs = np.where(problem.allowed, problem.unit_costs, np.inf)
+        self.weights = problem.unit_weights
+        self.problem = problem
+        self.rows = np.arange(len(problem.allowed))
+        self.prices: list[Floats] = []
+        self.values: list[float] = []
+        self.feasible: dict[float, NDArray[np.int64]] = {}
+
+    def evaluate(self, price: Floats) -> tuple[float, Floats]:
+        """q(price) and the subgradient: by how much the minimiser exceeds each limit."""
+        reduced = self.costs + np.tensordot(price, self.weights, axes=1)
+        best = reduced.argmin(axis=1)
+        excess = self.weights[:, self.rows, best].sum(axis=1) - 1
+        value = float(reduced[self.rows, best].sum() - price.sum())
+        self.prices.append(price)
+        self.values.append(value)
+        if (excess <= 1e-9).all() and self.problem.is_feasible(best):
+            self.feasible.setdefault(float(self.costs[self.rows, best].sum()), best)
+        return value, excess
+
+    def bisect(self, steps: int) -> None:
+        """One limit: the subgradient's sign says on which side of the price the maximum is."""
+        low, high = 0.0, 1.0
+        if self.evaluate(np.array([low]))[1][0] <= 0:
+            return
+        while self.evaluate(np.array([high]))[1][0] > 0 and high < 1e18:
+            low, high = high, high * 8
+        for _ in range(steps):
+            middle = (low + high) / 2
+            if high - low < 1e-13 * high:
+                return
+            if self.evaluate(np.array([middle]))[1][0] > 0:
+                low = middle
+            else:
+                high = middle
+
+    def ellipsoid(self, steps: int) -> None:
+        """Several limits: cut the half where q cannot be larger, with the best value so far."""
+        n = len(self.problem.limits)
+        radius = 30.0
+        centre = np.full(n, 1.0)
+        shape = np.eye(n) * radius**2
+        best = -np.inf
+        for _ in range(steps):
+            if (centre < 0).any():  # cut by the most negative price
+                direction = np.zeros(n)
+                worst = int(centre.argmin())
+                direction[worst] = 1.0
+                gap = -float(centre[worst])
+            else:
+                value, direction = self.evaluate(centre)
+                gap = max(best - value, 0.0)
+                best = max(best, value)
+            norm = sqrt(max(float(direction @ shape @ direction), 0.0))
+            if norm < 1e-9:
+                return
+            depth = min(gap / norm, 1.0)
+            if depth >= 1.0:
+                return
+            step = shape @ direction / norm
+            centre = centre + (1 + n * depth) / (n + 1) * step
+            shape = (
+                n
+                * n
+                / (n * n - 1)
+                * (1 - depth * depth)
+                * (shape - 2 * (1 + n * depth) / ((n + 1) * (1 + depth)) * np.outer(step, step))
+            )
+
+
+def _fill(problem: Problem, chosen: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Spend the slack: repeat the single change that saves most cost while the limits hold."""
+    chosen = chosen.copy()
+    rows = np.arange(len(chosen))
+    used = problem.weights[:, rows, chosen].sum(axis=1)
+    for _ in range(4 * len(chosen)):
+        current = problem.costs[rows, chosen]
+        saving = np.where(problem.allowed, current[:, None] - problem.costs, 0)
+        change = problem.weights - problem.weights[:, rows, chosen][:, :, None]
+        fits = (used[:, None, None] + change <= problem.limits[:, None, None]).all(axis=0)
+        saving = np.where(fits, saving, 0)
+        best = int(saving.argmax())
+        layer, choice = divmod(best, saving.shape[1])
+        if saving[layer, choice] <= 0:
+            break
+        used = used + change[:, layer, choice]
+        chosen[layer] = choice
+    return chosen
+
+
+def bounds(problem: Problem, prices: Floats) -> Any:
+    """Reduced costs [K, L, C] at each price, infinite where not allowed."""
+    reduced = problem.costs + np.tensordot(prices, problem.weights.astype(np.float64), axes=1)
+    return np.where(problem.allowed, reduced, np.inf)

@@ -1,0 +1,138 @@
+"""`Evaluation`: measured accuracy and loss, with 95 % intervals, and the file that keeps them."""
+
+import base64
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mpsearch.errors import InputError
+from mpsearch.files import write_atomic
+
+FORMAT, VERSION = "mpsearch.evaluation", 1
+Z95 = 1.959963984540054  # 97.5 % quantile of the standard normal distribution
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Accuracy (Wilson interval) and mean cross-entropy (normal interval) on `n` labelled samples.
+
+    `correct` has one entry per sample, so that two evaluations on the same data can be paired.
+    `size_bytes` and `bops` are those of the assignment; None where there is none.
+    """
+
+    name: str
+    n: int
+    accuracy: float
+    accuracy_interval: tuple[float, float]
+    loss: float
+    loss_interval: tuple[float, float]
+    correct: tuple[bool, ...]
+    size_bytes: int | None = None
+    bops: int | None = None
+
+
+@dataclass(frozen=True)
+class Evaluations:
+    """Several networks measured on the same data."""
+
+    data_name: str
+    data_digest: str
+    held_out: bool
+    rows: tuple[Evaluation, ...]
+
+    def named(self, name: str) -> Evaluation | None:
+        """The row called `name`, or None."""
+        return next((row for row in self.rows if row.name == name), None)
+
+
+def wilson_interval(successes: int, n: int) -> tuple[float, float]:
+    """95 % score interval of a proportion (Wilson, JASA 1927): (915, 1000) -> (0.896, 0.931)."""
+    p = successes / n
+    centre = p + Z95**2 / (2 * n)
+    half = Z95 * math.sqrt(p * (1 - p) / n + Z95**2 / (4 * n * n))
+    scale = 1 + Z95**2 / n
+    return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
+
+
+def paired_drop(
+    reference: Iterable[bool], other: Iterable[bool]
+) -> tuple[float, tuple[float, float]]:
+    """Accuracy lost from `reference` to `other` on the same samples, with its 95 % interval.
+
+    Wald interval of a paired difference: with b samples lost and c won of n, the drop is (b - c)/n
+    and its variance (b + c - (b - c)²/n)/n² (Agresti, Categorical Data Analysis, 10.1).
+    """
+    pairs = list(zip(reference, other, strict=True))
+    n = len(pairs)
+    lost = sum(before and not after for before, after in pairs)
+    won = sum(after and not before for before, after in pairs)
+    drop = (lost - won) / n
+    half = Z95 * math.sqrt(max(0.0, lost + won - (lost - won) ** 2 / n)) / n
+    return drop, (drop - half, drop + half)
+
+
+def save_evaluations(evaluations: Evaluations, path: str | os.PathLike[str]) -> None:
+    """Write evaluation.json atomically."""
+    document = {
+        "format": FORMAT,
+        "version": VERSION,
+        "data": {
+            "name": evaluations.data_name,
+            "digest": evaluations.data_digest,
+            "held_out": evaluations.held_out,
+        },
+        "rows": [row_to_json(row) for row in evaluations.rows],
+    }
+    write_atomic(path, json.dumps(document, indent=2) + "\n")
+
+
+def row_to_json(row: Evaluation) -> dict[str, Any]:
+    """One row of evaluation.json; `correct` is packed, one bit per sample."""
+    packed = np.packbits(np.array(row.correct, dtype=bool)).tobytes()
+    return {
+        "name": row.name,
+        "n": row.n,
+        "accuracy": row.accuracy,
+        "accuracy_interval": list(row.accuracy_interval),
+        "loss": row.loss,
+        "loss_interval": [end if math.isfinite(end) else None for end in row.loss_interval],
+        "size_bytes": row.size_bytes,
+        "bops": row.bops,
+        "correct": base64.b64encode(packed).decode(),
+    }
+
+
+def load_evaluations(path: str | os.PathLike[str]) -> Evaluations:
+    """Read evaluation.json. Raises InputError when it is something else or damaged."""
+    try:
+        document = json.loads(Path(path).read_text())
+        if document["format"] != FORMAT or document["version"] != VERSION:
+            raise ValueError(f"format {document['format']!r} {document['version']!r}")
+        data = document["data"]
+        rows = tuple(_row_from_json(row) for row in document["rows"])
+        return Evaluations(str(data["name"]), str(data["digest"]), bool(data["held_out"]), rows)
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file; expected an evaluation.json") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: not an evaluation.json of mpsearch: {error}") from error
+
+
+def _row_from_json(row: Mapping[str, Any]) -> Evaluation:
+    n = int(row["n"])
+    packed = np.frombuffer(base64.b64decode(row["correct"], validate=True), dtype=np.uint8)
+    hits = tuple(bool(bit) for bit in np.unpackbits(packed, count=n))
+    low, high = row["accuracy_interval"]
+    ends = [math.inf if end is None else float(end) for end in row["loss_interval"]]
+    if len(hits) != n or sum(hits) != round(float(row["accuracy"]) * n):
+        raise ValueError(f"row {row['name']!r}: the accuracy is not that of its samples")
+    return Evaluation(
+        str(row["name"]), n, float(row["accuracy"]), (float(low), float(high)),
+        float(row["loss"]), (-ends[0] if math.isinf(ends[0]) else ends[0], ends[1]), hits,
+        row["size_bytes"], row["bops"],
+    )  # fmt: skip

@@ -1,0 +1,184 @@
+"""The exact instance: a table, limits, pins and excludes as one multiple-choice knapsack.
+
+Layers that share a group are merged, so that "layer" below means one decision. All numbers are
+integers in decimal units (mpsearch.exact): what is proven here is true of the table as printed.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mpsearch.choice import Choice
+from mpsearch.errors import InputError
+from mpsearch.exact import IntArray, as_narrow, largest_allowed, to_float, to_integers, to_number
+from mpsearch.table import LayerTable
+
+
+@dataclass(frozen=True, eq=False)
+class Instance:
+    """Minimise the sum of omega[l, c(l)] with every sum of resources[r][l, c(l)] <= limits[r].
+
+    members: L tuples of layer names, e.g. 54; choices: C of them, e.g. 4; allowed: bool [L, C];
+    omega and each resource: integers [L, C], zero where not allowed; `digits[0]` is the decimal
+    scale of omega, `digits[1 + r]` that of resource r.
+    """
+
+    members: tuple[tuple[str, ...], ...]
+    choices: tuple[Choice, ...]
+    allowed: NDArray[np.bool_]
+    omega: IntArray
+    columns: tuple[str, ...]
+    resources: tuple[IntArray, ...]
+    limits: tuple[int, ...]
+    digits: tuple[int, ...]
+
+    @staticmethod
+    def build(
+        table: LayerTable,
+        limits: Mapping[str, int | float],
+        pins: Mapping[str, Choice] | None = None,
+        exclude: Mapping[str, Collection[Choice]] | None = None,
+        extra_columns: Sequence[str] = (),
+    ) -> "Instance":
+        """Merge groups and fold pins and excludes in; `extra_columns` are carried unlimited.
+
+        `exclude` maps a layer name, or `""` for every layer, to choices. Raises InputError for
+        unknown layers or columns, a pin to a choice that the layer lacks, a choice that some
+        layers have and others lack without being excluded, and nothing left to choose.
+        """
+        if not table.layers:
+            raise InputError(f"{table.source} has no layers")
+        pins, exclude = pins or {}, exclude or {}
+        allowed = _allowed(table, pins, exclude)
+        unit, members = _merge(table)
+        names = [*limits, *(column for column in extra_columns if column not in limits)]
+        shape = (len(members), len(table.choices))
+
+        merged_allowed = np.ones(shape, dtype=bool)
+        np.logical_and.at(merged_allowed, unit, allowed)
+        for stuck in np.flatnonzero(~merged_allowed.any(axis=1)):
+            raise InputError(
+                f"{table.source}: layer(s) {', '.join(members[stuck])} have no choice in common that pins "
+                "and excludes allow"
+            )
+
+        matrices, digits = [], []
+        for name in ("omega", *names):
+            integers, scale = to_integers(table.column(name))
+            padded = np.append(integers, np.zeros(1, dtype=integers.dtype))[table.row_index]
+            matrix = np.zeros(shape, dtype=object if padded.dtype == object else np.int64)
+            if padded.dtype != object and int(padded.max(initial=0)) * len(table.layers) >= 1 << 62:
+                matrix = matrix.astype(object)
+            np.add.at(matrix, unit, np.where(allowed, padded, 0).astype(matrix.dtype))
+            matrices.append(as_narrow(np.where(merged_allowed, matrix, 0)))
+            digits.append(scale)
+        bounds = [
+            largest_allowed(limits[name], scale) if name in limits else 0
+            for name, scale in zip(names, digits[1:], strict=True)
+        ]
+        for position, name in enumerate(names):
+            if name not in limits:  # unlimited: whatever is the most
+                bounds[position] = sum(matrices[1 + position].max(axis=1).tolist())
+        return Instance(
+            members=members,
+            choices=table.choices,
+            allowed=merged_allowed,
+            omega=matrices[0],
+            columns=tuple(names),
+            resources=tuple(matrices[1:]),
+            limits=tuple(bounds),
+            digits=tuple(digits),
+        )
+
+    @cached_property
+    def base(self) -> tuple[int, ...]:
+        """The least total of omega and of each resource, each on its own."""
+        return tuple(
+            sum(self.row_minimum(matrix).tolist()) for matrix in (self.omega, *self.resources)
+        )
+
+    def row_minimum(self, matrix: IntArray) -> IntArray:
+        """[L, C] -> the least allowed entry of each row, [L]."""
+        highest = matrix.max()
+        lowest: IntArray = np.where(self.allowed, matrix, highest).min(axis=1)
+        return lowest
+
+    def sum(self, matrix: IntArray, chosen: NDArray[Any]) -> int:
+        """The exact total of a matrix for chosen indices [L]."""
+        values = matrix[np.arange(len(chosen)), chosen]
+        return sum(values.tolist())
+
+    def is_feasible(self, chosen: NDArray[Any]) -> bool:
+        """Whether every choice is allowed and every limit holds, exactly."""
+        if not self.allowed[np.arange(len(chosen)), chosen].all():
+            return False
+        sums = (self.sum(matrix, chosen) for matrix in self.resources)
+        return all(total <= limit for total, limit in zip(sums, self.limits, strict=True))
+
+    def by_layer(self, chosen: NDArray[Any]) -> dict[str, Choice]:
+        """Chosen indices [L] -> choice by layer name."""
+        return {
+            name: self.choices[index]
+            for group, index in zip(self.members, chosen.tolist(), strict=True)
+            for name in group
+        }
+
+    def omega_value(self, integer: int) -> float:
+        return to_float(integer, self.digits[0])
+
+    def resource_value(self, position: int, integer: int) -> int | float:
+        return to_number(integer, self.digits[1 + position])
+
+
+def _allowed(
+    table: LayerTable, pins: Mapping[str, Choice], exclude: Mapping[str, Collection[Choice]]
+) -> NDArray[np.bool_]:
+    """[layers, C]: what pins and excludes leave; every gap in the table must be excluded or pinned."""
+    wanted = np.ones(table.row_index.shape, dtype=bool)
+    position = {name: number for number, name in enumerate(table.layer_names)}
+    for name, unwanted in exclude.items():
+        if name and name not in position:
+            raise InputError(f"cannot exclude: {table.source} has no layer {name!r}")
+        for choice in unwanted:
+            if choice not in table.choices:
+                known = ", ".join(map(str, table.choices))
+                raise InputError(
+                    f"cannot exclude {choice}: {table.source} has only the choices {known}"
+                )
+            rows = position[name] if name else slice(None)
+            wanted[rows, table.choices.index(choice)] = False
+    for name, choice in pins.items():
+        table.row_of(name, choice)  # raises for an unknown layer or a choice that it lacks
+        column = table.choices.index(choice)
+        if not wanted[position[name], column]:
+            raise InputError(f"layer {name!r} is pinned to {choice}, which is excluded")
+        wanted[position[name]] = False
+        wanted[position[name], column] = True
+    gaps = np.argwhere(wanted & (table.row_index < 0))
+    if len(gaps):
+        layer, choice = table.layer_names[gaps[0][0]], table.choices[gaps[0][1]]
+        raise InputError(
+            f"{table.source}: layer {layer!r} has no row for {choice}, which other layers have; "
+            f"add it, or leave it out with --exclude {choice} (all layers) or --exclude "
+            f"{layer}={choice}"
+        )
+    return wanted
+
+
+def _merge(table: LayerTable) -> tuple[NDArray[np.int64], tuple[tuple[str, ...], ...]]:
+    """The decision that each layer belongs to, and the members of each decision in table order."""
+    number: dict[tuple[str, str], int] = {}
+    members: list[list[str]] = []
+    unit = []
+    for layer in table.layers:
+        key = ("group", layer.group) if layer.group else ("layer", layer.name)
+        position = number.setdefault(key, len(members))
+        if position == len(members):
+            members.append([])
+        members[position].append(layer.name)
+        unit.append(position)
+    return np.array(unit, dtype=np.int64), tuple(map(tuple, members))

@@ -1,0 +1,253 @@
+"""Loading `model.pt`: what a file is, is detected by its content, and nothing in it is executed.
+
+Only data are loaded as they are: the mpsearch file, and a state dict together with the code that
+the caller names. A torch.export archive (its loader evaluates expression strings), TorchScript and
+a pickled module carry code and need `trust`.
+"""
+
+import os
+import warnings
+import zipfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+
+from mpsearch import network_file, quantized_file
+from mpsearch.data import Arrays, import_object
+from mpsearch.errors import InputError
+from mpsearch.network import Network
+from mpsearch.network_file import NetworkFile
+
+MPSEARCH, QUANTIZED = "mpsearch file", "quantized mpsearch file"
+STATE_DICT, PICKLE = "state dict", "pickled nn.Module"
+EXPORT, SCRIPT = "torch.export archive", "TorchScript archive"
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """How to load a model: the file and what the caller says about it.
+
+    `model`: `package.module:factory` or a bundled architecture's name, for a state dict.
+    `trust`: the caller trusts the file's author, so code in it may run.
+    `input_shapes`: shapes of one sample, `((1, 44, 13), (3, 32, 32))`, where the file has none and
+    the data do not tell.
+    """
+
+    path: str
+    model: str | None = None
+    trust: bool = False
+    input_shapes: tuple[tuple[int, ...], ...] = ()
+
+
+def detect(path: str | os.PathLike[str]) -> str:
+    """What the file is, from its first bytes and the names inside. Raises InputError when
+    unknown."""
+    file = Path(path)
+    if not file.exists():
+        raise InputError(f"{path}: no such file")
+    if file.is_dir():
+        raise InputError(f"{path} is a folder; expected a model file")
+    with file.open("rb") as stream:
+        head = stream.read(9)
+    if not head:
+        raise InputError(f"{path}: the file is empty")
+    if zipfile.is_zipfile(file):
+        return _detect_zip(file)
+    if head[:1] == b"\x80":
+        return STATE_DICT  # or any other pickle of old torch: reading as weights only decides
+    if (
+        len(head) == 9
+        and int.from_bytes(head[:8], "little") < file.stat().st_size
+        and head[8] == 123
+    ):
+        return STATE_DICT
+    if head[:4] == b"PK\x03\x04":
+        raise InputError(f"{path}: the file is truncated: a zip archive without its end")
+    known = {b"\x89HDF": "an HDF5 (Keras) file"}.get(head[:4], "an unknown format")
+    raise InputError(
+        f"{path}: {known}; expected an mpsearch file, a state dict (.pt or .safetensors), a "
+        "torch.export archive, TorchScript or a pickled nn.Module"
+    )
+
+
+def _detect_zip(path: Path) -> str:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except zipfile.BadZipFile as error:
+        raise InputError(f"{path}: damaged archive: {error}") from error
+    if network_file.HEADER in names:
+        found = network_file.read_header(path).get("format")
+        return QUANTIZED if found == quantized_file.FORMAT else MPSEARCH
+    inside = {name.partition("/")[2] for name in names}
+    if "archive_format" in inside or "serialized_exported_program.json" in names:
+        return EXPORT
+    if "constants.pkl" in inside or any(name.startswith("code/") for name in inside):
+        return SCRIPT
+    if "data.pkl" in inside:
+        return STATE_DICT
+    raise InputError(
+        f"{path}: a zip archive without a model in it (first entries: {', '.join(names[:3])})"
+    )
+
+
+def load_network(source: ModelSource, data: Arrays | None = None) -> NetworkFile:
+    """The network of a file, and the sample that it carries (empty unless it is an mpsearch file).
+
+    `data` gives the example inputs when the file has none. Raises InputError in one or two lines.
+    """
+    kind = detect(source.path)
+    if kind == QUANTIZED:
+        raise InputError(f"{source.path} is quantized already; expected the float model")
+    if kind == MPSEARCH:
+        if source.model is not None:
+            raise InputError(f"{source.path} is an mpsearch file and needs no --model")
+        return network_file.load(source.path)
+    module, examples = load_module(source, data)
+    return NetworkFile(Network.from_module(module, examples), {})
+
+
+def load_module(
+    source: ModelSource, data: Arrays | None
+) -> tuple[nn.Module, Sequence[torch.Tensor]]:
+    """(module, example inputs) of a file that is not an mpsearch file."""
+    kind = detect(source.path)
+    if kind == MPSEARCH:
+        raise InputError(f"{source.path} is an mpsearch file already")
+    if kind == STATE_DICT:
+        state = _read_state(source.path)
+        if state is not None:
+            return _from_state(source, state, data)
+        kind = PICKLE
+    if not source.trust:
+        raise InputError(
+            f"{source.path} is a {kind}: loading it can run any code that its author put there, "
+            "so it was not loaded.\nIf you trust its author, convert it once: "
+            f"mpsearch convert {source.path} --trust -o safe.pt (or pass --trust here)"
+        )
+    loader = {EXPORT: _load_export, SCRIPT: _load_script, PICKLE: _load_pickle}[kind]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return loader(source, data)
+    except InputError:
+        raise
+    except Exception as error:  # trusted code may raise anything
+        raise InputError(f"{source.path}: cannot load this {kind}: {_first_line(error)}") from error
+
+
+def _read_state(path: str) -> dict[str, torch.Tensor] | None:
+    """The tensors by name; None when the file holds objects that only unpickling would make."""
+    try:
+        with Path(path).open("rb") as stream:
+            pickled = stream.read(1) in (b"\x80", b"P")
+        if not pickled:
+            return load_file(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except SafetensorError as error:
+        raise InputError(f"{path}: damaged safetensors file: {error}") from error
+    except Exception as error:
+        if "weights_only" in str(error) or "Weights only" in str(error):
+            return None
+        raise InputError(f"{path}: damaged or foreign file: {_first_line(error)}") from error
+    for key in ("state_dict", "model", "model_state_dict"):  # common wrappers of checkpoints
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    if (
+        not isinstance(content, dict)
+        or not content
+        or not all(map(torch.is_tensor, content.values()))
+    ):
+        raise InputError(
+            f"{path}: holds {type(content).__name__}; expected a dict of tensors by name"
+        )
+    return {str(name).removeprefix("module."): tensor for name, tensor in content.items()}
+
+
+def _from_state(
+    source: ModelSource, state: dict[str, torch.Tensor], data: Arrays | None
+) -> tuple[nn.Module, Sequence[torch.Tensor]]:
+    from mpsearch.models import registry
+
+    if source.model is None:
+        raise InputError(
+            f"{source.path} is a state dict: weights without the network.\nName the network: "
+            f"--model package.module:factory, or one of {', '.join(registry.names())}"
+        )
+    if ":" in source.model and source.model.partition(":")[0] not in registry.names():
+        factory = import_object(source.model)
+        if not callable(factory):
+            raise InputError(f"{source.model} is {type(factory).__name__}; expected a function")
+        module, shapes = _call(source.model, factory), source.input_shapes
+    else:
+        module = registry.build(source.model)
+        shapes = source.input_shapes or registry.input_shapes(source.model)
+    try:
+        module.load_state_dict(state)
+    except RuntimeError as error:
+        text = " ".join(str(error).split())
+        raise InputError(
+            f"{source.path} does not fit --model {source.model}: {text[:400]}"
+        ) from error
+    return module, _examples(source, shapes, data)
+
+
+def _call(name: str, factory: Callable[[], object]) -> nn.Module:
+    try:
+        module = factory()
+    except Exception as error:
+        raise InputError(f"--model {name} failed: {_first_line(error)}") from error
+    if not isinstance(module, nn.Module):
+        raise InputError(f"--model {name} returned {type(module).__name__}; expected an nn.Module")
+    return module
+
+
+def _examples(
+    source: ModelSource, shapes: Sequence[tuple[int, ...]], data: Arrays | None
+) -> tuple[torch.Tensor, ...]:
+    if shapes:
+        return tuple(torch.zeros(1, *shape) for shape in shapes)
+    if data is not None:
+        return tuple(x[:1] for x in data.inputs_in_order())
+    raise InputError(
+        f"{source.path} does not say what its inputs look like; give --data, or --input-shape "
+        "once per input (for example --input-shape 3x32x32)"
+    )
+
+
+def _load_export(
+    source: ModelSource, data: Arrays | None
+) -> tuple[nn.Module, Sequence[torch.Tensor]]:
+    program: torch.export.ExportedProgram = torch.export.load(source.path)  # type: ignore[no-untyped-call]
+    if program.example_inputs is not None and not source.input_shapes and data is None:
+        return program.module(), program.example_inputs[0]
+    return program.module(), _examples(source, source.input_shapes, data)
+
+
+def _load_script(
+    source: ModelSource, data: Arrays | None
+) -> tuple[nn.Module, Sequence[torch.Tensor]]:
+    from torch._export.converter import TS2EPConverter
+
+    examples = tuple(torch.cat([x, x]) for x in _examples(source, source.input_shapes, data))
+    script = torch.jit.load(source.path, map_location="cpu").eval()
+    return TS2EPConverter(script, examples).convert().module(), examples
+
+
+def _load_pickle(
+    source: ModelSource, data: Arrays | None
+) -> tuple[nn.Module, Sequence[torch.Tensor]]:
+    module = torch.load(source.path, map_location="cpu", weights_only=False)
+    if not isinstance(module, nn.Module):
+        raise InputError(f"{source.path} holds {type(module).__name__}; expected an nn.Module")
+    return module, _examples(source, source.input_shapes, data)
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__

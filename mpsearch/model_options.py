@@ -1,0 +1,74 @@
+"""Options of every command that loads a model and data."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from mpsearch.errors import InputError
+
+if TYPE_CHECKING:
+    from mpsearch.data import Data
+    from mpsearch.model_files import ModelSource
+    from mpsearch.network_file import NetworkFile
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+_OPTIONS = (
+    click.option(
+        "--model", "model", metavar="NAME",
+        help="The network of a state dict: a bundled name or package.module:factory.",
+    ),
+    click.option(
+        "--trust", is_flag=True, help="The file may run code: you trust its author."
+    ),
+    click.option(
+        "--input-shape", "input_shapes", multiple=True, metavar="3x32x32",
+        help="Shape of one sample, once per input, where neither file nor data tell.",
+    ),
+)  # fmt: skip
+
+
+def model_options(function: Function) -> Function:
+    """Add `--model`, `--trust` and `--input-shape`; read them with `source_of`."""
+    for option in reversed(_OPTIONS):
+        function = option(function)
+    return function
+
+
+def source_of(
+    path: str, model: str | None, trust: bool, input_shapes: tuple[str, ...]
+) -> "ModelSource":
+    """The options as a ModelSource. Raises InputError for a shape that is none."""
+    from mpsearch.model_files import ModelSource
+
+    return ModelSource(path, model, trust, tuple(_shape(text) for text in input_shapes))
+
+
+def _shape(text: str) -> tuple[int, ...]:
+    parts = text.lower().split("x")
+    if not all(part.isdigit() and int(part) > 0 for part in parts):
+        raise InputError(f"got --input-shape {text!r}; expected sizes such as 3x32x32")
+    return tuple(int(part) for part in parts)
+
+
+def load_model_and_data(
+    source: "ModelSource", data: str | None, purpose: str
+) -> tuple["NetworkFile", "Data"]:
+    """The network, and the named data or else the sample in the model file, bound to it.
+
+    `purpose` completes "… needs data" in the error when there are none.
+    """
+    from mpsearch.data import Arrays, bind, read_arrays
+    from mpsearch.model_files import load_network
+
+    arrays: Arrays | None = None if data is None else read_arrays(data)
+    loaded = load_network(source, arrays)
+    if arrays is None:
+        if not loaded.sample:
+            raise InputError(
+                f"{source.path} carries no sample of data; {purpose} needs data: give "
+                "--data FILE.npz, a dataset's name or package.module:function"
+            )
+        arrays = Arrays(f"the sample in {source.path}", loaded.sample)
+    return loaded, bind(arrays, loaded.network)

@@ -1,0 +1,142 @@
+"""`Network`: the one internal representation of every model that mpsearch works on."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import fx, nn
+
+from mpsearch.exporting import export_graph
+from mpsearch.files import digest
+from mpsearch.folding import simplify
+from mpsearch.graph_tensors import get_tensor, set_tensor, tensor_nodes
+from mpsearch.layers import Layer, find_layers
+from mpsearch.operators import output_channels_view
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Network:
+    """A model as one aten graph with batch norms folded.
+
+    `graph` takes the inputs in order and returns one tensor [N, …]; `input_shapes` are those of one
+    sample, for example `((1, 44, 13), (3, 32, 32))`; `parameters` counts the elements of the model
+    as it was given, running statistics of batch norms included.
+    """
+
+    graph: fx.GraphModule
+    input_names: tuple[str, ...]
+    input_shapes: tuple[Shape, ...]
+    input_dtypes: tuple[torch.dtype, ...]
+    output_shape: Shape
+    parameters: int
+
+    @staticmethod
+    def from_module(model: nn.Module, example_inputs: Sequence[torch.Tensor]) -> "Network":
+        """Export a module. The module is left as it was. Raises InputError as `export_graph`."""
+        return Network.from_graph(export_graph(model, example_inputs), example_inputs)
+
+    @staticmethod
+    def from_graph(graph: fx.GraphModule, example_inputs: Sequence[torch.Tensor]) -> "Network":
+        """Fold an exported graph; `graph` itself is not changed, its tensors are shared."""
+        parameters = count_parameters(graph)
+        folded = copy_graph(graph)
+        record_shapes(folded, example_inputs)
+        simplify(folded)
+        record_shapes(folded, example_inputs)
+        placeholders = [node for node in folded.graph.nodes if node.op == "placeholder"]
+        return Network(
+            graph=folded,
+            input_names=tuple(str(node.target) for node in placeholders),
+            input_shapes=tuple(tuple(example.shape[1:]) for example in example_inputs),
+            input_dtypes=tuple(example.dtype for example in example_inputs),
+            output_shape=output_shape(folded),
+            parameters=parameters,
+        )
+
+    @cached_property
+    def layers(self) -> tuple[Layer, ...]:
+        """Convolutions and linear layers in network order."""
+        return find_layers(self.graph)
+
+    @cached_property
+    def fp32_bytes(self) -> int:
+        """Bytes of every tensor of the folded network in 32-bit floating point."""
+        return 4 * count_parameters(self.graph)
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 over operators, arguments and weights: equal digests, equal networks."""
+        parts: list[bytes | str] = []
+        for node in self.graph.graph.nodes:
+            parts.append(f"{node.op} {node.target} {node.args} {sorted(node.kwargs.items())}")
+        for _, name, tensor in tensor_nodes(self.graph):
+            parts += [name, str(tensor.dtype), str(tuple(tensor.shape)), _bytes(tensor)]
+        return digest(*parts)
+
+    def __call__(self, *inputs: torch.Tensor) -> torch.Tensor:
+        """The outputs [N, …] for inputs [N, …]."""
+        outputs = self.graph(*inputs)
+        assert isinstance(outputs, torch.Tensor)
+        return outputs
+
+    def weight(self, layer: Layer) -> torch.Tensor:
+        """The layer's folded weight, in its own layout."""
+        return get_tensor(self.graph, layer.weight_name)
+
+    def weight_rows(self, layer: Layer) -> tuple[torch.Tensor, Callable[..., torch.Tensor]]:
+        """(weight as [output channels, rest], function that puts such rows back in the layout)."""
+        node = next(node for node in self.graph.graph.nodes if node.name == layer.nodes[0])
+        return output_channels_view(node, self.weight(layer))
+
+    def bias(self, layer: Layer) -> torch.Tensor | None:
+        """The layer's folded bias; None when it has none."""
+        return get_tensor(self.graph, layer.bias_name) if layer.bias_name else None
+
+
+def copy_graph(graph: fx.GraphModule) -> fx.GraphModule:
+    """A graph of its own over the same tensors: changing it leaves the original alone."""
+    root = nn.Module()
+    for _, name, tensor in tensor_nodes(graph):
+        set_tensor(root, name, tensor)
+    copy = fx.Graph()
+    output = copy.graph_copy(graph.graph, {})
+    copy.output(output)
+    module = fx.GraphModule(root, copy)
+    for old, new in zip(graph.graph.nodes, module.graph.nodes, strict=True):
+        new.meta = dict(old.meta)
+    return module
+
+
+def count_parameters(graph: fx.GraphModule) -> int:
+    """Elements of all tensors that the graph reads, each tensor once."""
+    return sum({name: tensor.numel() for _, name, tensor in tensor_nodes(graph)}.values())
+
+
+def record_shapes(graph: fx.GraphModule, example_inputs: Sequence[torch.Tensor]) -> None:
+    """Write the shape of every node's tensor for a batch of one sample into `meta["shape"]`."""
+    one = tuple(example[:1] for example in example_inputs)
+    recorder = _ShapeRecorder(graph)
+    with torch.no_grad():
+        recorder.run(*one)
+
+
+def output_shape(graph: fx.GraphModule) -> Shape:
+    """Shape of one sample's output. The shapes must have been recorded."""
+    (output,) = (node for node in graph.graph.nodes if node.op == "output")
+    shape: Shape = output.args[0].meta["shape"]
+    return shape[1:]
+
+
+class _ShapeRecorder(fx.Interpreter):
+    def run_node(self, n: fx.Node) -> object:
+        value = super().run_node(n)
+        if isinstance(value, torch.Tensor):
+            n.meta["shape"] = tuple(value.shape)
+        return value
+
+
+def _bytes(tensor: torch.Tensor) -> bytes:
+    return bytes(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)

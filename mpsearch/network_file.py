@@ -1,0 +1,204 @@
+"""The mpsearch file: a zip of the graph as JSON, weights and sample as safetensors.
+
+    mpsearch.json         format, version, inputs, graph (see graph_json)
+    weights.safetensors   every tensor of the graph by qualified name
+    sample.safetensors    optional: calibration sample x0, x1, …, and labels y
+
+Loading executes nothing from the file.
+"""
+
+import json
+import os
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import fx, nn
+
+from mpsearch.errors import InputError
+from mpsearch.exporting import export_graph
+from mpsearch.files import atomic_path
+from mpsearch.graph_json import graph_from_json, graph_to_json
+from mpsearch.graph_tensors import tensor_nodes
+from mpsearch.network import Network, record_shapes
+
+FORMAT, VERSION = "mpsearch.network", 1
+HEADER = "mpsearch.json"
+_WEIGHTS, _SAMPLE = "weights.safetensors", "sample.safetensors"
+_INPUT_TYPES = (torch.float32, torch.float64, torch.int64, torch.int32, torch.uint8, torch.bool)
+_DTYPES = {str(t).removeprefix("torch."): t for t in _INPUT_TYPES}
+
+Arrays = Mapping[str, "np.ndarray[Any, Any] | torch.Tensor"]
+
+
+@dataclass(frozen=True)
+class NetworkFile:
+    """What an mpsearch file holds: the network and its calibration sample (empty when it has
+    none)."""
+
+    network: Network
+    sample: Mapping[str, torch.Tensor]
+
+
+def save(
+    model: nn.Module,
+    path: str | os.PathLike[str],
+    example_inputs: Sequence[torch.Tensor],
+    sample: Arrays | None = None,
+) -> None:
+    """Write `model` as an mpsearch file that loads without executing anything.
+
+    `example_inputs`: one tensor per input, batch first: `(torch.zeros(1, 3, 32, 32),)`.
+    `sample`: a few hundred calibration samples `{"x0": …, "x1": …, "y": labels}` for
+    `mpsearch profile`; input names may stand for `x0, x1, …`. Written atomically. Raises InputError
+    when the model cannot be exported or uses an operator outside the allow-list.
+    """
+    graph = export_graph(model, example_inputs)
+    header = {
+        "inputs": describe_inputs(
+            [tuple(x.shape[1:]) for x in example_inputs], [x.dtype for x in example_inputs]
+        ),
+        "graph": graph_to_json(graph),
+    }
+    tensors = {name: tensor for _, name, tensor in tensor_nodes(graph)}
+    inputs = [str(n.target) for n in graph.graph.nodes if n.op == "placeholder"]
+    checked = _checked_sample(sample or {}, inputs)
+    write_archive(path, {"format": FORMAT, "version": VERSION, **header}, tensors, checked)
+
+
+def _checked_sample(sample: Arrays, input_names: Sequence[str]) -> dict[str, torch.Tensor]:
+    aliases = {name: f"x{index}" for index, name in enumerate(input_names)}
+    known = {*aliases.values(), "y"}
+    tensors = {}
+    for name, array in sample.items():
+        short = name if name in known else aliases.get(name)
+        if short is None:
+            raise InputError(
+                f"the sample has an array {name!r}; expected {', '.join(sorted(known))} "
+                f"or the input names {', '.join(input_names)}"
+            )
+        tensors[short] = torch.as_tensor(array)
+    return tensors
+
+
+def write_archive(
+    path: str | os.PathLike[str],
+    header: Mapping[str, Any],
+    tensors: Mapping[str, torch.Tensor],
+    sample: Mapping[str, torch.Tensor],
+) -> None:
+    """Write the three members of an mpsearch file atomically; equal contents give equal bytes."""
+    members = {HEADER: json.dumps(header).encode(), _WEIGHTS: _pack(tensors)}
+    if sample:
+        members[_SAMPLE] = _pack(sample)
+    with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+        for name, content in members.items():
+            entry = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
+            entry.compress_type = zipfile.ZIP_DEFLATED if name == HEADER else zipfile.ZIP_STORED
+            archive.writestr(entry, content)
+
+
+def _pack(tensors: Mapping[str, torch.Tensor]) -> bytes:
+    # safetensors refuses views of one storage, so each tensor is written as its own copy
+    return save_tensors({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()})
+
+
+def read_archive(
+    path: str | os.PathLike[str],
+) -> tuple[dict[str, Any], dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """(header, tensors, sample) of an mpsearch file. Raises InputError when it is damaged."""
+    header = read_header(path)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            tensors = load_tensors(archive.read(_WEIGHTS))
+            has_sample = _SAMPLE in archive.namelist()
+            sample = load_tensors(archive.read(_SAMPLE)) if has_sample else {}
+    except (zipfile.BadZipFile, KeyError, ValueError, SafetensorError) as error:
+        raise InputError(f"{path}: damaged mpsearch file: {error}") from error
+    return header, tensors, sample
+
+
+def read_header(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The JSON of an mpsearch file. Raises InputError when it is damaged or of another version."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            _check_sizes(archive, path)
+            header = json.loads(archive.read(HEADER))
+    except (zipfile.BadZipFile, KeyError, ValueError, RecursionError) as error:
+        raise InputError(f"{path}: damaged mpsearch file: {error}") from error
+    if not isinstance(header, dict) or header.get("version") != VERSION:
+        found = header.get("version") if isinstance(header, dict) else None
+        raise InputError(f"{path}: got version {found!r} of the file format; expected {VERSION}")
+    return header
+
+
+def _check_sizes(archive: zipfile.ZipFile, path: str | os.PathLike[str]) -> None:
+    """A zip can announce terabytes: only the header may be compressed, and at most a
+    hundredfold."""
+    on_disk = Path(path).stat().st_size
+    if sum(entry.file_size for entry in archive.infolist()) > 100 * on_disk:
+        raise InputError(
+            f"{path}: damaged mpsearch file: it would unpack to over 100 times its size"
+        )
+
+
+def load(path: str | os.PathLike[str]) -> NetworkFile:
+    """Read an mpsearch file of a float network; nothing in it is executed."""
+    header, tensors, sample = read_archive(path)
+    if header.get("format") != FORMAT:
+        raise InputError(f"{path}: got the format {header.get('format')!r}; expected {FORMAT!r}")
+    graph, examples = read_graph(path, header, tensors)
+    return NetworkFile(Network.from_graph(graph, examples), sample)
+
+
+def read_graph(
+    path: str | os.PathLike[str], header: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]
+) -> tuple[fx.GraphModule, tuple[torch.Tensor, ...]]:
+    """(graph of a header over `tensors`, example inputs), with errors that name the file.
+
+    The graph has run once on the examples and its nodes have their shapes.
+    """
+    try:
+        graph = graph_from_json(header.get("graph"), tensors)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    examples = _example_inputs(path, header)
+    inputs = sum(node.op == "placeholder" for node in graph.graph.nodes)
+    if inputs != len(examples) or not inputs:
+        raise InputError(f"{path}: damaged graph: {inputs} inputs and {len(examples)} shapes")
+    try:
+        record_shapes(graph, examples)
+    except Exception as error:  # whatever the operators raise on arguments that do not fit them
+        text = str(error).strip().splitlines() or [type(error).__name__]
+        raise InputError(f"{path}: damaged graph: it does not run: {text[0][:200]}") from error
+    return graph, examples
+
+
+def describe_inputs(
+    shapes: Sequence[tuple[int, ...]], dtypes: Sequence[torch.dtype]
+) -> list[dict[str, Any]]:
+    """The header's entry for the inputs: shape of one sample and type."""
+    return [
+        {"shape": list(shape), "dtype": str(dtype).removeprefix("torch.")}
+        for shape, dtype in zip(shapes, dtypes, strict=True)
+    ]
+
+
+def _example_inputs(
+    path: str | os.PathLike[str], header: Mapping[str, Any]
+) -> tuple[torch.Tensor, ...]:
+    """One zero sample per input of the header."""
+    try:
+        return tuple(
+            torch.zeros(1, *entry["shape"], dtype=_DTYPES[entry["dtype"]])
+            for entry in header["inputs"]
+        )
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise InputError(f"{path}: damaged mpsearch file: inputs: {error}") from error

@@ -1,0 +1,161 @@
+"""Applying an assignment: a fake-quantized network that computes what the integers mean."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import fx
+
+from mpsearch.calibration import Histogram
+from mpsearch.choice import Choice
+from mpsearch.errors import InputError
+from mpsearch.graph_tensors import set_tensor
+from mpsearch.layers import Layer
+from mpsearch.network import Network, copy_graph
+from mpsearch.quantizer import (
+    FLOAT_BITS,
+    ActivationQuantizer,
+    QuantizedWeight,
+    quantize_weight,
+    weight_codes_range,
+)
+
+_LARGEST_BIAS = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class QuantizedLayer:
+    """A layer's integers: weight codes and scales, bias codes, and its input's quantizer.
+
+    `weight` is None for a layer left in float. A bias code counts steps of weight scale × input
+    scale; with float activations the bias stays float and `bias_codes` is None.
+    """
+
+    choice: Choice
+    weight: QuantizedWeight | None
+    bias_codes: torch.Tensor | None
+    activation: ActivationQuantizer
+
+    def bias(self) -> torch.Tensor | None:
+        """The bias that the codes stand for, float32; None when there are no codes."""
+        if self.bias_codes is None or self.weight is None:
+            return None
+        steps = self.weight.scales.double() * self.activation.scale
+        return (self.bias_codes.double() * steps).float()
+
+
+@dataclass(frozen=True)
+class QuantizedNetwork:
+    """`source` with every layer's weights replaced and its inputs fake-quantized.
+
+    `source` holds the dequantized weights; `graph` is the same graph with the fake-quantizers in.
+    """
+
+    source: Network
+    graph: fx.GraphModule
+    layers: Mapping[str, QuantizedLayer]
+
+    def __call__(self, *inputs: torch.Tensor) -> torch.Tensor:
+        outputs = self.graph(*inputs)
+        assert isinstance(outputs, torch.Tensor)
+        return outputs
+
+    @property
+    def assignment(self) -> dict[str, Choice]:
+        """Layer name -> choice."""
+        return {name: layer.choice for name, layer in self.layers.items()}
+
+
+def quantize(
+    network: Network, choices: Mapping[str, Choice], histograms: Mapping[str, Histogram]
+) -> QuantizedNetwork:
+    """Quantize every layer of `network` as `choices` says.
+
+    Raises InputError naming the first layer that `choices` and the network do not share.
+    """
+    check_layers(network, choices)
+    layers = {
+        layer.name: quantize_layer(network, layer, choices[layer.name], histograms[layer.name])
+        for layer in network.layers
+    }
+    return assemble(network, layers)
+
+
+def check_layers(network: Network, choices: Mapping[str, Choice]) -> None:
+    """Raise InputError unless `choices` names exactly the network's layers."""
+    names = [layer.name for layer in network.layers]
+    for name in choices:
+        if name not in names:
+            raise InputError(
+                f"the assignment has a layer {name!r} that the network lacks; expected "
+                f"{', '.join(names[:5])}{', …' if len(names) > 5 else ''}: is it for another one?"
+            )
+    for name in names:
+        if name not in choices:
+            raise InputError(f"the assignment has no choice for the network's layer {name!r}")
+
+
+def quantize_layer(
+    network: Network, layer: Layer, choice: Choice, histogram: Histogram
+) -> QuantizedLayer:
+    """One layer at one choice: codes, scales and its input's range."""
+    activation = histogram.quantizer(choice.a_bits)
+    if choice.w_bits == FLOAT_BITS:
+        return QuantizedLayer(choice, None, None, activation)
+    rows, _ = network.weight_rows(layer)
+    weight = quantize_weight(rows, choice.w_bits)
+    bias = network.bias(layer)
+    if bias is None or choice.a_bits == FLOAT_BITS:
+        return QuantizedLayer(choice, weight, None, activation)
+    weight = _with_room_for_bias(rows, weight, choice.w_bits, bias, activation.scale)
+    codes = torch.round(bias.double() / (weight.scales.double() * activation.scale))
+    return QuantizedLayer(choice, weight, codes.to(torch.int32), activation)
+
+
+def _with_room_for_bias(
+    rows: torch.Tensor, weight: QuantizedWeight, bits: int, bias: torch.Tensor, step: float
+) -> QuantizedWeight:
+    """Raise the scale of channels whose bias would not fit 32 bits.
+
+    It happens to dead channels: a folded batch norm leaves weights near 1e-8 beside a bias near 1.
+    """
+    least = (bias.detach().abs().double() / (_LARGEST_BIAS / 2 * step)).float()
+    if not bool((least > weight.scales).any()):
+        return weight
+    scales = torch.maximum(weight.scales, least)
+    low, high = weight_codes_range(bits)
+    codes = torch.round(rows.detach() / scales[:, None]).clamp_(low, high)
+    return QuantizedWeight(codes.to(torch.int16), scales)
+
+
+def assemble(network: Network, layers: Mapping[str, QuantizedLayer]) -> QuantizedNetwork:
+    """The quantized network of layers that are quantized already."""
+    source = copy_graph(network.graph)
+    for layer in network.layers:
+        quantized = layers[layer.name]
+        if quantized.weight is None:
+            continue
+        _, restore = network.weight_rows(layer)
+        set_tensor(source, layer.weight_name, restore(quantized.weight.dequantize()))
+        bias = quantized.bias()
+        if bias is not None:
+            set_tensor(source, layer.bias_name, bias)
+    graph = copy_graph(source)
+    for layer in network.layers:
+        for name in layer.nodes:
+            _quantize_input(graph, name, layers[layer.name].activation)
+    graph.recompile()
+    return QuantizedNetwork(replace(network, graph=source), graph, dict(layers))
+
+
+def _quantize_input(graph: fx.GraphModule, name: str, quantizer: ActivationQuantizer) -> None:
+    if quantizer.bits == FLOAT_BITS:
+        return
+    node = next(node for node in graph.graph.nodes if node.name == name)
+    source = node.args[0]
+    with graph.graph.inserting_before(node):
+        fake = graph.graph.call_function(
+            torch.ops.aten.fake_quantize_per_tensor_affine.default,
+            (source, quantizer.scale, quantizer.zero_point, 0, 2**quantizer.bits - 1),
+        )
+    node.args = (fake, *node.args[1:])

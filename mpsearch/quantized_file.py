@@ -1,0 +1,127 @@
+"""The file of a quantized network: packed integers, scales and biases, nothing executable.
+
+A zip like the mpsearch file (see network_file) in which `LAYER:packed` holds the weight codes at
+their bit width, `LAYER:scales` float32 and `LAYER:bias` int32: together the bytes that the layer
+table predicts. Tensors that belong to no quantized layer are stored in float.
+"""
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from mpsearch.choice import Choice
+from mpsearch.errors import InputError
+from mpsearch.graph_json import graph_to_json
+from mpsearch.graph_tensors import tensor_nodes
+from mpsearch.layers import Layer
+from mpsearch.network import Network, output_shape
+from mpsearch.network_file import (
+    describe_inputs,
+    read_archive,
+    read_graph,
+    write_archive,
+)
+from mpsearch.packing import pack, unpack
+from mpsearch.quantized import QuantizedLayer, QuantizedNetwork, assemble
+from mpsearch.quantizer import ActivationQuantizer, QuantizedWeight, check_bits
+
+FORMAT, VERSION = "mpsearch.quantized", 1
+
+
+def payload(layer: Layer, quantized: QuantizedLayer, network: Network) -> dict[str, torch.Tensor]:
+    """The tensors that are stored for one layer; their bytes are the layer's size."""
+    tensors: dict[str, torch.Tensor] = {}
+    bias = network.bias(layer)
+    if quantized.weight is None:
+        tensors[layer.weight_name] = network.weight(layer)
+    else:
+        packed = pack(quantized.weight.codes.numpy(), quantized.choice.w_bits)
+        tensors[f"{layer.name}:packed"] = torch.from_numpy(packed)
+        tensors[f"{layer.name}:scales"] = quantized.weight.scales
+    if quantized.bias_codes is not None:
+        tensors[f"{layer.name}:bias"] = quantized.bias_codes
+    elif bias is not None:
+        tensors[layer.bias_name] = bias
+    return tensors
+
+
+def save_quantized(network: QuantizedNetwork, path: str | os.PathLike[str]) -> None:
+    """Write the quantized network as a file that loads without executing anything."""
+    source = network.source
+    tensors = {name: tensor for _, name, tensor in tensor_nodes(source.graph)}
+    for layer in source.layers:
+        tensors.pop(layer.weight_name)
+        tensors.pop(layer.bias_name, None)
+        tensors.update(payload(layer, network.layers[layer.name], source))
+    header = {
+        "format": FORMAT,
+        "version": VERSION,
+        "inputs": describe_inputs(source.input_shapes, source.input_dtypes),
+        "parameters": source.parameters,
+        "graph": graph_to_json(source.graph),
+        "layers": [_describe(layer, network) for layer in source.layers],
+    }
+    write_archive(path, header, tensors, {})
+
+
+def _describe(layer: Layer, network: QuantizedNetwork) -> dict[str, Any]:
+    quantized = network.layers[layer.name]
+    return {
+        "name": layer.name,
+        "weight": layer.weight_name,
+        "bias": layer.bias_name,
+        "shape": list(network.source.weight(layer).shape),
+        "channels": layer.channels,
+        "w_bits": quantized.choice.w_bits,
+        "a_bits": quantized.choice.a_bits,
+        "a_scale": quantized.activation.scale,
+        "a_zero_point": quantized.activation.zero_point,
+    }
+
+
+def load_quantized(path: str | os.PathLike[str]) -> QuantizedNetwork:
+    """Read what `save_quantized` wrote; its outputs equal those of the network that was saved."""
+    header, tensors, _ = read_archive(path)
+    if header.get("format") != FORMAT:
+        raise InputError(f"{path}: got the format {header.get('format')!r}; expected {FORMAT!r}")
+    try:
+        layers = {str(e["name"]): _read_layer(e, tensors) for e in header["layers"]}
+        for entry in header["layers"]:  # assemble() fills these with what the codes mean
+            tensors.setdefault(entry["weight"], torch.zeros(entry["shape"]))
+            if entry["bias"]:
+                tensors.setdefault(entry["bias"], torch.zeros(entry["channels"]))
+        parameters = int(header["parameters"])
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"{path}: damaged mpsearch file: {error}") from error
+    graph, examples = read_graph(path, header, tensors)
+    network = Network(
+        graph=graph,
+        input_names=tuple(str(n.target) for n in graph.graph.nodes if n.op == "placeholder"),
+        input_shapes=tuple(tuple(x.shape[1:]) for x in examples),
+        input_dtypes=tuple(x.dtype for x in examples),
+        output_shape=output_shape(graph),
+        parameters=parameters,
+    )
+    if {layer.name for layer in network.layers} != set(layers):
+        raise InputError(f"{path}: damaged mpsearch file: its layers do not match its graph")
+    return assemble(network, layers)
+
+
+def _read_layer(entry: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> QuantizedLayer:
+    name, channels = str(entry["name"]), int(entry["channels"])
+    choice = Choice(check_bits(entry["w_bits"]), check_bits(entry["a_bits"]))
+    activation = ActivationQuantizer(
+        choice.a_bits, float(entry["a_scale"]), int(entry["a_zero_point"])
+    )
+    if f"{name}:packed" not in tensors:
+        return QuantizedLayer(choice, None, None, activation)
+    count = torch.Size(entry["shape"]).numel()
+    codes = unpack(tensors[f"{name}:packed"].numpy(), choice.w_bits, count)
+    weight = QuantizedWeight(
+        torch.from_numpy(codes).reshape(channels, -1), tensors[f"{name}:scales"]
+    )
+    if weight.scales.shape != (channels,):
+        raise ValueError(f"scales of {name!r} have shape {tuple(weight.scales.shape)}")
+    return QuantizedLayer(choice, weight, tensors.get(f"{name}:bias"), activation)

@@ -1,0 +1,154 @@
+"""The quantizer that Ω, apply and export share.
+
+Weights: uniform symmetric per output channel, w ≈ s·q with q in [-2^(b-1), 2^(b-1) - 1]; at 8 and
+more bits the lowest code is left out, as integer kernels expect. Activations: uniform affine per
+tensor, x ≈ s·(q - z) with q in [0, 2^b - 1] and z a code, so that zero is exact. Rounding is half
+to even everywhere. Scales are float32 numbers. 32 bits stand for "left in float".
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from mpsearch.errors import InputError
+
+FLOAT_BITS = 32
+_BITS = (2, 3, 4, 5, 6, 7, 8, 16, FLOAT_BITS)
+_CLIPS = 64  # candidate ranges per channel, from this fraction of the largest value:
+_SMALLEST_CLIP = 0.2
+
+
+def check_bits(bits: int) -> int:
+    """`bits` itself when it is supported. Raises InputError otherwise."""
+    if bits not in _BITS:
+        raise InputError(f"got {bits} bits; expected 2 to 8, 16, or 32 for float")
+    return bits
+
+
+def weight_codes_range(bits: int) -> tuple[int, int]:
+    """(lowest, highest) code of a weight: 4 -> (-8, 7), 8 -> (-127, 127)."""
+    high = 2 ** (bits - 1) - 1
+    return (-high if bits >= 8 else -high - 1), high
+
+
+@dataclass(frozen=True)
+class QuantizedWeight:
+    """Integer codes [channels, n] (int16) and one scale per channel [channels] (float32)."""
+
+    codes: torch.Tensor
+    scales: torch.Tensor
+
+    def dequantize(self) -> torch.Tensor:
+        """s·q, [channels, n] in float32."""
+        return self.codes.float() * self.scales[:, None]
+
+
+def quantize_weight(rows: torch.Tensor, bits: int) -> QuantizedWeight:
+    """Codes and the scales with the least squared error, by a search over clipped ranges.
+
+    `rows`: [channels, n]. Every channel tries 64 ranges between 20 % and 100 % of its largest
+    magnitude (both 2^(b-1) - 1 and, below 8 bits, 2^(b-1) as the code of that magnitude), then
+    takes the least-squares scale for the codes found, which never increases the error. A channel of
+    zeros gets scale 1.
+    """
+    low, high = weight_codes_range(check_bits(bits))
+    rows = rows.detach().float()
+    largest = rows.abs().amax(dim=1)
+    # The channel's extreme value may sit on the negative side, which has one code more.
+    steps = torch.where(rows.amin(dim=1) == -largest, -low, high).to(rows)
+    best_scale = torch.where(largest > 0, largest / steps, torch.ones_like(largest))
+    best_error = _squared_error(rows, best_scale, low, high)
+    for clip in torch.linspace(_SMALLEST_CLIP, 1.0, _CLIPS).tolist():
+        scale = torch.where(largest > 0, largest * clip / high, torch.ones_like(largest))
+        error = _squared_error(rows, scale, low, high)
+        best_scale = torch.where(error < best_error, scale, best_scale)
+        best_error = torch.minimum(error, best_error)
+    return _codes(rows, _refit(rows, best_scale, low, high), low, high)
+
+
+def _codes(rows: torch.Tensor, scale: torch.Tensor, low: int, high: int) -> QuantizedWeight:
+    codes = torch.round(rows / scale[:, None]).clamp_(low, high)
+    return QuantizedWeight(codes.to(torch.int16), scale)
+
+
+def _squared_error(rows: torch.Tensor, scale: torch.Tensor, low: int, high: int) -> torch.Tensor:
+    codes = torch.round(rows / scale[:, None]).clamp_(low, high)
+    return codes.mul_(scale[:, None]).sub_(rows).square_().sum(dim=1)
+
+
+def _refit(rows: torch.Tensor, scale: torch.Tensor, low: int, high: int) -> torch.Tensor:
+    """argmin over s of ||s·q - w||² for the codes of `scale`, kept where it helps after
+    rounding."""
+    codes = torch.round(rows / scale[:, None]).clamp_(low, high)
+    squares = codes.square().sum(dim=1)
+    fitted = torch.where(squares > 0, (codes * rows).sum(dim=1) / squares.clamp(min=1), scale)
+    fitted = torch.where(fitted > 0, fitted, scale)
+    better = _squared_error(rows, fitted, low, high) < _squared_error(rows, scale, low, high)
+    return torch.where(better, fitted, scale)
+
+
+@dataclass(frozen=True)
+class ActivationQuantizer:
+    """x ≈ scale·(q - zero_point) with q in [0, 2^bits - 1]."""
+
+    bits: int
+    scale: float
+    zero_point: int
+
+    def fake_quantize(self, x: torch.Tensor) -> torch.Tensor:
+        """Quantize and dequantize; the gradient passes inside the range (straight-through)."""
+        if self.bits == FLOAT_BITS:
+            return x
+        return torch.fake_quantize_per_tensor_affine(
+            x, self.scale, self.zero_point, 0, 2**self.bits - 1
+        )
+
+
+def activation_quantizer(
+    bits: int, counts: np.ndarray, low: float, high: float
+) -> ActivationQuantizer:
+    """The range with the least squared error on a histogram of the tensor.
+
+    `counts`: occurrences in equal bins over [low, high]. The range always holds zero and is
+    one-sided where the data are (after ReLU: zero_point 0). Both ends are searched in turn.
+    """
+    if check_bits(bits) == FLOAT_BITS:
+        return ActivationQuantizer(bits, 1.0, 0)
+    edges = np.linspace(low, high, len(counts) + 1)
+    centres = (edges[:-1] + edges[1:]) / 2
+    used = counts > 0
+    centres, weights = centres[used], counts[used].astype(np.float64)
+    bottom, top = min(low, 0.0), max(high, 0.0)
+    if bottom == top:
+        return ActivationQuantizer(bits, 1.0, 0)
+    best = (np.inf, bottom, top)
+    fractions = np.linspace(1.0, 0.1, 91) if bits < 8 else np.linspace(1.0, 0.5, 51)
+    for _ in range(2 if bottom < 0 < top else 1):
+        for low_end, high_end in ((False, True), (True, False)):
+            for fraction in fractions:
+                lo = bottom * fraction if low_end else best[1]
+                hi = top * fraction if high_end else best[2]
+                if hi - lo <= 0:
+                    continue
+                error = _histogram_error(centres, weights, affine(bits, lo, hi))
+                if error < best[0]:
+                    best = (error, lo, hi)
+    return affine(bits, best[1], best[2])
+
+
+def affine(bits: int, low: float, high: float) -> ActivationQuantizer:
+    """The quantizer whose codes span [low, high], zero included: scale rounded to float32."""
+    levels = 2**bits - 1
+    scale = float(np.float32((high - low) / levels))
+    if not scale >= np.finfo(np.float32).tiny:  # a range too narrow for float32
+        return ActivationQuantizer(bits, 1.0, 0)
+    return ActivationQuantizer(bits, scale, int(np.clip(np.rint(-low / scale), 0, levels)))
+
+
+def _histogram_error(
+    centres: np.ndarray, weights: np.ndarray, quantizer: ActivationQuantizer
+) -> float:
+    scale, zero = quantizer.scale, quantizer.zero_point
+    codes = np.clip(np.rint(centres / scale) + zero, 0, 2**quantizer.bits - 1)
+    return float(weights @ np.square((codes - zero) * scale - centres))

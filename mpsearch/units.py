@@ -1,0 +1,130 @@
+"""Sizes and counts as people write them: `145KB`, `1.2G`, `50%`, `w8`, `w4a8`."""
+
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+
+from mpsearch.choice import Choice
+from mpsearch.errors import InputError
+
+SIZE_UNITS = {
+    "B": 1,
+    "KB": 1024,
+    "KiB": 1024,
+    "MB": 1024**2,
+    "MiB": 1024**2,
+    "GB": 1024**3,
+    "GiB": 1024**3,
+}
+COUNT_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+LARGEST_SIZE = 1024**5
+LARGEST_COUNT = 10**18
+
+_NUMBER = r"\d+\.?\d*|\.\d+"
+
+
+@dataclass(frozen=True)
+class Percent:
+    """A share of what the largest choice of every layer takes."""
+
+    value: Fraction
+
+
+@dataclass(frozen=True)
+class UniformBits:
+    """What one choice everywhere takes; `a_bits` None: any choice with these weight bits."""
+
+    w_bits: int
+    a_bits: int | None = None
+
+
+Amount = Fraction | Percent | UniformBits
+
+
+def parse_size(text: str) -> Amount:
+    """`145KB` -> 148480 bytes; 1 KB = 1 KiB = 1024 B; also `50%`, `w8` and `w8a8`.
+
+    Raises InputError: a unit is required, exponents and signs are refused.
+    """
+    relative = _relative(text)
+    if relative is not None:
+        return relative
+    form = "a size such as 145KB, 1.5MB, 512B, 50% or w8"
+    match = re.fullmatch(rf"({_NUMBER})\s*([A-Za-z]*)", text.strip())
+    if match is None:
+        raise InputError(f"got the size {text!r}; expected {form}")
+    number, unit = match[1], match[2]
+    if not unit:
+        raise InputError(f"the size {text!r} has no unit; did you mean {number}KB or {number}B?")
+    if unit not in SIZE_UNITS:
+        same = [known for known in SIZE_UNITS if known.lower() == unit.lower()]
+        hint = f"did you mean {number}{same[0]}?" if same else f"expected {form}"
+        raise InputError(f"got the unit {unit!r} in the size {text!r}; {hint}")
+    value = Fraction(number) * SIZE_UNITS[unit]
+    if value > LARGEST_SIZE:
+        raise InputError(f"the size {text!r} is more than 1024 TB; expected {form}")
+    return value
+
+
+def parse_count(text: str) -> Amount:
+    """`1.2G` -> 1200000000; K, M, G, T are powers of 1000; also `0.02`, `2e-2`, `50%`, `w8a8`.
+
+    Raises InputError for signs, other units, and anything that is not a finite number.
+    """
+    relative = _relative(text)
+    if relative is not None:
+        return relative
+    form = "a number such as 1.2G, 300M, 0.02, 50% or w8a8"
+    match = re.fullmatch(rf"({_NUMBER})(e[+-]?\d{{1,2}})?\s*([A-Za-z]*)", text.strip())
+    if match is None:
+        raise InputError(f"got {text!r}; expected {form}")
+    number, exponent, unit = match[1], match[2] or "", match[3]
+    if unit not in COUNT_UNITS:
+        hint = f"did you mean {number}{unit.upper()}?" if unit.upper() in COUNT_UNITS else form
+        raise InputError(f"got the unit {unit!r} in {text!r}; {hint}")
+    value = Fraction(number + exponent) * COUNT_UNITS[unit]
+    if value > LARGEST_COUNT:
+        raise InputError(f"{text!r} is more than 10^18; expected {form}")
+    return value
+
+
+def _relative(text: str) -> Percent | UniformBits | None:
+    """`50%`, `w8`, `w8a8`; None for anything else."""
+    text = text.strip()
+    if re.fullmatch(rf"(?:{_NUMBER})%", text):
+        return Percent(Fraction(text[:-1]) / 100)
+    if re.fullmatch(r"w\d{1,2}", text):
+        return UniformBits(int(text[1:]))
+    if re.fullmatch(r"w\d{1,2}a\d{1,2}", text):
+        choice = Choice.parse(text)
+        return UniformBits(choice.w_bits, choice.a_bits)
+    return None
+
+
+def format_size(size: float) -> str:
+    """`148480` -> `145.0 KB`, with 1 KB = 1024 B."""
+    if abs(size) < 1024:
+        return f"{size:g} B"
+    for unit in ("MB", "GB"):
+        if abs(size) < SIZE_UNITS[unit]:
+            smaller = unit.replace("M", "K").replace("G", "M")
+            return f"{size / SIZE_UNITS[smaller]:,.1f} {smaller}"
+    return f"{size / SIZE_UNITS['GB']:,.1f} GB"
+
+
+def format_count(count: float) -> str:
+    """`1200000000` -> `1.200 G`; below 1000 as it is."""
+    for unit in ("T", "G", "M", "K"):
+        if abs(count) >= COUNT_UNITS[unit]:
+            return f"{count / COUNT_UNITS[unit]:,.3f} {unit}"
+    return f"{count:.4g}"
+
+
+def format_amount(column: str, value: float) -> str:
+    """A value of a resource column: bytes as a size, anything else as a count."""
+    return format_size(value) if is_size(column) else format_count(value)
+
+
+def is_size(column: str) -> bool:
+    """Columns in bytes take and print sizes."""
+    return column.endswith("_bytes")

@@ -1,0 +1,21 @@
+"""Oracle: a layer's Hessian block, entry by entry, by reverse-over-reverse autograd in float64."""
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+
+def block(
+    model: nn.Module, weight_name: str, inputs: tuple[torch.Tensor, ...], labels: torch.Tensor
+) -> torch.Tensor:
+    """Hessian [n, n] of the mean cross-entropy of `model` (a module, not a graph) in one weight."""
+    weight = model.get_parameter(weight_name).detach()
+
+    def loss(flat: torch.Tensor) -> torch.Tensor:
+        replaced = {weight_name: flat.reshape(weight.shape)}
+        logits = torch.func.functional_call(model, replaced, inputs)
+        return functional.cross_entropy(logits, labels)
+
+    hessian = torch.autograd.functional.hessian(loss, weight.reshape(-1))
+    assert isinstance(hessian, torch.Tensor)
+    return hessian

@@ -1,0 +1,283 @@
+"""Loading a model file: data are loaded, code is refused, damage is named, and nothing runs."""
+
+import io
+import json
+import os
+import pickle
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+import networks
+from mpsearch.data import Arrays
+from mpsearch.errors import InputError
+from mpsearch.model_files import ModelSource, detect, load_network
+from mpsearch.network import Network
+from mpsearch.network_file import HEADER, save
+
+
+@pytest.mark.parametrize("name", networks.BUILDERS)
+def test_an_mpsearch_file_gives_the_same_network_back(name: str, tmp_path: Path) -> None:
+    model, inputs, labels = networks.build(name)
+    path = tmp_path / "model.anything"
+    sample = {**{f"x{i}": x for i, x in enumerate(inputs)}, "y": labels}
+    save(model, path, inputs, sample)
+    loaded = load_network(ModelSource(str(path)))
+    assert loaded.network.digest == Network.from_module(model, inputs).digest
+    assert loaded.network.input_names == Network.from_module(model, inputs).input_names
+    assert {key: value.shape for key, value in loaded.sample.items()} == {
+        key: value.shape for key, value in sample.items()
+    }
+
+
+def test_the_same_model_gives_the_same_bytes(tmp_path: Path) -> None:
+    model, inputs, _ = networks.build("residual")
+    for name in ("a.pt", "b.pt"):
+        save(model, tmp_path / name, inputs, {"image": inputs[0].numpy()})
+    assert (tmp_path / "a.pt").read_bytes() == (tmp_path / "b.pt").read_bytes()
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors", ".wrong"])
+def test_a_state_dict_loads_with_the_callers_factory(suffix: str, tmp_path: Path) -> None:
+    model, inputs, _ = networks.build("two-inputs")
+    path = tmp_path / f"weights{suffix}"
+    if suffix == ".safetensors":
+        save_file(model.state_dict(), path)
+    else:
+        torch.save({"state_dict": model.state_dict()}, path)
+    arrays = Arrays("test", {"x0": inputs[0], "x1": inputs[1]})
+    source = ModelSource(str(path), model="networks:TwoInputs")
+    network = load_network(source, arrays).network
+    with torch.no_grad():
+        torch.testing.assert_close(network(*inputs), model(*inputs))
+
+
+class _Bomb:
+    """Unpickling it would create the file that `path` names."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, (str(self.path),)
+
+
+def _hostile_pickle(path: Path, canary: Path) -> None:
+    torch.save(_Bomb(canary), path)
+
+
+def _hostile_legacy_pickle(path: Path, canary: Path) -> None:
+    path.write_bytes(pickle.dumps(_Bomb(canary)))
+
+
+def _hostile_state_dict(path: Path, canary: Path) -> None:
+    torch.save({"weight": torch.zeros(1), "extra": _Bomb(canary)}, path)
+
+
+def _hostile_export(path: Path, canary: Path) -> None:
+    """A torch.export archive whose symbolic shape is a Python expression."""
+    model, inputs, _ = networks.build("smooth")
+    batch = {0: torch.export.Dim("batch")}
+    program = torch.export.export(model, inputs, dynamic_shapes=(batch,))
+    buffer = io.BytesIO()
+    torch.export.save(program, buffer)
+    with zipfile.ZipFile(buffer) as good, zipfile.ZipFile(path, "w") as bad:
+        for entry in good.namelist():
+            content = good.read(entry)
+            if entry.endswith("model.json"):
+                code = f"__import__('os').mkdir({str(canary)!r})"
+                document = json.loads(content)
+                text = json.dumps(document).replace('"expr_str": "s', f'"expr_str": "{code} or s')
+                content = text.encode()
+            bad.writestr(entry, content)
+
+
+def _script(path: Path, canary: Path) -> None:
+    model, inputs, _ = networks.build("smooth")
+    torch.jit.trace(model, inputs).save(str(path))  # type: ignore[no-untyped-call]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [_hostile_pickle, _hostile_legacy_pickle, _hostile_state_dict, _hostile_export, _script],
+)
+def test_files_that_carry_code_are_refused_and_do_not_run(
+    make: object, tmp_path: Path
+) -> None:
+    path, canary = tmp_path / "model.pt", tmp_path / "canary"
+    make(path, canary)  # type: ignore[operator]
+    with pytest.raises(InputError, match="--trust"):
+        load_network(ModelSource(str(path)))
+    with pytest.raises(InputError):
+        load_network(ModelSource(str(path), model="networks:Smooth"))
+    assert not canary.exists()
+
+
+@pytest.mark.parametrize("kind", ["pickle", "script", "export"])
+def test_trusted_files_give_the_network(kind: str, tmp_path: Path) -> None:
+    model, inputs, _ = networks.build("residual")
+    path = str(tmp_path / "model.pt")
+    if kind == "pickle":
+        torch.save(model, path)
+    elif kind == "script":
+        torch.jit.trace(model, inputs).save(path)  # type: ignore[no-untyped-call]
+    else:
+        torch.export.save(torch.export.export(model, inputs), path)
+    source = ModelSource(path, trust=True, input_shapes=((3, 8, 8),))
+    if kind == "export":  # it was exported for one batch size, which the error says
+        with pytest.raises(InputError, match="batch"):
+            load_network(source)
+        batch = ({0: torch.export.Dim.AUTO},)
+        torch.export.save(torch.export.export(model, inputs, dynamic_shapes=batch), path)
+    network = load_network(source).network
+    assert {layer.name for layer in network.layers} == {"conv1", "conv2", "down", "head"}
+    with torch.no_grad():
+        torch.testing.assert_close(network(*inputs), model(*inputs))
+
+
+def _edit(path: Path, change: object) -> None:
+    """Rewrite the header of an mpsearch file."""
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    header = json.loads(members[HEADER])
+    change(header)  # type: ignore[operator]
+    members[HEADER] = json.dumps(header).encode()
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+
+
+def _call(header: dict[str, list[dict[str, object]]]) -> dict[str, object]:
+    return next(node for node in header["graph"] if node["op"] == "call_function")
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("aten.from_file.default", "not on the allow-list"),
+        ("operator.__import__", "not on the allow-list"),
+        ("os.system", "not on the allow-list"),
+        ("aten.relu_.default", "not on the allow-list"),
+        ("aten.linear.nosuchoverload", "not on the allow-list"),
+        (["aten"], "not on the allow-list"),
+    ],
+)
+def test_operators_outside_the_allow_list_do_not_run(
+    target: object, message: str, tmp_path: Path
+) -> None:
+    model, inputs, _ = networks.build("smooth")
+    save(model, tmp_path / "m.pt", inputs)
+    _edit(tmp_path / "m.pt", lambda header: _call(header).update(target=target))
+    with pytest.raises(InputError, match=message):
+        load_network(ModelSource(str(tmp_path / "m.pt")))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda h: h.update(graph=3),
+        lambda h: h.update(graph=[]),
+        lambda h: h.update(version=99),
+        lambda h: h.update(format="other"),
+        lambda h: h.update(inputs=[{"shape": [10**9, 10**9], "dtype": "float32"}]),
+        lambda h: h.update(inputs=[]),
+        lambda h: h["graph"][0].update(op="call_module"),
+        lambda h: h["graph"][0].update(name="not an identifier"),
+        lambda h: h["graph"][0].update(target="__class__.weight"),
+        lambda h: _call(h).update(args=[{"node": "nosuch"}]),
+        lambda h: _call(h).update(args=[{"eval": "1"}]),
+        lambda h: _call(h).update(args=[]),
+        lambda h: h["graph"].reverse(),
+    ],
+)
+def test_damaged_headers_are_one_clear_error(change: object, tmp_path: Path) -> None:
+    model, inputs, _ = networks.build("smooth")
+    path = tmp_path / "m.pt"
+    save(model, path, inputs)
+    _edit(path, change)
+    with pytest.raises(InputError, match=r"m\.pt") as caught:
+        load_network(ModelSource(str(path)))
+    assert str(caught.value).count("\n") <= 1
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "the file is empty"),
+        (b"hello, this is no model", "unknown format"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(64), "HDF5"),
+        (b"\x80\x02garbage", "pickled|damaged"),
+        ((20).to_bytes(8, "little") + b"{" + bytes(40), "damaged safetensors"),
+    ],
+)
+def test_foreign_files_are_named(content: bytes, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "model.pt"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        load_network(ModelSource(str(path)))
+
+
+def test_truncated_and_missing_files_are_named(tmp_path: Path) -> None:
+    model, inputs, _ = networks.build("smooth")
+    path = tmp_path / "model.pt"
+    save(model, path, inputs)
+    path.write_bytes(path.read_bytes()[:-30])
+    with pytest.raises(InputError, match="truncated"):
+        detect(path)
+    with pytest.raises(InputError, match="no such file"):
+        detect(tmp_path / "nothing.pt")
+    with pytest.raises(InputError, match="is a folder"):
+        detect(tmp_path)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("readme.txt", "no model")
+    with pytest.raises(InputError, match="without a model"):
+        detect(path)
+
+
+def test_a_zip_bomb_is_not_unpacked(tmp_path: Path) -> None:
+    path = tmp_path / "model.pt"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(HEADER, b" " * 50_000_000)
+    with pytest.raises(InputError, match="over 100 times its size"):
+        load_network(ModelSource(str(path)))
+
+
+def test_a_state_dict_needs_its_network_and_the_right_one(tmp_path: Path) -> None:
+    model, inputs, _ = networks.build("smooth")
+    path = str(tmp_path / "weights.pt")
+    torch.save(model.state_dict(), path)
+    arrays = Arrays("test", {"x0": inputs[0]})
+    for source, message in (
+        (ModelSource(path), "Name the network: --model"),
+        (ModelSource(path, model="networks:Shared"), "does not fit --model networks:Shared"),
+        (ModelSource(path, model="networks:nothing"), "cannot import"),
+        (ModelSource(path, model="networks:BUILDERS"), "expected a function"),
+        (ModelSource(path, model="networks:build"), "failed: TypeError"),
+        (ModelSource(path, model="no-such-name"), "no-such-name"),
+    ):
+        with pytest.raises(InputError, match=message):
+            load_network(source, arrays)
+    with pytest.raises(InputError, match="--input-shape"):
+        load_network(ModelSource(path, model="networks:Smooth"))
+
+
+def test_a_sample_with_a_strange_array_is_refused(tmp_path: Path) -> None:
+    model, inputs, _ = networks.build("smooth")
+    with pytest.raises(InputError, match="'z'"):
+        save(model, tmp_path / "m.pt", inputs, {"z": np.zeros(3)})
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_operator_that_the_format_lacks_is_named_when_saving(tmp_path: Path) -> None:
+    class Unusual(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.special.bessel_j0(x)
+
+    with pytest.raises(InputError, match="bessel_j0"):
+        save(Unusual(), tmp_path / "m.pt", (torch.zeros(2, 3),))
+    assert not list(tmp_path.iterdir())
