@@ -9,6 +9,8 @@ import numpy as np
 
 from mpsearch.errors import InputError, MissingExtraError
 
+RECIPE = 1  # part of every cache key: raise it when the same sources give other numbers
+RANGE_DB = 80.0  # librosa's default: what is quieter than the loudest by more is clipped
 CHUNK = 64  # windows transformed at once: bounds the memory for spectrograms
 
 
@@ -53,12 +55,16 @@ def mfcc(sounds: np.ndarray, settings: MfccSettings) -> np.ndarray:
     librosa = _librosa()
     out = np.empty((len(sounds), 1, settings.frames, settings.coefficients), np.float32)
     for start in range(0, len(sounds), CHUNK):
-        chunk = librosa.feature.mfcc(
+        power = librosa.feature.melspectrogram(
             y=np.asarray(sounds[start : start + CHUNK], np.float32),
             sr=settings.rate,
-            n_mfcc=settings.coefficients,
             hop_length=settings.hop,
         )
+        # Given several windows, librosa clips all of them below the loudest one; each window has
+        # to come out as it does alone.
+        level = librosa.power_to_db(power, top_db=None)
+        level = np.maximum(level, level.max(axis=(1, 2), keepdims=True) - RANGE_DB)
+        chunk = librosa.feature.mfcc(S=level, n_mfcc=settings.coefficients)
         out[start : start + CHUNK, 0] = chunk[:, :, : settings.frames].transpose(0, 2, 1)
     return out
 

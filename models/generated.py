@@ -14,7 +14,7 @@ import numpy as np
 from mpsearch.files import digest
 from mpsearch.models import generated_images, generated_sounds
 from mpsearch.models.feature_cache import cached
-from mpsearch.models.features import BATTLEFIELD_AUDIO, Normalisation, mfcc
+from mpsearch.models.features import BATTLEFIELD_AUDIO, RECIPE, Normalisation, mfcc
 from mpsearch.models.samples import Dataset, Split
 
 CLASSES = ("helicopter", "aeroplane", "tank", "truck")
@@ -32,7 +32,7 @@ def generated_battlefield(seed: int = SEED) -> Dataset:
     key = digest(
         "generated-battlefield",
         *(inspect.getsource(module) for module in (generated_images, generated_sounds)),
-        repr((seed, SIZES, CLASSES, CHUNK, BATTLEFIELD_AUDIO)),
+        repr((RECIPE, seed, SIZES, CLASSES, CHUNK, BATTLEFIELD_AUDIO)),
     )
     raw = cached("generated-battlefield", key, lambda: _make(seed))
     for_audio = Normalisation.of_mfcc(raw["train_audio"])

@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 SIZE = 32
-FAINTEST = 0.08  # contrast of the faintest image
+FAINTEST = 0.05  # contrast of the faintest image
 
 
 class Shape(NamedTuple):
@@ -70,7 +70,7 @@ def render(labels: np.ndarray, classes: tuple[str, ...], rng: np.random.Generato
     dark = _colour(count, rng) * 0.35
     image = _paint(image, body, dark, rng)
     image = _paint(image, _random_part(count, rng, 0.05, 0.28), _colour(count, rng), rng)
-    noise = rng.uniform(0.02, 0.08, (count, 1, 1, 1)) * rng.standard_normal(image.shape)
+    noise = rng.uniform(0.01, 0.06, (count, 1, 1, 1)) * rng.standard_normal(image.shape)
     # Haze and night: what is seen spans a small and shifted part of the range, so that few bits
     # lose details that many bits keep.
     contrast = np.exp(rng.uniform(np.log(FAINTEST), 0, (count, 1, 1, 1)))
@@ -80,9 +80,9 @@ def render(labels: np.ndarray, classes: tuple[str, ...], rng: np.random.Generato
 
 def _vehicle_frame(count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Each pixel's coordinates `[N, 32, 32]` as seen from the vehicle."""
-    size = rng.uniform(0.70, 1.0, count)
+    size = rng.uniform(0.75, 1.0, count)
     turn = rng.normal(0, 0.12, count)
-    shift = rng.uniform(-0.15, 0.15, (2, count))
+    shift = rng.uniform(-0.12, 0.12, (2, count))
     mirror = rng.choice([-1.0, 1.0], count)
     x, y = _frame(shift[0], shift[1], turn)
     return x * (mirror / size)[:, None, None], y / size[:, None, None]

@@ -41,7 +41,7 @@ def synthesise(
     voices = [VOICES[classes[label]] for label in labels]
     beat = _unit(_beat(voices, rng)) * _draw(voices, "beat", rng)
     sound = _unit(_unit(_drone(voices, rng)) + beat)
-    ratio = rng.uniform(0, 20, (len(voices), 1))  # dB
+    ratio = rng.uniform(2, 20, (len(voices), 1))  # dB
     sound = sound + _unit(_noise(len(voices), rng)) * (10 ** (-ratio / 20)).astype(np.float32)
     peak = np.abs(sound).max(axis=1, keepdims=True)
     loudness = rng.uniform(0.1, 0.9, (len(voices), 1)).astype(np.float32)

@@ -16,6 +16,7 @@ from mpsearch.models.features import (
     BATTLEFIELD_AUDIO,
     COVID_COUGH,
     COVID_SPEECH,
+    RECIPE,
     MfccSettings,
     Normalisation,
     mfcc,
@@ -212,7 +213,7 @@ def _files(rows: Rows, *columns: str) -> list[str]:
 def _digest_of(folder: Path, table: str, files: list[str], *settings: object) -> str:
     """Changes with any byte of the sources and with any setting."""
     contents = (_read(folder / file) for file in files)
-    return digest(_read(folder / table), *map(repr, settings), *files, *contents)
+    return digest(_read(folder / table), *map(repr, (RECIPE, *settings)), *files, *contents)
 
 
 def _read(path: Path) -> bytes:

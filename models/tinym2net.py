@@ -115,6 +115,7 @@ class TinyM2Net(nn.Module):
 
     def __init__(self, config: TinyM2NetConfig) -> None:
         super().__init__()
+        _check(config)
         self.config = config
         for modality in config.modalities:
             self.add_module(modality.name, _branch(modality, config.dropout))
@@ -143,6 +144,8 @@ def flattened_size(modality: Modality) -> int:
         border = 0 if block.padding == "same" else 2
         height = (height - border) // block.pool
         width = (width - border) // block.pool
+        if height < 1 or width < 1:
+            return 0
         channels = block.filters
     return channels * height * width
 
@@ -151,6 +154,21 @@ def parameter_count(model: nn.Module) -> int:
     """Parameters and batch-norm statistics: the paper's (and Keras's) count."""
     statistics = sum(b.numel() for b in model.buffers() if b.is_floating_point())
     return statistics + sum(p.numel() for p in model.parameters())
+
+
+def _check(config: TinyM2NetConfig) -> None:
+    names = [modality.name for modality in config.modalities]
+    for modality in config.modalities:
+        name = modality.name
+        # A modality's name becomes an attribute and the first part of its layers' names.
+        if not name.isidentifier() or hasattr(nn.Module, name) or name in ("head", "config"):
+            raise InputError(f"a modality cannot be named {name!r}")
+        if names.count(name) > 1:
+            raise InputError(f"there are two modalities named {name!r}")
+        if flattened_size(modality) < 1:
+            raise InputError(f"nothing is left of the input {name} {modality.shape} after pooling")
+    if not names:
+        raise InputError("a network needs at least one modality")
 
 
 def _branch(modality: Modality, dropout: float) -> nn.Sequential:

@@ -22,7 +22,7 @@ SAMPLE = 256  # training samples that go into the file, for calibration and sens
 @click.option("--modality", multiple=True, help="Train on this input alone (repeatable).")
 @click.option("--epochs", type=click.IntRange(min=1), default=12, show_default=True)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
-@click.option("--lr", type=float, default=2e-3, show_default=True, help="Adam's learning rate.")
+@click.option("--lr", type=float, default=1e-3, show_default=True, help="Adam's learning rate.")
 @click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True)
 @click.option("--augment", is_flag=True, help="Change the training samples at random.")
 @click.option(
