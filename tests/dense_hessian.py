@@ -8,8 +8,8 @@ from torch.nn import functional
 def block(
     model: nn.Module, weight_name: str, inputs: tuple[torch.Tensor, ...], labels: torch.Tensor
 ) -> torch.Tensor:
-    """Hessian [n, n] of the mean cross-entropy of `model` (a module, not a graph) in one weight."""
-    weight = model.get_parameter(weight_name).detach()
+    """Hessian [n, n] of the mean cross-entropy of `model` in one weight."""
+    weight = {**dict(model.named_parameters()), **dict(model.named_buffers())}[weight_name].detach()
 
     def loss(flat: torch.Tensor) -> torch.Tensor:
         replaced = {weight_name: flat.reshape(weight.shape)}

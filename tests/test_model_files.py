@@ -5,7 +5,9 @@ import json
 import os
 import pickle
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 import networks
+from archives import edit_header
 from mpsearch.data import Arrays
 from mpsearch.errors import InputError
 from mpsearch.model_files import ModelSource, detect, load_network
@@ -107,10 +110,10 @@ def _script(path: Path, canary: Path) -> None:
     [_hostile_pickle, _hostile_legacy_pickle, _hostile_state_dict, _hostile_export, _script],
 )
 def test_files_that_carry_code_are_refused_and_do_not_run(
-    make: object, tmp_path: Path
+    make: Callable[[Path, Path], None], tmp_path: Path
 ) -> None:
     path, canary = tmp_path / "model.pt", tmp_path / "canary"
-    make(path, canary)  # type: ignore[operator]
+    make(path, canary)
     with pytest.raises(InputError, match="--trust"):
         load_network(ModelSource(str(path)))
     with pytest.raises(InputError):
@@ -140,18 +143,6 @@ def test_trusted_files_give_the_network(kind: str, tmp_path: Path) -> None:
         torch.testing.assert_close(network(*inputs), model(*inputs))
 
 
-def _edit(path: Path, change: object) -> None:
-    """Rewrite the header of an mpsearch file."""
-    with zipfile.ZipFile(path) as archive:
-        members = {name: archive.read(name) for name in archive.namelist()}
-    header = json.loads(members[HEADER])
-    change(header)  # type: ignore[operator]
-    members[HEADER] = json.dumps(header).encode()
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, content in members.items():
-            archive.writestr(name, content)
-
-
 def _call(header: dict[str, list[dict[str, object]]]) -> dict[str, object]:
     return next(node for node in header["graph"] if node["op"] == "call_function")
 
@@ -172,7 +163,7 @@ def test_operators_outside_the_allow_list_do_not_run(
 ) -> None:
     model, inputs, _ = networks.build("smooth")
     save(model, tmp_path / "m.pt", inputs)
-    _edit(tmp_path / "m.pt", lambda header: _call(header).update(target=target))
+    edit_header(tmp_path / "m.pt", lambda header: _call(header).update(target=target))
     with pytest.raises(InputError, match=message):
         load_network(ModelSource(str(tmp_path / "m.pt")))
 
@@ -195,11 +186,13 @@ def test_operators_outside_the_allow_list_do_not_run(
         lambda h: h["graph"].reverse(),
     ],
 )
-def test_damaged_headers_are_one_clear_error(change: object, tmp_path: Path) -> None:
+def test_damaged_headers_are_one_clear_error(
+    change: Callable[[Any], object], tmp_path: Path
+) -> None:
     model, inputs, _ = networks.build("smooth")
     path = tmp_path / "m.pt"
     save(model, path, inputs)
-    _edit(path, change)
+    edit_header(path, change)
     with pytest.raises(InputError, match=r"m\.pt") as caught:
         load_network(ModelSource(str(path)))
     assert str(caught.value).count("\n") <= 1

@@ -1,0 +1,143 @@
+"""Quantizers against plain integer arithmetic, and codes against their bytes."""
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mpsearch.choice import Choice
+from mpsearch.errors import InputError
+from mpsearch.layers import Layer
+from mpsearch.packing import layer_bytes, pack, packed_bytes, unpack
+from mpsearch.quantizer import (
+    ActivationQuantizer,
+    activation_quantizer,
+    affine,
+    check_bits,
+    quantize_weight,
+    weight_codes_range,
+)
+
+BITS = (2, 3, 4, 5, 6, 7, 8, 16)
+
+
+def _random_rows(seed: int, channels: int = 5, n: int = 40) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    scales = torch.logspace(-4, 2, channels)[:, None]
+    return torch.randn(channels, n, generator=generator) * scales
+
+
+def _error(rows: torch.Tensor, scale: torch.Tensor, low: int, high: int) -> torch.Tensor:
+    codes = np.clip(np.rint(rows.numpy() / scale.numpy()[:, None]), low, high)
+    return torch.from_numpy((codes * scale.numpy()[:, None] - rows.numpy()) ** 2).sum(1)
+
+
+@pytest.mark.parametrize("bits", BITS)
+def test_weight_codes_stay_in_range_and_round_to_the_nearest(bits: int) -> None:
+    rows = _random_rows(bits)
+    quantized = quantize_weight(rows, bits)
+    low, high = weight_codes_range(bits)
+    codes = quantized.codes.numpy()
+    assert codes.dtype == np.int16
+    assert codes.min() >= low
+    assert codes.max() <= high
+    for row, code, scale in zip(rows.tolist(), codes, quantized.scales.tolist(), strict=True):
+        for value, found in zip(row, code.tolist(), strict=True):
+            if low < found < high:  # inside: no other code is nearer, in exact arithmetic
+                distance = abs(Fraction(value) - found * Fraction(scale))
+                assert distance <= Fraction(scale) * Fraction(500001, 1000000)
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+def test_weight_error_is_at_most_that_of_min_max_and_near_a_fine_search(bits: int) -> None:
+    rows = _random_rows(bits, channels=6, n=200)
+    quantized = quantize_weight(rows, bits)
+    low, high = weight_codes_range(bits)
+    ours = (quantized.dequantize() - rows).square().sum(1)
+    largest = rows.abs().amax(1)
+    assert bool((ours <= _error(rows, largest / high, low, high) * 1.000001).all())
+    fine = torch.stack(
+        [_error(rows, largest * c / high, low, high) for c in np.linspace(0.1, 1.1, 2001)]
+    ).amin(0)
+    assert bool((ours <= fine * 1.05).all())
+
+
+def test_a_channel_of_zeros_and_a_constant_channel_are_exact() -> None:
+    rows = torch.stack([torch.zeros(4), torch.full((4,), -0.7), torch.full((4,), 0.3)])
+    for bits in BITS:
+        torch.testing.assert_close(
+            quantize_weight(rows, bits).dequantize(), rows, rtol=1e-6, atol=0
+        )
+
+
+@pytest.mark.parametrize("bits", BITS)
+def test_fake_quantized_activations_are_what_integers_give(bits: int) -> None:
+    x = torch.linspace(-1.3, 2.9, 1001)
+    quantizer = affine(bits, -1.0, 2.5)
+    codes = np.rint(x.numpy() * np.float32(1 / np.float32(quantizer.scale)) + quantizer.zero_point)
+    codes = np.clip(codes, 0, 2**bits - 1).astype(np.int64)
+    expected = (codes - quantizer.zero_point) * np.float32(quantizer.scale)
+    np.testing.assert_allclose(quantizer.fake_quantize(x).numpy(), expected, rtol=1e-6)
+    assert float(quantizer.fake_quantize(torch.zeros(1))) == 0.0
+
+
+@given(st.integers(0, 10**6), st.sampled_from(BITS[:7]))
+@settings(max_examples=40, deadline=None)
+def test_activation_range_is_no_worse_than_min_max_and_keeps_zero(seed: int, bits: int) -> None:
+    random = np.random.default_rng(seed)
+    values = random.standard_t(3, 4000) * random.uniform(0.1, 10) + random.uniform(-1, 1)
+    if seed % 2:
+        values = np.maximum(values, 0)
+    counts, edges = np.histogram(values, bins=2048)
+    quantizer = activation_quantizer(bits, counts, float(edges[0]), float(edges[-1]))
+    plain = affine(bits, min(float(edges[0]), 0.0), max(float(edges[-1]), 0.0))
+    centres = torch.from_numpy((edges[:-1] + edges[1:]) / 2).float()
+
+    def error(q: ActivationQuantizer) -> float:
+        difference = (q.fake_quantize(centres) - centres).double().square()
+        return float((difference * torch.from_numpy(counts)).sum())
+
+    assert error(quantizer) <= error(plain) * 1.001
+    assert 0 <= quantizer.zero_point < 2**bits
+    if seed % 2:
+        assert quantizer.zero_point == 0
+
+
+def test_degenerate_activations_do_not_break() -> None:
+    counts = np.zeros(8, dtype=np.int64)
+    counts[0] = 5
+    for value in (0.0, 3.0, -3.0):
+        quantizer = activation_quantizer(4, counts, value, value)
+        assert float(quantizer.fake_quantize(torch.tensor([value]))) == pytest.approx(value)
+
+
+@pytest.mark.parametrize("bits", [0, 1, 9, 17, 33, -4])
+def test_unsupported_bits_are_refused(bits: int) -> None:
+    with pytest.raises(InputError, match="expected 2 to 8"):
+        check_bits(bits)
+
+
+@given(st.data())
+def test_packing_round_trips_and_takes_the_bytes_that_it_says(data: st.DataObject) -> None:
+    bits = data.draw(st.sampled_from(BITS))
+    low, high = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
+    codes = np.array(data.draw(st.lists(st.integers(low, high), max_size=50)), dtype=np.int16)
+    packed = pack(codes, bits)
+    assert len(packed) == packed_bytes(len(codes), bits) == -(-len(codes) * bits // 8)
+    np.testing.assert_array_equal(unpack(packed, bits, len(codes)), codes)
+    as_one_number = sum((int(code) & (2**bits - 1)) << (bits * i) for i, code in enumerate(codes))
+    assert int.from_bytes(packed.tobytes(), "little") == as_one_number
+
+
+def test_unpacking_too_few_bytes_is_an_error() -> None:
+    with pytest.raises(ValueError, match="got 1 bytes; expected 2"):
+        unpack(np.zeros(1, dtype=np.uint8), 4, 3)
+
+
+def test_layer_bytes_by_hand() -> None:
+    layer = Layer("l", "linear", "l.weight", "l.bias", 15, 3, 15, ("linear",))
+    assert layer_bytes(layer, Choice(4, 8)) == 8 + 4 * 3 + 4 * 3
+    assert layer_bytes(layer, Choice(32, 32)) == 4 * 15 + 4 * 3
