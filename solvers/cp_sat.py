@@ -53,8 +53,8 @@ class CpSat:
         solver = cp_model.CpSolver()
         solver.parameters.random_seed = 0
         solver.parameters.num_workers = 4
-        # This presolve step removes the optimum of some knapsacks (two dozen Booleans do)
-        # (OR-Tools 9.15, github.com/google/or-tools/issues/5293); without it none of ours was wrong.
+        # This presolve step removes the optimum of some knapsacks of two dozen Booleans
+        # (OR-Tools 9.15, github.com/google/or-tools/issues/5293), and without it we are faster.
         solver.parameters.presolve_inclusion_work_limit = 0
         if time_limit is not None:
             solver.parameters.max_time_in_seconds = time_limit
