@@ -5,7 +5,7 @@ is `0.3`, although the doubles disagree. Every double is therefore read as its s
 (`repr`), and a column as integers times `10**-digits`. Sums of such integers are exact.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from decimal import Decimal
 from fractions import Fraction
 from math import inf, nextafter
@@ -97,8 +97,3 @@ def sum_chosen(table: NDArray[Any], chosen: NDArray[Any]) -> NDArray[Any]:
     for layer, row in enumerate(table):
         totals += row[chosen[:, layer]]
     return totals
-
-
-def fits(values: Iterable[int]) -> bool:
-    """Whether sums of these magnitudes stay within int64 with room to spare."""
-    return sum(abs(value) for value in values) < _SAFE

@@ -2,11 +2,13 @@
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mpsearch.errors import InputError
 from mpsearch.files import atomic_path
 
 # Okabe and Ito's palette (2008).
@@ -26,10 +28,15 @@ def plot_front(
     """Draw Ω [P] against a resource column [P] as a staircase; P may be 5 or 50,000.
 
     uniform: label -> (resource, Ω) of one choice everywhere; chosen: the selected point. The Ω
-    axis is logarithmic where the values span more than a factor of 20. Writes `path` in one step.
+    axis is logarithmic where the values span more than a factor of 20. Writes `path` in one step;
+    an ending that no picture format has is an InputError.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+
+    formats = FigureCanvasAgg.get_supported_filetypes()
+    if Path(path).suffix.removeprefix(".") not in formats:
+        raise InputError(f"cannot draw {path}; name a file that ends in .png, .svg or .pdf")
 
     unit, label = _unit(column, float(np.max(resource)))
     figure = Figure(figsize=(7, 4.5), layout="constrained")

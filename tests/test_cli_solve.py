@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tables import HAND, hand_table
 
 from mpsearch.assignment import Assignment
 from mpsearch.choice import Choice
 from mpsearch.cli import run
 from mpsearch.front_files import read_json
-from tables import HAND, hand_table
 
 
 @pytest.fixture
@@ -167,6 +167,7 @@ def test_front_command(folder: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert run(["front", "--points", "1"]) == 2
     assert run(["front", "--resource", "energy_j"]) == 2
     assert run(["front", "-o", "front.json"]) == 2
+    assert run(["front", "--plot", "front.xyz"]) == 2
 
 
 def test_solvers_command(capsys: pytest.CaptureFixture[str]) -> None:
