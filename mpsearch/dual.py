@@ -123,7 +123,10 @@ class _Search:
             step = shape @ direction / norm
             centre = centre + (1 + n * depth) / (n + 1) * step
             shape = (
-                n * n / (n * n - 1) * (1 - depth * depth)
+                n
+                * n
+                / (n * n - 1)
+                * (1 - depth * depth)
                 * (shape - 2 * (1 + n * depth) / ((n + 1) * (1 + depth)) * np.outer(step, step))
             )
 

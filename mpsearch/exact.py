@@ -80,7 +80,8 @@ def exact_totals(table: IntArray, chosen: NDArray[Any]) -> list[int]:
     if not len(chosen):
         return []
     if table.dtype != object:
-        return sum_chosen(table, chosen).tolist()
+        sums: list[int] = sum_chosen(table, chosen).tolist()
+        return sums
     totals = [0] * len(chosen)
     highest = max(int(value).bit_length() for value in table.ravel())
     for shift in range(0, highest, _LIMB):  # limbs of 40 bits keep every partial sum in int64

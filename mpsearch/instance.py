@@ -60,10 +60,9 @@ class Instance:
 
         merged_allowed = np.ones(shape, dtype=bool)
         np.logical_and.at(merged_allowed, unit, allowed)
-        for position in np.flatnonzero(~merged_allowed.any(axis=1)):
-            group = members[position]
+        for stuck in np.flatnonzero(~merged_allowed.any(axis=1)):
             raise InputError(
-                f"{table.source}: layer(s) {', '.join(group)} have no choice in common that pins "
+                f"{table.source}: layer(s) {', '.join(members[stuck])} have no choice in common that pins "
                 "and excludes allow"
             )
 

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Collection, Mapping
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -121,15 +122,15 @@ def _ask(
         notes.append(f"solver {backend.name} returned an incomplete assignment; it was not used")
         return nothing
     if not instance.is_feasible(chosen):
-        notes.append(f"solver {backend.name} returned an assignment that breaks a limit or "
-                     "uses a choice that is not allowed; it was not used")
+        notes.append(
+            f"solver {backend.name} returned an assignment that breaks a limit or "
+            "uses a choice that is not allowed; it was not used"
+        )
         return nothing
     return Answer(chosen.astype(np.int64), answer.claim, answer.bound)
 
 
-def _judge(
-    name: str, instance: Instance, answer: Answer, proof: Proof, notes: list[str]
-) -> bool:
+def _judge(name: str, instance: Instance, answer: Answer, proof: Proof, notes: list[str]) -> bool:
     """Note wrong claims; True if the returned assignment is not the solver's."""
     if proof.upper is None:
         return False
@@ -173,8 +174,6 @@ def _solution(
             smallest=ranges,
             notes=notes,
         )
-    from fractions import Fraction
-
     choices = instance.by_layer(proof.chosen)
     choices = {layer: choices[layer] for layer in table.layer_names}
     objective = instance.omega_value(proof.upper)

@@ -167,9 +167,7 @@ class LayerTable:
             return self.omega
         if name not in self.resources:
             known = ", ".join(self.resources) or "none"
-            raise InputError(
-                f"{self.source} has no resource column {name!r}; its columns: {known}"
-            )
+            raise InputError(f"{self.source} has no resource column {name!r}; its columns: {known}")
         return self.resources[name]
 
     def row_of(self, layer: str, choice: Choice) -> int:

@@ -41,9 +41,7 @@ class CpSat:
             model.add_exactly_one(members)
         cost_shift = _shift(problem.costs)
         costs = problem.costs >> cost_shift
-        model.minimize(
-            cp_model.LinearExpr.weighted_sum(variables, costs[problem.allowed].tolist())
-        )
+        model.minimize(cp_model.LinearExpr.weighted_sum(variables, costs[problem.allowed].tolist()))
         for row, limit in zip(problem.weights, problem.limits, strict=True):
             shift = _shift(row)
             rounded = -(-row >> shift)

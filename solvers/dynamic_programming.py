@@ -144,7 +144,7 @@ class _Core:
         """Choices that some assignment below the best cost may still contain, [L, C]."""
         rest = self.least.sum(axis=1) - self.given - self.margin  # [K]
         bound = (rest[:, None, None] + self.reduced - self.least[:, :, None]).max(axis=0)
-        keep = allowed & (bound <= self.best - 1)
+        keep: NDArray[np.bool_] = allowed & (bound <= self.best - 1)
         return keep
 
     def _sweep(self, order: Ints, keep: NDArray[np.bool_]) -> None:

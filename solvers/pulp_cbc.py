@@ -35,10 +35,10 @@ class PulpCbc:
         costs, weights = problem.unit_costs * SPAN, problem.unit_weights * SPAN
         model = pulp.LpProblem("mixed_precision", pulp.LpMinimize)
         places = np.argwhere(problem.allowed)
-        variables = [pulp.LpVariable(f"x_{l}_{c}", cat=pulp.LpBinary) for l, c in places]
+        variables = [pulp.LpVariable(f"x_{layer}_{c}", cat=pulp.LpBinary) for layer, c in places]
         model += pulp.lpSum(
             pulp.LpAffineExpression(
-                (x, float(costs[l, c])) for x, (l, c) in zip(variables, places, strict=True)
+                (x, float(costs[layer, c])) for x, (layer, c) in zip(variables, places, strict=True)
             )
         )
         by_layer: list[list[Any]] = [[] for _ in problem.allowed]
@@ -48,7 +48,7 @@ class PulpCbc:
             model += pulp.LpAffineExpression((x, 1) for x in members) == 1
         for row in weights:
             terms = (
-                (x, float(row[l, c])) for x, (l, c) in zip(variables, places, strict=True)
+                (x, float(row[layer, c])) for x, (layer, c) in zip(variables, places, strict=True)
             )
             model += pulp.LpAffineExpression(terms) <= SPAN
 

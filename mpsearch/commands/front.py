@@ -1,0 +1,107 @@
+"""`mpsearch front`."""
+
+from pathlib import Path
+
+import click
+
+from mpsearch.budget import Budget
+from mpsearch.console import json_option, print_json, print_table
+from mpsearch.errors import InputError
+from mpsearch.front import Front
+from mpsearch.front import front as front_of
+from mpsearch.front_files import to_document, write_csv, write_json
+from mpsearch.search_options import budget_options, parse_excludes, parse_pins
+from mpsearch.table import LayerTable
+from mpsearch.units import format_amount
+
+
+@click.command()
+@click.argument("table_path", metavar="[PROFILE.CSV]", default="profile.csv")
+@click.option("--resource", default="size_bytes", show_default=True, help="Column against Ω.")
+@budget_options
+@click.option("--points", default=20, show_default=True, help="Print at most this many points.")
+@click.option("-o", "--output", metavar="FILE.csv", help="Save all points, and FILE.json beside.")
+@click.option("--plot", metavar="FILE.png", help="Draw the front.")
+@json_option
+def front(
+    table_path: str,
+    resource: str,
+    size: str | None,
+    bops_limit: str | None,
+    limits: tuple[str, ...],
+    pins: tuple[str, ...],
+    excludes: tuple[str, ...],
+    points: int,
+    output: str | None,
+    plot: str | None,
+    as_json: bool,
+) -> int:
+    """The whole exact Pareto front of Ω against size, or against any column.
+
+    Every non-dominated point is kept and saved, not only the convex hull; --points thins what is
+    printed. Limits hold for all points. Exit code 1 if they are infeasible.
+
+    \b
+    Examples:
+      mpsearch front -o front.csv --plot front.png
+      mpsearch front profile.csv --resource bops --points 40
+      mpsearch front --bops-limit 50% --json
+    """
+    if points < 2:
+        raise InputError(f"got --points {points}; expected at least 2")
+    if output is not None and Path(output).suffix == ".json":
+        raise InputError(f"got -o {output}; name the CSV file, the JSON is written beside it")
+    table = LayerTable.read_csv(table_path)
+    budget = Budget.parse(table, size, bops_limit, limits)
+    pinned, excluded = parse_pins(pins), parse_excludes(excludes)
+    found = front_of(table, resource, budget.limits, pinned, excluded)
+    if not len(found):
+        click.echo(
+            "mpsearch: infeasible: no assignment is within the limits; `mpsearch solve` with the "
+            "same limits gives the smallest feasible value of each",
+            err=True,
+        )
+        return 1
+    if output is not None:
+        write_csv(found, output)
+        write_json(found, Path(output).with_suffix(".json"))
+    if plot is not None:
+        from mpsearch.reports.figures import plot_front
+
+        plot_front(
+            found.totals[resource], found.omega, resource, plot, uniform=_uniform(table, resource)
+        )
+    if as_json:
+        print_json(to_document(found))
+    else:
+        _print_front(found, points)
+        for path in (output, output and Path(output).with_suffix(".json"), plot):
+            if path:
+                click.echo(f"wrote {path}")
+    return 0
+
+
+def _print_front(found: Front, points: int) -> None:
+    shown = found.thin(points)
+    rows = []
+    for point in shown.tolist():
+        cells = [f"{found.omega[point]:.6g}"]
+        cells += [format_amount(name, values[point]) for name, values in found.totals.items()]
+        cells += [str(count) for count in found.counts[point].tolist()]
+        rows.append(cells)
+    print_table(["Ω", *found.totals, *map(str, found.choices)], rows)
+    kind = "exact" if found.exact else "not exact (thinned for memory)"
+    thinned = f", {len(shown)} of them shown" if len(shown) < len(found) else ""
+    click.echo(f"{len(found)} non-dominated points{thinned}; {kind}")
+
+
+def _uniform(table: LayerTable, resource: str) -> dict[str, tuple[float, float]]:
+    """Where one choice everywhere lies: label -> (resource total, Ω)."""
+    whole = {}
+    for position, choice in enumerate(table.choices):
+        if (table.row_index[:, position] >= 0).all():
+            whole[str(choice)] = (
+                float(table.uniform_total(resource, choice)),
+                float(table.uniform_total("omega", choice)),
+            )
+    return whole

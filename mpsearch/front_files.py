@@ -1,0 +1,102 @@
+"""`front.csv` for reading and plotting, `front.json` with the assignments."""
+
+import csv
+import io
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mpsearch.choice import Choice
+from mpsearch.errors import InputError
+from mpsearch.files import write_atomic
+from mpsearch.front import Front
+
+FORMAT = "mpsearch.front"
+VERSION = 1
+
+
+def write_csv(front: Front, path: str | os.PathLike[str]) -> None:
+    """One row per point: omega, resource totals, one count per choice, what was measured."""
+    columns: dict[str, list[Any]] = {"omega": front.omega.tolist()}
+    columns |= {name: values.tolist() for name, values in front.totals.items()}
+    for position, choice in enumerate(front.choices):
+        columns[str(choice)] = front.counts[:, position].tolist()
+    for name, measured in front.measured.items():
+        columns[name] = ["" if np.isnan(value) else value for value in measured.tolist()]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(zip(*columns.values(), strict=True))
+    write_atomic(path, text.getvalue())
+
+
+def to_document(front: Front) -> dict[str, Any]:
+    """The front as JSON: `assignments[point][layer]` is an index into `choices`."""
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "exact": front.exact,
+        "resource": front.resource,
+        "limits": dict(front.limits),
+        "table_digest": front.table_digest,
+        "choices": [str(choice) for choice in front.choices],
+        "layers": list(front.layers),
+        "omega": front.omega.tolist(),
+        "totals": {name: values.tolist() for name, values in front.totals.items()},
+        "measured": {
+            name: [None if np.isnan(value) else value for value in values.tolist()]
+            for name, values in front.measured.items()
+        },
+        "assignments": front.assignments.tolist(),
+    }
+
+
+def write_json(front: Front, path: str | os.PathLike[str]) -> None:
+    """Write the whole front, compactly."""
+    document = to_document(front)
+    write_atomic(path, json.dumps(document, separators=(",", ":"), ensure_ascii=False) + "\n")
+
+
+def read_json(path: str | os.PathLike[str]) -> Front:
+    """Read what `write_json` wrote; raises InputError for anything else."""
+    name = os.fspath(path)
+    try:
+        document = json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"there is no front {name}; make one with `mpsearch front`") from None
+    except (ValueError, IsADirectoryError) as error:
+        raise InputError(f"{name} is not a front.json: {error}") from None
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
+        raise InputError(f'{name} is not a front.json; expected "format": {FORMAT!r}')
+    if document.get("version") != VERSION:
+        raise InputError(f"{name} has version {document.get('version')}; this mpsearch reads 1")
+    try:
+        front = Front(
+            resource=document["resource"],
+            layers=tuple(document["layers"]),
+            choices=tuple(Choice.parse(text) for text in document["choices"]),
+            omega=np.array(document["omega"], dtype=np.float64),
+            totals={key: np.array(values) for key, values in document["totals"].items()},
+            assignments=np.array(document["assignments"], dtype=np.int8).reshape(
+                len(document["omega"]), len(document["layers"])
+            ),
+            exact=bool(document["exact"]),
+            limits=document["limits"],
+            table_digest=document["table_digest"],
+            measured={
+                key: np.array(values, dtype=np.float64)
+                for key, values in document.get("measured", {}).items()
+            },
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(
+            f"{name} is a damaged front.json: {type(error).__name__} {error}"
+        ) from None
+    lengths = {len(values) for values in (*front.totals.values(), *front.measured.values())}
+    inside = (front.assignments >= 0) & (front.assignments < len(front.choices))
+    if lengths - {len(front)} or front.resource not in front.totals or not inside.all():
+        raise InputError(f"{name} is a damaged front.json: its columns do not agree")
+    return front
