@@ -8,6 +8,8 @@ import click
 from mpsearch.console import json_option, print_json
 
 if TYPE_CHECKING:
+    from fractions import Fraction
+
     from mpsearch.gate import Evidence, Verdict
 
 TITLES = {"size_bytes": "size", "bops": "BOPS", "accuracy": "accuracy", "drop": "points lost"}
@@ -101,9 +103,9 @@ def _line(verdict: "Verdict") -> str:
     words = [
         "PASS" if verdict.passed else "FAIL",
         f"{TITLES[verdict.quantity]:<11}",
-        _amount(verdict.quantity, float(verdict.value)),
+        _amount(verdict.quantity, verdict.value),
         sign,
-        _amount(verdict.quantity, float(verdict.limit)),
+        _amount(verdict.quantity, verdict.limit),
     ]
     if verdict.interval is not None:
         scale = 100 if verdict.quantity == "accuracy" else 1
@@ -112,17 +114,18 @@ def _line(verdict: "Verdict") -> str:
     return "  ".join(words[:2]) + " " + " ".join(words[2:])
 
 
-def _amount(quantity: str, value: float) -> str:
+def _amount(quantity: str, exact: "int | float | Fraction") -> str:
     """Exact enough that a failing value does not print as its limit."""
     from mpsearch.units import format_count, format_size
 
+    value = float(exact)
     if quantity == "accuracy":
         return f"{100 * value:.6g} %"
     if quantity == "drop":
         return f"{value:.6g} points"
     if quantity == "size_bytes":
-        return f"{value:,.10g} B ({format_size(value)})"
-    return f"{value:,.10g} ({format_count(value)})"
+        return f"{value:,.15g} B ({format_size(value)})"
+    return f"{value:,.15g} ({format_count(value).strip()})"
 
 
 def _notes(verdicts: "tuple[Verdict, ...]", evidence: "Evidence") -> list[str]:
