@@ -123,7 +123,7 @@ def _choice(bits: Any, layer: str, name: str) -> Choice:
         if _is_bits(w_bits) and _is_bits(a_bits):
             return Choice(w_bits, a_bits)
     raise InputError(
-        f'{name}: layer {layer!r} has {json.dumps(bits)[:60]}; expected {{"w_bits": 8, "a_bits": 8}}'
+        f'{name}: layer {layer!r} has {json.dumps(bits)[:50]}, not {{"w_bits": 8, "a_bits": 8}}'
     )
 
 

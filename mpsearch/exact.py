@@ -1,7 +1,7 @@
 """Exact arithmetic on table columns: decimals become integers in units of a power of ten.
 
-A table is text, so the numbers that it means are the decimals that stand in it: `0.1` three times is
-`0.3`, although the doubles disagree. Every double is therefore read as its shortest decimal
+A table is text, so the numbers that it means are the decimals that stand in it: three times `0.1`
+is `0.3`, although the doubles disagree. Every double is therefore read as its shortest decimal
 (`repr`), and a column as integers times `10**-digits`. Sums of such integers are exact.
 """
 

@@ -62,8 +62,8 @@ class Instance:
         np.logical_and.at(merged_allowed, unit, allowed)
         for stuck in np.flatnonzero(~merged_allowed.any(axis=1)):
             raise InputError(
-                f"{table.source}: layer(s) {', '.join(members[stuck])} have no choice in common that pins "
-                "and excludes allow"
+                f"{table.source}: {', '.join(members[stuck])}: no common choice "
+                "is left by pins and excludes"
             )
 
         matrices, digits = [], []
@@ -137,7 +137,7 @@ class Instance:
 def _allowed(
     table: LayerTable, pins: Mapping[str, Choice], exclude: Mapping[str, Collection[Choice]]
 ) -> NDArray[np.bool_]:
-    """[layers, C]: what pins and excludes leave; every gap in the table must be excluded or pinned."""
+    """[layers, C]: what pins and excludes leave, all of which the table must have."""
     wanted = np.ones(table.row_index.shape, dtype=bool)
     position = {name: number for number, name in enumerate(table.layer_names)}
     for name, unwanted in exclude.items():

@@ -1,4 +1,4 @@
-"""Proof of optimality, whoever found the assignment: an exact bound and, where needed, a better one."""
+"""Proof of optimality, whoever found the assignment: exact bounds, and a better one if any."""
 
 import time
 from dataclasses import dataclass, replace
@@ -16,7 +16,7 @@ ROUNDS = 6
 
 @dataclass(frozen=True, eq=False)
 class Proof:
-    """chosen: the best assignment known, or None; upper, lower: exact totals Ω that enclose the best.
+    """chosen: the best assignment known, or None; upper, lower: exact Ω that enclose the optimum.
 
     `complete`: the search dropped nothing, so that None means infeasible.
     """
@@ -28,7 +28,7 @@ class Proof:
 
     @property
     def optimal(self) -> bool:
-        """Whether upper and lower agree: exactly, or to 13 digits where Ω needed more than 60 bits."""
+        """Whether upper and lower agree: exactly, or to 13 digits where Ω takes over 60 bits."""
         if self.upper is None:
             return False
         return (self.upper - self.lower) * 10**13 <= self.upper
@@ -82,7 +82,7 @@ def prove(
 
 
 def smallest(instance: Instance, position: int, deadline: float | None) -> int | None:
-    """The least total of one resource while the other limits hold, exactly; None if it is not known."""
+    """The least total of one resource while the other limits hold, exactly; None if unknown."""
     others = [index for index in range(len(instance.resources)) if index != position]
     swapped = replace(
         instance,

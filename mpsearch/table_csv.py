@@ -142,7 +142,7 @@ def _layers(
     position: dict[str, int] = {}
     layers: list[Layer] = []
     index: list[int] = []
-    for place, cells in zip(places, zip(names, kinds, groups, weights, macs, strict=True)):
+    for place, *cells in zip(places, names, kinds, groups, weights, macs, strict=True):
         layer = Layer(*cells)
         if not layer.name:
             raise InputError(f"{place}: the layer has no name")

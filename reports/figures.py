@@ -51,7 +51,11 @@ def plot_front(
             taken / unit, total, marker="s", color=ORANGE, markersize=6, linestyle="",
             label="one choice everywhere" if position == 0 else None,
         )  # fmt: skip
-        axes.annotate(name, (taken / unit, total), xytext=(6, 5), textcoords="offset points")
+        right = taken > (float(np.min(resource)) + float(np.max(resource))) / 2
+        axes.annotate(
+            name, (taken / unit, total), xytext=(-7 if right else 7, 4),
+            textcoords="offset points", ha="right" if right else "left",
+        )  # fmt: skip
     if chosen is not None:
         axes.plot(
             chosen[0] / unit, chosen[1], marker="*", color=GREEN, markeredgecolor=BLACK,
@@ -64,7 +68,7 @@ def plot_front(
         else:  # a point without loss has no logarithm: linear around zero
             axes.set_yscale("symlog", linthresh=float(positive.min()))
     axes.set_xlabel(label)
-    axes.set_ylabel("total Ω (predicted loss increase, lower is better)")
+    axes.set_ylabel("total Ω (perturbation; lower is better)")
     axes.grid(True, which="major", alpha=0.3)
     axes.margins(x=0.06)
     axes.legend(frameon=False)

@@ -133,7 +133,8 @@ def _print_failure(solution: Solution) -> None:
     click.echo("mpsearch: infeasible: no assignment is within the limits", err=True)
     for column, least in solution.smallest.items():
         limit = solution.limits[column]
-        text = f"  {column}: limit {_both(column, limit)}; smallest feasible {_both(column, least.alone)}"
+        alone = _both(column, least.alone)
+        text = f"  {column}: limit {_both(column, limit)}; smallest feasible {alone}"
         if len(solution.limits) > 1:
             if least.with_others is None:
                 text += " alone; the other limits are infeasible without it"

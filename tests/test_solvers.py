@@ -1,0 +1,84 @@
+"""Every solver against exhaustive search: a new solver is one more row in SOLVERS."""
+
+import random
+
+import pytest
+
+from mpsearch.budget import Budget
+from mpsearch.solution import Solution
+from mpsearch.solving import solve
+from oracles import brute_force, exact, omega_of, total_of
+from tables import random_limits, random_table
+
+SOLVERS = {"dp": 120, "pulp": 25, "ortools": 25}  # name -> random instances
+CASES = [(name, seed) for name, number in SOLVERS.items() for seed in range(number)]
+
+
+def instance(seed: int):  # type: ignore[no-untyped-def]
+    rng = random.Random(seed)
+    scale = 10 ** rng.uniform(-12, 6)
+    table = random_table(seed, rng.randint(1, 6), rng.randint(2, 4), scale, groups=seed % 3 == 0)
+    return table, random_limits(seed, table, rng.randint(1, 3))
+
+
+def check(solution: Solution, table, limits) -> None:  # type: ignore[no-untyped-def]
+    best = brute_force(table, limits)
+    if best is None:
+        assert solution.status == "infeasible"
+        return
+    assert solution.status == "optimal"
+    assert solution.objective == pytest.approx(float(best[0]), rel=1e-13, abs=0)
+    assert float(omega_of(table, solution.choices)) == solution.objective
+    assert solution.bound is not None
+    assert exact(solution.bound) <= best[0] * (1 + exact(1e-15))
+    for column, limit in limits.items():
+        total = total_of(table, solution.choices, column)
+        assert float(total) == solution.totals[column] <= limit
+
+
+@pytest.mark.parametrize(("name", "seed"), CASES)
+def test_agrees_with_exhaustive_search(name: str, seed: int) -> None:
+    """Ω from 1e-12 to 1e6, ties, zero Ω, equal layers, groups, one to three limits."""
+    table, limits = instance(seed)
+    solution = solve(table, Budget(limits), solver=name)
+    check(solution, table, limits)
+    wrong = [note for note in solution.notes if "failed" in note or "optimal" in note]
+    assert not wrong, "the solver itself must be right on small instances"
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_time_limit_of_zero_keeps_a_checked_answer(name: str) -> None:
+    """A time limit keeps incumbent and bound: the answer may be poor, never wrong."""
+    table = random_table(5, 12, 4, 1.0, groups=False)
+    limits = {"size_bytes": int(table.uniform_total("size_bytes", table.choices[1]))}
+    proven = solve(table, Budget(limits))
+    hurried = solve(table, Budget(limits), solver=name, time_limit=0.0)
+    assert hurried.status in ("optimal", "feasible")
+    assert hurried.bound is not None
+    assert hurried.objective is not None
+    assert proven.objective is not None
+    assert hurried.bound <= proven.objective <= hurried.objective
+    assert hurried.totals["size_bytes"] <= limits["size_bytes"]
+
+
+def test_few_states_leave_an_honest_gap() -> None:
+    """When memory is short, dp says feasible with a bound below the true optimum."""
+    seen = set()
+    for seed in range(12):
+        table = random_table(seed, 14, 4, 1e-6, groups=False)
+        limits = {
+            "size_bytes": int(table.uniform_total("size_bytes", table.choices[1])),
+            "bops": int(table.uniform_total("bops", table.choices[2])),
+        }
+        proven = solve(table, Budget(limits))
+        short = solve(table, Budget(limits), options={"max_states": 1})
+        assert proven.status == "optimal"
+        assert proven.objective is not None
+        if short.objective is None:
+            assert short.status == "no-solution"
+            continue
+        assert short.bound is not None
+        assert short.bound <= proven.objective <= short.objective
+        assert (short.status == "optimal") == (short.gap is not None and short.gap <= 1e-13)
+        seen.add(short.status)
+    assert "feasible" in seen

@@ -1,0 +1,154 @@
+"""The layer table: exact round trips, and a place for every complaint."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mpsearch.choice import Choice
+from mpsearch.errors import InputError
+from mpsearch.table import Layer, LayerTable, Row
+from tables import HAND, hand_table, random_table
+
+
+def read(tmp_path: Path, text: str) -> LayerTable:
+    path = tmp_path / "profile.csv"
+    path.write_text(text)
+    return LayerTable.read_csv(path)
+
+
+def test_hand_written_file_is_enough(tmp_path: Path) -> None:
+    table = read(tmp_path, HAND)
+    assert table.layer_names == ("conv1", "conv2", "fc")
+    assert table.choices == (Choice(4, 4), Choice(8, 8))
+    assert table.resources["size_bytes"].dtype == "int64"
+    assert table.uniform_total("size_bytes", Choice(4, 4)) == 5500
+    assert table.uniform_total("omega", Choice(8, 8)) == 0.175
+
+
+def test_column_order(tmp_path: Path) -> None:
+    """A promise of the format."""
+    read(tmp_path, HAND).write_csv(tmp_path / "out.csv")
+    header = (tmp_path / "out.csv").read_text().splitlines()[0]
+    assert header == (
+        "layer,kind,group,weights,macs,w_bits,a_bits,omega,omega_stderr,size_bytes,bops"
+    )
+
+
+numbers = st.floats(0, 1e12, allow_nan=False) | st.floats(0, 1e-9)
+
+
+@given(st.lists(st.tuples(numbers, numbers, st.integers(0, 2**60)), min_size=1, max_size=8))
+def test_round_trip_is_exact(cells: list[tuple[float, float, int]]) -> None:
+    layers = [Layer(f'a,"b"\n{n}', "conv2d", "g", n, 3 * n) for n in range(len(cells))]
+    rows = [
+        Row(layer.name, Choice(4, 8), omega, 0.0, {"size_bytes": size, "latency_s": latency})
+        for layer, (omega, latency, size) in zip(layers, cells, strict=True)
+    ]
+    import tempfile
+
+    table = LayerTable.from_rows(layers, rows)
+    with tempfile.TemporaryDirectory() as folder:
+        table.write_csv(Path(folder) / "t.csv")
+        again = LayerTable.read_csv(Path(folder) / "t.csv")
+    assert list(again.rows()) == rows
+    assert again.layers == table.layers
+    assert again.digest == table.digest
+
+
+def test_digest_follows_the_content(tmp_path: Path) -> None:
+    table = read(tmp_path, HAND)
+    lines = HAND.splitlines()
+    swapped = read(tmp_path, "\n".join([lines[0], lines[2], lines[1], *lines[3:]]))
+    changed = read(tmp_path, HAND.replace("0.125", "0.126"))
+    assert table.digest == swapped.digest
+    assert table.digest != changed.digest
+
+
+def test_totals_are_decimal() -> None:
+    """Three times 0.1 is 0.3 in a file, whatever the doubles say."""
+    layers = [Layer(name) for name in "abc"]
+    rows = [Row(layer.name, Choice(8, 8), 0.1, 0.0, {"latency_s": 0.1}) for layer in layers]
+    table = LayerTable.from_rows(layers, rows)
+    assert table.uniform_total("latency_s", Choice(8, 8)) == 0.3
+
+
+def edit(old: str, new: str) -> str:
+    assert old in HAND
+    return HAND.replace(old, new)
+
+
+BAD = {
+    "empty": ("", "is empty"),
+    "header only": (HAND.splitlines()[0], "has a header and no rows"),
+    "foreign": ("PK\x03\x04 not a table\n1\n", "lacks the column(s)"),
+    "quote left open": (edit("fc,8", '"fc,8'), "is not a CSV table"),
+    "missing column": (edit("omega", "ohm"), "lacks the column(s) omega"),
+    "column twice": (edit("bops", "size_bytes"), "'size_bytes' twice"),
+    "no resource": ("layer,w_bits,a_bits,omega\na,8,8,1\n", "no resource column"),
+    "cut off": (HAND[:-12], "line 7: got 4 cells, expected 6"),
+    "duplicated row": (edit("fc,8,8", "fc,4,4"), "line 7: a second row for layer 'fc' at w4a4"),
+    "nan": (edit("0.125", "nan"), "line 6: omega of layer 'fc' is nan"),
+    "inf": (edit("1600\n", "inf\n"), "line 6: bops of layer 'fc' is inf"),
+    "negative omega": (edit("0.125", "-0.125"), "line 6: omega of layer 'fc' is -0.125"),
+    "negative size": (edit(",500,", ",-500,"), "line 6: size_bytes of layer 'fc' is -500"),
+    "not a number": (edit("0.125", "low"), "line 6: omega is 'low'"),
+    "empty cell": (edit(",500,", ",,"), "line 6: size_bytes is ''"),
+    "fractional bits": (edit("fc,4,4", "fc,4.5,4"), "line 6: w_bits is '4.5'"),
+    "zero bits": (edit("fc,4,4", "fc,0,4"), "line 6: w_bits is 0"),
+    "no name": (edit("fc,4,4", ",4,4"), "line 6: the layer has no name"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_tables_name_the_place(tmp_path: Path, case: str) -> None:
+    text, words = BAD[case]
+    with pytest.raises(InputError) as error:
+        read(tmp_path, text)
+    assert words in str(error.value)
+    assert "profile.csv" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_binary_and_missing_files(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_bytes(bytes(range(256)))
+    with pytest.raises(InputError, match="is not a CSV table"):
+        LayerTable.read_csv(tmp_path / "x.csv")
+    with pytest.raises(InputError, match="there is no table"):
+        LayerTable.read_csv(tmp_path / "none.csv")
+    with pytest.raises(InputError, match="is a folder"):
+        LayerTable.read_csv(tmp_path)
+
+
+def test_differing_descriptions_of_a_layer(tmp_path: Path) -> None:
+    text = "layer,group,w_bits,a_bits,omega,bops\na,g,4,4,1,1\na,h,8,8,1,1\n"
+    with pytest.raises(InputError, match="line 3: kind, group, weights or macs of layer 'a'"):
+        read(tmp_path, text)
+
+
+def test_unknown_layer_suggests_one(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="did you mean 'conv1'"):
+        read(tmp_path, HAND).row_of("conv_1", Choice(8, 8))
+
+
+def test_to_pandas_has_the_columns_of_the_file(tmp_path: Path) -> None:
+    import pandas as pd
+
+    table = random_table(1, 3, 3, 1.0, groups=True)
+    table.write_csv(tmp_path / "t.csv")
+    from_file = pd.read_csv(tmp_path / "t.csv", keep_default_na=False)
+    pd.testing.assert_frame_equal(table.to_pandas(), from_file, check_dtype=False)
+
+
+def test_solving_imports_neither_torch_nor_pandas(tmp_path: Path) -> None:
+    """Start-up is a promise: only the chosen backend is imported."""
+    code = (
+        "import sys; from mpsearch.cli import run; "
+        f"assert run(['solve', {str(hand_table(tmp_path))!r}, '--size', '9KB']) == 0; "
+        "bad = {'torch', 'pandas', 'ortools', 'pulp', 'matplotlib', 'scipy'} & set(sys.modules); "
+        "assert not bad, bad"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
