@@ -31,9 +31,9 @@ def front_svg(facts: Facts) -> str:
             x, found.omega, where="post", color=BLUE, linewidth=1.6, marker=marker, markersize=3
         )
         for point in facts.uniform:
-            _mark(axes, point, found, unit, "s", MUTED, 6)
+            _mark(axes, point, found, unit, marker="s", colour=MUTED)
         for point in chosen:
-            _mark(axes, point, found, unit, "D", ORANGE, 8)
+            _mark(axes, point, found, unit, marker="D", colour=ORANGE, below=True)
         for asked in facts.limits:
             if asked.column == found.resource:
                 axes.axvline(asked.limit / unit, color=INK, linewidth=1, linestyle=(0, (4, 3)))
@@ -72,17 +72,24 @@ def describe_front(facts: Facts) -> str:
 
 
 def _mark(
-    axes: "Axes", point: Point, found: FrontFacts, unit: int, marker: str, colour: str, size: float
+    axes: "Axes",
+    point: Point,
+    found: FrontFacts,
+    unit: int,
+    marker: str,
+    colour: str,
+    below: bool = False,
 ) -> None:
-    """A named point; the name stands to the upper right, where a falling front leaves room."""
+    """A named point; a falling front leaves room to the upper right and, below it, to the left."""
     if found.resource not in point.totals:
         return
     x = point.totals[found.resource] / unit
     axes.plot(
-        [x], [point.omega], marker=marker, markersize=size, color=colour, markeredgecolor=PAPER,
-        linestyle="none", zorder=4,
+        [x], [point.omega], marker=marker, markersize=8 if below else 6, color=colour,
+        markeredgecolor=PAPER, linestyle="none", zorder=4,
     )  # fmt: skip
     axes.annotate(
-        point.name, (x, point.omega), xytext=(6, 5), textcoords="offset points", color=colour,
-        fontweight="bold" if marker == "D" else "normal", fontsize=9,
+        point.name, (x, point.omega), xytext=(-5, -14) if below else (6, 5),
+        textcoords="offset points", ha="right" if below else "left", color=colour,
+        fontweight="bold" if below else "normal",
     )  # fmt: skip

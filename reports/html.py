@@ -7,7 +7,7 @@ from mpsearch.reports.facts import AccuracyFacts, Facts, LayerFacts
 from mpsearch.reports.front_figure import front_svg
 from mpsearch.reports.layer_figures import layers_svg
 from mpsearch.reports.page import page
-from mpsearch.reports.prose import NAMES, above_front, answer_text, notices, question_text
+from mpsearch.reports.prose import NAMES, answer_text, front_caption, notices, question_text
 from mpsearch.units import format_amount, format_count, format_size
 
 
@@ -52,22 +52,6 @@ def _answer(facts: Facts) -> str:
 def _front(facts: Facts) -> str:
     if facts.front is None:
         return ""
-    found = facts.front
-    kind = "exact: no point is missing" if found.exact else "not exact: thinned for memory"
-    others = [
-        f"{NAMES.get(name, name)} at most {format_amount(name, limit)}"
-        for name, limit in found.limits.items()
-    ]
-    caption = (
-        f"{len(found.omega):,} non-dominated assignments ({kind})"
-        f"{''.join(f'; {text}' for text in others)}. Lower and further left is better; squares: "
-        "one choice everywhere; diamond: the chosen assignment; dashed: the limit."
-    )
-    if above_front(facts):
-        caption += (
-            " The chosen assignment lies above this front, as it had to keep to more than the "
-            "front does (another limit, pinned layers) or was not searched to the end."
-        )
     chosen = [facts.answer.point] if facts.answer else []
     points = [*chosen, *facts.uniform]
     columns = list(dict.fromkeys(column for point in points for column in point.totals))
@@ -82,7 +66,10 @@ def _front(facts: Facts) -> str:
     header = ["assignment", "total Ω", *(NAMES.get(column, column) for column in columns)]
     return _section(
         "Pareto front",
-        [_figure(front_svg(facts), caption), _table(header, rows, "Marked points") if rows else ""],
+        [
+            _figure(front_svg(facts), front_caption(facts)),
+            _table(header, rows, "Marked points") if rows else "",
+        ],
     )
 
 
@@ -126,8 +113,8 @@ def _layers(facts: Facts) -> str:
         header += [NAMES.get(column, column), "share"]
     rows = [_layer_row(layer, shown) for layer in facts.layers]
     caption = (
-        "Left: bits of the weights (bars) and of the input activations (ticks). Right: Ω of the "
-        "chosen bits with its standard error, and of the other choices. First layer on top."
+        "Bits of the weights (bars) and of the input activations (ticks); Ω of the chosen bits "
+        "with its standard error, and of the other choices. First layer on top."
     )
     return _section(
         "Bits and Ω per layer",

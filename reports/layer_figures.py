@@ -21,16 +21,23 @@ def layers_svg(layers: Sequence[LayerFacts]) -> str:
     """
     row = 0.2 if len(layers) <= NAMED else 0.03
     with drawing(min(TALLEST, 1.2 + row * max(len(layers), 3))) as figure:
-        bits, omega = figure.subplots(1, 2, sharey=True, width_ratios=(1, 1.5))
-        _draw_bits(bits, layers)
-        _draw_omega(omega, layers)
-        omega.tick_params(axis="y", length=0)
-        bits.set_ylim(len(layers) - 0.4, -0.6)
+        panels = []
+        if any(layer.choice for layer in layers):
+            panels.append(_draw_bits)
+        if any(layer.choices for layer in layers):
+            panels.append(_draw_omega)
+        widths = (1, 1.5)[-len(panels) :]
+        drawn = figure.subplots(1, len(panels), sharey=True, squeeze=False, width_ratios=widths)[0]
+        for axes, draw in zip(drawn, panels, strict=True):
+            draw(axes, layers)
+            axes.tick_params(axis="y", length=0)
+        first = drawn[0]
+        first.set_ylim(len(layers) - 0.4, -0.6)
         if len(layers) <= NAMED:
-            bits.set_yticks(range(len(layers)), [shorten(layer.name) for layer in layers])
-            bits.tick_params(axis="y", length=0, labelsize=8)
+            first.set_yticks(range(len(layers)), [shorten(layer.name) for layer in layers])
+            first.tick_params(axis="y", labelsize=8)
         else:
-            bits.set_ylabel("layer, in the order of the table")
+            first.set_ylabel("layer, in the order of the table")
         figure.legend(loc="outside upper center", ncols=2, fontsize=8, handlelength=1.2)
         return inline_svg(figure, "layers", _description(layers))
 
@@ -47,22 +54,21 @@ def _draw_bits(axes: "Axes", layers: Sequence[LayerFacts]) -> None:
     places = [place for place, _ in chosen]
     weights = [choice.w_bits for _, choice in chosen]
     activations = [choice.a_bits for _, choice in chosen]
-    if chosen:
-        axes.barh(places, weights, height=0.72, color=BLUE, label="weight bits")
-        axes.plot(
-            activations, places, linestyle="none", marker="|", markersize=_mark(layers),
-            markeredgewidth=2, color=ORANGE, label="activation bits",
-        )  # fmt: skip
+    axes.barh(places, weights, height=0.72, color=BLUE, label="weight bits")
+    axes.plot(
+        activations, places, linestyle="none", marker="|", markersize=_mark(layers),
+        markeredgewidth=2, color=ORANGE, label="activation bits",
+    )  # fmt: skip
     widest = max([*weights, *activations, 8])
     axes.set_xlim(0, widest * 1.05)
-    axes.set_xticks(sorted({0, *weights, *activations}) if chosen else [0, 4, 8])
+    axes.set_xticks(sorted({0, *weights, *activations}))
     axes.set_xlabel("bits")
     axes.grid(axis="x")
     axes.set_axisbelow(True)
 
 
 def _draw_omega(axes: "Axes", layers: Sequence[LayerFacts]) -> None:
-    """Every choice of the table in grey, the chosen one filled, with its standard error."""
+    """Every choice of the table as a ring, the chosen one filled, with its standard error."""
     others = [
         (omega, place)
         for place, layer in enumerate(layers)
@@ -70,17 +76,17 @@ def _draw_omega(axes: "Axes", layers: Sequence[LayerFacts]) -> None:
         if choice != layer.choice
     ]
     size = min(5.0, _mark(layers))
-    if others:
-        axes.plot(
-            *zip(*others, strict=True), linestyle="none", marker="o", markersize=size,
-            markerfacecolor="none", markeredgecolor=MUTED, markeredgewidth=0.8,
-            label="Ω of other choices",
-        )  # fmt: skip
     chosen = [
         (layer.omega, place, layer.omega_stderr or 0.0)
         for place, layer in enumerate(layers)
         if layer.omega is not None
     ]
+    if others:
+        axes.plot(
+            *zip(*others, strict=True), linestyle="none", marker="o", markersize=size,
+            markerfacecolor="none", markeredgecolor=MUTED, markeredgewidth=0.8,
+            label="Ω of other choices" if chosen else "Ω of each choice",
+        )  # fmt: skip
     if chosen:
         omegas, places, errors = (list(values) for values in zip(*chosen, strict=True))
         # Ω is not negative, and on a logarithmic axis a bar must end above zero.

@@ -30,14 +30,15 @@ th { font-weight: 600; text-align: left; }
 .prose td { overflow-wrap: anywhere; }
 tbody th { font-weight: 400; }
 tbody th span { display: inline-block; max-width: 18rem; overflow-wrap: break-word; }
-pre { background: var(--shade); padding: .75rem; overflow-x: auto; font-size: .8125rem; }
+pre { background: var(--shade); padding: .75rem; font-size: .8125rem; white-space: pre-wrap;
+  overflow-wrap: anywhere; }
 footer { margin: 2rem 0 1rem; }
 @media print {
   :root { --ink: #000; --muted: #444; --lines: #bbb; --paper: #fff; --shade: #f2f2f2;
     --blue: #0072b2; --orange: #c04f00; --green: #00795a; --purple: #a5548a; }
   body { max-width: none; padding: 0; font-size: 10pt; }
   figure, tr { break-inside: avoid; } h2 { break-after: avoid; }
-  .wide { overflow: visible; } pre { white-space: pre-wrap; overflow-wrap: anywhere; }
+  .wide { overflow: visible; }
   table { font-size: 8pt; } .numbers td { white-space: normal; }
 }
 """

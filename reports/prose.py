@@ -1,5 +1,7 @@
 """The sentences of a report: what was asked, what was answered, what to beware of."""
 
+from math import isfinite
+
 from mpsearch.reports.facts import Facts, LimitFacts
 from mpsearch.units import format_amount
 
@@ -21,11 +23,13 @@ def question_text(facts: Facts) -> str:
     return f"Which bit width should {layers} have, with {limits}?"
 
 
+def _amount(column: str, value: float) -> str:
+    """`75.9\u00a0G`: number and unit stay on one line."""
+    return format_amount(column, value).strip().replace(" ", "\u00a0")
+
+
 def _limit(asked: LimitFacts) -> str:
-    text = (
-        f"{NAMES.get(asked.column, asked.column)} at most "
-        f"{format_amount(asked.column, asked.limit)}"
-    )
+    text = f"{NAMES.get(asked.column, asked.column)} at most {_amount(asked.column, asked.limit)}"
     if asked.share_of_w8 is None:
         return text
     return f"{text} ({100 * asked.share_of_w8:.0f} % of uniform w8a8)"
@@ -42,12 +46,13 @@ def answer_text(facts: Facts) -> str:
     if answer.status == "feasible" and answer.gap is not None:
         status += f"; its Ω is at most {100 * answer.gap:.2f} % above the best possible"
     words.append(f"{status}.")
-    spent = [
-        f"{NAMES[column]} {format_amount(column, answer.point.totals[column])}"
-        for column in NAMES
-        if column in answer.point.totals
-    ]
-    words.append(f"Its totals: {', '.join([f'Ω {answer.point.omega:.4g}', *spent])}.")
+    omega = answer.point.omega
+    spent = [f"Ω {omega:.4g}"] if isfinite(omega) else []  # a given assignment may not state it
+    for column in NAMES:
+        if column in answer.point.totals:
+            spent.append(f"{NAMES[column]} {_amount(column, answer.point.totals[column])}")
+    if spent:
+        words.append(f"Its totals: {', '.join(spent)}.")
     row = next((r for r in facts.accuracies if r.name in ("assignment", "quantized")), None)
     if row is not None:
         low, high = row.interval
@@ -59,6 +64,28 @@ def answer_text(facts: Facts) -> str:
             text += f", {abs(row.lost):.2f} points {'less' if row.lost >= 0 else 'more'} than FP32"
         words.append(f"{text}.")
     return " ".join(words)
+
+
+def front_caption(facts: Facts) -> str:
+    """How many points the front has, whether it is exact, and what the marks mean."""
+    found = facts.front
+    assert found is not None
+    kind = "exact: no point is missing"
+    if not found.exact:
+        kind = "not exact: points were left out to keep the search short"
+    words = [f"{len(found.omega):,} non-dominated assignments ({kind})"]
+    for name, limit in found.limits.items():
+        words.append(f"{NAMES.get(name, name)} at most {format_amount(name, limit)}")
+    text = "; ".join(words) + ". Lower and further left is better. Squares: one choice everywhere"
+    text += "; diamond: the chosen assignment" if facts.answer else ""
+    limited = any(asked.column == found.resource for asked in facts.limits)
+    text += "; dashed: the limit." if limited else "."
+    if above_front(facts):
+        text += (
+            " The chosen assignment lies above this front, as it had to keep to more than the "
+            "front does (another limit, pinned layers) or was not searched to the end."
+        )
+    return text
 
 
 def above_front(facts: Facts) -> bool:

@@ -92,7 +92,7 @@ def scale_omega(axes: "Axes", which: Literal["x", "y"], omegas: Iterable[float])
 
     Linear around zero where one of them is zero, which has no logarithm. Labels are plain decimals.
     """
-    from matplotlib.ticker import FuncFormatter, NullFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
     axis: Axis = axes.xaxis if which == "x" else axes.yaxis
     set_scale = axes.set_xscale if which == "x" else axes.set_yscale
@@ -101,10 +101,20 @@ def scale_omega(axes: "Axes", which: Literal["x", "y"], omegas: Iterable[float])
     if positive and max(positive) > SPAN_FOR_LOG * min(positive):
         if len(positive) == len(values):
             set_scale("log")
+            axis.set_major_locator(LogLocator(numticks=4))
         else:
             set_scale("symlog", linthresh=min(positive))
         axis.set_minor_formatter(NullFormatter())
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
+
+
+def short(value: float) -> str:
+    """`0.01` and `20` as they are, `0.0001` -> `1e-4`: labels that stay apart."""
+    if value == 0 or 0.01 <= abs(value) < 10000:
+        return f"{value:g}"
+    digits, _, power = f"{value:.4e}".partition("e")
+    return f"{float(digits):g}e{int(power)}"
 
 
 def _in_tags(svg: str, name: str) -> str:
