@@ -12,10 +12,13 @@ from mpsearch.choice import Choice
 from mpsearch.dominance import nondominated
 from mpsearch.errors import InputError
 from mpsearch.exact import exact_totals, to_float
+from mpsearch.front_bounds import bound_set
 from mpsearch.instance import Instance
 from mpsearch.table import LayerTable
 
-MAX_STATES = 2_000_000
+MAX_STATES = 2_000_000  # against one resource
+MAX_STATES_LIMITED = 60_000  # with further limits: dominance in three coordinates is slower
+MANY = 20_000  # from here on bounds are worth their time
 MEMORY_CODES = 200_000_000  # back-pointers, 4 bytes each
 
 
@@ -77,13 +80,14 @@ def front(
     limits: Mapping[str, int | float] | None = None,
     pins: Mapping[str, Choice] | None = None,
     exclude: Mapping[str, Collection[Choice]] | None = None,
-    max_states: int = MAX_STATES,
+    max_states: int | None = None,
 ) -> Front:
     """All non-dominated (Ω, resource) points of a table, further columns limited from above.
 
     After each layer only states that no other one beats in Ω, resource and limited columns are
-    kept (Nemhauser and Ullmann, 1969). More than `max_states` of them are thinned, and the front
-    then says that it is not exact. Empty where the limits are infeasible.
+    kept (Nemhauser and Ullmann, 1969). More than `max_states` of them (default: 2,000,000, with
+    further limits 60,000) are thinned, and the front then says that it is not exact: its points
+    are feasible, some are missing. Empty where the limits are infeasible.
     """
     limits = dict(limits or {})
     table.column(resource)
@@ -92,7 +96,7 @@ def front(
     return _evaluate(table, instance, resource, chosen, exact, limits)
 
 
-def _sweep(instance: Instance, main: int, max_states: int) -> tuple[NDArray[np.int8], bool]:
+def _sweep(instance: Instance, main: int, max_states: int | None) -> tuple[NDArray[np.int8], bool]:
     """Choices [P, L] of the surviving states, and whether none was dropped for want of room."""
     order = [index for index in range(len(instance.columns)) if index != main] + [main]
     weights = []
@@ -111,17 +115,21 @@ def _sweep(instance: Instance, main: int, max_states: int) -> tuple[NDArray[np.i
     # Layers with few effects first keeps states few for long; ties share sums.
     spread = costs.astype(np.float64).max(axis=1)
     sequence = np.argsort(-spread, kind="stable")
-    cap = max(1, min(max_states, MEMORY_CODES // max(len(sequence), 1)))
+    most = max_states or (MAX_STATES if len(weights) == 1 else MAX_STATES_LIMITED)
+    cap = max(1, min(most, MEMORY_CODES // max(len(sequence), 1)))
 
     rows = [np.zeros(1, dtype=matrix.dtype) for matrix in (*weights[:-1], costs, weights[-1])]
     tables = [*weights[:-1], costs, weights[-1]]
     ceilings = [*slack[:-1], None, slack[-1]]
     codes: list[NDArray[np.int32]] = []
     width = instance.allowed.shape[1]
+    bounds = None
     exact = True
-    for layer in sequence:
+    for step, layer in enumerate(sequence):
         options = np.flatnonzero(instance.allowed[layer])
         count = len(rows[0])
+        if bounds is None and len(weights) > 1 and count > MANY:
+            bounds = bound_set(instance.allowed, costs, weights, slack, sequence)
         points = [
             (row[None, :] + table[layer, options][:, None]).ravel()
             for row, table in zip(rows, tables, strict=True)
@@ -133,6 +141,8 @@ def _sweep(instance: Instance, main: int, max_states: int) -> tuple[NDArray[np.i
         for row, ceiling in zip(points, ceilings, strict=True):
             if ceiling is not None:
                 fit &= row <= ceiling
+        if bounds is not None:
+            fit &= bounds.alive(step + 1, points[-2], [*points[:-2], points[-1]])
         if not fit.all():
             points = [row[fit] for row in points]
             code = code[fit]
@@ -145,7 +155,10 @@ def _sweep(instance: Instance, main: int, max_states: int) -> tuple[NDArray[np.i
             code = code[kept]
         rows = points
         codes.append(code)
-    return _trace(codes, sequence, width), exact
+    chosen = _trace(codes, sequence, width)
+    if bounds is not None:  # known to be feasible and good: a thinned front needs them
+        chosen = np.concatenate([chosen, bounds.good.astype(np.int8)])
+    return chosen, exact
 
 
 def _front_of(points: list[NDArray[Any]]) -> NDArray[np.int64]:

@@ -89,4 +89,4 @@ def _set(parameters: Any, key: str, value: str) -> None:
     try:
         setattr(parameters, key, value.lower() == "true" if kind is bool else kind(value))
     except (TypeError, ValueError):
-        raise InputError(f"got {key}={value}; expected a {kind.__name__}") from None
+        raise InputError(f"got {key}={value}; expected {kind.__name__}") from None

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpsearch.dominance import nondominated
-from mpsearch.dual import bounds, maximise
+from mpsearch.dual import Dual, bounds, maximise
 from mpsearch.errors import InputError
 from mpsearch.problem import Problem
 from mpsearch.solver import Answer
@@ -81,6 +81,7 @@ def search(
     incumbent: Ints | None = None,
     deadline: float | None = None,
     max_states: int | None = None,
+    dual: Dual | None = None,
 ) -> Search:
     """Find an assignment that costs less than the incumbent, or prove that there is none."""
     best, chosen = problem.cost_limit + 1, None
@@ -88,7 +89,7 @@ def search(
         best, chosen = problem.cost(incumbent), incumbent
     if not problem.allowed.any(axis=1).all():
         return Search(chosen, best, True, 0)
-    dual = maximise(problem)
+    dual = dual or maximise(problem)
     for found in dual.incumbents:
         if problem.cost(found) < best:
             best, chosen = problem.cost(found), found

@@ -4,46 +4,13 @@ import json
 from pathlib import Path
 
 import pytest
+from tables import random_table
 
 from mpsearch.assignment import Assignment
 from mpsearch.budget import Budget
 from mpsearch.choice import Choice
 from mpsearch.errors import InputError
 from mpsearch.solving import solve
-from tables import random_table
-
-
-def test_round_trip(tmp_path: Path) -> None:
-    table = random_table(1, 4, 3, 1e-9, groups=False)
-    limit = int(table.uniform_total("size_bytes", table.choices[1]))
-    solution = solve(table, Budget({"size_bytes": limit}))
-    saved = Assignment.from_solution(solution, table.digest)
-    saved.save(tmp_path / "a.json")
-    assert Assignment.load(tmp_path / "a.json") == saved
-    document = json.loads((tmp_path / "a.json").read_text())
-    assert list(document) == [
-        "format", "version", "layers", "status", "objective", "bound", "gap", "solver",
-        "seconds", "totals", "limits", "table_digest",
-    ]  # fmt: skip
-    assert document["format"] == "mpsearch.assignment"
-    assert document["totals"]["size_bytes"] <= document["limits"]["size_bytes"] == limit
-    assert document["table_digest"] == table.digest
-
-
-def test_uniform_and_hand_written(tmp_path: Path) -> None:
-    uniform = Assignment.uniform(["a", "b"], Choice(4, 8))
-    uniform.save(tmp_path / "a.json")
-    assert Assignment.load(tmp_path / "a.json") == uniform
-    text = '{"format": "mpsearch.assignment", "version": 1, "layers": {"a": {"w_bits": 4, "a_bits": 8}}}'
-    (tmp_path / "b.json").write_text(text)
-    assert Assignment.load(tmp_path / "b.json").layers == {"a": Choice(4, 8)}
-
-
-def test_nothing_to_save_without_an_assignment() -> None:
-    table = random_table(1, 4, 3, 1.0, groups=False)
-    solution = solve(table, Budget({"size_bytes": 0}))
-    with pytest.raises(InputError, match="no assignment to save: the solution is infeasible"):
-        Assignment.from_solution(solution, table.digest)
 
 
 def document(**changes: object) -> str:
@@ -53,6 +20,38 @@ def document(**changes: object) -> str:
         "layers": {"conv": {"w_bits": 4, "a_bits": 8}},
     }
     return json.dumps(whole | changes)
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    table = random_table(1, 4, 3, 1e-9, groups=False)
+    limit = int(table.uniform_total("size_bytes", table.choices[1]))
+    solution = solve(table, Budget({"size_bytes": limit}))
+    saved = Assignment.from_solution(solution, table.digest)
+    saved.save(tmp_path / "a.json")
+    assert Assignment.load(tmp_path / "a.json") == saved
+    written = json.loads((tmp_path / "a.json").read_text())
+    assert list(written) == [
+        "format", "version", "layers", "status", "objective", "bound", "gap", "solver",
+        "seconds", "totals", "limits", "table_digest",
+    ]  # fmt: skip
+    assert written["format"] == "mpsearch.assignment"
+    assert written["totals"]["size_bytes"] <= written["limits"]["size_bytes"] == limit
+    assert written["table_digest"] == table.digest
+
+
+def test_uniform_and_hand_written(tmp_path: Path) -> None:
+    uniform = Assignment.uniform(["a", "b"], Choice(4, 8))
+    uniform.save(tmp_path / "a.json")
+    assert Assignment.load(tmp_path / "a.json") == uniform
+    (tmp_path / "b.json").write_text(document(layers={"a": {"w_bits": 4, "a_bits": 8}}))
+    assert Assignment.load(tmp_path / "b.json").layers == {"a": Choice(4, 8)}
+
+
+def test_nothing_to_save_without_an_assignment() -> None:
+    table = random_table(1, 4, 3, 1.0, groups=False)
+    solution = solve(table, Budget({"size_bytes": 0}))
+    with pytest.raises(InputError, match="no assignment to save: the solution is infeasible"):
+        Assignment.from_solution(solution, table.digest)
 
 
 @pytest.mark.parametrize(

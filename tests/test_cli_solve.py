@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tables import HAND, hand_table
 
 from mpsearch.assignment import Assignment
 from mpsearch.choice import Choice
 from mpsearch.cli import run
 from mpsearch.front_files import read_json
-from tables import HAND, hand_table
 
 
 @pytest.fixture

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from oracles import every_assignment, naive_front, omega_of, total_of
+from tables import random_table
 
 from mpsearch.budget import Budget
 from mpsearch.dominance import nondominated
@@ -13,8 +15,6 @@ from mpsearch.errors import InputError
 from mpsearch.front import front
 from mpsearch.front_files import read_json, write_csv, write_json
 from mpsearch.solving import solve
-from oracles import every_assignment, naive_front, omega_of, total_of
-from tables import random_table
 
 small = st.integers(0, 6)
 
@@ -27,22 +27,34 @@ def test_nondominated_agrees_with_the_definition(coordinates: int, data: st.Data
     array = np.array(points).T
     kept = [tuple(column) for column in array[:, nondominated(array)].T.tolist()]
     assert len(kept) == len(set(kept))
-    assert set(kept) == naive_front(points)  # type: ignore[arg-type]
+    assert set(kept) == naive_front(points)
 
 
 @given(st.lists(st.tuples(small, small, small, small), min_size=1, max_size=40))
 def test_four_coordinates_lose_no_nondominated_point(points: list[tuple[int, ...]]) -> None:
     array = np.array(points).T
     kept = {tuple(column) for column in array[:, nondominated(array)].T.tolist()}
-    assert naive_front(points) <= kept <= set(points)  # type: ignore[arg-type]
+    assert naive_front(points) <= kept <= set(points)
 
 
-@pytest.mark.parametrize("seed", range(24))
-@pytest.mark.parametrize("limited", [False, True])
-def test_agrees_with_exhaustive_enumeration(seed: int, limited: bool) -> None:
+@pytest.mark.parametrize(
+    ("limited", "seed"),
+    [
+        *(("no", seed) for seed in range(24)),
+        *(("bops", seed) for seed in range(24)),
+        *(("bops, bounds", seed) for seed in range(3, 24, 3)),
+    ],
+)
+def test_agrees_with_exhaustive_enumeration(
+    monkeypatch: pytest.MonkeyPatch, seed: int, limited: str
+) -> None:
+    """The bounds that big limited fronts need are tried on small ones, where all is known."""
+    if "bounds" in limited:
+        monkeypatch.setattr("mpsearch.front.MANY", 0)
+        monkeypatch.setattr("mpsearch.front_bounds.CELLS", 12)
     table = random_table(seed, 1 + seed % 6, 2 + seed % 3, 10.0 ** (seed - 14), seed % 2 == 0)
     limits = {}
-    if limited:
+    if limited != "no":
         low, high = (
             table.uniform_total("bops", choice) for choice in (table.choices[0], table.choices[-1])
         )
@@ -98,6 +110,24 @@ def test_a_thinned_front_says_so_and_stays_feasible() -> None:
     assert 2 <= len(few) <= 10
     for omega, size in zip(few.omega, few.totals["size_bytes"], strict=True):
         assert omega >= whole.omega[whole.best_within(size)]
+
+
+def test_a_thinned_limited_front_keeps_the_best_of_every_cell(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Ten states are hopeless, the assignments behind the bounds are not."""
+    monkeypatch.setattr("mpsearch.front.MANY", 0)
+    table = random_table(2, 12, 4, 1.0, groups=False)
+    limits = {"bops": int(table.uniform_total("bops", table.choices[2]))}
+    found = front(table, limits=limits, max_states=10)
+    assert not found.exact
+    assert (found.totals["bops"] <= limits["bops"]).all()
+    for size in found.totals["size_bytes"][:: max(1, len(found) // 8)].tolist():
+        solution = solve(table, Budget({**limits, "size_bytes": size}))
+        point = found.best_within(size)
+        assert point is not None
+        assert solution.objective is not None
+        assert solution.objective <= found.omega[point] <= 1.2 * solution.objective
 
 
 def test_files_round_trip(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""HAWQ-V3's nine published ResNet-18 assignments come out of `mpsearch solve`, with every solver."""
+"""HAWQ-V3's nine published ResNet-18 assignments: `mpsearch solve` finds them, any solver."""
 
 import csv
 import json

@@ -3,12 +3,12 @@
 import random
 
 import pytest
+from oracles import brute_force, exact, omega_of, total_of
+from tables import random_limits, random_table
 
 from mpsearch.budget import Budget
 from mpsearch.solution import Solution
 from mpsearch.solving import solve
-from oracles import brute_force, exact, omega_of, total_of
-from tables import random_limits, random_table
 
 SOLVERS = {"dp": 120, "pulp": 25, "ortools": 25}  # name -> random instances
 CASES = [(name, seed) for name, number in SOLVERS.items() for seed in range(number)]

@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 import numpy as np
 import pytest
+from oracles import brute_force
+from tables import random_table
 
-from mpsearch import plugins
 from mpsearch.budget import Budget
 from mpsearch.choice import Choice
 from mpsearch.errors import InputError
@@ -17,8 +18,6 @@ from mpsearch.solution import Smallest
 from mpsearch.solver import Answer
 from mpsearch.solving import solve
 from mpsearch.table import Layer, LayerTable, Row
-from oracles import brute_force
-from tables import random_table
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,7 @@ class Broken:
             case "is out of range":
                 return Answer(np.full(layers, 99), "optimal")
             case "returns floats":
-                return Answer(lightest * 1.0, "optimal")  # type: ignore[arg-type]
+                return Answer(lightest * 1.0, "optimal")
             case "says infeasible":
                 return Answer(None, "infeasible")
             case "knows nothing":
@@ -64,8 +63,8 @@ def install(monkeypatch: pytest.MonkeyPatch, solver: Broken) -> None:
     """As if a package with an entry point of the group mpsearch.solvers were installed."""
     monkeypatch.setattr("test_solving.PLUGIN", solver, raising=False)
     point = EntryPoint("third-party", "test_solving:PLUGIN", "mpsearch.solvers")
-    real = plugins.entry_points
-    monkeypatch.setattr(plugins, "entry_points", lambda group: [*real(group=group), point])
+    real = entry_points(group="mpsearch.solvers")
+    monkeypatch.setattr("mpsearch.plugins.entry_points", lambda group: [*real, point])
 
 
 NOTES = {
@@ -117,7 +116,7 @@ def test_unknown_solver_lists_the_installed_ones() -> None:
         ("dp", {"depth": "3"}, "no option 'depth'"),
         ("dp", {"max_states": "0"}, "max_states=0; expected"),
         ("ortools", {"workers": "2"}, "no option 'workers'"),
-        ("ortools", {"num_workers": "many"}, "num_workers=many; expected a int"),
+        ("ortools", {"num_workers": "many"}, "num_workers=many; expected int"),
         ("pulp", {"threads": "x"}, "threads=x; expected"),
     ],
 )
@@ -202,7 +201,7 @@ def gap_table() -> LayerTable:
 
 def test_a_missing_choice_is_an_error_until_it_is_excluded() -> None:
     """A gap is more often a lost row than an intention; saying so once is enough."""
-    with pytest.raises(InputError, match="layer 'b' has no row for w4a4.*--exclude b=w4a4"):
+    with pytest.raises(InputError, match=r"layer 'b' has no row for w4a4.*--exclude b=w4a4"):
         solve(gap_table())
     assert solve(gap_table(), exclude={"b": {Choice(4, 4)}}).status == "optimal"
     assert solve(gap_table(), exclude={"": {Choice(4, 4)}}).status == "optimal"

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tables import HAND, hand_table, random_table
 
 from mpsearch.choice import Choice
 from mpsearch.errors import InputError
 from mpsearch.table import Layer, LayerTable, Row
-from tables import HAND, hand_table, random_table
 
 
 def read(tmp_path: Path, text: str) -> LayerTable:
