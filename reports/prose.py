@@ -48,9 +48,11 @@ def answer_text(facts: Facts) -> str:
     words.append(f"{status}.")
     omega = answer.point.omega
     spent = [f"Ω {omega:.4g}"] if isfinite(omega) else []  # a given assignment may not state it
-    for column in NAMES:
-        if column in answer.point.totals:
-            spent.append(f"{NAMES[column]} {_amount(column, answer.point.totals[column])}")
+    spent += [
+        f"{NAMES[column]} {_amount(column, answer.point.totals[column])}"
+        for column in NAMES
+        if column in answer.point.totals
+    ]
     if spent:
         words.append(f"Its totals: {', '.join(spent)}.")
     row = next((r for r in facts.accuracies if r.name in ("assignment", "quantized")), None)

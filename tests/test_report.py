@@ -353,6 +353,11 @@ def test_layers_are_drawn_with_zero_omega_and_without_names(count: int) -> None:
     assert "nan" not in svg
 
 
+def test_a_layer_name_is_no_formula() -> None:
+    """Matplotlib reads $…$ as mathematics and fails on what is none."""
+    assert "$x^{$" in layers_svg(gather(Run(table=table("$x^{$"))).layers)
+
+
 def test_the_figure_of_a_table_alone_has_no_bits() -> None:
     svg = layers_svg(gather(Run(table=table())).layers)
     assert "weight bits" not in svg
