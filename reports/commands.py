@@ -1,0 +1,83 @@
+"""The commands that repeat a run, as its files record it."""
+
+import re
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mpsearch.evaluation import Evaluations
+from mpsearch.reports.run_folder import Run
+from mpsearch.units import is_size
+
+MODEL = "model.pt"  # a table knows its model by digest; only a model's own sample names its file
+SAMPLE_OF = "the sample in "
+
+
+def commands_of(run: Run) -> tuple[str, ...]:
+    """One shell command per piece that is there; `model.pt` stands for an unrecorded model file.
+
+    Limits are written as absolute numbers, so they hold whatever they were asked as. Pinned layers
+    and excluded choices are not recorded in an assignment and therefore not repeated here.
+    """
+    table = run.paths.get("profile", "profile.csv")
+    commands = []
+    if run.provenance:
+        model = _model(str(run.provenance.get("data", "")))
+        grouped = run.table is not None and any(layer.group for layer in run.table.layers)
+        words = [*_profile(run.provenance), *(["--group-residual"] if grouped else [])]
+        commands.append(["profile", model, *words, "-o", table])
+    if run.assignment is not None and run.assignment.status != "given":
+        output = run.paths.get("assignment", "assignment.json")
+        commands.append(["solve", table, *_limits(run.assignment.limits), "-o", output])
+    if run.front is not None:
+        output = str(Path(run.paths.get("front", "front.json")).with_suffix(".csv"))
+        words = ["--resource", run.front.resource, *_limits(run.front.limits)]
+        commands.append(["front", table, *words, "-o", output])
+    if run.evaluations is not None:
+        model = _model(str(run.provenance.get("data", run.evaluations.data_name)))
+        commands.append(["evaluate", model, *_evaluate(run, run.evaluations)])
+    return tuple("mpsearch " + shlex.join(words) for words in commands)
+
+
+def _model(data: str) -> str:
+    return data.removeprefix(SAMPLE_OF) if data.startswith(SAMPLE_OF) else MODEL
+
+
+def _profile(provenance: Mapping[str, Any]) -> list[str]:
+    """The options of `mpsearch profile` that its provenance records."""
+    words = []
+    if not str(provenance.get("data", SAMPLE_OF)).startswith(SAMPLE_OF):
+        words += ["--data", str(provenance["data"])]
+    for option in ("metric", "choices", "samples", "batch_size", "probes", "seed"):
+        if option in provenance:
+            value = provenance[option]
+            text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+            words += ["--" + option.replace("_", "-"), text]
+    return words
+
+
+def _limits(limits: Mapping[str, int | float]) -> list[str]:
+    words = []
+    for column, limit in limits.items():
+        text = f"{limit!r}B" if is_size(column) else repr(limit)
+        if column == "size_bytes":
+            words += ["--size", text]
+        elif column == "bops":
+            words += ["--bops-limit", text]
+        else:
+            words += ["--limit", f"{column}={text}"]
+    return words
+
+
+def _evaluate(run: Run, evaluations: Evaluations) -> list[str]:
+    """Rows that are an assignment or one choice everywhere; others need commands of their own."""
+    words = []
+    if evaluations.named("assignment") is not None:
+        words += ["--assignment", run.paths.get("assignment", "assignment.json")]
+    for row in evaluations.rows:
+        if re.fullmatch(r"w\d{1,2}a\d{1,2}", row.name):
+            words += ["--uniform", row.name]
+    if not evaluations.data_name.startswith(SAMPLE_OF):
+        words += ["--data", evaluations.data_name]
+    return [*words, "-o", run.paths.get("evaluation", "evaluation.json")]

@@ -1,0 +1,130 @@
+"""`Facts`: everything that a report says, as plain data. Nothing here reads files or draws."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from math import isfinite
+from typing import Any
+
+from mpsearch.choice import Choice
+
+Number = int | float
+
+
+@dataclass(frozen=True)
+class LimitFacts:
+    """A limit that was asked. share_of_w8: the limit as a share of uniform w8a8, if known."""
+
+    column: str
+    limit: Number
+    total: Number | None
+    slack: Number | None
+    share_of_w8: float | None
+
+
+@dataclass(frozen=True)
+class Point:
+    """A whole assignment: total Ω and every resource total."""
+
+    name: str
+    omega: float
+    totals: Mapping[str, Number]
+
+
+@dataclass(frozen=True)
+class AnswerFacts:
+    """The assignment that was chosen, with what is proven about it."""
+
+    status: str
+    gap: float | None
+    bound: float | None
+    solver: str | None
+    seconds: float | None
+    point: Point
+    layers_by_choice: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class FrontFacts:
+    """The Pareto front: Ω and the resource total, point by point, by rising resource."""
+
+    resource: str
+    exact: bool
+    limits: Mapping[str, Number]
+    omega: tuple[float, ...]
+    totals: tuple[Number, ...]
+
+
+@dataclass(frozen=True)
+class LayerFacts:
+    """One layer. choice and what follows are None without an assignment.
+
+    shares: of the assignment's total, by column and for `omega`. choices: what the table has,
+    choice -> (Ω, standard error).
+    """
+
+    name: str
+    kind: str
+    weights: int
+    macs: int
+    choice: Choice | None
+    omega: float | None
+    omega_stderr: float | None
+    resources: Mapping[str, Number]
+    shares: Mapping[str, float]
+    choices: Mapping[Choice, tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class AccuracyFacts:
+    """One measured network. lost: percentage points against FP32, paired; None for FP32 itself."""
+
+    name: str
+    n: int
+    accuracy: float
+    interval: tuple[float, float]
+    lost: float | None
+    lost_interval: tuple[float, float] | None
+    loss: float
+    loss_interval: tuple[float, float]
+    size_bytes: int | None
+    bops: int | None
+    times_smaller: float | None
+
+
+@dataclass(frozen=True)
+class Facts:
+    """A report's content.
+
+    generated: the data were made by a program, so accuracies say nothing about the world.
+    missing: pieces that were not there. warnings: files that do not fit each other.
+    """
+
+    version: str
+    generated: bool
+    limits: tuple[LimitFacts, ...] = ()
+    answer: AnswerFacts | None = None
+    uniform: tuple[Point, ...] = ()
+    front: FrontFacts | None = None
+    layers: tuple[LayerFacts, ...] = ()
+    accuracies: tuple[AccuracyFacts, ...] = ()
+    accuracy_data: str | None = None
+    held_out: bool = True
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    commands: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+def to_document(value: Any) -> Any:
+    """Facts as JSON: tuples as lists, choices as `w4a8`, and what is not finite as null."""
+    if isinstance(value, Choice):
+        return str(value)
+    if is_dataclass(value):
+        return {part.name: to_document(getattr(value, part.name)) for part in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): to_document(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_document(item) for item in value]
+    if isinstance(value, float) and not isfinite(value):
+        return None
+    return value

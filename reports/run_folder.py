@@ -1,0 +1,98 @@
+"""Reading a run: the folder that profile, solve, front and evaluate wrote their files to."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mpsearch.assignment import Assignment
+from mpsearch.errors import InputError
+from mpsearch.evaluation import Evaluations, load_evaluations
+from mpsearch.front import Front
+from mpsearch.front_files import read_json
+from mpsearch.table import LayerTable
+
+USUAL = {
+    "profile": "profile.csv",
+    "assignment": "assignment.json",
+    "front": "front.json",
+    "evaluation": "evaluation.json",
+}
+MADE_BY = {
+    "profile": "mpsearch profile model.pt",
+    "assignment": "mpsearch solve -o assignment.json",
+    "front": "mpsearch front -o front.csv",
+    "evaluation": "mpsearch evaluate model.pt --assignment assignment.json",
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run folder holds; None and empty: not there.
+
+    paths: piece (`profile`, `assignment`, `front`, `evaluation`) -> the file that was read;
+    missing: one phrase for each piece that was not there, with the command that makes it.
+    """
+
+    table: LayerTable | None = None
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    assignment: Assignment | None = None
+    front: Front | None = None
+    evaluations: Evaluations | None = None
+    paths: Mapping[str, str] = field(default_factory=dict)
+    missing: tuple[str, ...] = ()
+
+
+def read_run(
+    folder: str | os.PathLike[str] = ".", named: Mapping[str, str | None] | None = None
+) -> Run:
+    """Read what is in `folder`; `named` gives other files by piece, and those must exist.
+
+    Raises InputError when there is nothing at all, and for a file that is damaged.
+    """
+    given = {piece: path for piece, path in (named or {}).items() if path is not None}
+    if not Path(folder).is_dir():
+        raise InputError(f"there is no run folder {folder}; expected one with {USUAL['profile']}")
+    paths = {}
+    missing = []
+    for piece, usual in USUAL.items():
+        path = given.get(piece, os.path.join(folder, usual))
+        if piece in given or Path(path).exists():
+            paths[piece] = os.path.normpath(path)
+        elif piece != "front" or "profile" not in paths:  # a table's front is computed
+            missing.append(f"{usual} (made by `{MADE_BY[piece]}`)")
+    if not paths:
+        raise InputError(
+            f"{folder} has none of {', '.join(USUAL.values())}; name a run folder, or make one "
+            "with `mpsearch profile model.pt` and `mpsearch solve`"
+        )
+    table, provenance = None, {}
+    if "profile" in paths:
+        table = LayerTable.read_csv(paths["profile"])
+        provenance = read_provenance(paths["profile"])
+        if not provenance:
+            missing.append("profile.json (where the numbers come from; `mpsearch profile`)")
+    return Run(
+        table=table,
+        provenance=provenance,
+        assignment=Assignment.load(paths["assignment"]) if "assignment" in paths else None,
+        front=read_json(Path(paths["front"]).with_suffix(".json")) if "front" in paths else None,
+        evaluations=load_evaluations(paths["evaluation"]) if "evaluation" in paths else None,
+        paths=paths,
+        missing=tuple(missing),
+    )
+
+
+def read_provenance(table: str | os.PathLike[str]) -> dict[str, Any]:
+    """The provenance beside a table; empty for a hand-written table. Imports no torch."""
+    path = Path(table).with_suffix(".json")
+    if not path.is_file():
+        return {}
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path} is not a JSON file: {error}") from None
+    known = isinstance(document, dict) and document.get("format") == "mpsearch.provenance"
+    return document if known else {}

@@ -1,0 +1,271 @@
+"""The gate: every condition both ways and at its boundary, through the command line."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mpsearch.assignment import Assignment
+from mpsearch.choice import Choice
+from mpsearch.cli import run
+from mpsearch.errors import InputError
+from mpsearch.evaluation import Evaluation, Evaluations, save_evaluations, wilson_interval
+from mpsearch.gate import Verdict, parse_accuracy, parse_points
+
+TABLE = """\
+layer,w_bits,a_bits,omega,size_bytes,bops
+one,4,4,2.0,600,16000
+one,8,8,0.5,1200,64000
+two,4,4,1.0,424,1600
+two,8,8,0.1,848,6400
+"""
+CHOSEN = {"one": Choice(4, 4), "two": Choice(8, 8)}
+TOTALS = {"size_bytes": 1448, "bops": 22400}  # 600 + 848 and 16000 + 6400
+
+
+def measured(name: str, correct: list[bool], **costs: Any) -> Evaluation:
+    hits, n = sum(correct), len(correct)
+    interval = wilson_interval(hits, n) if n else (0.0, 1.0)
+    return Evaluation(name, n, hits / max(n, 1), interval, 0.3, (0.2, 0.4), tuple(correct), **costs)
+
+
+def evaluations(*rows: Evaluation, held_out: bool = True) -> Evaluations:
+    return Evaluations("test.npz", "sha256:00", held_out, rows)
+
+
+FP32 = measured("FP32", [True] * 900 + [False] * 100, size_bytes=6000, bops=2 * 10**6)
+# Of 900 right samples 30 are lost, of 100 wrong ones 10 are won: 88 %, 2 points lost.
+ROW = measured("assignment", [False] * 30 + [True] * 880 + [False] * 90, **TOTALS)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "profile.csv").write_text(TABLE)
+    Assignment(CHOSEN, totals=TOTALS).save("assignment.json")
+    save_evaluations(evaluations(FP32, ROW), "evaluation.json")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("condition", "code"),
+    [
+        (["--max-size", "1448B"], 0),
+        (["--max-size", "1447B"], 1),
+        (["--max-size", "1.42KB"], 0),  # 1454.08 B
+        (["--max-size", "1.41KB"], 1),  # 1443.84 B
+        (["--max-size", "w8"], 0),  # 2048 B
+        (["--max-size", "w4"], 1),  # 1024 B
+        (["--max-size", "71%"], 0),  # 1454 B of 2048 B
+        (["--max-size", "70.7%"], 1),  # 1447.9 B
+        (["--max-bops", "22400"], 0),
+        (["--max-bops", "22.399K"], 1),
+        (["--min-accuracy", "88%"], 0),
+        (["--min-accuracy", "0.88"], 0),
+        (["--min-accuracy", "88.001%"], 1),
+        (["--min-accuracy", "0.89"], 1),
+        (["--max-drop", "2"], 0),
+        (["--max-drop", "1.999"], 1),
+        (["--max-size", "1448B", "--max-bops", "1G", "--min-accuracy", "85%"], 0),
+        (["--max-size", "1448B", "--max-bops", "1G", "--min-accuracy", "95%"], 1),
+    ],
+)
+def test_each_condition_passes_at_its_limit_and_fails_beyond(
+    folder: Path, condition: list[str], code: int
+) -> None:
+    assert run(["gate", *condition]) == code
+
+
+def test_one_line_per_condition_with_value_limit_and_interval(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["gate", "--max-size", "1KB", "--min-accuracy", "0.5", "--max-drop", "2.5"]) == 1
+    size, accuracy, drop, *notes = capsys.readouterr().out.splitlines()
+    assert size.startswith("FAIL  size")
+    assert "1,448 B" in size
+    assert "> 1,024 B" in size
+    low, high = wilson_interval(880, 1000)
+    assert accuracy.startswith("PASS  accuracy")
+    assert "88 % >= 50 %" in accuracy
+    assert f"[{100 * low:.2f}, {100 * high:.2f}], n = 1000" in accuracy
+    assert drop.startswith("PASS  points lost")
+    assert "2 points <= 2.5 points" in drop
+    # The limit 0.5 is far outside the interval of the accuracy, 2.5 is inside that of the drop.
+    assert len(notes) == 1
+    assert notes[0].startswith("note: points lost: the limit lies inside the 95 % interval")
+
+
+def test_json_says_the_same(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["gate", "--max-bops", "22400", "--min-accuracy", "89%", "--json"]) == 1
+    document = json.loads(capsys.readouterr().out)
+    assert document["passed"] is False
+    bops, accuracy = document["conditions"]
+    assert (bops["quantity"], bops["value"], bops["limit"]) == ("bops", 22400, 22400)
+    assert (bops["passed"], accuracy["passed"]) == (True, False)
+    assert (accuracy["value"], accuracy["decided"]) == (0.88, False)
+
+
+def test_a_limit_at_the_end_of_the_interval_is_decided() -> None:
+    inside = Verdict("drop", Fraction(1), Fraction(2), True, (0.0, 2.5), 10)
+    at_end = Verdict("drop", Fraction(1), Fraction(5, 2), True, (0.0, 2.5), 10)
+    assert not inside.decided
+    assert at_end.decided
+
+
+def test_the_drop_is_paired(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """30 lost and 10 won of 1000: the interval is that of 40 discordant pairs, not of 880 hits."""
+    run(["gate", "--max-drop", "3", "--json"])
+    low, high = json.loads(capsys.readouterr().out)["conditions"][0]["interval"]
+    half = 1.959964 * (40 / 1000 - 0.02**2) ** 0.5 / 1000**0.5 * 100
+    assert (low, high) == (pytest.approx(2 - half, rel=1e-5), pytest.approx(2 + half, rel=1e-5))
+
+
+def test_calibration_data_are_noted(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save_evaluations(evaluations(FP32, ROW, held_out=False), "evaluation.json")
+    run(["gate", "--min-accuracy", "50%"])
+    assert "not unseen data" in capsys.readouterr().out
+
+
+def test_without_a_table_the_stated_size_is_judged_and_said_to_be(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "profile.csv").unlink()
+    assert run(["gate", "--max-size", "1448B"]) == 0
+    assert "were not recomputed" in capsys.readouterr().out
+    assert run(["gate", "--max-size", "w8"]) == 2
+    assert "relative to a table" in capsys.readouterr().err
+
+
+def test_network_judges_that_row_with_its_own_size(folder: Path) -> None:
+    assert run(["gate", "--network", "FP32", "--max-size", "6000B", "--min-accuracy", "90%"]) == 0
+    assert run(["gate", "--network", "FP32", "--max-size", "1448B"]) == 1
+
+
+def test_network_beside_a_named_assignment_is_its_measurement(folder: Path) -> None:
+    mixed = measured("mixed", list(ROW.correct), **TOTALS)
+    save_evaluations(evaluations(FP32, mixed), "evaluation.json")
+    words = ["gate", "--assignment", "assignment.json", "--network", "mixed"]
+    assert run([*words, "--max-size", "1448B", "--min-accuracy", "88%"]) == 0
+
+
+def without_evaluation(folder: Path) -> None:
+    (folder / "evaluation.json").unlink()
+
+
+def without_all(folder: Path) -> None:
+    for name in ("evaluation.json", "assignment.json"):
+        (folder / name).unlink()
+
+
+def with_wrong_totals(folder: Path) -> None:
+    Assignment(CHOSEN, totals={"size_bytes": 1000, "bops": 22400}).save("assignment.json")
+
+
+def with_another_network(folder: Path) -> None:
+    Assignment({"three": Choice(4, 4)}, totals=TOTALS).save("assignment.json")
+
+
+def measured_on_another(folder: Path) -> None:
+    other = measured("assignment", list(ROW.correct), size_bytes=2048, bops=70400)
+    save_evaluations(evaluations(FP32, other), "evaluation.json")
+
+
+def without_reference(folder: Path) -> None:
+    save_evaluations(evaluations(ROW), "evaluation.json")
+
+
+def with_shorter_reference(folder: Path) -> None:
+    save_evaluations(evaluations(measured("FP32", [True] * 10), ROW), "evaluation.json")
+
+
+def without_samples(folder: Path) -> None:
+    save_evaluations(evaluations(FP32, measured("assignment", [])), "evaluation.json")
+
+
+def with_damaged_evaluation(folder: Path) -> None:
+    text = (folder / "evaluation.json").read_text()
+    (folder / "evaluation.json").write_text(text[: len(text) // 2])
+
+
+def with_damaged_assignment(folder: Path) -> None:
+    (folder / "assignment.json").write_text("[]")
+
+
+def unchanged(folder: Path) -> None:
+    pass
+
+
+@pytest.mark.parametrize(
+    ("change", "words", "message"),
+    [
+        (unchanged, [], "no condition given"),
+        (unchanged, ["--max-size", "145"], "has no unit"),
+        (unchanged, ["--max-bops", "-1"], "got '-1'"),
+        (unchanged, ["--min-accuracy", "88"], "did you mean 88%?"),
+        (unchanged, ["--min-accuracy", "nan"], "got the accuracy 'nan'"),
+        (unchanged, ["--min-accuracy", "101%"], "more than 100 %"),
+        (unchanged, ["--max-drop", "1%"], "percentage points"),
+        (unchanged, ["--max-drop", "101"], "percentage points"),
+        (unchanged, ["--max-size", "1KB", "--network", "none"], "has no row none"),
+        (unchanged, ["--max-size", "1KB", "--assignment", "none.json"], "no assignment none.json"),
+        (unchanged, ["--max-size", "1KB", "--profile", "none.csv"], "no table none.csv"),
+        (unchanged, ["--max-drop", "1", "--evaluation", "none.json"], "no such file"),
+        (without_evaluation, ["--min-accuracy", "50%"], "there is no evaluation.json"),
+        (without_evaluation, ["--max-drop", "1"], "there is no evaluation.json"),
+        (without_all, ["--max-size", "1KB"], "size_bytes is not known"),
+        (with_wrong_totals, ["--max-size", "1KB"], "size_bytes is 1000 in the assignment and 1448"),
+        (with_wrong_totals, ["--min-accuracy", "50%"], "does not fit profile.csv"),
+        (with_another_network, ["--max-size", "1KB"], "layer"),
+        (measured_on_another, ["--min-accuracy", "50%"], "2048 for the network that was measured"),
+        (without_reference, ["--max-drop", "1"], "no row FP32"),
+        (with_shorter_reference, ["--max-drop", "1"], "no row FP32 on the same 1000 samples"),
+        (without_samples, ["--min-accuracy", "50%"], "has no samples"),
+        (with_damaged_evaluation, ["--min-accuracy", "50%"], "not an evaluation.json"),
+        (with_damaged_assignment, ["--max-size", "1KB"], "not an assignment.json"),
+    ],
+)
+def test_what_cannot_be_judged_is_an_error(
+    folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    change: Callable[[Path], None],
+    words: list[str],
+    message: str,
+) -> None:
+    """Exit code 2 in at most two lines: neither a pass nor a fail."""
+    change(folder)
+    assert run(["gate", *words]) == 2
+    printed = capsys.readouterr()
+    assert message in printed.err
+    assert printed.out == ""
+    assert len(printed.err.splitlines()) <= 2
+
+
+def test_a_stale_evaluation_does_not_matter_where_accuracy_is_not_asked(folder: Path) -> None:
+    measured_on_another(folder)
+    assert run(["gate", "--max-size", "1448B"]) == 0
+
+
+@pytest.mark.parametrize(("text", "value"), [("1", 1), ("100%", 1), ("0.5%", Fraction(1, 200))])
+def test_accuracy_without_its_sign_is_a_share(text: str, value: Fraction) -> None:
+    assert parse_accuracy(text) == value
+
+
+def test_numbers_are_read_exactly() -> None:
+    assert parse_accuracy("88.1%") == Fraction(881, 1000)
+    assert parse_points("0.1") == Fraction(1, 10)
+    with pytest.raises(InputError, match="percentage points"):
+        parse_points("-1")
+
+
+def test_the_gate_needs_no_torch(folder: Path) -> None:
+    code = (
+        "import sys; from mpsearch.cli import run; "
+        "run(['gate', '--max-size', '2KB', '--min-accuracy', '50%']); "
+        "sys.exit(bool({'torch', 'pandas', 'matplotlib'} & set(sys.modules)))"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)

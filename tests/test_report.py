@@ -1,0 +1,402 @@
+"""The report: facts computed by hand, missing pieces, a page that is safe and self-contained."""
+
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from mpsearch.assignment import Assignment
+from mpsearch.budget import Budget
+from mpsearch.choice import Choice
+from mpsearch.cli import run
+from mpsearch.errors import InputError
+from mpsearch.evaluation import Evaluation, Evaluations, save_evaluations, wilson_interval
+from mpsearch.front import front
+from mpsearch.front_files import write_json
+from mpsearch.reports.facts import to_document
+from mpsearch.reports.gather import gather
+from mpsearch.reports.html import render
+from mpsearch.reports.layer_figures import layers_svg, shorten
+from mpsearch.reports.run_folder import Run, read_run
+from mpsearch.solving import solve
+from mpsearch.table import Layer, LayerTable, Row
+
+W4, W8 = Choice(4, 4), Choice(8, 8)
+HOSTILE = (
+    "<script>alert(1)</script><img src=http://evil.example/x onerror=alert(2)>"
+    ' & $x^{$ "q" \']]> -->'
+)
+
+
+def table(second: str = "two") -> LayerTable:
+    """Sizes 600/1200 and 424/848 bytes; Ω 2.0/0.5 and 1.0/0.25."""
+    layers = [Layer("one", "conv2d", "", 1000, 1000), Layer(second, "linear", "", 700, 100)]
+    costs = {
+        ("one", W4): (2.0, 0.2, 600, 16000),
+        ("one", W8): (0.5, 0.1, 1200, 64000),
+        (second, W4): (1.0, 0.0, 424, 1600),
+        (second, W8): (0.25, 0.0, 848, 6400),
+    }
+    return LayerTable.from_rows(
+        layers,
+        [
+            Row(layer, choice, omega, stderr, {"size_bytes": size, "bops": bops})
+            for (layer, choice), (omega, stderr, size, bops) in costs.items()
+        ],
+    )
+
+
+def row(name: str, correct: list[bool], size: int | None, bops: int | None) -> Evaluation:
+    hits, n = sum(correct), len(correct)
+    return Evaluation(
+        name, n, hits / n, wilson_interval(hits, n), 0.3, (0.2, 0.4), tuple(correct), size, bops
+    )
+
+
+def make_run(folder: Path, second: str = "two", data: str = "test.npz") -> None:
+    """A whole run: a table, the optimum within 1700 bytes, the front and two measured networks."""
+    made = table(second)
+    made.write_csv(folder / "profile.csv")
+    provenance = {
+        "format": "mpsearch.provenance", "version": 1, "data": "the sample in my model.pt",
+        "metric": "hessian", "choices": ["w4a4", "w8a8"], "samples": 64, "seed": 3,
+    }  # fmt: skip
+    (folder / "profile.json").write_text(json.dumps(provenance))
+    solution = solve(made, Budget({"size_bytes": 1700}))
+    Assignment.from_solution(solution, made.digest).save(folder / "assignment.json")
+    write_json(front(made), folder / "front.json")
+    rows = (
+        row("FP32", [True] * 90 + [False] * 10, 7000, None),
+        row("assignment", [False] * 3 + [True] * 88 + [False] * 9, 1624, 65600),
+    )
+    save_evaluations(Evaluations(data, "sha256:00", True, rows), folder / "evaluation.json")
+
+
+def test_the_facts_of_a_run_are_those_computed_by_hand(tmp_path: Path) -> None:
+    make_run(tmp_path)
+    facts = gather(read_run(tmp_path))
+    assert facts.missing == facts.warnings == ()
+    assert facts.answer is not None
+    # Within 1700 bytes: one=w8a8 (1200) and two=w4a4 (424); Ω 0.5 + 1.0.
+    assert facts.answer.layers_by_choice == {"w4a4": 1, "w8a8": 1}
+    assert facts.answer.point.omega == 1.5
+    assert facts.answer.point.totals == {"size_bytes": 1624, "bops": 65600}
+    assert (facts.answer.status, facts.answer.gap) == ("optimal", 0.0)
+    (limit,) = facts.limits
+    assert (limit.limit, limit.total, limit.slack) == (1700, 1624, 76)
+    assert limit.share_of_w8 == 1700 / 2048
+    assert [(p.name, p.omega, p.totals["size_bytes"]) for p in facts.uniform] == [
+        ("w4a4", 3.0, 1024),
+        ("w8a8", 0.75, 2048),
+    ]
+    assert facts.front is not None
+    assert list(zip(facts.front.totals, facts.front.omega, strict=True)) == [
+        (1024, 3.0), (1448, 2.25), (1624, 1.5), (2048, 0.75)
+    ]  # fmt: skip
+    one, two = facts.layers
+    assert (one.choice, one.omega, one.omega_stderr) == (W8, 0.5, 0.1)
+    assert one.shares == {"omega": 0.5 / 1.5, "size_bytes": 1200 / 1624, "bops": 64000 / 65600}
+    assert two.choices == {W4: (1.0, 0.0), W8: (0.25, 0.0)}
+    reference, chosen = facts.accuracies
+    assert (reference.accuracy, reference.lost, reference.times_smaller) == (0.9, None, None)
+    assert chosen.lost == pytest.approx(2.0)  # 3 lost, 1 won of 100
+    assert chosen.lost_interval is not None
+    assert chosen.lost_interval[0] == pytest.approx(2 - 1.959964 * (4 - 0.04) ** 0.5, rel=1e-5)
+    assert chosen.times_smaller == 7000 / 1624
+    assert chosen.interval == wilson_interval(88, 100)
+
+
+def test_the_commands_repeat_the_run(tmp_path: Path) -> None:
+    make_run(tmp_path)
+    profile, solved, swept, measured = gather(read_run(tmp_path)).commands
+    where = tmp_path
+    assert profile == (
+        "mpsearch profile 'my model.pt' --metric hessian --choices w4a4,w8a8 --samples 64 --seed 3 "
+        f"-o {where}/profile.csv"
+    )
+    assert solved == f"mpsearch solve {where}/profile.csv --size 1700B -o {where}/assignment.json"
+    assert swept.endswith(f"--resource size_bytes -o {where}/front.csv")
+    assert "--data test.npz" in measured
+    assert f"--assignment {where}/assignment.json" in measured
+
+
+def test_the_solve_command_gives_the_same_assignment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_run(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    before = Assignment.load("assignment.json")
+    command = gather(read_run()).commands[1]
+    Path("assignment.json").unlink()
+    assert run(command.split()[1:]) == 0
+    again = Assignment.load("assignment.json")
+    assert (again.layers, again.limits) == (before.layers, before.limits)
+
+
+@pytest.mark.parametrize(
+    "kept", [["profile.csv"], ["assignment.json"], ["front.json"], ["evaluation.json"]]
+)
+def test_one_piece_is_enough_and_the_others_are_listed(tmp_path: Path, kept: list[str]) -> None:
+    make_run(tmp_path)
+    for path in list(tmp_path.iterdir()):
+        if path.name not in kept:
+            path.unlink()
+    facts = gather(read_run(tmp_path))
+    listed = [text.split()[0] for text in facts.missing]
+    for name in ("profile.csv", "assignment.json", "evaluation.json"):
+        assert (name in listed) == (name not in kept)
+    page = render(facts)
+    assert ("<svg" in page) == (kept != ["evaluation.json"])
+    assert "Not in this run" in page
+
+
+def test_without_front_json_the_front_is_that_of_the_table(tmp_path: Path) -> None:
+    make_run(tmp_path)
+    with_file = gather(read_run(tmp_path))
+    (tmp_path / "front.json").unlink()
+    without = gather(read_run(tmp_path))
+    assert without.front == with_file.front
+    assert without.missing == ()
+
+
+def test_nothing_at_all_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["report", str(tmp_path)]) == 2
+    assert "has none of profile.csv" in capsys.readouterr().err
+    assert not (tmp_path / "report.html").exists()
+    assert run(["report", str(tmp_path / "nowhere")]) == 2
+    assert "no run folder" in capsys.readouterr().err
+
+
+def test_a_named_file_must_be_there(tmp_path: Path) -> None:
+    make_run(tmp_path)
+    with pytest.raises(InputError, match="no assignment"):
+        read_run(tmp_path, {"assignment": str(tmp_path / "other.json")})
+
+
+def test_named_files_replace_the_usual_ones(tmp_path: Path) -> None:
+    make_run(tmp_path)
+    other = tmp_path / "other.json"
+    Assignment({"one": W4, "two": W4}).save(other)
+    facts = gather(read_run(tmp_path, {"assignment": str(other)}))
+    assert facts.answer is not None
+    assert facts.answer.status == "given"
+    assert facts.answer.point.omega == 3.0
+
+
+def test_a_given_assignment_alone_is_shown_without_numbers_that_nobody_knows() -> None:
+    page = render(gather(Run(assignment=Assignment({"one": W4}))))
+    assert "given, not searched for" in page
+    assert "nan" not in page
+
+
+def test_damaged_provenance_is_an_error(tmp_path: Path) -> None:
+    make_run(tmp_path)
+    (tmp_path / "profile.json").write_text("{")
+    with pytest.raises(InputError, match="not a JSON file"):
+        read_run(tmp_path)
+
+
+def test_what_does_not_fit_together_is_a_warning(tmp_path: Path) -> None:
+    make_run(tmp_path)
+    whole = read_run(tmp_path)
+    assert whole.assignment is not None
+    assert whole.front is not None
+
+    other = replace(whole.assignment, totals={"size_bytes": 1}, table_digest="sha256:1")
+    stated, chosen = gather(replace(whole, assignment=other)).warnings
+    assert "size_bytes is 1 in the assignment and 1624 from the table" in stated
+    assert "chosen from another table" in chosen
+
+    stranger = replace(whole.assignment, layers={"three": W8})
+    facts = gather(replace(whole, assignment=stranger, evaluations=None))
+    assert "different networks" in facts.warnings[0]
+    assert facts.layers[0].choice is None
+
+    stale = replace(whole.front, table_digest="sha256:1", omega=whole.front.omega * 2)
+    facts = gather(replace(whole, front=stale))
+    assert "front.json is of another table" in facts.warnings[0]
+    assert facts.front == gather(whole).front
+
+    moved = replace(whole.assignment, layers={"one": W4, "two": W4}, totals={})
+    assert "may be of another assignment" in gather(replace(whole, assignment=moved)).warnings[0]
+
+
+def test_generated_data_are_called_so(tmp_path: Path) -> None:
+    make_run(tmp_path)
+    assert "generated by a program" not in render(gather(read_run(tmp_path)))
+    make_run(tmp_path, data="generated-battlefield:test")
+    assert "generated by a program" in render(gather(read_run(tmp_path)))
+
+
+class Page(HTMLParser):
+    """Tags with their attributes, the text, and whether every tag is closed in order."""
+
+    VOID = ("meta", "img", "br", "link", "input")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text: list[str] = []
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+
+def parse(page: str) -> Page:
+    parsed = Page()
+    parsed.feed(page)
+    parsed.close()
+    assert parsed.open == []
+    return parsed
+
+
+def test_a_layer_name_full_of_html_stays_text(tmp_path: Path) -> None:
+    make_run(tmp_path, second=HOSTILE, data=HOSTILE)
+    page = render(gather(read_run(tmp_path)))
+    parsed = parse(page)
+    names = {tag for tag, _ in parsed.tags}
+    assert not names & {"script", "img", "iframe", "link", "object"}
+    assert not [a for _, attrs in parsed.tags for a in attrs if a.startswith("on")]
+    assert HOSTILE in parsed.text  # the table shows the name as it is
+    assert any(shorten(HOSTILE) in text for text in parsed.text)  # and the figure its ends
+
+
+def test_nothing_is_fetched(tmp_path: Path) -> None:
+    make_run(tmp_path)
+    page = render(gather(read_run(tmp_path)))
+    assert "http://" not in page
+    assert "https://" not in page
+    assert "@import" not in page
+    parsed = parse(page)
+    for _, attributes in parsed.tags:
+        assert not {"src", "srcset", "data", "action"} & set(attributes)
+        for name in ("href", "xlink:href"):
+            assert (attributes.get(name) or "#").startswith("#")
+    assert all(address.startswith("#") for address in re.findall(r"url\(([^)]*)", page))
+
+
+def test_ids_are_unique_and_references_resolve(tmp_path: Path) -> None:
+    """Two figures on one page must not share ids, or one clips the other's lines."""
+    make_run(tmp_path)
+    page = render(gather(read_run(tmp_path)))
+    ids = re.findall(r'\bid="([^"]*)"', page)
+    assert len(ids) == len(set(ids))
+    referred = re.findall(r'(?:url\(#|href="#)([^")]*)', page)
+    assert referred
+    assert set(referred) <= set(ids)
+
+
+def test_the_page_reads_in_order_and_figures_have_alternatives(tmp_path: Path) -> None:
+    make_run(tmp_path)
+    page = render(gather(read_run(tmp_path)))
+    titles = re.findall(r"<h2>(.*?)</h2>", page)
+    assert titles == [
+        "Question and answer", "Pareto front", "Measured accuracy", "Bits and Ω per layer",
+        "Provenance",
+    ]  # fmt: skip
+    figures = [attrs for tag, attrs in parse(page).tags if tag == "svg"]
+    assert [attrs["role"] for attrs in figures] == ["img", "img"]
+    assert "Chosen: Ω 1.5 at 1.6 KB" in str(figures[0]["aria-label"])
+    text = " ".join("".join(parse(page).text).split())
+    assert "size at most 1.7 KB (83 % of uniform w8a8)" in text
+    assert "proven optimal" in text
+    low, high = (100 * end for end in wilson_interval(88, 100))
+    assert f"Measured accuracy: 88.00 % (95 % interval {low:.2f} to {high:.2f} %), 2.00" in text
+    assert "2.00 points less than FP32" in text
+
+
+def test_an_assignment_above_the_front_is_explained(tmp_path: Path) -> None:
+    make_run(tmp_path)
+    assert "lies above this front" not in render(gather(read_run(tmp_path)))
+    # Eight bits everywhere are both larger and worse here than four, so they lie above the front.
+    worse = LayerTable.from_rows(
+        [Layer("one"), Layer("two")],
+        [
+            Row(layer, choice, omega, 0.0, {"size_bytes": 100 * choice.w_bits})
+            for layer in ("one", "two")
+            for choice, omega in ((W4, 1.0), (W8, 2.0))
+        ],
+    )
+    given = Assignment({"one": W8, "two": W8})
+    assert "lies above this front" in render(gather(Run(table=worse, assignment=given)))
+
+
+@pytest.mark.parametrize("count", [1, 81])
+def test_layers_are_drawn_with_zero_omega_and_without_names(count: int) -> None:
+    """Ω = 0 has no logarithm; more than 80 names are numbers; neither may stop the report."""
+    layers = [Layer(f"layer{n}") for n in range(count)]
+    rows = [
+        Row(layer.name, choice, omega * (n % 3), 5.0, {"size_bytes": choice.w_bits})
+        for n, layer in enumerate(layers)
+        for choice, omega in ((W4, 100.0), (W8, 1.0))
+    ]
+    made = LayerTable.from_rows(layers, rows)
+    given = Assignment(dict.fromkeys(made.layer_names, W4))
+    svg = layers_svg(gather(Run(table=made, assignment=given)).layers)
+    assert ("layer0" in svg) == (count == 1)
+    assert "weight bits" in svg
+    assert "nan" not in svg
+
+
+def test_a_layer_name_is_no_formula() -> None:
+    """Matplotlib reads $…$ as mathematics and fails on what is none."""
+    assert "$x^{$" in layers_svg(gather(Run(table=table("$x^{$"))).layers)
+
+
+def test_the_figure_of_a_table_alone_has_no_bits() -> None:
+    svg = layers_svg(gather(Run(table=table())).layers)
+    assert "weight bits" not in svg
+    assert "Ω of each choice" in svg
+
+
+def test_drawing_changes_no_settings_of_matplotlib() -> None:
+    import matplotlib
+
+    before = dict(matplotlib.rcParams)
+    layers_svg(gather(Run(table=table())).layers)
+    assert dict(matplotlib.rcParams) == before
+
+
+def test_the_same_run_gives_the_same_page(tmp_path: Path) -> None:
+    make_run(tmp_path)
+    assert render(gather(read_run(tmp_path))) == render(gather(read_run(tmp_path)))
+
+
+def test_json_has_the_facts_and_is_strict(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_run(tmp_path)
+    assert run(["report", str(tmp_path), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["report"] == str(tmp_path / "report.html")
+    facts = document["facts"]
+    assert facts["layers"][0]["choice"] == "w8a8"
+    assert facts["layers"][1]["choices"]["w4a4"] == [1.0, 0.0]
+    assert facts["answer"]["point"]["totals"] == {"size_bytes": 1624, "bops": 65600}
+    assert to_document({"loss": (float("inf"), float("nan"))}) == {"loss": [None, None]}
+
+
+def test_the_command_writes_where_it_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_run(tmp_path)
+    output = tmp_path / "page.html"
+    assert run(["report", str(tmp_path), "-o", str(output)]) == 0
+    assert f"wrote {output}" in capsys.readouterr().out
+    assert output.read_text().startswith("<!DOCTYPE html>")
+    assert not (tmp_path / "report.html").exists()
