@@ -13,12 +13,12 @@ from torch import nn
 from torch.nn import functional as F
 
 from mpsearch.errors import InputError
+from mpsearch.evaluation import wilson_interval
 from mpsearch.models.augmentation import augmented
 from mpsearch.models.samples import Dataset, Split
 
 Schedule = Literal["cosine", "constant"]
 EVALUATION_BATCH = 250
-Z_95 = 1.959964
 
 
 @dataclass(frozen=True)
@@ -34,11 +34,7 @@ class Accuracy:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Wilson, "Probable inference", JASA 1927: it stays within 0..1 also at 0 or n."""
-        z2 = Z_95**2 / self.n
-        centre = (self.value + z2 / 2) / (1 + z2)
-        half = Z_95 / (1 + z2) * math.sqrt(self.value * (1 - self.value) / self.n + z2 / 4 / self.n)
-        return max(0.0, centre - half), min(1.0, centre + half)
+        return wilson_interval(self.correct, self.n)
 
     def __str__(self) -> str:
         low, high = self.interval
