@@ -11,21 +11,39 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from mpsearch.assignment import Assignment as Assignment
+    from mpsearch.budget import Budget as Budget
+    from mpsearch.calibration import calibrate as calibrate
     from mpsearch.choice import Choice as Choice
+    from mpsearch.data import Data as Data
+    from mpsearch.front import Front as Front
+    from mpsearch.network import Network as Network
+    from mpsearch.network_file import load as load
+    from mpsearch.network_file import save as save
+    from mpsearch.quantized import quantize as quantize
+    from mpsearch.solution import Solution as Solution
     from mpsearch.table import LayerTable as LayerTable
 
 _HOME = {
-    "Assignment": "mpsearch.assignment",
-    "Choice": "mpsearch.choice",
-    "LayerTable": "mpsearch.table",
+    "Assignment": "assignment",
+    "Budget": "budget",
+    "Choice": "choice",
+    "Data": "data",
+    "Front": "front",
+    "LayerTable": "table",
+    "Network": "network",
+    "Solution": "solution",
+    "calibrate": "calibration",
+    "load": "network_file",
+    "quantize": "quantized",
+    "save": "network_file",
 }
 
-__all__ = ["Assignment", "Choice", "LayerTable", "__version__"]
+__all__ = [*_HOME, "__version__"]
 
 
 def __getattr__(name: str) -> Any:
     if name in _HOME:
-        return getattr(import_module(_HOME[name]), name)
+        return getattr(import_module(f"mpsearch.{_HOME[name]}"), name)
     raise AttributeError(f"module 'mpsearch' has no attribute {name!r}")
 
 

@@ -82,8 +82,8 @@ class Data:
 def read_arrays(source: str) -> Arrays:
     """Read `file.npz`, `file.safetensors`, a dataset's split or `package.module:function`.
 
-    A bundled dataset is named with a split, and with its inputs where the network takes only some of
-    them: `image-audio:test`, `image-audio:test:image`.
+    A bundled dataset is named with a split, and with its inputs where the network takes only some
+    of them: `image-audio:test`, `image-audio:test:image`.
     A function takes no arguments and yields batches: tuples `(x0, x1, …, y)`, or dictionaries by
     name when there are no labels or the order is not the model's. Raises InputError naming the
     source and, where there is one, the array.

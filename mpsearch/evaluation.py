@@ -134,5 +134,11 @@ def _row_from_json(row: Mapping[str, Any]) -> Evaluation:
     return Evaluation(
         str(row["name"]), n, float(row["accuracy"]), (float(low), float(high)),
         float(row["loss"]), (-ends[0] if math.isinf(ends[0]) else ends[0], ends[1]), hits,
-        row["size_bytes"], row["bops"],
+        _count(row["size_bytes"]), _count(row["bops"]),
     )  # fmt: skip
+
+
+def _count(value: object) -> int | None:
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
+        raise ValueError(f"got {value!r}; expected a whole number or null")
+    return value

@@ -105,7 +105,8 @@ def _wanted(request: EvaluationRequest, network: Network) -> dict[str, dict[str,
         chosen = dict(Assignment.load(request.assignment).layers)
         check_layers(network, chosen)
         wanted["assignment"] = chosen
-    return wanted
+    largest_first = sorted(wanted, key=lambda name: size_bytes(network, wanted[name]), reverse=True)
+    return {name: wanted[name] for name in largest_first}
 
 
 def _float_row(network: Network, data: Data, batch_size: int) -> Evaluation:

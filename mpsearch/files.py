@@ -7,16 +7,20 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from mpsearch.errors import InputError
+
 
 @contextlib.contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success it replaces `path`, on failure it is
-    removed.
+    """Yield a temporary path beside `path`; on success it replaces it, on failure it is removed.
 
     The bytes are flushed to the disk before the rename, so that a power cut leaves the old file or
-    the new one. Raises OSError as the system gives it (a full disk, a missing folder).
+    the new one. Raises OSError as the system gives it (a full disk, a missing folder), and
+    InputError for a folder or device, which a rename would replace.
     """
-    target = Path(path)
+    target = Path(os.path.realpath(path))  # a link stays a link to the new content
+    if target.exists() and not target.is_file():
+        raise InputError(f"cannot write {path}: it is not a regular file")
     # The suffix stays, because writers such as matplotlib choose the format by it.
     handle, name = tempfile.mkstemp(
         prefix=f".{target.stem}.", suffix=target.suffix, dir=target.parent

@@ -64,14 +64,20 @@ class Front:
         return position if position >= 0 else None
 
     def thin(self, points: int) -> NDArray[np.int64]:
-        """Indices of at most this many points for reading: both ends, evenly by resource total."""
+        """Indices of at most this many points for reading, both ends among them.
+
+        Half are spread evenly by resource total and half by rank: where a few large layers decide
+        the size, the points lie in clusters, and even steps of size would skip over them.
+        """
         if points < 2:
             raise InputError(f"got --points {points}; expected at least 2")
         if points >= len(self):
             return np.arange(len(self))
         values = self.totals[self.resource].astype(np.float64)
-        wanted = np.linspace(values[0], values[-1], points)
-        return np.unique(np.searchsorted(values, wanted, side="right") - 1)
+        wanted = np.linspace(values[0], values[-1], max(2, points // 2))
+        by_total = np.unique(np.searchsorted(values, wanted, side="right") - 1)
+        by_rank = np.linspace(0, len(self) - 1, points - len(by_total) + 2).round().astype(np.int64)
+        return np.union1d(by_total, by_rank[1:-1])
 
 
 def front(

@@ -224,7 +224,7 @@ def _examples(
 def _load_export(
     source: ModelSource, data: Arrays | None
 ) -> tuple[nn.Module, Sequence[torch.Tensor]]:
-    program: torch.export.ExportedProgram = torch.export.load(source.path)  # type: ignore[no-untyped-call]
+    program: torch.export.ExportedProgram = torch.export.load(source.path)
     if program.example_inputs is not None and not source.input_shapes and data is None:
         return program.module(), program.example_inputs[0]
     return program.module(), _examples(source, source.input_shapes, data)

@@ -2,10 +2,9 @@
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import mpsearch
@@ -20,6 +19,7 @@ from mpsearch.network import Network
 from mpsearch.packing import layer_bytes
 from mpsearch.plugins import load
 from mpsearch.profiler import Profiler, Scores, Study
+from mpsearch.provenance import FORMAT, VERSION, provenance_path
 from mpsearch.quantizer import check_bits
 from mpsearch.table import Layer, LayerTable, Row
 
@@ -89,11 +89,6 @@ def profile(
     return table, provenance
 
 
-def provenance_path(table: str | os.PathLike[str]) -> Path:
-    """`profile.csv` -> `profile.json`."""
-    return Path(table).with_suffix(".json")
-
-
 def _table(study: Study, scores: Scores, group_residual: bool) -> LayerTable:
     network = study.network
     groups = residual_groups(network.graph, network.layers) if group_residual else {}
@@ -122,8 +117,8 @@ def _provenance(
         for layer in network.layers
     )
     return {
-        "format": "mpsearch.provenance",
-        "version": 1,
+        "format": FORMAT,
+        "version": VERSION,
         "mpsearch": mpsearch.__version__,
         "model_digest": network.digest,
         "data": study.data.name,
@@ -165,16 +160,3 @@ def _same(word: str) -> Choice:
     if not word.strip().isdigit():
         raise InputError(f"got --bits {word!r}; expected numbers such as 4,8")
     return Choice(int(word), int(word))
-
-
-def load_provenance(table: str | os.PathLike[str]) -> Mapping[str, Any]:
-    """The provenance beside a table; empty when there is none (a hand-written table)."""
-    path = provenance_path(table)
-    if not path.is_file():
-        return {}
-    try:
-        document = json.loads(path.read_text())
-    except ValueError as error:
-        raise InputError(f"{path}: not a JSON file: {error}") from error
-    known = isinstance(document, dict) and document.get("format") == "mpsearch.provenance"
-    return document if known else {}

@@ -46,9 +46,9 @@ class QuantizedWeight:
 def quantize_weight(rows: torch.Tensor, bits: int) -> QuantizedWeight:
     """Codes and the scales with the least squared error, by a search over clipped ranges.
 
-    `rows`: [channels, n]. Every channel tries 40 ranges between 20 % (from 6 bits on 70 %) and 100 %
-    of its largest magnitude and 40 around the best of them, then takes the least-squares scale for
-    the codes found where that lowers the error. A channel of zeros gets scale 1.
+    `rows`: [channels, n]. Every channel tries 40 ranges between 20 % (from 6 bits on 70 %) and
+    100 % of its largest magnitude and 40 around the best of them, then takes the least-squares
+    scale for the codes found where that lowers the error. A channel of zeros gets scale 1.
     """
     low, high = weight_codes_range(check_bits(bits))
     rows = rows.detach().float()

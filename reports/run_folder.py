@@ -1,6 +1,5 @@
 """Reading a run: the folder that profile, solve, front and evaluate wrote their files to."""
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from mpsearch.errors import InputError
 from mpsearch.evaluation import Evaluations, load_evaluations
 from mpsearch.front import Front
 from mpsearch.front_files import read_json
+from mpsearch.provenance import load_provenance
 from mpsearch.table import LayerTable
 
 USUAL = {
@@ -68,10 +68,11 @@ def read_run(
             f"{folder} has none of {', '.join(USUAL.values())}; name a run folder, or make one "
             "with `mpsearch profile model.pt` and `mpsearch solve`"
         )
-    table, provenance = None, {}
+    table: LayerTable | None = None
+    provenance: Mapping[str, Any] = {}
     if "profile" in paths:
         table = LayerTable.read_csv(paths["profile"])
-        provenance = read_provenance(paths["profile"])
+        provenance = load_provenance(paths["profile"])
         if not provenance:
             missing.append("profile.json (where the numbers come from; `mpsearch profile`)")
     return Run(
@@ -83,16 +84,3 @@ def read_run(
         paths=paths,
         missing=tuple(missing),
     )
-
-
-def read_provenance(table: str | os.PathLike[str]) -> dict[str, Any]:
-    """The provenance beside a table; empty for a hand-written table. Imports no torch."""
-    path = Path(table).with_suffix(".json")
-    if not path.is_file():
-        return {}
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path} is not a JSON file: {error}") from None
-    known = isinstance(document, dict) and document.get("format") == "mpsearch.provenance"
-    return document if known else {}

@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
+import networks
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 
-import networks
 from mpsearch.data import Arrays, Data, bind, read_arrays
 from mpsearch.errors import InputError
 from mpsearch.network import Network

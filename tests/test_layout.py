@@ -14,8 +14,8 @@ def test_every_package_is_shipped() -> None:
     listed = config["tool"]["setuptools"]["packages"]
     found = ["mpsearch", "mpsearch.commands"]
     for part in PARTS:
-        for init in sorted((ROOT / part).rglob("__init__.py")):
-            found.append(".".join(("mpsearch", *init.parent.relative_to(ROOT).parts)))
+        inits = sorted((ROOT / part).rglob("__init__.py"))
+        found += [".".join(("mpsearch", *init.parent.relative_to(ROOT).parts)) for init in inits]
     assert sorted(listed) == sorted(found)
 
 

@@ -9,14 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import networks
 import numpy as np
 import pytest
 import torch
+from archives import edit_header
 from safetensors.torch import save_file
 from torch import nn
 
-import networks
-from archives import edit_header
 from mpsearch.data import Arrays
 from mpsearch.errors import InputError
 from mpsearch.model_files import ModelSource, detect, load_network

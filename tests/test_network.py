@@ -1,11 +1,11 @@
 """Every model becomes one graph with the same outputs, names and costs."""
 
+import networks
 import pytest
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-import networks
 from mpsearch.errors import InputError
 from mpsearch.layers import residual_groups
 from mpsearch.network import Network

@@ -1,21 +1,22 @@
 """Profiles: right numbers, repeatable to the byte, nothing lost in a kill, nothing mixed."""
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import dense_hessian
+import networks
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional
 
-import dense_hessian
-import networks
 from mpsearch.choice import Choice
 from mpsearch.console import progress
 from mpsearch.data import Data
@@ -24,7 +25,8 @@ from mpsearch.journal import Journal
 from mpsearch.network import Network
 from mpsearch.network_file import save
 from mpsearch.packing import layer_bytes
-from mpsearch.profile import ProfileSettings, load_provenance, parse_choices, profile
+from mpsearch.profile import ProfileSettings, Progress, parse_choices, profile
+from mpsearch.provenance import load_provenance
 from mpsearch.quantizer import quantize_weight
 
 METRICS = ("hessian", "empirical")
@@ -121,12 +123,11 @@ class _Interrupted(Exception):
     pass
 
 
-def _stops_after(steps: int) -> Callable[..., object]:
+def _stops_after(steps: int) -> Progress:
     """A progress bar that stands for Ctrl-C after some steps."""
-    import contextlib
 
     @contextlib.contextmanager
-    def bar(description: str, total: int) -> object:  # type: ignore[misc]
+    def bar(description: str, total: int) -> Iterator[Callable[[], None]]:
         done = 0
 
         def step() -> None:
@@ -146,7 +147,7 @@ def test_an_interrupted_run_goes_on_and_gives_the_same_table(metric: str, tmp_pa
     settings = ProfileSettings(metric=metric, batch_size=4)
     whole, _ = profile(network, data, tmp_path / "whole.csv", settings, progress)
     with pytest.raises(_Interrupted):
-        profile(network, data, tmp_path / "p.csv", settings, _stops_after(2))  # type: ignore[arg-type]
+        profile(network, data, tmp_path / "p.csv", settings, _stops_after(2))
     assert not (tmp_path / "p.csv").exists()
     resumed, provenance = profile(network, data, tmp_path / "p.csv", settings, progress)
     assert provenance["resumed_pieces"] == 2
@@ -159,7 +160,7 @@ def test_a_changed_run_never_reads_another_runs_pieces(change: str, tmp_path: Pa
     network, data = _study("smooth")
     settings = ProfileSettings(metric="empirical", batch_size=4)
     with pytest.raises(_Interrupted):
-        profile(network, data, tmp_path / "p.csv", settings, _stops_after(2))  # type: ignore[arg-type]
+        profile(network, data, tmp_path / "p.csv", settings, _stops_after(2))
     if change == "model":
         model, inputs, _ = networks.build("smooth", seed=5)
         network = Network.from_module(model, inputs)

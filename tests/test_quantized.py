@@ -3,12 +3,12 @@
 import random
 from pathlib import Path
 
+import networks
 import numpy as np
 import pytest
 import torch
-
-import networks
 from archives import edit_header
+
 from mpsearch.calibration import calibrate
 from mpsearch.choice import Choice
 from mpsearch.cost import bops, size_bytes

@@ -2,13 +2,13 @@
 
 import math
 
+import dense_hessian
+import networks
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional
 
-import dense_hessian
-import networks
 from mpsearch.losses import CROSS_ENTROPY, DIVERGENCE
 from mpsearch.network import Network
 from mpsearch.sensitivity.gauss_newton import output_factor, trace_sums

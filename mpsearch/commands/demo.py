@@ -12,15 +12,15 @@ import click
 @click.command()
 @click.argument("folder", default="demo")
 @click.option("--data", metavar="NAME", help="A dataset [default: image-audio if it is there].")
-@click.option("--epochs", type=click.IntRange(1), default=6, show_default=True)
+@click.option("--epochs", type=click.IntRange(1), default=10, show_default=True)
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.pass_context
 def demo(ctx: click.Context, folder: str, data: str | None, epochs: int, seed: int) -> None:
     """Run the whole loop on TinyM²Net in FOLDER, command by command.
 
     Trains the bundled two-modality network, profiles it, solves for 66 % of its uniform 8-bit size
-    (the budget of the TinyM²Net paper), draws the front, measures FP32, W8A8, mixed and W4A4 on unseen
-    samples and writes a report. The data are generated unless MPSEARCH_DATA names real ones.
+    (the budget of the TinyM²Net paper), draws the front, measures FP32, W8A8, mixed and W4A4 on
+    unseen samples and writes a report. The data are generated unless MPSEARCH_DATA names real ones.
 
     \b
     Example:
@@ -43,12 +43,13 @@ def demo(ctx: click.Context, folder: str, data: str | None, epochs: int, seed: i
         )
     with contextlib.chdir(target):
         for command in (
-            f"train tinym2net-battlefield --data {data} --epochs {epochs} --seed {seed} -o model.pt",
+            f"train tinym2net-battlefield --data {data} --epochs {epochs} --seed {seed} "
+            "-o model.pt",
             "profile model.pt",
             "solve --size 66% -o assignment.json",
             "front -o front.csv --plot front.png",
             "apply model.pt assignment.json -o quantized.pt",
-            "evaluate model.pt --assignment assignment.json --uniform w8a8 --uniform w4a4 "
+            "evaluate model.pt --uniform w8a8 --assignment assignment.json --uniform w4a4 "
             f"--data {data}:test",
             "report",
         ):

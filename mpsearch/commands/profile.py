@@ -54,8 +54,9 @@ def profile(
       mpsearch profile model.pt
       mpsearch profile weights.safetensors --model resnet20 --data cifar10:train --bits 2,4,8
     """
-    from mpsearch.profile import ProfileSettings, parse_choices, provenance_path
+    from mpsearch.profile import ProfileSettings, parse_choices
     from mpsearch.profile import profile as run_profile
+    from mpsearch.provenance import provenance_path
 
     parsed = parse_choices(bits, choices)
     loaded, bound = load_model_and_data(source_of(path, **model), data, "profiling")

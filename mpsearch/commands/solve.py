@@ -31,7 +31,7 @@ from mpsearch.units import format_amount, format_count, format_size
     metavar="KEY=VALUE",
     help="A setting of the solver's own. Repeatable.",
 )
-@click.option("-o", "--output", metavar="FILE", help="Save the assignment, e.g. assignment.json.")
+@click.option("-o", "--output", metavar="FILE", default="assignment.json", show_default=True)
 @json_option
 def solve(
     table_path: str,
@@ -43,7 +43,7 @@ def solve(
     solver: str,
     time_limit: float | None,
     solver_options: tuple[str, ...],
-    output: str | None,
+    output: str,
     as_json: bool,
 ) -> int:
     """Choose every layer's bits: least total Ω within the limits.
@@ -55,7 +55,7 @@ def solve(
     \b
     Examples:
       mpsearch solve --size 145KB --bops-limit 1.2G
-      mpsearch solve profile.csv --size 50% --pin conv1=w8a8 -o assignment.json
+      mpsearch solve profile.csv --size 50% --pin conv1=w8a8 -o half.json
       mpsearch solve --limit latency_s=0.02 --exclude w2a2 --solver ortools
     """
     table = LayerTable.read_csv(table_path)
@@ -69,7 +69,7 @@ def solve(
         time_limit=time_limit,
         options=parse_solver_options(solver_options),
     )
-    if output is not None and solution.choices:
+    if solution.choices:
         Assignment.from_solution(solution, table.digest).save(output)
     if as_json:
         print_json(_document(solution, table))
@@ -78,8 +78,7 @@ def solve(
             click.echo(f"note: {note}", err=True)
         if solution.choices:
             _print_solution(table, solution)
-            if output is not None:
-                click.echo(f"wrote {output}")
+            click.echo(f"wrote {output}")
         else:
             _print_failure(solution)
     return 0 if solution.choices else 1
