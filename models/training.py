@@ -153,7 +153,7 @@ def _pass_over(
             inputs = augmented(inputs, generator)
         loss = F.cross_entropy(network(*inputs), labels)
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
         total += loss.item() * len(labels)
     return total / len(split)

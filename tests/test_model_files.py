@@ -102,7 +102,7 @@ def _hostile_export(path: Path, canary: Path) -> None:
 
 def _script(path: Path, canary: Path) -> None:
     model, inputs, _ = networks.build("smooth")
-    torch.jit.trace(model, inputs).save(str(path))  # type: ignore[no-untyped-call]
+    torch.jit.trace(model, inputs).save(str(path))
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_trusted_files_give_the_network(kind: str, tmp_path: Path) -> None:
     if kind == "pickle":
         torch.save(model, path)
     elif kind == "script":
-        torch.jit.trace(model, inputs).save(path)  # type: ignore[no-untyped-call]
+        torch.jit.trace(model, inputs).save(path)
     else:
         torch.export.save(torch.export.export(model, inputs), path)
     source = ModelSource(path, trust=True, input_shapes=((3, 8, 8),))

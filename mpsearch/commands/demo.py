@@ -12,7 +12,7 @@ import click
 @click.command()
 @click.argument("folder", default="demo")
 @click.option("--data", metavar="NAME", help="A dataset [default: image-audio if it is there].")
-@click.option("--epochs", type=click.IntRange(1), default=10, show_default=True)
+@click.option("--epochs", type=click.IntRange(1), default=8, show_default=True)
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.pass_context
 def demo(ctx: click.Context, folder: str, data: str | None, epochs: int, seed: int) -> None:
@@ -43,8 +43,8 @@ def demo(ctx: click.Context, folder: str, data: str | None, epochs: int, seed: i
         )
     with contextlib.chdir(target):
         for command in (
-            f"train tinym2net-battlefield --data {data} --epochs {epochs} --seed {seed} "
-            "-o model.pt",
+            f"train tinym2net-battlefield --data {data} --epochs {epochs} --lr 2e-3 "
+            f"--seed {seed} -o model.pt",
             "profile model.pt",
             "solve --size 66% -o assignment.json",
             "front -o front.csv --plot front.png",
