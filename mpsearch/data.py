@@ -123,6 +123,8 @@ def _read_file(path: str) -> dict[str, torch.Tensor]:
     try:
         if zipfile.is_zipfile(path):
             with np.load(path, allow_pickle=False) as archive:
+                if any(not name.endswith(".npy") for name in archive.zip.namelist()):
+                    raise ValueError("a zip archive with other things than arrays in it")
                 return {name: _tensor(path, name, archive[name]) for name in archive.files}
         return load_file(path)
     except (SafetensorError, ValueError, zipfile.BadZipFile, EOFError) as error:

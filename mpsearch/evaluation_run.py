@@ -15,6 +15,7 @@ from mpsearch.model_files import QUANTIZED, ModelSource, detect, load_network
 from mpsearch.network import Network
 from mpsearch.quantized import check_layers, quantize
 from mpsearch.quantized_file import load_quantized
+from mpsearch.quantizer import check_bits
 
 FLOAT = "FP32"
 
@@ -100,6 +101,8 @@ def _wanted(request: EvaluationRequest, network: Network) -> dict[str, dict[str,
     wanted = {}
     for text in request.uniform:
         choice = Choice.parse(text)
+        check_bits(choice.w_bits)
+        check_bits(choice.a_bits)
         wanted[str(choice)] = dict.fromkeys(names, choice)
     if request.assignment is not None:
         chosen = dict(Assignment.load(request.assignment).layers)
