@@ -15,7 +15,10 @@ from mpsearch.errors import InputError
 
 FLOAT_BITS = 32
 _BITS = (2, 3, 4, 5, 6, 7, 8, 16, FLOAT_BITS)
-_CLIPS = 40  # candidate ranges per channel in the coarse search, and in the fine one around it
+# Candidate ranges per channel: the error over the range is smooth for many weights and rugged for
+# few, where more candidates cost little.
+_FEWEST_CLIPS, _MOST_CLIPS, _CLIPS_TIMES_WEIGHTS = 40, 400, 80_000
+_WIDEST = 1.1  # beyond the largest magnitude: a few weights may happen to fit a wider step better
 
 
 def check_bits(bits: int) -> int:
@@ -46,9 +49,10 @@ class QuantizedWeight:
 def quantize_weight(rows: torch.Tensor, bits: int) -> QuantizedWeight:
     """Codes and the scales with the least squared error, by a search over clipped ranges.
 
-    `rows`: [channels, n]. Every channel tries 40 ranges between 20 % (from 6 bits on 70 %) and
-    100 % of its largest magnitude and 40 around the best of them, then takes the least-squares
-    scale for the codes found where that lowers the error. A channel of zeros gets scale 1.
+    `rows`: [channels, n]. Every channel tries 40 to 400 ranges between 20 % (from 6 bits on 70 %)
+    and 110 % of its largest magnitude and as many around the best of them, then takes the
+    least-squares scale for the codes found where that lowers the error. A channel of zeros gets
+    scale 1.
     """
     low, high = weight_codes_range(check_bits(bits))
     rows = rows.detach().float()
@@ -58,10 +62,11 @@ def quantize_weight(rows: torch.Tensor, bits: int) -> QuantizedWeight:
     best_scale = torch.where(largest > 0, largest / steps, torch.ones_like(largest))
     best_error = _squared_error(rows, best_scale, low, high)
     smallest = 0.2 if bits < 6 else 0.7
-    spacing = (1 - smallest) / (_CLIPS - 1)
-    coarse = torch.linspace(smallest, 1.0, _CLIPS)[:, None] * (largest / high)
+    clips = min(_MOST_CLIPS, max(_FEWEST_CLIPS, _CLIPS_TIMES_WEIGHTS // max(1, rows.shape[1])))
+    spacing = (_WIDEST - smallest) / (clips - 1)
+    coarse = torch.linspace(smallest, _WIDEST, clips)[:, None] * (largest / high)
     best_scale, best_error = _better(rows, coarse, best_scale, best_error, low, high)
-    fine = best_scale + torch.linspace(-spacing, spacing, _CLIPS)[:, None] * (largest / high)
+    fine = best_scale + torch.linspace(-spacing, spacing, clips)[:, None] * (largest / high)
     best_scale, _ = _better(rows, fine, best_scale, best_error, low, high)
     return _codes(rows, _refit(rows, best_scale, low, high), low, high)
 
