@@ -8,6 +8,7 @@ import torch
 from torch import fx
 
 from mpsearch.data import Data
+from mpsearch.graph_tensors import tensor_nodes
 from mpsearch.network import Network
 from mpsearch.quantizer import ActivationQuantizer, activation_quantizer
 
@@ -51,7 +52,9 @@ def layer_inputs(
 ) -> Iterator[tuple[str, torch.Tensor]]:
     """(layer name, input tensor) for every use of every layer, batch by batch."""
     layer_of = {node: layer.name for layer in network.layers for node in layer.nodes}
+    device = next((tensor.device for _, _, tensor in tensor_nodes(network.graph)), None)
     for inputs, _ in data.batches(batch_size):
+        inputs = tuple(x.to(device) for x in inputs)
         interpreter = _Inputs(network.graph, layer_of)
         with torch.no_grad():
             interpreter.run(*inputs)
@@ -60,6 +63,8 @@ def layer_inputs(
 
 def calibrate(network: Network, data: Data, batch_size: int = 64) -> dict[str, Histogram]:
     """Histogram of every layer's input over `data`, in two passes: range, then counts.
+
+    The data go to where the network's weights are.
 
     A layer that is used more than once has one histogram over all uses.
     """
@@ -73,7 +78,7 @@ def calibrate(network: Network, data: Data, batch_size: int = 64) -> dict[str, H
         low, high = ranges[name]
         if low < high:
             binned = torch.histc(value.float(), bins=_BINS, min=low, max=high)
-            counts[name] += binned.to(torch.int64).numpy()
+            counts[name] += binned.to(torch.int64).cpu().numpy()
         else:
             counts[name][0] += value.numel()
     return {name: Histogram(counts[name], *ranges[name]) for name in ranges}

@@ -17,6 +17,7 @@ COMMANDS = {
     "front": "The whole exact Pareto front of a table: CSV, JSON and a picture.",
     "apply": "Quantize a network as an assignment says and calibrate it.",
     "evaluate": "Measure accuracy and loss, with a 95 % interval, beside FP32.",
+    "predict": "Loss and accuracy of assignments from stored interactions, in no time.",
     "report": "One self-contained HTML page: question, front, bits, accuracies.",
     "gate": "Exit code 0 or 1: is the network small and accurate enough?",
     "train": "Train a bundled network on a named or own dataset.",

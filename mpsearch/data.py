@@ -103,6 +103,24 @@ def read_arrays(source: str) -> Arrays:
     return Arrays(source, _from_function(source, module, function))
 
 
+def check_repeatable(source: str, first: Arrays) -> None:
+    """Read a function's data again; raise InputError when they differ (shuffling, augmentation).
+
+    Files and bundled datasets are what they are and are not read twice.
+    """
+    from mpsearch.models.datasets import is_dataset
+
+    if Path(source).is_file() or is_dataset(source):
+        return
+    second = read_arrays(source).tensors
+    for name, tensor in first.tensors.items():
+        if name not in second or not torch.equal(tensor, second[name]):
+            raise InputError(
+                f"{source} gives other data when it is called again (array {name!r} differs); "
+                "expected the same batches each time: turn off shuffling and augmentation"
+            )
+
+
 def _from_dataset(source: str) -> dict[str, torch.Tensor]:
     from mpsearch.models.datasets import load_dataset
 

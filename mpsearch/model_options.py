@@ -59,10 +59,13 @@ def load_model_and_data(
 
     `purpose` completes "… needs data" in the error when there are none.
     """
-    from mpsearch.data import Arrays, bind, read_arrays
+    from mpsearch.data import Arrays, bind, check_repeatable, read_arrays
     from mpsearch.model_files import load_network
 
-    arrays: Arrays | None = None if data is None else read_arrays(data)
+    arrays: Arrays | None = None
+    if data is not None:
+        arrays = read_arrays(data)
+        check_repeatable(data, arrays)
     loaded = load_network(source, arrays)
     if arrays is None:
         if not loaded.sample:

@@ -1,7 +1,7 @@
 """`Network`: the one internal representation of every model that mpsearch works on."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -75,6 +75,16 @@ class Network:
         for _, name, tensor in tensor_nodes(self.graph):
             parts += [name, str(tensor.dtype), str(tuple(tensor.shape)), _bytes(tensor)]
         return digest(*parts)
+
+    def to(self, device: torch.device) -> "Network":
+        """The same network on `device`; the network itself when it is there already."""
+        tensors = list(tensor_nodes(self.graph))
+        if all(tensor.device == device for _, _, tensor in tensors):
+            return self
+        graph = copy_graph(self.graph)
+        for _, name, tensor in tensors:
+            set_tensor(graph, name, tensor.to(device))
+        return replace(self, graph=graph)
 
     def __call__(self, *inputs: torch.Tensor) -> torch.Tensor:
         """The outputs [N, …] for inputs [N, …]."""

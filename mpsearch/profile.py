@@ -1,27 +1,33 @@
 """`profile`: a network and data in, the layer table with its provenance out."""
 
 import json
+import math
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
+
+import torch
 
 import mpsearch
 from mpsearch.choice import Choice
 from mpsearch.data import Data
 from mpsearch.errors import InputError
 from mpsearch.files import digest, write_atomic
+from mpsearch.interactions import interactions_path, save_interactions
 from mpsearch.journal import Journal
 from mpsearch.layers import residual_groups
 from mpsearch.losses import loss_for
 from mpsearch.network import Network
 from mpsearch.packing import layer_bytes
 from mpsearch.plugins import load
-from mpsearch.profiler import Profiler, Scores, Study
+from mpsearch.profiler import MEMORY_LIMIT, Profiler, Scores, Study
 from mpsearch.provenance import FORMAT, VERSION, provenance_path
 from mpsearch.quantizer import check_bits
+from mpsearch.sensitivity.interactions import collect, samples_to_keep
 from mpsearch.table import Layer, LayerTable, Row
+from mpsearch.workers import join, leave
 
 GROUP = "mpsearch.profilers"
 Progress = Callable[[str, int], AbstractContextManager[Callable[[], None]]]
@@ -45,6 +51,8 @@ class ProfileSettings:
     seed: int = 0
     probes: int = 32
     group_residual: bool = False
+    memory_limit: int = MEMORY_LIMIT
+    interactions: bool = False
 
 
 def profile(
@@ -53,9 +61,12 @@ def profile(
     output: str | os.PathLike[str],
     settings: ProfileSettings,
     progress: Progress,
+    device: str = "cpu",
 ) -> tuple[LayerTable, dict[str, Any]]:
     """Score every layer at every choice; write `output` (CSV) and its provenance beside it (JSON).
 
+    `device` is `cpu`, `cuda`, `cuda:1`, … or `auto` (the GPU when there is one). Under torchrun the
+    processes share the work, all return the same table and the first one writes it.
     A killed run is resumed by the next call with the same network, data and settings. Returns the
     table and the provenance. Raises InputError for a network without layers and for non-finite
     scores.
@@ -67,26 +78,84 @@ def profile(
     if not network.layers:
         raise InputError("the network has no convolution or linear layer with weights of its own")
     sample = data.take(settings.samples, settings.seed)
+    place = find_device(device)
+    workers = join(place.type)
     study = Study(
-        network=network,
+        network=network.to(place),
         data=sample,
         loss=loss_for(network, sample.labels),
         choices=settings.choices,
         batch_size=settings.batch_size,
         seed=settings.seed,
         probes=settings.probes,
+        memory_limit=settings.memory_limit,
+        device=place,
+        workers=workers,
     )
-    run = digest(mpsearch.__version__, network.digest, sample.digest, repr(settings))
-    with Journal(output, run) as journal:
+    if settings.interactions:
+        study = replace(study, keep_outputs=samples_to_keep(study))
+    check_repeatable(study)
+    run = digest(mpsearch.__version__, network.digest, sample.digest, repr(settings), place.type)
+    with Journal(output, run, workers.rank) as journal:
         resumed = len(journal)
         with progress(f"profile ({settings.metric})", profiler.steps(study)) as step:
             scores = profiler.score(study, journal, step)
+        _check_scores(scores)
         table = _table(study, scores, settings.group_residual)
         provenance = _provenance(study, settings, profiler, resumed)
-        table.write_csv(output)
-        write_atomic(provenance_path(output), json.dumps(provenance, indent=2) + "\n")
+        if settings.interactions:
+            interactions = collect(study, journal, lambda: None)
+            provenance["interactions"] = {
+                "samples": study.keep_outputs,
+                "bytes": interactions.changes.nbytes + interactions.gram.nbytes,
+            }
+            if workers.rank == 0:
+                save_interactions(interactions, interactions_path(output))
+        if workers.rank == 0:
+            table.write_csv(output)
+            write_atomic(provenance_path(output), json.dumps(provenance, indent=2) + "\n")
+        workers.wait()  # no journal goes before the table is written
         journal.discard()
+    leave(workers)
     return table, provenance
+
+
+def find_device(name: str) -> torch.device:
+    """`auto` is the GPU when there is one. Raises InputError for a device that is not there."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:  # torch says AssertionError without CUDA
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(
+            f"no device {name!r} here ({reason}); expected cpu, cuda or auto"
+        ) from error
+    if name == "cuda" and "LOCAL_RANK" in os.environ:
+        name = f"cuda:{os.environ['LOCAL_RANK']}"
+    return torch.device(name)
+
+
+def check_repeatable(study: Study) -> None:
+    """Raise InputError when the network gives two outputs for one batch: dropout that is left
+    on."""
+    inputs, _ = next(iter(study.batches()))
+    with torch.no_grad():
+        first, second = (study.network(*inputs) for _ in range(2))
+    if not torch.allclose(first, second, rtol=1e-4, atol=1e-6, equal_nan=True):
+        raise InputError(
+            "the network gives different outputs for the same data: is dropout or another random "
+            "operator left on? Expected the network in evaluation mode"
+        )
+
+
+def _check_scores(scores: Scores) -> None:
+    for (layer, choice), score in scores.items():
+        if not math.isfinite(score.omega) or not math.isfinite(score.stderr):
+            raise InputError(
+                f"Ω of layer {layer!r} at {choice} is {score.omega}: the loss is no number there; "
+                "expected finite weights, data and outputs"
+            )
 
 
 def _table(study: Study, scores: Scores, group_residual: bool) -> LayerTable:

@@ -1,18 +1,24 @@
 """What a sensitivity metric sees and returns: the protocol of the `mpsearch.profilers` plug-ins."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol
 
+import torch
+
 from mpsearch.calibration import Histogram, calibrate
 from mpsearch.choice import Choice
-from mpsearch.data import Data
+from mpsearch.data import Batch, Data
 from mpsearch.journal import Journal
 from mpsearch.losses import Loss
 from mpsearch.network import Network
+from mpsearch.partial_forward import activation_bytes
+from mpsearch.workers import Workers
 
 Scores = Mapping[tuple[str, Choice], "Score"]
+
+MEMORY_LIMIT = 2**29  # bytes of intermediate values that a metric keeps at once
 
 
 @dataclass(frozen=True)
@@ -25,7 +31,13 @@ class Score:
 
 @dataclass(frozen=True)
 class Study:
-    """Everything that a metric may look at. `seed` makes every random draw repeatable."""
+    """Everything that a metric may look at. `seed` makes every random draw repeatable.
+
+    `network` is on `device` already; `batches` puts the data there. `memory_limit` bounds the bytes
+    of intermediate values that are kept at once, by smaller batches. `workers` are the processes
+    that share the work. `keep_outputs` is for how many samples the changed outputs of every cell
+    are kept in the journal, for interactions; 0 keeps none.
+    """
 
     network: Network
     data: Data
@@ -34,11 +46,32 @@ class Study:
     batch_size: int
     seed: int
     probes: int
+    memory_limit: int = MEMORY_LIMIT
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    workers: Workers = field(default_factory=Workers)
+    keep_outputs: int = 0
 
     @cached_property
     def histograms(self) -> Mapping[str, Histogram]:
         """Input activations of every layer on the study's data, from which ranges are set."""
         return calibrate(self.network, self.data, self.batch_size)
+
+    @cached_property
+    def rows(self) -> int:
+        """Samples per batch: `batch_size`, or fewer where their values would pass the limit."""
+        fitting = self.memory_limit // max(1, activation_bytes(self.network.graph))
+        return max(1, min(self.batch_size, fitting))
+
+    def batches(self) -> Iterator[Batch]:
+        """The data in batches of `rows` samples, on the study's device."""
+        for inputs, labels in self.data.batches(self.rows):
+            moved = None if labels is None else labels.to(self.device)
+            yield tuple(x.to(self.device) for x in inputs), moved
+
+    @property
+    def batch_count(self) -> int:
+        """How many batches there are."""
+        return -(-len(self.data) // self.rows)
 
 
 class Profiler(Protocol):

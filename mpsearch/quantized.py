@@ -17,7 +17,7 @@ from mpsearch.quantizer import (
     ActivationQuantizer,
     QuantizedWeight,
     quantize_weight,
-    weight_codes_range,
+    weight_at,
 )
 
 _LARGEST_BIAS = 2**31 - 1
@@ -96,14 +96,24 @@ def check_layers(network: Network, choices: Mapping[str, Choice]) -> None:
 
 
 def quantize_layer(
-    network: Network, layer: Layer, choice: Choice, histogram: Histogram
+    network: Network,
+    layer: Layer,
+    choice: Choice,
+    histogram: Histogram,
+    scales: torch.Tensor | None = None,
 ) -> QuantizedLayer:
-    """One layer at one choice: codes, scales and its input's range."""
+    """One layer at one choice: codes, scales and its input's range.
+
+    `scales` are those that `quantize_weight` found before at the same bits, to save the search.
+    """
     activation = histogram.quantizer(choice.a_bits)
     if choice.w_bits == FLOAT_BITS:
         return QuantizedLayer(choice, None, None, activation)
     rows, _ = network.weight_rows(layer)
-    weight = quantize_weight(rows, choice.w_bits)
+    if scales is None:
+        weight = quantize_weight(rows, choice.w_bits)
+    else:
+        weight = weight_at(rows, scales, choice.w_bits)
     bias = network.bias(layer)
     if bias is None or choice.a_bits == FLOAT_BITS:
         return QuantizedLayer(choice, weight, None, activation)
@@ -122,10 +132,7 @@ def _with_room_for_bias(
     least = (bias.detach().abs().double() / (_LARGEST_BIAS / 2 * step)).float()
     if not bool((least > weight.scales).any()):
         return weight
-    scales = torch.maximum(weight.scales, least)
-    low, high = weight_codes_range(bits)
-    codes = torch.round(rows.detach() / scales[:, None]).clamp_(low, high)
-    return QuantizedWeight(codes.to(torch.int16), scales)
+    return weight_at(rows, torch.maximum(weight.scales, least), bits)
 
 
 def assemble(network: Network, layers: Mapping[str, QuantizedLayer]) -> QuantizedNetwork:

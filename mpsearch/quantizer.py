@@ -68,7 +68,14 @@ def quantize_weight(rows: torch.Tensor, bits: int) -> QuantizedWeight:
     best_scale, best_error = _better(rows, coarse, best_scale, best_error, low, high)
     fine = best_scale + torch.linspace(-spacing, spacing, clips)[:, None] * (largest / high)
     best_scale, _ = _better(rows, fine, best_scale, best_error, low, high)
-    return _codes(rows, _refit(rows, best_scale, low, high), low, high)
+    return weight_at(rows, _refit(rows, best_scale, low, high), bits)
+
+
+def weight_at(rows: torch.Tensor, scales: torch.Tensor, bits: int) -> QuantizedWeight:
+    """The codes of `rows` [channels, n] at given `scales` [channels]."""
+    low, high = weight_codes_range(bits)
+    codes = torch.round(rows.detach().float() / scales[:, None]).clamp_(low, high)
+    return QuantizedWeight(codes.to(torch.int16), scales)
 
 
 def _better(
@@ -86,11 +93,6 @@ def _better(
         scale = torch.where(found < error, usable, scale)
         error = torch.minimum(found, error)
     return scale, error
-
-
-def _codes(rows: torch.Tensor, scale: torch.Tensor, low: int, high: int) -> QuantizedWeight:
-    codes = torch.round(rows / scale[:, None]).clamp_(low, high)
-    return QuantizedWeight(codes.to(torch.int16), scale)
 
 
 def _squared_error(rows: torch.Tensor, scale: torch.Tensor, low: int, high: int) -> torch.Tensor:

@@ -66,6 +66,14 @@ def parse_size(text: str) -> Amount:
     return value
 
 
+def parse_bytes(text: str) -> int:
+    """`512MB` -> 536870912. Raises InputError for anything relative, as `parse_size` otherwise."""
+    amount = parse_size(text)
+    if not isinstance(amount, Fraction) or amount < 1:
+        raise InputError(f"got {text!r}; expected a size such as 512MB")
+    return int(amount)
+
+
 def parse_count(text: str) -> Amount:
     """`1.2G` -> 1200000000; K, M, G, T are powers of 1000; also `0.02`, `2e-2`, `50%`, `w8a8`.
 

@@ -1,5 +1,6 @@
 """`mpsearch profile`."""
 
+import os
 from typing import Any
 
 import click
@@ -26,6 +27,11 @@ from mpsearch.model_options import load_model_and_data, model_options, source_of
 @click.option(
     "--group-residual", is_flag=True, help="Layers that meet in one addition share their bits."
 )
+@click.option(
+    "--interactions", is_flag=True, help="Also keep how layers act together, for `predict`."
+)
+@click.option("--device", default="cpu", show_default=True, help="cpu, cuda or auto.")
+@click.option("--memory", default="512MB", show_default=True, help="For intermediate values.")
 @click.option("-o", "--output", default="profile.csv", show_default=True)
 @model_options
 @json_option
@@ -40,6 +46,9 @@ def profile(
     probes: int,
     seed: int,
     group_residual: bool,
+    interactions: bool,
+    device: str,
+    memory: str,
     output: str,
     as_json: bool,
     **model: Any,
@@ -52,18 +61,34 @@ def profile(
     \b
     Example:
       mpsearch profile model.pt
+      mpsearch profile model.pt --metric hessian --bits 2,3,4,8 --interactions
       mpsearch profile weights.safetensors --model resnet20 --data cifar10:train --bits 2,4,8
     """
+    from mpsearch.memory import peak_bytes
     from mpsearch.profile import ProfileSettings, parse_choices
     from mpsearch.profile import profile as run_profile
     from mpsearch.provenance import provenance_path
+    from mpsearch.units import format_size, parse_bytes
 
     parsed = parse_choices(bits, choices)
     loaded, bound = load_model_and_data(source_of(path, **model), data, "profiling")
-    settings = ProfileSettings(metric, parsed, samples, batch_size, seed, probes, group_residual)
-    table, provenance = run_profile(loaded.network, bound, output, settings, progress)
+    settings = ProfileSettings(
+        metric=metric,
+        choices=parsed,
+        samples=samples,
+        batch_size=batch_size,
+        seed=seed,
+        probes=probes,
+        group_residual=group_residual,
+        memory_limit=parse_bytes(memory),
+        interactions=interactions,
+    )
+    table, provenance = run_profile(loaded.network, bound, output, settings, progress, device)
+    if os.environ.get("RANK", "0") != "0":  # under torchrun the first process speaks
+        return
+    peak = peak_bytes(device)
     if as_json:
-        print_json({"table": output, "provenance": provenance})
+        print_json({"table": output, "peak_memory_bytes": peak, "provenance": provenance})
         return
     print_table(
         ["layer", "kind", "weights", "MACs", *(f"Ω {choice}" for choice in parsed)],
@@ -79,4 +104,5 @@ def profile(
     click.echo(f"{metric} on {used}, loss {provenance['loss']}")
     if not provenance["labels"]:
         click.echo("no labels: the loss is the divergence from the network's own predictions")
+    click.echo(f"peak memory {format_size(peak)}")
     click.echo(f"wrote {output} and {provenance_path(output)}; next: mpsearch solve --size 66%")

@@ -1,0 +1,49 @@
+"""`mpsearch predict`."""
+
+import dataclasses
+
+import click
+
+from mpsearch.console import json_option, print_json, print_table
+
+
+@click.command()
+@click.argument("assignments", nargs=-1)
+@click.option(
+    "--interactions", default="profile.interactions.npz", show_default=True, metavar="FILE",
+    help="Written by `mpsearch profile MODEL --interactions`.",
+)  # fmt: skip
+@json_option
+def predict(assignments: tuple[str, ...], interactions: str, as_json: bool) -> None:
+    """Predict loss and accuracy of ASSIGNMENTs without running the network.
+
+    The changes that every layer alone makes to the outputs are superposed; the quadratic form
+    with cross terms is given beside the additive one. Accuracies are those of the stored sample,
+    which the profile has seen: compare assignments by them, and measure with `mpsearch evaluate`.
+
+    \b
+    Example:
+      mpsearch profile model.pt --interactions
+      mpsearch predict assignment.json
+    """
+    from mpsearch.assignment import Assignment
+    from mpsearch.interactions import load_interactions
+    from mpsearch.interactions import predict as predict_one
+
+    stored = load_interactions(interactions)
+    names = assignments or ("assignment.json",)
+    found = {name: predict_one(stored, Assignment.load(name).layers) for name in names}
+    if as_json:
+        print_json({name: dataclasses.asdict(prediction) for name, prediction in found.items()})
+        return
+    rows = []
+    for name, p in found.items():
+        accuracy = "" if p.accuracy is None else f"{100 * p.accuracy:.2f}"
+        before = "" if p.float_accuracy is None else f"{100 * p.float_accuracy:.2f}"
+        loss = "" if p.loss is None else f"{p.loss:.4f}"
+        rows.append([name, accuracy, before, loss, f"{p.kl:.3g}", f"{p.quadratic:.3g}",
+                     f"{p.additive:.3g}"])  # fmt: skip
+    columns = ["assignment", "accuracy %", "FP32 %", "loss", "KL", "Ω with cross terms", "Ω added"]
+    print_table(columns, rows)
+    count = next(iter(found.values())).samples
+    click.echo(f"predicted by superposition on the {count} samples of {interactions}")

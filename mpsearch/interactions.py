@@ -1,0 +1,178 @@
+"""How the choices of different layers act together: `profile.interactions.npz`.
+
+For every cell (layer, choice) the file keeps u, the change that the cell alone makes to the outputs
+f on a sample of data. With H the Hessian of the loss in the outputs,
+
+    G_ab = ½ E[u_aᵀ H u_b]          the Gram matrix: CLADO's interactions without its passes
+    xᵀ G x = ½ E[(Σ u)ᵀ H (Σ u)]    the quadratic form of an assignment x, with cross terms
+    f + Σ u                         its outputs by superposition, hence its loss and accuracy
+
+Nothing here needs torch.
+"""
+
+import os
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mpsearch.choice import Choice
+from mpsearch.errors import InputError
+from mpsearch.files import atomic_path
+
+VERSION = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Interactions:
+    """Cells [K] by layer name and choice, float outputs [N, C], changes [K, N, C] and labels [N].
+
+    `changes` are float16 times `scales` [K]; `gram` is [K, K] float64, positive semidefinite.
+    `labels` is empty for data without labels. `model_digest` says which network it belongs to.
+    """
+
+    layers: tuple[str, ...]
+    choices: tuple[Choice, ...]
+    logits: NDArray[np.float32]
+    changes: NDArray[np.float16]
+    scales: NDArray[np.float64]
+    gram: NDArray[np.float64]
+    labels: NDArray[np.int64]
+    model_digest: str
+
+    def cells(self, assignment: Mapping[str, Choice]) -> NDArray[np.int64]:
+        """The cell of each layer. Raises InputError for a layer or choice that is not there."""
+        position = {cell: k for k, cell in enumerate(zip(self.layers, self.choices, strict=True))}
+        known = set(self.layers)
+        for layer in known - set(assignment):
+            raise InputError(f"the assignment has no choice for layer {layer!r}")
+        for layer, choice in assignment.items():
+            if (layer, choice) not in position:
+                what = f"layer {layer!r}" if layer not in known else f"{choice} for layer {layer!r}"
+                raise InputError(
+                    f"the interactions have no {what}; profile it again with that choice and "
+                    "--interactions"
+                )
+        return np.array([position[cell] for cell in assignment.items()], dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What is expected of an assignment on the stored sample.
+
+    `additive` is Σ of the layers' own quadratic forms, `quadratic` has the cross terms; `kl`,
+    `loss` and `accuracy` are those of the superposed outputs. `loss` and `accuracy` are None
+    without labels.
+    """
+
+    additive: float
+    quadratic: float
+    kl: float
+    loss: float | None
+    accuracy: float | None
+    float_loss: float | None
+    float_accuracy: float | None
+    samples: int
+
+
+def predict(interactions: Interactions, assignment: Mapping[str, Choice]) -> Prediction:
+    """Predict an assignment from the stored changes: no pass through the network."""
+    chosen = interactions.cells(assignment)
+    gram = interactions.gram[np.ix_(chosen, chosen)]
+    logits = interactions.logits.astype(np.float64)
+    weighted = interactions.changes[chosen].astype(np.float64)
+    outputs = logits + np.tensordot(interactions.scales[chosen], weighted, axes=1)
+    before, after = _log_softmax(logits), _log_softmax(outputs)
+    divergence = (np.exp(before) * (before - after)).sum(axis=1).mean()
+    labels = interactions.labels
+    rows = np.arange(len(labels))
+    known = len(labels) > 0
+    return Prediction(
+        additive=float(np.trace(gram)),
+        quadratic=float(gram.sum()),
+        kl=float(divergence),
+        loss=float(-after[rows, labels].mean()) if known else None,
+        accuracy=float((outputs.argmax(axis=1) == labels).mean()) if known else None,
+        float_loss=float(-before[rows, labels].mean()) if known else None,
+        float_accuracy=float((logits.argmax(axis=1) == labels).mean()) if known else None,
+        samples=len(logits),
+    )
+
+
+def gram_matrix(
+    logits: NDArray[np.float32], changes: NDArray[np.float16], scales: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """G [K, K] for logits [N, C] and changes [K, N, C] times scales [K].
+
+    uᵀ H u' is the covariance of u and u' under p, so G = V Vᵀ/(2N) with v = √p ∘ (u − pᵀu).
+    """
+    p = np.exp(_log_softmax(logits.astype(np.float64)))
+    root = np.sqrt(p)
+    rows = np.empty((len(changes), logits.size), dtype=np.float64)
+    for k, (change, scale) in enumerate(zip(changes, scales, strict=True)):
+        u = change.astype(np.float64) * scale
+        rows[k] = (root * (u - (p * u).sum(axis=1, keepdims=True))).reshape(-1)
+    return rows @ rows.T / (2 * len(logits))
+
+
+def interactions_path(table: str | os.PathLike[str]) -> Path:
+    """`profile.csv` -> `profile.interactions.npz`."""
+    return Path(table).with_suffix(".interactions.npz")
+
+
+def save_interactions(interactions: Interactions, path: str | os.PathLike[str]) -> None:
+    """Write the file in one step."""
+    with atomic_path(path) as temporary, temporary.open("wb") as stream:
+        np.savez(
+            stream,
+            version=np.array(VERSION),
+            layers=np.array(interactions.layers),
+            choices=np.array([str(choice) for choice in interactions.choices]),
+            logits=interactions.logits,
+            changes=interactions.changes,
+            scales=interactions.scales,
+            gram=interactions.gram,
+            labels=interactions.labels,
+            model_digest=np.array(interactions.model_digest),
+        )
+
+
+def load_interactions(path: str | os.PathLike[str]) -> Interactions:
+    """Read the file. Raises InputError when it is missing, damaged or of another version."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            if int(archive["version"]) != VERSION:
+                raise ValueError(f"version {int(archive['version'])}, expected {VERSION}")
+            loaded = Interactions(
+                layers=tuple(archive["layers"].tolist()),
+                choices=tuple(Choice.parse(text) for text in archive["choices"].tolist()),
+                logits=archive["logits"],
+                changes=archive["changes"],
+                scales=archive["scales"],
+                gram=archive["gram"],
+                labels=archive["labels"],
+                model_digest=str(archive["model_digest"]),
+            )
+    except FileNotFoundError as error:
+        raise InputError(
+            f"{path}: no such file; make it with `mpsearch profile MODEL --interactions`"
+        ) from error
+    except (ValueError, KeyError, zipfile.BadZipFile, EOFError, OSError) as error:
+        raise InputError(f"{path}: not a file of interactions: {error}") from error
+    count = len(loaded.layers)
+    if (
+        loaded.changes.shape != (count, *loaded.logits.shape)
+        or loaded.gram.shape != (count, count)
+        or len(loaded.choices) != count
+    ):
+        raise InputError(f"{path}: damaged: its arrays do not belong together")
+    return loaded
+
+
+def _log_softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    result: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return result

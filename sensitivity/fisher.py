@@ -1,0 +1,121 @@
+"""Diagonal empirical Fisher in a layer's outputs: ½ E[Σ_k (∂ℓ/∂z_k · Δz_k)²].
+
+z are the layer's outputs, Δz how they change when the layer alone takes the choice (weights and
+input), ℓ the cross-entropy. It is the score of gradient-based searches such as ModelOpt's
+auto_quantize: one backward pass and one pass through each layer, no pass through the rest of the
+network. Without labels the classes are drawn from the network's own predictions, which gives the
+Fisher information itself.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import fx
+from torch.nn import functional
+
+from mpsearch.data import Batch
+from mpsearch.journal import Journal
+from mpsearch.layers import Layer
+from mpsearch.profiler import Score, Scores, Study
+from mpsearch.seeding import seeded
+from mpsearch.sensitivity.cells import Cell, cells_of, replacement
+from mpsearch.sensitivity.forward_metric import check_finite
+from mpsearch.sensitivity.tape import Tape
+
+
+@dataclass(frozen=True)
+class Fisher:
+    """The `fisher` metric."""
+
+    name: str = "fisher"
+    description: str = "½ E[(gradient · change)²] in each layer's outputs; one backward pass"
+
+    def steps(self, study: Study) -> int:
+        return study.batch_count
+
+    def score(self, study: Study, journal: Journal, step: Callable[[], None]) -> Scores:
+        cells: dict[str, list[Cell]] = {}
+        for index, batch in enumerate(study.batches()):
+            key = f"batch {index}"
+            if study.workers.owns(index) and journal.get(key) is None:
+                for layer in study.network.layers:
+                    if layer.name not in cells:
+                        cells[layer.name] = cells_of(study, layer)
+                journal.put(key, _moments(study, batch, cells, index))
+            step()
+        journal.adopt(study.workers.share(journal.values()))
+        return {
+            (layer.name, choice): _score(study, journal, layer, position)
+            for layer in study.network.layers
+            for position, choice in enumerate(study.choices)
+        }
+
+    def notes(self, study: Study) -> Mapping[str, object]:
+        return {"classes": "labels" if study.data.labels is not None else "drawn from predictions"}
+
+
+def _moments(
+    study: Study, batch: Batch, cells: Mapping[str, list[Cell]], index: int
+) -> dict[str, list[list[float]]]:
+    """[Σ_n, Σ_n squared] of the per-sample value for every layer and choice on one batch."""
+    inputs, labels = batch
+    tape = Tape(study.network)
+    logits = tape.run(*inputs)
+    check_finite(study, logits)
+    if labels is None:
+        labels = _drawn(logits, f"{study.seed} {index}")
+    loss = functional.cross_entropy(logits, labels, reduction="sum")
+    nodes = list(tape.outputs)
+    gradients = torch.autograd.grad(loss, [tape.outputs[n] for n in nodes], allow_unused=True)
+    found = dict(zip(nodes, gradients, strict=True))
+    return {
+        layer.name: [
+            _cell_moments(study, layer, cells[layer.name], position, tape, found)
+            for position in range(len(study.choices))
+        ]
+        for layer in study.network.layers
+    }
+
+
+def _cell_moments(
+    study: Study,
+    layer: Layer,
+    cells: list[Cell],
+    position: int,
+    tape: Tape,
+    gradients: Mapping[fx.Node, torch.Tensor | None],
+) -> list[float]:
+    replace = replacement(study, layer, cells)
+    values: torch.Tensor | None = None
+    for node, gradient in gradients.items():
+        if node.name not in layer.nodes or gradient is None:
+            continue
+        args = replace(tape.arguments[node], position)
+        with torch.no_grad():
+            change = node.target(*args, **node.kwargs) - tape.outputs[node]  # type: ignore[operator]
+        part = 0.5 * (gradient * change).flatten(1).double().square().sum(dim=1)
+        values = part if values is None else values + part
+    if values is None:
+        return [0.0, 0.0]
+    return [float(values.sum()), float(values.square().sum())]
+
+
+def _score(study: Study, journal: Journal, layer: Layer, position: int) -> Score:
+    n = len(study.data)
+    parts = [
+        journal.get(f"batch {index}")[layer.name][position] for index in range(study.batch_count)
+    ]
+    mean, squares = (math.fsum(part[k] for part in parts) / n for k in (0, 1))
+    variance = max(0.0, squares - mean * mean) * n / (n - 1) if n > 1 else 0.0
+    return Score(mean, math.sqrt(variance / n))
+
+
+def _drawn(logits: torch.Tensor, key: str) -> torch.Tensor:
+    """A class per sample from softmax(logits), by a seed that depends on `key` alone."""
+    probabilities = torch.softmax(logits.detach().double().cpu(), dim=1)
+    return torch.multinomial(probabilities, 1, generator=seeded(key))[:, 0].to(logits.device)
+
+
+PROFILER = Fisher()

@@ -1,0 +1,67 @@
+"""Gathering the changes of the outputs that a forward metric left in the journal."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from mpsearch.interactions import Interactions, gram_matrix
+from mpsearch.journal import Journal
+from mpsearch.profiler import Study
+from mpsearch.sensitivity import perturbation
+from mpsearch.sensitivity.changes import decode
+from mpsearch.sensitivity.forward_metric import piece
+
+MOST_BYTES = 2**26  # of float16 changes; fewer samples are kept where all would take more
+
+
+def samples_to_keep(study: Study) -> int:
+    """How many samples' changes fit into 64 MB: all of them for small networks."""
+    per_sample = 2 * len(study.network.layers) * len(study.choices) * study.network.output_shape[0]
+    return max(1, min(len(study.data), MOST_BYTES // per_sample))
+
+
+def collect(study: Study, journal: Journal, step: Callable[[], None]) -> Interactions:
+    """The interactions of all cells on the first `study.keep_outputs` samples.
+
+    What a forward metric has left in the journal is taken as it is; otherwise the metric
+    `perturbation` is run for its passes.
+    """
+    layers = study.network.layers
+    last = -(-study.keep_outputs // study.rows)
+    pieces = [piece(batch, layer) for batch in range(last) for layer in layers]
+    if any(journal.get(key) is None or "changes" not in journal.get(key) for key in pieces):
+        perturbation.PROFILER.score(study, journal, step)
+    kept = study.keep_outputs
+    changes = np.empty((len(layers) * len(study.choices), kept, *study.network.output_shape))
+    for batch in range(last):
+        rows = slice(batch * study.rows, min(kept, (batch + 1) * study.rows))
+        for position, layer in enumerate(layers):
+            for index, document in enumerate(journal.get(piece(batch, layer))["changes"]):
+                changes[position * len(study.choices) + index, rows] = decode(document)
+    scales = np.abs(changes).max(axis=(1, 2))
+    scales = np.where(scales > 0, scales, 1.0)
+    stored = (changes / scales[:, None, None]).astype(np.float16)
+    logits = _logits(study)
+    labels = study.data.labels
+    return Interactions(
+        layers=tuple(layer.name for layer in layers for _ in study.choices),
+        choices=tuple(choice for _ in layers for choice in study.choices),
+        logits=logits,
+        changes=stored,
+        scales=scales,
+        gram=gram_matrix(logits, stored, scales),
+        labels=np.empty(0, np.int64) if labels is None else labels[:kept].numpy(),
+        model_digest=study.network.digest,
+    )
+
+
+def _logits(study: Study) -> np.ndarray:
+    parts = []
+    with torch.no_grad():
+        for inputs, _ in study.batches():
+            parts.append(study.network(*inputs).float().cpu().numpy())
+            if sum(map(len, parts)) >= study.keep_outputs:
+                break
+    whole: np.ndarray = np.concatenate(parts)[: study.keep_outputs]
+    return whole
