@@ -100,9 +100,9 @@ def profile(
         resumed = len(journal)
         with progress(f"profile ({settings.metric})", profiler.steps(study)) as step:
             scores = profiler.score(study, journal, step)
-        _check_scores(scores)
+        _check_scores(scores, study)
         table = _table(study, scores, settings.group_residual)
-        provenance = _provenance(study, settings, profiler, resumed)
+        provenance = _provenance(scores, study, settings, profiler, resumed)
         if settings.interactions:
             interactions = collect(study, journal, lambda: None)
             provenance["interactions"] = {
@@ -149,13 +149,18 @@ def check_repeatable(study: Study) -> None:
         )
 
 
-def _check_scores(scores: Scores) -> None:
+def _check_scores(scores: Scores, study: Study) -> None:
     for (layer, choice), score in scores.items():
         if not math.isfinite(score.omega) or not math.isfinite(score.stderr):
             raise InputError(
                 f"Ω of layer {layer!r} at {choice} is {score.omega}: the loss is no number there; "
                 "expected finite weights, data and outputs"
             )
+    if not any(score.omega or score.stderr for score in scores.values()):
+        raise InputError(
+            f"no choice changes anything on {len(study.data)} samples of {study.data.name}: Ω is 0 "
+            "everywhere; expected a loss that depends on the layers, more samples or fewer bits"
+        )
 
 
 def _table(study: Study, scores: Scores, group_residual: bool) -> LayerTable:
@@ -177,8 +182,17 @@ def _table(study: Study, scores: Scores, group_residual: bool) -> LayerTable:
     return LayerTable.from_rows(layers, rows)
 
 
+def _without_effect(scores: Scores, study: Study) -> list[str]:
+    """Layers whose every Ω is 0: the loss does not reach them, or rounding leaves them as they are."""
+    return [
+        layer.name
+        for layer in study.network.layers
+        if not any(scores[layer.name, choice].omega for choice in study.choices)
+    ]
+
+
 def _provenance(
-    study: Study, settings: ProfileSettings, profiler: Profiler, resumed: int
+    scores: Scores, study: Study, settings: ProfileSettings, profiler: Profiler, resumed: int
 ) -> dict[str, Any]:
     network = study.network
     layer_sizes = sum(
@@ -197,6 +211,7 @@ def _provenance(
         "loss": study.loss.name,
         "metric": settings.metric,
         "metric_notes": dict(profiler.notes(study)),
+        "layers_without_effect": _without_effect(scores, study),
         "choices": [str(choice) for choice in settings.choices],
         "batch_size": settings.batch_size,
         "seed": settings.seed,

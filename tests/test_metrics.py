@@ -18,7 +18,7 @@ from mpsearch.console import progress
 from mpsearch.data import Data
 from mpsearch.errors import InputError
 from mpsearch.journal import Journal
-from mpsearch.losses import CROSS_ENTROPY
+from mpsearch.losses import CROSS_ENTROPY, loss_for
 from mpsearch.network import Network
 from mpsearch.plugins import installed, load
 from mpsearch.profile import GROUP, ProfileSettings, profile
@@ -35,7 +35,8 @@ def _study(name: str, labels: bool = True, samples: int = 40) -> Study:
     model, inputs, classes = networks.build(name, samples=samples)
     network = Network.from_module(model, inputs)
     data = Data("test", inputs, classes if labels else None)
-    return Study(network, data, CROSS_ENTROPY, CHOICES, batch_size=16, seed=0, probes=4)
+    loss = loss_for(network, data.labels)
+    return Study(network, data, loss, CHOICES, batch_size=16, seed=0, probes=4)
 
 
 def _score(metric: str, study: Study, folder: Path) -> Scores:
@@ -180,6 +181,36 @@ def test_a_network_that_returns_no_numbers_is_an_error(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=r"NaN|no number"):
             profile(network, data, tmp_path / "p.csv", ProfileSettings(metric=metric), progress)
     assert not (tmp_path / "p.csv").exists()
+
+
+def test_a_loss_that_no_choice_changes_is_an_error_and_a_blind_layer_is_named(
+    tmp_path: Path,
+) -> None:
+    model, inputs, labels = networks.build("smooth", samples=10)
+    data = Data("test", inputs, labels)
+    with torch.no_grad():
+        model.get_parameter("second.weight")[:] = 0
+        network = Network.from_module(model, inputs)
+        settings = ProfileSettings(choices=(Choice(4, 32),), metric="perturbation")
+        with pytest.raises(InputError, match="no choice changes anything on 10 samples of test"):
+            profile(network, data, tmp_path / "p.csv", settings, progress)
+        model.get_parameter("second.weight")[:] = torch.randn(3, 5)
+        model.get_parameter("first.weight")[:] = 0
+    network = Network.from_module(model, inputs)
+    _, provenance = profile(network, data, tmp_path / "p.csv", settings, progress)
+    assert provenance["layers_without_effect"] == ["first"]
+
+
+def test_frozen_parameters_are_profiled_like_others(tmp_path: Path) -> None:
+    tables = []
+    for frozen in (False, True):
+        model, inputs, labels = networks.build("residual")
+        model.requires_grad_(not frozen)
+        network = Network.from_module(model, inputs)
+        data = Data("test", inputs, labels)
+        tables.append(profile(network, data, tmp_path / "p.csv", ProfileSettings(), progress)[0])
+        assert all(p.requires_grad is not frozen for p in model.parameters())
+    assert tables[0].digest == tables[1].digest
 
 
 def test_random_operators_and_missing_devices_are_errors(tmp_path: Path) -> None:

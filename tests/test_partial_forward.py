@@ -34,7 +34,7 @@ def test_each_cell_gives_the_outputs_of_the_network_with_that_layer_quantized(
     name: str, stacked: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not stacked:
-        monkeypatch.setattr(partial_forward, "_STACKED_BYTES", 0)
+        monkeypatch.setattr(partial_forward, "_STACKED_BYTES", {})
     study = study_of(name)
     network, inputs = study.network, study.data.inputs
     histograms = calibrate(network, study.data, study.batch_size)

@@ -104,5 +104,8 @@ def profile(
     click.echo(f"{metric} on {used}, loss {provenance['loss']}")
     if not provenance["labels"]:
         click.echo("no labels: the loss is the divergence from the network's own predictions")
+    if provenance["layers_without_effect"]:
+        names = ", ".join(provenance["layers_without_effect"])
+        click.echo(f"no choice of these layers changes the outputs (Ω = 0): {names}")
     click.echo(f"peak memory {format_size(peak)}")
     click.echo(f"wrote {output} and {provenance_path(output)}; next: mpsearch solve --size 66%")
