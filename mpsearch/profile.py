@@ -183,7 +183,7 @@ def _table(study: Study, scores: Scores, group_residual: bool) -> LayerTable:
 
 
 def _without_effect(scores: Scores, study: Study) -> list[str]:
-    """Layers whose every Ω is 0: the loss does not reach them, or rounding leaves them as they are."""
+    """Layers whose every Ω is 0: the loss does not see them, or rounding changes nothing."""
     return [
         layer.name
         for layer in study.network.layers

@@ -98,7 +98,7 @@ def test_convert_makes_a_file_that_profiles_without_more(
     ("arguments", "message"),
     [
         ("profile nothing.pt", "nothing.pt: no such file"),
-        ("profile model.pt --metric nothing", "unknown metric 'nothing'; installed: empirical"),
+        ("profile model.pt --metric nothing", "unknown metric 'nothing'; installed: accuracy"),
         ("profile model.pt --bits 5x", "expected numbers such as 4,8"),
         ("profile model.pt --bits 1", "expected 2 to 8, 16"),
         ("profile model.pt --data nothing", "no data 'nothing'"),

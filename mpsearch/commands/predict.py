@@ -17,14 +17,14 @@ from mpsearch.console import json_option, print_json, print_table
 def predict(assignments: tuple[str, ...], interactions: str, as_json: bool) -> None:
     """Predict loss and accuracy of ASSIGNMENTs without running the network.
 
-    The changes that every layer alone makes to the outputs are superposed; the quadratic form
+    Needs `mpsearch profile MODEL --interactions`, which keeps the changes that every layer alone
+    makes to the outputs. They are superposed here; the quadratic form
     with cross terms is given beside the additive one. Accuracies are those of the stored sample,
     which the profile has seen: compare assignments by them, and measure with `mpsearch evaluate`.
 
     \b
     Example:
-      mpsearch profile model.pt --interactions
-      mpsearch predict assignment.json
+      mpsearch predict assignment.json other.json
     """
     from mpsearch.assignment import Assignment
     from mpsearch.interactions import load_interactions
