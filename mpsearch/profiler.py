@@ -1,7 +1,7 @@
 """What a sensitivity metric sees and returns: the protocol of the `mpsearch.profilers` plug-ins."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol
 
@@ -33,7 +33,9 @@ class Study:
     choices: tuple[Choice, ...]
     batch_size: int
     seed: int
-    probes: int
+    rtol: float  # standard error that is wanted, relative to what a layer contributes
+    max_probes: int  # per layer, however large its error still is
+    findings: dict[str, object] = field(default_factory=dict)  # of `score`, for `notes`
 
     @cached_property
     def histograms(self) -> Mapping[str, Histogram]:
