@@ -37,7 +37,8 @@ class Settings:
     seed: int = 0
     times: int = 1000
     batch_size: int = 32
-    probes: int = 32
+    rtol: float = 0.05
+    max_probes: int = 256
 
 
 def rank_metrics(
@@ -53,7 +54,8 @@ def rank_metrics(
         choices=choices,
         batch_size=settings.batch_size,
         seed=settings.seed,
-        probes=settings.probes,
+        rtol=settings.rtol,
+        max_probes=settings.max_probes,
     )
     names = [layer.name for layer in network.layers]
     assignments = draw(names, choices, settings.assignments, settings.seed)

@@ -49,7 +49,8 @@ class ProfileSettings:
     samples: int = 256
     batch_size: int = 32
     seed: int = 0
-    probes: int = 32
+    rtol: float = 0.05
+    max_probes: int = 256
     group_residual: bool = False
     memory_limit: int = MEMORY_LIMIT
     interactions: bool = False
@@ -75,6 +76,10 @@ def profile(
     for choice in settings.choices:
         check_bits(choice.w_bits)
         check_bits(choice.a_bits)
+    if not 0 < settings.rtol < math.inf:
+        raise InputError(f"got --rtol {settings.rtol:g}; expected > 0, for example 0.05")
+    if settings.max_probes < 2:
+        raise InputError(f"got --max-probes {settings.max_probes}; expected 2 or more")
     if not network.layers:
         raise InputError("the network has no convolution or linear layer with weights of its own")
     sample = data.take(settings.samples, settings.seed)
@@ -87,7 +92,8 @@ def profile(
         choices=settings.choices,
         batch_size=settings.batch_size,
         seed=settings.seed,
-        probes=settings.probes,
+        rtol=settings.rtol,
+        max_probes=settings.max_probes,
         memory_limit=settings.memory_limit,
         device=place,
         workers=workers,
@@ -215,7 +221,8 @@ def _provenance(
         "choices": [str(choice) for choice in settings.choices],
         "batch_size": settings.batch_size,
         "seed": settings.seed,
-        "probes": settings.probes,
+        "rtol": settings.rtol,
+        "max_probes": settings.max_probes,
         "parameters": network.parameters,
         "fp32_bytes": network.fp32_bytes,
         "float_bytes_outside_layers": network.fp32_bytes - layer_sizes,

@@ -45,11 +45,13 @@ class Study:
     choices: tuple[Choice, ...]
     batch_size: int
     seed: int
-    probes: int
+    rtol: float  # standard error that is wanted, relative to what a layer contributes
+    max_probes: int  # per layer, however large its error still is
     memory_limit: int = MEMORY_LIMIT
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     workers: Workers = field(default_factory=Workers)
     keep_outputs: int = 0
+    findings: dict[str, object] = field(default_factory=dict)  # of `score`, for `notes`
 
     @cached_property
     def histograms(self) -> Mapping[str, Histogram]:

@@ -49,7 +49,8 @@ def _profile(provenance: Mapping[str, Any]) -> list[str]:
     words = []
     if not str(provenance.get("data", SAMPLE_OF)).startswith(SAMPLE_OF):
         words += ["--data", str(provenance["data"])]
-    for option in ("metric", "choices", "samples", "batch_size", "probes", "seed"):
+    options = ("metric", "choices", "samples", "batch_size", "rtol", "max_probes", "seed")
+    for option in options:
         if option in provenance:
             value = provenance[option]
             text = ",".join(map(str, value)) if isinstance(value, list) else str(value)

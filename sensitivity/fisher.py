@@ -19,9 +19,9 @@ from mpsearch.data import Batch
 from mpsearch.journal import Journal
 from mpsearch.layers import Layer
 from mpsearch.profiler import Score, Scores, Study
-from mpsearch.seeding import seeded
 from mpsearch.sensitivity.cells import Cell, cells_of, replacement
 from mpsearch.sensitivity.forward_metric import check_finite
+from mpsearch.sensitivity.probing import generator
 from mpsearch.sensitivity.tape import Tape
 
 
@@ -115,7 +115,7 @@ def _score(study: Study, journal: Journal, layer: Layer, position: int) -> Score
 def _drawn(logits: torch.Tensor, key: str) -> torch.Tensor:
     """A class per sample from softmax(logits), by a seed that depends on `key` alone."""
     probabilities = torch.softmax(logits.detach().double().cpu(), dim=1)
-    return torch.multinomial(probabilities, 1, generator=seeded(key))[:, 0].to(logits.device)
+    return torch.multinomial(probabilities, 1, generator=generator(key))[:, 0].to(logits.device)
 
 
 PROFILER = Fisher()

@@ -1,24 +1,17 @@
 """HAWQ's Ω: average Hessian trace of a layer times the squared error of its quantized weights.
 
 Ω_i(b) = Tr(H_i)/n_i · ||Q_b(W_i) − W_i||² (Dong et al., HAWQ-V2, NeurIPS 2020; Yao et al., HAWQ-V3,
-ICML 2021), H_i the Hessian of the mean loss in the batch-norm-folded weights of layer i. The trace
-is exact where the outputs are piecewise linear in the weights (there the Hessian block equals the
-Gauss-Newton block), and Hutchinson's estimate with its standard error elsewhere. Only the weights'
-error counts: choices that differ in `a_bits` alone have the same Ω.
+ICML 2021), H_i the Hessian of the mean loss in the batch-norm-folded weights of layer i. Only the
+weights' error counts: choices that differ in `a_bits` alone have the same Ω.
 """
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-import numpy as np
-
+from mpsearch.choice import Choice
 from mpsearch.journal import Journal
-from mpsearch.layers import Layer
 from mpsearch.profiler import Score, Scores, Study
-from mpsearch.sensitivity.gauss_newton import trace_sums
-from mpsearch.sensitivity.hutchinson import probe_sums
-from mpsearch.sensitivity.linearity import piecewise_linear
+from mpsearch.sensitivity.traces import Trace, is_sampled, split, traces, within_bound
 from mpsearch.sensitivity.weight_error import squared_weight_error
 
 
@@ -30,68 +23,77 @@ class Hessian:
     description: str = "HAWQ's Ω: Tr(H)/n · ||ΔW||²; exact traces where the theory allows"
 
     def steps(self, study: Study) -> int:
-        batches = math.ceil(len(study.data) / study.batch_size)
-        return batches + len(study.network.layers)
+        return study.batch_count
 
     def score(self, study: Study, journal: Journal, step: Callable[[], None]) -> Scores:
-        traces = _traces(study, journal, step)
-        scores = {}
-        for layer in study.network.layers:
-            mean, stderr = traces[layer.name]
-            for choice in study.choices:
-                error = squared_weight_error(study.network, layer, choice.w_bits) / layer.weights
-                scores[layer.name, choice] = Score(max(0.0, mean) * error, stderr * error)
-            step()
-        return scores
+        errors = mean_squared_errors(study)
+        weights = largest_errors(study, errors)
+        found = traces(study, weights, journal, step)
+        study.findings.update(_notes(study, found, weights))
+        return omegas(study, {k: (v.value, v.stderr) for k, v in found.items()}, errors)
 
     def notes(self, study: Study) -> Mapping[str, object]:
-        exact, estimated = _split(study)
-        return {
-            "exact_traces": [layer.name for layer in exact],
-            "estimated_traces": [layer.name for layer in estimated],
-            "probes": study.probes if estimated else 0,
-        }
+        return study.findings
 
 
-def _split(study: Study) -> tuple[list[Layer], list[Layer]]:
-    exact: list[Layer] = []
-    estimated: list[Layer] = []
-    for layer in study.network.layers:
-        target = exact if piecewise_linear(study.network.graph, layer) else estimated
-        target.append(layer)
-    return exact, estimated
+def mean_squared_errors(study: Study) -> dict[tuple[str, Choice], float]:
+    """||Q_b(W_i) − W_i||²/n_i by layer name and choice: Ω per unit of trace."""
+    by_bits = {
+        (layer.name, bits): squared_weight_error(study.network, layer, bits) / layer.weights
+        for layer in study.network.layers
+        for bits in {choice.w_bits for choice in study.choices}
+    }
+    return {
+        (layer.name, choice): by_bits[layer.name, choice.w_bits]
+        for layer in study.network.layers
+        for choice in study.choices
+    }
 
 
-def _traces(
-    study: Study, journal: Journal, step: Callable[[], None]
-) -> dict[str, tuple[float, float]]:
-    """(trace, standard error) by layer: sums per batch, so that a killed run loses one batch."""
-    exact, estimated = _split(study)
-    exact_sums = {layer.name: 0.0 for layer in exact}
-    probe_totals = {layer.name: np.zeros(study.probes) for layer in estimated}
-    for index, batch in enumerate(study.data.batches(study.batch_size)):
-        key = f"batch {index}"
-        sums = journal.get(key)
-        if sums is None:
-            traces = trace_sums(study.network, batch[0]) if exact else {}
-            probes = {}
-            if estimated:
-                probes = probe_sums(
-                    study.network, study.loss, batch, estimated, study.probes, study.seed
-                )
-            sums = {"traces": traces, "probes": probes}
-            journal.put(key, sums)
-        for name in exact_sums:
-            exact_sums[name] += sums["traces"][name]
-        for name in probe_totals:
-            probe_totals[name] += sums["probes"][name]
-        step()
-    n = len(study.data)
-    result = {name: (total / n, 0.0) for name, total in exact_sums.items()}
-    for name, totals in probe_totals.items():
-        values = totals / n
-        result[name] = (float(values.mean()), float(values.std(ddof=1) / math.sqrt(len(values))))
-    return result
+def largest_errors(study: Study, errors: Mapping[tuple[str, Choice], float]) -> dict[str, float]:
+    """The largest of a layer's errors over its choices, by layer name."""
+    return {
+        layer.name: max(errors[layer.name, choice] for choice in study.choices)
+        for layer in study.network.layers
+    }
+
+
+def omegas(
+    study: Study,
+    traces: Mapping[str, tuple[float, float]],
+    errors: Mapping[tuple[str, Choice], float],
+) -> Scores:
+    """Ω and its standard error from (trace, standard error); a negative trace counts as 0."""
+    return {
+        (name, choice): Score(max(0.0, traces[name][0]) * error, traces[name][1] * error)
+        for (name, choice), error in errors.items()
+    }
+
+
+def _notes(
+    study: Study, found: Mapping[str, Trace], weights: Mapping[str, float]
+) -> dict[str, object]:
+    equal, smooth = split(study)
+    estimated = [name for name, trace in found.items() if trace.probes]
+    return {
+        "exact_traces": [name for name in found if name not in estimated],
+        "estimated_traces": estimated,
+        "probes": {name: found[name].probes for name in estimated},
+        "hit_max_probes": [
+            name for name in estimated if not within_bound(name, found, weights, study.rtol)
+        ],
+        "gauss_newton": "sampled" if is_sampled(study) else "exact",
+        "hessian_equals_gauss_newton": [layer.name for layer in equal],
+        "traces_of_smooth_layers": {
+            layer.name: {
+                "hessian": found[layer.name].value,
+                "stderr": found[layer.name].stderr,
+                "gauss_newton": found[layer.name].gauss_newton,
+                "gauss_newton_stderr": found[layer.name].gauss_newton_stderr,
+            }
+            for layer in smooth
+        },
+    }
 
 
 PROFILER = Hessian()

@@ -1,8 +1,11 @@
-"""Hutchinson's estimate of a layer's Hessian trace, with its standard error.
+"""Hutchinson's estimate of what a Hessian block has beyond its Gauss-Newton part.
 
-Tr(H_ii) = E[vᵀ H_ii v] for v with independent random signs (Hutchinson, 1989). The probe is
-restricted to one layer, so that no cross-layer term raises the variance; H_ii v comes from a second
-backward pass through the gradient (Pearlmutter, 1994).
+H_i = G_i + R_i with R_i = ∇² (1/N) Σ_n r_nᵀ f_n(W_i), r_n = ∂ℓ/∂f_n held fixed (Schraudolph, Neural
+Computation 2002). The trace of G_i is known without second derivatives; Tr(R_i) = E[vᵀ R_i v] for v
+with independent random signs (Hutchinson, 1989). R_i is small in a trained network, so its
+estimate scatters less than one of the whole block. The probe is restricted to one layer, so that no
+cross-layer term raises the variance; R_i v comes from a second backward pass through the gradient
+(Pearlmutter, 1994).
 """
 
 from collections.abc import Sequence
@@ -14,48 +17,49 @@ from mpsearch.data import Batch
 from mpsearch.layers import Layer
 from mpsearch.losses import Loss, target_of
 from mpsearch.network import Network
+from mpsearch.sensitivity.probing import Moments, generator, signs
 
 
-def probe_sums(
-    network: Network, loss: Loss, batch: Batch, layers: Sequence[Layer], probes: int, seed: int
-) -> dict[str, list[float]]:
-    """Σ_n v_kᵀ ∇²ℓ_n v_k over the samples of a batch, for each probe k, by layer name.
+def residual_traces(
+    network: Network, loss: Loss, batch: Batch, layers: Sequence[Layer], keys: Sequence[str]
+) -> dict[str, Moments]:
+    """Σ_n v_kᵀ ∇²(r_nᵀ f_n) v_k over the samples of a batch, one v_k per key, by layer name.
 
-    The probes depend on `seed` and the layer only, so the sums of several batches may be added.
+    Added to the sum of the Gauss-Newton traces, the mean over k is unbiased for Σ_n Tr(∇²ℓ_n).
     """
     inputs, labels = batch
     tape = _Weights(network, layers)
-    logits = tape.run(*inputs)
-    total = loss.per_sample(logits, target_of(loss, logits, labels)).sum()
+    with torch.enable_grad():
+        logits: torch.Tensor = tape.run(*inputs)
+        outputs = logits.detach().requires_grad_(True)
+        total = loss.per_sample(outputs, target_of(loss, outputs, labels)).sum()
+    (residual,) = torch.autograd.grad(total, outputs)
     weights = [tape.weights[layer.name] for layer in layers]
-    gradients = torch.autograd.grad(total, weights, create_graph=True, allow_unused=True)
-    sums: dict[str, list[float]] = {}
-    for layer, weight, gradient in zip(layers, weights, gradients, strict=True):
-        sums[layer.name] = [
-            _quadratic_form(gradient, weight, _signs(weight, f"{seed} {layer.name} {probe}"))
-            for probe in range(probes)
-        ]
-    return sums
+    gradients: Sequence[torch.Tensor | None] = [None] * len(layers)
+    if logits.requires_grad:
+        gradients = torch.autograd.grad(
+            logits, weights, residual, create_graph=True, allow_unused=True
+        )
+    return {
+        layer.name: _moments(gradient, weight, [f"{key} {layer.name}" for key in keys])
+        for layer, weight, gradient in zip(layers, weights, gradients, strict=True)
+    }
+
+
+def _moments(gradient: torch.Tensor | None, weight: torch.Tensor, keys: Sequence[str]) -> Moments:
+    values = [_quadratic_form(gradient, weight, signs(weight, generator(key))) for key in keys]
+    return Moments.of(torch.tensor(values, dtype=torch.float64)[:, None])
 
 
 def _quadratic_form(
-    gradient: torch.Tensor | None, weight: torch.Tensor, signs: torch.Tensor
+    gradient: torch.Tensor | None, weight: torch.Tensor, probe: torch.Tensor
 ) -> float:
     if gradient is None or not gradient.requires_grad:
-        return 0.0  # the loss does not depend on the layer, or only linearly
+        return 0.0  # the outputs do not depend on the layer, or only linearly
     (product,) = torch.autograd.grad(
-        gradient, weight, grad_outputs=signs, retain_graph=True, allow_unused=True
+        gradient, weight, grad_outputs=probe, retain_graph=True, allow_unused=True
     )
-    return 0.0 if product is None else float((product * signs).double().sum())
-
-
-def _signs(weight: torch.Tensor, key: str) -> torch.Tensor:
-    """Random signs that depend on `key` alone."""
-    from hashlib import sha256
-
-    seed = int.from_bytes(sha256(key.encode()).digest()[:7], "little")
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randint(0, 2, weight.shape, generator=generator).mul_(2).sub_(1).to(weight.dtype)
+    return 0.0 if product is None else float((product * probe).sum(dtype=torch.float64))
 
 
 class _Weights(fx.Interpreter):

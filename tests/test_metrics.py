@@ -36,7 +36,7 @@ def _study(name: str, labels: bool = True, samples: int = 40) -> Study:
     network = Network.from_module(model, inputs)
     data = Data("test", inputs, classes if labels else None)
     loss = loss_for(network, data.labels)
-    return Study(network, data, loss, CHOICES, batch_size=16, seed=0, probes=4)
+    return Study(network, data, loss, CHOICES, batch_size=16, seed=0, rtol=0.5, max_probes=8)
 
 
 def _score(metric: str, study: Study, folder: Path) -> Scores:
@@ -165,7 +165,7 @@ def test_every_metric_serves_awkward_cases_or_says_why_not(metric: str, tmp_path
     with torch.no_grad():
         model.get_parameter("first.weight").zero_()
     network = Network.from_module(model, inputs)
-    zeros = Study(network, Data("z", inputs, labels), CROSS_ENTROPY, (Choice(4, 32),), 8, 0, 4)
+    zeros = Study(network, Data("z", inputs, labels), CROSS_ENTROPY, (Choice(4, 32),), 8, 0, 0.5, 8)
     assert _score(metric, zeros, tmp_path)["first", Choice(4, 32)].omega == pytest.approx(
         0, abs=1e-9
     )

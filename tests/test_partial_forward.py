@@ -23,7 +23,7 @@ FLOAT = Choice(32, 32)
 def study_of(name: str, **settings: object) -> Study:
     model, inputs, labels = networks.build(name, samples=20)
     network = Network.from_module(model, inputs)
-    defaults: dict[str, object] = {"batch_size": 8, "seed": 0, "probes": 4}
+    defaults: dict[str, object] = {"batch_size": 8, "seed": 0, "rtol": 0.5, "max_probes": 8}
     data = Data("test", inputs, labels)
     return Study(network, data, CROSS_ENTROPY, CHOICES, **{**defaults, **settings})  # type: ignore[arg-type]
 
@@ -80,7 +80,7 @@ def test_networks_that_move_the_samples_are_not_stacked() -> None:
     inputs = (torch.randn(6, 5, 3),)
     network = Network.from_module(_SecondDimension(), inputs)
     data = Data("test", inputs, torch.zeros(6, dtype=torch.int64))
-    study = Study(network, data, CROSS_ENTROPY, CHOICES, 6, 0, 4)
+    study = Study(network, data, CROSS_ENTROPY, CHOICES, 6, 0, 0.5, 8)
     engine = PartialForward(network.graph, inputs)
     assert not engine.batch_first
     layer = network.layers[0]

@@ -108,7 +108,7 @@ def test_whole_run(subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyP
     metrics = ["empirical", "hessian"]
     first = rank_metrics(subject, WEIGHTS, metrics, settings)
 
-    study = Study(subject.network, subject.profiling, CROSS_ENTROPY, (), 30, 0, 4)
+    study = Study(subject.network, subject.profiling, CROSS_ENTROPY, (), 30, 0, 0.05, 32)
     for assignment, measured in list(zip(first.assignments, first.measured, strict=True))[:4]:
         whole = quantize(subject.network, assignment, study.histograms)
         expected = evaluate("", whole, subject.unseen)

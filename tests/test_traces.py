@@ -1,6 +1,8 @@
 """Hessian traces against the dense Hessian, entry by entry in float64."""
 
+import gc
 import math
+import weakref
 
 import dense_hessian
 import networks
@@ -11,9 +13,18 @@ from torch.nn import functional
 
 from mpsearch.losses import CROSS_ENTROPY, DIVERGENCE
 from mpsearch.network import Network
-from mpsearch.sensitivity.gauss_newton import output_factor, trace_sums
-from mpsearch.sensitivity.hutchinson import probe_sums
+from mpsearch.operators import is_transposed
+from mpsearch.sensitivity import gradient_norms
+from mpsearch.sensitivity.gauss_newton import (
+    output_factor,
+    random_direction,
+    sampled_traces,
+    trace_sums,
+)
+from mpsearch.sensitivity.gradient_norms import GradientNorms
+from mpsearch.sensitivity.hutchinson import residual_traces
 from mpsearch.sensitivity.linearity import piecewise_linear
+from mpsearch.sensitivity.probing import estimate, generator
 
 PIECEWISE_LINEAR = ("residual", "two-inputs", "transposed")
 
@@ -73,28 +84,105 @@ def test_a_shared_weight_has_its_gradients_summed_over_the_uses() -> None:
 
 
 @pytest.mark.parametrize("name", ["smooth", "shared", "residual"])
-def test_hutchinson_agrees_with_the_dense_hessian_within_its_own_error(name: str) -> None:
+def test_the_two_parts_agree_with_the_dense_hessian_within_their_own_error(name: str) -> None:
+    """Exact Gauss-Newton trace plus sampled rest; the rest of a piecewise linear layer is 0."""
     network, inputs, labels = _double(name)
-    probes = 600
-    sums = probe_sums(network, CROSS_ENTROPY, (inputs, labels), network.layers, probes, seed=3)
+    keys = [f"3 {probe}" for probe in range(600)]
+    exact = trace_sums(network, inputs)
+    rest = residual_traces(network, CROSS_ENTROPY, (inputs, labels), network.layers, keys)
     for layer in network.layers:
-        values = np.array(sums[layer.name]) / len(labels)
         dense = dense_hessian.block(network.graph, layer.weight_name, inputs, labels).trace()
-        stderr = values.std(ddof=1) / math.sqrt(probes)
-        assert abs(values.mean() - float(dense)) <= 4 * stderr + 1e-12
+        value, stderr = estimate([[rest[layer.name]]])
+        truth = float(dense) * len(labels)
+        assert abs(exact[layer.name] + value - truth) <= 4 * stderr + 1e-10 * abs(truth)
+        if piecewise_linear(network.graph, layer):
+            assert (value, stderr) == pytest.approx((0.0, 0.0), abs=1e-12)
 
 
-def test_the_standard_error_is_calibrated() -> None:
+def test_the_standard_error_of_the_rest_is_calibrated() -> None:
     """Over 200 seeds the 95 % interval of 32 probes covers the truth in 90 to 99 % of the runs."""
     network, inputs, labels = _double("smooth")
     layer = network.layers[0]
-    truth = float(dense_hessian.block(network.graph, layer.weight_name, inputs, labels).trace())
+    dense = dense_hessian.block(network.graph, layer.weight_name, inputs, labels).trace()
+    truth = float(dense) * len(labels) - trace_sums(network, inputs)[layer.name]
     covered = 0
     for seed in range(200):
-        sums = probe_sums(network, CROSS_ENTROPY, (inputs, labels), [layer], 32, seed)
-        values = np.array(sums[layer.name]) / len(labels)
-        covered += abs(values.mean() - truth) <= 2.04 * values.std(ddof=1) / math.sqrt(32)
+        keys = [f"{seed} {probe}" for probe in range(32)]
+        rest = residual_traces(network, CROSS_ENTROPY, (inputs, labels), [layer], keys)
+        value, stderr = estimate([[rest[layer.name]]])
+        covered += abs(value - truth) <= 2.04 * stderr
     assert 180 <= covered <= 198
+
+
+def test_random_directions_have_the_hessian_of_softmax_as_second_moment() -> None:
+    """Over all 2^C signs, not a sample of them: E[u uᵀ] = diag(p) − p pᵀ exactly."""
+    logits = torch.randn(1, 6, dtype=torch.float64, generator=_seeded(2)) * 3
+    p = torch.softmax(logits, 1)[0]
+    every = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0], dtype=torch.float64)] * 6)
+    drawn = {tuple(row.tolist()) for row in every * p.sqrt()}
+    scaled = every * p.sqrt()
+    directions = scaled - p * scaled.sum(1, keepdim=True)
+    expected = torch.diag(p) - p[:, None] * p[None, :]
+    torch.testing.assert_close(directions.T @ directions / 64, expected, rtol=1e-12, atol=1e-15)
+    one = random_direction(logits, generator("any key"))[0]
+    assert any(torch.allclose(one, direction, rtol=1e-12) for direction in directions)
+    assert len(drawn) == 64
+
+
+@pytest.mark.parametrize("name", ["residual", "two-inputs", "transposed", "shared"])
+def test_sampled_gauss_newton_traces_are_unbiased_and_their_error_calibrated(name: str) -> None:
+    """The 95 % interval of 8 probes covers the exact value in 90 to 99 % of 200 runs; the mean of
+    all runs agrees within its error."""
+    network, inputs, _ = _double(name)
+    exact = trace_sums(network, inputs)
+    covered = dict.fromkeys(exact, 0)
+    means: dict[str, list[float]] = {layer: [] for layer in exact}
+    for seed in range(200):
+        keys = [f"{seed} {probe}" for probe in range(8)]
+        for layer, moments in sampled_traces(network, inputs, network.layers, keys).items():
+            value, stderr = estimate([[moments]])
+            covered[layer] += abs(value - exact[layer]) <= 2.02 * stderr + 1e-10 * exact[layer]
+            means[layer].append(value)
+    for layer, values in means.items():
+        error = np.std(values) / math.sqrt(len(values))
+        assert abs(np.mean(values) - exact[layer]) <= 4 * error + 1e-10 * exact[layer]
+        assert 180 <= covered[layer] <= 200, (layer, covered[layer])
+    assert sum(covered.values()) <= 0.99 * 200 * len(covered)
+
+
+def test_both_formulas_for_a_gradients_norm_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Products of positions and products of gradients: forced one way, then the other."""
+    for name in networks.BUILDERS:
+        network, inputs, _ = _double(name)
+        found = []
+        for cheaper in (True, False):
+            monkeypatch.setattr(
+                gradient_norms, "_products_are_cheaper", lambda use, *_, c=cheaper:
+                c and not is_transposed(use[0]),
+            )  # fmt: skip
+            found.append(trace_sums(network, inputs))
+        assert found[0] == pytest.approx(found[1], rel=1e-10, abs=1e-20)
+
+
+def test_chunks_do_not_change_a_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, inputs, _ = _double("two-inputs")
+    whole = trace_sums(network, inputs)
+    monkeypatch.setattr(gradient_norms, "_CHUNK", 1)  # one sample at a time
+    assert trace_sums(network, inputs) == pytest.approx(whole, rel=1e-12)
+
+
+def test_a_pass_keeps_no_batch_alive() -> None:
+    """Memory must not grow over batches: nothing waits for the cycle collector."""
+    network, inputs, _ = _double("residual")
+    gc.disable()
+    try:
+        norms = GradientNorms(network, network.layers, inputs, 2)
+        norms.squares(torch.ones_like(norms.logits))
+        logits = weakref.ref(norms.logits)
+        del norms
+        assert logits() is None
+    finally:
+        gc.enable()
 
 
 def test_without_labels_the_hessian_is_that_of_the_divergence_from_itself() -> None:
@@ -112,9 +200,8 @@ def test_without_labels_the_hessian_is_that_of_the_divergence_from_itself() -> N
     # at its own predictions the residual term vanishes: Gauss-Newton is the whole Hessian
     trace = trace_sums(network, inputs)[layer.name] / len(inputs[0])
     assert trace == pytest.approx(float(dense.trace()), rel=1e-8)
-    sums = probe_sums(network, DIVERGENCE, (inputs, None), [layer], 400, 0)[layer.name]
-    values = np.array(sums) / len(inputs[0])
-    assert abs(values.mean() - trace) <= 4 * values.std(ddof=1) / math.sqrt(400)
+    rest = residual_traces(network, DIVERGENCE, (inputs, None), [layer], ["0", "1"])
+    assert rest[layer.name].total == pytest.approx(0.0, abs=1e-12)
 
 
 def test_a_layer_that_the_loss_does_not_reach_has_trace_zero() -> None:

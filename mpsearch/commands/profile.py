@@ -20,8 +20,12 @@ from mpsearch.model_options import load_model_and_data, model_options, source_of
 @click.option("--samples", type=click.IntRange(1), default=256, show_default=True)
 @click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True)
 @click.option(
-    "--probes", type=click.IntRange(2), default=32, show_default=True,
-    help="Random probes where a Hessian trace has to be estimated.",
+    "--rtol", type=float, default=0.05, show_default=True,
+    help="Standard error wanted of each estimated Ω, relative to max(it, the layers' mean).",
+)  # fmt: skip
+@click.option(
+    "--max-probes", type=int, default=256, show_default=True,
+    help="Random probes per layer at most, where a Hessian trace has to be estimated.",
 )  # fmt: skip
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option(
@@ -43,7 +47,8 @@ def profile(
     choices: str | None,
     samples: int,
     batch_size: int,
-    probes: int,
+    rtol: float,
+    max_probes: int,
     seed: int,
     group_residual: bool,
     interactions: bool,
@@ -78,7 +83,8 @@ def profile(
         samples=samples,
         batch_size=batch_size,
         seed=seed,
-        probes=probes,
+        rtol=rtol,
+        max_probes=max_probes,
         group_residual=group_residual,
         memory_limit=parse_bytes(memory),
         interactions=interactions,
