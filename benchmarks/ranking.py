@@ -14,7 +14,7 @@ from pathlib import Path
 
 import click
 from ranking_measuring import REGIMES, draw, measure, quantize_cells
-from ranking_metrics import metric_names, predict
+from ranking_metrics import metric_names, predict, predict_together
 from ranking_statistics import resamples
 from ranking_subjects import SOURCES, Subject, load_subject
 from ranking_tables import Ranking, ceilings, markdown, rank, summary, usable_accuracy
@@ -70,6 +70,7 @@ def rank_metrics(
         for name in metrics:
             predictions.append(predict(name, study, assignments))
             step()
+    predictions += predict_together(study, assignments)
     in_float = evaluate("FP32", network, subject.unseen).accuracy
     usable_from = usable_accuracy(in_float, network.output_shape[0])
     rows = resamples(len(assignments), settings.times, settings.seed)

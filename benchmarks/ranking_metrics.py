@@ -3,16 +3,18 @@
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ranking_measuring import Assignment
 
 from mpsearch.errors import InputError
+from mpsearch.interactions import predict as predict_one
 from mpsearch.journal import Journal
 from mpsearch.plugins import installed, load
 from mpsearch.profile import GROUP
 from mpsearch.profiler import Profiler, Scores, Study
+from mpsearch.sensitivity.interactions import collect, samples_to_keep
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,26 @@ def predict(name: str, study: Study, assignments: Sequence[Assignment]) -> Predi
     seconds = time.perf_counter() - start
     values = tuple(total(scores, assignment) for assignment in assignments)
     return Predictions(name, profiler.description, values, seconds)
+
+
+def predict_together(study: Study, assignments: Sequence[Assignment]) -> list[Predictions]:
+    """What the stored interactions predict: the form with cross terms, superposed KL and loss."""
+    kept = replace(study, keep_outputs=samples_to_keep(study))
+    start = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder, Journal(Path(folder, "i"), "") as journal:
+        stored = collect(kept, journal, lambda: None)
+    seconds = time.perf_counter() - start
+    found = [predict_one(stored, assignment) for assignment in assignments]
+    columns = {
+        "gram": ("½ E[(Σu)ᵀ H (Σu)] with cross terms, from interactions", "quadratic"),
+        "superposed-kl": ("KL of the superposed outputs, from interactions", "kl"),
+        "superposed-loss": ("loss of the superposed outputs, from interactions", "loss"),
+    }
+    return [
+        Predictions(name, text, tuple(float(getattr(p, field)) for p in found), seconds)
+        for name, (text, field) in columns.items()
+        if field != "loss" or study.data.labels is not None
+    ]
 
 
 def total(scores: Scores, assignment: Assignment) -> float:
