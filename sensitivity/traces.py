@@ -22,8 +22,8 @@ from mpsearch.sensitivity.hutchinson import residual_traces
 from mpsearch.sensitivity.linearity import piecewise_linear
 from mpsearch.sensitivity.probing import Moments, estimate
 
-# Exact costs C - 1 backward passes and has no error; sampling costs 8 per round and mostly stops after
-# one to four rounds at 5 %. Beyond 32 classes sampling is cheaper.
+# Exact costs C - 1 backward passes and has no error; sampling costs 8 per round, and mostly stops
+# after one to four rounds at 5 %. Beyond 32 classes sampling is cheaper.
 MOST_EXACT_CLASSES = 32
 ROUND = 8  # probes
 
