@@ -99,13 +99,12 @@ class _OneLayer(nn.Module):
     def __init__(self, network: Network, layer: Layer, inputs: tuple[torch.Tensor, ...]) -> None:
         super().__init__()
         self.weight = nn.Parameter(network.weight(layer).detach().clone())
-        self._call = lambda: torch.func.functional_call(
+        self._call: Callable[[], torch.Tensor] = lambda: torch.func.functional_call(
             network.graph, {layer.weight_name: self.weight}, inputs
         )
 
     def forward(self, _: torch.Tensor) -> torch.Tensor:
-        logits: torch.Tensor = self._call()
-        return logits
+        return self._call()
 
 
 PROFILER = PyHessian()
