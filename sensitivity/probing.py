@@ -10,8 +10,12 @@ import torch
 
 def generator(key: str) -> torch.Generator:
     """A random stream that depends on `key` alone; torch's own state stays as it was."""
-    seed = int.from_bytes(sha256(key.encode()).digest()[:7], "little")
-    return torch.Generator().manual_seed(seed)
+    return torch.Generator().manual_seed(seed_of(key))
+
+
+def seed_of(key: str) -> int:
+    """A seed that depends on `key` alone, on every machine."""
+    return int.from_bytes(sha256(key.encode()).digest()[:7], "little")
 
 
 def signs(like: torch.Tensor, random: torch.Generator) -> torch.Tensor:
