@@ -1,12 +1,13 @@
 """What one cell (layer, choice) of a metric of the outputs costs, in forward passes.
 
-Run `python benchmarks/partial_passes.py`. Every layer of TinyM²Net-battlefield and ResNet-20 takes 2,
-3, 4 and 8 bits, weights and activations, on one batch of 32; the peer runs the whole network for each
-cell. CPU time of one thread, median of three, relative to one forward pass in the same run; memory as in
-benchmarks/sensitivity.py, relative to a plain forward and backward pass.
+Run `python benchmarks/partial_passes.py`. Every layer of TinyM²Net-battlefield and ResNet-20 takes
+2, 3, 4 and 8 bits, weights and activations, on one batch of 32; the peer runs the whole network for
+each cell. CPU time of one thread, median of three, relative to one forward pass in the same run;
+memory as in benchmarks/sensitivity.py, relative to a plain forward and backward pass.
 """
 
 import torch
+from cases import CASES, Case, peak_megabytes, plain, timed
 
 from mpsearch.choice import Choice
 from mpsearch.partial_forward import PartialForward
@@ -14,7 +15,6 @@ from mpsearch.profiler import Study
 from mpsearch.quantized import assemble, quantize_layer
 from mpsearch.quantizer import FLOAT_BITS
 from mpsearch.sensitivity.cells import Cell, cells_of, replacement
-from sensitivity import CASES, Case, peak_megabytes, plain, timed
 
 CHOICES = tuple(Choice(bits, bits) for bits in (2, 3, 4, 8))
 FLOAT = Choice(FLOAT_BITS, FLOAT_BITS)
