@@ -30,6 +30,7 @@ from mpsearch.table import Layer, LayerTable, Row
 from mpsearch.workers import join, leave
 
 GROUP = "mpsearch.profilers"
+DEFAULT_METRIC = "perturbation"  # docs/metrics.md says why
 Progress = Callable[[str, int], AbstractContextManager[Callable[[], None]]]
 
 CONVENTIONS = {
@@ -44,7 +45,7 @@ CONVENTIONS = {
 class ProfileSettings:
     """What `profile` may vary. `samples` limits how many of the data's samples are used."""
 
-    metric: str = "hessian"
+    metric: str = DEFAULT_METRIC
     choices: tuple[Choice, ...] = (Choice(4, 4), Choice(8, 8))
     samples: int = 256
     batch_size: int = 32

@@ -41,7 +41,7 @@ def test_hessian_omega_is_trace_over_n_times_squared_error(tmp_path: Path) -> No
     """From the dense Hessian and the dequantized weights, for every layer and choice."""
     network, data = _study("residual")
     choices = (Choice(2, 8), Choice(4, 4), Choice(8, 8))
-    settings = ProfileSettings(choices=choices, batch_size=5)
+    settings = ProfileSettings(metric="hessian", choices=choices, batch_size=5)
     table, provenance = profile(network, data, tmp_path / "p.csv", settings, progress)
     assert data.labels is not None
     for layer in network.layers:
@@ -62,7 +62,11 @@ def test_hessian_omega_is_trace_over_n_times_squared_error(tmp_path: Path) -> No
 def test_smooth_layers_are_estimated_with_a_standard_error(tmp_path: Path) -> None:
     network, data = _study("smooth")
     table, provenance = profile(
-        network, data, tmp_path / "p.csv", ProfileSettings(rtol=0.01, max_probes=64), progress
+        network,
+        data,
+        tmp_path / "p.csv",
+        ProfileSettings(metric="hessian", rtol=0.01, max_probes=64),
+        progress,
     )
     assert provenance["metric_notes"]["estimated_traces"] == ["first"]
     assert provenance["metric_notes"]["exact_traces"] == ["second"]

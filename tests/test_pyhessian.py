@@ -77,7 +77,9 @@ def test_it_agrees_with_our_own_metric(tmp_path: Path) -> None:
     """Two implementations, one Ω. Of 10 probes, 6.6 standard errors: exceeded once in 10,000."""
     model, inputs, labels = networks.build("residual", samples=12)
     network, data = Network.from_module(model, inputs), Data("test", inputs, labels)
-    ours, _ = profile(network, data, tmp_path / "a.csv", ProfileSettings(), progress)
+    ours, _ = profile(
+        network, data, tmp_path / "a.csv", ProfileSettings(metric="hessian"), progress
+    )
     settings = ProfileSettings(metric="pyhessian")
     theirs, _ = profile(network, data, tmp_path / "b.csv", settings, progress)
     difference = abs(ours.omega - theirs.omega)

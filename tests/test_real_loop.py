@@ -28,7 +28,8 @@ def test_resnet20_from_safetensors(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     data = "--calibration cifar10:train --data cifar10:test"
     model = f"{DATA}/pretrained/resnet20.safetensors --model resnet20"
     _run(f"""
-        profile {model} --data cifar10:train --samples 64 --bits 2,4,8 --group-residual
+        profile {model} --data cifar10:train --metric hessian --samples 64 --bits 2,4,8
+        profile {model} --data cifar10:train --samples 64 --bits 4,8 --group-residual -o p.csv
         solve --size 50%
         evaluate {model} --assignment assignment.json {data}
     """)
