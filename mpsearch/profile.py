@@ -30,7 +30,7 @@ from mpsearch.table import Layer, LayerTable, Row
 from mpsearch.workers import join, leave
 
 GROUP = "mpsearch.profilers"
-DEFAULT_METRIC = "perturbation"  # docs/metrics.md says why
+DEFAULT_METRIC = "sqnr"  # docs/metrics.md says why
 Progress = Callable[[str, int], AbstractContextManager[Callable[[], None]]]
 
 CONVENTIONS = {

@@ -14,7 +14,7 @@ from mpsearch.model_options import load_model_and_data, model_options, source_of
 @click.option(
     "--data", metavar="D", help="Samples: .npz, .safetensors, module:function or a dataset."
 )
-@click.option("--metric", default="perturbation", show_default=True, help="Ω, see docs/metrics.md.")
+@click.option("--metric", default="sqnr", show_default=True, help="Ω, see docs/metrics.md.")
 @click.option("--bits", metavar="4,8", help="Same bits for weights and activations [default: 4,8].")
 @click.option("--choices", metavar="w4a8,…", help="Or the choices one by one.")
 @click.option("--samples", type=click.IntRange(1), default=256, show_default=True)
