@@ -20,7 +20,8 @@ VERSION = 1
 class Assignment:
     """Choice by qualified layer name, with what is known about it (see `Solution`).
 
-    status is "given" where nobody searched: `Assignment.uniform` and hand-written ones.
+    status is "given" where nobody searched: `Assignment.uniform` and hand-written ones. search:
+    what else was asked, by option of `mpsearch solve`: {"pin": ("conv1=w8a8",)}.
     """
 
     layers: Mapping[str, Choice]
@@ -33,6 +34,10 @@ class Assignment:
     totals: Mapping[str, int | float] = field(default_factory=dict)
     limits: Mapping[str, int | float] = field(default_factory=dict)
     table_digest: str | None = None
+    at_least: Mapping[str, int | float] = field(default_factory=dict)
+    minimize: str = "omega"
+    omega: float | None = None
+    search: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @staticmethod
     def uniform(names: Iterable[str], choice: Choice) -> "Assignment":
@@ -40,7 +45,11 @@ class Assignment:
         return Assignment(dict.fromkeys(names, choice))
 
     @staticmethod
-    def from_solution(solution: Solution, table_digest: str) -> "Assignment":
+    def from_solution(
+        solution: Solution,
+        table_digest: str,
+        search: Mapping[str, tuple[str, ...]] | None = None,
+    ) -> "Assignment":
         """The assignment of a solution that has one; InputError for one without."""
         if not solution.choices:
             raise InputError(f"there is no assignment to save: the solution is {solution.status}")
@@ -55,6 +64,10 @@ class Assignment:
             totals=solution.totals,
             limits=solution.limits,
             table_digest=table_digest,
+            at_least=solution.at_least,
+            minimize=solution.minimize,
+            omega=solution.omega,
+            search=search or {},
         )
 
     def to_document(self) -> dict[str, Any]:
@@ -67,13 +80,17 @@ class Assignment:
                 for name, choice in self.layers.items()
             },
             "status": self.status,
+            "minimize": self.minimize,
             "objective": self.objective,
+            "omega": self.omega,
             "bound": self.bound,
             "gap": self.gap,
             "solver": self.solver,
             "seconds": self.seconds,
             "totals": dict(self.totals),
             "limits": dict(self.limits),
+            "at_least": dict(self.at_least),
+            "search": {option: list(values) for option, values in self.search.items()},
             "table_digest": self.table_digest,
         }
 
@@ -114,6 +131,10 @@ class Assignment:
             totals=_numbers(document, "totals", name),
             limits=_numbers(document, "limits", name),
             table_digest=document.get("table_digest"),
+            at_least=_numbers(document, "at_least", name),
+            minimize=str(document.get("minimize", "omega")),
+            omega=_number(document, "omega", name),
+            search=_texts(document, name),
         )
 
 
@@ -143,3 +164,10 @@ def _numbers(document: Mapping[str, Any], key: str, name: str) -> dict[str, int 
     if not isinstance(values, dict):
         raise InputError(f"{name}: {key} is {values!r}; expected numbers by column")
     return {column: _number(values, column, name) for column in values}
+
+
+def _texts(document: Mapping[str, Any], name: str) -> dict[str, tuple[str, ...]]:
+    search = document.get("search") or {}
+    if not isinstance(search, dict) or not all(isinstance(v, list) for v in search.values()):
+        raise InputError(f"{name}: search is {search!r}; expected lists of texts by option")
+    return {option: tuple(map(str, values)) for option, values in search.items()}

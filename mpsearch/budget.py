@@ -1,23 +1,26 @@
-"""The budget: upper limits on a table's resource columns."""
+"""The budget: upper and lower limits, by the keys of mpsearch.limits."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
+from math import ceil, floor
 
 import numpy as np
 
 from mpsearch.choice import Choice
 from mpsearch.errors import InputError
 from mpsearch.exact import to_integers
+from mpsearch.limits import COUNT, PEAK, column_of, values_of
 from mpsearch.table import LayerTable
-from mpsearch.units import Amount, Percent, is_size, parse_count, parse_size
+from mpsearch.units import Percent, UniformBits, is_size, parse_count, parse_size
 
 
 @dataclass(frozen=True)
 class Budget:
-    """Column -> upper limit: an int on integer columns, a float on others. Empty: no limit."""
+    """Key -> upper limit, and key -> lower limit: ints on integer columns. Empty: no limit."""
 
     limits: Mapping[str, int | float] = field(default_factory=dict)
+    at_least: Mapping[str, int | float] = field(default_factory=dict)
 
     @staticmethod
     def parse(
@@ -25,8 +28,10 @@ class Budget:
         size: str | None = None,
         bops: str | None = None,
         limits: Iterable[str] = (),
+        at_least: Iterable[str] = (),
+        minimize: Iterable[str] = ("omega",),
     ) -> "Budget":
-        """`size="145KB", bops="50%", limits=["latency_s=0.02"]` -> limits by column.
+        """`size="145KB", bops="50%", limits=["max:activation_bytes=64KB", "count:w8=5"]`.
 
         Relative values are taken from the table: `50%` of every layer's largest choice, `w8` and
         `w8a8` of that choice everywhere. Raises InputError for unknown columns and bad values.
@@ -36,35 +41,52 @@ class Budget:
             texts.append(("size_bytes", size))
         if bops is not None:
             texts.append(("bops", bops))
-        for text in limits:
-            column, equals, value = text.partition("=")
-            if not equals or not column or not value:
-                raise InputError(f"got the limit {text!r}; expected COLUMN=VALUE")
-            texts.append((column, value))
-        parsed: dict[str, int | float] = {}
-        for column, value in texts:
-            if column == "omega":
-                raise InputError("omega is minimised and cannot be limited; limit a resource")
-            table.column(column)
-            if column in parsed:
-                raise InputError(f"{column} is limited twice; keep one limit")
-            amount = parse_size(value) if is_size(column) else parse_count(value)
-            parsed[column] = _resolve(table, column, amount)
-        return Budget(parsed)
+        texts += [_split(text) for text in limits]
+        upper = {}
+        for key, value in texts:
+            if key == "omega" and "omega" in minimize:
+                raise InputError(
+                    "omega is minimised and cannot be limited; limit a resource, or minimise one"
+                )
+            if key in upper:
+                raise InputError(f"{key} is limited twice; keep one limit")
+            upper[key] = _value(table, key, value, round_up=False)
+        lower = {}
+        for key, value in map(_split, at_least):
+            if key.startswith(PEAK) or key in lower:
+                why = (
+                    "peaks have upper limits only" if key.startswith(PEAK) else "it is there twice"
+                )
+                raise InputError(f"cannot use the lower limit {key}: {why}")
+            lower[key] = _value(table, key, value, round_up=True)
+        return Budget(upper, lower)
 
 
-def _resolve(table: LayerTable, column: str, amount: Amount) -> int | float:
-    """An absolute limit; on an integer column rounded down, which loses nothing."""
-    values = table.column(column)
+def _split(text: str) -> tuple[str, str]:
+    """`bops=1.2G` -> (`bops`, `1.2G`)."""
+    key, equals, value = text.partition("=")
+    if not equals or not key or not value:
+        raise InputError(f"got the limit {text!r}; expected COLUMN=VALUE")
+    return key, value
+
+
+def _value(table: LayerTable, key: str, text: str, round_up: bool) -> int | float:
+    """The number that a limit's text stands for; whole on an integer column: loses nothing."""
+    values = values_of(table, key)
+    column = column_of(key)
+    amount = parse_size(text) if is_size(column) else parse_count(text)
+    if not isinstance(amount, Fraction) and key.startswith((PEAK, COUNT)):
+        raise InputError(f"got {key}={text}; expected an absolute value")
+    if isinstance(amount, UniformBits):
+        return _uniform(table, column, amount.w_bits, amount.a_bits)
     if isinstance(amount, Percent):
         integers, digits = to_integers(values)
         largest = np.zeros(len(table.layers), dtype=integers.dtype)
         np.maximum.at(largest, table.layer_index, integers)
-        whole = Fraction(sum(largest.tolist()), 10**digits)
-        amount = whole * amount.value
-    elif not isinstance(amount, Fraction):
-        return _uniform(table, column, amount.w_bits, amount.a_bits)
-    return int(amount // 1) if values.dtype == np.int64 else float(amount)
+        amount = Fraction(sum(largest.tolist()), 10**digits) * amount.value
+    if values.dtype != np.int64:
+        return float(amount)
+    return ceil(amount) if round_up else floor(amount)
 
 
 def _uniform(table: LayerTable, column: str, w_bits: int, a_bits: int | None) -> int | float:

@@ -75,6 +75,15 @@ def largest_allowed(limit: float | Fraction, digits: int) -> int:
     return largest if to_float(largest, digits) <= limit else largest - 1
 
 
+def smallest_allowed(limit: float | Fraction, digits: int) -> int:
+    """The smallest integer n whose total n / 10**digits, as it is printed, is at least `limit`."""
+    if digits == 0 or isinstance(limit, Fraction | int):
+        return int(-(-Fraction(limit) * 10**digits // 1))
+    middle = (Fraction(limit) + Fraction(nextafter(limit, -inf))) / 2
+    smallest = int(-(-middle * 10**digits // 1))
+    return smallest if to_float(smallest, digits) >= limit else smallest + 1
+
+
 def exact_totals(table: IntArray, chosen: NDArray[Any]) -> list[int]:
     """Totals of many assignments: table [L, C] and chosen [P, L] -> P exact integers."""
     if not len(chosen):

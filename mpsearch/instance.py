@@ -2,6 +2,8 @@
 
 Layers that share a group are merged, so that "layer" below means one decision. All numbers are
 integers in decimal units (mpsearch.exact): what is proven here is true of the table as printed.
+Every kind of limit becomes a row "sum <= limit" or a choice that is not allowed, so that solvers
+know only those two (mpsearch.limits says what the kinds are).
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -14,7 +16,17 @@ from numpy.typing import NDArray
 
 from mpsearch.choice import Choice
 from mpsearch.errors import InputError
-from mpsearch.exact import IntArray, as_narrow, largest_allowed, to_float, to_integers, to_number
+from mpsearch.exact import (
+    IntArray,
+    as_narrow,
+    largest_allowed,
+    smallest_allowed,
+    to_float,
+    to_integers,
+    to_number,
+)
+from mpsearch.limits import PEAK, values_of
+from mpsearch.minimand import Minimand
 from mpsearch.table import LayerTable
 
 
@@ -23,8 +35,9 @@ class Instance:
     """Minimise the sum of omega[l, c(l)] with every sum of resources[r][l, c(l)] <= limits[r].
 
     members: L tuples of layer names, e.g. 54; choices: C of them, e.g. 4; allowed: bool [L, C];
-    omega and each resource: integers [L, C], zero where not allowed; `digits[0]` is the decimal
-    scale of omega, `digits[1 + r]` that of resource r.
+    omega (or what else is minimised) and each resource: integers [L, C], zero where not allowed;
+    `digits[0]` is the decimal scale of omega, `digits[1 + r]` that of resource r. A lower limit
+    "total >= b" is the row "most - total <= most - b"; then `mosts[r]` is that most, else None.
     """
 
     members: tuple[tuple[str, ...], ...]
@@ -35,6 +48,7 @@ class Instance:
     resources: tuple[IntArray, ...]
     limits: tuple[int, ...]
     digits: tuple[int, ...]
+    mosts: tuple[int | None, ...]
 
     @staticmethod
     def build(
@@ -43,19 +57,21 @@ class Instance:
         pins: Mapping[str, Choice] | None = None,
         exclude: Mapping[str, Collection[Choice]] | None = None,
         extra_columns: Sequence[str] = (),
+        at_least: Mapping[str, int | float] | None = None,
+        minimize: Minimand | None = None,
     ) -> "Instance":
         """Merge groups and fold pins and excludes in; `extra_columns` are carried unlimited.
 
-        `exclude` maps a layer name, or `""` for every layer, to choices. Raises InputError for
-        unknown layers or columns, a pin to a choice that the layer lacks, a choice that some
-        layers have and others lack without being excluded, and nothing left to choose.
+        Rows are ordered: limits, extra columns, lower limits. `exclude` maps a layer name, or `""`
+        for every layer, to choices. Raises InputError for unknown layers or columns, a pin to a
+        choice that the layer lacks, a choice that some layers have and others lack without being
+        excluded, and nothing left to choose. What a peak limit leaves may be nothing: `is_empty`.
         """
         if not table.layers:
             raise InputError(f"{table.source} has no layers")
-        pins, exclude = pins or {}, exclude or {}
+        pins, exclude, at_least = pins or {}, exclude or {}, at_least or {}
         allowed = _allowed(table, pins, exclude)
         unit, members = _merge(table)
-        names = [*limits, *(column for column in extra_columns if column not in limits)]
         shape = (len(members), len(table.choices))
 
         merged_allowed = np.ones(shape, dtype=bool)
@@ -65,34 +81,56 @@ class Instance:
                 f"{table.source}: {', '.join(members[stuck])}: no common choice "
                 "is left by pins and excludes"
             )
+        for key, limit in limits.items():
+            if key.startswith(PEAK):
+                integers, scale = to_integers(values_of(table, key))
+                too_much = np.append(integers > largest_allowed(limit, scale), False)
+                np.logical_and.at(merged_allowed, unit, ~too_much[table.row_index])
 
-        matrices, digits = [], []
-        for name in ("omega", *names):
-            integers, scale = to_integers(table.column(name))
+        def merged(integers: IntArray) -> IntArray:
             padded = np.append(integers, np.zeros(1, dtype=integers.dtype))[table.row_index]
             matrix = np.zeros(shape, dtype=object if padded.dtype == object else np.int64)
             if padded.dtype != object and int(padded.max(initial=0)) * len(table.layers) >= 1 << 62:
                 matrix = matrix.astype(object)
             np.add.at(matrix, unit, np.where(allowed, padded, 0).astype(matrix.dtype))
-            matrices.append(as_narrow(np.where(merged_allowed, matrix, 0)))
+            return as_narrow(np.where(merged_allowed, matrix, 0))
+
+        integers, scale = (minimize or Minimand()).to_integers(table)
+        costs, digits = merged(integers), [scale]
+        upper = [key for key in limits if not key.startswith(PEAK)]
+        extra = [column for column in extra_columns if column not in limits]
+        rows, bounds = [], []
+        mosts: list[int | None] = []
+        for name in (*upper, *extra, *at_least):
+            integers, scale = to_integers(values_of(table, name))
+            rows.append(merged(integers))
             digits.append(scale)
-        bounds = [
-            largest_allowed(limits[name], scale) if name in limits else 0
-            for name, scale in zip(names, digits[1:], strict=True)
-        ]
-        for position, name in enumerate(names):
-            if name not in limits:  # unlimited: whatever is the most
-                bounds[position] = sum(matrices[1 + position].max(axis=1).tolist())
+            mosts.append(None)
+            most = sum(rows[-1].max(axis=1).tolist())
+            bounds.append(largest_allowed(limits[name], scale) if name in limits else most)
+        for position, name in enumerate(at_least, start=len(upper) + len(extra)):
+            largest = rows[position].max(axis=1)
+            most = sum(largest.tolist())
+            rows[position] = np.where(merged_allowed, largest[:, None] - rows[position], 0)
+            mosts[position] = most
+            bounds[position] = most - smallest_allowed(at_least[name], digits[1 + position])
         return Instance(
             members=members,
             choices=table.choices,
             allowed=merged_allowed,
-            omega=matrices[0],
-            columns=tuple(names),
-            resources=tuple(matrices[1:]),
+            omega=costs,
+            columns=(*upper, *extra, *at_least),
+            resources=tuple(rows),
             limits=tuple(bounds),
             digits=tuple(digits),
+            mosts=tuple(mosts),
         )
+
+    @cached_property
+    def is_empty(self) -> bool:
+        """Whether some layer has no choice left, or a limit is below the least total."""
+        hopeless = any(low > most for low, most in zip(self.base[1:], self.limits, strict=True))
+        return hopeless or not self.allowed.any(axis=1).all()
 
     @cached_property
     def base(self) -> tuple[int, ...]:
@@ -131,6 +169,9 @@ class Instance:
         return to_float(integer, self.digits[0])
 
     def resource_value(self, position: int, integer: int) -> int | float:
+        """A row's sum as a total of its column: also for the rows of lower limits."""
+        most = self.mosts[position]
+        integer = integer if most is None else most - integer
         return to_number(integer, self.digits[1 + position])
 
 

@@ -91,8 +91,9 @@ def smallest(instance: Instance, position: int, deadline: float | None) -> int |
         resources=tuple(instance.resources[index] for index in others),
         limits=tuple(instance.limits[index] for index in others),
         digits=(instance.digits[1 + position], *(instance.digits[1 + index] for index in others)),
+        mosts=tuple(instance.mosts[index] for index in others),
     )
-    if any(base > limit for base, limit in zip(swapped.base[1:], swapped.limits, strict=True)):
+    if swapped.is_empty:
         return None
     proof = prove(swapped, guess(swapped), deadline)
     return proof.upper if proof.optimal else None

@@ -7,6 +7,7 @@ import click
 
 from mpsearch.choice import Choice
 from mpsearch.errors import InputError
+from mpsearch.table import LayerTable
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -18,7 +19,15 @@ _OPTIONS = (
         "limits",
         multiple=True,
         metavar="COLUMN=VALUE",
-        help="Limit on any resource column, e.g. latency_s=0.02. Repeatable.",
+        help="Limit on any column's total (latency_s=0.02), its peak over the layers "
+        "(max:activation_bytes=64KB), or a number of layers (count:w8=5). Repeatable.",
+    ),
+    click.option(
+        "--at-least",
+        "lower_limits",
+        multiple=True,
+        metavar="COLUMN=VALUE",
+        help="Lower limit, e.g. count:w4=10 or size_bytes=100KB. Repeatable.",
     ),
     click.option(
         "--pin",
@@ -34,11 +43,18 @@ _OPTIONS = (
         metavar="[LAYER=]CHOICE",
         help="Forbid a choice for one layer (conv1=w4a4) or for all (w2a2). Repeatable.",
     ),
+    click.option(
+        "--allow",
+        "allows",
+        multiple=True,
+        metavar="LAYER=CHOICE,…",
+        help="The only choices that a layer may have, e.g. conv1=w4a8,w8a8. Repeatable.",
+    ),
 )
 
 
 def budget_options(command: _Command) -> _Command:
-    """--size, --bops-limit, --limit, --pin and --exclude."""
+    """--size, --bops-limit, --limit, --at-least, --pin, --exclude and --allow."""
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
@@ -57,12 +73,25 @@ def parse_pins(texts: Sequence[str]) -> dict[str, Choice]:
     return pins
 
 
-def parse_excludes(texts: Sequence[str]) -> dict[str, set[Choice]]:
-    """`["w2a2", "conv1=w4a4"]` -> {"": {w2a2}, "conv1": {w4a4}}; "" is every layer."""
+def parse_excludes(
+    texts: Sequence[str], allows: Sequence[str] = (), table: LayerTable | None = None
+) -> dict[str, set[Choice]]:
+    """`["w2a2", "conv1=w4a4"]` -> {"": {w2a2}, "conv1": {w4a4}}; "" is every layer.
+
+    `allows`, such as `["conv1=w4a8,w8a8"]`, exclude whatever else the table has for the layer.
+    """
     excludes: dict[str, set[Choice]] = {}
     for text in texts:
         layer, _, choice = text.rpartition("=")
         excludes.setdefault(layer, set()).add(Choice.parse(choice))
+    for text in allows:
+        layer, equals, names = text.rpartition("=")
+        if not equals or not layer or table is None:
+            raise InputError(f"got --allow {text!r}; expected LAYER=CHOICE,CHOICE")
+        wanted = {Choice.parse(name) for name in names.split(",")}
+        for one in wanted:
+            table.row_of(layer, one)  # raises for an unknown layer or a choice that it lacks
+        excludes.setdefault(layer, set()).update(set(table.choices) - wanted)
     return excludes
 
 

@@ -13,6 +13,8 @@ Status = Literal["optimal", "feasible", "infeasible", "no-solution"]
 class Smallest:
     """The smallest feasible value of a limit: `alone`, and `with_others` while those hold.
 
+    Of a lower limit, the largest one.
+
     `with_others` is None where the other limits are infeasible by themselves, or time ran out.
     """
 
@@ -25,10 +27,11 @@ class Solution:
     """What `solve` returns.
 
     status: optimal (proven), feasible (a gap is left), infeasible (proven) or no-solution (the
-    time was too short). choices: by layer name, empty without an assignment. objective: total Ω.
-    bound: no assignment within the limits has a smaller total Ω. gap: (objective - bound) /
-    objective. totals: every resource column, exact. smallest: by limited column, when infeasible.
-    notes: what a reader should know, such as a solver's claim that was wrong.
+    time was too short). choices: by layer name, empty without an assignment. objective: total Ω,
+    or of what else was minimised (`minimize`). bound: no assignment within the limits has a smaller
+    objective. gap: (objective - bound) / objective. omega: total Ω. totals: every resource column
+    and every limited key, exact. smallest: by limited key, when infeasible; keys of lower limits
+    begin with ">=". notes: what a reader should know, such as a solver's claim that was wrong.
     """
 
     status: Status
@@ -42,3 +45,6 @@ class Solution:
     limits: Mapping[str, int | float]
     smallest: Mapping[str, Smallest] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    at_least: Mapping[str, int | float] = field(default_factory=dict)
+    minimize: str = "omega"
+    omega: float | None = None

@@ -14,17 +14,20 @@ from mpsearch.budget import Budget
 from mpsearch.choice import Choice
 from mpsearch.errors import InputError, MpsearchError
 from mpsearch.exact import float_below
+from mpsearch.feasibility import smallest_feasible
+from mpsearch.few_choices import fewest_choices
 from mpsearch.instance import Instance
+from mpsearch.limits import total_of
+from mpsearch.minimand import Minimand
 from mpsearch.problem import scale
-from mpsearch.proof import Proof, guess, prove, smallest
-from mpsearch.solution import Smallest, Solution
+from mpsearch.proof import Proof, guess, prove
+from mpsearch.solution import Solution, Status
 from mpsearch.solver import GROUP, Answer, Solver
 from mpsearch.solvers import dynamic_programming
 from mpsearch.table import LayerTable
 
 AUTO_RULE = "dp: exact for any number of limits, needs no other package, keeps bound and gap"
 WRONG_BY = 1e-9  # relative: below this a worse answer is the solver's rounding, not a wrong claim
-RANGE_SECONDS = 5.0
 
 
 def find_solver(name: str) -> Solver:
@@ -46,43 +49,90 @@ def solve(
     exclude: Mapping[str, Collection[Choice]] | None = None,
     time_limit: float | None = None,
     options: Mapping[str, Any] | None = None,
+    minimize: Minimand | None = None,
+    max_distinct: int | None = None,
 ) -> Solution:
     """Minimise total Ω under the budget; every answer is re-evaluated from the table exactly.
 
     exclude: layer name (or `""` for every layer) -> choices that it may not have. time_limit:
     seconds; the proof of another solver's answer gets what it leaves, at least a tenth. options:
-    for the solver. An answer that breaks a limit or claims too much is caught: it is noted, and
-    the exact search's assignment is returned. Raises InputError for a wrong call or table.
+    for the solver. minimize: another column or a weighted sum instead of Ω. max_distinct: at most
+    so many different choices in the whole network. An answer that breaks a limit or claims too
+    much is caught: it is noted, and the exact search's assignment is returned. Raises InputError
+    for a wrong call or table.
     """
     started = time.monotonic()
     if time_limit is not None and not (math.isfinite(time_limit) and time_limit >= 0):
         raise InputError(f"got the time limit {time_limit}; expected seconds, not negative")
-    backend = find_solver(solver)
-    limits = dict(budget.limits) if budget else {}
-    instance = Instance.build(table, limits, pins, exclude)
-    own = backend is dynamic_programming.SOLVER
-    if own:
-        max_states = dynamic_programming.max_states_of(options or {})
-    notes: list[str] = []
-    name = backend.name
-
-    if any(low > most for low, most in zip(instance.base[1:], instance.limits, strict=True)):
-        proof = Proof(None, None, instance.base[0], True)
+    if max_distinct is not None and max_distinct < 1:
+        raise InputError(f"got at most {max_distinct} distinct choices; expected at least 1")
+    search = _Search(find_solver(solver), started, time_limit, options or {})
+    budget, minimize = budget or Budget(), minimize or Minimand()
+    instance = Instance.build(
+        table, budget.limits, pins, exclude, at_least=budget.at_least, minimize=minimize
+    )
+    if max_distinct is None or max_distinct >= len(table.choices):
+        proof = search.run(instance)
     else:
+        proof = fewest_choices(instance, max_distinct, search.run)
+    found: dict[str, Any] = {}
+    if proof.chosen is not None:
+        found = _found(table, instance, budget, proof)
+    status: Status = "infeasible" if proof.complete else "no-solution"
+    if proof.chosen is not None:
+        status = "optimal" if proof.optimal else "feasible"
+    return Solution(
+        status=status,
+        choices=found.get("choices", {}),
+        objective=found.get("objective"),
+        bound=found.get("bound"),
+        gap=found.get("gap"),
+        seconds=time.monotonic() - started,
+        solver=search.name,
+        totals=found.get("totals", {}),
+        limits=budget.limits,
+        smallest=smallest_feasible(table, budget, pins, exclude) if status == "infeasible" else {},
+        notes=tuple(dict.fromkeys(search.notes)),
+        at_least=budget.at_least,
+        minimize=str(minimize),
+        omega=found.get("omega"),
+    )
+
+
+class _Search:
+    """One solver asked about instances, its answers checked and proven; collects the notes."""
+
+    def __init__(
+        self,
+        backend: Solver,
+        started: float,
+        time_limit: float | None,
+        options: Mapping[str, Any],
+    ) -> None:
+        self.backend, self.started = backend, started
+        self.time_limit, self.options = time_limit, options
+        self.own = backend is dynamic_programming.SOLVER
+        self.max_states = dynamic_programming.max_states_of(options) if self.own else None
+        self.name = backend.name
+        self.notes: list[str] = []
+
+    def run(self, instance: Instance) -> Proof:
+        """The proven (or best) answer to one instance."""
+        if instance.is_empty:
+            return Proof(None, None, instance.base[0], True)
         start = guess(instance)
-        if own:
-            deadline = None if time_limit is None else started + time_limit
-            proof = prove(instance, start, deadline, max_states)
-        else:
-            answer = _ask(backend, instance, start, time_limit, options or {}, notes)
-            candidate = answer.chosen if answer.chosen is not None else start
-            deadline = None
-            if time_limit is not None:
-                deadline = max(started + time_limit, time.monotonic() + time_limit / 10)
-            proof = prove(instance, candidate, deadline)
-            if _judge(name, instance, answer, proof, notes):
-                name = f"{name}, corrected by dp"
-    return _solution(table, instance, limits, proof, name, started, tuple(notes))
+        deadline = None if self.time_limit is None else self.started + self.time_limit
+        if self.own:
+            return prove(instance, start, deadline, self.max_states)
+        left = None if deadline is None else max(deadline - time.monotonic(), 0.0)
+        answer = _ask(self.backend, instance, start, left, self.options, self.notes)
+        candidate = answer.chosen if answer.chosen is not None else start
+        if deadline is not None and self.time_limit is not None:
+            deadline = max(deadline, time.monotonic() + self.time_limit / 10)
+        proof = prove(instance, candidate, deadline)
+        if _judge(self.backend.name, instance, answer, proof, self.notes):
+            self.name = f"{self.backend.name}, corrected by dp"
+        return proof
 
 
 def _ask(
@@ -149,58 +199,21 @@ def _judge(name: str, instance: Instance, answer: Answer, proof: Proof, notes: l
     return True
 
 
-def _solution(
-    table: LayerTable,
-    instance: Instance,
-    limits: Mapping[str, int | float],
-    proof: Proof,
-    name: str,
-    started: float,
-    notes: tuple[str, ...],
-) -> Solution:
-    """Everything that is reported, from the table and the exact bound alone."""
-    if proof.chosen is None or proof.upper is None:
-        ranges = smallest_feasible(instance) if proof.complete else {}
-        return Solution(
-            status="infeasible" if proof.complete else "no-solution",
-            choices={},
-            objective=None,
-            bound=None,
-            gap=None,
-            seconds=time.monotonic() - started,
-            solver=name,
-            totals={},
-            limits=limits,
-            smallest=ranges,
-            notes=notes,
-        )
+def _found(table: LayerTable, instance: Instance, budget: Budget, proof: Proof) -> dict[str, Any]:
+    """What is reported of an assignment, from the table and the exact bound alone."""
+    assert proof.chosen is not None
+    assert proof.upper is not None
     choices = instance.by_layer(proof.chosen)
     choices = {layer: choices[layer] for layer in table.layer_names}
     objective = instance.omega_value(proof.upper)
     exact_bound = Fraction(proof.lower, 10 ** instance.digits[0])
     bound = objective if proof.upper == proof.lower else float_below(exact_bound)
-    return Solution(
-        status="optimal" if proof.optimal else "feasible",
-        choices=choices,
-        objective=objective,
-        bound=bound,
-        gap=(objective - bound) / objective if objective > 0 else 0.0,
-        seconds=time.monotonic() - started,
-        solver=name,
-        totals={column: table.total(choices, column) for column in table.columns},
-        limits=limits,
-        notes=notes,
-    )
-
-
-def smallest_feasible(instance: Instance) -> dict[str, Smallest]:
-    """For every limited column the least total, alone and while the other limits hold."""
-    deadline = time.monotonic() + RANGE_SECONDS
-    result = {}
-    for position, column in enumerate(instance.columns):
-        others = smallest(instance, position, deadline)
-        result[column] = Smallest(
-            alone=instance.resource_value(position, instance.base[1 + position]),
-            with_others=None if others is None else instance.resource_value(position, others),
-        )
-    return result
+    keys = dict.fromkeys([*table.columns, *budget.limits, *budget.at_least])
+    return {
+        "choices": choices,
+        "objective": objective,
+        "bound": bound,
+        "gap": (objective - bound) / objective if objective > 0 else 0.0,
+        "totals": {key: total_of(table, choices, key) for key in keys if key != "omega"},
+        "omega": float(table.total(choices, "omega")),
+    }

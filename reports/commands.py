@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mpsearch.assignment import Assignment
 from mpsearch.evaluation import Evaluations
 from mpsearch.reports.run_folder import Run
 from mpsearch.units import is_size
@@ -17,8 +18,7 @@ SAMPLE_OF = "the sample in "
 def commands_of(run: Run) -> tuple[str, ...]:
     """One shell command per piece that is there; `model.pt` stands for an unrecorded model file.
 
-    Limits are written as absolute numbers, so they hold whatever they were asked as. Pinned layers
-    and excluded choices are not recorded in an assignment and therefore not repeated here.
+    Limits are written as absolute numbers, so they hold whatever they were asked as.
     """
     table = run.paths.get("profile", "profile.csv")
     commands = []
@@ -29,7 +29,7 @@ def commands_of(run: Run) -> tuple[str, ...]:
         commands.append(["profile", model, *words, "-o", table])
     if run.assignment is not None and run.assignment.status != "given":
         output = run.paths.get("assignment", "assignment.json")
-        commands.append(["solve", table, *_limits(run.assignment.limits), "-o", output])
+        commands.append(["solve", table, *_search(run.assignment), "-o", output])
     if run.front is not None:
         output = str(Path(run.paths.get("front", "front.json")).with_suffix(".csv"))
         words = ["--resource", run.front.resource, *_limits(run.front.limits)]
@@ -55,6 +55,18 @@ def _profile(provenance: Mapping[str, Any]) -> list[str]:
             value = provenance[option]
             text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
             words += ["--" + option.replace("_", "-"), text]
+    return words
+
+
+def _search(assignment: Assignment) -> list[str]:
+    """The options of `mpsearch solve` that an assignment records."""
+    words = _limits(assignment.limits)
+    for key, limit in assignment.at_least.items():
+        words += ["--at-least", f"{key}={limit!r}{'B' if is_size(key) else ''}"]
+    if assignment.minimize != "omega":
+        words += ["--minimize", assignment.minimize]
+    for option, values in assignment.search.items():
+        words += [word for value in values for word in (f"--{option}", value)]
     return words
 
 

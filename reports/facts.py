@@ -41,6 +41,7 @@ class AnswerFacts:
     seconds: float | None
     point: Point
     layers_by_choice: Mapping[str, int]
+    minimize: str = "omega"
 
 
 @dataclass(frozen=True)

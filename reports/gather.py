@@ -80,7 +80,10 @@ def _answer(assignment: Assignment | None, table: LayerTable | None) -> AnswerFa
     if assignment is None:
         return None
     if table is None:
-        omega = float("nan") if assignment.objective is None else assignment.objective
+        stated = assignment.omega
+        if stated is None and assignment.minimize == "omega":
+            stated = assignment.objective
+        omega = float("nan") if stated is None else stated
         point = Point("chosen", omega, assignment.totals)
     else:
         point = _point("chosen", table, assignment.layers)
@@ -93,6 +96,7 @@ def _answer(assignment: Assignment | None, table: LayerTable | None) -> AnswerFa
         seconds=assignment.seconds,
         point=point,
         layers_by_choice={str(choice): counts[choice] for choice in sorted(counts)},
+        minimize=assignment.minimize,
     )
 
 
@@ -107,7 +111,9 @@ def _limits(run: Run, answer: AnswerFacts | None) -> tuple[LimitFacts, ...]:
     eight = next((point for point in _uniform(run.table) if point.name == str(EIGHT)), None)
     facts = []
     for column, limit in run.assignment.limits.items():
-        total = answer.point.totals.get(column) if answer else None
+        total = run.assignment.totals.get(column)
+        if answer:
+            total = answer.point.totals.get(column, total)
         whole = eight.totals.get(column) if eight else None
         slack = None if total is None else limit - total
         facts.append(LimitFacts(column, limit, total, slack, limit / whole if whole else None))

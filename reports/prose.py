@@ -2,13 +2,14 @@
 
 from math import isfinite
 
+from mpsearch.limits import COUNT, PEAK, column_of
 from mpsearch.reports.facts import Facts, LimitFacts
 from mpsearch.units import format_amount
 
 NAMES = {"size_bytes": "size", "bops": "BOPS"}
 
 STATUS = {
-    "optimal": "The assignment is proven optimal: no other one within the limits has a lower Ω",
+    "optimal": "The assignment is proven optimal: no other one within the limits has a lower",
     "feasible": "The assignment is within the limits but not proven optimal",
     "given": "The assignment was given, not searched for",
 }
@@ -28,8 +29,17 @@ def _amount(column: str, value: float) -> str:
     return format_amount(column, value).strip().replace(" ", "\u00a0")
 
 
+def _name(key: str) -> str:
+    """`max:activation_bytes` -> `the largest layer's activation_bytes`."""
+    if key.startswith(PEAK):
+        return f"the largest layer's {column_of(key)}"
+    if key.startswith(COUNT):
+        return f"the number of layers at {key.removeprefix(COUNT)}"
+    return NAMES.get(key, key)
+
+
 def _limit(asked: LimitFacts) -> str:
-    text = f"{NAMES.get(asked.column, asked.column)} at most {_amount(asked.column, asked.limit)}"
+    text = f"{_name(asked.column)} at most {_amount(asked.column, asked.limit)}"
     if asked.share_of_w8 is None:
         return text
     return f"{text} ({100 * asked.share_of_w8:.0f} % of uniform w8a8)"
@@ -43,8 +53,11 @@ def answer_text(facts: Facts) -> str:
     counts = [f"{count} at {name}" for name, count in answer.layers_by_choice.items()]
     words = [f"Chosen, in layers: {', '.join(counts)}."]
     status = STATUS.get(answer.status, f"Its status is {answer.status!r}")
+    minimand = answer.minimize.replace("omega", "Ω")
+    if answer.status == "optimal":
+        status += f" {minimand}"
     if answer.status == "feasible" and answer.gap is not None:
-        status += f"; its Ω is at most {100 * answer.gap:.2f} % above the best possible"
+        status += f"; its {minimand} is at most {100 * answer.gap:.2f} % above the best possible"
     words.append(f"{status}.")
     omega = answer.point.omega
     spent = [f"Ω {omega:.4g}"] if isfinite(omega) else []  # a given assignment may not state it

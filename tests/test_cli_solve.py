@@ -7,19 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tables import HAND, hand_table
+from tables import HAND
 
 from mpsearch.assignment import Assignment
 from mpsearch.choice import Choice
 from mpsearch.cli import run
 from mpsearch.front_files import read_json
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    hand_table(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 def out_of(capsys: pytest.CaptureFixture[str]) -> str:

@@ -1,0 +1,87 @@
+"""A solution as text for the terminal."""
+
+import click
+
+from mpsearch.console import print_table
+from mpsearch.solution import Solution
+from mpsearch.table import LayerTable
+from mpsearch.units import format_amount, format_count, format_size
+
+
+def print_solution(table: LayerTable, solution: Solution) -> None:
+    """Layers with what they take, totals against limits, status and gap."""
+    columns = [column for column in ("size_bytes", "bops") if column in table.resources]
+    share = columns[:1]
+    titles = {"size_bytes": "size", "bops": "BOPS"}
+    whole = float(solution.totals[share[0]]) if share else 0.0
+    rows = []
+    for name, choice in solution.choices.items():
+        row = table.row_of(name, choice)
+        cells = [name, str(choice), f"{table.omega[row]:.4g}"]
+        cells += [format_amount(column, table.resources[column][row]) for column in columns]
+        if share:
+            part = float(table.resources[share[0]][row])
+            cells.append(f"{100 * part / whole:.1f} %" if whole else "")
+        rows.append(cells)
+    shown = [titles[column] for column in columns]
+    header = ["layer", "bits", "Ω", *shown, *(f"share of {titles[column]}" for column in share)]
+    print_table(header, rows)
+
+    rows = []
+    for column, total in solution.totals.items():
+        cells = [column, format_amount(column, total), "", ""]
+        if column in solution.limits:
+            limit = solution.limits[column]
+            cells[2:] = [format_amount(column, limit), format_amount(column, limit - total)]
+        elif column in solution.at_least:
+            limit = solution.at_least[column]
+            cells[2:] = [f">= {format_amount(column, limit)}", format_amount(column, total - limit)]
+        rows.append(cells)
+    print_table(["total", "used", "limit", "slack"], rows)
+    if solution.minimize == "omega":
+        click.echo(f"Ω total {solution.objective:.6g}: {_verdict(solution)}")
+    else:
+        whole = solution.minimize in solution.totals
+        value = solution.objective or 0.0
+        least = format_amount(solution.minimize, value) if whole else f"{value:.6g}"
+        allowed = solution.limits.get("omega")
+        within = "" if allowed is None else f" (limit {allowed:g})"
+        click.echo(f"least {solution.minimize} {least}, Ω total {solution.omega:.6g}{within}: "
+                   f"{_verdict(solution)}")  # fmt: skip
+
+
+def _verdict(solution: Solution) -> str:
+    by = f"{solution.solver}, {solution.seconds:.3f} s"
+    if solution.status == "optimal":
+        return f"optimal, proven ({by})"
+    return f"feasible; gap {100 * (solution.gap or 0):.3g} %, bound {solution.bound:.6g} ({by})"
+
+
+def print_failure(solution: Solution) -> None:
+    """Why there is no assignment, and what the least limits are."""
+    if solution.status == "no-solution":
+        click.echo(
+            "mpsearch: no assignment found in time, and none is ruled out; give more --time-limit",
+            err=True,
+        )
+        return
+    click.echo("mpsearch: infeasible: no assignment is within the limits", err=True)
+    limits = dict(solution.limits) | {f">={k}": v for k, v in solution.at_least.items()}
+    for key, least in solution.smallest.items():
+        column = key.removeprefix(">=")
+        limit = f"{'at least ' if key != column else ''}{_both(column, limits[key])}"
+        which = "smallest" if key == column else "largest"
+        text = f"  {column}: limit {limit}; {which} feasible {_both(column, least.alone)}"
+        if len(limits) > 1:
+            if least.with_others is None:
+                text += " alone; the other limits are infeasible without it"
+            else:
+                text += f" alone, {_both(column, least.with_others)} with the other limits"
+        click.echo(text, err=True)
+
+
+def _both(column: str, value: float) -> str:
+    """Rounded for reading and exact for copying: `18.3 KB (18717 B)`."""
+    if not column.endswith("_bytes"):
+        return f"{format_count(value)} ({value!r})" if value >= 1000 else repr(value)
+    return f"{format_size(value)} ({value} B)" if value >= 1024 else f"{value} B"
