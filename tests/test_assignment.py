@@ -26,13 +26,13 @@ def test_round_trip(tmp_path: Path) -> None:
     table = random_table(1, 4, 3, 1e-9, groups=False)
     limit = int(table.uniform_total("size_bytes", table.choices[1]))
     solution = solve(table, Budget({"size_bytes": limit}))
-    saved = Assignment.from_solution(solution, table.digest)
+    saved = Assignment.from_solution(solution, table.digest, {"pin": ("layer0=w8a8",)})
     saved.save(tmp_path / "a.json")
     assert Assignment.load(tmp_path / "a.json") == saved
     written = json.loads((tmp_path / "a.json").read_text())
     assert list(written) == [
-        "format", "version", "layers", "status", "objective", "bound", "gap", "solver",
-        "seconds", "totals", "limits", "table_digest",
+        "format", "version", "layers", "status", "minimize", "objective", "omega", "bound", "gap",
+        "solver", "seconds", "totals", "limits", "at_least", "search", "table_digest",
     ]  # fmt: skip
     assert written["format"] == "mpsearch.assignment"
     assert written["totals"]["size_bytes"] <= written["limits"]["size_bytes"] == limit
@@ -71,6 +71,7 @@ def test_nothing_to_save_without_an_assignment() -> None:
         (document(layers={"conv": {"w_bits": 0, "a_bits": 8}}), "layer 'conv' has"),
         (document(objective="low"), "objective is 'low'; expected a number"),
         (document(totals=[1]), "totals is [1]; expected numbers by column"),
+        (document(search={"pin": "a"}), "expected lists of texts by option"),
     ],
 )
 def test_bad_files_get_one_line(tmp_path: Path, text: str, words: str) -> None:
