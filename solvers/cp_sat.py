@@ -7,10 +7,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mpsearch.errors import InputError, MissingExtraError
+from mpsearch.errors import InputError
 from mpsearch.problem import Problem
 from mpsearch.solver import Answer
+from mpsearch.solvers.engines import engine_module, missing
 
+INSTALL = "pip install 'ortools>=9.10'"
 SUM_BITS = 52  # of the sum of a row's largest coefficients; CP-SAT refuses sums near 2**63
 
 
@@ -22,15 +24,15 @@ class CpSat:
     description: str = "OR-Tools CP-SAT (integers)"
     capabilities: tuple[str, ...] = ("exact on integers", "any number of limits", "time limit")
 
+    def missing(self) -> str | None:
+        """None, or how to install OR-Tools."""
+        return missing("ortools", INSTALL)
+
     def solve(
         self, problem: Problem, time_limit: float | None, options: Mapping[str, Any]
     ) -> Answer:
         """Options: the fields of SatParameters, such as `num_workers=8`."""
-        try:
-            from ortools.sat.python import cp_model
-        except ImportError:
-            raise MissingExtraError("ortools", "ortools", "solver ortools") from None
-
+        cp_model = engine_module("ortools.sat.python.cp_model", "ortools", INSTALL, self.name)
         model = cp_model.CpModel()
         places = np.argwhere(problem.allowed)
         variables = [model.new_bool_var("") for _ in places]

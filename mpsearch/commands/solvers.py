@@ -1,6 +1,7 @@
 """`mpsearch solvers`."""
 
 from importlib.metadata import EntryPoint
+from typing import Any
 
 import click
 
@@ -14,7 +15,7 @@ from mpsearch.solving import AUTO_RULE
 @click.command()
 @json_option
 def solvers(as_json: bool) -> None:
-    """List the installed solvers and what each can do.
+    """List the solvers, what each can do, and what is missing for it here.
 
     Every answer of every solver is re-evaluated in exact arithmetic and proven by dp's bound;
     a wrong claim is reported and never passed on.
@@ -30,21 +31,23 @@ def solvers(as_json: bool) -> None:
     width = max(len(row["name"]) for row in found)
     for row in found:
         click.echo(f"{row['name']:<{width}}  {row['description']}")
-        click.echo(f"{'':<{width}}  {row['capabilities']}")
+        state = "works here" if row["available"] else f"not here: {row['install']}"
+        words = [word for word in (row["capabilities"], state) if word]
+        click.echo(f"{'':<{width}}  {'; '.join(words)}")
     click.echo(f"{'auto':<{width}}  {AUTO_RULE}")
 
 
-def _describe(name: str, point: EntryPoint) -> dict[str, str]:
-    """One row; a plug-in that cannot be loaded is listed with the reason."""
+def _describe(name: str, point: EntryPoint) -> dict[str, Any]:
+    """One row; engines are looked for and not imported. A plug-in that fails says why."""
+    row = {"name": name, "description": "", "capabilities": "", "available": True, "install": None}
     try:
         solver = point.load()
-        return {
-            "name": name,
-            "description": str(solver.description),
-            "capabilities": ", ".join(solver.capabilities),
-        }
-    except MpsearchError as error:
-        return {"name": name, "description": str(error), "capabilities": ""}
+        row["description"] = str(solver.description)
+        row["capabilities"] = ", ".join(solver.capabilities)
+        look = getattr(solver, "missing", None)  # optional: not part of what makes a solver
+        install = look() if look else None
     except Exception as error:  # a third party's import must not hide the other solvers
-        text = f"cannot be loaded: {type(error).__name__}: {error}"
-        return {"name": name, "description": text, "capabilities": ""}
+        known = isinstance(error, MpsearchError)
+        text = str(error) if known else f"cannot be loaded: {type(error).__name__}: {error}"
+        return {**row, "description": text, "available": False, "install": "mend the plug-in"}
+    return {**row, "available": install is None, "install": install}

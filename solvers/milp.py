@@ -1,0 +1,125 @@
+"""The scaled problem as sparse rows, for MILP engines that work in doubles.
+
+One binary variable per allowed choice of each layer: minimise costs . x, one choice per layer
+(sum = 1), every limited resource at most its limit. What comes back is judged in integers: an
+assignment that an engine's tolerances let over a limit is cut off, and the engine asked again.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mpsearch.problem import Problem
+from mpsearch.solver import Answer, Claim
+
+# The engines' tolerances are absolute (1e-6 to 1e-10): coefficients up to 1e5 keep them small
+# against one unit, and the numbers well within the 12 digits of PuLP's model files.
+SPAN = 1e5
+DOUBT = 1e-9  # of cost_limit: what a bound computed in doubles may be off by
+ATTEMPTS = 20
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Minimise costs @ x, x binary [N], with lower <= A @ x <= upper, A in coordinate form.
+
+    layer, choice: int [N], what each variable stands for, e.g. 216 of them for 54 layers x 4
+    choices; row, column, value: the non-zero entries of A. Costs and limits are at most about
+    SPAN. The first rows are the layers, then the limits, then the assignments that were cut off.
+    """
+
+    costs: Floats
+    layer: Ints
+    choice: Ints
+    row: Ints
+    column: Ints
+    value: Floats
+    lower: Floats
+    upper: Floats
+
+    @property
+    def by_row(self) -> list[list[tuple[int, float]]]:
+        """The (column, value) pairs of each row."""
+        pairs: list[list[tuple[int, float]]] = [[] for _ in self.upper]
+        entries = zip(self.row.tolist(), self.column.tolist(), self.value.tolist(), strict=True)
+        for row, column, value in entries:
+            pairs[row].append((column, value))
+        return pairs
+
+    def chosen(self, values: NDArray[Any]) -> Ints | None:
+        """Values of x -> the choice of each layer, [L]; None if a layer has none above 1/2."""
+        found = np.full(int(self.layer.max(initial=-1)) + 1, -1, dtype=np.int64)
+        set_ = np.asarray(values) > 0.5
+        found[self.layer[set_]] = self.choice[set_]
+        return None if (found < 0).any() else found
+
+    def without(self, chosen: Ints) -> "Rows":
+        """Not all of these choices together: sum of their x <= L - 1."""
+        columns = np.flatnonzero(chosen[self.layer] == self.choice)
+        return replace(
+            self,
+            row=np.append(self.row, np.full(len(columns), len(self.upper))),
+            column=np.append(self.column, columns),
+            value=np.append(self.value, np.ones(len(columns))),
+            lower=np.append(self.lower, -np.inf),
+            upper=np.append(self.upper, len(columns) - 1.0),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """What an engine says: values of x or None, its claim, its bound in the units of `costs`."""
+
+    values: NDArray[Any] | None
+    claim: Claim
+    bound: float | None = None
+
+
+def rows(problem: Problem) -> Rows:
+    """The problem's rows in units in which cost_limit and every limit are SPAN."""
+    layer, choice = np.nonzero(problem.allowed)
+    layers = len(problem.allowed)
+    weights = problem.unit_weights[:, layer, choice] * SPAN
+    resource, column = np.nonzero(weights)
+    return Rows(
+        costs=problem.unit_costs[layer, choice] * SPAN,
+        layer=layer,
+        choice=choice,
+        row=np.concatenate([layer, layers + resource]),
+        column=np.concatenate([np.arange(len(layer)), column]),
+        value=np.concatenate([np.ones(len(layer)), weights[resource, column]]),
+        lower=np.concatenate([np.ones(layers), np.full(len(weights), -np.inf)]),
+        upper=np.concatenate([np.ones(layers), np.full(len(weights), SPAN)]),
+    )
+
+
+def solve_rows(
+    problem: Problem, time_limit: float | None, engine: Callable[[Rows, float | None], Found]
+) -> Answer:
+    """Ask the engine until its assignment is feasible in integers; time_limit is for all."""
+    started = time.monotonic()
+    model = rows(problem)
+    bound = None
+    for _ in range(ATTEMPTS):
+        left = None
+        if time_limit is not None:
+            left = max(0.0, time_limit - (time.monotonic() - started))
+        found = engine(model, left)
+        if found.bound is not None and np.isfinite(found.bound):
+            bound = (found.bound / SPAN - DOUBT) * max(problem.cost_limit, 1)
+        if found.claim == "infeasible":
+            return Answer(None, "infeasible")
+        chosen = None if found.values is None else model.chosen(found.values)
+        if chosen is None:
+            return Answer(None, "unknown", bound)
+        if problem.is_feasible(chosen):
+            return Answer(chosen, found.claim, bound)
+        model = model.without(chosen)
+    return Answer(None, "unknown", bound)
