@@ -14,6 +14,7 @@ from mpsearch.errors import MpsearchError
 COMMANDS = {
     "profile": "Measure how sensitive each layer is: model + data -> profile.csv.",
     "solve": "Choose every layer's bits under a budget: profile.csv -> assignment.json.",
+    "explain": "Why this bit? Prices of the limits, alternatives of each layer, what-if.",
     "front": "The whole exact Pareto front of a table: CSV, JSON and a picture.",
     "apply": "Quantize a network as an assignment says and calibrate it.",
     "evaluate": "Measure accuracy and loss, with a 95 % interval, beside FP32.",

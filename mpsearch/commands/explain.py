@@ -1,0 +1,273 @@
+"""`mpsearch explain`."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import click
+
+from mpsearch.assignment import Assignment
+from mpsearch.choice import Choice
+from mpsearch.console import json_option, print_json, print_table
+from mpsearch.decisions import Alternative, Decision
+from mpsearch.errors import InputError
+from mpsearch.explaining import Explanation
+from mpsearch.explaining import explain as explain_assignment
+from mpsearch.ranges import readable
+from mpsearch.search_options import parse_excludes, parse_pins
+from mpsearch.solution import Solution
+from mpsearch.table import LayerTable
+from mpsearch.units import format_amount
+from mpsearch.what_if import WhatIf, what_if
+
+
+@click.command()
+@click.argument("assignment_path", metavar="[ASSIGNMENT.JSON]", default="assignment.json")
+@click.option("--table", "table_path", metavar="PROFILE.CSV", default="profile.csv",
+              show_default=True, help="The table that the assignment was searched in.")  # fmt: skip
+@click.option("--what-if", "changes", multiple=True, metavar="LAYER=CHOICE",
+              help="The new optimum if this layer (and its group) had this choice. Repeatable: "
+              "all of them together.")  # fmt: skip
+@click.option("--pin", "pins", multiple=True, metavar="LAYER=CHOICE",
+              help="As it was given to `mpsearch solve`. Repeatable.")  # fmt: skip
+@click.option("--exclude", "excludes", multiple=True, metavar="[LAYER=]CHOICE",
+              help="As it was given to `mpsearch solve`. Repeatable.")  # fmt: skip
+@click.option("--time-limit", type=float, metavar="SECONDS", help="For each of the searches.")
+@json_option
+def explain(
+    assignment_path: str,
+    table_path: str,
+    changes: tuple[str, ...],
+    pins: tuple[str, ...],
+    excludes: tuple[str, ...],
+    time_limit: float | None,
+    as_json: bool,
+) -> int:
+    """Why every layer of ASSIGNMENT.JSON has its bits.
+
+    For each layer the next better and the next cheaper choice, and whether it fits the limits that
+    the assignment was searched with. For each limit its price: what one more KB or GBOP is worth
+    in Ω. `margin` is how far a layer is from another choice at these prices; `any other ≥` is what
+    another choice there costs at least, whatever else changes. Exit code 1 if nothing is within
+    the limits, or within them and --what-if.
+
+    \b
+    Examples:
+      mpsearch explain
+      mpsearch explain half.json --table profile.csv --json
+      mpsearch explain --what-if conv1=w8a8 --what-if fc=w4a4
+    """
+    assignment = Assignment.load(assignment_path)
+    table = LayerTable.read_csv(table_path)
+    pinned, excluded = parse_pins(pins), parse_excludes(excludes)
+    if changes:
+        wanted = _changes(changes)
+        answer = what_if(table, assignment, wanted, pinned, excluded, time_limit)
+        if as_json:
+            print_json(_what_if_document(answer))
+        else:
+            _print_what_if(answer)
+        return 0 if answer.solution.choices else 1
+    found = explain_assignment(table, assignment, pinned, excluded, time_limit)
+    if as_json:
+        print_json(_document(found))
+    else:
+        _print_decisions(table, found.decisions, found.limits)
+        _print_limits(found)
+        click.echo(_verdict(found))
+        if not found.solution.choices:
+            _print_failure(found.solution, "no assignment is within the limits")
+    return 0 if found.solution.choices else 1
+
+
+def _changes(texts: Sequence[str]) -> dict[str, Choice]:
+    """`["conv1=w8a8"]` -> {"conv1": Choice(8, 8)}."""
+    changes: dict[str, Choice] = {}
+    for text in texts:
+        layer, _, choice = text.rpartition("=")
+        if not layer:
+            raise InputError(f"got --what-if {text!r}; expected LAYER=CHOICE such as conv1=w8a8")
+        wanted = Choice.parse(choice)
+        if changes.setdefault(layer, wanted) != wanted:
+            raise InputError(f"got --what-if twice for layer {layer!r}: {changes[layer]}, {choice}")
+    return changes
+
+
+def _print_decisions(
+    table: LayerTable, decisions: Sequence[Decision], limits: Mapping[str, int | float]
+) -> None:
+    """Three lines a layer: what it has, the next better and the next cheaper choice."""
+    columns = [c for c in table.columns if c in limits or c in ("size_bytes", "bops")]
+    rows = []
+    for one in decisions:
+        cells = [", ".join(one.layers), str(one.choice), f"{one.omega:.4g}"]
+        cells += [format_amount(column, one.resources[column]) for column in columns]
+        margin = "" if one.margin is None else f"{one.margin:+.3g} to {one.rival}"
+        rows.append([*cells, "", margin, _number(one.at_least)])
+        for word, other in (("better", one.better), ("cheaper", one.cheaper)):
+            if other is None:
+                rows.append([f"  next {word}", "none", *[""] * (len(columns) + 4)])
+                continue
+            cells = [f"  next {word}", str(other.choice), f"{other.omega:+.3g}"]
+            cells += [_signed(column, other.changes[column]) for column in columns]
+            rows.append([*cells, _fits(other), "", ""])
+    print_table(["layer", "bits", "Ω", *columns, "fits", "margin", "any other ≥"], rows)
+
+
+def _fits(other: Alternative) -> str:
+    over = ", ".join(f"{column} {_signed(column, by)}" for column, by in other.over.items())
+    return f"no: {over}" if over else "yes"
+
+
+def _print_limits(found: Explanation) -> None:
+    """Prices beside the true changes of the optimum."""
+    if not found.limits:
+        click.echo("the assignment has no limits: every layer can have its least Ω")
+        return
+    if not found.marginals:
+        return
+    rows = []
+    for one in found.marginals:
+        by_price = one.price * one.step
+        rows.append(
+            [
+                one.column,
+                format_amount(one.column, one.limit),
+                _signed(one.column, found.slack[one.column]),
+                f"{one.per_unit:.4g} per {one.unit_name}" if one.price else "0",
+                _signed(one.column, one.step),
+                "not found" if one.more is None else f"{one.more:+.4g}",
+                f"{-by_price:+.4g}" if by_price else "0",
+                "not found" if one.less is None else f"{one.less:+.4g}",
+            ]
+        )
+    titles = ["limit", "value", "slack", "Ω price", "step", "Ω with more", "by price", "with less"]
+    print_table(titles, rows)
+
+
+def _verdict(found: Explanation) -> str:
+    """One line: is this the optimum, and if not how far from it, and why that may be."""
+    if found.status == "optimal":
+        return f"Ω total {found.omega:.6g}: optimal within the limits, proven" + (
+            "" if found.lp_bound is None else f" (LP bound {found.lp_bound:.6g})"
+        )
+    if found.status == "unproven":
+        return f"Ω total {found.omega:.6g}: nothing better found in time; bound {found.bound:.6g}"
+    if found.status == "outside":
+        broken = (
+            f"{column} by {format_amount(column, -left)}"
+            for column, left in found.slack.items()
+            if left < 0
+        )
+        text = f"Ω total {found.omega:.6g}: outside the limits: {', '.join(broken)} too much"
+        return text + ("" if found.optimum is None else f"; the optimum has {found.optimum:.6g}")
+    best = found.solution.objective
+    return (
+        f"Ω total {found.omega:.6g}: not optimal: {best:.6g} is within the limits "
+        f"(gap {100 * (found.gap or 0):.3g} %)\n"
+        "if it was searched with --pin or --exclude, give them here too"
+    )
+
+
+def _print_what_if(answer: WhatIf) -> None:
+    pins = ", ".join(f"{layer}={choice}" for layer, choice in answer.pins.items())
+    solution = answer.solution
+    if not solution.choices:
+        _print_failure(solution, f"with {pins} no assignment is within the limits")
+        return
+    if answer.changed:
+        rows = [[name, str(a), str(b)] for name, (a, b) in answer.changed.items()]
+        print_table(["layer", "now", "then"], rows)
+    else:
+        click.echo("no layer changes")
+    rows = []
+    for column, total in solution.totals.items():
+        cells = [column, format_amount(column, total), _signed(column, answer.changes[column])]
+        limit = solution.limits.get(column)
+        rows.append([*cells, "" if limit is None else format_amount(column, limit)])
+    print_table(["total", "then", "change", "limit"], rows)
+    proven = "optimal, proven" if solution.status == "optimal" else "the best found in time"
+    click.echo(f"with {pins}: Ω total {solution.objective:.6g} ({answer.omega:+.4g}), {proven}")
+
+
+def _print_failure(solution: Solution, what: str) -> None:
+    if solution.status == "no-solution":
+        click.echo("mpsearch: no assignment found in time; give more --time-limit", err=True)
+        return
+    click.echo(f"mpsearch: infeasible: {what}", err=True)
+    for column, least in solution.smallest.items():
+        text = f"  {column}: limit {readable(column, solution.limits[column])}; smallest feasible "
+        text += f"{readable(column, least.alone)} alone"
+        if len(solution.limits) > 1:
+            if least.with_others is None:
+                text += "; the other limits are infeasible without it"
+            else:
+                text += f", {readable(column, least.with_others)} with the other limits"
+        click.echo(text, err=True)
+
+
+def _signed(column: str, value: float) -> str:
+    return f"{'+' if value >= 0 else '-'}{format_amount(column, abs(value))}"
+
+
+def _number(value: float | None) -> str:
+    return f"{value:+.3g}" if value else ""
+
+
+def _document(found: Explanation) -> dict[str, Any]:
+    return {
+        "status": found.status,
+        "omega": found.omega,
+        "optimum": found.optimum,
+        "bound": found.bound,
+        "gap": found.gap,
+        "lp_bound": found.lp_bound,
+        "totals": dict(found.totals),
+        "limits": dict(found.limits),
+        "slack": dict(found.slack),
+        "decisions": [
+            {
+                **dataclasses.asdict(one),
+                "choice": str(one.choice),
+                "better": _alternative(one.better),
+                "cheaper": _alternative(one.cheaper),
+                "rival": one.rival and str(one.rival),
+            }
+            for one in found.decisions
+        ],
+        "prices": [
+            {**dataclasses.asdict(one), "per_unit": one.per_unit} for one in found.marginals
+        ],
+        "best": _solution(found.solution),
+    }
+
+
+def _alternative(other: Alternative | None) -> dict[str, Any] | None:
+    if other is None:
+        return None
+    return {**dataclasses.asdict(other), "choice": str(other.choice)}
+
+
+def _what_if_document(answer: WhatIf) -> dict[str, Any]:
+    return {
+        "pins": {layer: str(choice) for layer, choice in answer.pins.items()},
+        **_solution(answer.solution),
+        "omega_change": answer.omega,
+        "changed": {name: [str(a), str(b)] for name, (a, b) in answer.changed.items()},
+        "changes": dict(answer.changes),
+    }
+
+
+def _solution(solution: Solution) -> dict[str, Any]:
+    return {
+        "status": solution.status,
+        "objective": solution.objective,
+        "bound": solution.bound,
+        "layers": {layer: str(choice) for layer, choice in solution.choices.items()},
+        "totals": dict(solution.totals),
+        "limits": dict(solution.limits),
+        "smallest_feasible": {
+            column: {"alone": least.alone, "with_other_limits": least.with_others}
+            for column, least in solution.smallest.items()
+        },
+    }

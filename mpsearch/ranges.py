@@ -1,0 +1,90 @@
+"""What every limit can be, before any search: between too little and more than is of use."""
+
+import time
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from mpsearch.choice import Choice
+from mpsearch.console import print_table
+from mpsearch.instance import Instance
+from mpsearch.proof import smallest
+from mpsearch.table import LayerTable
+from mpsearch.units import format_amount
+
+SECONDS = 5.0  # for all columns together; only `with_others` is searched for
+
+
+@dataclass(frozen=True)
+class Range:
+    """The totals of one resource column that a limit can ask for, exact.
+
+    least: no assignment takes less. with_others: the least while the other limits hold; None where
+    they are infeasible by themselves, or time ran out. useful: the least total of an assignment
+    with the least Ω of all; a larger limit on this column alone improves nothing. most: the
+    largest choice of every layer.
+    """
+
+    least: int | float
+    with_others: int | float | None
+    useful: int | float
+    most: int | float
+
+
+def ranges(
+    table: LayerTable,
+    pins: Mapping[str, Choice] | None = None,
+    exclude: Mapping[str, Collection[Choice]] | None = None,
+    limits: Mapping[str, int | float] | None = None,
+    seconds: float = SECONDS,
+) -> dict[str, Range]:
+    """Column -> range, for every resource column of the table.
+
+    `useful` leaves the limits aside, pins and excludes hold throughout. Raises InputError as
+    `Instance.build` does.
+    """
+    limits = limits or {}
+    instance = Instance.build(table, limits, pins, exclude, ("omega", *table.columns))
+    position = {name: number for number, name in enumerate(instance.columns)}
+    omega = instance.resources[position["omega"]]
+    best = instance.allowed & (omega == instance.row_minimum(omega)[:, None]).astype(bool)
+    deadline = time.monotonic() + seconds
+    found = {}
+    for column in table.columns:
+        row = position[column]
+        matrix = instance.resources[row]
+        least = instance.base[1 + row]
+        limited = any(other != column for other in limits)
+        within = smallest(instance, row, deadline) if limited else least
+        useful = np.where(best, matrix, matrix.max()).min(axis=1)
+        most = np.where(instance.allowed, matrix, matrix.min()).max(axis=1)
+        found[column] = Range(
+            least=instance.resource_value(row, least),
+            with_others=None if within is None else instance.resource_value(row, within),
+            useful=instance.resource_value(row, sum(useful.tolist())),
+            most=instance.resource_value(row, sum(most.tolist())),
+        )
+    return found
+
+
+def print_ranges(found: Mapping[str, Range], limits: Mapping[str, int | float]) -> None:
+    """One line a column, beside its limit; bytes also as they are, for copying."""
+    titles = ["column", "least", "least within other limits", "useful up to", "all largest"]
+    rows = []
+    for column, one in found.items():
+        cells = [column]
+        for value in (one.least, one.with_others, one.useful, one.most, limits.get(column)):
+            cells.append("" if value is None else readable(column, value))
+        if one.with_others is None:
+            cells[2] = "none found"
+        rows.append(cells if limits else cells[:-1])
+    print_table([*titles, "limit"] if limits else titles, rows)
+
+
+def readable(column: str, value: float) -> str:
+    """Rounded for reading and exact for copying: `18.3 KB (18717 B)`, `1.200 M (1200000)`."""
+    short = format_amount(column, value)
+    if abs(value) < (1024 if column.endswith("_bytes") else 1000):
+        return f"{value} B" if column.endswith("_bytes") else repr(value)
+    return f"{short} ({value} B)" if column.endswith("_bytes") else f"{short} ({value!r})"
