@@ -19,18 +19,20 @@ from mpsearch.problem import scale
 from mpsearch.proof import Proof, guess, prove, smallest
 from mpsearch.solution import Smallest, Solution
 from mpsearch.solver import GROUP, Answer, Solver
-from mpsearch.solvers import dynamic_programming
+from mpsearch.solvers import dynamic_programming, lagrangian
 from mpsearch.table import LayerTable
 
-AUTO_RULE = "dp: exact for any number of limits, needs no other package, keeps bound and gap"
+AUTO_RULE = (
+    "lagrangian: exact for any number of limits, needs no other package, keeps bound and gap"
+)
 WRONG_BY = 1e-9  # relative: below this a worse answer is the solver's rounding, not a wrong claim
 RANGE_SECONDS = 5.0
 
 
 def find_solver(name: str) -> Solver:
-    """The installed solver of this name; `auto` is dp. InputError for an unknown one."""
-    if name in ("auto", "dp"):
-        return dynamic_programming.SOLVER
+    """The installed solver of this name; `auto` is lagrangian. InputError for an unknown one."""
+    if name in ("auto", "lagrangian"):
+        return lagrangian.SOLVER
     if name not in plugins.installed(GROUP):
         known = ", ".join(["auto", *plugins.installed(GROUP)])
         raise InputError(f"unknown solver {name!r}; installed: {known}")
@@ -60,9 +62,9 @@ def solve(
     backend = find_solver(solver)
     limits = dict(budget.limits) if budget else {}
     instance = Instance.build(table, limits, pins, exclude)
-    own = backend is dynamic_programming.SOLVER
+    own = backend is lagrangian.SOLVER
     if own:
-        max_states = dynamic_programming.max_states_of(options or {})
+        max_states = dynamic_programming.max_states_of(options or {}, backend.name)
     notes: list[str] = []
     name = backend.name
 
@@ -81,7 +83,7 @@ def solve(
                 deadline = max(started + time_limit, time.monotonic() + time_limit / 10)
             proof = prove(instance, candidate, deadline)
             if _judge(name, instance, answer, proof, notes):
-                name = f"{name}, corrected by dp"
+                name = f"{name}, corrected by lagrangian"
     return _solution(table, instance, limits, proof, name, started, tuple(notes))
 
 
