@@ -42,20 +42,20 @@ def _staircase(first: NDArray[Any], second: NDArray[Any]) -> NDArray[np.bool_]:
     of every block hands the right half its least `second` among points with `first` no larger.
     """
     n = len(first)
-    by_first = np.lexsort((second, first))
+    small = n < 1 << 16  # numpy sorts 16-bit integers by radix
+    by_first = np.lexsort((second, first)).astype(np.uint16 if small else np.int64)
     _, rank = np.unique(second, return_inverse=True)
+    rank = rank.astype(np.int64)
     keep = np.ones(n, dtype=bool)
-    by_first = by_first[np.lexsort((by_first, second[by_first], first[by_first]))]
-    levels = max(n - 1, 1).bit_length()
-    for level in range(levels):
-        block = by_first >> (level + 1)
-        order = by_first[np.argsort(block, kind="stable")]
-        blocks = order >> (level + 1)
+    for level in range(max(n - 1, 1).bit_length()):
+        blocks = by_first >> (level + 1)
+        by_block = np.argsort(blocks, kind="stable")
+        order, blocks = by_first[by_block], blocks[by_block].astype(np.int64)
         left = (order >> level) & 1 == 0
-        offset = (blocks.max() - blocks) * (n + 1)  # later blocks lie lower: minima do not leak
-        value = np.where(left, rank[order], n) + offset
-        least = np.minimum.accumulate(value)
-        keep[order[~left & (least <= rank[order] + offset)]] = False
+        offset = (int(blocks[-1]) - blocks) * (n + 1)  # later blocks lie lower: no minimum leaks
+        own = rank[order] + offset
+        least = np.minimum.accumulate(np.where(left, own, n + offset))
+        keep[order[~left & (least <= own)]] = False
     return keep
 
 

@@ -3,28 +3,25 @@
 For prices p >= 0 on the limits, q(p) = sum over layers of min over choices of (cost + p . weight),
 less p . limits, is a lower bound on every feasible cost (Fisher, Management Science 1981; its
 maximum is the LP bound). The maximum over a handful of prices is found by bisection (one limit) or
-the deep-cut ellipsoid method (more), which need no solver and no step sizes.
+cutting planes (more), which need no step sizes and, for so few prices, no LP solver.
 """
 
 from dataclasses import dataclass
-from math import sqrt
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mpsearch.cutting_planes import Master
 from mpsearch.problem import Problem
 
 Floats = NDArray[np.float64]
+ENOUGH = 1e-9  # relative distance from the maximum at which the search for prices ends
 
 
 @dataclass(frozen=True, eq=False)
 class Dual:
-    """prices [K, R], best first, in cost units per weight unit; incumbents: feasible [L] arrays.
-
-    `hopeless` says that the bound exceeds every cost: no feasible assignment exists (to the
-    accuracy of doubles: a hint, the proof is the exact search's).
-    """
+    """prices [K, R], best first, in cost units per weight unit; incumbents: feasible [L] arrays."""
 
     prices: Floats
     incumbents: tuple[NDArray[np.int64], ...]
@@ -42,7 +39,7 @@ def maximise(problem: Problem, keep: int = 12, steps: int = 250) -> Dual:
     elif limits == 1:
         search.bisect(steps=60)
     else:
-        search.ellipsoid(steps=steps)
+        search.cutting_planes(steps=steps)
     order = np.argsort(-np.array(search.values), kind="stable")
     chosen: list[Floats] = []
     for position in order:
@@ -61,25 +58,27 @@ class _Search:
     """q and its subgradient, in units where every limit and the cost limit are 1."""
 
     def __init__(self, problem: Problem) -> None:
-        self.costs = np.where(problem.allowed, problem.unit_costs, np.inf)
-        self.weights = problem.unit_weights
+        costs = np.where(problem.allowed, problem.unit_costs, np.inf)
         self.problem = problem
-        self.rows = np.arange(len(problem.allowed))
+        self.tables = np.concatenate([problem.unit_weights, costs[None]])
+        self.tables = self.tables.reshape(len(self.tables), -1)  # [R + 1, L * C]
+        self.first = np.arange(len(problem.allowed)) * problem.allowed.shape[1]
         self.prices: list[Floats] = []
         self.values: list[float] = []
         self.feasible: dict[float, NDArray[np.int64]] = {}
 
-    def evaluate(self, price: Floats) -> tuple[float, Floats]:
-        """q(price) and the subgradient: by how much the minimiser exceeds each limit."""
-        reduced = self.costs + np.tensordot(price, self.weights, axes=1)
-        best = reduced.argmin(axis=1)
-        excess = self.weights[:, self.rows, best].sum(axis=1) - 1
-        value = float(reduced[self.rows, best].sum() - price.sum())
+    def evaluate(self, price: Floats) -> tuple[float, Floats, float]:
+        """q(price), the subgradient (by how much the minimiser exceeds each limit), its cost."""
+        reduced = np.append(price, 1.0) @ self.tables
+        best = reduced.reshape(self.problem.allowed.shape).argmin(axis=1)
+        sums = self.tables.take(self.first + best, axis=1).sum(axis=1)
+        excess, cost = sums[:-1] - 1, float(sums[-1])
+        value = cost + float(price @ excess)
         self.prices.append(price)
         self.values.append(value)
-        if (excess <= 1e-9).all() and self.problem.is_feasible(best):
-            self.feasible.setdefault(float(self.costs[self.rows, best].sum()), best)
-        return value, excess
+        if (excess <= 1e-9).all() and cost not in self.feasible and self.problem.is_feasible(best):
+            self.feasible[cost] = best
+        return value, excess, cost
 
     def bisect(self, steps: int) -> None:
         """One limit: the subgradient's sign says on which side of the price the maximum is."""
@@ -97,38 +96,26 @@ class _Search:
             else:
                 high = middle
 
-    def ellipsoid(self, steps: int) -> None:
-        """Several limits: cut the half where q cannot be larger, with the best value so far."""
-        n = len(self.problem.limits)
-        radius = 30.0
-        centre = np.full(n, 1.0)
-        shape = np.eye(n) * radius**2
+    def cutting_planes(self, steps: int) -> None:
+        """Several limits: q lies below the plane of every minimiser met; go where those allow most.
+
+        Kelley's method (1960): 10 to 30 steps for two or three limits, whatever the layers.
+        """
         best = -np.inf
+        price = np.zeros(len(self.problem.limits))
+        master: Master | None = None
         for _ in range(steps):
-            if (centre < 0).any():  # cut by the most negative price
-                direction = np.zeros(n)
-                worst = int(centre.argmin())
-                direction[worst] = 1.0
-                gap = -float(centre[worst])
+            value, excess, cost = self.evaluate(price)
+            best = max(best, value)
+            if master is None:
+                if (excess <= 0).all():
+                    return  # the cheapest choices fit
+                master = Master(excess, cost)
             else:
-                value, direction = self.evaluate(centre)
-                gap = max(best - value, 0.0)
-                best = max(best, value)
-            norm = sqrt(max(float(direction @ shape @ direction), 0.0))
-            if norm < 1e-9:
+                master.add(excess, cost)
+            above, price = master.solve()
+            if above - best <= ENOUGH * abs(above):
                 return
-            depth = min(gap / norm, 1.0)
-            if depth >= 1.0:
-                return
-            step = shape @ direction / norm
-            centre = centre + (1 + n * depth) / (n + 1) * step
-            shape = (
-                n
-                * n
-                / (n * n - 1)
-                * (1 - depth * depth)
-                * (shape - 2 * (1 + n * depth) / ((n + 1) * (1 + depth)) * np.outer(step, step))
-            )
 
 
 def _fill(problem: Problem, chosen: NDArray[np.int64]) -> NDArray[np.int64]:

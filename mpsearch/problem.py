@@ -24,7 +24,8 @@ class Problem:
 
     allowed: bool [L, C], e.g. [54, 4]; costs: int64 [L, C] >= 0; weights: int64 [R, L, C] >= 0;
     limits: int64 [R]. `cost_limit` is the cost of an assignment that is already known, or a sum
-    that no assignment exceeds: answers above it are of no interest. No sum overflows int64.
+    that no assignment exceeds: answers above it are of no interest. No entry, limit or cost_limit is
+    above 2**60 or little more, but the sum over an assignment that breaks a limit may pass 2**63.
     `columns` names the R limited columns; limits that cannot bind have been dropped.
     """
 
@@ -49,10 +50,13 @@ class Problem:
         rows = np.arange(len(self.allowed))
         if not self.allowed[rows, chosen].all():
             return False
-        return bool((self.weights[:, rows, chosen].sum(axis=1) <= self.limits).all())
+        picked = self.weights[:, rows, chosen]
+        if (picked.sum(axis=1, dtype=np.float64) > 2.0 * self.limits).any():
+            return False  # by far; the sum of integers might wrap around
+        return bool((picked.sum(axis=1) <= self.limits).all())
 
     def cost(self, chosen: NDArray[Any]) -> int:
-        return int(self.costs[np.arange(len(self.allowed)), chosen].sum())
+        return sum(self.costs[np.arange(len(self.allowed)), chosen].tolist())
 
 
 def scale(instance: Instance, upper: int | None, round_up: bool = False) -> tuple[Problem, int]:
@@ -87,17 +91,35 @@ def scale(instance: Instance, upper: int | None, round_up: bool = False) -> tupl
         kept.append(instance.columns[position])
         weights.append(np.where(allowed, rounded, 0).astype(np.int64))
         limits.append(slack // unit)
-    for position in range(len(weights)):
-        weights[position] = np.where(allowed, weights[position], 0)
+    stacked = np.array(weights, dtype=np.int64).reshape(-1, *allowed.shape)
+    allowed = allowed & ~_dominated(allowed, np.concatenate([stacked, costs[None]]))
     problem = Problem(
         allowed=allowed,
         costs=np.where(allowed, costs, 0),
-        weights=np.array(weights, dtype=np.int64).reshape(-1, *allowed.shape),
+        weights=np.where(allowed, stacked, 0),
         limits=np.maximum(np.array(limits, dtype=np.int64), 1),
         cost_limit=span >> shift,
         columns=tuple(kept),
     )
     return problem, shift
+
+
+def _dominated(allowed: NDArray[np.bool_], tables: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """[L, C]: choices that another one of the layer beats or equals in every table [D, L, C].
+
+    Of equal choices the first one is not dominated, so that no layer loses its last choice.
+    """
+    dominated = np.zeros_like(allowed)
+    choices = allowed.shape[1]
+    for other in range(choices):
+        for choice in range(choices):
+            if choice == other:
+                continue
+            worse = allowed[:, other] & allowed[:, choice] & ~dominated[:, other]
+            for table in tables:
+                worse &= table[:, other] <= table[:, choice]
+            dominated[:, choice] |= worse
+    return dominated
 
 
 def _unit(excess: NDArray[Any], slack: int) -> int:

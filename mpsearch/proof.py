@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from mpsearch.dual import maximise
 from mpsearch.instance import Instance
 from mpsearch.problem import scale
-from mpsearch.solvers.dynamic_programming import search
+from mpsearch.solvers.lagrangian import search
 
 ROUNDS = 6
 

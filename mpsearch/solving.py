@@ -23,17 +23,19 @@ from mpsearch.problem import scale
 from mpsearch.proof import Proof, guess, prove
 from mpsearch.solution import Solution, Status
 from mpsearch.solver import GROUP, Answer, Solver
-from mpsearch.solvers import dynamic_programming
+from mpsearch.solvers import dynamic_programming, lagrangian
 from mpsearch.table import LayerTable
 
-AUTO_RULE = "dp: exact for any number of limits, needs no other package, keeps bound and gap"
+AUTO_RULE = (
+    "lagrangian: exact for any number of limits, needs no other package, keeps bound and gap"
+)
 WRONG_BY = 1e-9  # relative: below this a worse answer is the solver's rounding, not a wrong claim
 
 
 def find_solver(name: str) -> Solver:
-    """The installed solver of this name; `auto` is dp. InputError for an unknown one."""
-    if name in ("auto", "dp"):
-        return dynamic_programming.SOLVER
+    """The installed solver of this name; `auto` is lagrangian. InputError for an unknown one."""
+    if name in ("auto", "lagrangian"):
+        return lagrangian.SOLVER
     if name not in plugins.installed(GROUP):
         known = ", ".join(["auto", *plugins.installed(GROUP)])
         raise InputError(f"unknown solver {name!r}; installed: {known}")
@@ -111,8 +113,10 @@ class _Search:
     ) -> None:
         self.backend, self.started = backend, started
         self.time_limit, self.options = time_limit, options
-        self.own = backend is dynamic_programming.SOLVER
-        self.max_states = dynamic_programming.max_states_of(options) if self.own else None
+        self.own = backend is lagrangian.SOLVER
+        self.max_states = None
+        if self.own:
+            self.max_states = dynamic_programming.max_states_of(options, backend.name)
         self.name = backend.name
         self.notes: list[str] = []
 
@@ -131,7 +135,7 @@ class _Search:
             deadline = max(deadline, time.monotonic() + self.time_limit / 10)
         proof = prove(instance, candidate, deadline)
         if _judge(self.backend.name, instance, answer, proof, self.notes):
-            self.name = f"{self.backend.name}, corrected by dp"
+            self.name = f"{self.backend.name}, corrected by lagrangian"
         return proof
 
 

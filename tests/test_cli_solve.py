@@ -36,7 +36,7 @@ def test_the_default_table_and_the_printed_answer(
     assert saved.objective == 0.375
 
 
-@pytest.mark.parametrize("solver", ["auto", "dp", "pulp", "ortools"])
+@pytest.mark.parametrize("solver", ["auto", "dp", "lagrangian", "pulp", "ortools"])
 def test_json(folder: Path, capsys: pytest.CaptureFixture[str], solver: str) -> None:
     assert run(["solve", "profile.csv", "--size", "50%", "--solver", solver, "--json"]) == 0
     document = json.loads(out_of(capsys))
@@ -89,7 +89,7 @@ BAD_CALLS = {
     "pin unknown": (["--pin", "conv9=w4a4"], "no layer 'conv9'; did you mean"),
     "pinned twice": (["--pin", "fc=w4a4", "--pin", "fc=w8a8"], "pinned twice"),
     "exclude form": (["--exclude", "w4"], "expected the form w4a8"),
-    "solver": (["--solver", "magic"], "unknown solver 'magic'; installed: auto, dp"),
+    "solver": (["--solver", "magic"], "unknown solver 'magic'; installed: auto, dp, lagrangian"),
     "option form": (["--solver-option", "x"], "expected KEY=VALUE"),
     "time": (["--time-limit", "-1"], "got the time limit -1.0"),
     "click": (["--time-limit", "soon"], "'soon' is not a valid float"),
@@ -166,8 +166,8 @@ def test_front_command(folder: Path, capsys: pytest.CaptureFixture[str]) -> None
 def test_solvers_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["solvers", "--json"]) == 0
     document = json.loads(out_of(capsys))
-    assert {"dp", "ortools", "pulp"} <= {row["name"] for row in document["solvers"]}
-    assert document["auto"].startswith("dp")
+    assert {"dp", "lagrangian", "ortools", "pulp"} <= {row["name"] for row in document["solvers"]}
+    assert document["auto"].startswith("lagrangian")
     assert run(["solvers"]) == 0
     assert "auto" in out_of(capsys)
 

@@ -12,7 +12,7 @@ from mpsearch.solution import Solution
 from mpsearch.solving import solve
 from mpsearch.table import Layer, LayerTable, Row
 
-SOLVERS = {"dp": 120, "pulp": 25, "ortools": 25}  # name -> random instances
+SOLVERS = {"dp": 120, "lagrangian": 120, "pulp": 25, "ortools": 25}  # name -> random instances
 CASES = [(name, seed) for name, number in SOLVERS.items() for seed in range(number)]
 
 

@@ -93,7 +93,7 @@ def test_a_broken_solver_is_caught(monkeypatch: pytest.MonkeyPatch, fault: str) 
     assert solution.status == "optimal"
     assert solution.objective == float(best[0])
     assert solution.bound == solution.objective
-    assert solution.solver == "third-party, corrected by dp"
+    assert solution.solver == "third-party, corrected by lagrangian"
     assert NOTES[fault] in " ".join(solution.notes)
     assert bool(solution.notes) == bool(NOTES[fault])
 
@@ -106,7 +106,9 @@ def test_a_solver_that_claims_infeasible_budgets_feasible(monkeypatch: pytest.Mo
 
 
 def test_unknown_solver_lists_the_installed_ones() -> None:
-    with pytest.raises(InputError, match="unknown solver 'gurobi'; installed: auto, dp, ortools"):
+    with pytest.raises(
+        InputError, match="unknown solver 'gurobi'; installed: auto, dp, lagrangian, ortools"
+    ):
         solve(random_table(1, 2, 2, 1.0, groups=False), solver="gurobi")
 
 
