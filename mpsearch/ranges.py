@@ -38,6 +38,7 @@ def ranges(
     exclude: Mapping[str, Collection[Choice]] | None = None,
     limits: Mapping[str, int | float] | None = None,
     seconds: float = SECONDS,
+    at_least: Mapping[str, int | float] | None = None,
 ) -> dict[str, Range]:
     """Column -> range, for every resource column of the table.
 
@@ -45,7 +46,9 @@ def ranges(
     `Instance.build` does.
     """
     limits = limits or {}
-    instance = Instance.build(table, limits, pins, exclude, ("omega", *table.columns))
+    keys = ("omega", *table.columns)
+    instance = Instance.build(table, {}, pins, exclude, keys)
+    whole = Instance.build(table, limits, pins, exclude, keys, at_least)
     position = {name: number for number, name in enumerate(instance.columns)}
     omega = instance.resources[position["omega"]]
     best = instance.allowed & (omega == instance.row_minimum(omega)[:, None]).astype(bool)
@@ -55,8 +58,10 @@ def ranges(
         row = position[column]
         matrix = instance.resources[row]
         least = instance.base[1 + row]
-        limited = any(other != column for other in limits)
-        within = smallest(instance, row, deadline) if limited else least
+        limited = bool(at_least) or any(other != column for other in limits)
+        within: int | None = least
+        if limited:
+            within = smallest(whole, whole.columns.index(column), deadline)
         useful = np.where(best, matrix, matrix.max()).min(axis=1)
         most = np.where(instance.allowed, matrix, matrix.min()).max(axis=1)
         found[column] = Range(

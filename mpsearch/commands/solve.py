@@ -1,5 +1,6 @@
 """`mpsearch solve`."""
 
+from dataclasses import asdict
 from typing import Any
 
 import click
@@ -8,6 +9,7 @@ from mpsearch.assignment import Assignment
 from mpsearch.budget import Budget
 from mpsearch.console import json_option, print_json
 from mpsearch.minimand import Minimand
+from mpsearch.ranges import print_ranges, ranges
 from mpsearch.search_options import (
     budget_options,
     parse_excludes,
@@ -43,6 +45,7 @@ from mpsearch.table import LayerTable
     metavar="KEY=VALUE",
     help="A setting of the solver's own. Repeatable.",
 )
+@click.option("--ranges", "only_ranges", is_flag=True, help="What limits can be; no search.")
 @click.option("-o", "--output", metavar="FILE", default="assignment.json", show_default=True)
 @json_option
 def solve(
@@ -60,6 +63,7 @@ def solve(
     solver: str,
     time_limit: float | None,
     solver_options: tuple[str, ...],
+    only_ranges: bool,
     output: str,
     as_json: bool,
 ) -> int:
@@ -74,6 +78,7 @@ def solve(
       mpsearch solve --size 145KB --bops-limit 1.2G
       mpsearch solve profile.csv --size 50% --pin conv1=w8a8 -o half.json
       mpsearch solve --limit latency_s=0.02 --exclude w2a2 --solver ortools
+      mpsearch solve --ranges
       mpsearch solve --minimize size_bytes --omega-limit 0.5
       mpsearch solve --size 50% --limit max:activation_bytes=64KB --limit count:w8=5
     """
@@ -82,12 +87,20 @@ def solve(
     if omega_limit is not None:
         limits = (*limits, f"omega={omega_limit}")
     budget = Budget.parse(table, size, bops_limit, limits, lower_limits, minimand.columns)
+    pinned, excluded = parse_pins(pins), parse_excludes(excludes, allows, table)
+    if only_ranges:
+        found = ranges(table, pinned, excluded, budget.limits, at_least=budget.at_least)
+        if as_json:
+            print_json({column: asdict(one) for column, one in found.items()})
+        else:
+            print_ranges(found, budget.limits)
+        return 0
     solution = solve_table(
         table,
         budget,
         solver=solver,
-        pins=parse_pins(pins),
-        exclude=parse_excludes(excludes, allows, table),
+        pins=pinned,
+        exclude=excluded,
         time_limit=time_limit,
         options=parse_solver_options(solver_options),
         minimize=minimand,
