@@ -14,12 +14,13 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
 from mpsearch.budget import Budget
 from mpsearch.instance import Instance
-from mpsearch.problem import scale
+from mpsearch.problem import Problem, scale
 from mpsearch.proof import guess
 from mpsearch.solving import find_solver, solve
 from mpsearch.table import Layer, LayerTable
@@ -69,6 +70,10 @@ def timed(call: Callable[[], Chosen | None]) -> tuple[float, Chosen | None]:
     return time.perf_counter() - started, found
 
 
+def ask(name: str, problem: Problem) -> Chosen | None:
+    return find_solver(name).solve(problem, None, {}).chosen
+
+
 def unscaled(instance: Instance) -> Chosen | None:
     """The ILP as the field's tools write it."""
     import pulp
@@ -112,9 +117,8 @@ def measure(layers: int, bits: tuple[int, ...], repeats: int, peers: bool) -> No
         for name in ENGINES:
             if layers >= SLOW.get(name, layers + 1):
                 continue
-            backend = find_solver(name)
-            calls[name] = lambda backend=backend: backend.solve(problem, None, {}).chosen  # type: ignore[misc]
-        calls["unscaled CBC"] = lambda: unscaled(instance)
+            calls[name] = partial(ask, name, problem)
+        calls["unscaled CBC"] = partial(unscaled, instance)
         for name, call in calls.items():
             if seed == 0 and layers <= 300:
                 call()  # imports and first use
