@@ -221,7 +221,7 @@ def test_rows_mean_the_problem() -> None:
             assert limits * problem.limits / 1e5 == pytest.approx(used, rel=1e-12, abs=1e-9)
             cost = float(model.costs @ x) * max(problem.cost_limit, 1) / 1e5
             assert cost == pytest.approx(problem.cost(chosen), rel=1e-12)
-            assert (model.chosen(x) == chosen).all()
+            assert np.array_equal(model.chosen(x), chosen)  # type: ignore[arg-type]
             cut = model.without(chosen)
             members = cut.column[cut.row == len(model.upper)]
             assert x[members].sum() == len(chosen) == cut.upper[-1] + 1
