@@ -13,7 +13,6 @@ from mpsearch.solvers.engines import Kind, engine_module, missing, settings
 from mpsearch.solvers.milp import Found, Rows, solve_rows
 
 INSTALL = "pip install 'ortools>=9.10'"
-OPTIONS: dict[str, Kind] = {"threads": int, "random_seed": int, "node_limit": int}
 
 
 @dataclass(frozen=True)
@@ -23,6 +22,7 @@ class MathOpt:
     name: str
     description: str
     engine: str
+    options: tuple[str, ...]
     capabilities: tuple[str, ...] = ("MILP in doubles", "any number of limits", "time limit")
 
     def missing(self) -> str | None:
@@ -32,8 +32,9 @@ class MathOpt:
     def solve(
         self, problem: Problem, time_limit: float | None, options: Mapping[str, Any]
     ) -> Answer:
-        """Options: threads, random_seed, node_limit, as in MathOpt's SolveParameters."""
-        chosen = settings(options, OPTIONS, self.name)
+        """Options: random_seed and, for SCIP, node_limit, as in MathOpt's SolveParameters."""
+        kinds: dict[str, Kind] = dict.fromkeys(self.options, int)
+        chosen = settings(options, kinds, self.name)
         mathopt = engine_module("ortools.math_opt.python.mathopt", "ortools", INSTALL, self.name)
 
         def engine(rows: Rows, seconds: float | None) -> Found:
@@ -68,5 +69,13 @@ class MathOpt:
         return solve_rows(problem, time_limit, engine)
 
 
-SCIP = MathOpt("mathopt-scip", "SCIP in OR-Tools MathOpt (branch and cut)", "GSCIP")
-HIGHS = MathOpt("mathopt-highs", "HiGHS in OR-Tools MathOpt (branch and cut)", "HIGHS")
+SCIP = MathOpt(
+    "mathopt-scip",
+    "SCIP in OR-Tools MathOpt (branch and cut)",
+    "GSCIP",
+    ("random_seed", "node_limit"),
+)
+# No threads: OR-Tools 9.15 crashes on them.
+HIGHS = MathOpt(
+    "mathopt-highs", "HiGHS in OR-Tools MathOpt (branch and cut)", "HIGHS", ("random_seed",)
+)

@@ -21,6 +21,7 @@ from mpsearch.solver import Answer, Claim
 SPAN = 1e5
 DOUBT = 1e-9  # of cost_limit: what a bound computed in doubles may be off by
 ATTEMPTS = 20
+INFINITE = 1e15  # bounds this large are an engine's infinity: SCIP's is 1e20
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -112,7 +113,7 @@ def solve_rows(
         if time_limit is not None:
             left = max(0.0, time_limit - (time.monotonic() - started))
         found = engine(model, left)
-        if found.bound is not None and np.isfinite(found.bound):
+        if found.bound is not None and abs(found.bound) < INFINITE:
             bound = (found.bound / SPAN - DOUBT) * max(problem.cost_limit, 1)
         if found.claim == "infeasible":
             return Answer(None, "infeasible")

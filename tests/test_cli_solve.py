@@ -89,7 +89,7 @@ BAD_CALLS = {
     "pin unknown": (["--pin", "conv9=w4a4"], "no layer 'conv9'; did you mean"),
     "pinned twice": (["--pin", "fc=w4a4", "--pin", "fc=w8a8"], "pinned twice"),
     "exclude form": (["--exclude", "w4"], "expected the form w4a8"),
-    "solver": (["--solver", "magic"], "unknown solver 'magic'; installed: auto, dp, lagrangian"),
+    "solver": (["--solver", "magic"], "unknown solver 'magic'; installed: auto, brute-force"),
     "option form": (["--solver-option", "x"], "expected KEY=VALUE"),
     "time": (["--time-limit", "-1"], "got the time limit -1.0"),
     "click": (["--time-limit", "soon"], "'soon' is not a valid float"),

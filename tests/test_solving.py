@@ -107,7 +107,7 @@ def test_a_solver_that_claims_infeasible_budgets_feasible(monkeypatch: pytest.Mo
 
 def test_unknown_solver_lists_the_installed_ones() -> None:
     with pytest.raises(
-        InputError, match="unknown solver 'gurobi'; installed: auto, brute-force, dp"
+        InputError, match="unknown solver 'gurobi'; installed: auto, brute-force, dp, "
     ):
         solve(random_table(1, 2, 2, 1.0, groups=False), solver="gurobi")
 
