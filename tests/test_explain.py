@@ -6,8 +6,8 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import cache
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from mpsearch.choice import Choice
 from mpsearch.cli import run
 from mpsearch.errors import InputError
 from mpsearch.explaining import Explanation, explain
-from mpsearch.ranges import ranges
+from mpsearch.ranges import print_ranges, ranges
 from mpsearch.solving import solve
 from mpsearch.table import LayerTable
 from mpsearch.what_if import what_if
@@ -284,6 +284,20 @@ def test_ranges_are_exhaustive(seed: int, number: int) -> None:
         assert one.useful == float(min(totals[n] for n in left if everything.omega[n] == best))
         least = min((float(totals[n]) for n in left if n in within), default=None)
         assert one.with_others == least
+
+
+def test_printed_ranges(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Exact beside rounded; what no assignment can keep is said."""
+    table = LayerTable.read_csv(hand_table(tmp_path))
+    print_ranges(ranges(table), {})
+    rows = [re.split(r"\s{2,}", line.strip()) for line in capsys.readouterr().out.splitlines()]
+    least, most = "5.4 KB (5500 B)", "10.7 KB (11000 B)"
+    assert ["size_bytes", least, least, most, most] in rows
+    limits = {"size_bytes": 7168, "bops": 100}
+    print_ranges(ranges(table, limits=limits), limits)
+    rows = [re.split(r"\s{2,}", line.strip()) for line in capsys.readouterr().out.splitlines()]
+    assert ["size_bytes", least, "none found", most, most, "7.0 KB (7168 B)"] in rows
+    assert [row[-1] for row in rows if row[0] == "bops"] == ["100"]
 
 
 def test_a_hand_edited_assignment_is_told_from_the_optimum() -> None:
