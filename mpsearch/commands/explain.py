@@ -32,7 +32,8 @@ from mpsearch.what_if import WhatIf, what_if
               help="As it was given to `mpsearch solve`. Repeatable.")  # fmt: skip
 @click.option("--exclude", "excludes", multiple=True, metavar="[LAYER=]CHOICE",
               help="As it was given to `mpsearch solve`. Repeatable.")  # fmt: skip
-@click.option("--time-limit", type=float, metavar="SECONDS", help="For each of the searches.")
+@click.option("--time-limit", type=float, metavar="SECONDS", default=10.0, show_default=True,
+              help="For each of the searches: one, and two for every limit.")  # fmt: skip
 @json_option
 def explain(
     assignment_path: str,
@@ -40,7 +41,7 @@ def explain(
     changes: tuple[str, ...],
     pins: tuple[str, ...],
     excludes: tuple[str, ...],
-    time_limit: float | None,
+    time_limit: float,
     as_json: bool,
 ) -> int:
     """Why every layer of ASSIGNMENT.JSON has its bits.
