@@ -1,8 +1,9 @@
-"""What `solve --interactions` adds: the quadratic optimum, and the K best re-scored by superposition.
+"""What `solve --interactions` adds: the quadratic optimum, and the K best re-scored.
 
 The additive optimum is the start of both, so that neither is worse than it by its own measure.
 """
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -38,7 +39,7 @@ class Candidate:
 
 @dataclass(frozen=True, eq=False)
 class Ranking:
-    """Candidates by predicted loss (or KL), best first; `proven`: how many surely are the K best."""
+    """Candidates by predicted loss (or KL), best first; `proven`: how many surely belong."""
 
     candidates: tuple[Candidate, ...]
     proven: int
@@ -162,6 +163,78 @@ def search(
         answer=answer,
         ranking=ranking,
     )
+
+
+def to_document(found: InteractionSearch) -> dict[str, Any]:
+    """The content for `--json`: plain numbers, texts, lists and dicts."""
+    answer, ranking = found.answer, found.ranking
+    document: dict[str, Any] = {
+        "additive": _entry(found.additive),
+        "quadratic": _entry(found.quadratic)
+        | {
+            "objective": answer.objective,
+            "bound": answer.bound,
+            "gap": answer.gap,
+            "proven": answer.proven,
+            "nodes": answer.nodes,
+        },
+        "ranking": None,
+    }
+    if ranking is not None:
+        document["ranking"] = {
+            "by": _measure(found),
+            "candidates": [_entry(one) for one in ranking.candidates],
+            "proven": ranking.proven,
+            "lead_over_additive": ranking.lead_over_additive,
+            "lead_over_second": ranking.lead_over_second,
+        }
+    return document
+
+
+def describe(found: InteractionSearch) -> list[str]:
+    """A few lines of text: the quadratic optimum with its proof or gap, the winner and its lead."""
+    answer, ranking = found.answer, found.ranking
+    verdict = "optimal, proven to 1e-9" if answer.proven else f"gap {100 * answer.gap:.3g} %"
+    before = found.additive.prediction.quadratic
+    same = " (the additive optimum itself)" if found.quadratic.place == 1 else ""
+    lines = [
+        f"with cross terms: {answer.objective:.6g}, of the additive optimum {before:.6g}{same}",
+        f"bound {answer.bound:.6g}: {verdict} ({answer.nodes} nodes)",
+    ]
+    if ranking is not None:
+        winner, what = ranking.winner, _measure(found)
+        known = f"the {len(ranking.candidates)} best by Ω"
+        if ranking.proven < len(ranking.candidates):
+            known += f" (the first {ranking.proven} proven)"
+        lines.append(
+            f"re-ranked {known} by superposed {what}: number {winner.place} wins "
+            f"with {winner.score:.6g}"
+        )
+        lead = f"its lead over the additive optimum is {ranking.lead_over_additive:.3g}"
+        if ranking.lead_over_second is not None:
+            lead += f", over the second {ranking.lead_over_second:.3g}"
+        lines.append(lead)
+        if winner.prediction.accuracy is not None:
+            was = found.additive.prediction.accuracy or 0.0
+            lines.append(
+                f"accuracy on the {winner.prediction.samples} stored samples: "
+                f"{100 * winner.prediction.accuracy:.2f} %, additive optimum {100 * was:.2f} %"
+            )
+    return lines
+
+
+def _measure(found: InteractionSearch) -> str:
+    return "KL" if found.additive.prediction.loss is None else "loss"
+
+
+def _entry(one: Candidate) -> dict[str, Any]:
+    layers = {name: str(choice) for name, choice in one.choices.items()}
+    return {
+        "place": one.place,
+        "score": one.score,
+        "layers": layers,
+        "prediction": dataclasses.asdict(one.prediction),
+    }
 
 
 def _candidate(

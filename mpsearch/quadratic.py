@@ -96,10 +96,11 @@ class _Tree:
         least = np.where(self.allowed, self.weights, np.iinfo(np.int64).max).min(axis=2)
         self.remaining = np.zeros((len(self.limits), layers + 1), dtype=np.int64)
         self.remaining[:, :-1] = np.cumsum(least[:, ::-1], axis=1)[:, ::-1]
-        self.best, self.chosen = local_search.value(quadratic, width, chosen), chosen
+        self.best: float = local_search.value(quadratic, width, chosen)
+        self.chosen = chosen
         self.convex: dict[int, Convex] = {}
         self.prices = np.zeros(len(self.limits))
-        self.unsure = np.inf  # the least objective whose feasibility the rounded weights leave open
+        self.unsure = float("inf")  # the least that may be feasible
         self.nodes = 0
         self.leaf = layers
         while self.leaf > 0 and self.allowed[self.leaf - 1 :].sum(axis=1).prod() <= ENUMERATED:
@@ -115,22 +116,22 @@ class _Tree:
             depth = _next_depth(bounds)
             order = np.argsort(bounds[depth], kind="stable")
             now, later = order[:BATCH], order[BATCH:]
-            batch, known = prefixes[depth][now], bounds[depth][now]
+            batch, above = prefixes[depth][now], bounds[depth][now]
             prefixes[depth], bounds[depth] = prefixes[depth][later], bounds[depth][later]
-            open_ = known < self._target()
-            batch, known = batch[open_], known[open_]
+            open_ = above < self._target()
+            batch, above = batch[open_], above[open_]
             if not len(batch):
                 prefixes[depth], bounds[depth] = prefixes[depth][:0], bounds[depth][:0]
             elif depth >= self.leaf:
                 self._enumerate(batch)
             else:
-                children, bound = self._branch(batch, known)
+                children, bound = self._branch(batch, above)
                 prefixes[depth + 1] = np.concatenate([prefixes[depth + 1], children])
                 bounds[depth + 1] = np.concatenate([bounds[depth + 1], bound])
-        lowest = min((float(b.min()) for b in bounds if len(b)), default=np.inf)
-        bound = min(lowest, self.unsure, self._target())
-        proven = bound >= self._target()
-        return QuadraticAnswer(self.chosen, self.best, bound, proven, self.nodes)
+        lowest: float = min((float(b.min()) for b in bounds if len(b)), default=float("inf"))
+        known: float = min(lowest, self.unsure, self._target())
+        proven = known >= self._target()
+        return QuadraticAnswer(self.chosen, self.best, known, proven, self.nodes)
 
     def _late(self) -> bool:
         return self.deadline is not None and time.monotonic() >= self.deadline
@@ -140,7 +141,7 @@ class _Tree:
         return self.best - ACCURACY * abs(self.best)
 
     def _first(self) -> float:
-        """A bound for no time: 0, as G is semidefinite, or each layer with the rest at its least."""
+        """A bound for no time: each layer with the others at their least, or 0."""
         layers, width = self.layers, self.width
         cross = self.quadratic.reshape(layers * width, layers, width)
         least = np.where(self.allowed, cross, np.inf).min(axis=2)  # [L*C, L]
@@ -148,7 +149,8 @@ class _Tree:
         rest = least.sum(axis=1) - least[np.arange(len(own)), own]
         total = (np.diag(self.quadratic) + rest).reshape(layers, width)
         bound = float(np.where(self.allowed, total, np.inf).min(axis=1).sum())
-        return max(0.0, bound - ROUNDING * layers * float(np.abs(self.quadratic).sum()))
+        lowest: float = bound - ROUNDING * layers * float(np.abs(self.quadratic).sum())
+        return max(0.0, lowest)
 
     def _fixed(self, batch: NDArray[np.int8]) -> tuple[Floats, Floats, Ints]:
         """Of every node: cost so far [S], twice the pull on open cells [S, n], room [S, R]."""
@@ -160,9 +162,7 @@ class _Tree:
         used = self.weights[:, rows, batch].sum(axis=2)  # [R, S]
         return (pull[:, :cut] * one).sum(axis=1), 2 * pull[:, cut:], (self.limits[:, None] - used).T
 
-    def _branch(
-        self, batch: NDArray[np.int8], known: Floats
-    ) -> tuple[NDArray[np.int8], Floats]:
+    def _branch(self, batch: NDArray[np.int8], known: Floats) -> tuple[NDArray[np.int8], Floats]:
         """Bound every node, and give the children that may still hold something better."""
         size, depth = batch.shape
         self.nodes += size
@@ -175,9 +175,7 @@ class _Tree:
         children = np.concatenate([batch[node], choice[:, None].astype(np.int8)], axis=1)
         return children, bound[node, choice]
 
-    def _bound(
-        self, depth: int, cost: Floats, pull: Floats, room: Ints
-    ) -> tuple[Floats, Floats]:
+    def _bound(self, depth: int, cost: Floats, pull: Floats, room: Ints) -> tuple[Floats, Floats]:
         """Bounds [S], and what each choice of the next layer adds to them [S, C]."""
         cut, width = depth * self.width, self.width
         if depth not in self.convex:
@@ -234,8 +232,8 @@ class _Tree:
         size, depth = batch.shape
         self.nodes += size
         options = [np.flatnonzero(row) for row in self.allowed[depth:]]
-        rest = np.array(list(itertools.product(*options)), dtype=np.int64)
-        rest = rest.reshape(-1, self.layers - depth)  # [E, open layers]
+        endings = list(itertools.product(*options))
+        rest = np.array(endings, dtype=np.int64).reshape(len(endings), self.layers - depth)
         cost, pull, room = self._fixed(batch)
         cut = depth * self.width
         one = (rest[:, :, None] == np.arange(self.width)).reshape(len(rest), -1).astype(np.float64)

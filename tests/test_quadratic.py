@@ -24,16 +24,17 @@ def random_gram(seed: int, layers: int, choices: int, rank: int) -> Floats:
     rng = np.random.default_rng(seed)
     own = rng.normal(size=(layers, 1, rank)) + rng.normal(size=(1, 1, rank)) * rng.choice([0, 1])
     changes = own + 0.7 * rng.normal(size=(layers, choices, rank))
-    changes = changes * 10 ** rng.uniform(-2, 0, (layers, 1, 1)) * 2.0 ** -np.arange(choices)[:, None]
+    changes = (
+        changes * 10 ** rng.uniform(-2, 0, (layers, 1, 1)) * 2.0 ** -np.arange(choices)[:, None]
+    )
     flat = changes.reshape(layers * choices, rank)
-    return (flat @ flat.T / rank).reshape(layers, choices, layers, choices)
+    gram: Floats = (flat @ flat.T / rank).reshape(layers, choices, layers, choices)
+    return gram
 
 
 def form(gram: Floats, chosen: tuple[int, ...]) -> float:
     """xᵀGx by its double sum."""
-    return sum(
-        float(gram[a, i, b, j]) for a, i in enumerate(chosen) for b, j in enumerate(chosen)
-    )
+    return sum(float(gram[a, i, b, j]) for a, i in enumerate(chosen) for b, j in enumerate(chosen))
 
 
 def every_feasible(instance: Instance) -> list[tuple[int, ...]]:
@@ -63,7 +64,7 @@ def test_the_answer_is_the_least_of_all_assignments(seed: int) -> None:
     start = guess(instance)
     if start is None:
         pytest.skip("the limits leave nothing, or nothing easily found")
-    gram = random_gram(seed, *instance.allowed.shape, rank=[2, 5, 60][seed % 3])
+    gram = random_gram(seed, len(instance.members), choices, rank=[2, 5, 60][seed % 3])
     least = min(form(gram, chosen) for chosen in feasible)
     answer = minimise(instance, gram, start)
     assert answer.proven
@@ -105,9 +106,8 @@ def test_the_convex_form_is_the_same_function_and_convex(seed: int) -> None:
     convex = convexify(gram, allowed)
     assert np.linalg.eigvalsh(convex.matrix)[0] >= -1e-13 * np.abs(gram).max()
     for chosen in itertools.product(*[np.flatnonzero(row) for row in allowed]):
-        x = np.zeros((5, 4))
-        x[np.arange(5), chosen] = 1
-        x = x.reshape(-1)
+        x = np.zeros(20)
+        x[np.arange(5) * 4 + chosen] = 1
         expected = x @ gram @ x
         value = convex.constant + convex.linear @ x + x @ convex.matrix @ x
         assert value == pytest.approx(expected, rel=1e-9, abs=1e-12 * np.abs(gram).max())
