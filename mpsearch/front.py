@@ -9,17 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpsearch.choice import Choice
-from mpsearch.dominance import nondominated
 from mpsearch.errors import InputError
-from mpsearch.exact import exact_totals, to_float
-from mpsearch.front_bounds import bound_set
+from mpsearch.front_limited import limited_sweep
+from mpsearch.front_sweep import Room, records, sweep
+from mpsearch.front_totals import totals
 from mpsearch.instance import Instance
 from mpsearch.table import LayerTable
 
-MAX_STATES = 2_000_000  # against one resource
-MAX_STATES_LIMITED = 60_000  # with further limits: dominance in three coordinates is slower
-MANY = 20_000  # from here on bounds are worth their time
-MEMORY_CODES = 200_000_000  # back-pointers, 4 bytes each
+MEMORY = 1_000_000_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,8 +24,10 @@ class Front:
     """Non-dominated assignments, by rising resource and falling Ω.
 
     omega: float [P]; totals: every resource column, [P]; assignments: int8 [P, L], indices into
-    `choices` for `layers`; exact: no point is missing (totals Ω that agree to 14 digits count as
-    equal). measured: e.g. accuracy and loss, NaN where a point was not measured.
+    `choices` for `layers`. epsilon: every assignment within the limits has a point with no more of
+    the resource and at most 1 + epsilon times its Ω; 0.0 on an exact front, where no point is
+    missing (totals Ω that agree to 14 digits count as equal). measured: e.g. accuracy and loss,
+    NaN where a point was not measured.
     """
 
     resource: str
@@ -37,13 +36,18 @@ class Front:
     omega: NDArray[np.float64]
     totals: Mapping[str, NDArray[Any]]
     assignments: NDArray[np.int8]
-    exact: bool
+    epsilon: float = 0.0
     limits: Mapping[str, int | float] = field(default_factory=dict)
     table_digest: str = ""
     measured: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.omega)
+
+    @property
+    def exact(self) -> bool:
+        """Whether no non-dominated point is missing."""
+        return self.epsilon == 0
 
     @cached_property
     def counts(self) -> NDArray[np.int64]:
@@ -87,23 +91,28 @@ def front(
     pins: Mapping[str, Choice] | None = None,
     exclude: Mapping[str, Collection[Choice]] | None = None,
     max_states: int | None = None,
+    max_memory: int = MEMORY,
 ) -> Front:
     """All non-dominated (Ω, resource) points of a table, further columns limited from above.
 
     After each layer only states that no other one beats in Ω, resource and limited columns are
-    kept (Nemhauser and Ullmann, 1969). More than `max_states` of them (default: 2,000,000, with
-    further limits 60,000) are thinned, and the front then says that it is not exact: its points
-    are feasible, some are missing. Empty where the limits are infeasible.
+    kept (Nemhauser and Ullmann, 1969), and with further limits those that bounds leave a chance.
+    Where more states than fit `max_memory` bytes (or than `max_states`) remain, some are dropped:
+    the points are feasible, some are missing, and `epsilon` says how much that can matter. Empty
+    where the limits are infeasible.
     """
     limits = dict(limits or {})
     table.column(resource)
     instance = Instance.build(table, limits, pins, exclude, extra_columns=table.columns)
-    chosen, exact = _sweep(instance, instance.columns.index(resource), max_states)
-    return _evaluate(table, instance, resource, chosen, exact, limits)
+    main = instance.columns.index(resource)
+    chosen, epsilon = _sweep(instance, main, max_states, max_memory)
+    return _evaluate(table, instance, resource, chosen, epsilon, limits)
 
 
-def _sweep(instance: Instance, main: int, max_states: int | None) -> tuple[NDArray[np.int8], bool]:
-    """Choices [P, L] of the surviving states, and whether none was dropped for want of room."""
+def _sweep(
+    instance: Instance, main: int, max_states: int | None, max_memory: int
+) -> tuple[NDArray[np.int8], float]:
+    """Choices [L, P] of the surviving states, and ε: 0.0 where none was dropped for its room."""
     order = [index for index in range(len(instance.columns)) if index != main] + [main]
     weights = []
     slack = []
@@ -118,68 +127,11 @@ def _sweep(instance: Instance, main: int, max_states: int | None) -> tuple[NDArr
         slack.append(room // unit)
     lowest = instance.row_minimum(instance.omega)
     costs = _as_words(np.where(instance.allowed, instance.omega - lowest[:, None], 0))
-    # Layers with few effects first keeps states few for long; ties share sums.
-    spread = costs.astype(np.float64).max(axis=1)
-    sequence = np.argsort(-spread, kind="stable")
-    most = max_states or (MAX_STATES if len(weights) == 1 else MAX_STATES_LIMITED)
-    cap = max(1, min(most, MEMORY_CODES // max(len(sequence), 1)))
-
-    rows = [np.zeros(1, dtype=matrix.dtype) for matrix in (*weights[:-1], costs, weights[-1])]
-    tables = [*weights[:-1], costs, weights[-1]]
-    ceilings = [*slack[:-1], None, slack[-1]]
-    codes: list[NDArray[np.int32]] = []
-    width = instance.allowed.shape[1]
-    bounds = None
-    exact = True
-    for step, layer in enumerate(sequence):
-        options = np.flatnonzero(instance.allowed[layer])
-        count = len(rows[0])
-        if bounds is None and len(weights) > 1 and count > MANY:
-            bounds = bound_set(instance.allowed, costs, weights, slack, sequence)
-        points = [
-            (row[None, :] + table[layer, options][:, None]).ravel()
-            for row, table in zip(rows, tables, strict=True)
-        ]
-        code = (
-            np.arange(count, dtype=np.int32) * width + options[:, None].astype(np.int32)
-        ).ravel()
-        fit = np.ones(len(code), dtype=bool)
-        for row, ceiling in zip(points, ceilings, strict=True):
-            if ceiling is not None:
-                fit &= row <= ceiling
-        if bounds is not None:
-            fit &= bounds.alive(step + 1, points[-2], [*points[:-2], points[-1]])
-        if not fit.all():
-            points = [row[fit] for row in points]
-            code = code[fit]
-        if len(options) > 1:
-            kept = _front_of(points)
-            if len(kept) > cap:
-                kept = kept[np.linspace(0, len(kept) - 1, cap).astype(np.int64)]
-                exact = False
-            points = [row[kept] for row in points]
-            code = code[kept]
-        rows = points
-        codes.append(code)
-    chosen = _trace(codes, sequence, width)
-    if bounds is not None:  # known to be feasible and good: a thinned front needs them
-        chosen = np.concatenate([chosen, bounds.good.astype(np.int8)])
-    return chosen, exact
-
-
-def _front_of(points: list[NDArray[Any]]) -> NDArray[np.int64]:
-    """Non-dominated states; two coordinates, the usual case, without copying to one array."""
-    if len(points) == 2:
-        costs, weights = points
-        order = np.lexsort((costs, weights))
-        sorted_costs = costs[order]
-        record = np.ones(len(order), dtype=bool)
-        record[1:] = sorted_costs[1:] < np.minimum.accumulate(sorted_costs)[:-1]
-        return order[record]
-    if all(row.dtype == np.int64 for row in points):
-        return nondominated(np.stack(points))
-    ranks = [np.unique(row, return_inverse=True)[1] for row in points]
-    return nondominated(np.stack(ranks))
+    room_for = Room(max_memory, max_states)
+    base = float(instance.base[0])
+    if len(weights) == 1:
+        return sweep(instance.allowed, costs, weights[0], slack[0], room_for, base)
+    return limited_sweep(instance.allowed, costs, weights, slack, room_for, base)
 
 
 def _as_words(matrix: NDArray[Any]) -> NDArray[Any]:
@@ -191,55 +143,37 @@ def _as_words(matrix: NDArray[Any]) -> NDArray[Any]:
     return matrix.astype(np.float64)
 
 
-def _trace(
-    codes: list[NDArray[np.int32]], sequence: NDArray[np.int64], width: int
-) -> NDArray[np.int8]:
-    """Follow all back-pointers at once: [P, L]."""
-    count = len(codes[-1])
-    chosen = np.zeros((count, len(sequence)), dtype=np.int8)
-    state = np.arange(count)
-    for code, layer in zip(reversed(codes), sequence[::-1], strict=True):
-        state, choice = np.divmod(code[state], width)
-        chosen[:, layer] = choice
-    return chosen
-
-
 def _evaluate(
     table: LayerTable,
     instance: Instance,
     resource: str,
     chosen: NDArray[np.int8],
-    exact: bool,
+    epsilon: float,
     limits: Mapping[str, int | float],
 ) -> Front:
     """Exact totals of every point; what is dominated once rounded to doubles goes."""
-    omega = _totals(instance.omega, instance.digits[0], chosen).astype(np.float64)
     main = instance.columns.index(resource)
-    weight = _totals(instance.resources[main], instance.digits[1 + main], chosen)
-    ranks = [np.unique(values, return_inverse=True)[1] for values in (omega, weight)]
-    kept = nondominated(np.stack(ranks))
-    chosen = chosen[kept]
-    totals = {
-        column: _totals(instance.resources[position], instance.digits[1 + position], chosen)
-        for position, column in enumerate(instance.columns)
+    sums = totals([instance.omega, *instance.resources], list(instance.digits), chosen)
+    omega = sums[0].astype(np.float64)
+    order = np.lexsort((omega, sums[1 + main]))
+    kept = order[records(sums[1 + main][order], omega[order])]
+    by_column = {
+        column: sums[1 + position][kept] for position, column in enumerate(instance.columns)
     }
     decision = {name: n for n, group in enumerate(instance.members) for name in group}
+    rows = [decision[name] for name in table.layer_names]
+    if rows != list(range(len(chosen))):
+        chosen = chosen[rows]
+    if not np.array_equal(kept, np.arange(len(omega))):
+        chosen = chosen[:, kept]
     return Front(
         resource=resource,
         layers=table.layer_names,
         choices=table.choices,
         omega=omega[kept],
-        totals={column: totals[column] for column in table.columns},
-        assignments=chosen[:, [decision[name] for name in table.layer_names]],
-        exact=exact,
+        totals={column: by_column[column] for column in table.columns},
+        assignments=chosen.T,
+        epsilon=epsilon,
         limits=dict(limits),
         table_digest=table.digest,
     )
-
-
-def _totals(matrix: NDArray[Any], digits: int, chosen: NDArray[np.int8]) -> NDArray[Any]:
-    """Exact sums, int64 without decimals, else rounded once to doubles."""
-    sums = exact_totals(matrix, chosen)
-    if digits == 0:
-        return np.array(sums, dtype=np.int64)
-    return np.array([to_float(total, digits) for total in sums], dtype=np.float64)

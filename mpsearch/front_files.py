@@ -39,6 +39,7 @@ def to_document(front: Front) -> dict[str, Any]:
         "format": FORMAT,
         "version": VERSION,
         "exact": front.exact,
+        "epsilon": front.epsilon if np.isfinite(front.epsilon) else None,
         "resource": front.resource,
         "limits": dict(front.limits),
         "table_digest": front.table_digest,
@@ -58,6 +59,14 @@ def write_json(front: Front, path: str | os.PathLike[str]) -> None:
     """Write the whole front, compactly."""
     document = to_document(front)
     write_atomic(path, json.dumps(document, separators=(",", ":"), ensure_ascii=False) + "\n")
+
+
+def _epsilon(document: dict[str, Any]) -> float:
+    """Null, and no value beside `"exact": false`: nothing is promised."""
+    value = document.get("epsilon")
+    if document["exact"]:
+        return 0.0
+    return np.inf if value is None else float(value)
 
 
 def read_json(path: str | os.PathLike[str]) -> Front:
@@ -83,7 +92,7 @@ def read_json(path: str | os.PathLike[str]) -> Front:
             assignments=np.array(document["assignments"], dtype=np.int8).reshape(
                 len(document["omega"]), len(document["layers"])
             ),
-            exact=bool(document["exact"]),
+            epsilon=_epsilon(document),
             limits=document["limits"],
             table_digest=document["table_digest"],
             measured={

@@ -1,5 +1,6 @@
 """The front: every non-dominated point, nothing else, and the same answers as `solve`."""
 
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,9 @@ from mpsearch.budget import Budget
 from mpsearch.dominance import nondominated
 from mpsearch.errors import InputError
 from mpsearch.front import front
+from mpsearch.front_answer import answer
 from mpsearch.front_files import read_json, write_csv, write_json
+from mpsearch.front_totals import totals
 from mpsearch.solving import solve
 
 small = st.integers(0, 6)
@@ -50,7 +53,7 @@ def test_agrees_with_exhaustive_enumeration(
 ) -> None:
     """The bounds that big limited fronts need are tried on small ones, where all is known."""
     if "bounds" in limited:
-        monkeypatch.setattr("mpsearch.front.MANY", 0)
+        monkeypatch.setattr("mpsearch.front_limited.MANY", 0)
         monkeypatch.setattr("mpsearch.front_bounds.CELLS", 12)
     table = random_table(seed, 1 + seed % 6, 2 + seed % 3, 10.0 ** (seed - 14), seed % 2 == 0)
     limits = {}
@@ -80,17 +83,72 @@ def test_agrees_with_exhaustive_enumeration(
         assert found.counts[point].tolist() == by_choice
 
 
-def test_any_budget_from_the_front_equals_solve() -> None:
+@pytest.mark.parametrize("limited", [False, True])
+def test_any_budget_from_the_front_equals_solve(limited: bool) -> None:
     table = random_table(2, 20, 4, 1e-6, groups=True)
-    found = front(table)
+    limits = {"bops": int(table.uniform_total("bops", table.choices[2]))} if limited else {}
+    found = front(table, limits=limits)
     sizes = found.totals["size_bytes"]
     assert len(found) > 50
-    for limit in np.linspace(int(sizes[0]), int(sizes[-1]), 25).astype(int).tolist():
-        point = found.best_within(limit)
+    budgets = np.linspace(int(sizes[0]), int(sizes[-1]), 25).astype(int).tolist()
+    for size in [*budgets, int(sizes[len(sizes) // 2]), int(sizes[0])]:
+        point = answer(found, table.digest, {**limits, "size_bytes": size})
         assert point is not None
-        solution = solve(table, Budget({"size_bytes": limit}))
-        assert found.omega[point] == pytest.approx(solution.objective, rel=1e-13, abs=0)
-    assert found.best_within(int(sizes[0]) - 1) is None
+        solution = solve(table, Budget({**limits, "size_bytes": size}))
+        assert found.omega[point] == solution.objective
+    assert answer(found, table.digest, {**limits, "size_bytes": int(sizes[0]) - 1}) is None
+    assert answer(found, table.digest, limits) == len(found) - 1
+
+
+def test_a_front_answers_only_what_it_is_made_for() -> None:
+    table = random_table(2, 8, 3, 1.0, groups=False)
+    size = int(table.uniform_total("size_bytes", table.choices[1]))
+    whole, cut = front(table), front(table, limits={"size_bytes": size})
+    assert answer(cut, table.digest, {"size_bytes": size}) == len(cut) - 1
+    few = front(table, max_states=3)
+    for made, digest, limits, words in [
+        (whole, "sha256:00", {}, "of another table"),
+        (few, table.digest, {}, "is not exact"),
+        (whole, table.digest, {"bops": 5}, "got the limits bops <= 5; the front is size_bytes"),
+        (cut, table.digest, {}, "got the limits none"),
+        (cut, table.digest, {"size_bytes": size + 1}, f"size_bytes <= {size}"),
+    ]:
+        with pytest.raises(InputError) as error:
+            answer(made, digest, limits)
+        assert words in str(error.value)
+        assert str(error.value).count("\n") == 1
+
+
+@pytest.mark.parametrize("layers", [4, 70])
+def test_totals_are_exact_and_rounded_once(layers: int) -> None:
+    """Numbers in one, two and three limbs, ties of rounding among them, against fractions."""
+    rng = np.random.default_rng(layers)
+    for bits, digits in [(30, 3), (60, 17), (75, 20), (110, 33), (70, 0), (3, 0)]:
+        rows = [
+            [int(rng.integers(1 << 62)) ** 2 % (1 << bits) for _ in "abc"] for _ in "l" * layers
+        ]
+        matrix = np.array(rows, dtype=object)
+        narrow = matrix.astype(np.int64) if bits < 50 else matrix
+        chosen = rng.integers(0, 3, (layers, 200)).astype(np.int8)
+        found = totals([narrow], [digits], chosen)[0].tolist()
+        sums = [sum(row[c] for row, c in zip(rows, one, strict=True)) for one in chosen.T.tolist()]
+        assert found == [float(Fraction(n, 10**digits)) if digits else n for n in sums]
+    halves = np.array([[(1 << 53) + 2 * k + 1] for k in range(9)], dtype=object) * 10**5
+    for one in halves:
+        found = totals([one[None]], [5], np.zeros((1, 2), dtype=np.int8))[0].tolist()
+        assert found == [float(Fraction(one[0], 10**5))] * 2
+
+
+@pytest.mark.slow
+def test_three_hundred_layers_fit_the_default_memory() -> None:
+    table = random_table(2, 300, 4, 1.0, groups=False)
+    found = front(table)
+    assert found.exact
+    sizes = found.totals["size_bytes"]
+    for size in np.linspace(int(sizes[0]), int(sizes[-1]), 5).astype(int).tolist():
+        point = found.best_within(size)
+        assert point is not None
+        assert found.omega[point] == solve(table, Budget({"size_bytes": size})).objective
 
 
 def test_a_limit_on_the_resource_itself_cuts_the_front() -> None:
@@ -112,22 +170,27 @@ def test_a_thinned_front_says_so_and_stays_feasible() -> None:
         assert omega >= whole.omega[whole.best_within(size)]
 
 
-def test_a_thinned_limited_front_keeps_the_best_of_every_cell(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("limited", [False, True])
+@pytest.mark.parametrize(("seed", "memory"), [(2, 300), (2, 20_000), (5, 20_000), (11, 60_000)])
+def test_the_promise_of_a_front_in_little_memory(
+    monkeypatch: pytest.MonkeyPatch, seed: int, memory: int, limited: bool
 ) -> None:
-    """Ten states are hopeless, the assignments behind the bounds are not."""
-    monkeypatch.setattr("mpsearch.front.MANY", 0)
-    table = random_table(2, 12, 4, 1.0, groups=False)
-    limits = {"bops": int(table.uniform_total("bops", table.choices[2]))}
-    found = front(table, limits=limits, max_states=10)
-    assert not found.exact
-    assert (found.totals["bops"] <= limits["bops"]).all()
-    for size in found.totals["size_bytes"][:: max(1, len(found) // 8)].tolist():
-        solution = solve(table, Budget({**limits, "size_bytes": size}))
-        point = found.best_within(size)
-        assert point is not None
-        assert solution.objective is not None
-        assert solution.objective <= found.omega[point] <= 1.2 * solution.objective
+    """Every feasible assignment has a point with no more bytes and at most 1 + ε times its Ω."""
+    monkeypatch.setattr("mpsearch.front_limited.MANY", 0)
+    monkeypatch.setattr("mpsearch.front_bounds.CELLS", 12)
+    table = random_table(seed, 7, 3, 1.0, groups=False)
+    limits = {"bops": int(table.uniform_total("bops", table.choices[1]))} if limited else {}
+    found = front(table, limits=limits, max_memory=memory)
+    assert memory > 300 or not found.exact
+    for one in every_assignment(table):
+        size, bops = (int(total_of(table, one, name)) for name in ("size_bytes", "bops"))
+        if bops <= limits.get("bops", bops):
+            point = found.best_within(size)
+            if found.epsilon < np.inf:
+                assert point is not None
+                omega = float(omega_of(table, one)) * (1 + found.epsilon)
+                assert found.omega[point] <= omega * (1 + 1e-12)
+    assert (found.totals["bops"] <= limits.get("bops", np.inf)).all()
 
 
 def test_files_round_trip(tmp_path: Path) -> None:

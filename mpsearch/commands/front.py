@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import click
+import numpy as np
 
 from mpsearch.budget import Budget
 from mpsearch.console import json_option, print_json, print_table
@@ -12,7 +13,7 @@ from mpsearch.front import front as front_of
 from mpsearch.front_files import to_document, write_csv, write_json
 from mpsearch.search_options import budget_options, parse_excludes, parse_pins
 from mpsearch.table import LayerTable
-from mpsearch.units import format_amount
+from mpsearch.units import format_amount, parse_bytes
 
 
 @click.command()
@@ -20,6 +21,7 @@ from mpsearch.units import format_amount
 @click.option("--resource", default="size_bytes", show_default=True, help="Column against Ω.")
 @budget_options
 @click.option("--points", default=20, show_default=True, help="Print at most this many points.")
+@click.option("--max-memory", default="1GB", show_default=True, help="Keep as many states as fit.")
 @click.option("-o", "--output", metavar="FILE.csv", help="Save all points, and FILE.json beside.")
 @click.option("--plot", metavar="FILE.png", help="Draw the front.")
 @json_option
@@ -32,6 +34,7 @@ def front(
     pins: tuple[str, ...],
     excludes: tuple[str, ...],
     points: int,
+    max_memory: str,
     output: str | None,
     plot: str | None,
     as_json: bool,
@@ -39,7 +42,8 @@ def front(
     """The whole exact Pareto front of Ω against size, or against any column.
 
     Every non-dominated point is kept and saved, not only the convex hull; --points thins what is
-    printed. Limits hold for all points. Exit code 1 if they are infeasible.
+    printed. Limits hold for all points. Exit code 1 if they are infeasible. Where the states do
+    not fit --max-memory, some points are missing; the proven factor that this costs is printed.
 
     \b
     Examples:
@@ -51,10 +55,11 @@ def front(
         raise InputError(f"got --points {points}; expected at least 2")
     if output is not None and Path(output).suffix == ".json":
         raise InputError(f"got -o {output}; name the CSV file, the JSON is written beside it")
+    memory = parse_bytes(max_memory)
     table = LayerTable.read_csv(table_path)
     budget = Budget.parse(table, size, bops_limit, limits)
     pinned, excluded = parse_pins(pins), parse_excludes(excludes)
-    found = front_of(table, resource, budget.limits, pinned, excluded)
+    found = front_of(table, resource, budget.limits, pinned, excluded, None, memory)
     if not len(found):
         click.echo(
             "mpsearch: infeasible: no assignment is within the limits; `mpsearch solve` with the "
@@ -90,7 +95,12 @@ def _print_front(found: Front, points: int) -> None:
         cells += [str(count) for count in found.counts[point].tolist()]
         rows.append(cells)
     print_table(["Ω", *found.totals, *map(str, found.choices)], rows)
-    kind = "exact" if found.exact else "not exact (thinned for memory)"
+    if found.exact:
+        kind = "exact"
+    elif np.isfinite(found.epsilon):
+        kind = f"within a factor {1 + found.epsilon:.8g} of the best Ω at every {found.resource}"
+    else:
+        kind = "not exact, and no factor is proven (--max-memory allows more states)"
     thinned = f", {len(shown)} of them shown" if len(shown) < len(found) else ""
     click.echo(f"{len(found)} non-dominated points{thinned}; {kind}")
 
