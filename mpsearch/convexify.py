@@ -5,8 +5,8 @@ centre u of the simplices and the projection P onto differences of choices. So
 
     xᵀ Q x  =  uᵀQu + (2 P Q u + diag(B))ᵀ x + xᵀ S x      with  S = P Q P - B  for block-diagonal B
 
-for every B, and where S is positive semidefinite its continuous minimum is a lower bound. The larger
-B, the tighter: this is the QCR method (Billionnet, Elloumi and Plateau, Discrete Applied
+for every B, and where S is positive semidefinite its continuous minimum is a lower bound. The
+larger B, the tighter: this is the QCR method (Billionnet, Elloumi and Plateau, Discrete Applied
 Mathematics 2009), whose best B solves a semidefinite programme. Here a log-det barrier and block
 coordinate ascent (closed form per layer) solve it well enough; every S that comes out is checked.
 """
