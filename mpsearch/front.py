@@ -1,7 +1,7 @@
 """The exact Pareto front of total Ω against one resource, in one pass of dominance DP."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -27,7 +27,8 @@ class Front:
     `choices` for `layers`. epsilon: every assignment within the limits has a point with no more of
     the resource and at most 1 + epsilon times its Ω; 0.0 on an exact front, where no point is
     missing (totals Ω that agree to 14 digits count as equal). measured: e.g. accuracy and loss,
-    NaN where a point was not measured.
+    NaN where a point was not measured. search: what else was asked, by option of `mpsearch front`:
+    {"pin": ("conv1=w8a8",)}.
     """
 
     resource: str
@@ -40,6 +41,8 @@ class Front:
     limits: Mapping[str, int | float] = field(default_factory=dict)
     table_digest: str = ""
     measured: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    at_least: Mapping[str, int | float] = field(default_factory=dict)
+    search: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.omega)
@@ -92,8 +95,9 @@ def front(
     exclude: Mapping[str, Collection[Choice]] | None = None,
     max_states: int | None = None,
     max_memory: int = MEMORY,
+    at_least: Mapping[str, int | float] | None = None,
 ) -> Front:
-    """All non-dominated (Ω, resource) points of a table, further columns limited from above.
+    """All non-dominated (Ω, resource) points of a table within limits (see mpsearch.limits).
 
     After each layer only states that no other one beats in Ω, resource and limited columns are
     kept (Nemhauser and Ullmann, 1969), and with further limits those that bounds leave a chance.
@@ -103,10 +107,15 @@ def front(
     """
     limits = dict(limits or {})
     table.column(resource)
-    instance = Instance.build(table, limits, pins, exclude, extra_columns=table.columns)
+    at_least = dict(at_least or {})
+    instance = Instance.build(table, limits, pins, exclude, table.columns, at_least)
     main = instance.columns.index(resource)
-    chosen, epsilon = _sweep(instance, main, max_states, max_memory)
-    return _evaluate(table, instance, resource, chosen, epsilon, limits)
+    if instance.is_empty:
+        chosen, epsilon = np.zeros((len(instance.members), 0), dtype=np.int8), 0.0
+    else:
+        chosen, epsilon = _sweep(instance, main, max_states, max_memory)
+    found = _evaluate(table, instance, resource, chosen, epsilon, limits)
+    return replace(found, at_least=at_least)
 
 
 def _sweep(
@@ -158,7 +167,9 @@ def _evaluate(
     order = np.lexsort((omega, sums[1 + main]))
     kept = order[records(sums[1 + main][order], omega[order])]
     by_column = {
-        column: sums[1 + position][kept] for position, column in enumerate(instance.columns)
+        column: sums[1 + position][kept]
+        for position, column in enumerate(instance.columns)
+        if instance.mosts[position] is None
     }
     decision = {name: n for n, group in enumerate(instance.members) for name in group}
     rows = [decision[name] for name in table.layer_names]

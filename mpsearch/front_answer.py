@@ -6,7 +6,12 @@ from mpsearch.errors import InputError
 from mpsearch.front import Front
 
 
-def answer(front: Front, table_digest: str, limits: Mapping[str, int | float]) -> int | None:
+def answer(
+    front: Front,
+    table_digest: str,
+    limits: Mapping[str, int | float],
+    at_least: Mapping[str, int | float] | None = None,
+) -> int | None:
     """The point of least Ω within the limits; None where they are infeasible.
 
     `{"size_bytes": 145000}` for a front of size against Ω: the same optimum as `solve`. A front
@@ -23,14 +28,20 @@ def answer(front: Front, table_digest: str, limits: Mapping[str, int | float]) -
             "the front is not exact, so it does not answer for `solve`\n"
             "make an exact one with a larger `mpsearch front --max-memory`"
         )
+    if front.search:
+        words = " ".join(f"--{option} {v}" for option, vs in front.search.items() for v in vs)
+        raise InputError(
+            f"the front was made with {words}, so it does not answer for the whole table\n"
+            "make another one with `mpsearch front`, or solve the table"
+        )
     fixed = dict(front.limits)
     within = fixed.pop(front.resource, None)
     asked = dict(limits)
     limit = asked.pop(front.resource, None)
     beyond = within is not None and (limit is None or limit > within)
-    if asked != fixed or beyond:
-        made = ", ".join(f"{name} <= {value}" for name, value in front.limits.items())
-        got = ", ".join(f"{name} <= {value}" for name, value in limits.items())
+    if asked != fixed or beyond or dict(at_least or {}) != dict(front.at_least):
+        made = _words(front.limits, front.at_least)
+        got = _words(limits, at_least or {})
         raise InputError(
             f"got the limits {got or 'none'}; the front is {front.resource} against Ω with "
             f"{made or 'no limits'}\nmake another one with `mpsearch front`, or solve the table"
@@ -38,3 +49,8 @@ def answer(front: Front, table_digest: str, limits: Mapping[str, int | float]) -
     if limit is None:
         return len(front) - 1 if len(front) else None
     return front.best_within(limit)
+
+
+def _words(limits: Mapping[str, int | float], at_least: Mapping[str, int | float]) -> str:
+    upper = [f"{name} <= {value}" for name, value in limits.items()]
+    return ", ".join([*upper, *(f"{name} >= {value}" for name, value in at_least.items())])

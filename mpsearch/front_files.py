@@ -42,6 +42,8 @@ def to_document(front: Front) -> dict[str, Any]:
         "epsilon": front.epsilon if np.isfinite(front.epsilon) else None,
         "resource": front.resource,
         "limits": dict(front.limits),
+        "at_least": dict(front.at_least),
+        "search": {option: list(values) for option, values in front.search.items()},
         "table_digest": front.table_digest,
         "choices": [str(choice) for choice in front.choices],
         "layers": list(front.layers),
@@ -94,6 +96,8 @@ def read_json(path: str | os.PathLike[str]) -> Front:
             ),
             epsilon=_epsilon(document),
             limits=document["limits"],
+            at_least=document.get("at_least", {}),
+            search={key: tuple(values) for key, values in document.get("search", {}).items()},
             table_digest=document["table_digest"],
             measured={
                 key: np.array(values, dtype=np.float64)

@@ -8,6 +8,7 @@ from typing import Any
 
 from mpsearch.assignment import Assignment
 from mpsearch.evaluation import Evaluations
+from mpsearch.front import Front
 from mpsearch.reports.run_folder import Run
 from mpsearch.units import is_size
 
@@ -32,7 +33,7 @@ def commands_of(run: Run) -> tuple[str, ...]:
         commands.append(["solve", table, *_search(run.assignment), "-o", output])
     if run.front is not None:
         output = str(Path(run.paths.get("front", "front.json")).with_suffix(".csv"))
-        words = ["--resource", run.front.resource, *_limits(run.front.limits)]
+        words = ["--resource", run.front.resource, *_asked(run.front)]
         commands.append(["front", table, *words, "-o", output])
     if run.evaluations is not None:
         model = _model(str(run.provenance.get("data", run.evaluations.data_name)))
@@ -60,12 +61,18 @@ def _profile(provenance: Mapping[str, Any]) -> list[str]:
 
 def _search(assignment: Assignment) -> list[str]:
     """The options of `mpsearch solve` that an assignment records."""
-    words = _limits(assignment.limits)
-    for key, limit in assignment.at_least.items():
-        words += ["--at-least", f"{key}={limit!r}{'B' if is_size(key) else ''}"]
+    words = _asked(assignment)
     if assignment.minimize != "omega":
         words += ["--minimize", assignment.minimize]
-    for option, values in assignment.search.items():
+    return words
+
+
+def _asked(found: Assignment | Front) -> list[str]:
+    """Limits, pins and the like, which `solve` and `front` share."""
+    words = _limits(found.limits)
+    for key, limit in found.at_least.items():
+        words += ["--at-least", f"{key}={limit!r}{'B' if is_size(key) else ''}"]
+    for option, values in found.search.items():
         words += [word for value in values for word in (f"--{option}", value)]
     return words
 

@@ -1,5 +1,6 @@
 """`mpsearch front`."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -31,8 +32,10 @@ def front(
     size: str | None,
     bops_limit: str | None,
     limits: tuple[str, ...],
+    lower_limits: tuple[str, ...],
     pins: tuple[str, ...],
     excludes: tuple[str, ...],
+    allows: tuple[str, ...],
     points: int,
     max_memory: str,
     output: str | None,
@@ -57,9 +60,18 @@ def front(
         raise InputError(f"got -o {output}; name the CSV file, the JSON is written beside it")
     memory = parse_bytes(max_memory)
     table = LayerTable.read_csv(table_path)
-    budget = Budget.parse(table, size, bops_limit, limits)
-    pinned, excluded = parse_pins(pins), parse_excludes(excludes)
-    found = front_of(table, resource, budget.limits, pinned, excluded, None, memory)
+    budget = Budget.parse(table, size, bops_limit, limits, lower_limits)
+    found = front_of(
+        table,
+        resource,
+        budget.limits,
+        parse_pins(pins),
+        parse_excludes(excludes, allows, table),
+        max_memory=memory,
+        at_least=budget.at_least,
+    )
+    asked = {"pin": pins, "exclude": excludes, "allow": allows}
+    found = replace(found, search={option: values for option, values in asked.items() if values})
     if not len(found):
         click.echo(
             "mpsearch: infeasible: no assignment is within the limits; `mpsearch solve` with the "

@@ -8,6 +8,10 @@ import click
 from mpsearch.assignment import Assignment
 from mpsearch.budget import Budget
 from mpsearch.console import json_option, print_json
+from mpsearch.errors import InputError
+from mpsearch.instance import Instance
+from mpsearch.interaction_search import describe, to_document
+from mpsearch.interactions import interactions_path
 from mpsearch.minimand import Minimand
 from mpsearch.ranges import print_ranges, ranges
 from mpsearch.search_options import (
@@ -17,6 +21,7 @@ from mpsearch.search_options import (
     parse_solver_options,
 )
 from mpsearch.solution import Solution
+from mpsearch.solution_sources import look_up, with_interactions
 from mpsearch.solution_text import print_failure, print_solution
 from mpsearch.solving import solve as solve_table
 from mpsearch.table import LayerTable
@@ -45,6 +50,22 @@ from mpsearch.table import LayerTable
     metavar="KEY=VALUE",
     help="A setting of the solver's own. Repeatable.",
 )
+@click.option(
+    "--from-front",
+    metavar="FRONT.JSON",
+    help="Look the answer up in an exact front that `mpsearch front -o` stored.",
+)
+@click.option(
+    "--interactions",
+    is_flag=True,
+    help="Minimise with cross terms, from PROFILE.interactions.npz.",
+)
+@click.option(
+    "--rerank",
+    type=click.IntRange(min=1),
+    metavar="K",
+    help="Re-score the K best by superposed outputs, from the same file.",
+)
 @click.option("--ranges", "only_ranges", is_flag=True, help="What limits can be; no search.")
 @click.option("-o", "--output", metavar="FILE", default="assignment.json", show_default=True)
 @json_option
@@ -63,6 +84,9 @@ def solve(
     solver: str,
     time_limit: float | None,
     solver_options: tuple[str, ...],
+    from_front: str | None,
+    interactions: bool,
+    rerank: int | None,
     only_ranges: bool,
     output: str,
     as_json: bool,
@@ -95,29 +119,49 @@ def solve(
         else:
             print_ranges(found, budget.limits)
         return 0
-    solution = solve_table(
-        table,
-        budget,
-        solver=solver,
-        pins=pinned,
-        exclude=excluded,
-        time_limit=time_limit,
-        options=parse_solver_options(solver_options),
-        minimize=minimand,
-        max_distinct=max_distinct,
-    )
+    cross = interactions or rerank is not None
+    if (cross or from_front) and (max_distinct is not None or minimize != "omega"):
+        raise InputError(
+            "--max-distinct and --minimize do not go with --from-front, --interactions or --rerank"
+        )
+    if from_front is not None:
+        if pinned or excluded:
+            raise InputError("a front has its pins and excludes already; leave them out")
+        solution = look_up(table, from_front, budget)
+    else:
+        solution = solve_table(
+            table,
+            budget,
+            solver=solver,
+            pins=pinned,
+            exclude=excluded,
+            time_limit=time_limit,
+            options=parse_solver_options(solver_options),
+            minimize=minimand,
+            max_distinct=max_distinct,
+        )
+    crossed = None
+    if cross and solution.choices:
+        instance = Instance.build(table, budget.limits, pinned, excluded, (), budget.at_least)
+        path = interactions_path(table_path)
+        solution, crossed = with_interactions(
+            solution, table, instance, path, rerank, time_limit
+        )
     if solution.choices:
         search = {"pin": pins, "exclude": excludes, "allow": allows}
         search |= {} if max_distinct is None else {"max-distinct": (str(max_distinct),)}
         asked = {option: values for option, values in search.items() if values}
         Assignment.from_solution(solution, table.digest, asked).save(output)
     if as_json:
-        print_json(_document(solution, table))
+        document = _document(solution, table)
+        print_json(document if crossed is None else document | {"interactions": to_document(crossed)})
     else:
         for note in solution.notes:
             click.echo(f"note: {note}", err=True)
         if solution.choices:
             print_solution(table, solution)
+            for line in () if crossed is None else describe(crossed):
+                click.echo(line)
             click.echo(f"wrote {output}")
         else:
             print_failure(solution)

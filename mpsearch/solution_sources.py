@@ -1,0 +1,96 @@
+"""Solutions that are not searched in the table alone: looked up in a front, or with cross terms."""
+
+import os
+import time
+from dataclasses import replace
+from typing import Any
+
+from mpsearch.budget import Budget
+from mpsearch.errors import InputError
+from mpsearch.front_answer import answer
+from mpsearch.front_files import read_json
+from mpsearch.instance import Instance
+from mpsearch.interaction_search import InteractionSearch, search
+from mpsearch.interactions import load_interactions
+from mpsearch.limits import total_of
+from mpsearch.solution import Solution
+from mpsearch.table import LayerTable
+
+SECONDS = 10.0  # for the search with cross terms, which may never end on its own
+
+
+def look_up(table: LayerTable, path: str | os.PathLike[str], budget: Budget) -> Solution:
+    """The optimum under a budget, from an exact front of this table; equals `solve`.
+
+    Raises InputError for a front that cannot answer, and for limits that it has no point within.
+    """
+    started = time.monotonic()
+    front = read_json(path)
+    point = answer(front, table.digest, budget.limits, budget.at_least)
+    if point is None:
+        raise InputError(
+            f"{os.fspath(path)} has no point within the limits; `mpsearch solve` without "
+            "--from-front gives the smallest feasible values"
+        )
+    choices = front.assignment(point)
+    omega = float(table.total(choices, "omega"))
+    return Solution(
+        status="optimal",
+        choices=choices,
+        objective=omega,
+        bound=omega,
+        gap=0.0,
+        seconds=time.monotonic() - started,
+        solver="front",
+        totals={column: table.total(choices, column) for column in table.columns},
+        limits=budget.limits,
+        at_least=budget.at_least,
+        omega=omega,
+    )
+
+
+def with_interactions(
+    solution: Solution,
+    table: LayerTable,
+    instance: Instance,
+    path: str | os.PathLike[str],
+    rerank: int | None = None,
+    seconds: float | None = None,
+) -> tuple[Solution, InteractionSearch]:
+    """Replace the additive optimum by what the stored interactions prefer within the limits.
+
+    Without `rerank` the least quadratic form: objective, bound and gap are of that. With it the
+    winner among the K best; then they stay those of Ω. seconds: default 10.
+    """
+    started = time.monotonic()
+    interactions = load_interactions(path)
+    deadline = started + (SECONDS if seconds is None else seconds)
+    found = search(instance, interactions, solution.choices, deadline, rerank or 0)
+    choices = {layer: found.chosen.choices[layer] for layer in table.layer_names}
+    omega = float(table.total(choices, "omega"))
+    changed: dict[str, Any]
+    if rerank is None:
+        changed = {
+            "status": "optimal" if found.answer.proven else "feasible",
+            "objective": found.answer.objective,
+            "bound": found.answer.bound,
+            "gap": found.answer.gap,
+            "solver": "interactions",
+            "minimize": "interactions",
+        }
+    else:
+        bound = solution.bound or 0.0
+        same = omega == solution.objective
+        changed = {
+            "status": solution.status if same else "feasible",
+            "objective": omega,
+            "gap": solution.gap if same else (omega - bound) / omega,
+            "solver": f"{solution.solver}, re-ranked",
+        }
+    changed |= {
+        "choices": choices,
+        "omega": omega,
+        "seconds": solution.seconds + time.monotonic() - started,
+        "totals": {key: total_of(table, choices, key) for key in solution.totals},
+    }
+    return replace(solution, **changed), found
