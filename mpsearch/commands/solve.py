@@ -144,9 +144,7 @@ def solve(
     if cross and solution.choices:
         instance = Instance.build(table, budget.limits, pinned, excluded, (), budget.at_least)
         path = interactions_path(table_path)
-        solution, crossed = with_interactions(
-            solution, table, instance, path, rerank, time_limit
-        )
+        solution, crossed = with_interactions(solution, table, instance, path, rerank, time_limit)
     if solution.choices:
         search = {"pin": pins, "exclude": excludes, "allow": allows}
         search |= {} if max_distinct is None else {"max-distinct": (str(max_distinct),)}
@@ -154,7 +152,9 @@ def solve(
         Assignment.from_solution(solution, table.digest, asked).save(output)
     if as_json:
         document = _document(solution, table)
-        print_json(document if crossed is None else document | {"interactions": to_document(crossed)})
+        print_json(
+            document if crossed is None else document | {"interactions": to_document(crossed)}
+        )
     else:
         for note in solution.notes:
             click.echo(f"note: {note}", err=True)
