@@ -1,4 +1,4 @@
-"""The core of a multiple-choice knapsack: what the Lagrangian bound leaves open, swept layer by layer.
+"""The core of a multiple-choice knapsack: what the bound leaves open, swept layer by layer.
 
 Layers are taken one after another; a state is a partial assignment's cost and weights. A state is
 dropped when another one is no worse in everything (Nemhauser and Ullmann, 1969), or when its bound
@@ -93,8 +93,30 @@ class Core:
         self.dropped = np.inf
         if self.lower <= self.best - 1:
             self._fix()
-            self._sweep(max_states)
+            self._sweep(max_states, self.keep)
         self.lower = max(self.lower, min(self.dropped, float(self.best)))
+
+    def improve(self, layers: int, max_states: int) -> None:
+        """Look for a better assignment that differs from the best price's minimisers in few layers.
+
+        These are the layers where a change costs least at that price per priced weight it moves.
+        """
+        if self.lower > self.best - 1:
+            return
+        self._fix()
+        keep = self.keep.copy()
+        rows = np.arange(len(keep))
+        taken = self.problem.weights[:, rows, self.minimiser[0]]
+        moved = np.abs(self.problem.weights - taken[:, :, None]).astype(np.float64)
+        priced = np.tensordot(self.prices[0], moved, axes=1)
+        ratio = np.full(keep.shape, np.inf)
+        regret = self.reduced[0] - self.least[0][:, None]
+        np.divide(regret, priced, out=ratio, where=keep & (priced > 0))
+        others = np.argsort(ratio.min(axis=1), kind="stable")[layers:]
+        others = others[keep[others, self.minimiser[0][others]]]
+        keep[others] = False
+        keep[others, self.minimiser[0][others]] = True
+        self._sweep(max_states, keep)
 
     def _fix(self) -> None:
         """Keep the choices that some assignment below the best cost may still contain."""
@@ -103,8 +125,8 @@ class Core:
             keep &= self.reduced[k] <= (self.best - 1 - rest) + self.least[k][:, None]
         self.keep = keep
 
-    def _sweep(self, max_states: int) -> None:
-        problem, keep = self.problem, self.keep
+    def _sweep(self, max_states: int, keep: NDArray[np.bool_]) -> None:
+        problem = self.problem
         count = keep.sum(axis=1)
         if not count.all():
             return
@@ -176,7 +198,7 @@ class Core:
     def _complete(self, points: Ints, rest: Ints, trace: "_Trace") -> None:
         """Finish every state by each price's minimisers: a cheaper feasible one is the new best."""
         cheapest = int(points[-1].min())
-        for k in np.flatnonzero(cheapest + rest[-1] < self.best):
+        for k in np.flatnonzero(cheapest + rest[-1] < self.best).tolist():
             good = points[-1] < self.best - rest[-1, k]
             for row, add, limit in zip(points[:-1], rest[:-1, k], self.problem.limits, strict=True):
                 good &= row <= limit - add
@@ -197,7 +219,7 @@ class _Trace:
     minimiser: Ints  # [K, L]
 
     def back(self, state: int, k: int) -> Ints:
-        chosen = self.minimiser[k].astype(np.int64)
+        chosen: Ints = self.minimiser[k].astype(np.int64)
         for position in range(len(self.codes) - 1, -1, -1):
             state, choice = divmod(int(self.codes[position][state]), self.width)
             chosen[self.order[position]] = choice
@@ -206,7 +228,7 @@ class _Trace:
 
 def _suffix(values: NDArray[Any]) -> NDArray[Any]:
     """[…, L] -> […, L + 1]: sums of the entries >= 0 from each position on, integers up to FAR."""
-    sums = np.zeros((*values.shape[:-1], values.shape[-1] + 1), dtype=values.dtype)
+    sums: NDArray[Any] = np.zeros((*values.shape[:-1], values.shape[-1] + 1), dtype=values.dtype)
     sums[..., :-1] = np.cumsum(values[..., ::-1], axis=-1)[..., ::-1]
     if values.dtype == np.int64 and values.sum(axis=-1, dtype=np.float64).max(initial=0) > FAR:
         sums = np.where(_suffix(values.astype(np.float64)) > FAR, FAR, sums)

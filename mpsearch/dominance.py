@@ -43,7 +43,7 @@ def _staircase(first: NDArray[Any], second: NDArray[Any]) -> NDArray[np.bool_]:
     """
     n = len(first)
     small = n < 1 << 16  # numpy sorts 16-bit integers by radix
-    by_first = np.lexsort((second, first)).astype(np.uint16 if small else np.int64)
+    by_first: NDArray[Any] = np.lexsort((second, first)).astype(np.uint16 if small else np.int64)
     _, rank = np.unique(second, return_inverse=True)
     rank = rank.astype(np.int64)
     keep = np.ones(n, dtype=bool)

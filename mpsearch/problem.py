@@ -24,8 +24,8 @@ class Problem:
 
     allowed: bool [L, C], e.g. [54, 4]; costs: int64 [L, C] >= 0; weights: int64 [R, L, C] >= 0;
     limits: int64 [R]. `cost_limit` is the cost of an assignment that is already known, or a sum
-    that no assignment exceeds: answers above it are of no interest. No entry, limit or cost_limit is
-    above 2**60 or little more, but the sum over an assignment that breaks a limit may pass 2**63.
+    that no assignment exceeds: answers above it are of no interest. Entries and limits are at most
+    about 2**60, but the sum over an assignment that breaks a limit may pass 2**63.
     `columns` names the R limited columns; limits that cannot bind have been dropped.
     """
 

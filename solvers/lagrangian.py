@@ -19,9 +19,11 @@ from mpsearch.problem import Problem
 from mpsearch.solver import Answer
 from mpsearch.solvers.dynamic_programming import as_answer, max_states_of, most_states
 
+CORES = (16, 32)  # layers that may differ from the best price's minimisers at first
+CORE_STATES = 1000
 NARROW = 100  # states of the first sweep
 WIDER = 8  # each sweep has this many times the states of the one before
-WORK = 12_000_000  # states of all sweeps together, after which the gap is reported
+WORK = 6_000_000  # states of all sweeps together, after which the gap is reported
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,8 @@ def search(
     core = open_core(problem, incumbent, deadline, dual)
     if isinstance(core, Search):
         return core
-    most = max_states
+    for layers in CORES:
+        core.improve(layers, min(CORE_STATES, max_states or CORE_STATES))
     width = NARROW
     while True:
         open_layers = int((core.keep.sum(axis=1) > 1).sum())
