@@ -139,10 +139,10 @@ def measure(layers: int, bits: tuple[int, ...], repeats: int, peers: bool) -> No
     print("| | median s | largest s | times ours | worse than ours by up to | infeasible |")
     print("|---|---:|---:|---:|---:|---:|")
     for name, times in seconds.items():
-        excess = [one for one in worse.get(name, [0.0]) if np.isfinite(one)]
+        above = [one for one in worse.get(name, [0.0]) if np.isfinite(one)]
         broken = sum(not np.isfinite(one) for one in worse.get(name, []))
         print(f"| {name} | {statistics.median(times):.4f} | {max(times):.4f} "
-              f"| {statistics.median(times) / ours:.1f} | {max(excess, default=0.0):.1e} "
+              f"| {statistics.median(times) / ours:.1f} | {max(above, default=0.0):.1e} "
               f"| {broken} |")  # fmt: skip
 
 

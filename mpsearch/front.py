@@ -17,6 +17,7 @@ from mpsearch.instance import Instance
 from mpsearch.table import LayerTable
 
 MEMORY = 1_000_000_000
+LIMITED = 60_000  # states with further limits, where more would take minutes, unless asked for
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,14 +95,15 @@ def front(
     pins: Mapping[str, Choice] | None = None,
     exclude: Mapping[str, Collection[Choice]] | None = None,
     max_states: int | None = None,
-    max_memory: int = MEMORY,
+    max_memory: int | None = None,
     at_least: Mapping[str, int | float] | None = None,
 ) -> Front:
     """All non-dominated (Ω, resource) points of a table within limits (see mpsearch.limits).
 
     After each layer only states that no other one beats in Ω, resource and limited columns are
     kept (Nemhauser and Ullmann, 1969), and with further limits those that bounds leave a chance.
-    Where more states than fit `max_memory` bytes (or than `max_states`) remain, some are dropped:
+    Where more states than fit `max_memory` bytes (or than `max_states`) remain, some are dropped
+    (default: 1 GB, and with further limits no more than 60,000 states per layer):
     the points are feasible, some are missing, and `epsilon` says how much that can matter. Empty
     where the limits are infeasible.
     """
@@ -119,7 +121,7 @@ def front(
 
 
 def _sweep(
-    instance: Instance, main: int, max_states: int | None, max_memory: int
+    instance: Instance, main: int, max_states: int | None, max_memory: int | None
 ) -> tuple[NDArray[np.int8], float]:
     """Choices [L, P] of the surviving states, and ε: 0.0 where none was dropped for its room."""
     order = [index for index in range(len(instance.columns)) if index != main] + [main]
@@ -136,7 +138,10 @@ def _sweep(
         slack.append(room // unit)
     lowest = instance.row_minimum(instance.omega)
     costs = _as_words(np.where(instance.allowed, instance.omega - lowest[:, None], 0))
-    room_for = Room(max_memory, max_states)
+    most = max_states
+    if len(weights) > 1 and max_memory is None:
+        most = max_states or LIMITED
+    room_for = Room(max_memory or MEMORY, most)
     base = float(instance.base[0])
     if len(weights) == 1:
         return sweep(instance.allowed, costs, weights[0], slack[0], room_for, base)

@@ -11,6 +11,8 @@ from oracles import every_assignment, naive_front, omega_of, total_of
 from tables import random_table
 
 from mpsearch.budget import Budget
+from mpsearch.choice import Choice
+from mpsearch.cli import run
 from mpsearch.dominance import nondominated
 from mpsearch.errors import InputError
 from mpsearch.front import front
@@ -18,6 +20,7 @@ from mpsearch.front_answer import answer
 from mpsearch.front_files import read_json, write_csv, write_json
 from mpsearch.front_totals import totals
 from mpsearch.solving import solve
+from mpsearch.table import Layer, LayerTable, Row
 
 small = st.integers(0, 6)
 
@@ -141,9 +144,19 @@ def test_totals_are_exact_and_rounded_once(layers: int) -> None:
 
 @pytest.mark.slow
 def test_three_hundred_layers_fit_the_default_memory() -> None:
-    table = random_table(2, 300, 4, 1.0, groups=False)
+    rng = np.random.default_rng(0)
+    rows = []
+    for number in range(300):
+        weights, height = int(10 ** rng.uniform(3, 6.4)), 10 ** rng.uniform(-3, 0)
+        for b in (2, 3, 4, 8):
+            omega = float(height * 4.0**-b * rng.uniform(0.5, 2))
+            rows.append(
+                Row(f"l{number}", Choice(b, b), omega, 0.0, {"size_bytes": -(-weights * b // 8)})
+            )
+    table = LayerTable.from_rows([Layer(f"l{n}", "conv2d", "") for n in range(300)], rows)
     found = front(table)
     assert found.exact
+    assert len(found) > 200_000
     sizes = found.totals["size_bytes"]
     for size in np.linspace(int(sizes[0]), int(sizes[-1]), 5).astype(int).tolist():
         point = found.best_within(size)
@@ -239,3 +252,17 @@ def test_the_picture_is_drawn_at_any_size(tmp_path: Path, number: int) -> None:
     plot_front(resource, omega, "size_bytes", path, {"w8a8": (2e3, 3.0)}, (1e3, 5.0))
     assert path.read_bytes()[:4] == b"\x89PNG"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_command_prints_the_promise(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Little memory: a factor above 1, and the same one in the file; enough: exact."""
+    monkeypatch.chdir(tmp_path)
+    random_table(2, 12, 4, 1.0, groups=False).write_csv("profile.csv")
+    assert run(["front", "--max-memory", "20KB", "-o", "front.csv"]) == 0
+    epsilon = read_json("front.json").epsilon
+    assert 0 < epsilon < np.inf
+    assert f"within a factor {1 + epsilon:.8g} of the best" in capsys.readouterr().out
+    assert run(["front", "--max-memory", "100MB"]) == 0
+    assert "; exact" in capsys.readouterr().out

@@ -22,7 +22,11 @@ from mpsearch.units import format_amount, parse_bytes
 @click.option("--resource", default="size_bytes", show_default=True, help="Column against Ω.")
 @budget_options
 @click.option("--points", default=20, show_default=True, help="Print at most this many points.")
-@click.option("--max-memory", default="1GB", show_default=True, help="Keep as many states as fit.")
+@click.option(
+    "--max-memory",
+    metavar="SIZE",
+    help="Keep as many states as fit; default 1GB, with further limits 60,000 states at most.",
+)
 @click.option("-o", "--output", metavar="FILE.csv", help="Save all points, and FILE.json beside.")
 @click.option("--plot", metavar="FILE.png", help="Draw the front.")
 @json_option
@@ -37,7 +41,7 @@ def front(
     excludes: tuple[str, ...],
     allows: tuple[str, ...],
     points: int,
-    max_memory: str,
+    max_memory: str | None,
     output: str | None,
     plot: str | None,
     as_json: bool,
@@ -58,7 +62,7 @@ def front(
         raise InputError(f"got --points {points}; expected at least 2")
     if output is not None and Path(output).suffix == ".json":
         raise InputError(f"got -o {output}; name the CSV file, the JSON is written beside it")
-    memory = parse_bytes(max_memory)
+    memory = None if max_memory is None else parse_bytes(max_memory)
     table = LayerTable.read_csv(table_path)
     budget = Budget.parse(table, size, bops_limit, limits, lower_limits)
     found = front_of(
