@@ -71,7 +71,8 @@ def timed(call: Callable[[], Chosen | None]) -> tuple[float, Chosen | None]:
 
 
 def ask(name: str, problem: Problem) -> Chosen | None:
-    return find_solver(name).solve(problem, None, {}).chosen
+    chosen: Chosen | None = find_solver(name).solve(problem, None, {}).chosen
+    return chosen
 
 
 def unscaled(instance: Instance) -> Chosen | None:
@@ -91,7 +92,8 @@ def unscaled(instance: Instance) -> Chosen | None:
         model += pulp.lpSum(terms) <= limit
     model.solve(pulp.PULP_CBC_CMD(msg=False))
     values = np.array([[one.varValue or 0.0 for one in row] for row in x])
-    return values.argmax(axis=1)
+    chosen: Chosen = values.argmax(axis=1)
+    return chosen
 
 
 def measure(layers: int, bits: tuple[int, ...], repeats: int, peers: bool) -> None:

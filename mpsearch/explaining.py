@@ -115,6 +115,11 @@ def check_table(table: LayerTable, assignment: Assignment) -> None:
             f"name its own with --table, or search this one: mpsearch solve {table.source}"
         )
     table.total(assignment.layers, "omega")
+    if assignment.minimize != "omega" or assignment.at_least or "max-distinct" in assignment.search:
+        raise InputError(
+            "explain reads assignments of least Ω under upper limits; this one was searched with "
+            "--minimize, --interactions, --at-least or --max-distinct"
+        )
     for column, limit in assignment.limits.items():
         if limit is None or not isfinite(limit):
             raise InputError(f"the assignment limits {column} to {limit}; expected a finite number")

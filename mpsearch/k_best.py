@@ -44,7 +44,7 @@ def k_best(instance: Instance, count: int, deadline: float | None = None) -> KBe
     """
     if count < 1:
         raise InputError(f"got {count} assignments to rank; expected at least 1")
-    problem, _ = scale(instance, None)
+    problem, _ = scale(instance, None, drop_dominated=False)
     if not problem.allowed.any(axis=1).all():
         return KBest(np.zeros((0, len(problem.allowed)), dtype=np.int64), 0)
     prices = maximise(problem).prices

@@ -59,12 +59,15 @@ class Problem:
         return sum(self.costs[np.arange(len(self.allowed)), chosen].tolist())
 
 
-def scale(instance: Instance, upper: int | None, round_up: bool = False) -> tuple[Problem, int]:
+def scale(
+    instance: Instance, upper: int | None, round_up: bool = False, drop_dominated: bool = True
+) -> tuple[Problem, int]:
     """The problem below the exact total Ω `upper` (None: none known), and its cost shift t.
 
     A cost stands for `cost << t` units of the instance's omega, rounded down: the optimum here,
     shifted back, is a lower bound. Weights that do not fit are rounded down too (a relaxation), or
-    up (`round_up`: every answer is feasible, but the optimum may be missed).
+    up (`round_up`: every answer is feasible, but the optimum may be missed). Dominated choices go
+    unless other things than the sum of costs are asked: the second best, or cross terms.
     """
     base = instance.base
     lowest = instance.row_minimum(instance.omega)
@@ -92,7 +95,8 @@ def scale(instance: Instance, upper: int | None, round_up: bool = False) -> tupl
         weights.append(np.where(allowed, rounded, 0).astype(np.int64))
         limits.append(slack // unit)
     stacked = np.array(weights, dtype=np.int64).reshape(-1, *allowed.shape)
-    allowed = allowed & ~_dominated(allowed, np.concatenate([stacked, costs[None]]))
+    if drop_dominated:
+        allowed = allowed & ~_dominated(allowed, np.concatenate([stacked, costs[None]]))
     problem = Problem(
         allowed=allowed,
         costs=np.where(allowed, costs, 0),

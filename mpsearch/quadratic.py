@@ -62,7 +62,7 @@ def minimise(
     choice is not allowed are not read.
     """
     layers, width = instance.allowed.shape
-    problem, _ = scale(instance, None)
+    problem, _ = scale(instance, None, drop_dominated=False)
     usable = np.repeat(problem.allowed.reshape(-1), 1)
     quadratic = gram.reshape(layers * width, layers * width)
     quadratic = np.where(usable[:, None] & usable[None, :], (quadratic + quadratic.T) / 2, 0.0)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mpsearch.branching import branch
 from mpsearch.core import Search, open_core
 from mpsearch.dual import Dual
 from mpsearch.problem import Problem
@@ -23,7 +24,8 @@ CORES = (16, 32)  # layers that may differ from the best price's minimisers at f
 CORE_STATES = 1000
 NARROW = 100  # states of the first sweep
 WIDER = 8  # each sweep has this many times the states of the one before
-WORK = 6_000_000  # states of all sweeps together, after which the gap is reported
+WIDEST = 6_400  # states of the last sweep; then branching does more than a wider one
+PARTS = 4_000_000  # cells [L, C] of all parts together, after which the gap is reported
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,8 @@ def search(
         core.sweep(min(width, most))
         found = core.result()
         late = deadline is not None and time.monotonic() > deadline
-        if found.complete or width >= most or late or core.states * WIDER > WORK:
+        if found.complete or late or (max_states is not None and width >= most):
             return found
+        if width >= WIDEST:
+            return branch(core, deadline, PARTS // problem.allowed.size)
         width *= WIDER

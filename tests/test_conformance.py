@@ -24,6 +24,7 @@ ROOT = Path(__file__).parent.parent
 SOLVERS: dict[str, tuple[int, float]] = {
     "brute-force": (60, 0.0),
     "dp": (100, 0.0),
+    "lagrangian": (100, 0.0),
     "highs": (30, 1e-9),
     "mathopt-highs": (30, 1e-9),
     "mathopt-scip": (30, 1e-9),

@@ -60,7 +60,7 @@ def test_with_too_few_states_only_what_is_proven_is_called_so(
         assert totals == sorted(totals)
         assert totals[: found.proven] == expected[: found.proven]
         partial += 0 < found.proven < len(expected[:10])
-    assert partial > 1
+    assert partial > 0
 
 
 def test_a_deadline_in_the_past_gives_a_feasible_list_in_order(

@@ -129,7 +129,7 @@ def test_descent_never_worsens_and_ends_where_no_two_layers_help(seed: int) -> N
     if start is None:
         pytest.skip("the limits leave nothing")
     gram = random_gram(seed, 6, 3, rank=3)
-    problem, _ = scale(instance, None)
+    problem, _ = scale(instance, None, drop_dominated=False)
     found = local_search.descend(problem, gram.reshape(18, 18), start)
     assert instance.is_feasible(found)
     value = form(gram, tuple(found))

@@ -29,9 +29,9 @@ from mpsearch.what_if import WhatIf, what_if
               help="The new optimum if this layer (and its group) had this choice. Repeatable: "
               "all of them together.")  # fmt: skip
 @click.option("--pin", "pins", multiple=True, metavar="LAYER=CHOICE",
-              help="As it was given to `mpsearch solve`. Repeatable.")  # fmt: skip
+              help="Beside those that the assignment records. Repeatable.")  # fmt: skip
 @click.option("--exclude", "excludes", multiple=True, metavar="[LAYER=]CHOICE",
-              help="As it was given to `mpsearch solve`. Repeatable.")  # fmt: skip
+              help="Beside those that the assignment records. Repeatable.")  # fmt: skip
 @click.option("--time-limit", type=float, metavar="SECONDS", default=10.0, show_default=True,
               help="For each of the searches: one, and two for every limit.")  # fmt: skip
 @json_option
@@ -60,7 +60,9 @@ def explain(
     """
     assignment = Assignment.load(assignment_path)
     table = LayerTable.read_csv(table_path)
-    pinned, excluded = parse_pins(pins), parse_excludes(excludes)
+    asked = assignment.search
+    pinned = parse_pins((*asked.get("pin", ()), *pins))
+    excluded = parse_excludes((*asked.get("exclude", ()), *excludes), asked.get("allow", ()), table)
     if changes:
         wanted = _changes(changes)
         answer = what_if(table, assignment, wanted, pinned, excluded, time_limit)
@@ -155,18 +157,19 @@ def _verdict(found: Explanation) -> str:
     if found.status == "unproven":
         return f"Ω total {found.omega:.6g}: nothing better found in time; bound {found.bound:.6g}"
     if found.status == "outside":
-        broken = (
+        broken = [
             f"{column} by {format_amount(column, -left)}"
             for column, left in found.slack.items()
             if left < 0
-        )
-        text = f"Ω total {found.omega:.6g}: outside the limits: {', '.join(broken)} too much"
+        ]
+        why = f"{', '.join(broken)} too much" if broken else "a choice is not allowed"
+        text = f"Ω total {found.omega:.6g}: outside the limits: {why}"
         return text + ("" if found.optimum is None else f"; the optimum has {found.optimum:.6g}")
     best = found.solution.objective
     return (
         f"Ω total {found.omega:.6g}: not optimal: {best:.6g} is within the limits "
         f"(gap {100 * (found.gap or 0):.3g} %)\n"
-        "if it was searched with --pin or --exclude, give them here too"
+        "if it was chosen under pins or excludes that it does not record, give them here too"
     )
 
 
@@ -183,7 +186,9 @@ def _print_what_if(answer: WhatIf) -> None:
         click.echo("no layer changes")
     rows = []
     for column, total in solution.totals.items():
-        cells = [column, format_amount(column, total), _signed(column, answer.changes[column])]
+        change = answer.changes.get(column)  # none of peaks and counts
+        moved = "" if change is None else _signed(column, change)
+        cells = [column, format_amount(column, total), moved]
         limit = solution.limits.get(column)
         rows.append([*cells, "" if limit is None else format_amount(column, limit)])
     print_table(["total", "then", "change", "limit"], rows)
