@@ -49,7 +49,9 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, LayerTable]:
 
 
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("solver", ["dp", "pulp", "ortools"])
+@pytest.mark.parametrize(
+    "solver", ["dp", "lagrangian", "pulp", "ortools", "highs", "mathopt-highs", "mathopt-scip"]
+)
 def test_published_assignment(
     table: tuple[Path, LayerTable], capsys: pytest.CaptureFixture[str], solver: str, case: str
 ) -> None:
