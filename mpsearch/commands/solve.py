@@ -9,11 +9,7 @@ from mpsearch.assignment import Assignment
 from mpsearch.budget import Budget
 from mpsearch.console import json_option, print_json
 from mpsearch.errors import InputError
-from mpsearch.instance import Instance
-from mpsearch.interaction_search import describe, to_document
-from mpsearch.interactions import interactions_path
 from mpsearch.minimand import Minimand
-from mpsearch.ranges import print_ranges, ranges
 from mpsearch.search_options import (
     budget_options,
     parse_excludes,
@@ -21,7 +17,6 @@ from mpsearch.search_options import (
     parse_solver_options,
 )
 from mpsearch.solution import Solution
-from mpsearch.solution_sources import look_up, with_interactions
 from mpsearch.solution_text import print_failure, print_solution
 from mpsearch.solving import solve as solve_table
 from mpsearch.table import LayerTable
@@ -113,6 +108,8 @@ def solve(
     budget = Budget.parse(table, size, bops_limit, limits, lower_limits, minimand.columns)
     pinned, excluded = parse_pins(pins), parse_excludes(excludes, allows, table)
     if only_ranges:
+        from mpsearch.ranges import print_ranges, ranges
+
         found = ranges(table, pinned, excluded, budget.limits, at_least=budget.at_least)
         if as_json:
             print_json({column: asdict(one) for column, one in found.items()})
@@ -127,6 +124,8 @@ def solve(
     if from_front is not None:
         if pinned or excluded:
             raise InputError("a front has its pins and excludes already; leave them out")
+        from mpsearch.solution_sources import look_up
+
         solution = look_up(table, from_front, budget)
     else:
         solution = solve_table(
@@ -140,27 +139,31 @@ def solve(
             minimize=minimand,
             max_distinct=max_distinct,
         )
-    crossed = None
+    document, lines = _document(solution, table), []
     if cross and solution.choices:
+        from mpsearch.instance import Instance
+        from mpsearch.interaction_search import describe, to_document
+        from mpsearch.interactions import interactions_path
+        from mpsearch.solution_sources import with_interactions
+
         instance = Instance.build(table, budget.limits, pinned, excluded, (), budget.at_least)
         path = interactions_path(table_path)
         solution, crossed = with_interactions(solution, table, instance, path, rerank, time_limit)
+        document = _document(solution, table) | {"interactions": to_document(crossed)}
+        lines = describe(crossed)
     if solution.choices:
         search = {"pin": pins, "exclude": excludes, "allow": allows}
         search |= {} if max_distinct is None else {"max-distinct": (str(max_distinct),)}
         asked = {option: values for option, values in search.items() if values}
         Assignment.from_solution(solution, table.digest, asked).save(output)
     if as_json:
-        document = _document(solution, table)
-        print_json(
-            document if crossed is None else document | {"interactions": to_document(crossed)}
-        )
+        print_json(document)
     else:
         for note in solution.notes:
             click.echo(f"note: {note}", err=True)
         if solution.choices:
             print_solution(table, solution)
-            for line in () if crossed is None else describe(crossed):
+            for line in lines:
                 click.echo(line)
             click.echo(f"wrote {output}")
         else:
