@@ -11,7 +11,7 @@ from mpsearch.console import print_table
 from mpsearch.instance import Instance
 from mpsearch.proof import smallest
 from mpsearch.table import LayerTable
-from mpsearch.units import format_amount
+from mpsearch.units import format_exactly
 
 SECONDS = 5.0  # for all columns together; only `with_others` is searched for
 
@@ -80,16 +80,8 @@ def print_ranges(found: Mapping[str, Range], limits: Mapping[str, int | float]) 
     for column, one in found.items():
         cells = [column]
         for value in (one.least, one.with_others, one.useful, one.most, limits.get(column)):
-            cells.append("" if value is None else readable(column, value))
+            cells.append("" if value is None else format_exactly(column, value))
         if one.with_others is None:
             cells[2] = "none found"
         rows.append(cells if limits else cells[:-1])
     print_table([*titles, "limit"] if limits else titles, rows)
-
-
-def readable(column: str, value: float) -> str:
-    """Rounded for reading and exact for copying: `18.3 KB (18717 B)`, `1.200 M (1200000)`."""
-    short = format_amount(column, value)
-    if abs(value) < (1024 if column.endswith("_bytes") else 1000):
-        return f"{value} B" if column.endswith("_bytes") else repr(value)
-    return f"{short} ({value} B)" if column.endswith("_bytes") else f"{short} ({value!r})"

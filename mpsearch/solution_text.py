@@ -5,7 +5,7 @@ import click
 from mpsearch.console import print_table
 from mpsearch.solution import Solution
 from mpsearch.table import LayerTable
-from mpsearch.units import format_amount, format_count, format_size
+from mpsearch.units import format_amount, format_exactly
 
 
 def print_solution(table: LayerTable, solution: Solution) -> None:
@@ -57,7 +57,7 @@ def _verdict(solution: Solution) -> str:
     return f"feasible; gap {100 * (solution.gap or 0):.3g} %, bound {solution.bound:.6g} ({by})"
 
 
-def print_failure(solution: Solution) -> None:
+def print_failure(solution: Solution, what: str = "no assignment is within the limits") -> None:
     """Why there is no assignment, and what the least limits are."""
     if solution.status == "no-solution":
         click.echo(
@@ -65,23 +65,16 @@ def print_failure(solution: Solution) -> None:
             err=True,
         )
         return
-    click.echo("mpsearch: infeasible: no assignment is within the limits", err=True)
+    click.echo(f"mpsearch: infeasible: {what}", err=True)
     limits = dict(solution.limits) | {f">={k}": v for k, v in solution.at_least.items()}
     for key, least in solution.smallest.items():
         column = key.removeprefix(">=")
-        limit = f"{'at least ' if key != column else ''}{_both(column, limits[key])}"
+        limit = f"{'at least ' if key != column else ''}{format_exactly(column, limits[key])}"
         which = "smallest" if key == column else "largest"
-        text = f"  {column}: limit {limit}; {which} feasible {_both(column, least.alone)}"
+        text = f"  {column}: limit {limit}; {which} feasible {format_exactly(column, least.alone)}"
         if len(limits) > 1:
             if least.with_others is None:
                 text += " alone; the other limits are infeasible without it"
             else:
-                text += f" alone, {_both(column, least.with_others)} with the other limits"
+                text += f" alone, {format_exactly(column, least.with_others)} with the other limits"
         click.echo(text, err=True)
-
-
-def _both(column: str, value: float) -> str:
-    """Rounded for reading and exact for copying: `18.3 KB (18717 B)`."""
-    if not column.endswith("_bytes"):
-        return f"{format_count(value)} ({value!r})" if value >= 1000 else repr(value)
-    return f"{format_size(value)} ({value} B)" if value >= 1024 else f"{value} B"

@@ -133,6 +133,14 @@ def format_amount(column: str, value: float) -> str:
     return format_size(value) if is_size(column) else format_count(value)
 
 
+def format_exactly(column: str, value: float) -> str:
+    """Rounded for reading and exact for copying: `18.3 KB (18717 B)`, `1.200 M (1200000)`."""
+    short = format_amount(column, value)
+    if abs(value) < (1024 if is_size(column) else 1000):
+        return f"{value} B" if is_size(column) else repr(value)
+    return f"{short} ({value} B)" if is_size(column) else f"{short} ({value!r})"
+
+
 def is_size(column: str) -> bool:
     """Columns in bytes take and print sizes."""
     return column.endswith("_bytes")

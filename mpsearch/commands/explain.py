@@ -13,9 +13,9 @@ from mpsearch.decisions import Alternative, Decision
 from mpsearch.errors import InputError
 from mpsearch.explaining import Explanation
 from mpsearch.explaining import explain as explain_assignment
-from mpsearch.ranges import readable
 from mpsearch.search_options import parse_excludes, parse_pins
 from mpsearch.solution import Solution
+from mpsearch.solution_text import print_failure
 from mpsearch.table import LayerTable
 from mpsearch.units import format_amount
 from mpsearch.what_if import WhatIf, what_if
@@ -79,7 +79,7 @@ def explain(
         _print_limits(found)
         click.echo(_verdict(found))
         if not found.solution.choices:
-            _print_failure(found.solution, "no assignment is within the limits")
+            print_failure(found.solution)
     return 0 if found.solution.choices else 1
 
 
@@ -169,7 +169,8 @@ def _verdict(found: Explanation) -> str:
     return (
         f"Ω total {found.omega:.6g}: not optimal: {best:.6g} is within the limits "
         f"(gap {100 * (found.gap or 0):.3g} %)\n"
-        "if it was chosen under pins or excludes that it does not record, give them here too"
+        "if it was chosen under pins or excludes that it does not record, give them: "
+        "--pin or --exclude"
     )
 
 
@@ -177,7 +178,7 @@ def _print_what_if(answer: WhatIf) -> None:
     pins = ", ".join(f"{layer}={choice}" for layer, choice in answer.pins.items())
     solution = answer.solution
     if not solution.choices:
-        _print_failure(solution, f"with {pins} no assignment is within the limits")
+        print_failure(solution, f"with {pins} no assignment is within the limits")
         return
     if answer.changed:
         rows = [[name, str(a), str(b)] for name, (a, b) in answer.changed.items()]
@@ -194,22 +195,6 @@ def _print_what_if(answer: WhatIf) -> None:
     print_table(["total", "then", "change", "limit"], rows)
     proven = "optimal, proven" if solution.status == "optimal" else "the best found in time"
     click.echo(f"with {pins}: Ω total {solution.objective:.6g} ({answer.omega:+.4g}), {proven}")
-
-
-def _print_failure(solution: Solution, what: str) -> None:
-    if solution.status == "no-solution":
-        click.echo("mpsearch: no assignment found in time; give more --time-limit", err=True)
-        return
-    click.echo(f"mpsearch: infeasible: {what}", err=True)
-    for column, least in solution.smallest.items():
-        text = f"  {column}: limit {readable(column, solution.limits[column])}; smallest feasible "
-        text += f"{readable(column, least.alone)} alone"
-        if len(solution.limits) > 1:
-            if least.with_others is None:
-                text += "; the other limits are infeasible without it"
-            else:
-                text += f", {readable(column, least.with_others)} with the other limits"
-        click.echo(text, err=True)
 
 
 def _signed(column: str, value: float) -> str:
