@@ -52,3 +52,11 @@ def total_of(table: LayerTable, choices: Mapping[str, Choice], key: str) -> int 
     taken = [values[table.row_of(layer, choice)].item() for layer, choice in choices.items()]
     found: int | float = max(taken) if key.startswith(PEAK) else sum(taken)
     return found
+
+
+def totals_of(
+    table: LayerTable, choices: Mapping[str, Choice], *limited: Mapping[str, int | float]
+) -> dict[str, int | float]:
+    """What an assignment takes of every resource column and of every limited key."""
+    keys = dict.fromkeys([*table.columns, *(key for limits in limited for key in limits)])
+    return {key: total_of(table, choices, key) for key in keys if key != "omega"}

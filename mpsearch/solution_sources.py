@@ -12,7 +12,7 @@ from mpsearch.front_files import read_json
 from mpsearch.instance import Instance
 from mpsearch.interaction_search import InteractionSearch, search
 from mpsearch.interactions import load_interactions
-from mpsearch.limits import total_of
+from mpsearch.limits import total_of, totals_of
 from mpsearch.solution import Solution
 from mpsearch.table import LayerTable
 
@@ -42,7 +42,7 @@ def look_up(table: LayerTable, path: str | os.PathLike[str], budget: Budget) -> 
         gap=0.0,
         seconds=time.monotonic() - started,
         solver="front",
-        totals={column: table.total(choices, column) for column in table.columns},
+        totals=totals_of(table, choices, budget.limits, budget.at_least),
         limits=budget.limits,
         at_least=budget.at_least,
         omega=omega,

@@ -17,7 +17,7 @@ from mpsearch.exact import float_below
 from mpsearch.feasibility import smallest_feasible
 from mpsearch.few_choices import fewest_choices
 from mpsearch.instance import Instance
-from mpsearch.limits import total_of
+from mpsearch.limits import totals_of
 from mpsearch.minimand import Minimand
 from mpsearch.problem import scale
 from mpsearch.proof import Proof, guess, prove
@@ -212,12 +212,11 @@ def _found(table: LayerTable, instance: Instance, budget: Budget, proof: Proof) 
     objective = instance.omega_value(proof.upper)
     exact_bound = Fraction(proof.lower, 10 ** instance.digits[0])
     bound = objective if proof.upper == proof.lower else float_below(exact_bound)
-    keys = dict.fromkeys([*table.columns, *budget.limits, *budget.at_least])
     return {
         "choices": choices,
         "objective": objective,
         "bound": bound,
         "gap": (objective - bound) / objective if objective > 0 else 0.0,
-        "totals": {key: total_of(table, choices, key) for key in keys if key != "omega"},
+        "totals": totals_of(table, choices, budget.limits, budget.at_least),
         "omega": float(table.total(choices, "omega")),
     }
