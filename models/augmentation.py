@@ -1,4 +1,4 @@
-"""Light augmentation of a training batch, so that few recordings are not learned by heart."""
+"""Augmentation of a training batch, so that few recordings are not learned by heart."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,9 @@ import torch
 from torch.nn import functional as F
 
 SHIFT = 3  # pixels an image moves at most
-WHOLE_INPUT = 0.1  # probability that one of several inputs is blanked
+CHANNEL = 0.5  # standard deviation of what is added to a cepstral coefficient, in its own units
+WHOLE_INPUT = 0.3  # probability that one of several inputs is blanked
+MIXUP = 0.4  # of the Beta distribution; Zhang et al. use 0.1 to 0.4
 
 
 def augmented(
@@ -14,10 +16,11 @@ def augmented(
 ) -> tuple[torch.Tensor, ...]:
     """The batch, changed at random: what has three channels as an image, one as a spectrogram.
 
-    Images are mirrored and shifted; spectrograms `[N, 1, time, coefficient]` are shifted in time
-    and lose a band of time and of coefficients (SpecAugment, Park et al., Interspeech 2019). Of
-    several inputs, sometimes one is blanked, so that each learns to decide alone. Zero is each
-    feature's training mean.
+    Images are mirrored and shifted; spectrograms `[N, 1, time, coefficient]` are shifted in time,
+    get a constant per coefficient (cepstra of another microphone and room differ by one) and lose
+    a band of time and of coefficients (SpecAugment, Park et al., Interspeech 2019). Of several
+    inputs, sometimes one is blanked, so that each learns to decide alone. Zero is each feature's
+    training mean.
     """
     changed = [
         _image(x, generator) if x.shape[1] == 3 else _spectrogram(x, generator) for x in inputs
@@ -30,6 +33,22 @@ def augmented(
             keep = ~(blanked & (which == index))
             changed[index] = x * keep.view(-1, 1, 1, 1)
     return tuple(changed)
+
+
+def mixed(
+    inputs: Sequence[torch.Tensor], labels: torch.Tensor, generator: torch.Generator
+) -> tuple[tuple[torch.Tensor, ...], torch.Tensor, float]:
+    """(every sample blended with another of the batch, the others' labels, the own share λ).
+
+    x' = λx + (1 - λ)x_π with one λ ~ Beta(0.4, 0.4) for the batch; the loss is blended likewise
+    (Zhang et al., mixup, ICLR 2018).
+    """
+    # Beta from two Gammas, because these take torch's own generator.
+    first, second = torch._standard_gamma(torch.full((2,), MIXUP), generator=generator).tolist()
+    share = first / (first + second) if first + second > 0 else 1.0
+    other = torch.randperm(len(labels), generator=generator)
+    blended = tuple(share * x + (1 - share) * x[other] for x in inputs)
+    return blended, labels[other], share
 
 
 def _image(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
@@ -50,6 +69,7 @@ def _spectrogram(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     move = torch.randint(frames, (count, 1), generator=generator)
     order = (torch.arange(frames) + move) % frames
     x = x.gather(2, order.view(count, 1, frames, 1).expand_as(x))
+    x = x + CHANNEL * torch.randn(count, 1, 1, coefficients, generator=generator)
     x = x * _without_band(count, frames, frames // 5, generator).view(count, 1, frames, 1)
     return x * _without_band(count, coefficients, 3, generator).view(count, 1, 1, coefficients)
 

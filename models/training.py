@@ -11,14 +11,17 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from mpsearch.errors import InputError
 from mpsearch.evaluation import wilson_interval
-from mpsearch.models.augmentation import augmented
+from mpsearch.models.augmentation import augmented, mixed
 from mpsearch.models.samples import Dataset, Split
 
 Schedule = Literal["cosine", "constant"]
 EVALUATION_BATCH = 250
+SMOOTHING = 0.05  # label smoothing, with augmentation
+AVERAGING = 0.99  # decay per step of the averaged weights, with augmentation
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,9 @@ def train(
     """Train a copy of `model` on the split `train`; the best accuracy on `val` chooses the epoch.
 
     A tenth of `train` is held out where the dataset has no `val`. `test` is read once, at the end.
+    With `augment`, batches are changed at random (`augmentation.py`) and mixed, labels smoothed,
+    the weights averaged over the steps, and the least loss on `val` chooses the epoch: the network
+    is then unsure where it should be, and its loss says more than a few hundred right or wrong.
     The same seed and number of threads give the same network on a CPU; `model` and torch's random
     state stay as they were. Raises InputError for settings or data that do not fit.
     """
@@ -89,20 +95,28 @@ def train(
     network = _in_layout(copy.deepcopy(model), torch.channels_last)
     history: list[Epoch] = []
     best: Epoch | None = None
+    averaged = None
+    rank = _loss_decides if augment else _accuracy_decides
     with _seeded(seed):
+        if augment:
+            decay = get_ema_multi_avg_fn(AVERAGING)
+            averaged = AveragedModel(network, multi_avg_fn=decay, use_buffers=True)
         optimizer = torch.optim.Adam(network.parameters(), lr=lr)
         for number in range(1, epochs + 1):
             if schedule == "cosine":
                 optimizer.param_groups[0]["lr"] = lr * _cosine((number - 1) / epochs)
-            train_loss = _pass_over(network, fitting, optimizer, batch_size, augment, seed + number)
-            val_loss, accuracy = measure(network, validation)
+            train_loss = _pass_over(
+                network, fitting, optimizer, batch_size, averaged, seed + number
+            )
+            judged = network if averaged is None else averaged.module
+            val_loss, accuracy = measure(judged, validation)
             if not math.isfinite(train_loss + val_loss):
                 raise InputError(
                     f"the loss became {train_loss} in epoch {number}; try a smaller lr"
                 )
             history.append(Epoch(number, train_loss, val_loss, accuracy.value))
-            if best is None or _rank(history[-1]) > _rank(best):
-                best, state = history[-1], copy.deepcopy(network.state_dict())
+            if best is None or rank(history[-1]) > rank(best):
+                best, state = history[-1], copy.deepcopy(judged.state_dict())
             if on_epoch is not None:
                 on_epoch(history[-1])
     assert best is not None
@@ -140,23 +154,41 @@ def _pass_over(
     split: Split,
     optimizer: torch.optim.Optimizer,
     batch_size: int,
-    augment: bool,
+    averaged: AveragedModel | None,
     seed: int,
 ) -> float:
-    """Train on every sample once, in random order; the mean loss."""
+    """Train on every sample once, in random order; the mean loss.
+
+    With `averaged`, the samples are augmented and its weights follow the network's.
+    """
     network.train()
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(split), generator=generator).numpy()
     total = 0.0
     for inputs, labels in _batches(split, order, batch_size):
-        if augment:
-            inputs = augmented(inputs, generator)
-        loss = F.cross_entropy(network(*inputs), labels)
+        if averaged is None:
+            loss = F.cross_entropy(network(*inputs), labels)
+        else:
+            loss = _mixed_loss(network, augmented(inputs, generator), labels, generator)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+        if averaged is not None:
+            averaged.update_parameters(network)
         total += loss.item() * len(labels)
     return total / len(split)
+
+
+def _mixed_loss(
+    network: nn.Module,
+    inputs: tuple[torch.Tensor, ...],
+    labels: torch.Tensor,
+    generator: torch.Generator,
+) -> torch.Tensor:
+    inputs, others, share = mixed(inputs, labels, generator)
+    logits = network(*inputs)
+    own = F.cross_entropy(logits, labels, label_smoothing=SMOOTHING)
+    return share * own + (1 - share) * F.cross_entropy(logits, others, label_smoothing=SMOOTHING)
 
 
 def _batches(
@@ -185,9 +217,14 @@ def _cosine(progress: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def _rank(epoch: Epoch) -> tuple[float, float]:
-    """Accuracy decides; where it is equal, the smaller loss."""
+def _accuracy_decides(epoch: Epoch) -> tuple[float, float]:
+    """Where it is equal, the smaller loss."""
     return epoch.val_accuracy, -epoch.val_loss
+
+
+def _loss_decides(epoch: Epoch) -> tuple[float, float]:
+    """Where it is equal, the better accuracy."""
+    return -epoch.val_loss, epoch.val_accuracy
 
 
 @contextmanager

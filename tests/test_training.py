@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from mpsearch.errors import InputError
-from mpsearch.models.augmentation import augmented
+from mpsearch.models.augmentation import MIXUP, augmented, mixed
 from mpsearch.models.samples import Dataset, Split
 from mpsearch.models.tinym2net import Convolution, Modality, TinyM2Net, TinyM2NetConfig
 from mpsearch.models.training import Accuracy, Epoch, measure, train
@@ -139,16 +139,53 @@ def test_augmentation_keeps_shapes_and_moves_only_what_it_should() -> None:
     sounds = torch.arange(1.0, 1 + 50 * 20 * 13).view(50, 1, 20, 13)
     images = torch.arange(1.0, 1 + 50 * 3 * 32 * 32).view(50, 3, 32, 32)
     new = augmented((sounds, images), torch.Generator().manual_seed(0))
-    for old, changed in zip((sounds, images), new, strict=True):
-        assert changed.shape == old.shape
-        for index in range(50):  # every value comes from the same sample, or is blanked
-            values = set(changed[index].flatten().tolist()) - {0.0}
-            assert values <= set(old[index].flatten().tolist())
+    assert [x.shape for x in new] == [sounds.shape, images.shape]
+    for index in range(50):  # every pixel comes from the same image, or is blanked
+        values = set(new[1][index].flatten().tolist()) - {0.0}
+        assert values <= set(images[index].flatten().tolist())
+        for coefficient in new[0][index, 0].T:  # one constant is added, and the order is kept
+            seen = coefficient[coefficient != 0]
+            steps = (seen - seen[:1]) / 13
+            assert torch.allclose(steps, steps.round(), atol=1e-2)
+            assert len(steps.round().unique()) == len(seen)
     blanked = [(x.flatten(1) == 0).all(1) for x in new]
     assert not (blanked[0] & blanked[1]).any()  # never all inputs of one sample
     assert sum(int(b.sum()) for b in blanked) > 0
     # A channel stays where it was: images hold 1024 consecutive numbers per channel.
     assert bool((new[1][:, 0] <= images[:, 0].amax((1, 2), keepdim=True)).all())
+
+
+def test_mixing_blends_samples_and_says_which() -> None:
+    inputs = (torch.eye(16).view(16, 1, 4, 4), 2 * torch.eye(16))
+    labels = torch.arange(16)
+    shares = []
+    for seed in range(200):
+        generator = torch.Generator().manual_seed(seed)
+        blended, others, share = mixed(inputs, labels, generator)
+        expected = share * torch.eye(16) + (1 - share) * torch.eye(16)[others]
+        assert torch.allclose(blended[0].view(16, 16), expected)
+        assert torch.allclose(blended[1], 2 * expected)
+        assert others.sort().values.equal(labels)
+        shares.append(share)
+    # Beta(a, a) has mean 1/2 and variance 1/(4 (2a + 1)); four standard errors of 200 draws.
+    variance = 1 / (4 * (2 * MIXUP + 1))
+    assert np.mean(shares) == pytest.approx(0.5, abs=4 * math.sqrt(variance / 200))
+    assert np.var(shares) == pytest.approx(variance, rel=0.3)
+
+
+def test_augmented_training_averages_weights_and_repeats(toy: Dataset) -> None:
+    first = train(network(), toy, epochs=3, lr=5e-3, augment=True)
+    again = train(network(), toy, epochs=3, lr=5e-3, augment=True)
+    for left, right in zip(
+        first.model.state_dict().values(), again.model.state_dict().values(), strict=True
+    ):
+        assert left.equal(right)
+    assert first.best == min(first.history, key=lambda epoch: epoch.val_loss)
+    # One epoch of one step: the average is the network after that step, not before it.
+    one = replace(toy, splits={**toy.splits, "train": toy.splits["train"].take(np.arange(32))})
+    before = network().state_dict()["head.output.weight"]
+    after = train(network(), one, epochs=1, lr=5e-3, augment=True).model
+    assert float((after.state_dict()["head.output.weight"] - before).abs().max()) > 1e-3
 
 
 def test_a_balanced_sample_takes_what_there_is() -> None:
