@@ -27,14 +27,15 @@ class Decoded:
     """The pieces of one file: `starts[i]` seconds, `features[i]` and `contents[i]`.
 
     A content is the SHA-256 of the decoded samples or pixels, before the features are computed: the
-    same sound as WAV and as FLAC has the same. `silent` windows were left out. A picture has the
-    start NaN, because it belongs to any moment.
+    same sound as WAV and as FLAC has the same. A picture has the start NaN, because it belongs to
+    any moment. `empty` windows of digital silence and frames of a single colour were left out: they
+    say nothing, and are the same in many files.
     """
 
     starts: np.ndarray
     features: np.ndarray
     contents: np.ndarray
-    silent: int
+    empty: int
 
 
 Arrays = dict[str, np.ndarray]
@@ -55,7 +56,7 @@ def decode(path: Path, config: InputConfig, starts: tuple[float, ...] | None) ->
     else:
         settings = (RECIPE, config.kind, config.mfcc, config.step, config.size, starts)
         arrays = cached("data", digest(repr(settings), _file_digest(path)), build)
-    return Decoded(arrays["starts"], arrays["features"], arrays["contents"], int(arrays["silent"]))
+    return Decoded(arrays["starts"], arrays["features"], arrays["contents"], int(arrays["empty"]))
 
 
 def _audio(path: Path, config: InputConfig, starts: tuple[float, ...] | None) -> Arrays:
@@ -85,7 +86,11 @@ def _video_frame(path: Path, config: InputConfig, starts: tuple[float, ...] | No
     frames = video_frames(path, config.size)
     seconds = np.arange(len(frames)) * VIDEO_STEP
     wanted = _wanted(path, seconds, starts)
-    return _arrays(seconds[wanted], frames[wanted], frames[wanted], 0)
+    seconds, frames = seconds[wanted], frames[wanted]
+    shown = np.ptp(frames.reshape(*frames.shape[:2], -1), axis=2).any(axis=1)
+    if starts is not None or not shown.any():
+        shown[:] = True
+    return _arrays(seconds[shown], frames[shown], frames[shown], int((~shown).sum()))
 
 
 def _image(path: Path, config: InputConfig, starts: tuple[float, ...] | None) -> Arrays:
@@ -115,7 +120,7 @@ def _sounds(
     """MFCC of the windows; those that hold one value only (digital silence) are dropped."""
     heard = np.ptp(windows, axis=1) > 0
     if not heard.any():
-        raise InputError(f"the sound of {path} is nothing but silence")
+        raise InputError(f"the sound {path} is nothing but silence")
     if not drop:
         heard[:] = True
     windows = np.ascontiguousarray(windows[heard], np.float32)
@@ -129,13 +134,13 @@ def _wanted(path: Path, seconds: np.ndarray, starts: tuple[float, ...] | None) -
     return chosen
 
 
-def _arrays(starts: np.ndarray, features: np.ndarray, raw: np.ndarray, silent: int) -> Arrays:
+def _arrays(starts: np.ndarray, features: np.ndarray, raw: np.ndarray, empty: int) -> Arrays:
     contents = [hashlib.sha256(np.ascontiguousarray(piece).tobytes()).hexdigest() for piece in raw]
     return {
         "starts": starts,
         "features": features,
         "contents": np.array(contents),
-        "silent": np.array(silent),
+        "empty": np.array(empty),
     }
 
 

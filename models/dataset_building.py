@@ -3,6 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -72,7 +73,7 @@ def build_dataset(
     for its in config.inputs:
         clips = _of_classes(its, listings[its.name].clips, config.classes, notes)
         pieces[its.name], features[its.name] = _decoded(its, clips, skipped, notes, on_file)
-    samples, splits = _samples(config, pieces)
+    samples, splits = _samples(config, pieces, notes)
     list_unused(config, pieces, samples, skipped)
     classes = config.classes or tuple(sorted({sample[0].label for sample in samples}))
     check_samples(config, samples, splits, classes, skipped)
@@ -141,32 +142,38 @@ def _decoded(
     notes: list[str],
     on_file: Callable[[], None],
 ) -> tuple[list[Piece], np.ndarray]:
-    """The pieces of all files, and their features `[pieces, …]`."""
-    by_file: dict[Any, list[Clip]] = defaultdict(list)
+    """The pieces of all clips, in the clips' order, and the features `[rows, …]` of all files."""
+    starts: dict[Path, tuple[float, ...]] = defaultdict(tuple)
     for clip in clips:
-        by_file[clip.path].append(clip)
+        if clip.start is not None and clip.start not in starts[clip.path]:
+            starts[clip.path] += (clip.start,)
     pieces: list[Piece] = []
     features: list[np.ndarray] = []
-    silent = rows = 0
-    for path, its_clips in by_file.items():
-        name = relative(path, its.base)
-        starts = tuple(dict.fromkeys(clip.start for clip in its_clips if clip.start is not None))
-        try:
-            found = decode(path, its, starts or None)
-        except InputError as error:
-            skipped.append(Skipped(name, _reason(str(error), str(path))))
-        else:
-            for clip in its_clips:
-                cut = _pieces(clip, found, its, name, rows)
-                if not cut:
-                    skipped.append(Skipped(name, f"has no window at {clip.start:g} s"))
-                pieces += cut
-            features.append(found.features)
-            rows += len(found.features)
-            silent += found.silent
-        on_file()
-    if silent:
-        notes.append(f"{its.name}: {silent} windows of digital silence were left out")
+    files: dict[Path, tuple[int, Decoded] | None] = {}  # with its first row; None: skipped
+    empty = rows = 0
+    for clip in clips:
+        name = relative(clip.path, its.base)
+        if clip.path not in files:
+            try:
+                found = decode(clip.path, its, starts.get(clip.path))
+            except InputError as error:
+                skipped.append(Skipped(name, _reason(str(error), str(clip.path))))
+                files[clip.path] = None
+            else:
+                files[clip.path] = rows, found
+                features.append(found.features)
+                rows += len(found.features)
+                empty += found.empty
+            on_file()
+        known = files[clip.path]
+        if known is not None:
+            cut = _pieces(clip, known[1], its, name, first=known[0])
+            if not cut:
+                skipped.append(Skipped(name, f"has no window at {clip.start:g} s"))
+            pieces += cut
+    if empty:
+        what = "windows of digital silence" if its.mfcc is not None else "frames of a single colour"
+        notes.append(f"{its.name}: {what}, left out: {empty}")
     return pieces, np.concatenate(features) if features else np.empty(0, np.float32)
 
 
@@ -194,23 +201,27 @@ def _pieces(clip: Clip, found: Decoded, its: InputConfig, name: str, first: int)
 
 
 def _samples(
-    config: DatasetConfig, pieces: Mapping[str, Sequence[Piece]]
+    config: DatasetConfig, pieces: Mapping[str, Sequence[Piece]], notes: list[str]
 ) -> tuple[list[Sample], list[str]]:
     """Samples and the split of each."""
     if config.pair_by == "key":
         samples = pair_by_key(pieces)
-        return samples, _splits(config, samples)
+        return samples, _splits(config, samples, notes)
     alone: list[Sample] = [(piece,) for its in pieces.values() for piece in its]
     cells = [name for name, its in pieces.items() for _ in its]
     split_of = {
-        sample[0]: split for sample, split in zip(alone, _splits(config, alone, cells), strict=True)
+        sample[0]: split
+        for sample, split in zip(alone, _splits(config, alone, notes, cells), strict=True)
     }
     samples = pair_by_class(pieces, split_of, config.seed)
     return samples, [split_of[sample[0]] for sample in samples]
 
 
 def _splits(
-    config: DatasetConfig, samples: Sequence[Sample], inputs: Sequence[str] | None = None
+    config: DatasetConfig,
+    samples: Sequence[Sample],
+    notes: list[str],
+    inputs: Sequence[str] | None = None,
 ) -> list[str]:
     """The given split of each sample, or a random one by group.
 
@@ -218,17 +229,20 @@ def _splits(
     """
     if config.split_by == "given":
         return [str(sample[0].split) for sample in samples]
-    names = [
-        [name for piece in sample for name in (f"group {piece.group}", f"content {piece.content}")]
-        for sample in samples
-    ]
+    names = [[f"group {piece.group}" for piece in sample] for sample in samples]
+    apart = len(set(linked(names)))
+    contents = [[f"content {piece.content}" for piece in sample] for sample in samples]
+    groups = linked([a + b for a, b in zip(names, contents, strict=True)])
+    if len(set(groups)) < apart:
+        notes.append(
+            f"{apart} groups count as {len(set(groups))}, because files of different groups have "
+            "the same content; copies stay in one split"
+        )
     labels = [sample[0].label for sample in samples]
     cells = list(zip(inputs, labels, strict=True)) if inputs is not None else labels
     # The order decides who gets the first group of a class: training, then what is measured.
-    fractions = {
-        "train": 1 - config.val - config.test, "test": config.test, "val": config.val
-    }  # fmt: skip
-    return deal(linked(names), cells, fractions, config.seed)
+    fractions = {"train": 1 - config.val - config.test, "test": config.test, "val": config.val}
+    return deal(groups, cells, fractions, config.seed)
 
 
 def _normalised(

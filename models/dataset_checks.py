@@ -44,12 +44,6 @@ def check_samples(
             f"nothing is left of the dataset {config.name}: {len(skipped)} files were skipped"
             f"{first}"
         )
-    found = {sample[0].label for sample in samples}
-    if len(samples) == 1 or len(found) == 1:
-        raise InputError(
-            f"the dataset {config.name} has {len(samples)} sample(s) of "
-            f"{', '.join(sorted(found))} alone; expected several samples of at least two classes"
-        )
     for label in classes:
         inside = Counter(
             split for sample, split in zip(samples, splits, strict=True) if sample[0].label == label
@@ -60,6 +54,12 @@ def check_samples(
                 f"the class {label!r} has no training samples ({where or 'none anywhere'}); "
                 "a network cannot learn it: add files, change [split] or list classes without it"
             )
+    found = {sample[0].label for sample in samples}
+    if len(samples) == 1 or len(found) == 1:
+        raise InputError(
+            f"the dataset {config.name} has {len(samples)} sample(s) of "
+            f"{', '.join(sorted(found))} alone; expected several samples of at least two classes"
+        )
 
 
 def missing_classes(

@@ -16,7 +16,7 @@ def table_layout(config: InputConfig, given_splits: bool) -> Listing:
 
     The options name the columns: `file` (a path below `folder`) and `label`; `start` (seconds: that
     window alone), `group`, `split` and `key` where there are any. The group is the file by default,
-    the key the file without suffix.
+    the key the file without suffix, with the start where there is one.
     """
     options = config.layout_options
     path = config.folder / options["table"]
@@ -41,12 +41,13 @@ def table_layout(config: InputConfig, given_splits: bool) -> Listing:
         else:
             stem = Path(file).with_suffix("").as_posix()
             default = relative(config.folder / stem, config.base)
+            key = stem if start is None else f"{stem} at {start:g} s"
             clips.append(
                 Clip(
                     path=config.folder / file,
                     label=row[options["label"]],
                     group=row[options["group"]] if "group" in options else default,
-                    key=row[options["key"]] if "key" in options else stem,
+                    key=row[options["key"]] if "key" in options else key,
                     split=split,
                     start=start,
                 )

@@ -76,10 +76,10 @@ def video_sound(path: Path, rate: int, samples: int) -> np.ndarray:
     late = round(began * rate)
     sound = np.pad(sound, (late, 0)) if late > 0 else sound[-late:]
     if not np.isfinite(sound).all():
-        raise InputError(f"the sound of {path} has samples that are not finite numbers")
+        raise InputError(f"the video {path} has sound that is not finite numbers")
     seconds = int(len(sound) / rate + 1 - ENOUGH)
     if seconds < 1:
-        raise InputError(f"the sound of {path} is shorter than half a second")
+        raise InputError(f"the video {path} has less than half a second of sound")
     sound = np.pad(sound, (0, max(0, (seconds - 1) * rate + samples - len(sound))))
     return np.stack([sound[k * rate : k * rate + samples] for k in range(seconds)])
 
