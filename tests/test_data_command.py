@@ -1,6 +1,8 @@
 """`mpsearch data`: what it writes, what trains on it, and what it says about faults."""
 
 import json
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +19,7 @@ from mpsearch.cli import run
 from mpsearch.commands.train import dataset_for
 from mpsearch.errors import InputError
 from mpsearch.files import digest
-from mpsearch.models import dataset_folder
+from mpsearch.models.dataset_config import read_config
 from mpsearch.models.datasets import is_dataset, load_dataset
 from mpsearch.models.registry import build
 from mpsearch.network_file import load
@@ -81,7 +83,7 @@ def test_a_write_that_fails_leaves_what_was_there(
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(dataset_folder.os, "fsync", full)
+    monkeypatch.setattr("mpsearch.models.dataset_folder.os.fsync", full)
     assert run(["data", "build", "data.toml", "-o", "mydata"]) == 2
     assert {path.name: path.read_bytes() for path in mydata.iterdir()} == before
     assert sorted(path.name for path in mydata.parent.iterdir()) == [
@@ -99,24 +101,16 @@ def test_training_and_evaluation_take_the_folder(
     stored = load(mydata.parent / "model.pt")
     assert stored.network.output_shape == (3,)
     assert set(stored.sample["y"].tolist()) == {0, 1, 2}
-    evaluations = []
+    rows = []
     for source in ("mydata/test.npz", "mydata:test", "mydata/:test:audio,image"):
         assert run(["evaluate", "model.pt", "--data", source, "--json", "-o", "e.json"]) == 0
-        evaluations.append(json.loads(capsys.readouterr().out))
-    correct = document["test"]["correct"] / document["test"]["n"]
-    assert f"{correct:.6f}" in json.dumps(evaluations[0]) or correct in _numbers(evaluations[0])
-    assert _numbers(evaluations[0]) == _numbers(evaluations[1]) == _numbers(evaluations[2])
+        (row,) = json.loads(capsys.readouterr().out)["rows"]
+        rows.append((row["n"], row["accuracy"], row["loss"]))
+    assert rows[0][:2] == (document["test"]["n"], document["test"]["accuracy"])
+    assert rows[0] == rows[1] == rows[2]
     arguments = ["train", "resnet8", "--data", "mydata", "--epochs", "1", "-o", "image.pt"]
     assert run(arguments) == 0
     assert load(mydata.parent / "image.pt").network.output_shape == (3,)
-
-
-def _numbers(document: object) -> list[float]:
-    if isinstance(document, dict):
-        return [number for its in document.values() for number in _numbers(its)]
-    if isinstance(document, list):
-        return [number for its in document for number in _numbers(its)]
-    return [float(document)] if isinstance(document, int | float) else []
 
 
 def test_networks_get_as_many_outputs_as_there_are_classes() -> None:
@@ -192,8 +186,6 @@ def test_faults_in_the_configuration_name_the_key(
     assert run(["data", "build", "data.toml", "-o", "mydata"]) == 2
     error = capsys.readouterr().err
     assert len(error.splitlines()) == 1
-    import re
-
     assert re.search(complaint, error), error
     assert not (tmp_path / "mydata").exists()
 
@@ -295,3 +287,24 @@ def test_help_has_an_example_and_imports_nothing_heavy(arguments: str) -> None:
     assert "Example" in done.stdout
     assert "mpsearch data" in done.stdout
     assert done.stdout.splitlines()[-1].strip() == "IMPORTED"
+
+
+@pytest.mark.slow
+def test_the_documentation_runs_as_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (Path(__file__).parent.parent / "docs" / "data.md").read_text()
+    (python,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    exec(compile(python, "docs/data.md", "exec"), {})
+    for folder in ("videos", "image-audio", "ComParE2021-CCS", "ComParE2021-CSS", "Coswara-Data"):
+        (tmp_path / folder).mkdir()
+    for name, block in re.findall(r"```toml\n# (\w+\.toml)\n(.*?)```", text, flags=re.DOTALL):
+        (tmp_path / name).write_text(block)
+        assert len(read_config(name).inputs) == 2
+    (commands,) = re.findall(r"```sh\n(.*?)```", text, flags=re.DOTALL)
+    for command in commands.splitlines():
+        assert run(shlex.split(command)[1:]) == 0, command
+    output = capsys.readouterr().out
+    assert "skipped: 1\n  sounds/bell/damaged.wav: cannot read the sound" in output
+    assert "GENERATED" in output
+    assert "mydata: nothing is in two splits" in output

@@ -293,10 +293,11 @@ def test_a_table_rebuilds_a_named_dataset(tmp_path: Path, monkeypatch: pytest.Mo
     own = built(tmp_path, text).dataset
     assert own.input_names == named.input_names
     assert own.classes == named.classes
-    for name, split in named.splits.items():
-        assert np.array_equal(own.splits[name].labels, split.labels)
-        for ours, theirs in zip(own.splits[name].inputs, split.inputs, strict=True):
-            np.testing.assert_allclose(ours, theirs, atol=1e-4)
+    for name, theirs in named.splits.items():
+        ours = own.splits[name]
+        assert np.array_equal(ours.labels, theirs.labels)
+        for x, expected in zip(ours.inputs, theirs.inputs, strict=True):
+            np.testing.assert_allclose(x, expected, atol=1e-4)
 
 
 def test_a_tables_faulty_rows_are_skipped(tmp_path: Path) -> None:

@@ -76,7 +76,8 @@ def write_video(
 def test_every_second_has_its_colour_and_its_tone(tmp_path: Path, name: str, codec: str) -> None:
     path = write_video(tmp_path / name, codec=codec)
     frames = video_frames(path, 32)
-    assert (frames.shape, frames.dtype) == ((4, 3, 32, 32), np.uint8)
+    assert frames.shape == (4, 3, 32, 32)
+    assert frames.dtype == np.uint8
     expected = np.array(COLOURS)[:, :, None, None] * np.ones((1, 1, 32, 14))
     assert np.abs(frames[..., :14] - expected).max() <= 12  # a lossy codec
     sound = video_sound(path, 22_050, 22_050)
@@ -125,11 +126,14 @@ def test_unreadable_videos_and_missing_tracks_are_named(tmp_path: Path) -> None:
         video_sound(mute, 22_050, 22_050)
     with pytest.raises(InputError, match=r"blind\.mkv has no pictures"):
         video_frames(blind, 32)
-    for read in (lambda path: video_frames(path, 32), lambda path: video_sound(path, 8000, 8000)):
-        with pytest.raises(InputError, match=r"cannot read the video .*broken\.mp4: "):
-            read(broken)
-        with pytest.raises(InputError, match=r"there is no video file .*gone\.mp4"):
-            read(tmp_path / "gone.mp4")
+    for name, complaint in (
+        ("broken.mp4", "cannot read the video .*broken.mp4: "),
+        ("gone.mp4", "there is no video file .*gone.mp4"),
+    ):
+        with pytest.raises(InputError, match=complaint):
+            video_frames(tmp_path / name, 32)
+        with pytest.raises(InputError, match=complaint):
+            video_sound(tmp_path / name, 8000, 8000)
 
 
 TWO_INPUTS = "".join(
