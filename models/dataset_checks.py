@@ -16,18 +16,19 @@ def list_unused(
     skipped: list[Skipped],
 ) -> None:
     """Add to `skipped` what has no partner: a file of which nothing is in any sample."""
+    want = "class" if config.pair_by == "class" else "key"
     for index, (name, its) in enumerate(pieces.items()):
         used = {sample[index].file for sample in samples}
+        keys = {(sample[index].label, sample[index].key) for sample in samples}
         others = " or ".join(other for other in pieces if other != name)
-        want = "class" if config.pair_by == "class" else "key"
-        for file in dict.fromkeys(piece.file for piece in its):
-            if file not in used:
-                reason = (
-                    f"has no {others} of the same {want} to go with"
-                    if others
-                    else "has the same key as another file"
-                )
-                skipped.append(Skipped(file, reason))
+        for piece in {piece.file: piece for piece in its if piece.file not in used}.values():
+            same = want == "key" and (piece.label, piece.key) in keys
+            reason = (
+                f"has the key {piece.key!r} of another file, which is taken"
+                if same
+                else f"has no {others} of the same {want} to go with"
+            )
+            skipped.append(Skipped(piece.file, reason))
 
 
 def check_samples(

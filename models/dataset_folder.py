@@ -79,6 +79,8 @@ def check_target(folder: str | os.PathLike[str]) -> Path:
         raise InputError(f"cannot write {folder}: it is a file; expected a folder's name")
     if target.is_symlink():
         raise InputError(f"cannot write {folder}: it is a link; name the folder itself")
+    if target.resolve() == Path.cwd():
+        raise InputError(f"cannot write {folder}: it is the working directory; name a folder in it")
     held = {path.name for path in target.iterdir()} if target.is_dir() else set()
     if held - OWN_FILES or (held and DESCRIPTION not in held):
         other = min(held - OWN_FILES or held)

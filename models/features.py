@@ -86,7 +86,7 @@ def read_sound(path: str | os.PathLike[str], rate: int) -> np.ndarray:
         raise InputError(f"there is no sound file {path}")
     try:
         samples, own_rate = soundfile.read(path, dtype="float32", always_2d=True)
-    except (RuntimeError, OSError, ValueError) as error:
+    except (RuntimeError, OSError, ValueError, TypeError) as error:  # TypeError: headerless .raw
         raise InputError(f"cannot read the sound {path}: {error}") from None
     mono: np.ndarray = samples.mean(axis=1)
     if len(mono) == 0 or not np.isfinite(mono).all():

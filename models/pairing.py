@@ -29,8 +29,11 @@ def pair_by_key(pieces: Mapping[str, Sequence[Piece]]) -> list[Sample]:
     """Pieces of every input with the same split, label, key and number.
 
     `{"audio": [a/0, a/1], "image": [a]}` gives (a/0, a) and (a/1, a): a picture goes with every
-    window of its key. Pieces that lack a partner in some input are in no sample.
+    window of its key. Pieces that lack a partner in some input are in no sample; a single input
+    needs none.
     """
+    if len(pieces) == 1:
+        return [(piece,) for its in pieces.values() for piece in its]
     by_key = [_by_key(its) for its in pieces.values()]
     samples: list[Sample] = []
     for key in by_key[0]:
@@ -52,10 +55,12 @@ def pair_by_key(pieces: Mapping[str, Sequence[Piece]]) -> list[Sample]:
 def _by_key(
     pieces: Sequence[Piece],
 ) -> dict[tuple[str | None, str, str], dict[int | None, Piece]]:
-    """The first piece of each number, by split, label and key."""
+    """Pieces by number, by split, label and key; a key belongs to the first file that has it."""
     found: dict[tuple[str | None, str, str], dict[int | None, Piece]] = defaultdict(dict)
     for piece in pieces:
-        found[piece.split, piece.label, piece.key].setdefault(piece.number, piece)
+        its = found[piece.split, piece.label, piece.key]
+        if not its or next(iter(its.values())).file == piece.file:
+            its.setdefault(piece.number, piece)
     return found
 
 

@@ -17,6 +17,7 @@ from mpsearch.errors import InputError, MissingExtraError
 from mpsearch.models.features import resampled, square_rgb
 
 ENOUGH = 0.5  # a second counts when at least this much of it is there; the rest is padded
+NO_VIDEOS = ("tty", "image2")  # FFmpeg draws a text file, letter by letter
 
 
 def video_frames(path: Path, size: int) -> np.ndarray:
@@ -98,6 +99,9 @@ def _opened(av: Any, path: Path) -> Iterator[Any]:
         raise InputError(f"there is no video file {path}")
     try:
         with av.open(str(path)) as container:
+            name = container.format.name
+            if name in NO_VIDEOS or name.endswith("_pipe"):
+                raise InputError(f"the file {path} is no video but text or a picture ({name})")
             yield container
     except (av.FFmpegError, OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error

@@ -97,13 +97,18 @@ def test_a_short_sound_is_one_padded_window_and_silence_is_left_out(tmp_path: Pa
 def test_a_picture_goes_with_every_window_of_its_stem(tmp_path: Path) -> None:
     write_classes(tmp_path, classes=2, files=3, seconds=2)
     write_sound(tmp_path / "sounds" / "bell" / "alone.wav", tone(500, 1))
+    write_sound(tmp_path / "sounds" / "bell" / "1.flac", tone(510, 1))
     result = built(tmp_path, SOUNDS + PICTURES)
     rows = [row for its in result.sources.values() for row in its]
-    assert len(rows) == 12  # 2 classes, 3 files, 2 windows
+    assert len(rows) == 11  # 2 classes, 3 files, 2 windows; 1.flac has one
     for sound, picture in rows:
         assert Path(sound.file).stem == Path(picture.file).stem
         assert Path(sound.file).parent.name == Path(picture.file).parent.name
-    assert reasons(result) == {"sounds/bell/alone.wav": "has no image of the same key to go with"}
+    assert reasons(result) == {
+        "sounds/bell/1.wav": "has the key '1' of another file, which is taken",
+        "sounds/bell/alone.wav": "has no image of the same key to go with",
+    }
+    assert sum(map(len, built(tmp_path, SOUNDS).sources.values())) == 12 + 2
 
 
 def test_pairs_by_class_use_every_piece_and_keep_it_in_one_split(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from own_files import write_config
+from own_files import write_config, write_picture
 
 from mpsearch.errors import InputError, MissingExtraError
 from mpsearch.models.clip_decoding import decode
@@ -126,7 +126,11 @@ def test_unreadable_videos_and_missing_tracks_are_named(tmp_path: Path) -> None:
         video_sound(mute, 22_050, 22_050)
     with pytest.raises(InputError, match=r"blind\.mkv has no pictures"):
         video_frames(blind, 32)
+    (tmp_path / "about.txt").write_text("these videos were made\n" * 200)
+    write_picture(tmp_path / "cover.png", 1)
     for name, complaint in (
+        ("about.txt", r"about\.txt is no video but text or a picture"),
+        ("cover.png", r"cover\.png is no video but text or a picture"),
         ("broken.mp4", "cannot read the video .*broken.mp4: "),
         ("gone.mp4", "there is no video file .*gone.mp4"),
     ):
