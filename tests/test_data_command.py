@@ -1,6 +1,7 @@
 """`mpsearch data`: what it writes, what trains on it, and what it says about faults."""
 
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -19,8 +20,10 @@ from mpsearch.cli import run
 from mpsearch.commands.train import dataset_for
 from mpsearch.errors import InputError
 from mpsearch.files import digest
+from mpsearch.models import clip_decoding
 from mpsearch.models.dataset_config import read_config
 from mpsearch.models.datasets import is_dataset, load_dataset
+from mpsearch.models.features import MfccSettings, mfcc
 from mpsearch.models.registry import build
 from mpsearch.network_file import load
 
@@ -89,6 +92,27 @@ def test_a_write_that_fails_leaves_what_was_there(
     assert sorted(path.name for path in mydata.parent.iterdir()) == [
         ".cache", "data.toml", "mydata", "pictures", "sounds",
     ]  # fmt: skip
+
+
+def test_an_interrupted_build_goes_on_where_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_classes(tmp_path)  # 12 sounds of two windows
+    write_config(tmp_path, SOUNDS)
+    calls: list[int] = []
+
+    def interrupted(sounds: np.ndarray, settings: MfccSettings) -> np.ndarray:
+        calls.append(len(sounds))
+        if len(calls) == 6:
+            raise KeyboardInterrupt
+        return mfcc(sounds, settings)
+
+    monkeypatch.setattr(clip_decoding, "mfcc", interrupted)
+    assert run(["data", "build", "data.toml", "-o", "mydata"]) == 130
+    assert not (tmp_path / "mydata").exists()
+    assert run(["data", "build", "data.toml", "-o", "mydata"]) == 0
+    assert len(calls) == 6 + 7  # the five files before the interruption are not computed again
+    assert sum(len(split) for split in load_dataset("mydata").splits.values()) == 24
 
 
 def test_training_and_evaluation_take_the_folder(
@@ -289,22 +313,44 @@ def test_help_has_an_example_and_imports_nothing_heavy(arguments: str) -> None:
     assert done.stdout.splitlines()[-1].strip() == "IMPORTED"
 
 
+def _blocks(language: str) -> list[str]:
+    text = (Path(__file__).parent.parent / "docs" / "data.md").read_text()
+    return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
+
+
 @pytest.mark.slow
 def test_the_documentation_runs_as_written(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    text = (Path(__file__).parent.parent / "docs" / "data.md").read_text()
-    (python,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    (python,) = _blocks("python")
     exec(compile(python, "docs/data.md", "exec"), {})
     for folder in ("videos", "image-audio", "ComParE2021-CCS", "ComParE2021-CSS", "Coswara-Data"):
         (tmp_path / folder).mkdir()
-    for name, block in re.findall(r"```toml\n# (\w+\.toml)\n(.*?)```", text, flags=re.DOTALL):
+    for block in _blocks("toml"):
+        name = block.split()[1]  # the first line is a comment with the file's name
         (tmp_path / name).write_text(block)
         assert len(read_config(name).inputs) == 2
-    (commands,) = re.findall(r"```sh\n(.*?)```", text, flags=re.DOTALL)
+    (commands,) = _blocks("sh")
     for command in commands.splitlines():
         assert run(shlex.split(command)[1:]) == 0, command
     output = capsys.readouterr().out
     assert "skipped: 1\n  sounds/bell/damaged.wav: cannot read the sound" in output
     assert "GENERATED" in output
     assert "mydata: nothing is in two splits" in output
+
+
+@pytest.mark.data
+@pytest.mark.slow
+@pytest.mark.skipif("MPSEARCH_DATA" not in os.environ, reason="MPSEARCH_DATA is not set")
+def test_the_documentations_table_is_the_named_dataset(tmp_path: Path) -> None:
+    (block,) = (block for block in _blocks("toml") if block.startswith("# table.toml"))
+    (tmp_path / "image-audio").symlink_to(Path(os.environ["MPSEARCH_DATA"]) / "image-audio")
+    (tmp_path / "table.toml").write_text(block)
+    assert run(["data", "build", "table.toml", "-o", "mydata", "--strict"]) == 0
+    own, named = load_dataset("mydata"), load_dataset("image-audio")
+    assert (own.classes, own.input_names) == (named.classes, named.input_names)
+    for name, theirs in named.splits.items():
+        ours = own.splits[name]
+        assert np.array_equal(ours.labels, theirs.labels)
+        for x, expected in zip(ours.inputs, theirs.inputs, strict=True):
+            np.testing.assert_allclose(x, expected, rtol=0, atol=1e-5)

@@ -17,7 +17,9 @@ SAMPLE = 256  # training samples that go into the file, for calibration and sens
 
 @click.command()
 @click.argument("network")
-@click.option("--data", help="A named dataset or a folder that `mpsearch data build` made.")
+@click.option(
+    "--data", help="A named dataset or a folder of `mpsearch data build` [default: the network's]."
+)
 @click.option("--fold", type=int, help="Cross-validation fold, 0 to 4 (cough-speech).")
 @click.option("--modality", multiple=True, help="Train on this input alone (repeatable).")
 @click.option("--epochs", type=click.IntRange(min=1), default=12, show_default=True)
