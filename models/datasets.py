@@ -1,11 +1,13 @@
-"""The named datasets: `generated-battlefield`, and the real ones where MPSEARCH_DATA is set."""
+"""Datasets by name: `generated-battlefield`, the real ones where MPSEARCH_DATA is set, folders."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
+from pathlib import Path
 
 from mpsearch.errors import InputError
 from mpsearch.models import real_data
+from mpsearch.models.dataset_folder import is_dataset_folder, load_folder
 from mpsearch.models.generated import generated_battlefield
 from mpsearch.models.samples import Dataset
 
@@ -61,24 +63,31 @@ DATASETS = {
 def load_dataset(reference: str, *, fold: int | None = None) -> Dataset:
     """The dataset `NAME`, or with `NAME:SPLIT` that split of it alone.
 
-    `fold` (0..4) chooses a cross-validation fold of cough-speech. Raises InputError for an unknown
-    name or split and for data that are not there.
+    NAME is one of DATASETS, or else a folder that `mpsearch data build` made. `fold` (0..4) chooses
+    a cross-validation fold of cough-speech. Raises InputError for an unknown name or split and for
+    data that are not there.
     """
     name, _, split = reference.partition(":")
-    if name not in DATASETS:
-        raise InputError(f"unknown dataset {name!r}; known: {', '.join(DATASETS)}")
-    if fold is None:
-        dataset = DATASETS[name].load()
-    elif name == "cough-speech":
-        dataset = real_data.cough_speech(fold)
-    else:
+    if name not in DATASETS and not Path(name).is_dir():
+        raise InputError(
+            f"unknown dataset {name!r}; known: {', '.join(DATASETS)}, "
+            "or a folder made by mpsearch data build"
+        )
+    if fold is not None and name != "cough-speech":
         raise InputError(f"the dataset {name} has no folds; cough-speech has")
+    if name not in DATASETS:
+        dataset = load_folder(name)
+    elif fold is None:
+        dataset = DATASETS[name].load()
+    else:
+        dataset = real_data.cough_speech(fold)
     return replace(dataset, splits={split: dataset.split(split)}) if split else dataset
 
 
 def is_dataset(reference: str) -> bool:
-    """Whether `reference` names a bundled dataset, with or without a split."""
-    return reference.partition(":")[0] in DATASETS
+    """Whether `reference` names a bundled dataset or a built folder, with or without a split."""
+    name = reference.partition(":")[0]
+    return name in DATASETS or is_dataset_folder(name)
 
 
 def why_unavailable(name: str) -> str | None:

@@ -4,10 +4,14 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mpsearch.errors import InputError, MissingExtraError
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 RECIPE = 1  # part of every cache key: raise it when the same sources give other numbers
 RANGE_DB = 80.0  # librosa's default: what is quieter than the loudest by more is clipped
@@ -82,14 +86,20 @@ def read_sound(path: str | os.PathLike[str], rate: int) -> np.ndarray:
         raise InputError(f"there is no sound file {path}")
     try:
         samples, own_rate = soundfile.read(path, dtype="float32", always_2d=True)
-    except (RuntimeError, OSError, ValueError) as error:
+    except (RuntimeError, OSError, ValueError, TypeError) as error:  # TypeError: headerless .raw
         raise InputError(f"cannot read the sound {path}: {error}") from None
     mono: np.ndarray = samples.mean(axis=1)
     if len(mono) == 0 or not np.isfinite(mono).all():
         raise InputError(f"the sound {path} is empty or has samples that are not finite numbers")
-    if own_rate != rate:
-        mono = _librosa().resample(mono, orig_sr=own_rate, target_sr=rate)
-    return mono
+    return resampled(mono, own_rate, rate)
+
+
+def resampled(sound: np.ndarray, own_rate: int, rate: int) -> np.ndarray:
+    """The mono sound at `rate` Hz; itself where that is its own rate."""
+    if own_rate == rate:
+        return sound
+    changed: np.ndarray = _librosa().resample(sound, orig_sr=own_rate, target_sr=rate)
+    return changed
 
 
 def window(sound: np.ndarray, settings: MfccSettings, start_s: float = 0.0) -> np.ndarray:
@@ -124,12 +134,19 @@ def read_image(path: str | os.PathLike[str], size: int = 32) -> np.ndarray:
             if len(picture.getbands()) not in (1, 3):
                 bands = "".join(picture.getbands())
                 raise InputError(f"the image {path} has the channels {bands}; expected RGB or grey")
-            rgb = picture.convert("RGB")
-        if rgb.size != (size, size):
-            rgb = rgb.resize((size, size), Image.Resampling.BOX)
-        return np.asarray(rgb).transpose(2, 0, 1)
+            return square_rgb(picture, size)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise InputError(f"cannot read the image {path}: {error}") from None
+
+
+def square_rgb(picture: "Image.Image", size: int) -> np.ndarray:
+    """A Pillow picture as RGB uint8 `[3, size, size]`, resampled by area where its size differs."""
+    from PIL import Image
+
+    rgb = picture.convert("RGB")
+    if rgb.size != (size, size):
+        rgb = rgb.resize((size, size), Image.Resampling.BOX)
+    return np.asarray(rgb).transpose(2, 0, 1)
 
 
 @dataclass(frozen=True)

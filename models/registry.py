@@ -1,7 +1,7 @@
 """The bundled networks by name."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from mpsearch.errors import InputError
@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Architecture:
-    """A network: `make(modalities)` builds it; its inputs by name and shape, without the batch."""
+    """A network: `make(modalities, classes)` builds it; its inputs by name, shape without batch."""
 
-    make: "Callable[[tuple[str, ...]], nn.Module]"
+    make: "Callable[[tuple[str, ...], int], nn.Module]"
     inputs: dict[str, tuple[int, ...]]
     classes: int
     dataset: str
@@ -25,26 +25,26 @@ class Architecture:
 TINYM2NET = 'Rashid et al., "TinyM²Net", tinyML 2022, arXiv 2202.04303'
 
 
-def _tinym2net(preset: str) -> "Callable[[tuple[str, ...]], nn.Module]":
-    def make(modalities: tuple[str, ...]) -> "nn.Module":
+def _tinym2net(preset: str) -> "Callable[[tuple[str, ...], int], nn.Module]":
+    def make(modalities: tuple[str, ...], classes: int) -> "nn.Module":
         from mpsearch.models import tinym2net
 
         config: tinym2net.TinyM2NetConfig = getattr(tinym2net, preset)
-        return tinym2net.TinyM2Net(config.only(*modalities))
+        return tinym2net.TinyM2Net(replace(config.only(*modalities), classes=classes))
 
     return make
 
 
-def _resnet20(modalities: tuple[str, ...]) -> "nn.Module":
+def _resnet20(modalities: tuple[str, ...], classes: int) -> "nn.Module":
     from mpsearch.models.resnet_cifar import resnet20
 
-    return resnet20()
+    return resnet20(classes)
 
 
-def _resnet8(modalities: tuple[str, ...]) -> "nn.Module":
+def _resnet8(modalities: tuple[str, ...], classes: int) -> "nn.Module":
     from mpsearch.models.resnet8 import ResNet8
 
-    return ResNet8()
+    return ResNet8(classes)
 
 
 ARCHITECTURES = {
@@ -104,11 +104,18 @@ def architecture(reference: str) -> Architecture:
     )
 
 
-def build(reference: str, *, seed: int = 0) -> "nn.Module":
-    """The network `NAME[:MODALITY]`, fresh weights from `seed`; torch's state stays as it was."""
+def build(reference: str, *, seed: int = 0, classes: int | None = None) -> "nn.Module":
+    """The network `NAME[:MODALITY]`, fresh weights from `seed`; torch's state stays as it was.
+
+    With `classes` the last layer has that many outputs instead of the paper's. Raises InputError
+    for fewer than two.
+    """
     found = architecture(reference)
+    outputs = found.classes if classes is None else classes
+    if outputs < 2:
+        raise InputError(f"got {outputs} classes for {reference}; expected at least 2")
     import torch
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return found.make(tuple(found.inputs))
+        return found.make(tuple(found.inputs), outputs)

@@ -49,9 +49,9 @@ class ResNetCifar(nn.Module):
         return logits
 
 
-def resnet20() -> ResNetCifar:
-    """ResNet-20: 269,722 parameters."""
-    return ResNetCifar(blocks_per_stage=3)
+def resnet20(classes: int = 10) -> ResNetCifar:
+    """ResNet-20: 269,722 parameters with ten classes."""
+    return ResNetCifar(blocks_per_stage=3, classes=classes)
 
 
 def _stage(channels: int, filters: int, stride: int, blocks: int) -> nn.Sequential:

@@ -21,6 +21,7 @@ COMMANDS = {
     "predict": "Loss and accuracy of assignments from stored interactions, in no time.",
     "report": "One self-contained HTML page: question, front, bits, accuracies.",
     "gate": "Exit code 0 or 1: is the network small and accurate enough?",
+    "data": "Make datasets from own sounds, pictures and videos; check them for leaks.",
     "train": "Train a bundled network on a named or own dataset.",
     "convert": "Turn a model file into an mpsearch file, which executes nothing.",
     "demo": "The whole loop on a bundled network, with measured accuracies.",

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from mpsearch.errors import InputError
 from mpsearch.models.datasets import DATASETS, is_dataset, load_dataset, why_unavailable
 from mpsearch.models.features import BATTLEFIELD_AUDIO, mfcc, read_image, read_sound
 from mpsearch.models.registry import ARCHITECTURES, architecture
+from mpsearch.models.samples import Dataset
 
 real = pytest.mark.skipif("MPSEARCH_DATA" not in os.environ, reason="MPSEARCH_DATA is not set")
 
@@ -150,11 +152,17 @@ def test_damaged_cifar_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         load_dataset("cifar10")
 
 
-def test_networks_get_the_inputs_they_take(tiny: Path) -> None:
+@pytest.mark.usefixtures("tiny")
+def test_networks_get_the_inputs_they_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    def cough() -> Dataset:
+        return replace(load_dataset("image-audio"), input_names=("cough", "speech"))
+
     with pytest.raises(InputError, match="has no input 'cough'"):
         dataset_for("tinym2net-covid", "image-audio")
-    with pytest.raises(InputError, match=r"takes .* and 4 classes; image-audio has .* and 2"):
-        dataset_for("tinym2net-battlefield", "image-audio")
+    assert dataset_for("tinym2net-battlefield", "image-audio").classes == ("cat", "dog")
+    monkeypatch.setitem(DATASETS, "cough-speech", replace(DATASETS["image-audio"], load=cough))
+    with pytest.raises(InputError, match=r"takes .* in this order; cough-speech has .*"):
+        dataset_for("tinym2net-covid", "cough-speech")
     with pytest.raises(InputError, match="training needs all splits"):
         dataset_for("tinym2net-battlefield", "image-audio:train")
 

@@ -84,7 +84,8 @@ def test_unreadable_sounds_are_named(tmp_path: Path) -> None:
     (tmp_path / "broken.flac").write_bytes(b"fLaC and then nothing of the kind")
     soundfile.write(tmp_path / "empty.wav", np.zeros(0), 16_000)
     soundfile.write(tmp_path / "nan.wav", np.full(100, np.nan), 16_000, subtype="FLOAT")
-    for name in ("broken.flac", "empty.wav", "nan.wav", "absent.wav"):
+    (tmp_path / "headerless.raw").write_bytes(b"12" * 500)
+    for name in ("broken.flac", "empty.wav", "nan.wav", "absent.wav", "headerless.raw"):
         with pytest.raises(InputError, match=name):
             read_sound(tmp_path / name, 16_000)
 

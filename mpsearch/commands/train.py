@@ -1,4 +1,4 @@
-"""`mpsearch train`: a bundled network on a named dataset -> an mpsearch file."""
+"""`mpsearch train`: a bundled network on a named or own dataset -> an mpsearch file."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +17,9 @@ SAMPLE = 256  # training samples that go into the file, for calibration and sens
 
 @click.command()
 @click.argument("network")
-@click.option("--data", help="A named dataset; the network's own where not given.")
+@click.option(
+    "--data", help="A named dataset or a folder of `mpsearch data build` [default: the network's]."
+)
 @click.option("--fold", type=int, help="Cross-validation fold, 0 to 4 (cough-speech).")
 @click.option("--modality", multiple=True, help="Train on this input alone (repeatable).")
 @click.option("--epochs", type=click.IntRange(min=1), default=12, show_default=True)
@@ -42,9 +44,10 @@ def train(
     output: str,
     as_json: bool,
 ) -> None:
-    """Train a bundled network on a named dataset and write it as an mpsearch file.
+    """Train a bundled network on a named or own dataset and write it as an mpsearch file.
 
-    NETWORK is a name from `mpsearch models`; NAME:INPUT is its variant with that input alone. The
+    NETWORK is a name from `mpsearch models`; NAME:INPUT is its variant with that input alone. It
+    gets as many outputs as the dataset (the network's own where none is named) has classes. The
     validation split chooses the epoch, the test split is read once. Random samples of the training
     data, 256 evenly from the classes, go into the file.
 
@@ -52,6 +55,7 @@ def train(
     Examples:
       mpsearch train tinym2net-battlefield --data image-audio -o model.pt
       mpsearch train tinym2net-covid --data cough-speech --fold 0 -o covid.pt
+      mpsearch train tinym2net-battlefield --data mydata -o model.pt
     """
     if not Path(output).absolute().parent.is_dir():
         raise InputError(f"cannot write {output}: its folder does not exist")
@@ -67,7 +71,7 @@ def train(
     dataset = dataset_for(network, data or architecture(network).dataset, fold)
     with progress(f"training {network}", epochs) as step:
         result = training.train(
-            build(network, seed=seed),
+            build(network, seed=seed, classes=len(dataset.classes)),
             dataset,
             epochs=epochs,
             seed=seed,
@@ -96,7 +100,12 @@ def train(
 
 
 def dataset_for(network: str, reference: str, fold: int | None = None) -> "Dataset":
-    """The named dataset with just the network's inputs; InputError where they do not fit."""
+    """The dataset with just the network's inputs; InputError where it cannot train the network.
+
+    Its number of classes may differ from the paper's: `registry.build(network, classes=…)`.
+    """
+    import numpy as np
+
     from mpsearch.models.datasets import load_dataset
     from mpsearch.models.registry import architecture
 
@@ -104,14 +113,21 @@ def dataset_for(network: str, reference: str, fold: int | None = None) -> "Datas
         raise InputError(f"got --data {reference}; training needs all splits: give the name alone")
     wanted = architecture(network)
     dataset = load_dataset(reference, fold=fold).only(*wanted.inputs)
-    shapes = {
-        name: x.shape[1:]
-        for name, x in zip(dataset.input_names, dataset.split("train").inputs, strict=True)
-    }
-    if shapes != wanted.inputs or len(dataset.classes) != wanted.classes:
+    train = dataset.split("train")
+    shapes = {name: x.shape[1:] for name, x in zip(dataset.input_names, train.inputs, strict=True)}
+    if list(shapes.items()) != list(wanted.inputs.items()):
+        raise InputError(f"{network} takes {wanted.inputs} in this order; {reference} has {shapes}")
+    counts = np.bincount(train.labels, minlength=len(dataset.classes))
+    for label, count in zip(dataset.classes, counts, strict=True):
+        if count == 0:
+            raise InputError(
+                f"{reference} has no training samples of the class {label!r}; a network cannot "
+                "learn it, nor a calibration sample hold it"
+            )
+    if len(dataset.classes) < 2 or len(train) < 2:
         raise InputError(
-            f"{network} takes {wanted.inputs} and {wanted.classes} classes; "
-            f"{reference} has {shapes} and {len(dataset.classes)}"
+            f"{reference} has {len(train)} training sample(s) of {len(dataset.classes)} class(es); "
+            "expected at least two of each"
         )
     return dataset
 
