@@ -53,6 +53,7 @@ def to_document(front: Front) -> dict[str, Any]:
             name: [None if np.isnan(value) else value for value in values.tolist()]
             for name, values in front.measured.items()
         },
+        "measurement": dict(front.measurement),
         "assignments": front.assignments.tolist(),
     }
 
@@ -103,6 +104,7 @@ def read_json(path: str | os.PathLike[str]) -> Front:
                 key: np.array(values, dtype=np.float64)
                 for key, values in document.get("measured", {}).items()
             },
+            measurement=dict(document.get("measurement", {})),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(
