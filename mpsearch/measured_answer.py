@@ -74,6 +74,7 @@ class MeasuredAnswer:
     least: int
     passes: int
     stopped: int
+    most: int | None
     tolerance: float
     seconds: float
     confirmed: tuple[str, Evaluation, Evaluation] | None = None
@@ -206,6 +207,7 @@ def smallest_that_holds(
         least=least,
         passes=sum(samples for samples, _ in seen.values()),
         stopped=sum(samples < reference.n for samples, _ in seen.values()),
+        most=most,
         tolerance=tolerance,
         seconds=time.monotonic() - started,
         confirmed=confirmed,
@@ -235,6 +237,7 @@ def to_document(answer: MeasuredAnswer) -> dict[str, Any]:
         **_facts(answer.row, answer.reference),
         "interval_of_all_candidates": list(answer.interval_of_all),
         "candidates": answer.candidates,
+        "most": answer.most,
         "tolerance": answer.tolerance,
         "evaluated": len(answer.search.held),
         "stopped_early": answer.stopped,

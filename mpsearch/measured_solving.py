@@ -4,6 +4,8 @@ import os
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 
+import numpy as np
+
 from mpsearch.budget import Budget
 from mpsearch.choice import Choice
 from mpsearch.console import progress
@@ -17,6 +19,7 @@ from mpsearch.front_files import read_json
 from mpsearch.limits import total_of
 from mpsearch.measured_answer import MeasuredAnswer, smallest_that_holds
 from mpsearch.measured_options import MeasuredRequest
+from mpsearch.min_accuracy import thin
 from mpsearch.model_options import source_of
 from mpsearch.solution import Solution
 from mpsearch.table import LayerTable
@@ -62,7 +65,8 @@ def measure(request: MeasuredRequest, found: Front, output: str) -> MeasuredAnsw
     if request.confirm is not None:
         confirm = bind(read_arrays(request.confirm), subject.network)
         labels_of(confirm)
-    with progress("measure", request.most or len(found)) as step:
+    candidates = len(thin(found.totals[found.resource].astype(np.float64), request.tolerance))
+    with progress("measure", min(request.most or candidates, candidates)) as step:
         return smallest_that_holds(
             found, subject, request.target, output, request.most, request.tolerance, confirm, step
         )

@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import os
+import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -318,3 +319,39 @@ def test_many_measured_points_are_drawn_as_a_band(
     band = Path("report.html").read_text()
     assert ("LineCollection" in bars, "LineCollection" in band) == (True, False)
     assert "FillBetweenPolyCollection" in band
+
+
+def test_a_front_that_is_made_again_keeps_what_was_measured(place: Path) -> None:
+    assert run("evaluate model.pt --front front.csv --points 3 --data test.npz".split()) == 0
+    before = read_front("front.csv")
+    assert run("front -o front.csv --size 300B --plot again.png".split()) == 0
+    assert Path("again.png").read_bytes()[:4] == b"\x89PNG"
+    after = read_front("front.csv")
+    assert 0 < len(after) < len(before)
+    for name in COLUMNS:
+        kept = before.measured[name][: len(after)]
+        assert np.array_equal(after.measured[name], kept, equal_nan=True)
+    assert run("evaluate model.pt --front front.csv --points 3 --data test.npz".split()) == 0
+    text = Path("profile.csv").read_text().replace("\n2,", "\nelsewhere,")
+    Path("profile.csv").write_text(text)
+    assert run("front -o front.csv".split()) == 0
+    assert not read_front("front.csv").measurement
+
+
+def test_the_report_gives_commands_that_measure_the_same(place: Path) -> None:
+    assert run("evaluate model.pt --front front.csv --points 3 --data test.npz".split()) == 0
+    assert run("solve --min-accuracy 70 --data test.npz --measure 5".split()) == 0
+    before, assignment = (
+        Path("front.csv").read_text(),
+        json.loads(Path("assignment.json").read_text()),
+    )
+    commands = gather(read_run(".")).commands
+    Path("front.csv").unlink()
+    Path("front.json").unlink()
+    Path("assignment.json").unlink()
+    for command in commands:
+        assert run(shlex.split(command)[1:]) == 0
+    assert Path("front.csv").read_text() == before
+    again = json.loads(Path("assignment.json").read_text())
+    assert again["layers"] == assignment["layers"]
+    assert again["measured"] == assignment["measured"] | {"seconds": again["measured"]["seconds"]}
