@@ -42,6 +42,8 @@ def points_of(front: Front, count: str, amounts: Iterable[str] = ()) -> list[int
 
     Raises InputError for what is none of these, and for an amount that no point is within.
     """
+    if not len(front):
+        raise InputError("the front has no points; are its limits infeasible?")
     named = sorted({_within(front, text) for text in amounts})
     if named:
         return named

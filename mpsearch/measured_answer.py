@@ -51,7 +51,8 @@ class Target:
         if self.min_accuracy is not None:
             return f"an accuracy of at least {float(100 * self.min_accuracy):g} %"
         assert self.max_drop is not None
-        return f"at most {float(100 * self.max_drop):g} points less than FP32"
+        points = float(100 * self.max_drop)
+        return f"at most {points:g} point{'' if points == 1 else 's'} less than FP32"
 
 
 @dataclass(frozen=True)

@@ -58,8 +58,6 @@ def measure_front(
     a killed run goes on. Raises InputError for a front of another network, and where the front
     holds values of other data or of another network, unless `remeasure` drops them.
     """
-    if not len(front):
-        raise InputError("the front has no points to measure")
     check_layers(subject.network, front.assignment(0))
     described = measurement(subject)
     if front.measurement and remeasure:

@@ -205,6 +205,14 @@ def _no_json() -> str:
     return "evaluate model.pt --front front.csv --data test.npz"
 
 
+def _empty() -> str:
+    document = json.loads(Path("front.json").read_text())
+    document |= {"omega": [], "assignments": [], "measured": {}}
+    document["totals"] = {name: [] for name in document["totals"]}
+    Path("front.json").write_text(json.dumps(document))
+    return "evaluate model.pt --front front.csv --data test.npz"
+
+
 def _damaged() -> str:
     document = json.loads(Path("front.json").read_text())
     subject = _subject()
@@ -222,6 +230,7 @@ def _damaged() -> str:
         (_other_network, "a layer 'elsewhere' that the network lacks"),
         (_no_json, "has no front.json beside it"),
         (_damaged, "measurement of FP32 is damaged"),
+        (_empty, "the front has no points"),
         (lambda: "evaluate model.pt --front nothing.csv", "there is no front nothing.json"),
         (lambda: "evaluate model.pt --front front.csv --points few", "a number such as 12, or all"),
         (lambda: "evaluate model.pt --front front.csv --points 1", "at least 2"),
