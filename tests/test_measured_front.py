@@ -6,7 +6,7 @@ import math
 import os
 import shlex
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +31,14 @@ from mpsearch.quantizing import Quantizing
 from mpsearch.reports.gather import gather
 from mpsearch.reports.html import render
 from mpsearch.reports.run_folder import read_run
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _coarse_scales() -> Iterator[None]:
+    """Few candidate scales per channel: the search for them is most of the time of tiny layers."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mpsearch.quantizer._MOST_CLIPS", 40)
+        yield
 
 
 @pytest.fixture(scope="module")

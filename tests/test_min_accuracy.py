@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -172,6 +172,14 @@ def test_intervals_of_many_comparisons_agree_with_scipy() -> None:
     for many in (1, 10, 300):
         expected = stats.binomtest(880, 1000).proportion_ci(1 - 0.05 / many, method="wilson")
         assert wilson_interval(880, 1000, many) == pytest.approx((expected.low, expected.high))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _coarse_scales() -> Iterator[None]:
+    """Few candidate scales per channel: the search for them is most of the time of tiny layers."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mpsearch.quantizer._MOST_CLIPS", 40)
+        yield
 
 
 @pytest.fixture(scope="module")
