@@ -21,7 +21,8 @@ class Assignment:
     """Choice by qualified layer name, with what is known about it (see `Solution`).
 
     status is "given" where nobody searched: `Assignment.uniform` and hand-written ones. search:
-    what else was asked, by option of `mpsearch solve`: {"pin": ("conv1=w8a8",)}.
+    what else was asked, by option of `mpsearch solve`: {"pin": ("conv1=w8a8",)}. measured: what
+    `solve --min-accuracy` measured (docs/formats.md); empty otherwise.
     """
 
     layers: Mapping[str, Choice]
@@ -38,6 +39,7 @@ class Assignment:
     minimize: str = "omega"
     omega: float | None = None
     search: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    measured: Mapping[str, Any] = field(default_factory=dict)
 
     @staticmethod
     def uniform(names: Iterable[str], choice: Choice) -> "Assignment":
@@ -92,6 +94,7 @@ class Assignment:
             "at_least": dict(self.at_least),
             "search": {option: list(values) for option, values in self.search.items()},
             "table_digest": self.table_digest,
+            **({"measured": dict(self.measured)} if self.measured else {}),
         }
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -135,6 +138,7 @@ class Assignment:
             minimize=str(document.get("minimize", "omega")),
             omega=_number(document, "omega", name),
             search=_texts(document, name),
+            measured=_facts(document, name),
         )
 
 
@@ -164,6 +168,13 @@ def _numbers(document: Mapping[str, Any], key: str, name: str) -> dict[str, int 
     if not isinstance(values, dict):
         raise InputError(f"{name}: {key} is {values!r}; expected numbers by column")
     return {column: _number(values, column, name) for column in values}
+
+
+def _facts(document: Mapping[str, Any], name: str) -> dict[str, Any]:
+    measured = document.get("measured") or {}
+    if not isinstance(measured, dict):
+        raise InputError(f"{name}: measured is {measured!r}; expected facts by name")
+    return measured
 
 
 def _texts(document: Mapping[str, Any], name: str) -> dict[str, tuple[str, ...]]:

@@ -10,28 +10,46 @@ from mpsearch.errors import InputError
 from mpsearch.evaluation import Z95, Evaluation, wilson_interval
 from mpsearch.losses import CROSS_ENTROPY
 
+Callee = Callable[..., torch.Tensor]
+
 
 def evaluate(
     name: str,
-    network: Callable[..., torch.Tensor],
+    network: Callee,
     data: Data,
     batch_size: int = 64,
     size_bytes: int | None = None,
     bops: int | None = None,
 ) -> Evaluation:
     """Run `network` over labelled `data`. Raises InputError when the data have no labels."""
+    labels_of(data)
+    return from_logits(name, logits_of(network, data, batch_size), data, size_bytes, bops)
+
+
+def labels_of(data: Data) -> torch.Tensor:
+    """The labels [N]. Raises InputError when the data have none."""
     if data.labels is None:
         raise InputError(f"{data.name} has no labels (array y); accuracy needs them")
-    correct: list[torch.Tensor] = []
-    losses: list[torch.Tensor] = []
+    return data.labels
+
+
+def logits_of(network: Callee, data: Data, batch_size: int = 64) -> torch.Tensor:
+    """The outputs [N, classes] over `data`, batch by batch."""
     with torch.no_grad():
-        for inputs, labels in data.batches(batch_size):
-            assert labels is not None
-            logits = network(*inputs)
-            correct.append(logits.argmax(dim=1) == labels)
-            losses.append(CROSS_ENTROPY.per_sample(logits, labels).double())
-    hits = tuple(bool(hit) for hit in torch.cat(correct))
-    loss = torch.cat(losses)
+        return torch.cat([network(*inputs) for inputs, _ in data.batches(batch_size)])
+
+
+def from_logits(
+    name: str,
+    logits: torch.Tensor,
+    data: Data,
+    size_bytes: int | None = None,
+    bops: int | None = None,
+) -> Evaluation:
+    """Accuracy and loss of outputs [N, classes] on the labels of `data`."""
+    labels = labels_of(data)
+    hits = tuple((logits.argmax(dim=1) == labels).tolist())
+    loss = CROSS_ENTROPY.per_sample(logits, labels).double()
     n = len(hits)
     mean = float(loss.mean())
     half = Z95 * float(loss.std()) / math.sqrt(n) if n > 1 else math.inf

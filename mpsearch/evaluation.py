@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -51,12 +52,17 @@ class Evaluations:
         return next((row for row in self.rows if row.name == name), None)
 
 
-def wilson_interval(successes: int, n: int) -> tuple[float, float]:
-    """95 % score interval of a proportion (Wilson, JASA 1927): (915, 1000) -> (0.896, 0.931)."""
+def wilson_interval(successes: int, n: int, comparisons: int = 1) -> tuple[float, float]:
+    """95 % score interval of a proportion (Wilson, JASA 1927): (915, 1000) -> (0.896, 0.931).
+
+    comparisons: that all of so many intervals hold at once (Bonferroni), each is taken at
+    1 - 0.05 / comparisons.
+    """
+    z = Z95 if comparisons == 1 else NormalDist().inv_cdf(1 - 0.025 / comparisons)
     p = successes / n
-    centre = p + Z95**2 / (2 * n)
-    half = Z95 * math.sqrt(p * (1 - p) / n + Z95**2 / (4 * n * n))
-    scale = 1 + Z95**2 / n
+    centre = p + z**2 / (2 * n)
+    half = z * math.sqrt(p * (1 - p) / n + z**2 / (4 * n * n))
+    scale = 1 + z**2 / n
     return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
 
 
@@ -66,14 +72,19 @@ def paired_drop(
     """Accuracy lost from `reference` to `other` on the same samples, with its 95 % interval.
 
     Wald interval of a paired difference: with b samples lost and c won of n, the drop is (b - c)/n
-    and its variance (b + c - (b - c)²/n)/n² (Agresti, Categorical Data Analysis, 10.1).
+    and its variance (b + c - (b - c)²/n)/n² (Agresti, Categorical Data Analysis, 10.1). Where all
+    pairs are alike the variance is no estimate: then the share q of such pairs is at least
+    0.025^(1/n) (Clopper and Pearson, 1934), and the drop lies within what the rest can change.
     """
     pairs = list(zip(reference, other, strict=True))
     n = len(pairs)
     lost = sum(before and not after for before, after in pairs)
     won = sum(after and not before for before, after in pairs)
     drop = (lost - won) / n
-    half = Z95 * math.sqrt(max(0.0, lost + won - (lost - won) ** 2 / n)) / n
+    if lost + won == 0 or n in (lost, won):
+        reach = (1 - 0.025 ** (1 / n)) * (1 if lost + won == 0 else 2)
+        return drop, (max(-1.0, drop - reach), min(1.0, drop + reach))
+    half = Z95 * math.sqrt(lost + won - (lost - won) ** 2 / n) / n
     return drop, (drop - half, drop + half)
 
 
@@ -115,7 +126,7 @@ def load_evaluations(path: str | os.PathLike[str]) -> Evaluations:
         if document["format"] != FORMAT or document["version"] != VERSION:
             raise ValueError(f"format {document['format']!r} {document['version']!r}")
         data = document["data"]
-        rows = tuple(_row_from_json(row) for row in document["rows"])
+        rows = tuple(row_from_json(row) for row in document["rows"])
         return Evaluations(str(data["name"]), str(data["digest"]), bool(data["held_out"]), rows)
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file; expected an evaluation.json") from error
@@ -123,7 +134,8 @@ def load_evaluations(path: str | os.PathLike[str]) -> Evaluations:
         raise InputError(f"{path}: not an evaluation.json of mpsearch: {error}") from error
 
 
-def _row_from_json(row: Mapping[str, Any]) -> Evaluation:
+def row_from_json(row: Mapping[str, Any]) -> Evaluation:
+    """One row of evaluation.json. Raises ValueError, KeyError or TypeError for anything else."""
     n = int(row["n"])
     packed = np.frombuffer(base64.b64decode(row["correct"], validate=True), dtype=np.uint8)
     hits = tuple(bool(bit) for bit in np.unpackbits(packed, count=n))

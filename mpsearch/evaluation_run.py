@@ -2,20 +2,21 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from mpsearch.assignment import Assignment
-from mpsearch.calibration import calibrate
 from mpsearch.choice import Choice
 from mpsearch.cost import bops, size_bytes
 from mpsearch.data import Arrays, Data, bind, read_arrays
 from mpsearch.errors import InputError
-from mpsearch.evaluate import evaluate
+from mpsearch.evaluate import evaluate, labels_of
 from mpsearch.evaluation import Evaluation, Evaluations
 from mpsearch.model_files import QUANTIZED, ModelSource, detect, load_network
 from mpsearch.network import Network
-from mpsearch.quantized import check_layers, quantize
+from mpsearch.quantized import QuantizedNetwork, check_layers
 from mpsearch.quantized_file import load_quantized
 from mpsearch.quantizer import check_bits
+from mpsearch.quantizing import Quantizing
 
 FLOAT = "FP32"
 
@@ -33,6 +34,73 @@ class EvaluationRequest:
     batch_size: int = 64
 
 
+@dataclass(frozen=True)
+class Subject:
+    """A float network, the labelled data to measure it on, and data for the ranges (or None)."""
+
+    path: str
+    network: Network
+    data: Data
+    calibration: Data | None
+    batch_size: int = 64
+
+    @property
+    def held_out(self) -> bool:
+        """False when the data are the calibration sample itself."""
+        return self.calibration is None or self.calibration.digest != self.data.digest
+
+    @cached_property
+    def quantizing(self) -> Quantizing:
+        """How its assignments become networks. Raises InputError without calibration data."""
+        if self.calibration is None:
+            raise InputError(
+                f"{self.path} carries no sample to set the activations' ranges; "
+                "give data for them with --calibration (training data, not the data to measure on)"
+            )
+        return Quantizing(self.network, self.calibration, self.batch_size)
+
+    def quantized(self, choices: Mapping[str, Choice]) -> QuantizedNetwork:
+        """The network at these choices. Raises InputError for another network's choices."""
+        return self.quantizing(choices)
+
+    def float_row(self) -> Evaluation:
+        """The float network, measured."""
+        return evaluate(
+            FLOAT, self.network, self.data, self.batch_size, self.network.fp32_bytes,
+            float_bops(self.network),
+        )  # fmt: skip
+
+    def measure(self, name: str, choices: Mapping[str, Choice]) -> Evaluation:
+        """The network at these choices, measured."""
+        return evaluate(
+            name, self.quantized(choices), self.data, self.batch_size,
+            size_bytes(self.network, choices), bops(self.network, choices),
+        )  # fmt: skip
+
+
+def load_subject(
+    source: ModelSource, data: str | None, calibration: str | None, batch_size: int = 64
+) -> Subject:
+    """Read a float model and its data; the model file's sample where they are not named.
+
+    Raises InputError for data that do not fit, that have no labels, or that are nowhere.
+    """
+    arrays = None if data is None else read_arrays(data)
+    loaded = load_network(source, arrays)
+    sample: Arrays | None = None
+    if calibration is not None:
+        sample = read_arrays(calibration)
+    elif loaded.sample:
+        sample = Arrays(f"the sample in {source.path}", loaded.sample)
+    evaluated = arrays if arrays is not None else sample
+    if evaluated is None:
+        raise InputError(f"{source.path} carries no sample; give labelled data with --data")
+    bound = bind(evaluated, loaded.network)
+    labels_of(bound)
+    ranges = None if sample is None else bind(sample, loaded.network)
+    return Subject(source.path, loaded.network, bound, ranges, batch_size)
+
+
 def run(request: EvaluationRequest) -> Evaluations:
     """Measure everything that the request names. Raises InputError in one or two lines."""
     if detect(request.source.path) == QUANTIZED:
@@ -41,59 +109,19 @@ def run(request: EvaluationRequest) -> Evaluations:
         raise InputError(
             f"{request.source.path} is a float model; --fp32 goes with a quantized one"
         )
-    arrays = None if request.data is None else read_arrays(request.data)
-    loaded = load_network(request.source, arrays)
-    sample = _sample(request, loaded.sample)
-    evaluated = arrays if arrays is not None else sample
-    if evaluated is None:
-        raise InputError(f"{request.source.path} carries no sample; give labelled data with --data")
-    choices = _wanted(request, loaded.network)
-    if choices and sample is None:
-        raise InputError(
-            f"{request.source.path} carries no sample to set the activations' ranges; "
-            "give data for them with --calibration (training data, not the data to measure on)"
-        )
-    data = bind(evaluated, loaded.network)
-    rows = [_float_row(loaded.network, data, request.batch_size)]
-    rows += measure_choices(
-        loaded.network, choices, None if sample is None else bind(sample, loaded.network), data,
-        request.batch_size,
-    )  # fmt: skip
-    return Evaluations(data.name, data.digest, held_out(data, sample, loaded.network), tuple(rows))
+    subject = load_subject(request.source, request.data, request.calibration, request.batch_size)
+    choices = _wanted(request, subject.network)
+    if choices:
+        _ = subject.quantizing  # raises before anything is measured
+    rows = [subject.float_row()]
+    rows += [subject.measure(name, chosen) for name, chosen in choices.items()]
+    data = subject.data
+    return Evaluations(data.name, data.digest, subject.held_out, tuple(rows))
 
 
-def measure_choices(
-    network: Network,
-    choices: Mapping[str, Mapping[str, Choice]],
-    calibration: Data | None,
-    data: Data,
-    batch_size: int = 64,
-) -> list[Evaluation]:
-    """One Evaluation per named assignment, quantized with ranges from `calibration`."""
-    if not choices:
-        return []
-    assert calibration is not None
-    histograms = calibrate(network, calibration, batch_size)
-    return [
-        evaluate(
-            name, quantize(network, chosen, histograms), data, batch_size,
-            size_bytes(network, chosen), bops(network, chosen),
-        )
-        for name, chosen in choices.items()
-    ]  # fmt: skip
-
-
-def held_out(data: Data, sample: Arrays | None, network: Network) -> bool:
-    """False when the data are the calibration sample itself."""
-    return sample is None or bind(sample, network).digest != data.digest
-
-
-def _sample(request: EvaluationRequest, stored: Mapping[str, object]) -> Arrays | None:
-    if request.calibration is not None:
-        return read_arrays(request.calibration)
-    if stored:
-        return Arrays(f"the sample in {request.source.path}", dict(stored))  # type: ignore[arg-type]
-    return None
+def float_bops(network: Network) -> int:
+    """Bit operations of one sample in 32-bit floating point."""
+    return sum(layer.macs for layer in network.layers) * 32 * 32
 
 
 def _wanted(request: EvaluationRequest, network: Network) -> dict[str, dict[str, Choice]]:
@@ -110,11 +138,6 @@ def _wanted(request: EvaluationRequest, network: Network) -> dict[str, dict[str,
         wanted["assignment"] = chosen
     largest_first = sorted(wanted, key=lambda name: size_bytes(network, wanted[name]), reverse=True)
     return {name: wanted[name] for name in largest_first}
-
-
-def _float_row(network: Network, data: Data, batch_size: int) -> Evaluation:
-    operations = sum(layer.macs for layer in network.layers) * 32 * 32
-    return evaluate(FLOAT, network, data, batch_size, network.fp32_bytes, operations)
 
 
 def _quantized_file(request: EvaluationRequest) -> Evaluations:
@@ -136,7 +159,8 @@ def _quantized_file(request: EvaluationRequest) -> Evaluations:
     ]  # fmt: skip
     if request.fp32 is None:
         return Evaluations(data.name, data.digest, True, tuple(rows))
-    loaded = load_network(replace(request.source, path=request.fp32), arrays)
-    rows.insert(0, _float_row(loaded.network, bind(arrays, loaded.network), request.batch_size))
-    unseen = not loaded.sample or held_out(data, Arrays("sample", loaded.sample), loaded.network)
-    return Evaluations(data.name, data.digest, unseen, tuple(rows))
+    subject = load_subject(
+        replace(request.source, path=request.fp32), request.data, None, request.batch_size
+    )
+    rows.insert(0, subject.float_row())
+    return Evaluations(data.name, data.digest, subject.held_out, tuple(rows))

@@ -28,8 +28,8 @@ class Front:
     `choices` for `layers`. epsilon: every assignment within the limits has a point with no more of
     the resource and at most 1 + epsilon times its Ω; 0.0 on an exact front, where no point is
     missing (totals Ω that agree to 14 digits count as equal). measured: e.g. accuracy and loss,
-    NaN where a point was not measured. search: what else was asked, by option of `mpsearch front`:
-    {"pin": ("conv1=w8a8",)}.
+    NaN where a point was not measured; measurement: on which network and data. search: what else
+    was asked, by option of `mpsearch front`: {"pin": ("conv1=w8a8",)}.
     """
 
     resource: str
@@ -44,6 +44,7 @@ class Front:
     measured: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
     at_least: Mapping[str, int | float] = field(default_factory=dict)
     search: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    measurement: Mapping[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.omega)

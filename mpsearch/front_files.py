@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +54,33 @@ def to_document(front: Front) -> dict[str, Any]:
             name: [None if np.isnan(value) else value for value in values.tolist()]
             for name, values in front.measured.items()
         },
+        "measurement": dict(front.measurement),
         "assignments": front.assignments.tolist(),
     }
+
+
+def keep_measured(front: Front, path: str | os.PathLike[str]) -> Front:
+    """The front with what an older front.json at `path` holds measured of the same assignments.
+
+    `front` itself where there is no such file, or where it is of other layers.
+    """
+    if not Path(path).is_file():
+        return front
+    try:
+        before = read_json(path)
+    except InputError:  # it is about to be replaced
+        return front
+    if not before.measurement or (before.layers, before.choices) != (front.layers, front.choices):
+        return front
+    place = {row.tobytes(): point for point, row in enumerate(before.assignments)}
+    there = np.array([place.get(row.tobytes(), -1) for row in front.assignments])
+    measured = {
+        name: np.where(there >= 0, values[there], np.nan)
+        for name, values in before.measured.items()
+    }
+    if all(np.isnan(values).all() for values in measured.values()):
+        return front
+    return replace(front, measured=measured, measurement=before.measurement)
 
 
 def write_json(front: Front, path: str | os.PathLike[str]) -> None:
@@ -103,6 +129,7 @@ def read_json(path: str | os.PathLike[str]) -> Front:
                 key: np.array(values, dtype=np.float64)
                 for key, values in document.get("measured", {}).items()
             },
+            measurement=dict(document.get("measurement", {})),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(

@@ -10,6 +10,21 @@ from mpsearch.units import format_amount, format_exactly
 
 def print_solution(table: LayerTable, solution: Solution) -> None:
     """Layers with what they take, totals against limits, status and gap."""
+    print_tables(table, solution)
+    if solution.minimize == "omega":
+        click.echo(f"Ω total {solution.objective:.6g}: {_verdict(solution)}")
+    else:
+        whole = solution.minimize in solution.totals
+        value = solution.objective or 0.0
+        least = format_amount(solution.minimize, value) if whole else f"{value:.6g}"
+        allowed = solution.limits.get("omega")
+        within = "" if allowed is None else f" (limit {allowed:g})"
+        click.echo(f"least {solution.minimize} {least}, Ω total {solution.omega:.6g}{within}: "
+                   f"{_verdict(solution)}")  # fmt: skip
+
+
+def print_tables(table: LayerTable, solution: Solution) -> None:
+    """Layers with what they take, totals against limits."""
     columns = [column for column in ("size_bytes", "bops") if column in table.resources]
     share = columns[:1]
     titles = {"size_bytes": "size", "bops": "BOPS"}
@@ -38,16 +53,6 @@ def print_solution(table: LayerTable, solution: Solution) -> None:
             cells[2:] = [f">= {format_amount(column, limit)}", format_amount(column, total - limit)]
         rows.append(cells)
     print_table(["total", "used", "limit", "slack"], rows)
-    if solution.minimize == "omega":
-        click.echo(f"Ω total {solution.objective:.6g}: {_verdict(solution)}")
-    else:
-        whole = solution.minimize in solution.totals
-        value = solution.objective or 0.0
-        least = format_amount(solution.minimize, value) if whole else f"{value:.6g}"
-        allowed = solution.limits.get("omega")
-        within = "" if allowed is None else f" (limit {allowed:g})"
-        click.echo(f"least {solution.minimize} {least}, Ω total {solution.omega:.6g}{within}: "
-                   f"{_verdict(solution)}")  # fmt: skip
 
 
 def _verdict(solution: Solution) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 from mpsearch.assignment import Assignment
 from mpsearch.evaluation import Evaluations
 from mpsearch.front import Front
+from mpsearch.reports.measured_figure import measured_facts
 from mpsearch.reports.run_folder import Run
 from mpsearch.units import is_size
 
@@ -35,6 +36,7 @@ def commands_of(run: Run) -> tuple[str, ...]:
         output = str(Path(run.paths.get("front", "front.json")).with_suffix(".csv"))
         words = ["--resource", run.front.resource, *_asked(run.front)]
         commands.append(["front", table, *words, "-o", output])
+        commands += _measured_front(run, run.front, output)
     if run.evaluations is not None:
         model = _model(str(run.provenance.get("data", run.evaluations.data_name)))
         commands.append(["evaluate", model, *_evaluate(run, run.evaluations)])
@@ -64,7 +66,39 @@ def _search(assignment: Assignment) -> list[str]:
     words = _asked(assignment)
     if assignment.minimize != "omega":
         words += ["--minimize", assignment.minimize]
+    found = assignment.measured
+    for option, value in (
+        ("--min-accuracy", found.get("min_accuracy")),
+        ("--max-drop", found.get("max_drop")),
+    ):
+        if isinstance(value, float):
+            sign = "%" if option == "--min-accuracy" else ""
+            words += [option, f"{100 * value:.10g}{sign}", *_measured_on(found)]
+            words += ["--measure", str(found.get("most") or "all")]
+            words += ["--tolerance", f"{100 * found.get('tolerance', 0):.10g}%"]
     return words
+
+
+def _measured_on(facts: Mapping[str, Any]) -> list[str]:
+    """Data and calibration of something measured, where they are not a model file's sample."""
+    words = []
+    for option in ("data", "calibration"):
+        if not str(facts.get(option, SAMPLE_OF)).startswith(SAMPLE_OF):
+            words += [f"--{option}", str(facts[option])]
+    return words
+
+
+def _measured_front(run: Run, front: Front, output: str) -> list[list[str]]:
+    """The command that measures the points that are measured; none where there are none."""
+    found = measured_facts(front)
+    if found is None:
+        return []
+    sizes = [f"{total}{'B' if is_size(front.resource) else ''}" for total in found.totals]
+    words = [word for size in sizes for word in ("--point", size)]
+    if len(sizes) == len(front):
+        words = ["--points", "all"]
+    model = _model(str(run.provenance.get("data", "")))
+    return [["evaluate", model, "--front", output, *words, *_measured_on(front.measurement)]]
 
 
 def _asked(found: Assignment | Front) -> list[str]:

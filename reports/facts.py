@@ -45,6 +45,21 @@ class AnswerFacts:
 
 
 @dataclass(frozen=True)
+class MeasuredFacts:
+    """Measured points of the front: accuracies from 0 to 1 with the ends of 95 % intervals."""
+
+    totals: tuple[Number, ...]
+    omega: tuple[float, ...]
+    accuracy: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    fp32: float | None
+    fp32_interval: tuple[float, float] | None
+    data: str
+    samples: int
+
+
+@dataclass(frozen=True)
 class FrontFacts:
     """The Pareto front: Ω and the resource total, point by point, by rising resource."""
 
@@ -53,6 +68,7 @@ class FrontFacts:
     limits: Mapping[str, Number]
     omega: tuple[float, ...]
     totals: tuple[Number, ...]
+    measured: MeasuredFacts | None = None
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ def plot_front(
     if Path(path).suffix.removeprefix(".") not in formats:
         raise InputError(f"cannot draw {path}; name a file that ends in .png, .svg or .pdf")
 
-    unit, label = _unit(column, float(np.max(resource)))
+    unit, label = unit_of(column, float(np.max(resource)))
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
@@ -83,7 +83,7 @@ def plot_front(
         figure.savefig(temporary, dpi=150)
 
 
-def _unit(column: str, largest: float) -> tuple[float, str]:
+def unit_of(column: str, largest: float) -> tuple[float, str]:
     """What to divide a column by, and its axis label with the unit."""
     name = column.removesuffix("_bytes").replace("_", " ")
     if column.endswith("_bytes"):

@@ -3,8 +3,19 @@
 from typing import TYPE_CHECKING
 
 from mpsearch.reports.facts import Facts, FrontFacts, Point
+from mpsearch.reports.measured_figure import draw_accuracy
 from mpsearch.reports.prose import NAMES
-from mpsearch.reports.svg import BLUE, INK, MUTED, ORANGE, PAPER, drawing, inline_svg, scale_omega
+from mpsearch.reports.svg import (
+    BLUE,
+    GREEN,
+    INK,
+    MUTED,
+    ORANGE,
+    PAPER,
+    drawing,
+    inline_svg,
+    scale_omega,
+)
 from mpsearch.units import format_amount, is_size
 
 if TYPE_CHECKING:
@@ -23,8 +34,17 @@ def front_svg(facts: Facts) -> str:
     marked = [p for p in (*facts.uniform, *chosen) if found.resource in p.totals]
     largest = max([*found.totals, *(point.totals[found.resource] for point in marked)])
     unit, unit_name = scale_of(found.resource, largest)
-    with drawing(3.9) as figure:
-        axes = figure.subplots()
+    with drawing(3.9 if found.measured is None else 6.2) as figure:
+        if found.measured is None:
+            axes = figure.subplots()
+        else:
+            above, axes = figure.subplots(2, 1, sharex=True, height_ratios=(2, 3))
+            draw_accuracy(above, found.measured, unit)
+            axes.plot(
+                [total / unit for total in found.measured.totals], found.measured.omega,
+                marker="o", color=GREEN, linestyle="none", markersize=5, markeredgecolor=PAPER,
+                zorder=3,
+            )  # fmt: skip
         x = [total / unit for total in found.totals]
         marker = "o" if len(x) <= DOTS else ""
         axes.step(
@@ -63,6 +83,12 @@ def describe_front(facts: Facts) -> str:
         f"Pareto front of total Ω against {name}, {len(found.omega)} points, "
         f"from Ω {found.omega[0]:.3g} at {first} to Ω {found.omega[-1]:.3g} at {last}."
     )
+    if found.measured is not None:
+        accuracies = found.measured.accuracy
+        words += (
+            f" Measured at {len(accuracies)} points: accuracy from {100 * accuracies[0]:.2f} % at "
+            f"the smallest to {100 * accuracies[-1]:.2f} % at the largest."
+        )
     points = [*facts.uniform, *([facts.answer.point] if facts.answer else [])]
     for point in points:
         if found.resource in point.totals:

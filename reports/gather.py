@@ -21,6 +21,7 @@ from mpsearch.reports.facts import (
     LimitFacts,
     Point,
 )
+from mpsearch.reports.measured_figure import measured_facts
 from mpsearch.reports.run_folder import Run
 from mpsearch.table import LayerTable
 
@@ -150,6 +151,7 @@ def _front(run: Run, warnings: list[str]) -> FrontFacts | None:
         limits=found.limits,
         omega=tuple(found.omega.tolist()),
         totals=tuple(found.totals[found.resource].tolist()),
+        measured=measured_facts(found),
     )
 
 

@@ -95,6 +95,12 @@ def front_caption(facts: Facts) -> str:
     text += "; diamond: the chosen assignment" if facts.answer else ""
     limited = any(asked.column == found.resource for asked in facts.limits)
     text += "; dashed: the limit." if limited else "."
+    if found.measured is not None:
+        where = f"{found.measured.samples:,} samples of {found.measured.data}"
+        text += (
+            f" Above, and as dots: {len(found.measured.accuracy)} points that were measured on "
+            f"{where}, bars their 95 % intervals, the band that of FP32."
+        )
     if above_front(facts):
         text += (
             " The chosen assignment lies above this front, as it had to keep to more than the "

@@ -1,14 +1,21 @@
 """`mpsearch evaluate`."""
 
+import math
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from mpsearch.console import json_option, print_json, print_table
+from mpsearch.console import json_option, print_json, print_table, progress
+from mpsearch.errors import InputError
 from mpsearch.model_options import model_options, source_of
 
 if TYPE_CHECKING:
     from mpsearch.evaluation import Evaluations
+    from mpsearch.front import Front
+    from mpsearch.model_files import ModelSource
+
+POINTS = 12
 
 
 @click.command()
@@ -17,42 +24,80 @@ if TYPE_CHECKING:
 @click.option(
     "--uniform", multiple=True, metavar="w8a8", help="Also measure one choice everywhere."
 )
+@click.option(
+    "--front", "front_path", metavar="FRONT.csv",
+    help="Measure points of this front, and add the columns to it.",
+)  # fmt: skip
+@click.option(
+    "--points", metavar="N|all",
+    help=f"How many points of the front [default: {POINTS}]: both ends, then the middle of the "
+    "widest gap in log size, again and again.",
+)  # fmt: skip
+@click.option(
+    "--point", "amounts", multiple=True, metavar="145KB",
+    help="Or the point of least Ω within this size. Repeatable.",
+)  # fmt: skip
+@click.option(
+    "--remeasure", is_flag=True, help="Drop what the front holds of other data or networks."
+)
+@click.option("--plot", metavar="FILE.png", help="Draw the front with what was measured on it.")
 @click.option("--data", metavar="D", help="Labelled data [default: the model file's sample].")
 @click.option(
     "--calibration", metavar="D", help="Data for the ranges [default: the model file's sample]."
 )
 @click.option("--fp32", metavar="MODEL", help="The float model beside a quantized MODEL.")
 @click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True)
-@click.option("-o", "--output", default="evaluation.json", show_default=True)
+@click.option("-o", "--output", metavar="FILE", help="[default: evaluation.json]")
 @model_options
 @json_option
 def evaluate(
     path: str,
     assignment: str | None,
     uniform: tuple[str, ...],
+    front_path: str | None,
+    points: str | None,
+    amounts: tuple[str, ...],
+    remeasure: bool,
+    plot: str | None,
     data: str | None,
     calibration: str | None,
     fp32: str | None,
     batch_size: int,
-    output: str,
+    output: str | None,
     as_json: bool,
     **model: Any,
 ) -> None:
     """Measure accuracy and loss of MODEL, with 95 % intervals, beside FP32.
 
     MODEL is a float model (measured as it is and, with --assignment or --uniform, quantized) or a
-    file written by `mpsearch apply`.
+    file written by `mpsearch apply`. With --front, points of a front that `mpsearch front -o` wrote
+    are measured instead; what was measured before is kept, so a killed run goes on.
 
     \b
     Example:
       mpsearch evaluate model.pt --assignment assignment.json --data test.npz
       mpsearch evaluate quantized.pt --fp32 model.pt --data test.npz
+      mpsearch evaluate model.pt --front front.csv --points 12 --data test.npz --plot front.png
     """
     from mpsearch.evaluation import save_evaluations
     from mpsearch.evaluation_run import EvaluationRequest, run
 
+    source = source_of(path, **model)
+    if front_path is not None:
+        if assignment is not None or uniform or fp32 is not None or output is not None:
+            raise InputError(
+                "--front adds its columns to the front; leave out --assignment, --uniform, --fp32 "
+                "and -o"
+            )
+        if points is not None and amounts:
+            raise InputError("got --points and --point; name the points in one of the two ways")
+        chosen = (points or str(POINTS), amounts, remeasure)
+        _evaluate_front(source, front_path, chosen, (data, calibration, batch_size), plot, as_json)
+        return
+    if points is not None or amounts or remeasure or plot is not None:
+        raise InputError("--points, --point, --remeasure and --plot go with --front FRONT.csv")
     request = EvaluationRequest(
-        source=source_of(path, **model),
+        source=source,
         assignment=assignment,
         uniform=uniform,
         data=data,
@@ -61,12 +106,98 @@ def evaluate(
         batch_size=batch_size,
     )
     evaluations = run(request)
+    output = output or "evaluation.json"
     save_evaluations(evaluations, output)
     if as_json:
         print_json(_document(evaluations))
         return
     print_evaluations(evaluations)
     click.echo(f"wrote {output}")
+
+
+def _evaluate_front(
+    source: "ModelSource",
+    front_path: str,
+    chosen: tuple[str, tuple[str, ...], bool],
+    measured_on: tuple[str | None, str | None, int],
+    plot: str | None,
+    as_json: bool,
+) -> None:
+    from mpsearch.evaluation_run import load_subject
+    from mpsearch.front_points import points_of
+    from mpsearch.measured_front import measure_front, read_front
+    from mpsearch.reports.measured_figure import check_picture, plot_measured
+
+    if plot is not None:
+        check_picture(plot)
+    count, amounts, remeasure = chosen
+    front = read_front(front_path)
+    points = points_of(front, count, amounts)
+    subject = load_subject(source, *measured_on)
+    with progress("evaluate the front", len(points)) as step:
+        front = measure_front(front, points, subject, front_path, remeasure, step)
+    if plot is not None:
+        plot_measured(front, plot)
+    if as_json:
+        print_json(_front_document(front, points))
+        return
+    _print_front(front, points)
+    stored = Path(front_path)
+    for written in (stored.with_suffix(".csv"), stored.with_suffix(".json"), plot):
+        if written:
+            click.echo(f"wrote {written}")
+
+
+def _front_document(front: "Front", points: list[int]) -> dict[str, Any]:
+    rows = []
+    for point in points:
+        values = {name: float(column[point]) for name, column in front.measured.items()}
+        rows.append(
+            {
+                "point": point,
+                "omega": float(front.omega[point]),
+                "totals": {name: column[point].item() for name, column in front.totals.items()},
+                **{name: None if math.isnan(value) else value for name, value in values.items()},
+            }
+        )
+    fp32 = {k: v for k, v in front.measurement["fp32"].items() if k != "correct"}
+    return {"measurement": {**front.measurement, "fp32": fp32}, "rows": rows}
+
+
+def _print_front(front: "Front", points: list[int]) -> None:
+    """The points as a table, by rising size, under FP32."""
+    from mpsearch.units import format_amount
+
+    def percent(point: int, name: str, sign: str = "") -> str:
+        value, low, high = (
+            100 * front.measured[name + end][point] for end in ("", "_low", "_high")
+        )
+        return f"{value:{sign}.2f} [{low:{sign}.2f}, {high:{sign}.2f}]"
+
+    fp32 = front.measurement["fp32"]
+    low, high = (100 * end for end in fp32["accuracy_interval"])
+    accuracy = f"{100 * fp32['accuracy']:.2f} [{low:.2f}, {high:.2f}]"
+    size = format_amount("size_bytes", fp32["size_bytes"]) if "size_bytes" in front.totals else ""
+    others = [""] * (len(front.totals) - 1)
+    cells = [[size] if name == "size_bytes" else others[:1] for name in front.totals]
+    rows = [["FP32", *(cell for part in cells for cell in part), accuracy, "",
+             f"{fp32['loss']:.4f}"]]  # fmt: skip
+    for point in points:
+        rows.append([
+            f"{front.omega[point]:.6g}",
+            *(format_amount(name, values[point]) for name, values in front.totals.items()),
+            percent(point, "accuracy"),
+            percent(point, "drop", "+"),
+            f"{front.measured['loss'][point]:.4f}",
+        ])  # fmt: skip
+    print_table(["Ω", *front.totals, "accuracy % [95 %]", "points lost [95 %]", "loss"], rows)
+    where = front.measurement
+    note = "" if where["held_out"] else " (also used for calibration: not unseen data)"
+    total = sum(not math.isnan(value) for value in front.measured["accuracy"].tolist())
+    click.echo(
+        f"measured on {where['samples']} samples of {where['data']}{note}; "
+        f"{total} of the front's {len(front)} points are measured now"
+    )
 
 
 def _document(evaluations: "Evaluations") -> dict[str, Any]:

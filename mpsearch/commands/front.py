@@ -11,7 +11,7 @@ from mpsearch.console import json_option, print_json, print_table
 from mpsearch.errors import InputError
 from mpsearch.front import Front
 from mpsearch.front import front as front_of
-from mpsearch.front_files import to_document, write_csv, write_json
+from mpsearch.front_files import keep_measured, to_document, write_csv, write_json
 from mpsearch.search_options import budget_options, parse_excludes, parse_pins
 from mpsearch.table import LayerTable
 from mpsearch.units import format_amount, parse_bytes
@@ -49,7 +49,8 @@ def front(
     """The whole exact Pareto front of Ω against size, or against any column.
 
     Every non-dominated point is kept and saved, not only the convex hull; --points thins what is
-    printed. Limits hold for all points. Exit code 1 if they are infeasible. Where the states do
+    printed. What `mpsearch evaluate --front` added to FILE.csv stays, for the same assignments, and
+    is drawn. Limits hold for all points. Exit code 1 if they are infeasible. Where the states do
     not fit --max-memory, some points are missing; the proven factor that this costs is printed.
 
     \b
@@ -84,14 +85,23 @@ def front(
         )
         return 1
     if output is not None:
+        found = keep_measured(found, Path(output).with_suffix(".json"))
         write_csv(found, output)
         write_json(found, Path(output).with_suffix(".json"))
     if plot is not None:
         from mpsearch.reports.figures import plot_front
+        from mpsearch.reports.measured_figure import measured_facts, plot_measured
 
-        plot_front(
-            found.totals[resource], found.omega, resource, plot, uniform=_uniform(table, resource)
-        )
+        if measured_facts(found) is not None:
+            plot_measured(found, plot)
+        else:
+            plot_front(
+                found.totals[resource],
+                found.omega,
+                resource,
+                plot,
+                uniform=_uniform(table, resource),
+            )
     if as_json:
         print_json(to_document(found))
     else:

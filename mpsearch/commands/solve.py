@@ -1,14 +1,17 @@
 """`mpsearch solve`."""
 
-from dataclasses import asdict
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from mpsearch.assignment import Assignment
 from mpsearch.budget import Budget
+from mpsearch.choice import Choice
 from mpsearch.console import json_option, print_json
 from mpsearch.errors import InputError
+from mpsearch.measured_options import measured_options, parse_measured
 from mpsearch.minimand import Minimand
 from mpsearch.search_options import (
     budget_options,
@@ -17,9 +20,12 @@ from mpsearch.search_options import (
     parse_solver_options,
 )
 from mpsearch.solution import Solution
-from mpsearch.solution_text import print_failure, print_solution
+from mpsearch.solution_text import print_failure, print_solution, print_tables
 from mpsearch.solving import solve as solve_table
 from mpsearch.table import LayerTable
+
+if TYPE_CHECKING:
+    from mpsearch.measured_options import MeasuredRequest
 
 
 @click.command()
@@ -61,6 +67,7 @@ from mpsearch.table import LayerTable
     metavar="K",
     help="Re-score the K best by superposed outputs, from the same file.",
 )
+@measured_options
 @click.option("--ranges", "only_ranges", is_flag=True, help="What limits can be; no search.")
 @click.option("-o", "--output", metavar="FILE", default="assignment.json", show_default=True)
 @json_option
@@ -85,8 +92,13 @@ def solve(
     only_ranges: bool,
     output: str,
     as_json: bool,
+    **measured: Any,
 ) -> int:
     """Choose every layer's bits: least total Ω within the limits, or least size within Ω.
+
+    With --min-accuracy or --max-drop: the smallest assignment on the front whose accuracy, measured
+    on --data, holds. What was measured is said, and that not every smaller one was; exit code 1 if
+    none holds.
 
     1 KB is 1024 B. Limits may be relative to the table: 50% of the all-largest choice, w8 or w8a8
     of that choice everywhere. Exit code 1 if no assignment is within the limits; the smallest
@@ -100,11 +112,15 @@ def solve(
       mpsearch solve --ranges
       mpsearch solve --minimize size_bytes --omega-limit 0.5
       mpsearch solve --size 50% --limit max:activation_bytes=64KB --limit count:w8=5
+      mpsearch solve --min-accuracy 88.0 --data test.npz --network model.pt
     """
+    request = parse_measured(**measured)
     table = LayerTable.read_csv(table_path)
     minimand = Minimand.parse(table, minimize)
     if omega_limit is not None:
         limits = (*limits, f"omega={omega_limit}")
+    if request is not None and minimize == "omega":
+        minimand = Minimand.parse(table, "size_bytes")
     budget = Budget.parse(table, size, bops_limit, limits, lower_limits, minimand.columns)
     pinned, excluded = parse_pins(pins), parse_excludes(excludes, allows, table)
     if only_ranges:
@@ -117,13 +133,26 @@ def solve(
             print_ranges(found, budget.limits)
         return 0
     cross = interactions or rerank is not None
-    if (cross or from_front) and (max_distinct is not None or minimize != "omega"):
+    searched = solver != "auto" or time_limit is not None or solver_options
+    if request is not None:
+        if cross or searched or max_distinct is not None:
+            raise InputError(
+                "--min-accuracy and --max-drop take the exact front; leave out --solver, "
+                "--time-limit, --max-distinct, --interactions and --rerank"
+            )
+    elif (cross or from_front) and (max_distinct is not None or minimize != "omega"):
         raise InputError(
             "--max-distinct and --minimize do not go with --from-front, --interactions or --rerank"
         )
+    if from_front is not None and (pinned or excluded):
+        raise InputError("a front has its pins and excludes already; leave them out")
+    search = {"pin": pins, "exclude": excludes, "allow": allows}
+    if request is not None:
+        return _solve_measured(
+            request, table, minimand, budget, (pinned, excluded), from_front, search,
+            output, as_json,
+        )  # fmt: skip
     if from_front is not None:
-        if pinned or excluded:
-            raise InputError("a front has its pins and excludes already; leave them out")
         from mpsearch.solution_sources import look_up
 
         solution = look_up(table, from_front, budget)
@@ -152,7 +181,6 @@ def solve(
         document = _document(solution, table) | {"interactions": to_document(crossed)}
         lines = describe(crossed)
     if solution.choices:
-        search = {"pin": pins, "exclude": excludes, "allow": allows}
         search |= {} if max_distinct is None else {"max-distinct": (str(max_distinct),)}
         asked = {option: values for option, values in search.items() if values}
         Assignment.from_solution(solution, table.digest, asked).save(output)
@@ -169,6 +197,54 @@ def solve(
         else:
             print_failure(solution)
     return 0 if solution.choices else 1
+
+
+def _solve_measured(
+    request: "MeasuredRequest",
+    table: LayerTable,
+    minimand: Minimand,
+    budget: Budget,
+    choices: tuple[dict[str, Choice], dict[str, set[Choice]]],
+    from_front: str | None,
+    search: Mapping[str, tuple[str, ...]],
+    output: str,
+    as_json: bool,
+) -> int:
+    """The smallest assignment whose measured accuracy holds; exit code 1 where none does."""
+    from mpsearch.measured_answer import to_document
+    from mpsearch.measured_solving import front_within, measure, solution_of
+    from mpsearch.measured_text import describe
+
+    resource = str(minimand)
+    if resource not in table.columns:
+        raise InputError(
+            f"got --minimize {resource}; expected one resource column, as accuracy is measured "
+            f"along the front of Ω against it: {', '.join(table.columns)}"
+        )
+    front = front_within(table, resource, budget, *choices, stored=from_front)
+    if not len(front):
+        infeasible = solve_table(table, budget, pins=choices[0], exclude=choices[1])
+        print_failure(infeasible)
+        if as_json:
+            print_json(_document(infeasible, table))
+        return 1
+    answer = measure(request, front, output)
+    solution = solution_of(answer, table, budget, resource)
+    holds = answer.point is not None
+    if holds:
+        asked = {option: values for option, values in search.items() if values}
+        assignment = Assignment.from_solution(solution, table.digest, asked)
+        replace(assignment, measured=to_document(answer)).save(output)
+    if as_json:
+        print_json(_document(solution, table) | {"measured": to_document(answer)})
+    else:
+        print_tables(table, solution)
+        for line in describe(answer, front):
+            click.echo(line)
+        click.echo(f"wrote {output}" if holds else "wrote nothing")
+    if not holds:
+        click.echo(f"mpsearch: no measured assignment has {answer.target}", err=True)
+    return 0 if holds else 1
 
 
 def _document(solution: Solution, table: LayerTable) -> dict[str, Any]:

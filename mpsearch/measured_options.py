@@ -1,0 +1,146 @@
+"""Options of `mpsearch solve` for an accuracy that has to hold when it is measured."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from mpsearch.errors import InputError
+from mpsearch.model_options import model_options
+
+if TYPE_CHECKING:
+    from mpsearch.measured_answer import Target
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+USUAL_MODEL = "model.pt"
+MOST, TOLERANCE = 32, "0.5%"
+
+_OPTIONS = (
+    click.option(
+        "--min-accuracy", metavar="PERCENT",
+        help="The smallest assignment with at least this accuracy, measured: 88.0.",
+    ),
+    click.option(
+        "--max-drop", metavar="POINTS",
+        help="Or with at most so many points less than FP32 on the same samples: 1.0.",
+    ),
+    click.option("--data", metavar="D", help="Labelled data to measure on [default: the sample]."),
+    click.option(
+        "--network", metavar="MODEL",
+        help=f"The float model that is measured [default: {USUAL_MODEL}].",
+    ),
+    click.option(
+        "--calibration", metavar="D", help="Data for the ranges [default: the model's sample]."
+    ),
+    click.option(
+        "--measure", metavar="N|all",
+        help=f"Measure at most so many assignments [default: {MOST}]; all: every smaller one.",
+    ),
+    click.option(
+        "--tolerance", metavar="PERCENT",
+        help=f"Leave out points that are so little smaller than another [default: {TOLERANCE}].",
+    ),
+    click.option(
+        "--confirm-data", metavar="D", help="Measure the answer once more, on samples of its own."
+    ),
+)  # fmt: skip
+
+
+def measured_options(command: _Command) -> _Command:
+    """--min-accuracy, --max-drop and what goes with them; read them with `parse_measured`."""
+    command = model_options(command)
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+@dataclass(frozen=True)
+class MeasuredRequest:
+    """What has to hold, on which model and data, and how much may be measured."""
+
+    target: "Target"
+    network: str
+    model: Mapping[str, Any]
+    data: str | None
+    calibration: str | None
+    confirm: str | None
+    most: int | None
+    tolerance: float
+
+
+def parse_measured(
+    min_accuracy: str | None,
+    max_drop: str | None,
+    data: str | None,
+    network: str | None,
+    calibration: str | None,
+    measure: str | None,
+    tolerance: str | None,
+    confirm_data: str | None,
+    model: str | None,
+    trust: bool,
+    input_shapes: tuple[str, ...],
+) -> MeasuredRequest | None:
+    """The options as a request; None where no accuracy is asked. Raises InputError."""
+    if min_accuracy is None and max_drop is None:
+        given = (data, network, calibration, measure, tolerance, confirm_data, model)
+        if any(option is not None for option in given) or trust or input_shapes:
+            raise InputError(
+                "--data, --network, --model, --calibration, --measure, --tolerance and "
+                "--confirm-data go with --min-accuracy or --max-drop"
+            )
+        return None
+    if min_accuracy is not None and max_drop is not None:
+        raise InputError("got --min-accuracy and --max-drop; expected one of them")
+    if network is None and model is not None and Path(model).is_file():
+        network, model = model, None
+    if network is None:
+        if not Path(USUAL_MODEL).is_file():
+            raise InputError(
+                f"accuracy is measured, and there is no {USUAL_MODEL} here; name the float model's "
+                "file with --network"
+            )
+        network = USUAL_MODEL
+    return MeasuredRequest(
+        target=_target(min_accuracy, max_drop),
+        network=network,
+        model={"model": model, "trust": trust, "input_shapes": input_shapes},
+        data=data,
+        calibration=calibration,
+        confirm=confirm_data,
+        most=_most(measure),
+        tolerance=_tolerance(tolerance or TOLERANCE),
+    )
+
+
+def _target(min_accuracy: str | None, max_drop: str | None) -> "Target":
+    from mpsearch.gate import parse_points
+    from mpsearch.measured_answer import Target, parse_percent
+
+    if min_accuracy is not None:
+        return Target(min_accuracy=parse_percent(min_accuracy))
+    assert max_drop is not None
+    return Target(max_drop=parse_points(max_drop) / 100)
+
+
+def _most(text: str | None) -> int | None:
+    if text == "all":
+        return None
+    if text is not None and (not text.isdigit() or int(text) < 1):
+        raise InputError(f"got --measure {text!r}; expected a number such as 32, or all")
+    return MOST if text is None else int(text)
+
+
+def _tolerance(text: str) -> float:
+    number = text.strip().removesuffix("%")
+    try:
+        value = Fraction(number)
+    except (ValueError, ZeroDivisionError):
+        value = Fraction(-1)
+    if not 0 <= value < 50:
+        raise InputError(f"got --tolerance {text!r}; expected percent below 50, such as 0.5%")
+    return float(value / 100)

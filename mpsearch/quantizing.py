@@ -1,0 +1,68 @@
+"""Many assignments of one network: each layer is quantized once per choice and then reused."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+
+from mpsearch.calibration import Histogram, calibrate
+from mpsearch.choice import Choice
+from mpsearch.data import Data
+from mpsearch.layers import Layer
+from mpsearch.network import Network
+from mpsearch.quantized import (
+    QuantizedLayer,
+    QuantizedNetwork,
+    assemble,
+    check_layers,
+    quantize_layer,
+)
+from mpsearch.quantizer import FLOAT_BITS, quantize_weight
+
+
+@dataclass(frozen=True)
+class Quantizing:
+    """How choices become networks: the one place where what is measured is quantized.
+
+    `Quantizing(network, calibration)(choices)` equals `quantize(network, choices, histograms)`
+    with the histograms of `calibration`, which are made at the first call. Between assignments
+    that share layers only the others are quantized anew, and choices that differ in the activations
+    alone share the search for the weights' scales. `settings` names what else decides the result.
+    """
+
+    network: Network
+    calibration: Data
+    batch_size: int = 64
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    _layers: dict[tuple[str, Choice], QuantizedLayer] = field(default_factory=dict, repr=False)
+    _scales: dict[tuple[str, int], torch.Tensor] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def histograms(self) -> Mapping[str, Histogram]:
+        """What reaches each layer on the calibration data."""
+        return calibrate(self.network, self.calibration, self.batch_size)
+
+    def __call__(self, choices: Mapping[str, Choice]) -> QuantizedNetwork:
+        """The quantized network. Raises InputError as `check_layers`."""
+        check_layers(self.network, choices)
+        layers = {
+            layer.name: self._layer(layer, choices[layer.name]) for layer in self.network.layers
+        }
+        return assemble(self.network, layers)
+
+    def _layer(self, layer: Layer, choice: Choice) -> QuantizedLayer:
+        key = (layer.name, choice)
+        if key not in self._layers:
+            histogram = self.histograms[layer.name]
+            scales = None if choice.w_bits == FLOAT_BITS else self._weight_scales(layer, choice)
+            self._layers[key] = quantize_layer(self.network, layer, choice, histogram, scales)
+        return self._layers[key]
+
+    def _weight_scales(self, layer: Layer, choice: Choice) -> torch.Tensor:
+        key = (layer.name, choice.w_bits)
+        if key not in self._scales:
+            rows, _ = self.network.weight_rows(layer)
+            self._scales[key] = quantize_weight(rows, choice.w_bits).scales
+        return self._scales[key]
