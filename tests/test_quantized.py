@@ -15,10 +15,11 @@ from mpsearch.cost import bops, size_bytes
 from mpsearch.data import Data
 from mpsearch.errors import InputError
 from mpsearch.network import Network
-from mpsearch.quantized import quantize
+from mpsearch.quantized import quantize, quantize_layer
 from mpsearch.quantized_file import load_quantized, payload, save_quantized
 
-CHOICES = [Choice(w, a) for w in (2, 3, 4, 8, 16, 32) for a in (4, 8, 32)]
+BITS = (2, 3, 4, 5, 6, 7, 8, 16, 32)
+CHOICES = [Choice(w, a) for w in BITS for a in BITS]
 
 
 def _prepare(name: str) -> tuple[Network, Data]:
@@ -125,6 +126,32 @@ def test_calibration_sees_every_use_of_a_shared_layer() -> None:
     histogram = calibrate(network, data)["inner"]
     assert histogram.counts.sum() == 2 * data.inputs[0].numel()
     assert histogram.low < 0  # the first use sees the input, the second one only ReLU outputs
+
+
+@pytest.mark.parametrize("name", networks.BUILDERS)
+def test_predicted_size_is_the_stored_payload_for_many_assignments(name: str) -> None:
+    network, data = _prepare(name)
+    histograms = calibrate(network, data)
+    cells = {
+        (layer.name, choice): quantize_layer(
+            network, layer, choice, histograms[layer.name], torch.full((layer.channels,), 0.1)
+        )
+        for layer in network.layers
+        for choice in (Choice(w, a) for w in BITS for a in (8, 32))
+    }
+    stored = {
+        key: sum(t.numel() * t.element_size() for t in payload(layer, cell, network).values())
+        for key, cell in cells.items()
+        for layer in network.layers
+        if layer.name == key[0]
+    }
+    for seed in range(200):
+        source = random.Random(seed)
+        choices = {
+            layer.name: Choice(source.choice(BITS), source.choice((8, 32)))
+            for layer in network.layers
+        }
+        assert size_bytes(network, choices) == sum(stored[item] for item in choices.items())
 
 
 def test_bops_by_hand() -> None:
