@@ -50,6 +50,22 @@ def test_the_file_gives_identical_outputs_and_has_the_predicted_size(
     assert total == size_bytes(network, choices)
 
 
+@pytest.mark.parametrize("name", ["two-inputs", "transposed", "shared"])
+def test_every_bit_width_goes_through_the_file_for_every_kind_of_layer(
+    name: str, tmp_path: Path
+) -> None:
+    network, data = _prepare(name)
+    histograms = calibrate(network, data)
+    for bits in BITS:
+        choices = dict.fromkeys((layer.name for layer in network.layers), Choice(bits, bits))
+        quantized = quantize(network, choices, histograms)
+        save_quantized(quantized, tmp_path / "q.pt")
+        with torch.no_grad():
+            assert torch.equal(
+                load_quantized(tmp_path / "q.pt")(*data.inputs), quantized(*data.inputs)
+            )
+
+
 def test_a_linear_layer_in_integers_equals_the_fake_quantized_one() -> None:
     """Σ q_w (q_x - z) + q_b in Python-sized integers, times the two scales."""
     network, data = _prepare("smooth")
