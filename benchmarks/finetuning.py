@@ -3,7 +3,7 @@
     python benchmarks/finetuning.py resnet20 --cases 60%,w4a4,w2a8 --epochs 5 -o finetuning.json
 
 A case is a share of the uniform 8-bit size (profiled with 4 and 8 bits, solved) or one choice for
-all layers. The epoch is chosen on validation data; the test split is read afterwards, once per case.
+all layers. Validation data choose the epoch; the test split is read once per case, at the end.
 """
 
 import json
@@ -17,6 +17,7 @@ import click
 import torch
 from ranking_subjects import SOURCES, Subject, load_subject
 
+from mpsearch import network_file
 from mpsearch.budget import Budget
 from mpsearch.calibration import calibrate
 from mpsearch.choice import Choice
@@ -102,17 +103,26 @@ def markdown(rows: list[dict[str, Any]]) -> str:
 
 @click.command()
 @click.argument("network", type=click.Choice(sorted(SOURCES)))
+@click.option("--model", type=click.Path(exists=True, path_type=Path), help="Its mpsearch file.")
 @click.option("--cases", default="60%,w4a4,w2a8", show_default=True)
 @click.option("--epochs", type=click.IntRange(1), default=FineTuning.epochs, show_default=True)
 @click.option("--lr", type=float, default=FineTuning.lr, show_default=True)
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), required=True)
-def main(network: str, cases: str, epochs: int, lr: float, seed: int, output: Path) -> None:
+def main(
+    network: str, model: Path | None, cases: str, epochs: int, lr: float, seed: int, output: Path
+) -> None:
     """Quantize and fine-tune NETWORK; write the figures as JSON and print them as a table."""
     cache = cache_folder()
     cache.mkdir(parents=True, exist_ok=True)
-    subject = load_subject(network, cache, 256, seed)
     dataset = SOURCES[network].dataset
+    if model is None:
+        subject = load_subject(network, cache, 256, seed)
+    else:
+        loaded = network_file.load(model).network
+        profiling = bind(read_arrays(f"{dataset}:train"), loaded).take(256, seed)
+        unseen = bind(read_arrays(f"{dataset}:test"), loaded)
+        subject = Subject(network, loaded, profiling, unseen)
     train = bind(read_arrays(f"{dataset}:train"), subject.network)
     validation = None
     if "val" in load_dataset(dataset).splits:

@@ -18,7 +18,7 @@ from mpsearch.evaluate import evaluate
 from mpsearch.files import digest
 from mpsearch.finetuning_checkpoint import State, checkpoint_path, load_state, save_state
 from mpsearch.finetuning_data import Samples, Teacher, split
-from mpsearch.finetuning_student import Student, student
+from mpsearch.finetuning_student import Student, check_same_network, student
 from mpsearch.losses import DIVERGENCE, loss_for
 from mpsearch.network import Network
 from mpsearch.quantized import QuantizedNetwork, check_layers, quantize
@@ -100,8 +100,10 @@ def finetune(
     _check_settings(settings)
     check_layers(network, choices)
     loss_for(network, train.labels)
-    if start is not None and start.assignment != dict(choices):
-        raise InputError("the starting network has other bits than the assignment; expected equal")
+    if start is not None:
+        check_same_network(network, start)
+        if start.assignment != dict(choices):
+            raise InputError("the starting network has other bits than the assignment")
     fitting, validation = split(train, validation, settings.seed)
     if start is None:
         sample = fitting.take(settings.calibration_samples, settings.seed)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import fx
 
+from mpsearch.errors import InputError
 from mpsearch.graph_tensors import get_tensor, set_tensor, tensor_nodes
 from mpsearch.layers import Layer
 from mpsearch.learned_steps import quantize_input, quantize_rows
@@ -19,8 +20,8 @@ from mpsearch.operators import output_channels_view
 from mpsearch.quantized import (
     QuantizedLayer,
     QuantizedNetwork,
-    _with_room_for_bias,
     assemble,
+    with_activation,
 )
 from mpsearch.quantizer import FLOAT_BITS, ActivationQuantizer, weight_at
 
@@ -32,8 +33,9 @@ _WEIGHT_STEP, _INPUT_STEP = ":weight step", ":input step"
 class Student:
     """`parameters` by tensor name, and by layer name + `:weight step` or `:input step`.
 
-    A tensor is parameter × unit, a step is its start × exp(parameter). `graph` takes the
-    tensors of `arguments` (network tensors and input steps) and then the network's inputs.
+    `network` is the start's, with what repairs before training have changed. A tensor is
+    parameter × unit, a step is its start × exp(parameter). `graph` takes the tensors of
+    `arguments` (network tensors and input steps) and then the network's inputs.
     """
 
     network: Network
@@ -88,12 +90,7 @@ class Student:
             return QuantizedLayer(choice, None, None, activation)
         rows, _ = trained.weight_rows(layer)
         weight = weight_at(rows, self.tensor(layer.name + _WEIGHT_STEP), choice.w_bits)
-        bias = trained.bias(layer)
-        if bias is None or choice.a_bits == FLOAT_BITS:
-            return QuantizedLayer(choice, weight, None, activation)
-        weight = _with_room_for_bias(rows, weight, choice.w_bits, bias, activation.scale)
-        codes = torch.round(bias.double() / (weight.scales.double() * activation.scale))
-        return QuantizedLayer(choice, weight, codes.to(torch.int32), activation)
+        return with_activation(trained, layer, choice, weight, activation)
 
 
 def student(network: Network, start: QuantizedNetwork) -> Student:
@@ -102,16 +99,18 @@ def student(network: Network, start: QuantizedNetwork) -> Student:
     Its rounding gives `start`'s codes: where those are not the nearest (adaptive rounding), a
     weight begins at the edge of its code's interval.
     """
+    floats = {layer.name: network.weight_rows(layer)[0] for layer in network.layers}
+    network = start.source
     tensors: dict[str, torch.Tensor] = {}
     units: dict[str, torch.Tensor] = {}
     for name in trained_tensors(network):
-        tensors[name] = get_tensor(start.source.graph, name).clone()
+        tensors[name] = get_tensor(network.graph, name).clone()
     nodes = first_nodes(network)
     for layer in network.layers:
         quantized = start.layers[layer.name]
         rows, restore = output_channels_view(nodes[layer.name], tensors[layer.weight_name])
         if quantized.weight is not None:
-            rows = _latent_rows(network.weight_rows(layer)[0], quantized)
+            rows = _latent_rows(floats[layer.name], quantized)
             units[layer.name + _WEIGHT_STEP] = quantized.weight.scales.clone()
         tensors[layer.weight_name] = restore(rows)
         units[layer.weight_name] = restore(_channel_units(rows).expand_as(rows))
@@ -128,6 +127,21 @@ def student(network: Network, start: QuantizedNetwork) -> Student:
             parameters[name] = torch.nn.Parameter(torch.zeros(1 if alike else units[name].shape))
     graph, arguments = _with_arguments(network, start, tensors)
     return Student(network, start, graph, arguments, parameters, units, nodes)
+
+
+def check_same_network(network: Network, start: QuantizedNetwork) -> None:
+    """Raise InputError unless inputs and layers of the two have equal names and shapes."""
+    ours, other = (
+        {layer.name: tuple(n.weight(layer).shape) for layer in n.layers}
+        for n in (network, start.source)
+    )
+    if network.input_shapes != start.source.input_shapes or ours != other:
+        names = [name for name in {**ours, **other} if ours.get(name) != other.get(name)]
+        where = f" at layer {names[0]!r}" if names else ""
+        raise InputError(
+            f"the starting network is of another model: they differ{where}; expected the same one, "
+            "quantized"
+        )
 
 
 def trained_tensors(network: Network) -> list[str]:

@@ -20,6 +20,7 @@ from mpsearch.finetuning import Epoch, FineTuned, FineTuning, finetune
 from mpsearch.finetuning_data import split
 from mpsearch.finetuning_student import student, trained_tensors
 from mpsearch.network import Network
+from mpsearch.post_training import PostTraining, quantize_after_training
 from mpsearch.quantized import QuantizedNetwork, assemble, quantize
 from mpsearch.quantized_file import load_quantized, save_quantized
 from mpsearch.quantizer import QuantizedWeight, weight_at, weight_codes_range
@@ -81,29 +82,28 @@ def _tune(network: Network, choice: Choice, **settings: object) -> FineTuned:
 @pytest.mark.parametrize("name", networks.BUILDERS)
 def test_before_training_the_student_is_the_quantized_network(name: str) -> None:
     network, data = _prepare(name)
-    for shift in range(2):
-        start = quantize(network, _mixed(network, shift), calibrate(network, data))
-        begun = student(network, start)
-        with torch.no_grad():
-            torch.testing.assert_close(begun(*data.inputs), start(*data.inputs))
-        back = begun.quantized()
-        assert back.assignment == start.assignment
-        for layer in network.layers:
-            old, new = start.layers[layer.name], back.layers[layer.name]
-            assert old.activation == new.activation
-            assert (old.weight is None) == (new.weight is None)
-            if old.weight is not None and new.weight is not None:
-                assert torch.equal(old.weight.codes, new.weight.codes)
-                assert torch.equal(old.weight.scales, new.weight.scales)
-        with torch.no_grad():
-            torch.testing.assert_close(back(*data.inputs), start(*data.inputs))
+    start = quantize(network, _mixed(network), calibrate(network, data))
+    begun = student(network, start)
+    with torch.no_grad():
+        torch.testing.assert_close(begun(*data.inputs), start(*data.inputs))
+    back = begun.quantized()
+    assert back.assignment == start.assignment
+    for layer in network.layers:
+        old, new = start.layers[layer.name], back.layers[layer.name]
+        assert old.activation == new.activation
+        assert (old.weight is None) == (new.weight is None)
+        if old.weight is not None and new.weight is not None:
+            assert torch.equal(old.weight.codes, new.weight.codes)
+            assert torch.equal(old.weight.scales, new.weight.scales)
+    with torch.no_grad():
+        torch.testing.assert_close(back(*data.inputs), start(*data.inputs))
 
 
 @pytest.mark.parametrize("name", networks.BUILDERS)
 def test_the_integers_after_training_score_as_the_student_did(name: str) -> None:
     """Steps and weights have moved: what is written computes what was trained."""
     network, data = _prepare(name)
-    learner = student(network, quantize(network, _mixed(network), calibrate(network, data)))
+    learner = student(network, quantize(network, _mixed(network, 3), calibrate(network, data)))
     with torch.no_grad():
         generator = torch.Generator().manual_seed(1)
         for parameter in learner.parameters.values():
@@ -304,6 +304,18 @@ def test_augmentation_changes_the_training_and_teaches_by_the_changed_batch() ->
     assert plain.history[1].train_loss != changed.history[1].train_loss
 
 
+def test_a_repaired_start_is_trained_as_it_is(trained: Network) -> None:
+    """Equalised, bias-corrected, adaptively rounded: its weights are no roundings of FP32's."""
+    choices, data = _uniform(trained, Choice(3, 4)), spirals(300, 0)
+    repairs = PostTraining(equalize=True, correct_bias=True, rounding="adaptive")
+    start = quantize_after_training(trained, choices, data, repairs)
+    x = spirals(100, 2).inputs
+    with torch.no_grad():
+        torch.testing.assert_close(student(trained, start)(*x), start(*x), rtol=1e-4, atol=1e-4)
+    result = finetune(trained, choices, data, data, FineTuning(epochs=2), start)
+    assert result.best.loss < result.history[0].loss
+
+
 def test_one_scale_for_all_channels_stays_one(trained: Network) -> None:
     """A start that was quantized per tensor is still per tensor after training."""
     choices, data = _uniform(trained, Choice(4, 4)), spirals(300, 0)
@@ -357,3 +369,9 @@ def test_settings_and_data_that_cannot_work(trained: Network) -> None:
     start = quantize(trained, _uniform(trained, Choice(8, 8)), calibrate(trained, data))
     with pytest.raises(InputError, match="other bits"):
         finetune(trained, _uniform(trained, Choice(4, 4)), data, start=start)
+    wide = nn.Sequential(
+        nn.Linear(2, 24), nn.ReLU(), nn.Linear(24, 20), nn.ReLU(), nn.Linear(20, 3)
+    )
+    other = Network.from_module(wide.eval(), data.inputs)
+    with pytest.raises(InputError, match="of another model: they differ at layer '2'"):
+        finetune(other, start.assignment, data, start=start)
