@@ -17,7 +17,7 @@ from mpsearch.errors import InputError
 from mpsearch.evaluate import evaluate
 from mpsearch.files import digest
 from mpsearch.finetuning_checkpoint import State, checkpoint_path, load_state, save_state
-from mpsearch.finetuning_data import Samples, Teacher, split
+from mpsearch.finetuning_data import Samples, Teacher, check_augmentable, split
 from mpsearch.finetuning_student import Student, check_same_network, student
 from mpsearch.losses import DIVERGENCE, loss_for
 from mpsearch.network import Network
@@ -104,6 +104,8 @@ def finetune(
         check_same_network(network, start)
         if start.assignment != dict(choices):
             raise InputError("the starting network has other bits than the assignment")
+    if settings.augment:
+        check_augmentable(train)
     fitting, validation = split(train, validation, settings.seed)
     if start is None:
         sample = fitting.take(settings.calibration_samples, settings.seed)

@@ -41,6 +41,16 @@ def take(data: Data, rows: torch.Tensor) -> Data:
     return Data(data.name, tuple(x[rows] for x in data.inputs), labels)
 
 
+def check_augmentable(data: Data) -> None:
+    """Raise InputError unless every input is an image or a spectrogram."""
+    for index, x in enumerate(data.inputs):
+        if x.dim() != 4 or x.shape[1] not in (1, 3):
+            raise InputError(
+                f"cannot augment x{index} of shape {tuple(x.shape[1:])}; expected images "
+                "(3, H, W) and spectrograms (1, time, coefficients): leave augmentation off"
+            )
+
+
 @dataclass(frozen=True)
 class Teacher:
     """The float network, whose outputs are to be kept."""
@@ -64,14 +74,6 @@ class Samples:
     data: Data
     teacher: Teacher
     augment: bool
-
-    def __post_init__(self) -> None:
-        for index, x in enumerate(self.data.inputs):
-            if self.augment and (x.dim() != 4 or x.shape[1] not in (1, 3)):
-                raise InputError(
-                    f"cannot augment x{index} of shape {tuple(x.shape[1:])}; expected images "
-                    "(3, H, W) and spectrograms (1, time, coefficients): leave augmentation off"
-                )
 
     def __len__(self) -> int:
         return len(self.data)
