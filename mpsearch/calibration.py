@@ -82,3 +82,11 @@ def calibrate(network: Network, data: Data, batch_size: int = 64) -> dict[str, H
         else:
             counts[name][0] += value.numel()
     return {name: Histogram(counts[name], *ranges[name]) for name in ranges}
+
+
+def missing_classes(network: Network, data: Data) -> tuple[int, ...]:
+    """The classes of which labelled `data` have no sample; none where there are no labels."""
+    if data.labels is None or len(network.output_shape) != 1:
+        return ()
+    present = set(data.labels.tolist())
+    return tuple(label for label in range(network.output_shape[0]) if label not in present)

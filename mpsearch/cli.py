@@ -17,6 +17,7 @@ COMMANDS = {
     "explain": "Why this bit? Prices of the limits, alternatives of each layer, what-if.",
     "front": "The whole exact Pareto front of a table: CSV, JSON and a picture.",
     "apply": "Quantize a network as an assignment says and calibrate it.",
+    "finetune": "Train a quantized network further: assignment + data -> quantized.pt.",
     "evaluate": "Measure accuracy and loss, with a 95 % interval, beside FP32.",
     "predict": "Loss and accuracy of assignments from stored interactions, in no time.",
     "report": "One self-contained HTML page: question, front, bits, accuracies.",

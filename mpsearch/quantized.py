@@ -107,19 +107,41 @@ def quantize_layer(
     `scales` are those that `quantize_weight` found before at the same bits, to save the search.
     """
     activation = histogram.quantizer(choice.a_bits)
-    if choice.w_bits == FLOAT_BITS:
-        return QuantizedLayer(choice, None, None, activation)
-    rows, _ = network.weight_rows(layer)
-    if scales is None:
-        weight = quantize_weight(rows, choice.w_bits)
-    else:
-        weight = weight_at(rows, scales, choice.w_bits)
+    weight = None
+    if choice.w_bits != FLOAT_BITS:
+        rows, _ = network.weight_rows(layer)
+        if scales is None:
+            weight = quantize_weight(rows, choice.w_bits)
+        else:
+            weight = weight_at(rows, scales, choice.w_bits)
+    return with_activation(network, layer, choice, weight, activation)
+
+
+def with_activation(
+    network: Network,
+    layer: Layer,
+    choice: Choice,
+    weight: QuantizedWeight | None,
+    activation: ActivationQuantizer,
+) -> QuantizedLayer:
+    """The layer of given weight codes and input quantizer; `weight` None stays in float.
+
+    A channel whose bias would not fit 32 bits gets a larger scale, and codes for it.
+    """
     bias = network.bias(layer)
-    if bias is None or choice.a_bits == FLOAT_BITS:
+    if weight is None or bias is None or choice.a_bits == FLOAT_BITS:
         return QuantizedLayer(choice, weight, None, activation)
+    rows, _ = network.weight_rows(layer)
     weight = _with_room_for_bias(rows, weight, choice.w_bits, bias, activation.scale)
+    return QuantizedLayer(choice, weight, bias_codes(bias, weight, activation), activation)
+
+
+def bias_codes(
+    bias: torch.Tensor, weight: QuantizedWeight, activation: ActivationQuantizer
+) -> torch.Tensor:
+    """Whole steps of weight scale × input scale, int32."""
     codes = torch.round(bias.double() / (weight.scales.double() * activation.scale))
-    return QuantizedLayer(choice, weight, codes.to(torch.int32), activation)
+    return codes.clamp_(-_LARGEST_BIAS, _LARGEST_BIAS).to(torch.int32)
 
 
 def _with_room_for_bias(
@@ -132,7 +154,8 @@ def _with_room_for_bias(
     least = (bias.detach().abs().double() / (_LARGEST_BIAS / 2 * step)).float()
     if not bool((least > weight.scales).any()):
         return weight
-    return weight_at(rows, torch.maximum(weight.scales, least), bits)
+    one_scale = len(weight.scales) > 1 and bool((weight.scales == weight.scales[0]).all())
+    return weight_at(rows, torch.maximum(weight.scales, least.max() if one_scale else least), bits)
 
 
 def assemble(network: Network, layers: Mapping[str, QuantizedLayer]) -> QuantizedNetwork:

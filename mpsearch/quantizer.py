@@ -46,14 +46,17 @@ class QuantizedWeight:
         return self.codes.float() * self.scales[:, None]
 
 
-def quantize_weight(rows: torch.Tensor, bits: int) -> QuantizedWeight:
+def quantize_weight(rows: torch.Tensor, bits: int, per_tensor: bool = False) -> QuantizedWeight:
     """Codes and the scales with the least squared error, by a search over clipped ranges.
 
     `rows`: [channels, n]. Every channel tries 40 to 400 ranges between 20 % (from 6 bits on 70 %)
     and 110 % of its largest magnitude and as many around the best of them, then takes the
     least-squares scale for the codes found where that lowers the error. A channel of zeros gets
-    scale 1.
+    scale 1. `per_tensor` searches one scale for all channels, which each of them then has.
     """
+    if per_tensor:
+        whole = quantize_weight(rows.reshape(1, -1), bits)
+        return QuantizedWeight(whole.codes.reshape(rows.shape), whole.scales.repeat(len(rows)))
     low, high = weight_codes_range(check_bits(bits))
     rows = rows.detach().float()
     largest = rows.abs().amax(dim=1)

@@ -15,10 +15,11 @@ from mpsearch.cost import bops, size_bytes
 from mpsearch.data import Data
 from mpsearch.errors import InputError
 from mpsearch.network import Network
-from mpsearch.quantized import quantize
+from mpsearch.quantized import quantize, quantize_layer
 from mpsearch.quantized_file import load_quantized, payload, save_quantized
 
-CHOICES = [Choice(w, a) for w in (2, 3, 4, 8, 16, 32) for a in (4, 8, 32)]
+BITS = (2, 3, 4, 5, 6, 7, 8, 16, 32)
+CHOICES = [Choice(w, a) for w in BITS for a in BITS]
 
 
 def _prepare(name: str) -> tuple[Network, Data]:
@@ -47,6 +48,22 @@ def test_the_file_gives_identical_outputs_and_has_the_predicted_size(
     stored = [payload(layer, loaded.layers[layer.name], loaded.source) for layer in network.layers]
     total = sum(t.numel() * t.element_size() for tensors in stored for t in tensors.values())
     assert total == size_bytes(network, choices)
+
+
+@pytest.mark.parametrize("name", ["two-inputs", "transposed", "shared"])
+def test_every_bit_width_goes_through_the_file_for_every_kind_of_layer(
+    name: str, tmp_path: Path
+) -> None:
+    network, data = _prepare(name)
+    histograms = calibrate(network, data)
+    for bits in BITS:
+        choices = dict.fromkeys((layer.name for layer in network.layers), Choice(bits, bits))
+        quantized = quantize(network, choices, histograms)
+        save_quantized(quantized, tmp_path / "q.pt")
+        with torch.no_grad():
+            assert torch.equal(
+                load_quantized(tmp_path / "q.pt")(*data.inputs), quantized(*data.inputs)
+            )
 
 
 def test_a_linear_layer_in_integers_equals_the_fake_quantized_one() -> None:
@@ -125,6 +142,32 @@ def test_calibration_sees_every_use_of_a_shared_layer() -> None:
     histogram = calibrate(network, data)["inner"]
     assert histogram.counts.sum() == 2 * data.inputs[0].numel()
     assert histogram.low < 0  # the first use sees the input, the second one only ReLU outputs
+
+
+@pytest.mark.parametrize("name", networks.BUILDERS)
+def test_predicted_size_is_the_stored_payload_for_many_assignments(name: str) -> None:
+    network, data = _prepare(name)
+    histograms = calibrate(network, data)
+    cells = {
+        (layer.name, choice): quantize_layer(
+            network, layer, choice, histograms[layer.name], torch.full((layer.channels,), 0.1)
+        )
+        for layer in network.layers
+        for choice in (Choice(w, a) for w in BITS for a in (8, 32))
+    }
+    stored = {
+        key: sum(t.numel() * t.element_size() for t in payload(layer, cell, network).values())
+        for key, cell in cells.items()
+        for layer in network.layers
+        if layer.name == key[0]
+    }
+    for seed in range(200):
+        source = random.Random(seed)
+        choices = {
+            layer.name: Choice(source.choice(BITS), source.choice((8, 32)))
+            for layer in network.layers
+        }
+        assert size_bytes(network, choices) == sum(stored[item] for item in choices.items())
 
 
 def test_bops_by_hand() -> None:

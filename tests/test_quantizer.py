@@ -4,6 +4,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+import quantizer_oracle
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,6 +19,7 @@ from mpsearch.quantizer import (
     affine,
     check_bits,
     quantize_weight,
+    weight_at,
     weight_codes_range,
 )
 
@@ -141,3 +143,53 @@ def test_layer_bytes_by_hand() -> None:
     layer = Layer("l", "linear", "l.weight", "l.bias", 15, 3, 15, ("linear",))
     assert layer_bytes(layer, Choice(4, 8)) == 8 + 4 * 3 + 4 * 3
     assert layer_bytes(layer, Choice(32, 32)) == 4 * 15 + 4 * 3
+
+
+@pytest.mark.parametrize("bits", BITS)
+@pytest.mark.parametrize("per_tensor", [False, True])
+def test_weight_codes_are_bit_exact_in_numpy(bits: int, per_tensor: bool) -> None:
+    rows = _random_rows(bits + 50, channels=7, n=300)
+    quantized = quantize_weight(rows, bits, per_tensor)
+    expected = quantizer_oracle.weight_codes(rows.numpy(), quantized.scales.numpy(), bits)
+    np.testing.assert_array_equal(quantized.codes.numpy(), expected)
+
+
+@pytest.mark.parametrize("bits", BITS)
+def test_weights_halfway_between_codes_are_bit_exact_in_numpy(bits: int) -> None:
+    scales = torch.tensor([0.25, 2.0**-9, 0.1])  # with the last, w/s is rounded before it is a tie
+    ends = min(2 ** (bits - 1) + 3, 5000)
+    ties = (torch.arange(-ends, ends) + 0.5)[None] * scales[:, None]
+    codes = weight_at(ties, scales, bits).codes.numpy()
+    np.testing.assert_array_equal(
+        codes, quantizer_oracle.weight_codes(ties.numpy(), scales.numpy(), bits)
+    )
+    low, high = weight_codes_range(bits)
+    inside = codes[0][(codes[0] > low) & (codes[0] < high)]
+    assert bool((inside % 2 == 0).all())  # half to even
+
+
+@given(st.integers(0, 10**6), st.sampled_from(BITS), st.sampled_from([1.0, 0.25, 0.3, 1e-3]))
+@settings(max_examples=60, deadline=None)
+def test_activation_codes_and_fake_quantize_are_bit_exact_in_numpy(
+    seed: int, bits: int, step: float
+) -> None:
+    random = np.random.default_rng(seed)
+    levels = 2**bits - 1
+    zero = int(random.integers(0, levels + 1))
+    scale = float(np.float32(step))
+    inside = random.uniform(-zero - 2, levels - zero + 2, 300)
+    ties = np.floor(random.uniform(-zero - 2, levels - zero + 2, 300)) + 0.5
+    x = (np.concatenate([inside, ties]) * scale).astype(np.float32)
+    found = ActivationQuantizer(bits, scale, zero).fake_quantize(torch.from_numpy(x)).numpy()
+    np.testing.assert_array_equal(found, quantizer_oracle.fake_quantize(x, scale, zero, bits))
+    codes = np.rint(found / np.float32(scale)).astype(np.int64) + zero
+    np.testing.assert_array_equal(codes, quantizer_oracle.activation_codes(x, scale, zero, bits))
+
+
+def test_per_tensor_is_one_scale_and_no_better_than_per_channel() -> None:
+    rows = _random_rows(3, channels=6, n=100)
+    whole, each = quantize_weight(rows, 4, per_tensor=True), quantize_weight(rows, 4)
+    assert len(whole.scales) == 6
+    assert len(set(whole.scales.tolist())) == 1
+    errors = [float((q.dequantize() - rows).square().sum()) for q in (each, whole)]
+    assert errors[0] <= errors[1]

@@ -4,8 +4,13 @@ from typing import Any
 
 import click
 
-from mpsearch.console import json_option, print_json
+from mpsearch.console import json_option, print_json, progress
 from mpsearch.model_options import load_model_and_data, model_options, source_of
+from mpsearch.post_training_options import (
+    note_missing_classes,
+    post_training_of,
+    post_training_options,
+)
 
 
 @click.command()
@@ -13,32 +18,48 @@ from mpsearch.model_options import load_model_and_data, model_options, source_of
 @click.argument("assignment", default="assignment.json")
 @click.option("--data", metavar="D", help="Calibration data [default: the model file's sample].")
 @click.option("-o", "--output", default="quantized.pt", show_default=True)
+@post_training_options
 @model_options
 @json_option
 def apply(
-    path: str, assignment: str, data: str | None, output: str, as_json: bool, **model: Any
+    path: str,
+    assignment: str,
+    data: str | None,
+    output: str,
+    as_json: bool,
+    model: str | None,
+    trust: bool,
+    input_shapes: tuple[str, ...],
+    **post_training: Any,
 ) -> None:
     """Quantize MODEL as ASSIGNMENT says, with ranges calibrated on data.
 
     The written file holds integer weights packed at their bit widths, scales and biases;
-    `mpsearch evaluate` loads it again with identical numbers.
+    `mpsearch evaluate` loads it again with identical numbers. The repairs (--equalize,
+    --bias-correction, --rounding adaptive) need no labels and no training; the calibration data
+    are all that they see.
 
     \b
     Example:
       mpsearch apply model.pt assignment.json -o quantized.pt
+      mpsearch apply model.pt --rounding adaptive --bias-correction -o quantized.pt
     """
     from mpsearch.assignment import Assignment
-    from mpsearch.calibration import calibrate
     from mpsearch.cost import bops, size_bytes
-    from mpsearch.quantized import check_layers, quantize
+    from mpsearch.post_training import quantize_after_training
+    from mpsearch.quantized import check_layers
     from mpsearch.quantized_file import save_quantized
     from mpsearch.units import format_count, format_size
 
+    settings = post_training_of(**post_training)
     choices = Assignment.load(assignment).layers
-    loaded, bound = load_model_and_data(source_of(path, **model), data, "calibration")
+    source = source_of(path, model, trust, input_shapes)
+    loaded, bound = load_model_and_data(source, data, "calibration")
     network = loaded.network
     check_layers(network, choices)
-    quantized = quantize(network, choices, calibrate(network, bound))
+    note_missing_classes(network, bound)
+    with progress("quantizing", len(network.layers)) as step:
+        quantized = quantize_after_training(network, choices, bound, settings, on_step=step)
     save_quantized(quantized, output)
     size, operations = size_bytes(network, choices), bops(network, choices)
     if as_json:

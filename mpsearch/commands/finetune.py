@@ -1,0 +1,143 @@
+"""`mpsearch finetune`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mpsearch.console import json_option, print_json, progress
+from mpsearch.errors import InputError
+from mpsearch.model_options import load_model_and_data, model_options, source_of
+
+if TYPE_CHECKING:
+    from mpsearch.data import Data
+    from mpsearch.finetuning import Epoch, FineTuned
+    from mpsearch.network import Network
+
+
+@click.command()
+@click.argument("path", metavar="MODEL")
+@click.argument("assignment", required=False)
+@click.option("--data", metavar="D", help="Training data [default: the model file's sample].")
+@click.option("--validation", metavar="D", help="Chooses the epoch [default: a tenth of --data].")
+@click.option("--start", metavar="FILE", help="Begin from this file of `mpsearch apply`.")
+@click.option("--epochs", type=click.IntRange(1), default=10, show_default=True)
+@click.option("--lr", type=float, default=1e-3, show_default=True, help="Relative change per step.")
+@click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True)
+@click.option(
+    "--distillation", type=float, default=0.5, show_default=True,
+    help="Share of the divergence from FP32 in the loss; the rest is cross-entropy.",
+)  # fmt: skip
+@click.option("--augment", is_flag=True, help="Change images and spectrograms at random.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("-o", "--output", default="quantized.pt", show_default=True)
+@model_options
+@json_option
+def finetune(
+    path: str,
+    assignment: str | None,
+    data: str | None,
+    validation: str | None,
+    start: str | None,
+    epochs: int,
+    lr: float,
+    batch_size: int,
+    distillation: float,
+    augment: bool,
+    seed: int,
+    output: str,
+    as_json: bool,
+    **model: Any,
+) -> None:
+    """Train MODEL as quantized by ASSIGNMENT (assignment.json), taught by its float outputs.
+
+    Writes the integers of the epoch that is best on validation data; the quantized network before
+    training is a candidate too. Data without labels will do. A killed run goes on where it was
+    when the same command is given again.
+
+    \b
+    Example:
+      mpsearch finetune model.pt --data train.npz
+      mpsearch finetune model.pt assignment.json --data train.npz --augment -o tuned.pt
+    """
+    from mpsearch.assignment import Assignment
+    from mpsearch.finetuning import FineTuning
+    from mpsearch.finetuning import finetune as run_finetuning
+    from mpsearch.quantized_file import load_quantized, save_quantized
+
+    if not Path(output).absolute().parent.is_dir():
+        raise InputError(f"cannot write {output}: its folder does not exist")
+    begun = None if start is None else load_quantized(start)
+    if begun is not None and assignment is None:
+        choices = begun.assignment
+    else:
+        choices = dict(Assignment.load(assignment or "assignment.json").layers)
+    loaded, train = load_model_and_data(source_of(path, **model), data, "fine-tuning")
+    held_out = None if validation is None else _validation(validation, loaded.network)
+    settings = FineTuning(epochs, lr, batch_size, distillation, augment, seed)
+    with progress("fine-tuning", epochs) as step:
+
+        def on_epoch(epoch: "Epoch") -> None:
+            if epoch.number:
+                step()
+            if not as_json:
+                click.echo(_line(epoch, labelled))
+
+        labelled = (train if held_out is None else held_out).labels is not None
+        result = run_finetuning(
+            loaded.network, choices, train, held_out, settings, begun, on_epoch, output
+        )
+    save_quantized(result.network, output)
+    if result.checkpoint is not None:
+        result.checkpoint.unlink(missing_ok=True)
+    if as_json:
+        print_json(_document(result, output, loaded.network))
+    else:
+        _print_summary(result, output, loaded.network, train)
+
+
+def _validation(source: str, network: "Network") -> "Data":
+    from mpsearch.data import bind, check_repeatable, read_arrays
+
+    arrays = read_arrays(source)
+    check_repeatable(source, arrays)
+    return bind(arrays, network)
+
+
+def _line(epoch: "Epoch", labelled: bool) -> str:
+    name = "accuracy" if labelled else "agreement with FP32"
+    measured = f"validation {name} {100 * epoch.accuracy:.2f} %, loss {epoch.loss:.4f}"
+    if epoch.train_loss is None:
+        return f"before training: {measured}"
+    return f"epoch {epoch.number}: training loss {epoch.train_loss:.4f}, {measured}"
+
+
+def _print_summary(result: "FineTuned", output: str, network: "Network", train: "Data") -> None:
+    from mpsearch.cost import size_bytes
+    from mpsearch.units import format_size
+
+    if train.labels is None:
+        click.echo(f"{train.name} has no labels: the float network's outputs were the only target")
+    if result.resumed:
+        click.echo(f"epochs 1 to {result.resumed} were done by an earlier run")
+    if result.best.number == 0:
+        click.echo("no epoch was better on validation data than the network before training")
+    else:
+        click.echo(f"epoch {result.best.number} is the best on validation data")
+    size = format_size(size_bytes(network, result.network.assignment))
+    click.echo(f"wrote {output}: {size}; next: mpsearch evaluate {output} --fp32 MODEL --data TEST")
+
+
+def _document(result: "FineTuned", output: str, network: "Network") -> dict[str, Any]:
+    from dataclasses import asdict
+
+    from mpsearch.cost import size_bytes
+
+    return {
+        "output": output,
+        "size_bytes": size_bytes(network, result.network.assignment),
+        "validated_on": "labels" if result.labelled else "FP32's decisions",
+        "best_epoch": result.best.number,
+        "resumed_epochs": result.resumed,
+        "history": [asdict(epoch) for epoch in result.history],
+    }

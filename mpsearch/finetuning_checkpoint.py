@@ -1,0 +1,70 @@
+"""The state of a fine-tuning run between two epochs, kept on disk: safetensors, nothing pickled.
+
+As with the journal of a profile, the file's name holds a digest of everything that the result
+depends on: a changed model, data set or setting gets a file of its own.
+"""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from mpsearch.errors import InputError
+from mpsearch.files import write_atomic
+
+_MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # Adam's, per parameter
+
+
+@dataclass(frozen=True)
+class State:
+    """Parameters, Adam's moments and the best parameters, each by name, and the history.
+
+    `best_parameters` is empty while the start is the best. A history row has the fields of `Epoch`.
+    """
+
+    parameters: Mapping[str, torch.Tensor]
+    moments: Mapping[str, Mapping[str, torch.Tensor]]
+    best_parameters: Mapping[str, torch.Tensor]
+    history: Sequence[Sequence[Any]]
+
+
+def checkpoint_path(output: str | os.PathLike[str], run_digest: str) -> Path:
+    """`quantized.pt` -> `.quantized.pt.0123456789abcdef.checkpoint` beside it."""
+    target = Path(output)
+    return target.parent / f".{target.name}.{run_digest.removeprefix('sha256:')[:16]}.checkpoint"
+
+
+def save_state(state: State, path: Path) -> None:
+    """Write the state in one step; the one before stays until it is on the disk."""
+    tensors = {f"parameter {name}": value for name, value in state.parameters.items()}
+    tensors |= {f"best {name}": value for name, value in state.best_parameters.items()}
+    for name, moments in state.moments.items():
+        tensors |= {f"{moment} {name}": moments[moment] for moment in _MOMENTS}
+    whole = {name: tensor.contiguous().clone() for name, tensor in tensors.items()}
+    write_atomic(path, save(whole, {"history": json.dumps(state.history)}))
+
+
+def load_state(path: Path) -> State | None:
+    """What `save_state` wrote; None when there is no file. Raises InputError for a damaged one."""
+    if not path.exists():
+        return None
+    try:
+        with safe_open(path, "pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            history = json.loads(file.metadata()["history"])
+        names = [n.partition(" ")[2] for n in tensors if n.startswith("parameter ")]
+        parameters = {name: tensors[f"parameter {name}"] for name in names}
+        return State(
+            parameters,
+            {name: {m: tensors[f"{m} {name}"] for m in _MOMENTS} for name in names},
+            {n.partition(" ")[2]: t for n, t in tensors.items() if n.startswith("best ")},
+            [tuple(row) for row in history],
+        )
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: damaged checkpoint ({error}); delete it to begin anew") from None

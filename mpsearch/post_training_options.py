@@ -1,0 +1,66 @@
+"""Options of every command that quantizes after training."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from mpsearch.data import Data
+    from mpsearch.network import Network
+    from mpsearch.post_training import PostTraining
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+_OPTIONS = (
+    click.option(
+        "--ranges", default="mse", show_default=True, metavar="METHOD",
+        help="Activation ranges: mse, minmax, percentile[:99.9], entropy, or auto (measured).",
+    ),
+    click.option("--per-tensor", is_flag=True, help="One weight scale for a layer's channels."),
+    click.option("--equalize", is_flag=True, help="Even out weight ranges across joined layers."),
+    click.option(
+        "--bias-correction", is_flag=True, help="Take the mean shift of each layer out of its bias."
+    ),
+    click.option(
+        "--rounding", type=click.Choice(["nearest", "adaptive"]), default="nearest",
+        show_default=True, help="adaptive: round weights so that layer outputs are kept.",
+    ),
+    click.option(
+        "--seed", type=click.IntRange(0), default=0, show_default=True,
+        help="Draws the positions that adaptive rounding looks at.",
+    ),
+)  # fmt: skip
+
+
+def post_training_options(function: Function) -> Function:
+    """Add `--ranges`, `--per-tensor`, `--equalize`, `--bias-correction`, `--rounding`, `--seed`.
+
+    The command gets them as keyword arguments; read them with `post_training_of`.
+    """
+    for option in reversed(_OPTIONS):
+        function = option(function)
+    return function
+
+
+def post_training_of(
+    ranges: str, per_tensor: bool, equalize: bool, bias_correction: bool, rounding: Any, seed: int
+) -> "PostTraining":
+    """The options as a PostTraining. Raises InputError for an unknown range method."""
+    from mpsearch.post_training import PostTraining
+
+    return PostTraining(ranges, per_tensor, equalize, bias_correction, rounding, seed)
+
+
+def note_missing_classes(network: "Network", calibration: "Data") -> None:
+    """One line on standard error when the calibration sample lacks a class."""
+    from mpsearch.calibration import missing_classes
+
+    missing = missing_classes(network, calibration)
+    if missing:
+        named = ", ".join(map(str, missing[:5])) + (", …" if len(missing) > 5 else "")
+        click.echo(
+            f"note: {calibration.name} has no sample of {len(missing)} of the "
+            f"{network.output_shape[0]} classes ({named}); ranges may not fit them",
+            err=True,
+        )

@@ -1,0 +1,171 @@
+"""Activation ranges by each method, and the one that is chosen by its measured error."""
+
+import networks
+import numpy as np
+import pytest
+import quantizer_oracle
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mpsearch.activation_ranges import (
+    METHODS,
+    check_method,
+    choose_quantizers,
+    output_errors,
+    quantizer_of,
+)
+from mpsearch.calibration import Histogram, calibrate
+from mpsearch.choice import Choice
+from mpsearch.data import Data
+from mpsearch.errors import InputError
+from mpsearch.network import Network
+from mpsearch.quantizer import ActivationQuantizer
+
+RULES = ("mse", "minmax", "percentile", "percentile:99.9", "entropy")
+BITS = (2, 3, 4, 5, 6, 7, 8, 16)
+
+
+def _histogram(values: np.ndarray) -> Histogram:
+    counts, edges = np.histogram(values, bins=2048)
+    return Histogram(counts, float(edges[0]), float(edges[-1]))
+
+
+def _top(quantizer: ActivationQuantizer) -> float:
+    return quantizer.scale * ((1 << quantizer.bits) - 1 - quantizer.zero_point)
+
+
+def _bottom(quantizer: ActivationQuantizer) -> float:
+    return -quantizer.scale * quantizer.zero_point
+
+
+@given(st.integers(0, 10**6), st.sampled_from(BITS), st.sampled_from(RULES))
+@settings(max_examples=60, deadline=None)
+def test_zero_is_exact_and_one_sided_data_get_a_one_sided_range(
+    seed: int, bits: int, method: str
+) -> None:
+    random = np.random.default_rng(seed)
+    values = random.standard_t(3, 2000) * random.uniform(0.1, 10) + random.uniform(-1, 1)
+    sign = seed % 3
+    if sign:
+        values = np.maximum(values, 0) if sign == 1 else np.minimum(values, 0)
+    quantizer = quantizer_of(_histogram(values), bits, method)
+    assert float(quantizer.fake_quantize(torch.zeros(1))) == 0.0
+    assert 0 <= quantizer.zero_point <= 2**bits - 1
+    if sign == 1:
+        assert quantizer.zero_point == 0
+    if sign == 2:
+        assert quantizer.zero_point == 2**bits - 1
+    assert _top(quantizer) - _bottom(quantizer) > 0
+
+
+def test_minmax_spans_the_data() -> None:
+    values = np.random.default_rng(0).normal(size=5000)
+    quantizer = quantizer_of(_histogram(values), 8, "minmax")
+    span = values.max() - values.min()
+    assert _top(quantizer) == pytest.approx(values.max(), abs=span / 255)
+    assert _bottom(quantizer) == pytest.approx(values.min(), abs=span / 255)
+
+
+@pytest.mark.parametrize(("method", "percent"), [("percentile", 99.99), ("percentile:99.9", 99.9)])
+def test_percentiles_are_those_of_the_values(method: str, percent: float) -> None:
+    values = np.random.default_rng(1).standard_t(4, 200_000)
+    width = (values.max() - values.min()) / 2048  # what the histogram cannot resolve
+    quantizer = quantizer_of(_histogram(values), 16, method)
+    rest = (100 - percent) / 2
+    assert _top(quantizer) == pytest.approx(np.percentile(values, 100 - rest), abs=2 * width)
+    assert _bottom(quantizer) == pytest.approx(np.percentile(values, rest), abs=2 * width)
+    positive = np.abs(values)
+    one_sided = quantizer_of(_histogram(positive), 16, method)
+    assert _top(one_sided) == pytest.approx(np.percentile(positive, percent), abs=2 * width)
+
+
+def test_percentile_keeps_a_range_where_nearly_all_values_are_zero() -> None:
+    values = np.zeros(100_000)
+    values[0] = 3.0
+    assert _top(quantizer_of(_histogram(values), 8, "percentile")) == pytest.approx(3.0)
+
+
+def _divergence(values: np.ndarray, top: float, levels: int) -> float:
+    """KL of the quantized histogram from the clipped one, with dictionaries instead of arrays."""
+    counts, edges = np.histogram(values, bins=2048)
+    centres = (edges[:-1] + edges[1:]) / 2
+    counts = counts.astype(float)
+    counts[0] = counts[1]
+    step = np.float32(top / levels)
+    kept = [i for i in range(2048) if counts[i] and round(centres[i] / step) <= levels]
+    p = {i: counts[i] for i in kept}
+    p[kept[-1]] += counts[kept[-1] + 1 :].sum()
+    by_code: dict[int, list[int]] = {}
+    for i in kept:
+        by_code.setdefault(round(centres[i] / step), []).append(i)
+    q = {i: sum(counts[j] for j in b) / len(b) for b in by_code.values() for i in b}
+    total_p, total_q = sum(p.values()), sum(q.values())
+    return float(sum(p[i] / total_p * np.log(p[i] / total_p / (q[i] / total_q)) for i in kept))
+
+
+@pytest.mark.parametrize("bits", [4, 6, 8])
+def test_entropy_finds_the_least_divergence(bits: int) -> None:
+    values = np.abs(np.random.default_rng(bits).standard_t(2.5, 20_000))
+    found = _top(quantizer_of(_histogram(values), bits, "entropy"))
+    edges = np.histogram(values, bins=2048)[1]
+    levels = 2**bits - 1
+    tried = [_divergence(values, edges[-1] * f, levels) for f in np.linspace(1, 0.1, 91)]
+    assert _divergence(values, found, levels) == pytest.approx(min(tried), rel=1e-3)
+
+
+def _prepare(name: str) -> tuple[Network, Data]:
+    model, inputs, labels = networks.build(name, samples=40)
+    return Network.from_module(model, inputs), Data("test", inputs, labels)
+
+
+@pytest.mark.parametrize("name", ["residual", "shared", "transposed"])
+def test_measured_errors_are_those_of_the_layers_own_output(name: str) -> None:
+    """By a graph in which the layer's input is quantized with numpy, layer by layer."""
+    network, data = _prepare(name)
+    histograms = calibrate(network, data)
+    candidates = {
+        layer.name: [quantizer_of(histograms[layer.name], 3, m) for m in ("mse", "minmax")]
+        for layer in network.layers
+    }
+    found = output_errors(network, candidates, data, batch_size=16)
+    for layer in network.layers:
+        for index, quantizer in enumerate(candidates[layer.name]):
+            expected = 0.0
+            exact = torch.fx.Interpreter(network.graph, garbage_collect_values=False)
+            with torch.no_grad():
+                exact.run(*data.inputs)
+                for node in (n for n in network.graph.graph.nodes if n.name in layer.nodes):
+                    x, *rest = (
+                        exact.env[a] if isinstance(a, torch.fx.Node) else a for a in node.args
+                    )
+                    rough = torch.from_numpy(
+                        quantizer_oracle.fake_quantize(
+                            x.numpy(), quantizer.scale, quantizer.zero_point, 3
+                        )
+                    )
+                    difference = node.target(rough, *rest) - exact.env[node]
+                    expected += float(difference.double().square().sum())
+            assert found[layer.name][index] == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("bits", [3, 4, 8])
+def test_auto_has_the_least_measured_error_of_all_methods(bits: int) -> None:
+    network, data = _prepare("two-inputs")
+    histograms = calibrate(network, data)
+    choices = dict.fromkeys((layer.name for layer in network.layers), Choice(4, bits))
+    auto = choose_quantizers(network, choices, histograms, "auto", data)
+    others = [choose_quantizers(network, choices, histograms, rule, data) for rule in RULES]
+    every = {name: [auto[name], *(other[name] for other in others)] for name in auto}
+    for errors in output_errors(network, every, data).values():
+        assert errors[0] == min(errors)
+
+
+def test_unknown_methods_are_refused() -> None:
+    for method in METHODS:
+        assert check_method(method) == method
+    for wrong in ("best", "mse:3", "percentile:x", "percentile:20", "percentile:101"):
+        with pytest.raises(InputError, match="expected"):
+            check_method(wrong)
+    with pytest.raises(InputError, match="auto measures on data"):
+        quantizer_of(_histogram(np.arange(9.0)), 8, "auto")

@@ -1,0 +1,193 @@
+"""Repairs together: bias correction, order, determinism, files, and the command."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import networks
+import pytest
+import torch
+from torch import fx, nn
+
+from mpsearch.assignment import Assignment
+from mpsearch.calibration import calibrate
+from mpsearch.choice import Choice
+from mpsearch.cli import run
+from mpsearch.cost import size_bytes
+from mpsearch.data import Data
+from mpsearch.errors import InputError
+from mpsearch.network import Network
+from mpsearch.network_file import save
+from mpsearch.post_training import PostTraining, quantize_after_training
+from mpsearch.quantized import QuantizedNetwork, quantize
+from mpsearch.quantized_file import load_quantized, payload, save_quantized
+
+EVERYTHING = PostTraining("auto", True, True, True, "adaptive", 3)
+ALONE = {
+    "per-tensor": PostTraining(per_tensor=True),
+    "equalize": PostTraining(equalize=True),
+    "bias": PostTraining(correct_bias=True),
+    "adaptive": PostTraining(rounding="adaptive"),
+    "everything": EVERYTHING,
+}
+
+
+def _prepare(name: str, samples: int = 40) -> tuple[Network, Data]:
+    model, inputs, labels = networks.build(name, samples)
+    return Network.from_module(model, inputs), Data("test", inputs, labels)
+
+
+def _uniform(network: Network, choice: Choice) -> dict[str, Choice]:
+    return dict.fromkeys((layer.name for layer in network.layers), choice)
+
+
+def _codes(quantized: QuantizedNetwork) -> list[torch.Tensor]:
+    found: list[torch.Tensor] = []
+    for layer in quantized.layers.values():
+        if layer.weight is not None:
+            found += [layer.weight.codes, layer.weight.scales]
+        if layer.bias_codes is not None:
+            found.append(layer.bias_codes)
+        found.append(torch.tensor([layer.activation.scale, layer.activation.zero_point]))
+    return found
+
+
+def _mean_shifts(quantized: QuantizedNetwork, network: Network, data: Data) -> list[torch.Tensor]:
+    """Mean difference of every layer's output from float, per channel of dimension 1."""
+    runs = [
+        fx.Interpreter(graph, garbage_collect_values=False)
+        for graph in (quantized.graph, network.graph)
+    ]
+    with torch.no_grad():
+        for one in runs:
+            one.run(*data.inputs)
+    ours, exact = ({node.name: value for node, value in one.env.items()} for one in runs)
+    shifts = []
+    for layer in network.layers:
+        parts = [(ours[n] - exact[n]).transpose(0, 1).flatten(1) for n in layer.nodes]
+        if layer.bias_name:
+            shifts.append(torch.cat(parts, 1).mean(1).abs())
+    return shifts
+
+
+@pytest.mark.parametrize("name", networks.BUILDERS)
+def test_without_repairs_it_is_the_quantizer_alone(name: str) -> None:
+    network, data = _prepare(name)
+    choices = _uniform(network, Choice(4, 8))
+    alone = quantize(network, choices, calibrate(network, data))
+    steps: list[None] = []
+    whole = quantize_after_training(network, choices, data, on_step=lambda: steps.append(None))
+    for ours, theirs in zip(_codes(whole), _codes(alone), strict=True):
+        assert torch.equal(ours, theirs)
+    assert len(steps) == len(network.layers)
+
+
+@pytest.mark.parametrize("a_bits", [4, 32])
+@pytest.mark.parametrize("name", ["residual", "two-inputs", "transposed"])
+def test_bias_correction_leaves_no_mean_shift(name: str, a_bits: int) -> None:
+    network, data = _prepare(name)
+    choices = _uniform(network, Choice(3, a_bits))
+    plain = quantize_after_training(network, choices, data)
+    corrected = quantize_after_training(network, choices, data, PostTraining(correct_bias=True))
+    before = torch.cat(_mean_shifts(plain, network, data)).max()
+    biased = [layer for layer in network.layers if layer.bias_name]
+    for layer, shifts in zip(biased, _mean_shifts(corrected, network, data), strict=True):
+        limit = torch.full_like(shifts, 0.002 * float(before))
+        quantized = corrected.layers[layer.name]
+        if quantized.weight is not None and quantized.bias_codes is not None:
+            # The bias has steps of its own, and half of one is what may be left.
+            limit = limit + 0.5 * quantized.weight.scales * quantized.activation.scale
+        assert bool((shifts <= limit).all())
+
+
+def test_bias_correction_helps_on_unseen_samples_of_a_network_that_needs_it() -> None:
+    """ReLU features have a mean, so that every weight's rounding error shifts the output."""
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        model = nn.Sequential(nn.Linear(20, 60), nn.ReLU(), nn.Linear(60, 8)).eval()
+        inputs = torch.randn(400, 20) + 1.0
+    network = Network.from_module(model, (inputs,))
+    calibration, unseen = Data("a", (inputs[:200],), None), inputs[200:]
+    choices = _uniform(network, Choice(2, 8))
+    errors = []
+    for settings in (PostTraining(), PostTraining(correct_bias=True)):
+        quantized = quantize_after_training(network, choices, calibration, settings)
+        with torch.no_grad():
+            errors.append(float((quantized(unseen) - network(unseen)).square().mean()))
+    assert errors[1] < 0.7 * errors[0]
+
+
+@pytest.mark.parametrize("repair", ALONE)
+@pytest.mark.parametrize("name", ["residual", "two-inputs", "transposed", "shared"])
+def test_files_hold_the_repaired_network_at_the_predicted_size(
+    name: str, repair: str, tmp_path: Path
+) -> None:
+    network, data = _prepare(name, 24)
+    before = network.digest
+    mixed = [Choice(3, 8), Choice(8, 4), Choice(32, 8), Choice(4, 32), Choice(16, 16), Choice(2, 8)]
+    choices = {layer.name: mixed[i % len(mixed)] for i, layer in enumerate(network.layers)}
+    quantized = quantize_after_training(network, choices, data, ALONE[repair])
+    save_quantized(quantized, tmp_path / "q.pt")
+    loaded = load_quantized(tmp_path / "q.pt")
+    with torch.no_grad():
+        assert torch.equal(loaded(*data.inputs), quantized(*data.inputs))
+    stored = [
+        payload(layer, loaded.layers[layer.name], loaded.source) for layer in loaded.source.layers
+    ]
+    total = sum(t.numel() * t.element_size() for tensors in stored for t in tensors.values())
+    assert total == size_bytes(network, choices)
+    assert replace(network).digest == before  # the float network is untouched
+
+
+def test_the_same_seed_gives_the_same_integers() -> None:
+    network, data = _prepare("residual")
+    choices = _uniform(network, Choice(3, 8))
+    state = torch.random.get_rng_state()
+    one, two = (quantize_after_training(network, choices, data, EVERYTHING) for _ in range(2))
+    assert torch.equal(torch.random.get_rng_state(), state)
+    for ours, theirs in zip(_codes(one), _codes(two), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_one_sample_works_and_bad_requests_are_clear() -> None:
+    network, data = _prepare("two-inputs")
+    one = Data("one", tuple(x[:1] for x in data.inputs), None)
+    choices = _uniform(network, Choice(4, 8))
+    outputs = quantize_after_training(network, choices, one, EVERYTHING)(*data.inputs)
+    assert bool(torch.isfinite(outputs).all())
+    none = Data("none", tuple(x[:0] for x in data.inputs), None)
+    with pytest.raises(InputError, match="none has no samples"):
+        quantize_after_training(network, choices, none)
+    with pytest.raises(InputError, match="a layer 'conv9'"):
+        quantize_after_training(network, {"conv9": Choice(4, 8)}, data)
+    with pytest.raises(InputError, match="expected 2 to 8, 16"):
+        quantize_after_training(network, _uniform(network, Choice(9, 8)), data)
+    with pytest.raises(InputError, match="expected nearest or adaptive"):
+        PostTraining(rounding="up")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="unknown range method 'best'"):
+        PostTraining(ranges="best")
+
+
+def test_apply_takes_every_option_and_notes_missing_classes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    model, inputs, _ = networks.build("two-inputs", samples=24)
+    labels = torch.arange(24) % 2  # of four classes
+    save(model, "model.pt", inputs, {"x0": inputs[0], "x1": inputs[1], "y": labels})
+    network = Network.from_module(model, inputs)
+    Assignment.uniform((layer.name for layer in network.layers), Choice(3, 8)).save("a.json")
+    assert run("apply model.pt a.json -o plain.pt".split()) == 0
+    assert "note: " in (error := capsys.readouterr().err)
+    assert "no sample of 2 of the 4 classes (2, 3)" in error
+    assert len(error.strip().splitlines()) == 1
+    words = "apply model.pt a.json -o all.pt --ranges percentile:99.9 --per-tensor --equalize"
+    assert run([*words.split(), "--bias-correction", "--rounding", "adaptive", "--seed", "3"]) == 0
+    settings = PostTraining("percentile:99.9", True, True, True, "adaptive", 3)
+    sample = Data("sample", inputs, labels)
+    expected = quantize_after_training(network, _uniform(network, Choice(3, 8)), sample, settings)
+    with torch.no_grad():
+        stored = load_quantized("all.pt")(*inputs)
+        torch.testing.assert_close(stored, expected(*inputs))
+        assert not torch.equal(stored, load_quantized("plain.pt")(*inputs))
+    assert run("apply model.pt a.json --ranges best".split()) == 2
+    assert "unknown range method 'best'" in capsys.readouterr().err
