@@ -63,8 +63,6 @@ def lower(
     for node in order:
         if node.op != "placeholder":
             check(node, frozenset(layer_of))
-    if not PartialForward(network.graph, calibration.inputs).batch_first:
-        raise InputError("the network mixes samples; integer inference needs one row per sample")
     quantizers = {node: quantized.layers[layer.name].activation for node, layer in layer_of.items()}
     lowering = _Lowering(
         quantized,
@@ -79,6 +77,8 @@ def lower(
             lowering.enter(node, placeholders.index(node))
         else:
             lowering.add(node)
+    if not PartialForward(network.graph, calibration.inputs).batch_first:
+        raise InputError("the network mixes samples; integer inference needs one row per sample")
     return lowering.finish()
 
 

@@ -48,7 +48,7 @@ def replay(graph: IntegerGraph, *inputs: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def exactly(array: np.ndarray) -> Sample:
-    return np.array([int(v) for v in array.reshape(-1)] or None, dtype=object).reshape(array.shape)
+    return np.array([int(v) for v in array.reshape(-1)], dtype=object).reshape(array.shape)
 
 
 def compute(step: Step, sources: list[Sample], lowest: int) -> Sample:
@@ -113,8 +113,8 @@ def element(step: Step, sources: list[Sample], place: tuple[int, ...], lowest: i
         case Reshape():
             return int(x.reshape(-1)[int(np.ravel_multi_index(place, step.output.shape))])
         case Permute():
-            where = {axis: index for axis, index in zip(step.axes, place, strict=True)}
-            return int(x[tuple(where[axis] for axis in range(len(place)))])
+            moved_to = dict(zip(step.axes, place, strict=True))
+            return int(x[tuple(moved_to[axis] for axis in range(len(place)))])
         case Slice():
             index = step.start + place[step.axis] * step.step
             return int(x[(*place[: step.axis], index, *place[step.axis + 1 :])])
@@ -125,7 +125,11 @@ def element(step: Step, sources: list[Sample], place: tuple[int, ...], lowest: i
         case Softmax():
             return _softmax(step, x, place)
         case ArgMax():
-            values = list(np.moveaxis(x, step.axis, 0)[:, *place] if place else x)
+            rest = iter(place)
+            if len(place) == x.ndim:
+                rest = iter([index for axis, index in enumerate(place) if axis != step.axis])
+            where = [slice(None) if a == step.axis else next(rest) for a in range(x.ndim)]
+            values = list(x[tuple(where)])
             return values.index(max(values))
         case _:
             raise AssertionError(step)
@@ -157,10 +161,10 @@ def _window(step: MaxPool, x: Sample, place: tuple[int, ...]) -> Iterator[int]:
 
 
 def _mean(step: Mean, x: Sample, place: tuple[int, ...]) -> int:
-    kept = [axis for axis in range(x.ndim) if axis not in step.axes]
-    indices = [i for i, n in zip(place, step.output.shape, strict=True) if n > 1 or i]
-    fixed = dict(zip([a for a in kept if x.shape[a] > 1], indices, strict=True))
-    ranges = [range(x.shape[a]) if a in step.axes else [fixed.get(a, 0)] for a in range(x.ndim)]
+    kept = iter(place)
+    if len(place) == x.ndim:  # the averaged axes are kept with length 1
+        kept = iter([index for axis, index in enumerate(place) if axis not in step.axes])
+    ranges = [range(x.shape[a]) if a in step.axes else [next(kept)] for a in range(x.ndim)]
     values = [x[where] for where in product(*ranges)]
     return round(Fraction(sum(values), len(values)))
 
