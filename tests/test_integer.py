@@ -102,8 +102,14 @@ def _check_against_oracle_and_reference(quantized: QuantizedNetwork, data: Data)
         assert float((got - quantized(*data.inputs)).abs().max()) <= step
 
 
-@pytest.mark.parametrize("name", EVERY)
-@pytest.mark.parametrize("choice", ["w8a8", "w4a4", "w16a16", "1"])
+@pytest.mark.parametrize(
+    ("name", "choice"),
+    [
+        *((name, choice) for name in EVERY for choice in ("w8a8", "w4a4", "1")),
+        ("pools", "w16a16"),
+        ("option-a", "w16a16"),
+    ],
+)
 def test_every_operator_equals_the_oracle_and_the_fake_quantized_network(
     name: str, choice: str
 ) -> None:
