@@ -38,7 +38,7 @@ from mpsearch.partial_forward import PartialForward
 from mpsearch.quantized import QuantizedNetwork
 from mpsearch.quantizer import affine
 
-# The wide form's largest value over the largest magnitude seen in calibration. Every bit of headroom
+# The wide form's largest value over the largest magnitude seen in calibration. Each bit of headroom
 # doubles how often rounding in the wide form changes a code that sits between two.
 HEADROOM = {16: 1.25, 32: 2.0}
 
