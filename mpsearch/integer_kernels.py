@@ -3,7 +3,7 @@
 Sums of products may go through floating-point BLAS (`exact_blas`): the operands are integers and
 the sum of their magnitudes stays below 2^24 (float32) or 2^53 (float64), so that every partial sum
 in every order is an integer that the format holds, and the result is the exact one. numpy's own
-integer products are 10 to 100 times slower.
+integer products have no BLAS: ResNet-20 takes 13 times longer with them.
 """
 
 import numpy as np

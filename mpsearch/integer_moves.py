@@ -21,6 +21,12 @@ from mpsearch.integer_graph import (
 )
 from mpsearch.integer_layers import reciprocal
 from mpsearch.integer_operators import (
+    AVERAGES,
+    CLAMPS,
+    IDENTITIES,
+    MAX_POOLS,
+    PADS,
+    RESHAPES,
     axis_pads,
     clamp_range,
     integers,
@@ -156,21 +162,16 @@ def _add(node: fx.Node, names: Names, output: IntegerTensor) -> Step:
 
 
 _STEPS: dict[str, Callable[[fx.Node, Names, IntegerTensor], Step | None]] = {
-    **dict.fromkeys(("relu", "relu6", "hardtanh", "clamp"), _clamp),
-    **dict.fromkeys(("contiguous", "clone", "alias"), _identity),
-    **dict.fromkeys(
-        ("flatten", "view", "reshape", "_unsafe_view", "squeeze", "unsqueeze", "unflatten"),
-        _reshape,
-    ),
+    **dict.fromkeys(CLAMPS, _clamp),
+    **dict.fromkeys(IDENTITIES, _identity),
+    **dict.fromkeys(RESHAPES, _reshape),
+    **dict.fromkeys(PADS, _pad),
+    **dict.fromkeys(MAX_POOLS, _max_pool),
+    **dict.fromkeys(AVERAGES - {"mean"}, _average_pool),
     "permute": _permute,
     "transpose": _transpose,
     "slice": _slice,
-    **dict.fromkeys(("pad", "constant_pad_nd"), _pad),
     "cat": _concatenate,
-    **dict.fromkeys(("max_pool1d", "max_pool2d"), _max_pool),
-    **dict.fromkeys(
-        ("avg_pool1d", "avg_pool2d", "adaptive_avg_pool1d", "adaptive_avg_pool2d"), _average_pool
-    ),
     "mean": _mean,
     "add": _add,
 }

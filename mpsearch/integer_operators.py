@@ -12,12 +12,10 @@ IDENTITIES = frozenset({"contiguous", "clone", "alias"})
 RESHAPES = frozenset(
     {"flatten", "view", "reshape", "_unsafe_view", "squeeze", "unsqueeze", "unflatten"}
 )
+PADS = frozenset({"pad", "constant_pad_nd"})
 MAX_POOLS = frozenset({"max_pool1d", "max_pool2d"})
 # What commutes with a quantizer, which is monotone and works element by element.
-MOVES = (
-    CLAMPS | IDENTITIES | RESHAPES | MAX_POOLS
-    | {"permute", "transpose", "slice", "pad", "constant_pad_nd", "cat"}
-)  # fmt: skip
+MOVES = CLAMPS | IDENTITIES | RESHAPES | PADS | MAX_POOLS | {"permute", "transpose", "slice", "cat"}
 AVERAGES = frozenset({
     "mean", "avg_pool1d", "avg_pool2d", "adaptive_avg_pool1d", "adaptive_avg_pool2d",
 })  # fmt: skip

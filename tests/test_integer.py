@@ -105,7 +105,7 @@ def _check_against_oracle_and_reference(quantized: QuantizedNetwork, data: Data)
 @pytest.mark.parametrize(
     ("name", "choice"),
     [
-        *((name, choice) for name in EVERY for choice in ("w8a8", "w4a4", "1")),
+        *((name, choice) for name in EVERY for choice in ("w8a8", "1")),
         ("pools", "w16a16"),
         ("option-a", "w16a16"),
     ],
