@@ -1,0 +1,249 @@
+"""`IntegerGraph`: a network as a list of integer operations on named tensors.
+
+It is plain data: dataclasses, numpy arrays, tuples. `integer_inference` runs it; a generator of C
+needs nothing else. docs/integer.md defines every operation exactly. Shapes, axes and paddings are
+those of one sample, without the batch: axis 0 of an image tensor are its channels.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from mpsearch.fixed_point import Integers, Rescale
+
+Shape = tuple[int, ...]
+Pair = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class IntegerTensor:
+    """A named tensor whose value q stands for scale·(q - zero_point).
+
+    Codes of an activation quantizer are unsigned with 2 to 8 or 16 `bits`; everything else (what is
+    added, averaged, or leaves the network) is signed with 16 or 32 bits and zero point 0.
+    """
+
+    name: str
+    shape: Shape
+    bits: int
+    signed: bool
+    scale: float
+    zero_point: int
+
+    @property
+    def low(self) -> int:
+        """The smallest value; the range of signed tensors is symmetric."""
+        return -self.high if self.signed else 0
+
+    @property
+    def high(self) -> int:
+        """The largest value."""
+        return (1 << (self.bits - self.signed)) - 1
+
+    @property
+    def dtype(self) -> npt.DTypeLike:
+        """The smallest numpy type that holds the range."""
+        if self.signed:
+            return np.int16 if self.bits <= 16 else np.int32
+        return np.uint8 if self.bits <= 8 else np.uint16
+
+
+@dataclass(frozen=True)
+class Step:
+    """One operation: reads the tensors named in `sources`, writes `output`."""
+
+    sources: tuple[str, ...]
+    output: IntegerTensor
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A layer's integers: `codes` (int16, of `bits` bits) and `bias` [out] (int32).
+
+    The accumulator is Σ w·(q - zero_point) + bias, with the source's zero point; `bound` is the
+    largest magnitude that it, or a partial sum in any order, can reach.
+    """
+
+    layer: str
+    bits: int
+    codes: Integers
+    bias: Integers
+    zero_point: int
+    bound: int
+
+    @property
+    def accumulator_bits(self) -> int:
+        """32 where that is proven to be enough, else 64."""
+        return 32 if self.bound < 2**31 else 64
+
+
+@dataclass(frozen=True)
+class Convolution(Step):
+    """Two-dimensional convolution; a one-dimensional one has height 1.
+
+    Codes are [out, in/groups, kh, kw]; `padding` is (top, left, bottom, right). The accumulator is
+    rescaled per channel, the output's zero point is added, and the result clipped to [low, high].
+    """
+
+    weights: Weights
+    rescale: Rescale
+    low: int
+    high: int
+    stride: Pair
+    padding: tuple[int, int, int, int]
+    dilation: Pair
+    groups: int
+
+
+@dataclass(frozen=True)
+class Linear(Step):
+    """Matrix product over the last axis, codes [out, in]; otherwise as a `Convolution`."""
+
+    weights: Weights
+    rescale: Rescale
+    low: int
+    high: int
+
+
+@dataclass(frozen=True)
+class Requantize(Step):
+    """Another scale: round(q·factor) + zero point, clipped to [low, high]; the source has zero
+    point 0."""
+
+    rescale: Rescale
+    low: int
+    high: int
+
+
+@dataclass(frozen=True)
+class Clamp(Step):
+    """ReLU and ReLU6 on codes: q clipped to [low, high]."""
+
+    low: int
+    high: int
+
+
+@dataclass(frozen=True)
+class Add(Step):
+    """Sum of two signed tensors of one scale, saturated, then clipped to [low, high]."""
+
+    low: int
+    high: int
+
+
+@dataclass(frozen=True)
+class MaxPool(Step):
+    """Maximum over windows of the last two axes; what is padded never wins."""
+
+    kernel: Pair
+    stride: Pair
+    padding: Pair
+    dilation: Pair
+
+
+@dataclass(frozen=True)
+class AveragePool(Step):
+    """Mean over windows of the last two axes: output (i, j) sums rows[i] × columns[j] (start, end),
+    without padding, and divides by `counts`[i, j], rounded half to even; int64 sums."""
+
+    rows: tuple[Pair, ...]
+    columns: tuple[Pair, ...]
+    counts: Integers
+
+
+@dataclass(frozen=True)
+class Mean(Step):
+    """Mean over whole `axes`, rounded half to even; int64 sums."""
+
+    axes: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Concatenate(Step):
+    """The sources one after the other along `axis`."""
+
+    axis: int
+
+
+@dataclass(frozen=True)
+class Reshape(Step):
+    """The same values in row-major order in the output's shape (flatten, view, squeeze, …)."""
+
+
+@dataclass(frozen=True)
+class Permute(Step):
+    """Output axis i is the source's axis `axes`[i]."""
+
+    axes: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Slice(Step):
+    """Every `step`-th index of [start, end) along `axis`."""
+
+    axis: int
+    start: int
+    end: int
+    step: int
+
+
+@dataclass(frozen=True)
+class Pad(Step):
+    """`value` around the source: `pads` has (before, after) for every axis; negative ones crop."""
+
+    pads: tuple[Pair, ...]
+    value: int
+
+
+@dataclass(frozen=True)
+class Softmax(Step):
+    """Softmax along `axis`; `rescale` turns differences of codes into log2 units at 2^-20.
+
+    The output is unsigned with scale 2^-15. See `integer_softmax`.
+    """
+
+    axis: int
+    rescale: Rescale
+
+
+@dataclass(frozen=True)
+class ArgMax(Step):
+    """Index of the largest value along `axis`, the first of equal ones."""
+
+    axis: int
+
+
+@dataclass(frozen=True)
+class IntegerInput:
+    """Codes that enter for the network's input number `index`; one input may enter at several
+    scales. x becomes round(x / scale) + zero point, see `integer_network.quantize_input`."""
+
+    index: int
+    tensor: IntegerTensor
+
+
+@dataclass(frozen=True)
+class IntegerGraph:
+    """Entries, steps in order, the output's name, and the step by which outputs are compared.
+
+    `output_step` is the scale of an 8-bit quantizer over the logits' range on the calibration data.
+    """
+
+    inputs: tuple[IntegerInput, ...]
+    steps: tuple[Step, ...]
+    output: IntegerTensor
+    output_step: float
+
+    @property
+    def gives_classes(self) -> bool:
+        """True when the output is an arg-max: class numbers, not real numbers."""
+        return any(
+            isinstance(step, ArgMax) and step.output.name == self.output.name for step in self.steps
+        )
+
+    @property
+    def tensors(self) -> dict[str, IntegerTensor]:
+        """Every tensor by name."""
+        entries = [entry.tensor for entry in self.inputs]
+        return {tensor.name: tensor for tensor in (*entries, *(s.output for s in self.steps))}

@@ -1,0 +1,211 @@
+"""QuantizedNetwork -> IntegerGraph: what the fake-quantized network means, in integers."""
+
+import math
+from dataclasses import dataclass, field, replace
+
+from torch import fx
+
+from mpsearch.data import Data
+from mpsearch.errors import InputError
+from mpsearch.fixed_point import rescale_of
+from mpsearch.integer_forms import WIDE, Form, Forms, choose_forms
+from mpsearch.integer_fusion import fuse_clamps
+from mpsearch.integer_graph import (
+    ArgMax,
+    IntegerGraph,
+    IntegerInput,
+    IntegerTensor,
+    Requantize,
+    Softmax,
+    Step,
+)
+from mpsearch.integer_layers import check_integer, layer_step, reciprocal
+from mpsearch.integer_moves import moving_step
+from mpsearch.integer_operators import (
+    LAYERS,
+    SOFTMAXES,
+    check,
+    sample_axis,
+    sample_shape,
+    sources,
+    unsupported,
+)
+from mpsearch.integer_ranges import Ranges, tensor_ranges
+from mpsearch.integer_softmax import FRACTION_BITS, OUTPUT_BITS
+from mpsearch.layers import Layer
+from mpsearch.operators import argument, packet
+from mpsearch.partial_forward import PartialForward
+from mpsearch.quantized import QuantizedNetwork
+from mpsearch.quantizer import affine
+
+# The wide form's largest value over the largest magnitude seen in calibration. Each bit of headroom
+# doubles how often rounding in the wide form changes a code that sits between two.
+HEADROOM = {16: 1.25, 32: 2.0}
+
+
+def lower(
+    quantized: QuantizedNetwork, calibration: Data, batch_size: int = 64, wide_bits: int = 32
+) -> IntegerGraph:
+    """The integer graph of a quantized network; ranges of wide tensors from `calibration`.
+
+    `wide_bits` (16 or 32) are those of tensors that are added, averaged or leave the network.
+    Raises InputError naming the layer that is left in float, or the operator and the node that has
+    no integer form; also for a network that mixes the samples of a batch.
+    """
+    if wide_bits not in HEADROOM:
+        raise InputError(f"got {wide_bits} bits for wide tensors; expected 16 or 32")
+    for name, layer in quantized.layers.items():
+        check_integer(name, layer)
+    network = quantized.source
+    graph = network.graph.graph
+    layer_of = {node: layer for layer in network.layers for node in layer.nodes}
+    order = [node for node in graph.nodes if _computes(node)]
+    for node in order:
+        if node.op != "placeholder":
+            check(node, frozenset(layer_of))
+    quantizers = {node: quantized.layers[layer.name].activation for node, layer in layer_of.items()}
+    lowering = _Lowering(
+        quantized,
+        choose_forms(graph, order, quantizers),
+        tensor_ranges(quantized, calibration, batch_size),
+        wide_bits,
+        layer_of,
+    )
+    placeholders = [node for node in graph.nodes if node.op == "placeholder"]
+    for node in order:
+        if node.op == "placeholder":
+            lowering.enter(node, placeholders.index(node))
+        else:
+            lowering.add(node)
+    if not PartialForward(network.graph, calibration.inputs).batch_first:
+        raise InputError("the network mixes samples; integer inference needs one row per sample")
+    return lowering.finish()
+
+
+def _computes(node: fx.Node) -> bool:
+    """Inputs that are used and operators, but not those that only read the size of the batch."""
+    if node.op == "placeholder":
+        return any(packet(user) != "sym_size" for user in node.users)
+    return node.op == "call_function" and packet(node) != "sym_size"
+
+
+@dataclass
+class _Lowering:
+    """The steps made so far, and the tensors by node and form."""
+
+    quantized: QuantizedNetwork
+    forms: Forms
+    ranges: Ranges
+    wide_bits: int
+    layer_of: dict[str, Layer]
+    steps: list[Step] = field(default_factory=list)
+    inputs: list[IntegerInput] = field(default_factory=list)
+    tensors: dict[tuple[str, Form], IntegerTensor] = field(default_factory=dict)
+    names: set[str] = field(default_factory=set)
+
+    def enter(self, node: fx.Node, index: int) -> None:
+        """The network's input, once for every form that is read."""
+        for form in self.forms.wanted[node.name]:
+            self.tensors[node.name, form] = self.tensor(node, form)
+            self.inputs.append(IntegerInput(index, self.tensors[node.name, form]))
+
+    def add(self, node: fx.Node) -> None:
+        """The node's own step, then its result in the other forms that are read."""
+        if packet(node) == "argmax":
+            self.argmax(node)
+        elif packet(node) in SOFTMAXES:
+            self.softmax(node)
+        else:
+            kept = self.forms.kept[node.name]
+            if packet(node) in LAYERS:
+                self.tensors[node.name, kept] = self.layer(node, self.tensor(node, kept))
+            else:
+                self.tensors[node.name, kept] = self.move(node, kept)
+            self.convert(node, self.tensors[node.name, kept])
+
+    def layer(self, node: fx.Node, output: IntegerTensor) -> IntegerTensor:
+        layer = self.layer_of[node.name]
+        quantized = self.quantized.layers[layer.name]
+        shape = self.quantized.source.weight(layer).shape
+        source = self.tensors[sources(node)[0].name, quantized.activation]
+        self.steps.append(layer_step(node, layer, quantized, shape, source, output))
+        return output
+
+    def move(self, node: fx.Node, kept: Form) -> IntegerTensor:
+        read = [self.tensors[source.name, kept] for source in sources(node)]
+        output = replace(read[0], name=self.name(node), shape=sample_shape(node))
+        step = moving_step(node, tuple(tensor.name for tensor in read), output)
+        if step is None:
+            return read[0]
+        self.steps.append(step)
+        return output
+
+    def convert(self, node: fx.Node, result: IntegerTensor) -> None:
+        """Requantize `result` into the forms that are read and not there yet."""
+        for form in self.forms.wanted[node.name]:
+            if (node.name, form) in self.tensors:
+                continue
+            output = self.tensor(node, form)
+            factor = rescale_of(result.scale * reciprocal(output))
+            self.steps.append(Requantize((result.name,), output, factor, output.low, output.high))
+            self.tensors[node.name, form] = output
+
+    def softmax(self, node: fx.Node) -> None:
+        """Probabilities in a form of their own; users read them requantized, the caller as is."""
+        logits, axis = self.logits(node)
+        shape, name = sample_shape(node), self.name(node)
+        output = IntegerTensor(name, shape, 16, False, 2.0**-OUTPUT_BITS, 0)
+        to_log2 = rescale_of(logits.scale * math.log2(math.e) * 2**FRACTION_BITS)
+        self.steps.append(Softmax((logits.name,), output, axis, to_log2))
+        self.convert(node, output)
+        if not self.forms.wanted[node.name]:
+            self.tensors[node.name, WIDE] = output
+
+    def argmax(self, node: fx.Node) -> None:
+        logits, axis = self.logits(node)
+        if any(user.op != "output" for user in node.users):
+            raise unsupported(node, "is not the network's output")
+        output = IntegerTensor(self.name(node), sample_shape(node), 32, True, 1.0, 0)
+        self.steps.append(ArgMax((logits.name,), output, axis))
+        self.tensors[node.name, WIDE] = output
+
+    def logits(self, node: fx.Node) -> tuple[IntegerTensor, int]:
+        """What a softmax or arg-max reads, and its axis."""
+        (source,) = sources(node)
+        axis = argument(node, "dim")
+        if axis is None:
+            raise unsupported(node, "has no dimension")
+        return self.tensors[source.name, WIDE], sample_axis(node, axis, len(source.meta["shape"]))
+
+    def tensor(self, node: fx.Node, form: Form) -> IntegerTensor:
+        """A new tensor for the node's result in `form`."""
+        shape, name = sample_shape(node), self.name(node)
+        if form is not WIDE:
+            return IntegerTensor(name, shape, form.bits, False, form.scale, form.zero_point)
+        return IntegerTensor(name, shape, self.wide_bits, True, self.wide_scale(node), 0)
+
+    def name(self, node: fx.Node) -> str:
+        """The node's name; `NAME_as2`, … for further forms."""
+        name, count = node.name, 1
+        while name in self.names:
+            count += 1
+            name = f"{node.name}_as{count}"
+        self.names.add(name)
+        return name
+
+    def wide_scale(self, node: fx.Node) -> float:
+        """HEADROOM times the largest magnitude in the node's class over the largest integer."""
+        classes = self.forms.classes
+        members = [name for name in classes if classes[name] == classes[node.name]]
+        largest = max(abs(end) for name in members for end in self.ranges.get(name, (0.0,)))
+        return HEADROOM[self.wide_bits] * (largest or 1.0) / float((1 << (self.wide_bits - 1)) - 1)
+
+    def finish(self) -> IntegerGraph:
+        """The graph; its output step comes from the range of the outputs in calibration."""
+        nodes = self.quantized.source.graph.graph.nodes
+        (result,) = next(node for node in nodes if node.op == "output").args
+        assert isinstance(result, fx.Node)
+        output = self.tensors[result.name, WIDE]
+        low, high = self.ranges.get(result.name, (0.0, 0.0))
+        step = affine(8, min(low, 0.0), max(high, 0.0)).scale
+        return IntegerGraph(tuple(self.inputs), fuse_clamps(self.steps, output), output, step)

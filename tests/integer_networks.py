@@ -1,0 +1,201 @@
+"""Small networks that use every operator that has an integer form, and random ones."""
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+
+class Function(nn.Module):
+    """Layers by name and a function of them and the inputs."""
+
+    def __init__(self, forward: Callable[[Any, torch.Tensor], Any], **layers: nn.Module) -> None:
+        super().__init__()
+        self.function = forward
+        for name, layer in layers.items():
+            self.add_module(name, layer)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = self.function(self, x)
+        return result
+
+
+def _option_a(m: Any, x: torch.Tensor) -> Any:
+    first = torch.relu(m.stem(x))
+    short = functional.pad(first[:, :, ::2, ::2], (0, 0, 0, 0, 1, 1))
+    out = torch.relu(m.deep(first) + short)
+    return m.head(out.mean(dim=(2, 3)))
+
+
+def _pools(m: Any, x: torch.Tensor) -> Any:
+    out = functional.relu6(m.conv(x))
+    most = functional.max_pool2d(out, 3, 2, padding=1, ceil_mode=True)
+    mean = functional.avg_pool2d(most, 2, 1, padding=1, count_include_pad=False, ceil_mode=True)
+    other = functional.avg_pool2d(most, (2, 1), padding=(1, 0), divisor_override=3)
+    both = torch.cat([mean.flatten(1), other.flatten(1), most.flatten(1)], dim=-1)
+    return m.head(both)
+
+
+def _line(m: Any, x: torch.Tensor) -> Any:
+    out = torch.relu(m.first(x))
+    out = functional.max_pool1d(out, 2) + functional.avg_pool1d(out, 2)
+    out = functional.adaptive_avg_pool1d(m.second(out), 2)
+    return m.head(out.flatten(1)).softmax(-1)
+
+
+def _moves(m: Any, x: torch.Tensor) -> Any:
+    out = functional.hardtanh(m.conv(x), -0.4, 0.7).permute(0, 2, 3, 1)
+    out = m.tokens(out).transpose(1, 3)  # a linear layer over positions
+    out = out[:, 1:, :-1].clamp(min=-0.5)
+    out = functional.pad(out, (-1, 2), value=0.25).contiguous()
+    return m.head(out.reshape(out.shape[0], -1).unsqueeze(1).squeeze(1))
+
+
+def _gate(m: Any, x: torch.Tensor) -> Any:
+    weights = torch.softmax(m.score(x), dim=1)
+    return m.head(weights) + m.other(weights)
+
+
+def _classes(m: Any, x: torch.Tensor) -> Any:
+    return m.head(torch.relu(m.first(x))).argmax(1)
+
+
+def _input_everywhere(m: Any, x: torch.Tensor) -> Any:
+    return m.head((x + m.a(x) + m.b(x)).flatten(1))
+
+
+def _adaptive(m: Any, x: torch.Tensor) -> Any:
+    return m.head(functional.adaptive_avg_pool2d(m.conv(x), (2, 3)).flatten(1))
+
+
+BUILDERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
+    "option-a": (
+        lambda: Function(
+            _option_a, stem=nn.Conv2d(2, 3, 3, padding=1),
+            deep=nn.Conv2d(3, 5, 3, stride=2, padding=1, bias=False), head=nn.Linear(5, 3),
+        ),
+        (2, 6, 5),
+    ),
+    "pools": (
+        lambda: Function(_pools, conv=nn.Conv2d(1, 2, 2), head=nn.LazyLinear(3)),
+        (1, 6, 7),
+    ),
+    "line": (
+        lambda: Function(
+            _line, first=nn.Conv1d(4, 6, 3, padding=2, dilation=2, groups=2),
+            second=nn.Conv1d(6, 6, 3, stride=2, groups=6), head=nn.Linear(12, 5),
+        ),
+        (4, 12),
+    ),
+    "moves": (
+        lambda: Function(
+            _moves, conv=nn.Conv2d(3, 4, (2, 3), padding="same", dilation=(1, 2)),
+            tokens=nn.Linear(4, 5), head=nn.LazyLinear(3),
+        ),
+        (3, 4, 5),
+    ),
+    "gate": (
+        lambda: Function(
+            _gate, score=nn.Linear(6, 4), head=nn.Linear(4, 3), other=nn.Linear(4, 3, bias=False)
+        ),
+        (6,),
+    ),
+    "classes": (
+        lambda: Function(_classes, first=nn.Linear(6, 9), head=nn.Linear(9, 7)),
+        (6,),
+    ),
+    "input-everywhere": (
+        lambda: Function(
+            _input_everywhere, a=nn.Conv2d(2, 2, 3, padding=1, groups=2), b=nn.Conv2d(2, 2, 1),
+            head=nn.Linear(24, 3),
+        ),
+        (2, 3, 4),
+    ),
+    "adaptive": (
+        lambda: Function(_adaptive, conv=nn.Conv2d(2, 4, 2, groups=2), head=nn.Linear(24, 3)),
+        (2, 6, 6),
+    ),
+}  # fmt: skip
+
+
+def build(name: str, samples: int, seed: int = 0) -> tuple[nn.Module, tuple[torch.Tensor, ...]]:
+    """(model, inputs), seeded."""
+    factory, shape = BUILDERS[name]
+    return _seeded(factory, shape, samples, seed)
+
+
+def build_random(seed: int, samples: int) -> tuple[nn.Module, tuple[torch.Tensor, ...]]:
+    """A random chain of convolutions, pools, residual and parallel branches."""
+    source = random.Random(seed)
+    shape = (source.randint(1, 3), source.randint(5, 7), source.randint(5, 7))
+    return _seeded(lambda: _random_network(source, shape[0]), shape, samples, seed)
+
+
+def _seeded(
+    factory: Callable[[], nn.Module], shape: tuple[int, ...], samples: int, seed: int
+) -> tuple[nn.Module, tuple[torch.Tensor, ...]]:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = factory().eval()
+        inputs = (torch.randn(samples, *shape),)
+        model(*inputs)  # lazy layers take their size
+    return model, inputs
+
+
+def _random_network(source: random.Random, channels: int) -> nn.Module:
+    blocks: list[nn.Module] = []
+    for _ in range(source.randint(1, 3)):
+        block, channels = source.choice((_plain, _residual, _parallel))(source, channels)
+        blocks.append(block)
+        blocks += source.choice(
+            ([], [nn.ReLU()], [nn.ReLU6()], [nn.MaxPool2d(2, 1)], [nn.AvgPool2d(2, 1)],
+             [nn.ReLU(), nn.MaxPool2d(3, 1, padding=1)])
+        )  # fmt: skip
+    blocks += source.choice(([nn.AdaptiveAvgPool2d(1), nn.Flatten()], [nn.Flatten()]))
+    blocks.append(nn.LazyLinear(source.randint(2, 5)))
+    blocks += source.choice(([], [nn.ReLU()], [nn.Softmax(dim=1)]))
+    return nn.Sequential(*blocks)
+
+
+def _plain(source: random.Random, channels: int) -> tuple[nn.Module, int]:
+    groups = source.choice((1, channels))
+    out = channels * source.randint(1, 2)
+    kernel = (source.randint(1, 3), source.randint(1, 3))
+    stride, dilation = source.randint(1, 2), source.randint(1, 2)
+    conv = nn.Conv2d(
+        channels, out, kernel, stride, padding=source.randint(0, 2) + 1, dilation=dilation,
+        groups=groups, bias=source.random() < 0.7,
+    )  # fmt: skip
+    return conv, out
+
+
+class _Sum(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = x + self.conv(torch.relu(x))
+        return result
+
+
+class _Concatenation(nn.Module):
+    def __init__(self, channels: int, more: int) -> None:
+        super().__init__()
+        self.one = nn.Conv2d(channels, more, 1)
+        self.two = nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.cat([torch.relu(self.one(x)), self.two(x), x], dim=1)
+
+
+def _residual(source: random.Random, channels: int) -> tuple[nn.Module, int]:
+    return _Sum(channels), channels
+
+
+def _parallel(source: random.Random, channels: int) -> tuple[nn.Module, int]:
+    more = source.randint(1, 3)
+    return _Concatenation(channels, more), 2 * channels + more

@@ -1,0 +1,182 @@
+"""Every integer step from its definition, with Python's integers and fractions, element by element.
+
+`round` of a Fraction rounds half to even. Nothing is shared with the kernels.
+"""
+
+from collections.abc import Iterator
+from fractions import Fraction
+from itertools import product
+from typing import Any
+
+import numpy as np
+
+from mpsearch.fixed_point import Rescale
+from mpsearch.integer_graph import (
+    Add,
+    ArgMax,
+    AveragePool,
+    Clamp,
+    Concatenate,
+    Convolution,
+    IntegerGraph,
+    Linear,
+    MaxPool,
+    Mean,
+    Pad,
+    Permute,
+    Requantize,
+    Reshape,
+    Slice,
+    Softmax,
+    Step,
+)
+
+Sample = Any  # one sample: an object array of Python integers
+
+
+def replay(graph: IntegerGraph, *inputs: np.ndarray) -> dict[str, np.ndarray]:
+    """Every tensor of the graph by name, [N, …] in Python's integers."""
+    values = {
+        entry.tensor.name: [exactly(sample) for sample in x]
+        for entry, x in zip(graph.inputs, inputs, strict=True)
+    }
+    for step in graph.steps:
+        rows = zip(*(values[name] for name in step.sources), strict=True)
+        lowest = graph.tensors[step.sources[0]].low
+        values[step.output.name] = [compute(step, list(row), lowest) for row in rows]
+    return {name: np.stack(samples) for name, samples in values.items()}
+
+
+def exactly(array: np.ndarray) -> Sample:
+    return np.array([int(v) for v in array.reshape(-1)], dtype=object).reshape(array.shape)
+
+
+def compute(step: Step, sources: list[Sample], lowest: int) -> Sample:
+    out = np.empty(step.output.shape, dtype=object)
+    for place in np.ndindex(*step.output.shape):
+        out[place] = element(step, sources, place, lowest)
+    return out
+
+
+def clip(value: int, low: int, high: int) -> int:
+    return low if value < low else high if value > high else value
+
+
+def scaled(value: int, by: Rescale, channel: int) -> int:
+    channel = channel if len(by.multipliers) > 1 else 0
+    short = round(Fraction(value, 2**by.pre_shift))
+    return round(Fraction(short * int(by.multipliers[channel]), 2 ** int(by.shifts[channel])))
+
+
+def element(step: Step, sources: list[Sample], place: tuple[int, ...], lowest: int) -> int:
+    x = sources[0]
+    match step:
+        case Convolution():
+            total = int(step.weights.bias[place[0]]) + sum(_products(step, x, place))
+            assert abs(total) < 2 ** (step.weights.accumulator_bits - 1)
+            code = scaled(total, step.rescale, place[0]) + step.output.zero_point
+            return clip(code, step.low, step.high)
+        case Linear():
+            row = step.weights.codes[place[-1]]
+            total = int(step.weights.bias[place[-1]]) + sum(
+                int(w) * (q - step.weights.zero_point)
+                for w, q in zip(row, x[place[:-1]], strict=True)
+            )
+            assert abs(total) < 2 ** (step.weights.accumulator_bits - 1)
+            code = scaled(total, step.rescale, place[-1]) + step.output.zero_point
+            return clip(code, step.low, step.high)
+        case Requantize():
+            code = scaled(x[place], step.rescale, 0) + step.output.zero_point
+            return clip(code, step.low, step.high)
+        case Clamp():
+            return clip(x[place], step.low, step.high)
+        case Add():
+            return clip(x[place] + sources[1][place], step.low, step.high)
+        case MaxPool():
+            return max([lowest, *_window(step, x, place)])
+        case AveragePool():
+            flat = len(place) == 2
+            (a, b) = (0, 1) if flat else step.rows[place[1]]
+            image = x[place[0]][None] if flat else x[place[0]]
+            start, end = step.columns[place[-1]]
+            total = sum(image[i][j] for i, j in product(range(a, b), range(start, end)))
+            return round(Fraction(total, int(step.counts[0 if flat else place[1]][place[-1]])))
+        case Mean():
+            return _mean(step, x, place)
+        case Concatenate():
+            axis, index = step.axis, place[step.axis]
+            for source in sources:
+                if index < source.shape[axis]:
+                    return int(source[(*place[:axis], index, *place[axis + 1 :])])
+                index -= source.shape[axis]
+            raise AssertionError
+        case Reshape():
+            return int(x.reshape(-1)[int(np.ravel_multi_index(place, step.output.shape))])
+        case Permute():
+            moved_to = dict(zip(step.axes, place, strict=True))
+            return int(x[tuple(moved_to[axis] for axis in range(len(place)))])
+        case Slice():
+            index = step.start + place[step.axis] * step.step
+            return int(x[(*place[: step.axis], index, *place[step.axis + 1 :])])
+        case Pad():
+            moved = tuple(i - before for i, (before, _) in zip(place, step.pads, strict=True))
+            inside = all(0 <= i < n for i, n in zip(moved, x.shape, strict=True))
+            return int(x[moved]) if inside else step.value
+        case Softmax():
+            return _softmax(step, x, place)
+        case ArgMax():
+            rest = iter(place)
+            if len(place) == x.ndim:
+                rest = iter([index for axis, index in enumerate(place) if axis != step.axis])
+            where = [slice(None) if a == step.axis else next(rest) for a in range(x.ndim)]
+            values = list(x[tuple(where)])
+            return values.index(max(values))
+        case _:
+            raise AssertionError(step)
+
+
+def _products(step: Convolution, x: Sample, place: tuple[int, ...]) -> Iterator[int]:
+    codes = step.weights.codes
+    image = x if x.ndim == 3 else x[:, None]
+    channel, row, column = place if len(place) == 3 else (place[0], 0, place[1])
+    inputs = codes.shape[1]
+    first = channel // (codes.shape[0] // step.groups) * inputs
+    for c, i, j in product(range(inputs), range(codes.shape[2]), range(codes.shape[3])):
+        at = row * step.stride[0] + i * step.dilation[0] - step.padding[0]
+        beside = column * step.stride[1] + j * step.dilation[1] - step.padding[1]
+        if 0 <= at < image.shape[1] and 0 <= beside < image.shape[2]:
+            yield int(codes[channel, c, i, j]) * (
+                image[first + c, at, beside] - step.weights.zero_point
+            )
+
+
+def _window(step: MaxPool, x: Sample, place: tuple[int, ...]) -> Iterator[int]:
+    image = x if x.ndim == 3 else x[:, None]
+    channel, row, column = place if len(place) == 3 else (place[0], 0, place[1])
+    for i, j in product(range(step.kernel[0]), range(step.kernel[1])):
+        at = row * step.stride[0] + i * step.dilation[0] - step.padding[0]
+        beside = column * step.stride[1] + j * step.dilation[1] - step.padding[1]
+        if 0 <= at < image.shape[1] and 0 <= beside < image.shape[2]:
+            yield image[channel, at, beside]
+
+
+def _mean(step: Mean, x: Sample, place: tuple[int, ...]) -> int:
+    kept = iter(place)
+    if len(place) == x.ndim:  # the averaged axes are kept with length 1
+        kept = iter([index for axis, index in enumerate(place) if axis not in step.axes])
+    ranges = [range(x.shape[a]) if a in step.axes else [next(kept)] for a in range(x.ndim)]
+    values = [x[where] for where in product(*ranges)]
+    return round(Fraction(sum(values), len(values)))
+
+
+def _softmax(step: Softmax, x: Sample, place: tuple[int, ...]) -> int:
+    powers = {}
+    line = [(*place[: step.axis], k, *place[step.axis + 1 :]) for k in range(x.shape[step.axis])]
+    largest = max(x[where] for where in line)
+    for where in line:
+        t = scaled(min(largest - x[where], 2**31 - 1), step.rescale, 0)
+        whole, fraction = divmod(min(t, 31 * 2**20), 2**20)
+        k, rest = divmod(fraction, 2**12)
+        left, right = (round(2**30 * 2 ** (-(k + i) / 256)) for i in (0, 1))
+        powers[where] = (left - round(Fraction((left - right) * rest, 2**12))) // 2**whole
+    return round(Fraction(powers[place] * 2**15, sum(powers.values())))
