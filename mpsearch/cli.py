@@ -24,6 +24,7 @@ COMMANDS = {
     "gate": "Exit code 0 or 1: is the network small and accurate enough?",
     "data": "Make datasets from own sounds, pictures and videos; check them for leaks.",
     "train": "Train a bundled network on a named or own dataset.",
+    "reproduce": "Repeat TinyM²Net's accuracy table: train, search, fine-tune, measure.",
     "convert": "Turn a model file into an mpsearch file, which executes nothing.",
     "demo": "The whole loop on a bundled network, with measured accuracies.",
     "models": "List the bundled networks and datasets.",

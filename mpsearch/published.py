@@ -1,0 +1,69 @@
+"""What the TinyM²Net paper prints, to stand beside what is measured here.
+
+Rashid et al., "TinyM²Net", tinyML Research Symposium 2022, arXiv 2202.04303, abstract, Table 4 and
+text. Where table and text disagree, both are kept.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+UNIMODAL, FLOAT = "best single input", "FP32"
+W8, MIXED, W4 = "W8A8", "W4/8A4/8", "W4A4"
+
+
+@dataclass(frozen=True)
+class Published:
+    """Accuracy in percent and size in KB of one row; None where we know of no printed figure."""
+
+    accuracy: float | None
+    kilobytes: float | None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One case study: our network and substitute data, the paper's relative budget, its rows.
+
+    `budget` is the mixed network's size as a part of the uniform 8-bit size. `folds`: runs are
+    cross-validation folds instead of seeds. `substitute` says what stands in for the paper's data;
+    None for a user's own.
+    """
+
+    network: str
+    dataset: str
+    budget: float
+    folds: bool
+    substitute: str | None
+    rows: Mapping[str, Published]
+
+
+CASES = {
+    "battlefield": Case(
+        network="tinym2net-battlefield",
+        dataset="image-audio",
+        budget=0.661,
+        folds=False,
+        substitute="CIFAR-10 images and ESC-10 sounds of four classes, paired by class",
+        rows={
+            UNIMODAL: Published(92.9, None, "96.8 less the abstract's improvement of 3.9"),
+            FLOAT: Published(98.5, 1605, "96.8 and the loss of 1.7"),
+            W8: Published(None, 407),
+            MIXED: Published(96.8, 269, "97.5 in its text"),
+            W4: Published(91.3, 205, "88.7 in its text"),
+        },
+    ),
+    "covid": Case(
+        network="tinym2net-covid",
+        dataset="cough-speech",
+        budget=0.671,
+        folds=True,
+        substitute="Coswara coughs and speech; the label is effort, not COVID",
+        rows={
+            UNIMODAL: Published(73.9, None, "88.4 less the abstract's improvement of 14.5"),
+            FLOAT: Published(90.4, 845, "88.4 and the loss of 2.0"),
+            W8: Published(None, 216, "its layers take 116.7 KB"),
+            MIXED: Published(88.4, 145),
+            W4: Published(83.6, 107, "90.4 less the loss of 6.8; its layers take 58.3 KB"),
+        },
+    ),
+}
