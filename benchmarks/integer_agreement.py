@@ -20,7 +20,7 @@ from mpsearch.calibration import calibrate
 from mpsearch.choice import Choice
 from mpsearch.commands.train import dataset_for
 from mpsearch.data import Data, bind, read_arrays
-from mpsearch.integer_network import integer_network, outputs
+from mpsearch.integer.network import integer_network, outputs
 from mpsearch.model_files import ModelSource, load_network
 from mpsearch.models.registry import build
 from mpsearch.models.training import train

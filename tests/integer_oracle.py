@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from mpsearch.fixed_point import Rescale
-from mpsearch.integer_graph import (
+from mpsearch.integer.fixed_point import Rescale
+from mpsearch.integer.graph import (
     Add,
     ArgMax,
     AveragePool,

@@ -22,10 +22,10 @@ from mpsearch.choice import Choice
 from mpsearch.data import Data
 from mpsearch.errors import InputError
 from mpsearch.evaluate import evaluate
-from mpsearch.integer_graph import Clamp, Convolution, Linear, Requantize, Softmax
-from mpsearch.integer_inference import run, run_all
-from mpsearch.integer_lowering import lower
-from mpsearch.integer_network import IntegerNetwork, integer_network, outputs, quantize_input
+from mpsearch.integer.graph import Clamp, Convolution, Linear, Requantize, Softmax
+from mpsearch.integer.inference import run, run_all
+from mpsearch.integer.lowering import lower
+from mpsearch.integer.network import IntegerNetwork, integer_network, outputs, quantize_input
 from mpsearch.network import Network
 from mpsearch.quantized import QuantizedNetwork, quantize
 from mpsearch.quantized_file import load_quantized, save_quantized

@@ -11,7 +11,7 @@ from float64_reference import Float64Reference
 from mpsearch.calibration import calibrate
 from mpsearch.choice import Choice
 from mpsearch.data import Data, bind, read_arrays
-from mpsearch.integer_network import integer_network, outputs
+from mpsearch.integer.network import integer_network, outputs
 from mpsearch.model_files import ModelSource, load_network
 from mpsearch.models.registry import architecture, build
 from mpsearch.network import Network

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mpsearch.fixed_point import Rescale, divide_round, rescale
+from mpsearch.integer.fixed_point import Rescale, divide_round, rescale
 
 TEXT = (Path(__file__).parent.parent / "docs" / "integer.md").read_text()
 MAIN = """

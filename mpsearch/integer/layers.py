@@ -5,9 +5,9 @@ import torch
 from torch import fx
 
 from mpsearch.errors import InputError
-from mpsearch.fixed_point import Integers, rescale_of
-from mpsearch.integer_graph import Convolution, IntegerTensor, Linear, Weights
-from mpsearch.integer_operators import convolution_padding, pair
+from mpsearch.integer.fixed_point import Integers, rescale_of
+from mpsearch.integer.graph import Convolution, IntegerTensor, Linear, Weights
+from mpsearch.integer.operators import convolution_padding, pair
 from mpsearch.layers import Layer
 from mpsearch.operators import argument, groups, packet
 from mpsearch.quantized import QuantizedLayer

@@ -1,6 +1,6 @@
 """`IntegerGraph`: a network as a list of integer operations on named tensors.
 
-It is plain data: dataclasses, numpy arrays, tuples. `integer_inference` runs it; a generator of C
+It is plain data: dataclasses, numpy arrays, tuples. `inference` runs it; a generator of C
 needs nothing else. docs/integer.md defines every operation exactly. Shapes, axes and paddings are
 those of one sample, without the batch: axis 0 of an image tensor are its channels.
 """
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from mpsearch.fixed_point import Integers, Rescale
+from mpsearch.integer.fixed_point import Integers, Rescale
 
 Shape = tuple[int, ...]
 Pair = tuple[int, int]
@@ -200,7 +200,7 @@ class Pad(Step):
 class Softmax(Step):
     """Softmax along `axis`; `rescale` turns differences of codes into log2 units at 2^-20.
 
-    The output is unsigned with scale 2^-15. See `integer_softmax`.
+    The output is unsigned with scale 2^-15. See `softmax`.
     """
 
     axis: int
@@ -217,7 +217,7 @@ class ArgMax(Step):
 @dataclass(frozen=True)
 class IntegerInput:
     """Codes that enter for the network's input number `index`; one input may enter at several
-    scales. x becomes round(x / scale) + zero point, see `integer_network.quantize_input`."""
+    scales. x becomes round(x / scale) + zero point, see `network.quantize_input`."""
 
     index: int
     tensor: IntegerTensor

@@ -3,7 +3,7 @@
 from collections import Counter
 from dataclasses import replace
 
-from mpsearch.integer_graph import (
+from mpsearch.integer.graph import (
     Add,
     Clamp,
     Convolution,

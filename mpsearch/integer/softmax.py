@@ -13,7 +13,7 @@ from functools import cache
 
 import numpy as np
 
-from mpsearch.fixed_point import Integers, Rescale, divide_round, rescale, shift_round
+from mpsearch.integer.fixed_point import Integers, Rescale, divide_round, rescale, shift_round
 
 OUTPUT_BITS = 15  # probabilities are counted in 2^-15, so that 1 fits 16 bits unsigned
 FRACTION_BITS = 20

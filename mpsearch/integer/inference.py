@@ -4,9 +4,9 @@ from typing import assert_never
 
 import numpy as np
 
-from mpsearch import integer_kernels as kernels
-from mpsearch.fixed_point import Integers, rescale, saturate
-from mpsearch.integer_graph import (
+from mpsearch.integer import kernels
+from mpsearch.integer.fixed_point import Integers, rescale, saturate
+from mpsearch.integer.graph import (
     Add,
     ArgMax,
     AveragePool,
@@ -24,7 +24,7 @@ from mpsearch.integer_graph import (
     Slice,
     Softmax,
 )
-from mpsearch.integer_softmax import softmax
+from mpsearch.integer.softmax import softmax
 
 Operation = (
     Convolution | Linear | Requantize | Clamp | Add | MaxPool | AveragePool | Mean | Concatenate

@@ -7,10 +7,10 @@ from torch import fx
 
 from mpsearch.data import Data
 from mpsearch.errors import InputError
-from mpsearch.fixed_point import rescale_of
-from mpsearch.integer_forms import WIDE, Form, Forms, choose_forms
-from mpsearch.integer_fusion import fuse_clamps
-from mpsearch.integer_graph import (
+from mpsearch.integer.fixed_point import rescale_of
+from mpsearch.integer.forms import WIDE, Form, Forms, choose_forms
+from mpsearch.integer.fusion import fuse_clamps
+from mpsearch.integer.graph import (
     ArgMax,
     IntegerGraph,
     IntegerInput,
@@ -19,9 +19,9 @@ from mpsearch.integer_graph import (
     Softmax,
     Step,
 )
-from mpsearch.integer_layers import check_integer, layer_step, reciprocal
-from mpsearch.integer_moves import moving_step
-from mpsearch.integer_operators import (
+from mpsearch.integer.layers import check_integer, layer_step, reciprocal
+from mpsearch.integer.moves import moving_step
+from mpsearch.integer.operators import (
     LAYERS,
     SOFTMAXES,
     check,
@@ -30,8 +30,8 @@ from mpsearch.integer_operators import (
     sources,
     unsupported,
 )
-from mpsearch.integer_ranges import Ranges, tensor_ranges
-from mpsearch.integer_softmax import FRACTION_BITS, OUTPUT_BITS
+from mpsearch.integer.ranges import Ranges, tensor_ranges
+from mpsearch.integer.softmax import FRACTION_BITS, OUTPUT_BITS
 from mpsearch.layers import Layer
 from mpsearch.operators import argument, packet
 from mpsearch.partial_forward import PartialForward

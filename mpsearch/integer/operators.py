@@ -3,7 +3,7 @@
 from torch import fx
 
 from mpsearch.errors import InputError
-from mpsearch.integer_graph import Pair, Shape
+from mpsearch.integer.graph import Pair, Shape
 from mpsearch.operators import argument, is_transposed, packet
 
 LAYERS = frozenset({"conv1d", "conv2d", "convolution", "linear"})

@@ -9,8 +9,8 @@ integer products have no BLAS: ResNet-20 takes 13 times longer with them.
 import numpy as np
 import numpy.typing as npt
 
-from mpsearch.fixed_point import Integers, divide_round, rescale, saturate
-from mpsearch.integer_graph import AveragePool, Convolution, Linear, MaxPool, Mean, Pair
+from mpsearch.integer.fixed_point import Integers, divide_round, rescale, saturate
+from mpsearch.integer.graph import AveragePool, Convolution, Linear, MaxPool, Mean, Pair
 
 
 def convolution(step: Convolution, codes: Integers, exact_blas: bool) -> Integers:

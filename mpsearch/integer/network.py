@@ -7,10 +7,10 @@ import numpy as np
 import torch
 
 from mpsearch.data import Data
-from mpsearch.fixed_point import Integers
-from mpsearch.integer_graph import IntegerGraph, IntegerTensor
-from mpsearch.integer_inference import run
-from mpsearch.integer_lowering import lower
+from mpsearch.integer.fixed_point import Integers
+from mpsearch.integer.graph import IntegerGraph, IntegerTensor
+from mpsearch.integer.inference import run
+from mpsearch.integer.lowering import lower
 from mpsearch.quantized import QuantizedNetwork
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 from torch import fx
 
-from mpsearch.integer_graph import (
+from mpsearch.integer.graph import (
     Add,
     AveragePool,
     Clamp,
@@ -19,8 +19,8 @@ from mpsearch.integer_graph import (
     Slice,
     Step,
 )
-from mpsearch.integer_layers import reciprocal
-from mpsearch.integer_operators import (
+from mpsearch.integer.layers import reciprocal
+from mpsearch.integer.operators import (
     AVERAGES,
     CLAMPS,
     IDENTITIES,

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from torch import fx
 
-from mpsearch.integer_operators import LAYERS, MOVES, SOFTMAXES, sources
+from mpsearch.integer.operators import LAYERS, MOVES, SOFTMAXES, sources
 from mpsearch.operators import packet
 from mpsearch.quantizer import ActivationQuantizer
 
