@@ -119,7 +119,7 @@ def _prepare(name: str) -> tuple[Network, Data]:
     return Network.from_module(model, inputs), Data("test", inputs, labels)
 
 
-@pytest.mark.parametrize("name", ["residual", "shared", "transposed"])
+@pytest.mark.parametrize("name", ["two-inputs", "shared", "transposed"])
 def test_measured_errors_are_those_of_the_layers_own_output(name: str) -> None:
     """By a graph in which the layer's input is quantized with numpy, layer by layer."""
     network, data = _prepare(name)

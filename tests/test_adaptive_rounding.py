@@ -108,10 +108,10 @@ def test_most_of_what_the_best_of_all_roundings_wins() -> None:
 
 @pytest.mark.parametrize("name", ["residual", "two-inputs", "transposed", "shared"])
 def test_unseen_outputs_come_closer_to_float(name: str) -> None:
-    model, inputs, _ = networks.build(name, samples=300)
+    model, inputs, _ = networks.build(name, samples=150)
     network = Network.from_module(model, inputs)
-    calibration = Data("a", tuple(x[:200] for x in inputs), None)
-    unseen = tuple(x[200:] for x in inputs)
+    calibration = Data("a", tuple(x[:100] for x in inputs), None)
+    unseen = tuple(x[100:] for x in inputs)
     choices = dict.fromkeys((layer.name for layer in network.layers), Choice(3, 8))
     errors = []
     for rounding in ("nearest", "adaptive"):
