@@ -13,10 +13,11 @@ from mpsearch.evaluate import evaluate, labels_of
 from mpsearch.evaluation import Evaluation, Evaluations
 from mpsearch.model_files import QUANTIZED, ModelSource, detect, load_network
 from mpsearch.network import Network
+from mpsearch.post_training import PostTraining
 from mpsearch.quantized import QuantizedNetwork, check_layers
 from mpsearch.quantized_file import load_quantized
 from mpsearch.quantizer import check_bits
-from mpsearch.quantizing import Quantizing
+from mpsearch.quantizing import PLAIN, Quantizing
 
 FLOAT = "FP32"
 
@@ -32,6 +33,8 @@ class EvaluationRequest:
     calibration: str | None = None
     fp32: str | None = None
     batch_size: int = 64
+    post_training: PostTraining = PLAIN
+    integer: bool = False
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,7 @@ class Subject:
     data: Data
     calibration: Data | None
     batch_size: int = 64
+    post_training: PostTraining = PLAIN
 
     @property
     def held_out(self) -> bool:
@@ -57,7 +61,7 @@ class Subject:
                 f"{self.path} carries no sample to set the activations' ranges; "
                 "give data for them with --calibration (training data, not the data to measure on)"
             )
-        return Quantizing(self.network, self.calibration, self.batch_size)
+        return Quantizing(self.network, self.calibration, self.batch_size, self.post_training)
 
     def quantized(self, choices: Mapping[str, Choice]) -> QuantizedNetwork:
         """The network at these choices. Raises InputError for another network's choices."""
@@ -70,16 +74,22 @@ class Subject:
             float_bops(self.network),
         )  # fmt: skip
 
-    def measure(self, name: str, choices: Mapping[str, Choice]) -> Evaluation:
-        """The network at these choices, measured."""
+    def measure(
+        self, name: str, choices: Mapping[str, Choice], quantized: QuantizedNetwork | None = None
+    ) -> Evaluation:
+        """The network at these choices, measured; `quantized` where it is there already."""
         return evaluate(
-            name, self.quantized(choices), self.data, self.batch_size,
+            name, quantized or self.quantized(choices), self.data, self.batch_size,
             size_bytes(self.network, choices), bops(self.network, choices),
         )  # fmt: skip
 
 
 def load_subject(
-    source: ModelSource, data: str | None, calibration: str | None, batch_size: int = 64
+    source: ModelSource,
+    data: str | None,
+    calibration: str | None,
+    batch_size: int = 64,
+    post_training: PostTraining = PLAIN,
 ) -> Subject:
     """Read a float model and its data; the model file's sample where they are not named.
 
@@ -98,7 +108,7 @@ def load_subject(
     bound = bind(evaluated, loaded.network)
     labels_of(bound)
     ranges = None if sample is None else bind(sample, loaded.network)
-    return Subject(source.path, loaded.network, bound, ranges, batch_size)
+    return Subject(source.path, loaded.network, bound, ranges, batch_size, post_training)
 
 
 def run(request: EvaluationRequest) -> Evaluations:
@@ -109,12 +119,19 @@ def run(request: EvaluationRequest) -> Evaluations:
         raise InputError(
             f"{request.source.path} is a float model; --fp32 goes with a quantized one"
         )
-    subject = load_subject(request.source, request.data, request.calibration, request.batch_size)
+    subject = load_subject(
+        request.source, request.data, request.calibration, request.batch_size, request.post_training
+    )
     choices = _wanted(request, subject.network)
     if choices:
         _ = subject.quantizing  # raises before anything is measured
     rows = [subject.float_row()]
-    rows += [subject.measure(name, chosen) for name, chosen in choices.items()]
+    for name, chosen in choices.items():
+        rows.append(subject.measure(name, chosen))
+        if request.integer:
+            rows.append(
+                _integers(name, subject.quantized(chosen), subject.calibration, subject.data)
+            )
     data = subject.data
     return Evaluations(data.name, data.digest, subject.held_out, tuple(rows))
 
@@ -157,10 +174,34 @@ def _quantized_file(request: EvaluationRequest) -> Evaluations:
             size_bytes(quantized.source, chosen), bops(quantized.source, chosen),
         )
     ]  # fmt: skip
-    if request.fp32 is None:
+    subject = None
+    if request.fp32 is not None:
+        float_source = replace(request.source, path=request.fp32)
+        subject = load_subject(float_source, request.data, request.calibration, request.batch_size)
+    if request.integer:
+        calibration = None if subject is None else subject.calibration
+        if request.calibration is not None:
+            calibration = bind(read_arrays(request.calibration), quantized.source)
+        rows.append(_integers("quantized", quantized, calibration, data))
+    if subject is None:
         return Evaluations(data.name, data.digest, True, tuple(rows))
-    subject = load_subject(
-        replace(request.source, path=request.fp32), request.data, None, request.batch_size
-    )
     rows.insert(0, subject.float_row())
     return Evaluations(data.name, data.digest, subject.held_out, tuple(rows))
+
+
+def _integers(
+    name: str, quantized: QuantizedNetwork, calibration: Data | None, data: Data
+) -> Evaluation:
+    """The same network computed with integers only. Raises InputError without calibration data."""
+    from mpsearch.integer.network import integer_network
+
+    if calibration is None:
+        raise InputError(
+            "integers need data for the ranges of sums and outputs; give --calibration, or --fp32 "
+            "with a model that carries a sample"
+        )
+    chosen, source = quantized.assignment, quantized.source
+    return evaluate(
+        f"{name}, integers", integer_network(quantized, calibration), data,
+        size_bytes=size_bytes(source, chosen), bops=bops(source, chosen),
+    )  # fmt: skip

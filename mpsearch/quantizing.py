@@ -1,7 +1,7 @@
 """Many assignments of one network: each layer is quantized once per choice and then reused."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -12,6 +12,7 @@ from mpsearch.choice import Choice
 from mpsearch.data import Data
 from mpsearch.layers import Layer
 from mpsearch.network import Network
+from mpsearch.post_training import PostTraining, quantize_after_training
 from mpsearch.quantized import (
     QuantizedLayer,
     QuantizedNetwork,
@@ -21,6 +22,8 @@ from mpsearch.quantized import (
 )
 from mpsearch.quantizer import FLOAT_BITS, quantize_weight
 
+PLAIN = PostTraining()
+
 
 @dataclass(frozen=True)
 class Quantizing:
@@ -29,15 +32,21 @@ class Quantizing:
     `Quantizing(network, calibration)(choices)` equals `quantize(network, choices, histograms)`
     with the histograms of `calibration`, which are made at the first call. Between assignments
     that share layers only the others are quantized anew, and choices that differ in the activations
-    alone share the search for the weights' scales. `settings` names what else decides the result.
+    alone share the search for the weights' scales. With other settings than the default
+    `post_training`, every assignment is quantized from the start: repairs depend on all layers.
     """
 
     network: Network
     calibration: Data
     batch_size: int = 64
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    post_training: PostTraining = PLAIN
     _layers: dict[tuple[str, Choice], QuantizedLayer] = field(default_factory=dict, repr=False)
     _scales: dict[tuple[str, int], torch.Tensor] = field(default_factory=dict, repr=False)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What else than network and data decides the result, for digests; empty by default."""
+        return {} if self.post_training == PLAIN else asdict(self.post_training)
 
     @cached_property
     def histograms(self) -> Mapping[str, Histogram]:
@@ -46,6 +55,10 @@ class Quantizing:
 
     def __call__(self, choices: Mapping[str, Choice]) -> QuantizedNetwork:
         """The quantized network. Raises InputError as `check_layers`."""
+        if self.post_training != PLAIN:
+            return quantize_after_training(
+                self.network, choices, self.calibration, self.post_training, self.batch_size
+            )
         check_layers(self.network, choices)
         layers = {
             layer.name: self._layer(layer, choices[layer.name]) for layer in self.network.layers

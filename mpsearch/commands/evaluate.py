@@ -9,11 +9,13 @@ import click
 from mpsearch.console import json_option, print_json, print_table, progress
 from mpsearch.errors import InputError
 from mpsearch.model_options import model_options, source_of
+from mpsearch.post_training_options import post_training_of, post_training_options
 
 if TYPE_CHECKING:
     from mpsearch.evaluation import Evaluations
     from mpsearch.front import Front
     from mpsearch.model_files import ModelSource
+    from mpsearch.post_training import PostTraining
 
 POINTS = 12
 
@@ -46,8 +48,14 @@ POINTS = 12
     "--calibration", metavar="D", help="Data for the ranges [default: the model file's sample]."
 )
 @click.option("--fp32", metavar="MODEL", help="The float model beside a quantized MODEL.")
+@click.option(
+    "--integer",
+    is_flag=True,
+    help="Also with integers only, as a device computes.",
+)
 @click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True)
 @click.option("-o", "--output", metavar="FILE", help="[default: evaluation.json]")
+@post_training_options
 @model_options
 @json_option
 def evaluate(
@@ -62,8 +70,15 @@ def evaluate(
     data: str | None,
     calibration: str | None,
     fp32: str | None,
+    integer: bool,
     batch_size: int,
     output: str | None,
+    ranges: str,
+    per_tensor: bool,
+    equalize: bool,
+    bias_correction: bool,
+    rounding: str,
+    seed: int,
     as_json: bool,
     **model: Any,
 ) -> None:
@@ -83,16 +98,19 @@ def evaluate(
     from mpsearch.evaluation_run import EvaluationRequest, run
 
     source = source_of(path, **model)
+    settings = post_training_of(ranges, per_tensor, equalize, bias_correction, rounding, seed)
     if front_path is not None:
-        if assignment is not None or uniform or fp32 is not None or output is not None:
+        if assignment is not None or uniform or fp32 is not None or output is not None or integer:
             raise InputError(
-                "--front adds its columns to the front; leave out --assignment, --uniform, --fp32 "
-                "and -o"
+                "--front adds its columns to the front; leave out --assignment, --uniform, --fp32, "
+                "--integer and -o"
             )
         if points is not None and amounts:
             raise InputError("got --points and --point; name the points in one of the two ways")
         chosen = (points or str(POINTS), amounts, remeasure)
-        _evaluate_front(source, front_path, chosen, (data, calibration, batch_size), plot, as_json)
+        _evaluate_front(
+            source, front_path, chosen, (data, calibration, batch_size, settings), plot, as_json
+        )
         return
     if points is not None or amounts or remeasure or plot is not None:
         raise InputError("--points, --point, --remeasure and --plot go with --front FRONT.csv")
@@ -104,6 +122,8 @@ def evaluate(
         calibration=calibration,
         fp32=fp32,
         batch_size=batch_size,
+        post_training=settings,
+        integer=integer,
     )
     evaluations = run(request)
     output = output or "evaluation.json"
@@ -119,7 +139,7 @@ def _evaluate_front(
     source: "ModelSource",
     front_path: str,
     chosen: tuple[str, tuple[str, ...], bool],
-    measured_on: tuple[str | None, str | None, int],
+    measured_on: "tuple[str | None, str | None, int, PostTraining]",
     plot: str | None,
     as_json: bool,
 ) -> None:
