@@ -25,14 +25,19 @@ class Case:
     """One case study: our network and substitute data, the paper's relative budget, its rows.
 
     `budget` is the mixed network's size as a part of the uniform 8-bit size. `folds`: runs are
-    cross-validation folds instead of seeds. `substitute` says what stands in for the paper's data;
-    None for a user's own.
+    cross-validation folds instead of seeds. `augment`: training samples are changed at random; not
+    where the label is how loud and fast something is, which the changes would hide. `epochs` and
+    `finetune_epochs` are what the command takes unless told. `substitute` says what stands in for
+    the paper's data; None for a user's own.
     """
 
     network: str
     dataset: str
     budget: float
     folds: bool
+    augment: bool
+    epochs: int
+    finetune_epochs: int
     substitute: str | None
     rows: Mapping[str, Published]
 
@@ -43,6 +48,9 @@ CASES = {
         dataset="image-audio",
         budget=0.661,
         folds=False,
+        augment=True,
+        epochs=30,
+        finetune_epochs=8,
         substitute="CIFAR-10 images and ESC-10 sounds of four classes, paired by class",
         rows={
             UNIMODAL: Published(92.9, None, "96.8 less the abstract's improvement of 3.9"),
@@ -57,6 +65,9 @@ CASES = {
         dataset="cough-speech",
         budget=0.671,
         folds=True,
+        augment=False,
+        epochs=12,
+        finetune_epochs=4,
         substitute="Coswara coughs and speech; the label is effort, not COVID",
         rows={
             UNIMODAL: Published(73.9, None, "88.4 less the abstract's improvement of 14.5"),

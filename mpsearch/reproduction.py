@@ -1,5 +1,6 @@
 """One run of the TinyM²Net experiment: train, profile, solve, round, fine-tune, measure."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -39,8 +40,8 @@ SMALLER, SMALLER_BUDGET = "W4/8A4/8 at 52 %", 0.52
 class Recipe:
     """What all runs share. `models`: FP32 files to load instead of training, one per run."""
 
-    epochs: int = 30
-    finetune_epochs: int = 8
+    epochs: int
+    finetune_epochs: int
     models: tuple[str, ...] = ()
 
 
@@ -101,11 +102,11 @@ def _measure_assignment(
     size = size_bytes(network, choices)
     rounded = quantize(network, choices, calibrate(network, sample))
 
-    path = store.folder / f"{name.replace('/', '-').replace(' ', '_')}.pt"
+    path = store.folder / f"{re.sub('[^A-Za-z0-9]+', '-', name).strip('-')}.pt"
 
     def tuned() -> Measured:
         epochs = experiment.recipe.finetune_epochs
-        settings = FineTuning(epochs=epochs, seed=experiment.seed, augment=True)
+        settings = FineTuning(epochs=epochs, seed=experiment.seed, augment=experiment.case.augment)
         validation = _data(dataset, "val", network) if "val" in dataset.splits else None
         with experiment.progress(f"run {experiment.number}: fine-tuning {name}", epochs) as step:
             result = finetune(
@@ -159,7 +160,7 @@ def _train(experiment: Experiment, reference: str, dataset: Dataset, path: Path)
             replace(dataset, splits=known),
             epochs=epochs,
             seed=seed,
-            augment=True,
+            augment=experiment.case.augment,
             on_epoch=lambda _: step(),
         )
     sample = dataset.split("train").balanced(SAMPLE, len(dataset.classes), seed)

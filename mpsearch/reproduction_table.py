@@ -81,7 +81,9 @@ def notes(case: Case, runs: Sequence[RunStore]) -> list[str]:
     n = runs[0].rows[FLOAT].evaluation.n
     typical = runs[0].rows[FLOAT].evaluation
     low, high = wilson_interval(sum(typical.correct), n)
-    kind = "folds, nobody in two of their splits" if case.folds else "seeds"
+    kind = "seed" if len(runs) == 1 else "seeds"
+    if case.folds:
+        kind = f"fold{kind.removeprefix('seed')}, nobody in two of their splits"
     tuning = [row.seconds for run in runs for name, row in run.rows.items() if name.endswith(TUNED)]
     rounding = [run.rows[name].seconds for run in runs for name in (W8, MIXED, W4)]
     found = []
@@ -105,7 +107,7 @@ def notes(case: Case, runs: Sequence[RunStore]) -> list[str]:
 
 
 def _single(name: str, published: Published, measured: Mean | None) -> list[str]:
-    cells = [name, _percent(published.accuracy), "", NONE]
+    cells = [name, f"best {_percent(published.accuracy)}", "", NONE]
     return [*cells, NONE if measured is None else measured.text(), "", "", "", "", ""]
 
 

@@ -19,8 +19,8 @@ from mpsearch.errors import InputError
     help="Seeds, or folds of cough-speech [default: 3 seeds, 5 folds].",
 )
 @click.option("--run", "only", type=click.IntRange(min=0), help="Measure this run alone.")
-@click.option("--epochs", type=click.IntRange(min=1), default=30, show_default=True)
-@click.option("--finetune-epochs", type=click.IntRange(min=1), default=8, show_default=True)
+@click.option("--epochs", type=click.IntRange(min=1), help="[default: 30; covid 12]")
+@click.option("--finetune-epochs", type=click.IntRange(min=1), help="[default: 8; covid 4]")
 @click.option(
     "--model", "models", multiple=True, metavar="FILE", help="Load FP32, once for each run."
 )
@@ -31,8 +31,8 @@ def reproduce(
     data: str | None,
     runs: int | None,
     only: int | None,
-    epochs: int,
-    finetune_epochs: int,
+    epochs: int | None,
+    finetune_epochs: int | None,
     models: tuple[str, ...],
     output: str | None,
     as_json: bool,
@@ -72,7 +72,7 @@ def reproduce(
         raise InputError(f"got --runs {count}; {reference} has 5 folds")
     folder = Path(output or f"reproduction-{case}")
     folder.mkdir(parents=True, exist_ok=True)
-    recipe = Recipe(epochs, finetune_epochs, models)
+    recipe = Recipe(epochs or chosen.epochs, finetune_epochs or chosen.finetune_epochs, models)
     stores = []
     for number in range(count) if only is None else (only,):
         dataset = dataset_for(chosen.network, reference, number if folds else None)
