@@ -65,6 +65,8 @@ def table(case: Case, runs: Sequence[RunStore]) -> list[list[str]]:
     cells = [_single(name, case.rows[UNIMODAL], accuracy(runs, name)) for name in alone]
     cells.append(_quantized(runs, FLOAT, case.rows[FLOAT], case))
     for name in (W8, MIXED, SMALLER, W4):
+        if name == SMALLER and accuracy(runs, name) is None:  # too small for this network
+            continue
         cells.append(_quantized(runs, name, case.rows.get(name), case))
     return cells
 

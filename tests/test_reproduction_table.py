@@ -102,6 +102,12 @@ def test_the_table_has_the_papers_rows_and_ours(tmp_path: Path) -> None:
     assert text.count("\n|") == len(rows) + 1
 
 
+def test_a_budget_that_nothing_fits_is_left_out(tmp_path: Path) -> None:
+    runs = [stored(tmp_path / "a", 35), stored(tmp_path / "b", 36)]
+    del runs[1].rows[SMALLER]
+    assert SMALLER not in {row[0] for row in table(CASES["covid"], runs)}
+
+
 def test_a_stored_run_goes_on_and_measures_nothing_twice(tmp_path: Path) -> None:
     first = stored(tmp_path / "run", 35)
     first.note_assignment(MIXED, {"conv": Choice(4, 8)})
