@@ -12,7 +12,7 @@ demo: $(VENV)/.demo
 	$(RUN)mpsearch demo
 
 test: $(VENV)/.dev
-	$(RUN)python -m pytest
+	$(RUN)python -m pytest --numprocesses 2 --dist worksteal
 
 lint: $(VENV)/.dev
 	$(RUN)ruff format --check .
