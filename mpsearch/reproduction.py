@@ -98,6 +98,8 @@ def _measure_assignment(
 ) -> None:
     """Rounded after training, and fine-tuned from there."""
     dataset, store = experiment.dataset, experiment.store
+    if name in store.rows and name + TUNED in store.rows:
+        return
     test = _data(dataset, "test", network)
     size = size_bytes(network, choices)
     rounded = quantize(network, choices, calibrate(network, sample))

@@ -28,7 +28,7 @@ class Mean:
 
     def text(self, sign: str = "") -> str:
         """`85.31 ± 1.20`, in percent."""
-        value = f"{100 * self.value:{sign}.2f}"
+        value = f"{round(100 * self.value, 2) + 0.0:{sign}.2f}"  # + 0.0: no -0.00
         return value if self.half is None else f"{value} ± {100 * self.half:.2f}"
 
 
