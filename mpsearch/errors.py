@@ -19,3 +19,9 @@ class MissingExtraError(MpsearchError):
             f"{purpose} needs the package {package}, which is not installed; "
             f"install it with: pip install 'mpsearch[{extra}]'"
         )
+
+
+def first_line(error: Exception) -> str:
+    """Type and first line of another library's error, for one line of ours."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__

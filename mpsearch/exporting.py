@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import fx, nn
 
-from mpsearch.errors import InputError
+from mpsearch.errors import InputError, first_line
 from mpsearch.graph_tensors import set_tensor
 
 
@@ -59,12 +59,12 @@ def _export(model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> torch.export.
                 program = program.run_decompositions({})  # makes the graph functional
     except AssertionError as error:  # a guard of a graph that was exported before
         raise InputError(
-            f"the model was exported for one input shape ({_first_line(error)}); "
+            f"the model was exported for one input shape ({first_line(error)}); "
             "export it again with a dynamic batch dimension"
         ) from error
     except Exception as error:  # torch.export raises whatever the model's own code raises
         raise InputError(
-            f"the model cannot be exported to an aten graph: {_first_line(error)}"
+            f"the model cannot be exported to an aten graph: {first_line(error)}"
         ) from error
     return program
 
@@ -85,11 +85,6 @@ def _free_batch(model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> dict[str,
 def _is_in_place(node: fx.Node) -> bool:
     schema = getattr(node.target, "_schema", None)
     return node.op == "call_function" and schema is not None and bool(schema.is_mutable)
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__
 
 
 def _as_graph_module(program: torch.export.ExportedProgram) -> fx.GraphModule:
@@ -154,7 +149,7 @@ def _check_free_batch(graph: fx.GraphModule, inputs: tuple[torch.Tensor, ...]) -
             rows = graph(*three).shape[:1]
     except (RuntimeError, IndexError) as error:
         raise InputError(
-            f"the model fixes its batch size, expected a free one: {_first_line(error)}"
+            f"the model fixes its batch size, expected a free one: {first_line(error)}"
         ) from error
     if rows != (3,):
         raise InputError(

@@ -19,7 +19,7 @@ from torch import nn
 
 from mpsearch import network_file, quantized_file
 from mpsearch.data import Arrays, import_object
-from mpsearch.errors import InputError
+from mpsearch.errors import InputError, first_line
 from mpsearch.network import Network
 from mpsearch.network_file import NetworkFile
 
@@ -138,7 +138,7 @@ def load_module(
     except InputError:
         raise
     except Exception as error:  # trusted code may raise anything
-        raise InputError(f"{source.path}: cannot load this {kind}: {_first_line(error)}") from error
+        raise InputError(f"{source.path}: cannot load this {kind}: {first_line(error)}") from error
 
 
 def _read_state(path: str) -> dict[str, torch.Tensor] | None:
@@ -154,7 +154,7 @@ def _read_state(path: str) -> dict[str, torch.Tensor] | None:
     except Exception as error:
         if "weights_only" in str(error) or "Weights only" in str(error):
             return None
-        raise InputError(f"{path}: damaged or foreign file: {_first_line(error)}") from error
+        raise InputError(f"{path}: damaged or foreign file: {first_line(error)}") from error
     for key in ("state_dict", "model", "model_state_dict"):  # common wrappers of checkpoints
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
@@ -202,7 +202,7 @@ def _call(name: str, factory: Callable[[], object]) -> nn.Module:
     try:
         module = factory()
     except Exception as error:
-        raise InputError(f"--model {name} failed: {_first_line(error)}") from error
+        raise InputError(f"--model {name} failed: {first_line(error)}") from error
     if not isinstance(module, nn.Module):
         raise InputError(f"--model {name} returned {type(module).__name__}; expected an nn.Module")
     return module
@@ -247,8 +247,3 @@ def _load_pickle(
     if not isinstance(module, nn.Module):
         raise InputError(f"{source.path} holds {type(module).__name__}; expected an nn.Module")
     return module, _examples(source, source.input_shapes, data)
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__
