@@ -113,7 +113,12 @@ def _check_equal(
     real = _call(program, "--input", folder / "samples.f32")
     np.testing.assert_allclose(real, meant, rtol=1e-7)
     for layer in document["layers"]:
-        assert layer["weight_bytes"] + layer["bias_bytes"] == layer["predicted_bytes"]
+        stored = (layer["weight_bytes"], layer["bias_bytes"], layer["scale_bytes"])
+        assert sum(stored) == layer["size_bytes"]
+    kinds = ("weights", "biases", "scales")
+    assert sum(document["constant_bytes"][kind] for kind in kinds) == size_bytes(
+        quantized.source, quantized.assignment
+    )
     arena = document["arena"]
     assert arena["peak_bytes"] <= 1.1 * arena["lower_bound_bytes"] + 4 * len(arena["offsets"])
 
@@ -243,6 +248,22 @@ def test_the_command_writes_a_folder_that_builds_and_checks_itself(
     assert subprocess.run([*make, "check"], capture_output=True).returncode != 0
     done = CliRunner().invoke(cli, [*arguments[:-1], "other", "--json"])
     assert json.loads(done.output)["arena"] == document["arena"]
+
+
+@needs_gcc
+def test_a_layer_whose_factors_have_no_compact_form_stores_them(
+    tmp_path: Path, kernels: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mpsearch.c_export.steps.channel_scales", lambda *_: None)
+    network, data = _exported("two-inputs")
+    quantized = _quantized(network, data, 3)
+    document = export_c(quantized, data, tmp_path).document
+    assert document["constant_bytes"]["scales"] == 0
+    channels = sum(layer.channels for layer in network.layers)
+    assert document["constant_bytes"]["tables"] == 5 * channels
+    program = _program(tmp_path, kernels)
+    got = _call(program, "--input", tmp_path / "check" / "input.f32", "--integers")
+    np.testing.assert_array_equal(got, np.loadtxt(tmp_path / "check" / "output.txt"))
 
 
 @needs_gcc

@@ -22,7 +22,7 @@ from mpsearch.integer.graph import IntegerGraph
 from mpsearch.integer.inference import run
 from mpsearch.integer.lowering import lower
 from mpsearch.integer.network import quantize_input
-from mpsearch.packing import SCALE_BYTES, layer_bytes
+from mpsearch.packing import layer_bytes
 from mpsearch.quantized import QuantizedNetwork
 
 FORMAT, VERSION = "mpsearch.c_export", 1
@@ -123,18 +123,17 @@ def describe(graph: IntegerGraph, quantized: QuantizedNetwork, source: Source) -
     """The figures of export.json. Bytes are those of the constants and of the static memory."""
     chosen, network = quantized.assignment, quantized.source
     arena = source.storage.arena
-    kinds = ("weights", "biases", "requantization")
+    kinds = ("weights", "biases", "scales", "tables")
     constants = {kind: source.constants.get(kind, 0) for kind in kinds}
-    constants["tables"] = sum(source.constants.values()) - sum(constants.values())
     layers = []
     for layer in network.layers:
         choice = chosen[layer.name]
-        stored = source.layers.get(layer.name, {"weights": 0, "biases": 0})
+        stored = source.layers.get(layer.name, dict.fromkeys(kinds, 0))
         layers.append({
             "layer": layer.name, "w_bits": choice.w_bits, "a_bits": choice.a_bits,
             "macs": layer.macs,
             "weight_bytes": stored["weights"], "bias_bytes": stored["biases"],
-            "predicted_bytes": layer_bytes(layer, choice) - SCALE_BYTES * layer.channels,
+            "scale_bytes": stored["scales"], "size_bytes": layer_bytes(layer, choice),
         })  # fmt: skip
     return {
         "format": FORMAT,

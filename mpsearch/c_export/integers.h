@@ -64,6 +64,32 @@ static inline void mps_set(void *data, mps_type type, size_t i, int32_t value) {
     }
 }
 
+/* A real factor multiplier * 2^-shift. */
+typedef struct {
+    int32_t multiplier;
+    int shift;
+} mps_scale;
+
+/* The factor of a channel: its float32 weight scale, given by its bits, times factor * 2^-exponent.
+   `factor` has its highest bit set. Too small a product has multiplier 0, too large the largest. */
+static inline mps_scale mps_factor(uint32_t bits, uint64_t factor, int exponent) {
+    const uint64_t mantissa = (bits & 0x7fffff) | 0x800000;
+    const uint64_t product =
+        mantissa * (factor >> 32) + ((mantissa * (factor & 0xffffffff)) >> 32); /* 55, 56 bits */
+    const int drop = product >> 55 ? 25 : 24;
+    mps_scale scale = {0, 1};
+    uint64_t multiplier = (uint64_t)mps_shift_round((int64_t)product, drop);
+    int shift = 150 + exponent - (int)(bits >> 23) - 32 - drop;
+    if (multiplier >> 31) {
+        multiplier >>= 1;
+        shift -= 1;
+    }
+    if (shift > 62) return scale;
+    scale.multiplier = shift < 1 ? INT32_MAX : (int32_t)multiplier;
+    scale.shift = shift < 1 ? 1 : shift;
+    return scale;
+}
+
 /* Code `i` of `bits` bits: two's complement, no gaps, the first code in the lowest bits. */
 static inline int32_t mps_weight(const uint8_t *packed, int bits, size_t i) {
     size_t start = i * (size_t)bits;

@@ -10,10 +10,12 @@
 typedef struct {
     const uint8_t *weights;     /* packed codes of `bits` bits */
     const int32_t *bias;        /* one per output channel, or NULL */
-    const int32_t *multipliers; /* one per output channel, or one for all */
+    const uint32_t *scales;     /* bits of float32 weight scales, see mps_factor; or NULL: */
+    const int32_t *multipliers; /* the factors themselves, one per output channel */
     const int8_t *shifts;
+    uint64_t factor; /* with `scales`: input scale / output scale = factor * 2^-exponent */
+    int exponent;
     int bits;
-    int per_channel;     /* 1: a factor for every output channel */
     int pre_shift;       /* brings 64-bit sums to 32 bits */
     int wide_sums;       /* 1: sums need 64 bits */
     mps_type input_type; /* MPS_U8 or MPS_U16 */

@@ -34,10 +34,16 @@ static uint16_t code16(const unsigned char *codes, int i) {
 #define NAME(x) x##_16_64
 #include "sums.h"
 
-static int32_t finish(const mps_layer *layer, int channel, int64_t sum) {
-    const int factor = layer->per_channel ? channel : 0;
-    const int64_t scaled = mps_rescale(sum, layer->multipliers[factor], layer->shifts[factor],
-                                       layer->pre_shift);
+static mps_scale scale_of(const mps_layer *layer, int channel) {
+    mps_scale scale;
+    if (layer->scales) return mps_factor(layer->scales[channel], layer->factor, layer->exponent);
+    scale.multiplier = layer->multipliers[channel];
+    scale.shift = layer->shifts[channel];
+    return scale;
+}
+
+static int32_t finish(const mps_layer *layer, mps_scale scale, int64_t sum) {
+    const int64_t scaled = mps_rescale(sum, scale.multiplier, scale.shift, layer->pre_shift);
     return mps_clip(scaled + layer->output_zero, layer->low, layer->high);
 }
 
@@ -50,6 +56,7 @@ void mps_convolve(const mps_convolution *c, const void *input, void *output) {
     int64_t wide[TILE];
     int32_t narrow[TILE];
     for (int o = 0; o < c->outputs; o++) {
+        const mps_scale scale = scale_of(layer, o);
         for (int row = 0; row < c->output_height; row += rows_most) {
             const int rows = at_most(rows_most, c->output_height - row);
             for (int column = 0; column < c->output_width; column += columns_most) {
@@ -66,7 +73,7 @@ void mps_convolve(const mps_convolution *c, const void *input, void *output) {
                     for (int x = 0; x < columns; x++) {
                         const int i = y * columns + x;
                         const int64_t sum = layer->wide_sums ? wide[i] : narrow[i];
-                        mps_set(output, layer->output_type, at + (size_t)x, finish(layer, o, sum));
+                        mps_set(output, layer->output_type, at + (size_t)x, finish(layer, scale, sum));
                     }
                 }
             }
@@ -98,7 +105,8 @@ void mps_multiply(const mps_linear *l, const void *input, void *output) {
                         weights, from, count, layer->input_zero);
             }
             mps_set(output, layer->output_type,
-                    (size_t)row * (size_t)l->outputs + (size_t)o, finish(layer, o, sum));
+                    (size_t)row * (size_t)l->outputs + (size_t)o,
+                    finish(layer, scale_of(layer, o), sum));
         }
     }
 }

@@ -46,8 +46,8 @@ With `--codes` it reads the codes of all entries instead.
 {flash}
 | together | {sum(constants.values()):,} |
 
-Code and the steps' descriptions come on top: `make size` shows them. "requantization" is a 32-bit
-multiplier and an 8-bit shift per output channel.
+Code and the steps' descriptions come on top: `make size` shows them. Weights, biases and scales
+together are the size that mpsearch predicted: {document["size_bytes"]:,} bytes.
 
 Static memory (SRAM) of all tensors: {sram}. No placing can go
 below {arena["lower_bound_bytes"]:,} bytes, the largest sum of tensors that are alive at once.

@@ -28,10 +28,7 @@ def generate(graph: IntegerGraph, quantized: QuantizedNetwork) -> Source:
     """C for a graph that was lowered from `quantized`. Raises InputError for a move along more
     axes than the kernels have."""
     storage = store(graph)
-    without_bias = frozenset(
-        name for name, layer in quantized.layers.items() if layer.bias_codes is None
-    )
-    writer = StepWriter(graph.tensors, storage, without_bias)
+    writer = StepWriter(graph.tensors, storage, quantized.layers)
     for number, step in enumerate(graph.steps, start=1):
         writer.write(number, step)
     shapes = quantized.source.input_shapes

@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from fractions import Fraction
 from math import prod
 
 import numpy as np
 
 from mpsearch.c_export import strides
 from mpsearch.c_export.c_text import array, comment, struct
+from mpsearch.c_export.channel_scales import channel_scales
 from mpsearch.c_export.storage import Storage, c_type, element_bytes, elements
 from mpsearch.integer.graph import (
     Add,
@@ -29,8 +31,10 @@ from mpsearch.integer.graph import (
     Softmax,
     Step,
 )
+from mpsearch.integer.layers import reciprocal
 from mpsearch.integer.softmax import power_table
 from mpsearch.packing import pack
+from mpsearch.quantized import QuantizedLayer
 
 # Field names that the structs of kernels.h share.
 _WINDOW = "kernel_height kernel_width stride_y stride_x".split()
@@ -42,12 +46,13 @@ class StepWriter:
 
     tensors: Mapping[str, IntegerTensor]
     storage: Storage
-    without_bias: frozenset[str]
+    layers: Mapping[str, QuantizedLayer]
     constants: list[str] = field(default_factory=list)
     calls: list[str] = field(default_factory=list)
     bytes: dict[str, int] = field(default_factory=dict)
     layer_bytes: dict[str, dict[str, int]] = field(default_factory=dict)
-    weights: dict[str, str] = field(default_factory=dict)
+    has_power_table: bool = False
+    stored: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def write(self, number: int, step: Step) -> None:
         """Add one step; its constants are called NAME_number."""
@@ -112,7 +117,7 @@ class StepWriter:
                 self.calls.append(f"    mps_fill({kind}, {count}, {step.value}, {to});")
                 self._move(str(number), step, strides.padded(step, self._in(step).shape))
             case Softmax():
-                if "table" not in self.bytes:
+                if "power_table" not in self.bytes:
                     self._array("int32_t", "power_table", np.array(power_table()), "table")
                 fields = _along(self._in(step), step.output, step.axis) | {
                     "multiplier": int(step.rescale.multipliers[0]),
@@ -143,7 +148,7 @@ class StepWriter:
         arguments += [self._at(name) for name in (*step.sources, step.output.name)]
         self.calls.append(f"    {function}({', '.join(arguments)});")
 
-    def _array(self, kind: str, name: str, values: np.ndarray, account: str = "other") -> str:
+    def _array(self, kind: str, name: str, values: np.ndarray, account: str = "tables") -> str:
         """Add a constant array and count its bytes; its name."""
         flat = values.reshape(-1)
         self.constants.append(array(kind, name, flat.tolist()))
@@ -153,33 +158,49 @@ class StepWriter:
 
     def _layer(self, number: int, step: Convolution | Linear) -> dict[str, object]:
         weights, rescale = step.weights, step.rescale
-        name = weights.layer
-        if name not in self.weights:  # a layer that is used again is stored once
-            self.weights[name] = str(number)
+        name, quantized = weights.layer, self.layers[weights.layer]
+        source, output = self._in(step), step.output
+        if name not in self.stored:  # a layer that is used again is stored once
             packed = pack(weights.codes, weights.bits)
-            self._array("uint8_t", f"weights_{number}", packed, "weights")
-            self.layer_bytes[name] = {"weights": len(packed), "biases": 0}
-            if name not in self.without_bias:
-                self._array("int32_t", f"bias_{number}", weights.bias, "biases")
+            self.stored[name] = {
+                "weights": self._array("uint8_t", f"weights_{number}", packed, "weights"),
+                "bias": "NULL",
+            }
+            self.layer_bytes[name] = {"weights": len(packed), "biases": 0, "scales": 0}
+            if quantized.bias_codes is not None:
+                bias = self._array("int32_t", f"bias_{number}", weights.bias, "biases")
+                self.stored[name]["bias"] = bias
                 self.layer_bytes[name]["biases"] = 4 * len(weights.bias)
-        place = self.weights[name]
-        multipliers = self._array(
-            "int32_t", f"multipliers_{number}", rescale.multipliers, "requantization"
-        )
-        shifts = self._array("int8_t", f"shifts_{number}", rescale.shifts, "requantization")
+        assert quantized.weight is not None
+        ratio = Fraction(source.scale) * Fraction(reciprocal(output))
+        compact = channel_scales(quantized.weight.scales.cpu().numpy(), ratio, rescale)
+        if compact is not None:
+            if "scales" not in self.stored[name]:
+                bits = self._array("uint32_t", f"scales_{number}", compact.bits, "scales")
+                self.stored[name]["scales"] = bits
+                self.layer_bytes[name]["scales"] = 4 * len(compact.bits)
+            factors: dict[str, object] = {
+                "scales": self.stored[name]["scales"],
+                "factor": f"UINT64_C({compact.factor})",
+                "exponent": compact.exponent,
+            }
+        else:
+            multipliers, shifts = rescale.multipliers, rescale.shifts
+            factors = {
+                "multipliers": self._array("int32_t", f"multipliers_{number}", multipliers),
+                "shifts": self._array("int8_t", f"shifts_{number}", shifts),
+            }
         return {
-            "weights": f"weights_{place}",
-            "bias": "NULL" if name in self.without_bias else f"bias_{place}",
-            "multipliers": multipliers,
-            "shifts": shifts,
+            "weights": self.stored[name]["weights"],
+            "bias": self.stored[name]["bias"],
+            **factors,
             "bits": weights.bits,
-            "per_channel": int(len(rescale.multipliers) > 1),
             "pre_shift": rescale.pre_shift,
             "wide_sums": int(weights.accumulator_bits == 64),
-            "input_type": c_type(self._in(step)),
-            "output_type": c_type(step.output),
+            "input_type": c_type(source),
+            "output_type": c_type(output),
             "input_zero": weights.zero_point,
-            "output_zero": step.output.zero_point,
+            "output_zero": output.zero_point,
             "low": step.low,
             "high": step.high,
         }
