@@ -54,7 +54,7 @@ def _gcc(*arguments: str | Path) -> None:
 def kernels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The fixed kernels as objects, compiled once with sanitizers and strict warnings."""
     folder = tmp_path_factory.mktemp("kernels")
-    for name in ("layers", "steps"):
+    for name in ("layers", "patches", "steps"):
         _gcc(*CHECKED, "-c", CORE / f"{name}.c", "-o", folder / f"{name}.o")
     return folder
 
@@ -62,7 +62,7 @@ def kernels(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _program(folder: Path, kernels: Path) -> Path:
     """The exported command line with the sanitized kernels."""
     sources = [folder / f"{name}.c" for name in ("network", "border", "main")]
-    objects = [kernels / "layers.o", kernels / "steps.o"]
+    objects = sorted(kernels.glob("*.o"))
     _gcc(*CHECKED, "-o", folder / "program", *sources, *objects, "-lm")
     return folder / "program"
 
@@ -231,7 +231,7 @@ def test_the_command_writes_a_folder_that_builds_and_checks_itself(
     assert f"| weights | {document['constant_bytes']['weights']:,} |" in readme
     (example,) = re.findall(r"```c\n(.*?)```", readme, flags=re.DOTALL)
     Path("example.c").write_text(example)
-    core = [Path("net", f"{name}.c") for name in ("network", "layers", "steps")]
+    core = [Path("net", f"{name}.c") for name in ("network", "layers", "patches", "steps")]
     _gcc(*STRICT, "-Inet", "example.c", *core, "-o", "example")
     make = ["make", "-s", "-C", "net", "CFLAGS=-O1 -Werror"]
     subprocess.run([*make, "check"], check=True, capture_output=True)

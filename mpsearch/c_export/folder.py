@@ -29,10 +29,14 @@ FORMAT, VERSION = "mpsearch.c_export", 1
 DOCUMENT = "export.json"
 BUILD = "build"  # what make writes; never ours to judge
 CHECK_SAMPLES = 4
-TEMPLATES = {
-    name: name
-    for name in "integers.h kernels.h sums.h layers.c steps.c border.h border.c main.c".split()
-} | {"Makefile": "Makefile.template", "CMakeLists.txt": "CMakeLists.txt.template"}
+SOURCES = (
+    "integers.h kernels.h layers.c sums.h patches.h patches.c products.h steps.c "
+    "border.h border.c main.c"
+)
+TEMPLATES = {name: name for name in SOURCES.split()} | {
+    "Makefile": "Makefile.template",
+    "CMakeLists.txt": "CMakeLists.txt.template",
+}
 
 
 @dataclass(frozen=True)

@@ -84,8 +84,9 @@ typedef struct {
     int shift;
 } mps_along_axis;
 
-void mps_convolve(const mps_convolution *step, const void *input, void *output);
-void mps_multiply(const mps_linear *step, const void *input, void *output);
+/* `patches` is the memory for a block of patches (see patches.c), or NULL */
+void mps_convolve(const mps_convolution *step, void *patches, const void *input, void *output);
+void mps_multiply(const mps_linear *step, void *patches, const void *input, void *output);
 void mps_requantize(const mps_requantization *step, const void *input, void *output);
 void mps_clamp(const mps_elementwise *step, const void *input, void *output);
 void mps_add(const mps_elementwise *step, const void *left, const void *right, void *output);

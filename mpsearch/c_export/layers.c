@@ -1,5 +1,6 @@
-/* Convolution and linear layers on packed weights. Scratch: one tile of sums on the stack. */
-#include "kernels.h"
+/* Convolution and linear layers on packed weights. With memory for patches they are computed as in
+   patches.c; without (depthwise, or more than 8 bits) in place, with a tile of sums on the stack. */
+#include "patches.h"
 
 #define TILE 256 /* sums of a tile: 2 KB of stack at most */
 #define CHUNK 64 /* weights that a linear layer unpacks at once */
@@ -34,29 +35,20 @@ static uint16_t code16(const unsigned char *codes, int i) {
 #define NAME(x) x##_16_64
 #include "sums.h"
 
-static mps_scale scale_of(const mps_layer *layer, int channel) {
-    mps_scale scale;
-    if (layer->scales) return mps_factor(layer->scales[channel], layer->factor, layer->exponent);
-    scale.multiplier = layer->multipliers[channel];
-    scale.shift = layer->shifts[channel];
-    return scale;
-}
-
-static int32_t finish(const mps_layer *layer, mps_scale scale, int64_t sum) {
-    const int64_t scaled = mps_rescale(sum, scale.multiplier, scale.shift, layer->pre_shift);
-    return mps_clip(scaled + layer->output_zero, layer->low, layer->high);
-}
-
 static int at_most(int x, int limit) { return x < limit ? x : limit; }
 
-void mps_convolve(const mps_convolution *c, const void *input, void *output) {
+void mps_convolve(const mps_convolution *c, void *patches, const void *input, void *output) {
     const mps_layer *layer = &c->layer;
     const int columns_most = at_most(c->output_width, TILE);
     const int rows_most = at_most(TILE / columns_most, c->output_height);
     int64_t wide[TILE];
     int32_t narrow[TILE];
+    if (patches) {
+        mps_convolve_patches(c, patches, input, output);
+        return;
+    }
     for (int o = 0; o < c->outputs; o++) {
-        const mps_scale scale = scale_of(layer, o);
+        const mps_scale scale = mps_scale_of(layer, o);
         for (int row = 0; row < c->output_height; row += rows_most) {
             const int rows = at_most(rows_most, c->output_height - row);
             for (int column = 0; column < c->output_width; column += columns_most) {
@@ -73,7 +65,7 @@ void mps_convolve(const mps_convolution *c, const void *input, void *output) {
                     for (int x = 0; x < columns; x++) {
                         const int i = y * columns + x;
                         const int64_t sum = layer->wide_sums ? wide[i] : narrow[i];
-                        mps_set(output, layer->output_type, at + (size_t)x, finish(layer, scale, sum));
+                        mps_set(output, layer->output_type, at + (size_t)x, mps_finish(layer, scale, sum));
                     }
                 }
             }
@@ -81,10 +73,14 @@ void mps_convolve(const mps_convolution *c, const void *input, void *output) {
     }
 }
 
-void mps_multiply(const mps_linear *l, const void *input, void *output) {
+void mps_multiply(const mps_linear *l, void *patches, const void *input, void *output) {
     const mps_layer *layer = &l->layer;
     const size_t width = mps_size(layer->input_type);
     int16_t weights[CHUNK];
+    if (patches) {
+        mps_linear_patches(l, patches, input, output);
+        return;
+    }
     for (int row = 0; row < l->rows; row++) {
         const unsigned char *codes =
             (const unsigned char *)input + (size_t)row * (size_t)l->inputs * width;
@@ -106,7 +102,7 @@ void mps_multiply(const mps_linear *l, const void *input, void *output) {
             }
             mps_set(output, layer->output_type,
                     (size_t)row * (size_t)l->outputs + (size_t)o,
-                    finish(layer, scale_of(layer, o), sum));
+                    mps_finish(layer, mps_scale_of(layer, o), sum));
         }
     }
 }

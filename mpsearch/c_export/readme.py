@@ -59,7 +59,7 @@ The stack needs about 4 KB.
 
 ## Embedding
 
-Take `network.c`, `network.h`, `layers.c`, `steps.c`, `kernels.h`, `sums.h` and `integers.h`:
+Take `network.c`, `layers.c`, `patches.c`, `steps.c` and all headers but `border.h` and `scales.h`:
 
 ```c
 #include "network.h"

@@ -63,7 +63,7 @@ class StepWriter:
         match step:
             case Convolution():
                 self._struct("mps_convolution", number, self._convolution(number, step))
-                self._call("mps_convolve", number, step)
+                self._call("mps_convolve", number, step, self._patches(step))
             case Linear():
                 inputs = step.weights.codes.shape[1]
                 fields = {
@@ -73,7 +73,7 @@ class StepWriter:
                     "outputs": len(step.weights.codes),
                 }
                 self._struct("mps_linear", number, fields)
-                self._call("mps_multiply", number, step)
+                self._call("mps_multiply", number, step, self._patches(step))
             case Requantize():
                 self._struct("mps_requantization", number, _requantization(step, self._in(step)))
                 self._call("mps_requantize", number, step)
@@ -139,6 +139,10 @@ class StepWriter:
 
     def _at(self, name: str) -> str:
         return f"arena.bytes + {self.storage.offset(name)}"
+
+    def _patches(self, step: Step) -> str:
+        place = self.storage.patches(step)
+        return "NULL" if place is None else f"arena.bytes + {place}"
 
     def _struct(self, kind: str, number: int | str, fields: Mapping[str, object]) -> None:
         self.constants.append(struct(kind, f"step_{number}", fields))

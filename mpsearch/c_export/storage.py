@@ -6,7 +6,8 @@ from math import prod
 import numpy as np
 
 from mpsearch.arena import Arena, Buffer, plan
-from mpsearch.integer.graph import IntegerGraph, IntegerTensor, Reshape
+from mpsearch.c_export.patches import patch_bytes
+from mpsearch.integer.graph import IntegerGraph, IntegerTensor, Reshape, Step
 
 C_TYPES = {"uint8": "MPS_U8", "uint16": "MPS_U16", "int16": "MPS_I16", "int32": "MPS_I32"}
 
@@ -38,6 +39,10 @@ class Storage:
     arena: Arena
     buffer_of: dict[str, str]
 
+    def patches(self, step: Step) -> int | None:
+        """The first byte of a step's patches; None where it has none."""
+        return self.arena.offsets.get(patches_of(step))
+
     def offset(self, name: str) -> int:
         """The first byte of a tensor."""
         return self.arena.offsets[self.buffer_of[name]]
@@ -58,7 +63,19 @@ def store(graph: IntegerGraph) -> Storage:
         first.setdefault(name, number)
         for used in (name, *(buffer_of[source] for source in step.sources)):
             last[used] = number
-    last[buffer_of[graph.output.name]] = len(graph.steps) + 1
     tensors = graph.tensors
-    buffers = [Buffer(name, tensor_bytes(tensors[name]), first[name], last[name]) for name in first]
+    buffers = [
+        Buffer(patches_of(step), patch_bytes(step, tensors[step.sources[0]]), number, number)
+        for number, step in enumerate(graph.steps, start=1)
+    ]
+    last[buffer_of[graph.output.name]] = len(graph.steps) + 1
+    buffers = [buffer for buffer in buffers if buffer.size]
+    buffers += [
+        Buffer(name, tensor_bytes(tensors[name]), first[name], last[name]) for name in first
+    ]
     return Storage(plan(buffers), buffer_of)
+
+
+def patches_of(step: Step) -> str:
+    """The name of a step's block of patches among the buffers."""
+    return f"patches of {step.output.name}"
