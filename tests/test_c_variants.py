@@ -18,6 +18,7 @@ from mpsearch.choice import Choice
 from mpsearch.data import Data
 from mpsearch.models.registry import architecture, build
 from mpsearch.network import Network
+from mpsearch.packing import unpack
 from mpsearch.quantized import quantize
 
 CORE = Path(__file__).parent.parent / "mpsearch" / "c_export"
@@ -29,19 +30,23 @@ MAIN = """
 #include <stdio.h>
 #include "products.h"
 int main(void) {
-    static int8_t w[512], x[4 * 512];
+    static int8_t w[512], x[4 * 512], unpacked[512];
     int count, value;
     while (scanf("%d", &count) == 1) {
         int32_t sums[4] = {1, 2, 3, 4};
+        long check = 0;
         for (int i = 0; i < 5 * count; i++) {
             if (scanf("%d", &value) != 1) return 1;
             if (i < count) w[i] = (int8_t)value;
             else x[i - count] = (int8_t)value;
         }
         four_products(w, x, count, count, sums);
+        value = unpack_4((const uint8_t *)w, count, unpacked);
+        if (value < count / 32 * 32) return 1;
+        for (int i = 0; i < count / 32 * 32; i++) check = (check * 31 + unpacked[i] + 8) % 1000003;
         for (int p = 0; p < 4; p++)
             printf("%ld %ld ", (long)sums[p], (long)product(w, x + p * count, count));
-        printf("%s\\n", VARIANT);
+        printf("%ld %s\\n", check, VARIANT);
     }
     return 0;
 }
@@ -96,7 +101,13 @@ def test_products_equal_those_of_python(name: str, tmp_path: Path) -> None:
             w[:], x[:] = (127 if case % 2 else -127), (-128 if case < 2 else 127)
         lines.append(" ".join(map(str, (count, *w, *x.ravel()))))
         sums = [int(sum(int(a) * int(b) for a, b in zip(w, row, strict=True))) for row in x]
+        check = 0
+        for code in unpack(w[: count // 2].astype(np.int8).view(np.uint8), 4, count)[
+            : count // 32 * 32
+        ]:
+            check = (check * 31 + int(code) + 8) % 1000003
         expected.append([v for p, total in enumerate(sums) for v in (total + p + 1, total)])
+        expected[-1].append(check)
     (tmp_path / "main.c").write_text(MAIN)
     _build(variant, tmp_path / "main", tmp_path / "main.c", define=f'-DVARIANT="{name}"')
     done = subprocess.run(

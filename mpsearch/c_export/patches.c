@@ -19,11 +19,7 @@ static void unpack(const uint8_t *packed, int bits, size_t start, int count, int
         return;
     }
     if (bits == 4 && start % 2 == 0) {
-        const uint8_t *bytes = packed + start / 2;
-        for (; i + 1 < count; i += 2) {
-            weights[i] = (int8_t)((bytes[i / 2] & 15) ^ 8) - 8;
-            weights[i + 1] = (int8_t)((bytes[i / 2] >> 4) ^ 8) - 8;
-        }
+        i = unpack_4(packed + start / 2, count, weights);
     } else if (bits == 2 && start % 4 == 0) {
         const uint8_t *bytes = packed + start / 4;
         for (; i + 3 < count; i += 4)
@@ -55,6 +51,13 @@ void mps_multiply_patches(const mps_layer *layer, int first, int outputs, int te
             for (; p < positions; p++) sums[p] += product(weights, patches + p * stride + i, filled);
         }
         base += (int64_t)(128 - layer->input_zero) * total;
+        if (layer->output_type == MPS_U8) {
+            unsigned char *codes = (unsigned char *)output + at + (size_t)o * channel_stride;
+            for (int p = 0; p < positions; p++)
+                codes[(size_t)p * position_stride] =
+                    (unsigned char)mps_finish(layer, scale, sums[p] + base);
+            continue;
+        }
         for (int p = 0; p < positions; p++)
             mps_set(output, layer->output_type,
                     at + (size_t)o * channel_stride + (size_t)p * position_stride,

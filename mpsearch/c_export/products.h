@@ -1,5 +1,5 @@
-/* Sums of products of 8-bit integers: `count` is a multiple of 16. Three ways to the same sums,
-   chosen when compiling: AVX2, NEON, and plain C where neither is there (or with -DMPS_PORTABLE). */
+/* Sums of products of 8-bit integers, `count` of them, a multiple of 16; 4-bit weights. Three ways to the
+   same integers, chosen when compiling: AVX2, NEON, and plain C where neither is there (or with -DMPS_PORTABLE). */
 #include <stdint.h>
 
 #if defined(__AVX2__) && !defined(MPS_PORTABLE)
@@ -33,10 +33,28 @@ static void four_products(const int8_t *w, const int8_t *x, int stride, int coun
         c = _mm256_add_epi32(c, _mm256_madd_epi16(wide, widened(x + 2 * stride + i)));
         d = _mm256_add_epi32(d, _mm256_madd_epi16(wide, widened(x + 3 * stride + i)));
     }
-    sums[0] += total_of(a);
-    sums[1] += total_of(b);
-    sums[2] += total_of(c);
-    sums[3] += total_of(d);
+    a = _mm256_hadd_epi32(_mm256_hadd_epi32(a, b), _mm256_hadd_epi32(c, d));
+    _mm_storeu_si128((__m128i *)(void *)sums,
+                     _mm_add_epi32(_mm_loadu_si128((const __m128i *)(const void *)sums),
+                                   _mm_add_epi32(_mm256_castsi256_si128(a),
+                                                 _mm256_extracti128_si256(a, 1))));
+}
+
+/* 4-bit weights, 32 at a time; how many were unpacked */
+static int unpack_4(const uint8_t *packed, int count, int8_t *weights) {
+    const __m128i low = _mm_set1_epi8(15), sign = _mm_set1_epi8(8);
+    int i = 0;
+    for (; i + 32 <= count; i += 32) {
+        const __m128i bytes = _mm_loadu_si128((const __m128i *)(const void *)(packed + i / 2));
+        const __m128i even = _mm_and_si128(bytes, low);
+        const __m128i odd = _mm_and_si128(_mm_srli_epi16(bytes, 4), low);
+        const __m128i first = _mm_unpacklo_epi8(even, odd), second = _mm_unpackhi_epi8(even, odd);
+        _mm_storeu_si128((__m128i *)(void *)(weights + i),
+                         _mm_sub_epi8(_mm_xor_si128(first, sign), sign));
+        _mm_storeu_si128((__m128i *)(void *)(weights + i + 16),
+                         _mm_sub_epi8(_mm_xor_si128(second, sign), sign));
+    }
+    return i;
 }
 
 #elif defined(__ARM_NEON) && defined(__aarch64__) && !defined(MPS_PORTABLE)
@@ -66,10 +84,21 @@ static void four_products(const int8_t *w, const int8_t *x, int stride, int coun
         c = with_products(c, weights, vld1q_s8(x2 + i));
         d = with_products(d, weights, vld1q_s8(x3 + i));
     }
-    sums[0] += vaddvq_s32(a);
-    sums[1] += vaddvq_s32(b);
-    sums[2] += vaddvq_s32(c);
-    sums[3] += vaddvq_s32(d);
+    a = vpaddq_s32(vpaddq_s32(a, b), vpaddq_s32(c, d));
+    vst1q_s32(sums, vaddq_s32(vld1q_s32(sums), a));
+}
+
+/* 4-bit weights, 32 at a time; how many were unpacked */
+static int unpack_4(const uint8_t *packed, int count, int8_t *weights) {
+    int i = 0;
+    for (; i + 32 <= count; i += 32) {
+        const int8x16_t bytes = vreinterpretq_s8_u8(vld1q_u8(packed + i / 2));
+        int8x16x2_t both;
+        both.val[0] = vshrq_n_s8(vshlq_n_s8(bytes, 4), 4);
+        both.val[1] = vshrq_n_s8(bytes, 4);
+        vst2q_s8(weights + i, both);
+    }
+    return i;
 }
 
 #else
@@ -83,6 +112,16 @@ static int32_t product(const int8_t *w, const int8_t *x, int count) {
 /* sums[p] += the product of w and x + p * stride, for p = 0 to 3 */
 static void four_products(const int8_t *w, const int8_t *x, int stride, int count, int32_t *sums) {
     for (int p = 0; p < 4; p++) sums[p] += product(w, x + p * stride, count);
+}
+
+/* 4-bit weights; how many were unpacked */
+static int unpack_4(const uint8_t *packed, int count, int8_t *weights) {
+    int i = 0;
+    for (; i + 1 < count; i += 2) {
+        weights[i] = (int8_t)((packed[i / 2] & 15) ^ 8) - 8;
+        weights[i + 1] = (int8_t)((packed[i / 2] >> 4) ^ 8) - 8;
+    }
+    return i;
 }
 
 #endif

@@ -21,7 +21,9 @@ void mps_add(const mps_elementwise *s, const void *left, const void *right, void
     }
 }
 
-void mps_max_pool(const mps_max_pooling *s, const void *input, void *output) {
+/* `type` is a constant of each call, which leaves one way of reading in the inner loop. */
+static inline void max_pool(const mps_max_pooling *s, mps_type type, const void *input,
+                            void *output) {
     size_t at = 0;
     for (int plane = 0; plane < s->planes; plane++) {
         const size_t start = (size_t)plane * (size_t)s->height * (size_t)s->width;
@@ -35,15 +37,22 @@ void mps_max_pool(const mps_max_pooling *s, const void *input, void *output) {
                         const int sx = x * s->stride_x + kx * s->dilation_x - s->left;
                         int32_t seen;
                         if (sx < 0 || sx >= s->width) continue;
-                        seen = mps_get(input, s->type,
+                        seen = mps_get(input, type,
                                        start + (size_t)sy * (size_t)s->width + (size_t)sx);
                         if (seen > best) best = seen;
                     }
                 }
-                mps_set(output, s->type, at++, best);
+                mps_set(output, type, at++, best);
             }
         }
     }
+}
+
+void mps_max_pool(const mps_max_pooling *s, const void *input, void *output) {
+    if (s->type == MPS_U8)
+        max_pool(s, MPS_U8, input, output);
+    else
+        max_pool(s, s->type, input, output);
 }
 
 void mps_average_pool(const mps_average_pooling *s, const void *input, void *output) {
