@@ -65,7 +65,11 @@ void mps_convolve(const mps_convolution *c, void *patches, const void *input, vo
                     for (int x = 0; x < columns; x++) {
                         const int i = y * columns + x;
                         const int64_t sum = layer->wide_sums ? wide[i] : narrow[i];
-                        mps_set(output, layer->output_type, at + (size_t)x, mps_finish(layer, scale, sum));
+                        const int32_t code = mps_finish(layer, scale, sum);
+                        if (layer->output_type == MPS_U8)
+                            ((unsigned char *)output)[at + (size_t)x] = (unsigned char)code;
+                        else
+                            mps_set(output, layer->output_type, at + (size_t)x, code);
                     }
                 }
             }

@@ -35,7 +35,7 @@ is defined in mpsearch's docs/integer.md, and results equal those of its referen
     build/network --input check/input.f32 --repeat 100
 
 CMake works as well: `cmake -S . -B build && cmake --build build`. Other flags or compilers:
-`make CC=aarch64-linux-gnu-gcc CFLAGS="-O3 -mcpu=cortex-a72"`. The command line reads samples as raw
+`make CC=aarch64-linux-gnu-gcc CFLAGS="-O2 -mcpu=cortex-a72"`. The command line reads samples as raw
 float32, all inputs one after the other: {inputs}.
 With `--codes` it reads the codes of all entries instead.
 
