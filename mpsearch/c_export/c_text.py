@@ -3,12 +3,10 @@
 import textwrap
 from collections.abc import Iterable, Mapping
 
-Value = "int | str | Iterable[int] | Mapping[str, Value]"
-
 
 def array(kind: str, name: str, values: Iterable[int]) -> str:
     """A constant array: ("int8_t", "s", [1, 2]) -> "static const int8_t s[] = {\\n    1,2\\n};"."""
-    text = ",".join(_number(int(value)) for value in values)
+    text = ",".join(str(int(value)) for value in values)
     # Break after commas only; lines of 100 keep the file readable and small.
     lines = textwrap.fill(text.replace(",", ", "), 96, break_long_words=False).replace(", ", ",")
     return f"static const {kind} {name}[] = {{\n{textwrap.indent(lines, '    ')}\n}};\n"
@@ -25,20 +23,9 @@ def comment(text: str) -> str:
     return f"/* {' '.join(safe.split())} */"
 
 
-def string(text: str) -> str:
-    """A C string literal of printable ASCII; everything else becomes '?'."""
-    safe = "".join(c if " " <= c <= "~" and c not in '"\\?' else "_" for c in text)
-    return f'"{safe}"'
-
-
 def _value(value: object) -> str:
     if isinstance(value, Mapping):
         return "{" + ", ".join(f".{key} = {_value(v)}" for key, v in value.items()) + "}"
     if isinstance(value, tuple):
         return "{" + ", ".join(_value(v) for v in value) + "}"
-    return _number(value) if isinstance(value, int) else str(value)
-
-
-def _number(value: int) -> str:
-    """An int; -2^31 has no literal of its own type in C."""
-    return "(-2147483647 - 1)" if value == -(2**31) else str(value)
+    return str(value)

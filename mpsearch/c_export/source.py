@@ -6,7 +6,7 @@ from math import prod
 
 import numpy as np
 
-from mpsearch.c_export.c_text import comment, string
+from mpsearch.c_export.c_text import comment
 from mpsearch.c_export.steps import StepWriter
 from mpsearch.c_export.storage import Storage, c_type, elements, store, tensor_bytes
 from mpsearch.integer.graph import IntegerGraph, IntegerTensor
@@ -37,7 +37,7 @@ def generate(graph: IntegerGraph, quantized: QuantizedNetwork) -> Source:
         "network.c": _network(graph, storage, writer, shapes),
         "scales.h": _scales(graph),
     }
-    return Source(files, storage, writer.bytes, writer.layer_bytes)
+    return Source(files, storage, writer.constant_bytes, writer.layer_bytes)
 
 
 def _header(graph: IntegerGraph, storage: Storage, shapes: Sequence[tuple[int, ...]]) -> str:
@@ -152,5 +152,5 @@ def _border(tensor: IntegerTensor) -> str:
     inverse = 0.0 if tensor.signed else float(np.float32(reciprocal(tensor)))
     return (
         f"{{{inverse.hex()}f, {float(tensor.scale).hex()}, {int(tensor.signed)}, "
-        f"{tensor.zero_point}, {tensor.low}, {tensor.high}}} {comment(string(tensor.name))}"
+        f"{tensor.zero_point}, {tensor.low}, {tensor.high}}} {comment(tensor.name)}"
     )

@@ -42,14 +42,14 @@ _WINDOW = "kernel_height kernel_width stride_y stride_x".split()
 
 @dataclass
 class StepWriter:
-    """Constants and calls so far; `bytes` counts what the constants take, by kind."""
+    """Constants and calls so far; `constant_bytes` counts what the constants take, by kind."""
 
     tensors: Mapping[str, IntegerTensor]
     storage: Storage
     layers: Mapping[str, QuantizedLayer]
     constants: list[str] = field(default_factory=list)
     calls: list[str] = field(default_factory=list)
-    bytes: dict[str, int] = field(default_factory=dict)
+    constant_bytes: dict[str, int] = field(default_factory=dict)
     layer_bytes: dict[str, dict[str, int]] = field(default_factory=dict)
     has_power_table: bool = False
     stored: dict[str, dict[str, str]] = field(default_factory=dict)
@@ -117,7 +117,7 @@ class StepWriter:
                 self.calls.append(f"    mps_fill({kind}, {count}, {step.value}, {to});")
                 self._move(str(number), step, strides.padded(step, self._in(step).shape))
             case Softmax():
-                if "power_table" not in self.bytes:
+                if "power_table" not in self.constant_bytes:
                     self._array("int32_t", "power_table", np.array(power_table()), "table")
                 fields = _along(self._in(step), step.output, step.axis) | {
                     "multiplier": int(step.rescale.multipliers[0]),
@@ -132,7 +132,7 @@ class StepWriter:
             case Reshape():
                 self.calls.append("    /* the same bytes */")
             case _:
-                raise NotImplementedError(type(step).__name__)
+                raise AssertionError(f"no C for {type(step).__name__}")
 
     def _in(self, step: Step) -> IntegerTensor:
         return self.tensors[step.sources[0]]
@@ -157,7 +157,7 @@ class StepWriter:
         flat = values.reshape(-1)
         self.constants.append(array(kind, name, flat.tolist()))
         size = len(flat) * np.dtype(kind.removesuffix("_t")).itemsize
-        self.bytes[account] = self.bytes.get(account, 0) + size
+        self.constant_bytes[account] = self.constant_bytes.get(account, 0) + size
         return name
 
     def _layer(self, number: int, step: Convolution | Linear) -> dict[str, object]:
