@@ -1,5 +1,6 @@
 /* Convolution and linear layers on packed weights. With memory for patches they are computed as in
    patches.c; without (depthwise, or more than 8 bits) in place, with a tile of sums on the stack. */
+#include "lines.h"
 #include "patches.h"
 
 #define TILE 256 /* sums of a tile: 2 KB of stack at most */
@@ -15,24 +16,28 @@ static uint16_t code16(const unsigned char *codes, int i) {
 #define WIDTH 1
 #define SUM int32_t
 #define NAME(x) x##_8_32
+#define EIGHTS add_eights
 #include "sums.h"
 
 #define INPUT(p, i) (p)[i]
 #define WIDTH 1
 #define SUM int64_t
 #define NAME(x) x##_8_64
+#define EIGHTS(line, codes, weight, zero, count) 0
 #include "sums.h"
 
 #define INPUT(p, i) code16(p, i)
 #define WIDTH 2
 #define SUM int32_t
 #define NAME(x) x##_16_32
+#define EIGHTS(line, codes, weight, zero, count) 0
 #include "sums.h"
 
 #define INPUT(p, i) code16(p, i)
 #define WIDTH 2
 #define SUM int64_t
 #define NAME(x) x##_16_64
+#define EIGHTS(line, codes, weight, zero, count) 0
 #include "sums.h"
 
 static int at_most(int x, int limit) { return x < limit ? x : limit; }

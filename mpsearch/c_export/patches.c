@@ -11,6 +11,11 @@
 
 #define CHUNK 128 /* weights that are unpacked at once; a multiple of 16 */
 
+#define FOUR 1, 1, 1, 1
+#define SIXTEEN FOUR, FOUR, FOUR, FOUR
+static const int8_t ONES[CHUNK] = {SIXTEEN, SIXTEEN, SIXTEEN, SIXTEEN,
+                                   SIXTEEN, SIXTEEN, SIXTEEN, SIXTEEN};
+
 /* Weights start ... start + count - 1 as 8-bit integers. */
 static void unpack(const uint8_t *packed, int bits, size_t start, int count, int8_t *weights) {
     int i = 0;
@@ -45,7 +50,7 @@ void mps_multiply_patches(const mps_layer *layer, int first, int outputs, int te
             unpack(layer->weights, layer->bits, (size_t)o * (size_t)terms + (size_t)i, count,
                    weights);
             if (filled > count) memset(weights + count, 0, (size_t)(filled - count));
-            for (int k = 0; k < filled; k++) total += weights[k];
+            total += product(weights, ONES, filled);
             for (; p + 4 <= positions; p += 4)
                 four_products(weights, patches + p * stride + i, stride, filled, sums + p);
             for (; p < positions; p++) sums[p] += product(weights, patches + p * stride + i, filled);
@@ -73,6 +78,12 @@ static void gather(const mps_convolution *c, const unsigned char *image, int y, 
     const int inside = top >= 0 && left >= 0 &&
                        top + (c->kernel_height - 1) * c->dilation_y < c->height &&
                        left + (c->kernel_width - 1) * c->dilation_x < c->width;
+    if (c->kernel_height * c->kernel_width == 1 && inside) {
+        const unsigned char *code = image + top * c->width + left;
+        for (int channel = 0; channel < inputs; channel++, code += c->height * c->width)
+            patch[channel] = (int8_t)(*code - 128);
+        return;
+    }
     for (int channel = 0; channel < inputs; channel++) {
         for (int ky = 0; ky < c->kernel_height; ky++) {
             const int sy = top + ky * c->dilation_y;

@@ -1,6 +1,6 @@
 /* Sums of products for one type of codes and of sums; layers.c includes this file once for each.
    INPUT(p, i) reads code i at the byte pointer p, WIDTH is its size, SUM the type of the sums,
-   NAME(x) the name of function x. No partial sum overflows: the export has proven a bound. */
+   NAME(x) the name of function x, EIGHTS a start of a row that is done faster (or 0). No partial sum overflows: the export has proven a bound. */
 
 /* One output channel over a tile of `rows` x `columns` places: sums of weight * (code - zero).
    A padded place adds nothing. Every weight is unpacked once for the whole tile. */
@@ -36,7 +36,7 @@ static void NAME(tile)(const mps_convolution *c, const unsigned char *image, int
                     codes = source + ((size_t)sy * (size_t)c->width +
                                       (size_t)(from * c->stride_x + shift)) * WIDTH;
                     if (c->stride_x == 1) {
-                        for (int x = 0; x < to - from; x++)
+                        for (int x = EIGHTS(line, codes, weight, zero, to - from); x < to - from; x++)
                             line[x] += weight * ((SUM)INPUT(codes, x) - zero);
                     } else {
                         for (int x = 0; x < to - from; x++)
@@ -55,6 +55,7 @@ static SUM NAME(dot)(const int16_t *weights, const unsigned char *codes, int cou
     return sum;
 }
 
+#undef EIGHTS
 #undef INPUT
 #undef WIDTH
 #undef SUM
