@@ -1,0 +1,12 @@
+/* The border between real numbers and codes: the only floating point. Leave it out of firmware that
+   has codes already. */
+#ifndef MPS_BORDER_H
+#define MPS_BORDER_H
+
+/* Write the codes of `values` into entry `entry`, see NETWORK_ENTRIES in network.h. */
+void network_quantize(int entry, const float *values);
+
+/* What element `i` of the output stands for. */
+double network_real(int i);
+
+#endif

@@ -1,0 +1,101 @@
+/* One struct of constants and one function per kind of step. Tensors are row-major, one sample. */
+#ifndef MPS_KERNELS_H
+#define MPS_KERNELS_H
+
+#include "integers.h"
+
+#define MPS_DIMS 6 /* axes of a move or a mean after joining neighbours */
+
+/* What a convolution and a linear layer share: sum -> rescale + zero point -> clip. */
+typedef struct {
+    const uint8_t *weights;     /* packed codes of `bits` bits */
+    const int32_t *bias;        /* one per output channel, or NULL */
+    const uint32_t *scales;     /* bits of float32 weight scales, see mps_factor; or NULL: */
+    const int32_t *multipliers; /* the factors themselves, one per output channel */
+    const int8_t *shifts;
+    uint64_t factor; /* with `scales`: input scale / output scale = factor * 2^-exponent */
+    int exponent;
+    int bits;
+    int pre_shift;       /* brings 64-bit sums to 32 bits */
+    int wide_sums;       /* 1: sums need 64 bits */
+    mps_type input_type; /* MPS_U8 or MPS_U16 */
+    mps_type output_type;
+    int32_t input_zero, output_zero, low, high;
+} mps_layer;
+
+typedef struct {
+    mps_layer layer; /* weights [outputs, channels / groups, kernel_height, kernel_width] */
+    int channels, height, width;
+    int outputs, output_height, output_width;
+    int kernel_height, kernel_width, stride_y, stride_x, top, left, dilation_y, dilation_x, groups;
+} mps_convolution;
+
+typedef struct {
+    mps_layer layer; /* weights [outputs, inputs] */
+    int rows, inputs, outputs;
+} mps_linear;
+
+typedef struct {
+    mps_type input_type, output_type;
+    size_t count;
+    int32_t multiplier;
+    int shift;
+    int32_t output_zero, low, high;
+} mps_requantization;
+
+typedef struct {
+    mps_type type;
+    size_t count;
+    int32_t low, high;
+} mps_elementwise; /* clamp and add: one type and scale in and out */
+
+typedef struct {
+    mps_type type;
+    int planes, height, width, output_height, output_width;
+    int kernel_height, kernel_width, stride_y, stride_x, top, left, dilation_y, dilation_x;
+    int32_t lowest;
+} mps_max_pooling;
+
+typedef struct {
+    mps_type type;
+    int planes, height, width, output_height, output_width;
+    const int32_t *rows, *columns; /* (start, end) of every output row and column */
+    const int32_t *counts;         /* divisor of every output place */
+} mps_average_pooling;
+
+typedef struct {
+    mps_type type;
+    int kept_dims, mean_dims;
+    int32_t kept_shape[MPS_DIMS], kept_strides[MPS_DIMS];
+    int32_t mean_shape[MPS_DIMS], mean_strides[MPS_DIMS];
+} mps_means;
+
+/* Elements of `size` bytes from one strided box to another: concatenate, permute, slice, pad. */
+typedef struct {
+    size_t size, from_start, to_start;
+    int dims;
+    int32_t shape[MPS_DIMS], from_strides[MPS_DIMS], to_strides[MPS_DIMS];
+} mps_movement;
+
+typedef struct {
+    mps_type input_type, output_type;
+    int outer, length, inner;
+    int32_t multiplier; /* of softmax: differences -> log2 units of 2^-20 */
+    int shift;
+} mps_along_axis;
+
+/* `patches` is the memory for a block of patches (see patches.c), or NULL */
+void mps_convolve(const mps_convolution *step, void *patches, const void *input, void *output);
+void mps_multiply(const mps_linear *step, void *patches, const void *input, void *output);
+void mps_requantize(const mps_requantization *step, const void *input, void *output);
+void mps_clamp(const mps_elementwise *step, const void *input, void *output);
+void mps_add(const mps_elementwise *step, const void *left, const void *right, void *output);
+void mps_max_pool(const mps_max_pooling *step, const void *input, void *output);
+void mps_average_pool(const mps_average_pooling *step, const void *input, void *output);
+void mps_mean(const mps_means *step, const void *input, void *output);
+void mps_move(const mps_movement *step, const void *input, void *output);
+void mps_fill(mps_type type, size_t count, int32_t value, void *output);
+void mps_softmax(const mps_along_axis *step, const int32_t *table, const void *input, void *output);
+void mps_argmax(const mps_along_axis *step, const void *input, void *output);
+
+#endif

@@ -1,0 +1,176 @@
+/* Everything between the layers: requantize, clamp, add, pooling, mean, moves, softmax, arg-max. */
+#include "kernels.h"
+
+void mps_requantize(const mps_requantization *s, const void *input, void *output) {
+    for (size_t i = 0; i < s->count; i++) {
+        const int32_t x = mps_get(input, s->input_type, i);
+        const int64_t scaled = mps_rescale(x, s->multiplier, s->shift, 0) + s->output_zero;
+        mps_set(output, s->output_type, i, mps_clip(scaled, s->low, s->high));
+    }
+}
+
+void mps_clamp(const mps_elementwise *s, const void *input, void *output) {
+    for (size_t i = 0; i < s->count; i++)
+        mps_set(output, s->type, i, mps_clip(mps_get(input, s->type, i), s->low, s->high));
+}
+
+void mps_add(const mps_elementwise *s, const void *left, const void *right, void *output) {
+    for (size_t i = 0; i < s->count; i++) {
+        const int64_t sum = (int64_t)mps_get(left, s->type, i) + mps_get(right, s->type, i);
+        mps_set(output, s->type, i, mps_clip(sum, s->low, s->high));
+    }
+}
+
+/* `type` is a constant of each call, which leaves one way of reading in the inner loop. */
+static inline void max_pool(const mps_max_pooling *s, mps_type type, const void *input,
+                            void *output) {
+    size_t at = 0;
+    for (int plane = 0; plane < s->planes; plane++) {
+        const size_t start = (size_t)plane * (size_t)s->height * (size_t)s->width;
+        for (int y = 0; y < s->output_height; y++) {
+            for (int x = 0; x < s->output_width; x++) {
+                int32_t best = s->lowest; /* what is padded never wins */
+                for (int ky = 0; ky < s->kernel_height; ky++) {
+                    const int sy = y * s->stride_y + ky * s->dilation_y - s->top;
+                    if (sy < 0 || sy >= s->height) continue;
+                    for (int kx = 0; kx < s->kernel_width; kx++) {
+                        const int sx = x * s->stride_x + kx * s->dilation_x - s->left;
+                        int32_t seen;
+                        if (sx < 0 || sx >= s->width) continue;
+                        seen = mps_get(input, type,
+                                       start + (size_t)sy * (size_t)s->width + (size_t)sx);
+                        if (seen > best) best = seen;
+                    }
+                }
+                mps_set(output, type, at++, best);
+            }
+        }
+    }
+}
+
+void mps_max_pool(const mps_max_pooling *s, const void *input, void *output) {
+    if (s->type == MPS_U8)
+        max_pool(s, MPS_U8, input, output);
+    else
+        max_pool(s, s->type, input, output);
+}
+
+void mps_average_pool(const mps_average_pooling *s, const void *input, void *output) {
+    size_t at = 0;
+    for (int plane = 0; plane < s->planes; plane++) {
+        const size_t start = (size_t)plane * (size_t)s->height * (size_t)s->width;
+        for (int y = 0; y < s->output_height; y++) {
+            for (int x = 0; x < s->output_width; x++) {
+                const int32_t count = s->counts[y * s->output_width + x];
+                int64_t sum = 0;
+                for (int32_t sy = s->rows[2 * y]; sy < s->rows[2 * y + 1]; sy++)
+                    for (int32_t sx = s->columns[2 * x]; sx < s->columns[2 * x + 1]; sx++)
+                        sum += mps_get(input, s->type,
+                                       start + (size_t)sy * (size_t)s->width + (size_t)sx);
+                mps_set(output, s->type, at++, (int32_t)mps_divide_round(sum, count));
+            }
+        }
+    }
+}
+
+static size_t number_of(int dims, const int32_t *shape) {
+    size_t count = 1;
+    for (int d = 0; d < dims; d++) count *= (size_t)shape[d];
+    return count;
+}
+
+/* The offset of element `index` of a box with these strides. */
+static int64_t place(size_t index, int dims, const int32_t *shape, const int32_t *strides) {
+    int64_t offset = 0;
+    for (int d = dims - 1; d >= 0; d--) {
+        offset += (int64_t)(index % (size_t)shape[d]) * strides[d];
+        index /= (size_t)shape[d];
+    }
+    return offset;
+}
+
+void mps_mean(const mps_means *s, const void *input, void *output) {
+    const size_t kept = number_of(s->kept_dims, s->kept_shape);
+    const size_t count = number_of(s->mean_dims, s->mean_shape);
+    for (size_t i = 0; i < kept; i++) {
+        const int64_t start = place(i, s->kept_dims, s->kept_shape, s->kept_strides);
+        int64_t sum = 0;
+        for (size_t k = 0; k < count; k++) {
+            const int64_t at = start + place(k, s->mean_dims, s->mean_shape, s->mean_strides);
+            sum += mps_get(input, s->type, (size_t)at);
+        }
+        mps_set(output, s->type, i, (int32_t)mps_divide_round(sum, (int64_t)count));
+    }
+}
+
+void mps_move(const mps_movement *s, const void *input, void *output) {
+    const int outer = s->dims - 1; /* the last axis is the inner loop */
+    const size_t count = number_of(outer, s->shape);
+    const int32_t length = s->shape[outer];
+    const int32_t from_stride = s->from_strides[outer], to_stride = s->to_strides[outer];
+    for (size_t i = 0; i < count; i++) {
+        const int64_t from = (int64_t)s->from_start + place(i, outer, s->shape, s->from_strides);
+        const int64_t to = (int64_t)s->to_start + place(i, outer, s->shape, s->to_strides);
+        const unsigned char *source = (const unsigned char *)input + (size_t)from * s->size;
+        unsigned char *target = (unsigned char *)output + (size_t)to * s->size;
+        if (from_stride == 1 && to_stride == 1) {
+            memcpy(target, source, (size_t)length * s->size);
+            continue;
+        }
+        for (int32_t k = 0; k < length; k++)
+            memcpy(target + (size_t)k * (size_t)to_stride * s->size,
+                   source + (size_t)k * (size_t)from_stride * s->size, s->size);
+    }
+}
+
+void mps_fill(mps_type type, size_t count, int32_t value, void *output) {
+    for (size_t i = 0; i < count; i++) mps_set(output, type, i, value);
+}
+
+#define FRACTION 20
+#define INTERPOLATED 12
+
+/* 2^30 * 2^(-t / 2^20) for the difference of `code` to the largest one. */
+static int64_t power(const mps_along_axis *s, const int32_t *table, int64_t most, int64_t code) {
+    const int64_t difference = most - code < INT32_MAX ? most - code : INT32_MAX;
+    const int64_t beyond = INT64_C(31) << FRACTION;
+    int64_t t = mps_rescale(difference, s->multiplier, s->shift, 0), position;
+    const int32_t *entry;
+    if (t > beyond) t = beyond;
+    entry = table + ((t & ((INT64_C(1) << FRACTION) - 1)) >> INTERPOLATED);
+    position = t & ((INT64_C(1) << INTERPOLATED) - 1);
+    return (entry[0] - mps_shift_round((int64_t)(entry[0] - entry[1]) * position, INTERPOLATED)) >>
+           (t >> FRACTION);
+}
+
+void mps_softmax(const mps_along_axis *s, const int32_t *table, const void *input, void *output) {
+    const size_t inner = (size_t)s->inner, length = (size_t)s->length;
+    for (size_t i = 0; i < (size_t)s->outer * inner; i++) {
+        const size_t start = i / inner * length * inner + i % inner;
+        int64_t most = mps_get(input, s->input_type, start), sum = 0;
+        for (size_t k = 1; k < length; k++) {
+            const int32_t code = mps_get(input, s->input_type, start + k * inner);
+            if (code > most) most = code;
+        }
+        for (size_t k = 0; k < length; k++)
+            sum += power(s, table, most, mps_get(input, s->input_type, start + k * inner));
+        for (size_t k = 0; k < length; k++) {
+            const size_t at = start + k * inner;
+            const int64_t p = power(s, table, most, mps_get(input, s->input_type, at));
+            mps_set(output, s->output_type, at, (int32_t)mps_divide_round(p << 15, sum));
+        }
+    }
+}
+
+void mps_argmax(const mps_along_axis *s, const void *input, void *output) {
+    const size_t inner = (size_t)s->inner, length = (size_t)s->length;
+    for (size_t i = 0; i < (size_t)s->outer * inner; i++) {
+        const size_t start = i / inner * length * inner + i % inner;
+        size_t best = 0;
+        for (size_t k = 1; k < length; k++)
+            if (mps_get(input, s->input_type, start + k * inner) >
+                mps_get(input, s->input_type, start + best * inner))
+                best = k; /* the first of equal ones stays */
+        mps_set(output, s->output_type, i, (int32_t)best);
+    }
+}
