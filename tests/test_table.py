@@ -151,4 +151,4 @@ def test_solving_imports_neither_torch_nor_pandas(tmp_path: Path) -> None:
         "bad = {'torch', 'pandas', 'ortools', 'pulp', 'matplotlib', 'scipy'} & set(sys.modules); "
         "assert not bad, bad"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True)
