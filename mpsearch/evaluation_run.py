@@ -193,15 +193,10 @@ def _integers(
     name: str, quantized: QuantizedNetwork, calibration: Data | None, data: Data
 ) -> Evaluation:
     """The same network computed with integers only. Raises InputError without calibration data."""
-    from mpsearch.integer.network import integer_network
+    from mpsearch.integer.network import integer_network, ranges_from
 
-    if calibration is None:
-        raise InputError(
-            "integers need data for the ranges of sums and outputs; give --calibration, or --fp32 "
-            "with a model that carries a sample"
-        )
     chosen, source = quantized.assignment, quantized.source
     return evaluate(
-        f"{name}, integers", integer_network(quantized, calibration), data,
+        f"{name}, integers", integer_network(quantized, ranges_from(calibration)), data,
         size_bytes=size_bytes(source, chosen), bops=bops(source, chosen),
     )  # fmt: skip

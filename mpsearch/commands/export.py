@@ -52,6 +52,7 @@ def export(
       mpsearch export quantized.pt --format c --calibration train.npz -o network
     """
     from mpsearch.c_export.folder import export_c
+    from mpsearch.integer.network import ranges_from
     from mpsearch.model_files import QUANTIZED, detect
     from mpsearch.quantized_file import load_quantized
 
@@ -62,7 +63,7 @@ def export(
         )
     quantized = load_quantized(path)
     data = _calibration(quantized, calibration, None if fp32 is None else source_of(fp32, **model))
-    written = export_c(quantized, data, output, int(wide))
+    written = export_c(quantized, ranges_from(data), output, int(wide))
     if as_json:
         figures = {key: value for key, value in written.document.items() if key != "files"}
         print_json({"output": output, "export_format": form, **figures})
@@ -72,8 +73,8 @@ def export(
 
 def _calibration(
     quantized: "QuantizedNetwork", calibration: str | None, float_model: "ModelSource | None"
-) -> "Data":
-    """The named data, or else the sample in the float model."""
+) -> "Data | None":
+    """The named data, or else the sample in the float model, or None."""
     from mpsearch.data import Arrays, bind, check_repeatable, read_arrays
     from mpsearch.model_files import load_network
 
@@ -85,10 +86,7 @@ def _calibration(
         sample = load_network(float_model).sample
         if sample:
             return bind(Arrays(f"the sample in {float_model.path}", sample), quantized.source)
-    raise InputError(
-        "integers need data for the ranges of sums and outputs; give --calibration, or --fp32 "
-        "with a model that carries a sample"
-    )
+    return None
 
 
 def _print(output: str, document: Mapping[str, Any]) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from mpsearch.data import Data
+from mpsearch.errors import InputError
 from mpsearch.integer.fixed_point import Integers
 from mpsearch.integer.graph import IntegerGraph, IntegerTensor
 from mpsearch.integer.inference import run
@@ -39,6 +40,16 @@ def integer_network(
 ) -> IntegerNetwork:
     """Lower `quantized`, with ranges of wide tensors from `calibration`. Raises as `lower`."""
     return IntegerNetwork(lower(quantized, calibration, batch_size, wide_bits))
+
+
+def ranges_from(calibration: Data | None) -> Data:
+    """`calibration` itself; InputError where a command found none."""
+    if calibration is None:
+        raise InputError(
+            "integers need data for the ranges of sums and outputs; give --calibration, or --fp32 "
+            "with a model that carries a sample"
+        )
+    return calibration
 
 
 def quantize_input(x: np.ndarray, tensor: IntegerTensor) -> Integers:
