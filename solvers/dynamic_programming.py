@@ -1,7 +1,7 @@
 """Exact search by dynamic programming with dominance: one sweep, as many states as memory holds."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,16 +29,18 @@ class DynamicProgramming:
         self, problem: Problem, time_limit: float | None, options: Mapping[str, Any]
     ) -> Answer:
         """Options: max_states, an integer (default: by memory)."""
-        states = max_states_of(options, self.name)
-        deadline = None if time_limit is None else time.monotonic() + time_limit
-        return as_answer(search(problem, None, deadline, states))
+        return answer_by(search, problem, time_limit, max_states_of(options, self.name))
 
 
 SOLVER = DynamicProgramming()
 
 
-def as_answer(found: Search) -> Answer:
-    """What a search says, in a solver's words."""
+def answer_by(
+    search: Callable[..., Search], problem: Problem, time_limit: float | None, states: int | None
+) -> Answer:
+    """What a search without incumbent finds in `time_limit` seconds, in a solver's words."""
+    deadline = None if time_limit is None else time.monotonic() + time_limit
+    found = search(problem, None, deadline, states)
     if found.chosen is None:
         return Answer(None, "infeasible" if found.complete else "unknown", found.bound)
     return Answer(found.chosen, "optimal" if found.complete else "feasible", found.bound)

@@ -18,7 +18,7 @@ from mpsearch.core import Search, open_core
 from mpsearch.dual import Dual
 from mpsearch.problem import Problem
 from mpsearch.solver import Answer
-from mpsearch.solvers.dynamic_programming import as_answer, max_states_of, most_states
+from mpsearch.solvers.dynamic_programming import answer_by, max_states_of, most_states
 
 CORES = (16, 32)  # layers that may differ from the best price's minimisers at first
 CORE_STATES = 1000
@@ -40,9 +40,7 @@ class Lagrangian:
         self, problem: Problem, time_limit: float | None, options: Mapping[str, Any]
     ) -> Answer:
         """Options: max_states, an integer (default: by memory)."""
-        states = max_states_of(options, self.name)
-        deadline = None if time_limit is None else time.monotonic() + time_limit
-        return as_answer(search(problem, None, deadline, states))
+        return answer_by(search, problem, time_limit, max_states_of(options, self.name))
 
 
 SOLVER = Lagrangian()
