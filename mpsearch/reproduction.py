@@ -9,7 +9,6 @@ import torch
 
 from mpsearch import network_file
 from mpsearch.budget import Budget
-from mpsearch.calibration import calibrate
 from mpsearch.choice import Choice
 from mpsearch.cost import size_bytes
 from mpsearch.data import Arrays, Data, bind
@@ -25,8 +24,8 @@ from mpsearch.network import Network
 from mpsearch.network_file import NetworkFile
 from mpsearch.profile import ProfileSettings, Progress, profile
 from mpsearch.published import FLOAT, MIXED, W4, W8, Case
-from mpsearch.quantized import quantize
 from mpsearch.quantized_file import save_quantized
+from mpsearch.quantizing import Quantizing
 from mpsearch.run_store import Measured, RunStore
 from mpsearch.solving import solve
 from mpsearch.table import LayerTable
@@ -85,24 +84,22 @@ def run(experiment: Experiment) -> None:
         store.measure(f"{name} alone", lambda name=name: _single_input(experiment, name))  # type: ignore[misc]
     sample = bind(Arrays("the model's sample", loaded.sample), network)
     table = _profiled(experiment, network, sample)
+    quantizing = Quantizing(network, sample)
     for name, choices in _assignments(experiment, table).items():
-        _measure_assignment(experiment, network, sample, name, choices)
+        _measure_assignment(experiment, quantizing, name, choices)
 
 
 def _measure_assignment(
-    experiment: Experiment,
-    network: Network,
-    sample: Data,
-    name: str,
-    choices: Mapping[str, Choice],
+    experiment: Experiment, quantizing: Quantizing, name: str, choices: Mapping[str, Choice]
 ) -> None:
     """Rounded after training, and fine-tuned from there."""
     dataset, store = experiment.dataset, experiment.store
     if name in store.rows and name + TUNED in store.rows:
         return
+    network = quantizing.network
     test = _data(dataset, "test", network)
     size = size_bytes(network, choices)
-    rounded = quantize(network, choices, calibrate(network, sample))
+    rounded = quantizing(choices)
 
     path = store.folder / f"{re.sub('[^A-Za-z0-9]+', '-', name).strip('-')}.pt"
 
