@@ -31,6 +31,7 @@ def generate(graph: IntegerGraph, quantized: QuantizedNetwork) -> Source:
     writer = StepWriter(graph.tensors, storage, quantized.layers)
     for number, step in enumerate(graph.steps, start=1):
         writer.write(number, step)
+        writer.calls.append(f"    STEP_DONE({number});")
     shapes = quantized.source.input_shapes
     files = {
         "network.h": _header(graph, storage, shapes),
@@ -58,6 +59,7 @@ def _header(graph: IntegerGraph, storage: Storage, shapes: Sequence[tuple[int, .
 #define NETWORK_ENTRIES {len(entries)}
 #define NETWORK_ENTRY_BYTES {sum(tensor_bytes(tensor) for tensor in entries)} /* of all entries */
 #define NETWORK_OUTPUTS {elements(graph.output)} /* elements */
+#define NETWORK_STEPS {len(graph.steps)}
 #define NETWORK_ARENA_BYTES {max(1, storage.arena.peak_bytes)} /* static memory of all tensors */
 
 typedef struct {{
@@ -97,6 +99,13 @@ def _network(
 #include "network.h"
 
 #include "kernels.h"
+
+#ifdef MPS_STEP_TIMES
+void network_step_done(int step); /* see step_times.c */
+#define STEP_DONE(step) network_step_done(step)
+#else
+#define STEP_DONE(step) (void)0
+#endif
 
 static union {{
     int32_t alignment;
