@@ -12,7 +12,7 @@ from mpsearch.budget import Budget
 from mpsearch.errors import InputError
 from mpsearch.evaluation import Evaluation, Evaluations, paired_drop, wilson_interval
 from mpsearch.table import LayerTable
-from mpsearch.units import parse_count, parse_size
+from mpsearch.units import parse_amount
 
 REFERENCE = "FP32"
 DEFAULT_NETWORKS = ("assignment", "quantized")
@@ -156,7 +156,7 @@ def _limit(table: LayerTable | None, column: str, text: str) -> int | float | Fr
     """An absolute limit; what is relative to a table needs one."""
     if table is not None and column in table.columns:
         return Budget.parse(table, limits=[f"{column}={text}"]).limits[column]
-    amount = parse_size(text) if column == "size_bytes" else parse_count(text)
+    amount = parse_amount(column, text)
     if not isinstance(amount, Fraction):
         raise InputError(f"the limit {text!r} is relative to a table; give one with --profile")
     return amount
