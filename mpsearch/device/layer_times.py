@@ -1,6 +1,5 @@
 """From times of steps, measured on a device, to seconds of layers."""
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -21,29 +20,24 @@ class StepTimes:
     runs: int
 
 
-def parse_step_times(text: str, steps: int) -> StepTimes:
-    """What step_times.c prints: one JSON line a step, then one for the whole run.
+def parse_step_times(lines: Sequence[str], steps: int) -> StepTimes:
+    """What step_times.c prints: `STEP NANOSECONDS` for each step, then `0 CLOCK WHOLE RUNS`.
 
     Raises InputError for anything else, for it comes from another machine.
     """
     try:
-        lines = [json.loads(line) for line in text.splitlines()]
-        *times, last = lines
-        if [line["step"] for line in times] != list(range(1, steps + 1)):
+        *times, last = [[int(word) for word in line.split()] for line in lines]
+        if [time[0] for time in times] != list(range(1, steps + 1)):
             raise ValueError("steps are missing")
-        clock = _count(last["clock_ns"])
-        seconds = tuple(max(0, _count(line["median_ns"]) - clock) * 1e-9 for line in times)
-        return StepTimes(seconds, _count(last["whole_ns"]) * 1e-9, _count(last["runs"]))
-    except (ValueError, KeyError, TypeError) as error:
+        zero, clock, whole, runs = last
+        if zero or min(clock, whole, runs, *(ns for _, ns in times)) < 0:
+            raise ValueError("a number is negative")
+        seconds = tuple(max(0, ns - clock) * 1e-9 for _, ns in times)
+        return StepTimes(seconds, whole * 1e-9, runs)
+    except (ValueError, IndexError) as error:
         raise InputError(
-            f"the device did not print the times of {steps} steps ({error}); got {text[:80]!r}"
+            f"the device did not print the times of {steps} steps ({error}); got {lines[:2]!r}"
         ) from None
-
-
-def _count(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 62:
-        raise ValueError(f"{value!r} is not a number of nanoseconds")
-    return value
 
 
 def layer_seconds(steps: Sequence[Mapping[str, Any]], times: StepTimes) -> dict[str, float]:
