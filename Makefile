@@ -1,12 +1,13 @@
 # make demo: install and run the main loop on a bundled network (under 2 minutes on 2 cores)
 # make test: install and run the whole test suite
 # make lint: formatting, linting, types
+# make docs: the documentation as a site in build/site, offline; any warning is an error
 
 PYTHON ?= python3
 VENV ?= .venv
 RUN = $(VENV)/bin/
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint docs clean
 
 demo: $(VENV)/.demo
 	$(RUN)mpsearch demo
@@ -19,6 +20,9 @@ lint: $(VENV)/.dev
 	$(RUN)ruff check .
 	$(RUN)mypy
 
+docs: $(VENV)/.docs
+	$(RUN)python -m sphinx -q -E -W --keep-going -n -c docs . build/site
+
 $(VENV)/.demo: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(RUN)python -m pip install --quiet --constraint constraints.txt --editable '.[audio]'
@@ -27,6 +31,11 @@ $(VENV)/.demo: pyproject.toml constraints.txt
 $(VENV)/.dev: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(RUN)python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+$(VENV)/.docs: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(RUN)python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
 	touch $@
 
 clean:

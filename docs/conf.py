@@ -1,0 +1,56 @@
+"""The documentation site: `make docs`. Sphinx reads the repository as it is, so links hold in both.
+
+Nothing is fetched, when building or when reading: no CDN, no web fonts, no inventories of other
+projects. Formulas become MathML (`docs/site/mathml.py`), commands and functions are read from the
+code (`docs/site/commands.py`, autodoc).
+"""
+
+import sys
+from pathlib import Path
+
+from pygments.lexers.special import TextLexer
+from sphinx.application import Sphinx
+
+from mpsearch import __version__
+
+sys.path.insert(0, str(Path(__file__).parent / "site"))
+
+project = "mpsearch"
+author = "The mpsearch maintainers"
+version = release = __version__
+
+# Sources lie in the whole repository: README.md and docs/ link to each other by relative paths.
+root_doc = "docs/index"
+include_patterns = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "docs/*.md"]
+exclude_patterns = [".*", "build", "demo", "mpsearch*", "shared", "tests"]
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "commands", "mathml"]
+myst_enable_extensions = ["dollarmath"]
+myst_heading_anchors = 3
+myst_dmath_double_inline = True
+html_math_renderer = "mathml"
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+python_maximum_signature_line_length = 88
+default_role = "code"
+# Types of other projects: their pages are not fetched, so there is nothing to link to.
+nitpick_ignore_regex = [("py:.*", r"(collections|contextlib|numpy|os|pathlib|pd|torch)\..*")]
+# Parts of public results that are not listed on the page themselves.
+nitpick_ignore = [
+    ("py:class", "mpsearch.decisions.Decision"),
+    ("py:class", "mpsearch.integer.graph.IntegerGraph"),
+    ("py:class", "mpsearch.marginal.Marginal"),
+    ("py:class", "mpsearch.quantized.QuantizedLayer"),
+]
+
+html_theme = "furo"
+html_title = f"mpsearch {release}"
+html_extra_path = ["site/index.html"]  # the root leads to docs/index.html
+html_copy_source = False
+html_show_sphinx = False
+html_theme_options = {"navigation_with_keys": True}
+
+
+def setup(app: Sphinx) -> None:
+    app.add_lexer("csv", TextLexer)  # Pygments has none
