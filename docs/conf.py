@@ -34,6 +34,7 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 python_maximum_signature_line_length = 88
 default_role = "code"
+smartquotes = False  # -- in a help text is an option, not a dash
 # Types of other projects: their pages are not fetched, so there is nothing to link to.
 nitpick_ignore_regex = [("py:.*", r"(collections|contextlib|numpy|os|pathlib|pd|torch)\..*")]
 # Parts of public results that are not listed on the page themselves.

@@ -3,6 +3,7 @@
 Built from nodes, not from text, so that no character of a help text can be taken for markup.
 """
 
+import inspect
 import re
 
 import click
@@ -30,8 +31,10 @@ def _section(command: click.Command, name: str, parent: click.Context) -> nodes.
     section += _literal(
         context.command_path + " " + " ".join(command.collect_usage_pieces(context))
     )
-    section += [_paragraph(text) for text in _paragraphs(command.help or "")]
-    options = [record for p in command.params if (record := p.get_help_record(context))]
+    section += [_paragraph(text) for text in _paragraphs(inspect.cleandoc(command.help or ""))]
+    options = [
+        record for p in command.params if (record := p.get_help_record(context)) and record[1]
+    ]
     if options:
         section += _options(options)
     if isinstance(command, click.Group):
