@@ -8,7 +8,7 @@ import shutil
 import subprocess
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import integer_networks
 import networks
@@ -26,6 +26,7 @@ from mpsearch.cli import cli, run
 from mpsearch.cost import size_bytes
 from mpsearch.data import Data, bind, read_arrays
 from mpsearch.errors import InputError
+from mpsearch.export_formats import ExportRequest, check_options
 from mpsearch.integer.inference import run as infer
 from mpsearch.integer.lowering import lower
 from mpsearch.integer.network import IntegerNetwork, integer_network, quantize_input
@@ -399,3 +400,9 @@ def test_the_commands_of_the_page_run_in_order(
     header = (tmp_path / "network" / "network.h").read_text()
     for line in declared.splitlines():
         assert line.split(";")[0] in header
+
+
+def test_options_of_other_formats_are_refused() -> None:
+    request = ExportRequest(cast(QuantizedNetwork, None), None, "net", check=True)
+    with pytest.raises(InputError, match="--format c has no --check"):
+        check_options("c", request)
