@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mpsearch.commands.device_table import table
 from mpsearch.console import json_option, print_json, print_table
 from mpsearch.errors import InputError
 
@@ -19,7 +20,11 @@ def device() -> None:
     Examples:
       mpsearch device run network --host pi@raspberrypi
       mpsearch device run network --host local -o here.json
+      mpsearch device table model.pt --host pi@raspberrypi
     """
+
+
+device.add_command(table)
 
 
 @device.command()
