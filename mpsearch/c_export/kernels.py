@@ -101,7 +101,7 @@ def scratch(step: Step, kernel: Kernel, source: IntegerTensor) -> Scratch:
 def depthwise_bytes(step: Convolution, source: Shape) -> int:
     """A ring of the padded lines that one output line reads, `WIDTH` channels wide."""
     rows: int = (step.weights.codes.shape[2] - 1) * step.dilation[0] + 1
-    columns = (step.output.shape[-1] - 1) * step.stride[1]
+    columns: int = (step.output.shape[-1] - 1) * step.stride[1]
     columns += (step.weights.codes.shape[3] - 1) * step.dilation[1] + 1
     return rows * columns * WIDTH
 

@@ -14,17 +14,20 @@ from mpsearch.c_export.steps import StepWriter
 from mpsearch.c_export.storage import Storage, c_type, elements, store, tensor_bytes
 from mpsearch.integer.graph import IntegerGraph, IntegerTensor
 from mpsearch.integer.layers import reciprocal
+from mpsearch.integer.owners import owners
 from mpsearch.quantized import QuantizedNetwork
 
 
 @dataclass(frozen=True)
 class Source:
-    """Generated files by name, the memory plan, and the bytes of the constants by kind."""
+    """Generated files by name, the memory plan, the bytes of the constants by kind, and for every
+    step of network.c its kind, its output and the layer that its time counts for."""
 
     files: dict[str, str]
     storage: Storage
     constants: dict[str, int]
     layers: dict[str, dict[str, int]]
+    steps: list[dict[str, str]]
 
 
 def generate(graph: IntegerGraph, quantized: QuantizedNetwork) -> Source:
@@ -39,14 +42,20 @@ def generate(graph: IntegerGraph, quantized: QuantizedNetwork) -> Source:
         writer.calls.append(f"    STEP_DONE({number});")
     shapes = quantized.source.input_shapes
     files = {
-        "network.h": _header(graph, storage, shapes),
+        "network.h": _header(graph, len(arranged.steps), storage, shapes),
         "network.c": _network(graph, arranged.output, storage, writer, shapes),
         "scales.h": _scales(graph),
     }
-    return Source(files, storage, writer.constants.bytes, writer.layers.bytes)
+    steps = [
+        {"kind": type(step).__name__, "output": step.output.name, "layer": owner}
+        for step, owner in zip(arranged.steps, owners(arranged.steps), strict=True)
+    ]
+    return Source(files, storage, writer.constants.bytes, writer.layers.bytes, steps)
 
 
-def _header(graph: IntegerGraph, storage: Storage, shapes: Sequence[tuple[int, ...]]) -> str:
+def _header(
+    graph: IntegerGraph, steps: int, storage: Storage, shapes: Sequence[tuple[int, ...]]
+) -> str:
     entries = [entry.tensor for entry in graph.inputs]
     counts = [prod(shape) for shape in shapes]
     listing = "\n".join(
@@ -64,7 +73,7 @@ def _header(graph: IntegerGraph, storage: Storage, shapes: Sequence[tuple[int, .
 #define NETWORK_ENTRIES {len(entries)}
 #define NETWORK_ENTRY_BYTES {sum(tensor_bytes(tensor) for tensor in entries)} /* of all entries */
 #define NETWORK_OUTPUTS {elements(graph.output)} /* elements */
-#define NETWORK_STEPS {len(graph.steps)}
+#define NETWORK_STEPS {steps}
 #define NETWORK_ARENA_BYTES {max(1, storage.arena.peak_bytes)} /* static memory of all tensors */
 
 typedef struct {{
