@@ -228,6 +228,16 @@ def test_biases_are_integers_at_the_scale_of_the_accumulator() -> None:
     np.testing.assert_allclose(scales, expected, rtol=1e-7)
 
 
+def test_quantizers_of_8_bits_stand_before_a_concatenation_too() -> None:
+    """There onnxruntime needs them for integer kernels; 4-bit codes it cannot concatenate."""
+    network, data = _subject("two-inputs")
+    for choice, early in (("w8a8", True), ("w4a4", False), ("w16a16", False)):
+        model = onnx_model(_quantized(network, data, choice))
+        producers = {node.output[0]: node.op_type for node in model.graph.node}
+        (cat,) = (node for node in model.graph.node if node.op_type == "Concat")
+        assert [producers[name] == "DequantizeLinear" for name in cat.input] == [early] * 2
+
+
 def test_the_checker_finds_what_onnxruntime_gets_wrong() -> None:
     """If one of these fails, a newer onnxruntime is better: docs/onnx.md lists them."""
     network, data = _subject("tinym2net-battlefield")

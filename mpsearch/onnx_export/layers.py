@@ -1,15 +1,17 @@
 """Convolutions and linear layers: integer constants, DequantizeLinear, the float operator."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import fx
 
+from mpsearch.integer.operators import MOVES
 from mpsearch.layers import Layer
 from mpsearch.onnx_export.arguments import convolution_pads, shape, spread, unsupported
 from mpsearch.onnx_export.graph_builder import GraphBuilder
-from mpsearch.onnx_export.storage import STORED_BITS
+from mpsearch.onnx_export.storage import STORED_BITS, stored_bits
 from mpsearch.operators import argument, groups, is_transposed, packet
 from mpsearch.quantized import QuantizedLayer, QuantizedNetwork
 from mpsearch.quantizer import FLOAT_BITS, ActivationQuantizer
@@ -26,6 +28,7 @@ class LayerWriter:
 
     builder: GraphBuilder
     network: QuantizedNetwork
+    quantizers: Mapping[str, ActivationQuantizer]
     inputs: dict[tuple[str, ActivationQuantizer], str] = field(default_factory=dict)
 
     def write(self, node: fx.Node, layer: Layer, source: str) -> str:
@@ -59,6 +62,33 @@ class LayerWriter:
         codes = build.add("QuantizeLinear", [read, scale, zero], f"{name}/input/codes")
         self.inputs[key] = build.add("DequantizeLinear", [codes, scale, zero], f"{name}/input")
         return self.inputs[key]
+
+    def quantized_early(self, node: fx.Node, sources: list[str]) -> list[str]:
+        """The sources of a concatenation with QDQ pairs, where its readers have one quantizer.
+
+        Quantizing twice is quantizing once, and onnxruntime has integer kernels only between pairs;
+        it moves them back through pooling by itself, but not through a concatenation.
+        """
+        quantizer = self.reader(node)
+        if quantizer is None or stored_bits(quantizer.bits) != 8:
+            return sources
+        return [
+            self.quantized(f"{node.name}/{place}", source, quantizer)
+            for place, source in enumerate(sources)
+        ]
+
+    def reader(self, node: fx.Node) -> ActivationQuantizer | None:
+        """The one quantizer through which all users read, behind what only moves elements."""
+        found = {
+            self.quantizers[user.name]
+            if user.name in self.quantizers
+            else self.reader(user)
+            if packet(user) in MOVES
+            else None
+            for user in node.users
+        }
+        only = found.pop() if len(found) == 1 else None
+        return None if only is None or only.bits == FLOAT_BITS else only
 
     def constants(self, node: fx.Node, layer: Layer, quantized: QuantizedLayer) -> tuple[str, str]:
         """(weight, bias) as real tensors; the bias is empty where there is none."""
