@@ -132,7 +132,7 @@ def measure(subject: Subject, folder: Path, make: list[str], rounds: int, repeat
         program.name: [str(program.path), "--input", str(sample)] for program in programs
     }
     for peer in peers:
-        if peer.command is not None and (peer is best or peer.kind == "fp32"):
+        if peer.command is not None and (peer is best or peer.kind != "int8"):
             commands[f"Python + {peer.name}"] = peer.command(sample)
     walls, peaks = processes(commands, spawn, rounds)
     c8 = programs[0].name
