@@ -21,9 +21,9 @@ from mpsearch.quantizer import FLOAT_BITS, ActivationQuantizer
 class LayerWriter:
     """Writes the layers of one network; constants of a layer that is used twice are stored once.
 
-    Every use has a DequantizeLinear of its own, as runtimes expect. Names: LAYER/weight/… and
-    LAYER/bias/… are constants, NODE/weight, NODE/bias, NODE/input and NODE/input/… belong to a use;
-    no name of a layer or node has a slash.
+    Every use has a DequantizeLinear of its own, as runtimes expect. LAYER/weight/…, LAYER/bias/… and
+    LAYER/weight_by_input/… (for MatMul) are constants; NODE/weight, NODE/bias, NODE/input and
+    NODE/input/… belong to a use. No name of a layer or node has a slash.
     """
 
     builder: GraphBuilder
@@ -93,17 +93,18 @@ class LayerWriter:
     def constants(self, node: fx.Node, layer: Layer, quantized: QuantizedLayer) -> tuple[str, str]:
         """(weight, bias) as real tensors; the bias is empty where there is none."""
         build, name = self.builder, layer.name
+        own = f"{name}/weight{'_by_input' if over_positions(node) else ''}"
         bias = self.network.source.bias(layer)
         if quantized.weight is None:
             weight = _array(self.network.source.weight(layer))
-            read = build.array(f"{name}/weight/values", _in_order(node, weight))
+            read = build.array(f"{own}/values", _in_order(node, weight))
         else:
             _, restore = self.network.source.weight_rows(layer)
             codes = _in_order(node, restore(quantized.weight.codes).cpu().numpy())
-            stored = build.codes(f"{name}/weight/codes", codes, quantized.choice.w_bits, True)
-            scales = build.array(f"{name}/weight/scales", _array(quantized.weight.scales))
+            stored = build.codes(f"{own}/codes", codes, quantized.choice.w_bits, True)
+            scales = build.array(f"{own}/scales", _array(quantized.weight.scales))
             zero = build.codes(
-                f"{name}/weight/zero_points",
+                f"{own}/zero_points",
                 np.zeros(layer.channels, dtype=np.int8),
                 quantized.choice.w_bits,
                 True,
