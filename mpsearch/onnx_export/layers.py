@@ -21,8 +21,8 @@ from mpsearch.quantizer import FLOAT_BITS, ActivationQuantizer
 class LayerWriter:
     """Writes the layers of one network; constants of a layer that is used twice are stored once.
 
-    Every use has a DequantizeLinear of its own, as runtimes expect. LAYER/weight/…, LAYER/bias/… and
-    LAYER/weight_by_input/… (for MatMul) are constants; NODE/weight, NODE/bias, NODE/input and
+    Every use has a DequantizeLinear of its own, as runtimes expect. Constants are LAYER/weight/…,
+    LAYER/weight_by_input/… (for MatMul) and LAYER/bias/…; NODE/weight, NODE/bias, NODE/input and
     NODE/input/… belong to a use. No name of a layer or node has a slash.
     """
 
