@@ -10,8 +10,7 @@ from mpsearch.agreement import contradictions, recomputed_totals
 from mpsearch.assignment import Assignment
 from mpsearch.budget import Budget
 from mpsearch.device.figures import device_figure
-from mpsearch.device.network_digest import network_digest
-from mpsearch.device.profile import DeviceProfile, Mode
+from mpsearch.device.profile import DeviceProfile, Mode, network_digest
 from mpsearch.errors import InputError
 from mpsearch.evaluation import Evaluation, Evaluations, paired_drop, wilson_interval
 from mpsearch.table import LayerTable

@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import Any
 
 from mpsearch.errors import InputError
 
@@ -40,14 +39,14 @@ def parse_step_times(lines: Sequence[str], steps: int) -> StepTimes:
         ) from None
 
 
-def layer_seconds(steps: Sequence[Mapping[str, Any]], times: StepTimes) -> dict[str, float]:
-    """Seconds by layer: the sum over the steps that count for it (`steps` of export.json).
+def layer_seconds(steps: Sequence[str], times: StepTimes) -> dict[str, float]:
+    """Seconds by layer: the sum over the steps that count for it (`steps`: a layer for each).
 
     Their sum over all layers is what the whole network takes.
     """
     totals: dict[str, float] = {}
-    for step, seconds in zip(steps, times.seconds, strict=True):
-        totals[step["layer"]] = totals.get(step["layer"], 0.0) + seconds
+    for layer, seconds in zip(steps, times.seconds, strict=True):
+        totals[layer] = totals.get(layer, 0.0) + seconds
     return totals
 
 
