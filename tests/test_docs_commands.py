@@ -31,6 +31,7 @@ ELSEWHERE = {
     "gate.md": "test_gate_docs.py",
     "integer.md": "test_integer_docs.py",
     "onnx.md": "test_onnx_export.py",
+    "report.md": "test_report_docs.py",
     "solvers.md": "test_conformance.py",
 }
 MARKS = {"", "not run", "tested with", "file", "exit code 0 or 1", "exit code 1"}
