@@ -142,6 +142,8 @@ def row_from_json(row: Mapping[str, Any]) -> Evaluation:
     """One row of evaluation.json. Raises ValueError, KeyError or TypeError for anything else."""
     n = int(row["n"])
     packed = np.frombuffer(base64.b64decode(row["correct"], validate=True), dtype=np.uint8)
+    if not 0 <= n <= 8 * len(packed):  # before it is unpacked: n decides how much memory that takes
+        raise ValueError(f"row {row['name']!r}: n is {n}, and it has {8 * len(packed)} samples")
     hits = tuple(bool(bit) for bit in np.unpackbits(packed, count=n))
     low, high = row["accuracy_interval"]
     ends = [math.inf if end is None else float(end) for end in row["loss_interval"]]

@@ -54,6 +54,8 @@ def judge(
             "no condition given; expected at least one of --max-size, --max-bops, --min-accuracy, "
             "--max-drop, --max-latency, --max-peak-memory, --max-energy, or one against a baseline"
         )
+    if evidence.baseline is not None:
+        check_same_model(evidence.baseline, identity_of(evidence))
     measured = conditions.asks(*ON_ACCURACY)
     totals = totals_of(evidence, measured)
     verdicts = []
@@ -89,7 +91,6 @@ def _against_baseline(
             "there is no baseline to compare with; name one with --baseline main.json, which "
             "`mpsearch gate --update-baseline main.json` writes"
         )
-    check_same_model(baseline, identity_of(evidence))
     verdicts = []
     if conditions.max_drop_baseline is not None:
         row = judged_row(evidence)

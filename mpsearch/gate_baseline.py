@@ -69,26 +69,21 @@ def shapes_digest(table: LayerTable) -> str | None:
     )
 
 
-def check_same_model(baseline: Baseline, identity: Identity) -> bool:
-    """Whether the two could be compared by their layers at all.
+def check_same_model(baseline: Baseline, identity: Identity) -> None:
+    """Raise InputError for other layers, or layers of other shapes, as far as both are known.
 
-    Raises InputError for other layers, or layers of other shapes; other weights are no other model.
+    Other weights are no other model: after training again, a comparison is what is wanted.
     """
-    checked = False
     for what, one, other in (
         ("layers", baseline.identity.layers, identity.layers),
         ("shapes of layers", baseline.identity.shapes, identity.shapes),
     ):
-        if one is None or other is None:
-            continue
-        checked = True
-        if one != other:
+        if one is not None and other is not None and one != other:
             raise InputError(
                 f"{baseline.source} is a baseline of another model: its {what} have the digest "
                 f"{one}, those judged here {other}\n"
                 "name the baseline of this model, or write one with --update-baseline"
             )
-    return checked
 
 
 def check_same_data(baseline: Baseline, data_digest: str) -> None:

@@ -19,7 +19,7 @@ from mpsearch.gate_verdict import Number, Policy, Verdict, says_no
 @dataclass(frozen=True)
 class Report:
     """config: the file that conditions came from; update: the baseline's path, and whether it was
-    written."""
+    written; remarks: further notes."""
 
     verdicts: tuple[Verdict, ...]
     evidence: Evidence
@@ -27,6 +27,7 @@ class Report:
     confidence: float = 0.95
     config: str | None = None
     update: tuple[str, bool] | None = None
+    remarks: tuple[str, ...] = ()
 
     @property
     def says_no(self) -> bool:
@@ -36,7 +37,7 @@ class Report:
     @cached_property
     def notes(self) -> list[str]:
         """What a reader should know."""
-        return notes_of(self.verdicts, self.evidence, self.policy)
+        return [*self.remarks, *notes_of(self.verdicts, self.evidence, self.policy)]
 
     @property
     def conclusion(self) -> str:

@@ -1,6 +1,8 @@
 """`mpsearch gate`."""
 
 import os
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -113,7 +115,7 @@ def _judged(path: str | None, options: dict[str, Any]) -> "Report":
     """Read, judge, and write the baseline where that is asked."""
     from mpsearch.gate import judge
     from mpsearch.gate_config import find_config
-    from mpsearch.gate_limits import ON_DEVICE, Conditions
+    from mpsearch.gate_limits import ON_BASELINE, ON_DEVICE, Conditions
     from mpsearch.gate_reading import Sources, read_evidence
     from mpsearch.gate_report import Report, baseline_of
     from mpsearch.gate_statistics import parse_confidence
@@ -128,34 +130,44 @@ def _judged(path: str | None, options: dict[str, Any]) -> "Report":
         **{name: asked(name) for name in CONDITIONS},
         latency_mode=asked("latency_mode") or "steady",
     )
+    update, baseline, remarks = options["update_baseline"], asked("baseline"), []
+    if update is not None and baseline is not None and _same_file(update, baseline):
+        if conditions.asks(*ON_BASELINE):
+            remarks = [f"{update} is written again, so nothing was compared with it"]
+        conditions = replace(conditions, **dict.fromkeys(ON_BASELINE))
+        baseline = None
     if path is not None and options["evaluation"] is not None:
         raise InputError("got MODEL and --evaluation; measure now or read what was measured")
-    update = options["update_baseline"]
+    source = None
+    if path is not None:
+        source = source_of(path, options["model"], options["trust"], options["input_shapes"])
     sources = Sources(
         assignment=asked("assignment"),
         evaluation=None if path is not None else asked("evaluation"),
         device=asked("device"),
         table=options["table"] or config.get("profile"),
-        baseline=asked("baseline"),
+        baseline=baseline,
         network=asked("network"),
-        model=None if path is None else source_of(
-            path, options["model"], options["trust"], options["input_shapes"]
-        ),
+        model=source,
         data=options["data"],
         calibration=options["calibration"],
         fp32=options["fp32"],
         batch_size=options["batch_size"],
-    )  # fmt: skip
+    )
     confidence = parse_confidence(asked("confidence") or "0.95")
     policy = _policy(options, config)
     evidence = read_evidence(sources, on_device=conditions.asks(*ON_DEVICE) or update is not None)
     judged = conditions.asks() or update is None
     verdicts = judge(conditions, evidence, confidence) if judged else ()
-    report = Report(verdicts, evidence, policy, confidence, config.source)
+    report = Report(verdicts, evidence, policy, confidence, config.source, remarks=tuple(remarks))
     if update is None or report.says_no:
         return report.with_update(None if update is None else (update, False))
     baseline_of(evidence, update)
     return report.with_update((update, True))
+
+
+def _same_file(one: str, other: str) -> bool:
+    return Path(one).resolve() == Path(other).resolve()
 
 
 def _policy(options: dict[str, Any], config: "GateConfig") -> Any:
