@@ -78,7 +78,7 @@ def device_value(evidence: Evidence, column: str, mode: Mode = "steady") -> Frac
 def totals_of(evidence: Evidence, measured: bool) -> Mapping[str, Any]:
     """Size and BOPS of the network that is judged; with `measured` they must be those of the row
     that the accuracy is taken from. Raises InputError for evidence that contradicts itself."""
-    row = judged_row(evidence) if measured else None
+    row = judged_row(evidence) if measured or evidence.measured else None
     if evidence.assignment is None:
         if row is None and evidence.evaluations is not None:
             row = judged_row(evidence)
@@ -98,7 +98,8 @@ def totals_of(evidence: Evidence, measured: bool) -> Mapping[str, Any]:
                 f"{column} is {totals[column]} for the assignment and {value} for the network that "
                 "was measured; measure again, or judge the measured row alone with --network"
             )
-    return totals
+    # what was measured now is of this assignment; a file may be of an older one
+    return {**_stated(row), **totals} if evidence.measured and row is not None else totals
 
 
 def _stated(row: Evaluation) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """What the gate is asked: the conditions as they are written, and their limits as numbers."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
+from typing import Any
 
 from mpsearch.budget import Budget
 from mpsearch.device.profile import Mode
@@ -40,6 +41,11 @@ class Conditions:
         """Whether any of these is asked; without names, whether anything is."""
         wanted = names or tuple(name for name in self.__dict__ if name != "latency_mode")
         return any(getattr(self, name) is not None for name in wanted)
+
+    def without(self, *names: str) -> "Conditions":
+        """The others alone."""
+        left_out: dict[str, Any] = dict.fromkeys(names)
+        return replace(self, **left_out)
 
 
 def parse_accuracy(text: str) -> Fraction:

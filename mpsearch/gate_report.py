@@ -12,7 +12,7 @@ from mpsearch.device.profile import Mode
 from mpsearch.errors import InputError
 from mpsearch.gate_baseline import Baseline, save_baseline
 from mpsearch.gate_evidence import Evidence, identity_of, judged_row, matching_device, totals_of
-from mpsearch.gate_text import conclusion, notes_of
+from mpsearch.gate_text import conclusion, notes_of, sentence
 from mpsearch.gate_verdict import Number, Policy, Verdict, says_no
 
 
@@ -47,6 +47,12 @@ class Report:
     def with_update(self, update: tuple[str, bool] | None) -> "Report":
         """The same with what became of the baseline."""
         return replace(self, update=update)
+
+    def text(self) -> str:
+        """Conclusion, one line per condition and the notes, as plain text."""
+        lines = [self.conclusion]
+        lines += [f"  {v.outcome.upper():<12}  {sentence(v)}" for v in self.verdicts]
+        return "\n".join([*lines, *(f"  note: {note}" for note in self.notes)])
 
     def document(self) -> dict[str, Any]:
         """The report as JSON. `passed` of a condition: it does not stop the network."""

@@ -1,7 +1,6 @@
 """`mpsearch gate`."""
 
 import os
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -134,7 +133,7 @@ def _judged(path: str | None, options: dict[str, Any]) -> "Report":
     if update is not None and baseline is not None and _same_file(update, baseline):
         if conditions.asks(*ON_BASELINE):
             remarks = [f"{update} is written again, so nothing was compared with it"]
-        conditions = replace(conditions, **dict.fromkeys(ON_BASELINE))
+        conditions = conditions.without(*ON_BASELINE)
         baseline = None
     if path is not None and options["evaluation"] is not None:
         raise InputError("got MODEL and --evaluation; measure now or read what was measured")
