@@ -79,5 +79,5 @@ def markdown(report: "Report") -> str:
 
 def escaped(text: str) -> str:
     """Text that Markdown and HTML show as it is: no table cell, link or tag comes out of it."""
-    flat = " ".join(text.split())
+    flat = "".join(c if c.isprintable() else " " for c in " ".join(text.split()))
     return html.escape(_MARKDOWN.sub(r"\\\1", flat), quote=False)
