@@ -205,13 +205,14 @@ def _print(report: "Report") -> None:
     from mpsearch.gate_text import percent, row_of
 
     if report.verdicts:
-        columns = ["", "condition", "measured", "limit", f"{percent(report.confidence)} interval",
-                   "samples"]  # fmt: skip
         rows = [row_of(verdict) for verdict in report.verdicts]
-        print_table(
-            columns, [(r.outcome, r.condition, r.measured, r.limit, r.interval, r.samples)
-                      for r in rows],
-        )  # fmt: skip
+        columns = ["", "condition", "measured", "limit"]
+        cells = [[row.outcome, row.condition, row.measured, row.limit] for row in rows]
+        if any(row.interval for row in rows):
+            columns += [f"{percent(report.confidence)} interval", "samples"]
+            for row, line in zip(rows, cells, strict=True):
+                line += [row.interval, row.samples]
+        print_table(columns, cells)
     for note in report.notes:
         click.echo(f"note: {note}")
     if report.config is not None:
