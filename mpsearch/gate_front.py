@@ -3,6 +3,8 @@
 import math
 from collections.abc import Sequence
 
+import numpy as np
+
 from mpsearch.assignment import Assignment
 from mpsearch.choice import Choice
 from mpsearch.errors import InputError
@@ -11,7 +13,9 @@ from mpsearch.table import LayerTable
 from mpsearch.units import format_size
 
 WIDTH, HEIGHT = 60, 12
-STATES = 20_000  # keeps the front of a large table below about a second
+EXACT = 400  # layers; the exact front of more would take longer than the rest of the gate
+STATES = 20_000
+PRICES = 300
 COLUMN = "size_bytes"
 
 
@@ -28,13 +32,8 @@ def picture(evidence: Evidence) -> list[str] | None:
 
 
 def _drawn(table: LayerTable, assignment: Assignment) -> list[str] | None:
-    from mpsearch.front import front
-
-    found = front(table, COLUMN, max_states=STATES)
-    points = [
-        ("·", float(size), float(omega))
-        for size, omega in zip(found.totals[COLUMN].tolist(), found.omega.tolist(), strict=True)
-    ]
+    found = _front(table) if len(table.layers) <= EXACT else supported(table)
+    points = [("·", size, omega) for size, omega in found]
     legend = []
     for choice in _everywhere(table):
         mark = str(choice.w_bits)[-1]
@@ -47,6 +46,38 @@ def _drawn(table: LayerTable, assignment: Assignment) -> list[str] | None:
     if not positive:
         return None
     return [*plot(positive), "· front   ● judged   " + "   ".join(legend)]
+
+
+def _front(table: LayerTable) -> list[tuple[float, float]]:
+    from mpsearch.front import front
+
+    found = front(table, COLUMN, max_states=STATES)
+    return list(zip(found.totals[COLUMN].tolist(), found.omega.tolist(), strict=True))
+
+
+def supported(table: LayerTable) -> list[tuple[float, float]]:
+    """(size, Ω) of points on the front's convex hull: for each of many prices p the choices that
+    minimise Ω + p size, layer by layer (Everett, Operations Research 11, 1963). Where there are
+    hundreds of layers the hull is as good as the front."""
+    from mpsearch.instance import Instance
+
+    instance = Instance.build(table, {}, extra_columns=(COLUMN,))
+    allowed = instance.allowed
+    omega = instance.omega.astype(np.float64) / 10.0 ** instance.digits[0]
+    size = instance.resources[0].astype(np.float64) / 10.0 ** instance.digits[1]
+    rows = np.arange(len(allowed))
+    span = size.max(axis=1, where=allowed, initial=0) - size.min(
+        axis=1, where=allowed, initial=np.inf
+    )
+    worth = omega.max(axis=1, where=allowed, initial=0)[span > 0] / span[span > 0]
+    worth = worth[worth > 0]
+    if not len(worth):
+        return []
+    points = set()
+    for price in np.geomspace(worth.min() * 1e-4, worth.max() * 1e2, PRICES):
+        best = np.where(allowed, omega + price * size, np.inf).argmin(axis=1)
+        points.add((float(size[rows, best].sum()), float(omega[rows, best].sum())))
+    return sorted(points)
 
 
 def _everywhere(table: LayerTable) -> list[Choice]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 import re
 import shlex
 from pathlib import Path
@@ -60,6 +61,11 @@ def test_the_commands_run_in_order(
         assert run(words[1:]) == 0, f"{line}\n{capsys.readouterr()}"
     for name in ("junit.xml", "gl-code-quality.json", "main.json"):
         assert Path(name).stat().st_size > 0
+    (shown,) = map(json.loads, blocks("json"))
+    written = json.loads(Path("main.json").read_text())
+    assert list(shown) == list(written)
+    for key in ("digests", "totals", "accuracy"):
+        assert list(shown[key]) == list(written[key])
     (code,) = [block for block in blocks("python") if "assert_budget" in block]
     scope: dict[str, Any] = {}
     exec(compile(code, "docs/gate.md", "exec"), scope)

@@ -1,27 +1,30 @@
 """The gate's reports for CI systems: well formed, escaped, and saying what the exit code says."""
 
-import html
 import json
 import re
 from fractions import Fraction
 from pathlib import Path
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
+from markdown_it import MarkdownIt
 from test_gate import CHOSEN, FP32, ROW, TABLE, TOTALS, evaluations, measured
 
 from mpsearch.assignment import Assignment
 from mpsearch.choice import Choice
 from mpsearch.cli import run
 from mpsearch.evaluation import save_evaluations
+from mpsearch.front import front
 from mpsearch.gate_evidence import Evidence
-from mpsearch.gate_front import HEIGHT, WIDTH, picture, plot
-from mpsearch.gate_github import command, commands, escaped, markdown
+from mpsearch.gate_front import HEIGHT, WIDTH, picture, plot, supported
+from mpsearch.gate_github import command, commands, markdown
 from mpsearch.gate_gitlab import code_quality
 from mpsearch.gate_junit import junit
 from mpsearch.gate_report import Report
+from mpsearch.gate_text import row_of
 from mpsearch.gate_verdict import Paired, Policy, Verdict
-from mpsearch.table import LayerTable
+from mpsearch.table import Layer, LayerTable, Row
 
 NASTY = "a|b`c`<img src=x onerror=alert(1)>&\"'\x1b[31m\x00]]>\n::error::no\r\n%0A$(id)"
 SIZE = Verdict("size_bytes", 1448, 1024, False)
@@ -195,15 +198,33 @@ def test_in_github_actions_annotations_and_summary_come_by_themselves(
     assert "::" not in capsys.readouterr().out
 
 
+def rendered(text: str) -> ElementTree.Element:
+    """As GitHub's Markdown does it: CommonMark with tables and HTML passed through."""
+    made = MarkdownIt("commonmark", {"html": True}).enable("table").render(text)
+    return ElementTree.fromstring(f"<page>{made}</page>")
+
+
+def texts(page: ElementTree.Element, tag: str) -> list[str]:
+    return ["".join(element.itertext()) for element in page.iter(tag)]
+
+
 def test_markdown_shows_any_name_as_it_is() -> None:
-    text = markdown(report(UNSURE, config=NASTY))
-    assert "<img" not in text
-    assert all(character.isprintable() or character == "\n" for character in text)
-    row = next(line for line in text.splitlines() if line.startswith("| ❔"))
-    assert len(re.findall(r"(?<!\\)\|", row)) == 7
-    shown = re.sub(r"\\([^\w\s])", r"\1", html.unescape(escaped("a|b <i> [x](y) `c` *d* &amp;")))
-    assert shown == "a|b <i> [x](y) `c` *d* &amp;"
-    assert "\n" not in escaped("a\n\n# b")
+    made = report(SIZE, BOPS, UNSURE, MISSED, config=NASTY)
+    page = rendered(markdown(made))
+    assert {element.tag for element in page.iter()} == set(
+        "page h3 table thead tbody tr th td p ul li".split()
+    )
+    assert texts(page, "h3") == ["mpsearch gate: no"]
+    rows = [row_of(verdict) for verdict in made.verdicts]
+    assert texts(page, "td") == [
+        cell
+        for mark, row in zip("❌✅❔❌", rows, strict=True)
+        for cell in (f"{mark} {row.outcome}", row.condition, row.measured, row.limit,
+                     row.interval, row.samples)
+    ]  # fmt: skip
+    plain = "".join(c if c.isprintable() else " " for c in " ".join(NASTY.split()))
+    assert texts(page, "p")[-1] == f"Conditions from {plain}"
+    assert any(plain in note for note in texts(page, "li"))
 
 
 def test_the_pictures_marks_stand_where_they_belong() -> None:
@@ -240,6 +261,44 @@ def test_without_omega_there_is_no_picture_and_still_a_summary(folder: Path) -> 
     )
     assert "```" not in markdown(made)
     assert "FAIL" in markdown(made)
+
+
+def random_table(layers: int, seed: int) -> LayerTable:
+    random = np.random.default_rng(seed)
+    rows = []
+    for layer in range(layers):
+        weights, scale = int(random.integers(50, 500)), 10 ** random.normal()
+        for bits in (2, 4, 8):
+            omega = scale * 4.0**-bits * random.uniform(0.5, 2)
+            rows.append(
+                Row(f"l{layer}", Choice(bits, bits), omega, 0.0, {"size_bytes": weights * bits})
+            )
+    return LayerTable.from_rows([Layer(f"l{layer}") for layer in range(layers)], rows)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_supported_points_lie_on_the_front_and_follow_its_hull(seed: int) -> None:
+    table = random_table(7, seed)
+    exact = front(table)
+    points = set(zip(exact.totals["size_bytes"].tolist(), exact.omega.tolist(), strict=True))
+    found = supported(table)
+    for size, omega in found:
+        assert any(s == size and omega == pytest.approx(o) for s, o in points)
+    # no point of the front lies below the lines between them, but for vertices between two prices
+    sizes, omegas = zip(*found, strict=True)
+    assert (min(sizes), max(sizes)) == (min(points)[0], max(points)[0])
+    for size, omega in points:
+        assert omega >= 0.99 * np.interp(size, sizes, omegas)
+
+
+def test_a_table_of_thousands_of_layers_has_a_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the exact front, which takes a minute there."""
+    monkeypatch.delattr("mpsearch.front.front")
+    table = random_table(5000, 0)
+    chosen = Assignment.uniform(table.layer_names, Choice(4, 4))
+    drawn = picture(Evidence(assignment=chosen, table=table))
+    assert drawn is not None
+    assert "\n".join(drawn).count("·") > 50
 
 
 def test_a_measurement_with_a_strange_name_breaks_no_report(folder: Path) -> None:
