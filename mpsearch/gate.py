@@ -1,12 +1,13 @@
 """`gate`: is the network small and accurate enough? One `Verdict` per condition."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
 from mpsearch.errors import InputError
 from mpsearch.evaluation import Evaluation, wilson_interval
-from mpsearch.gate_baseline import Baseline, check_same_data, check_same_model
+from mpsearch.gate_baseline import Baseline, check_same_data, check_same_model, is_same_network
 from mpsearch.gate_evidence import (
     Evidence,
     device_value,
@@ -99,9 +100,10 @@ def _against_baseline(
             raise InputError(_lacks(baseline, "accuracy", "an evaluation.json or MODEL"))
         check_same_data(baseline, evidence.evaluations.data_digest)
         limit = parse_points(conditions.max_drop_baseline)
-        verdicts.append(
-            _paired("drop_baseline", baseline.row, row, baseline.source, limit, confidence)
-        )
+        verdict = _paired("drop_baseline", baseline.row, row, baseline.source, limit, confidence)
+        if is_same_network(baseline, identity_of(evidence)) and baseline.row.correct == row.correct:
+            verdict = replace(verdict, interval=None, samples=None, needed=None)  # no luck in it
+        verdicts.append(verdict)
     for column, text in (
         ("size_bytes", conditions.max_size_growth),
         ("bops", conditions.max_bops_growth),

@@ -86,6 +86,13 @@ def check_same_model(baseline: Baseline, identity: Identity) -> None:
             )
 
 
+def is_same_network(baseline: Baseline, identity: Identity) -> bool:
+    """Whether weights and bits are known to be those of the baseline."""
+    one = baseline.identity
+    known = one.weights is not None and one.assignment is not None
+    return known and (one.weights, one.assignment) == (identity.weights, identity.assignment)
+
+
 def check_same_data(baseline: Baseline, data_digest: str) -> None:
     """Raise InputError where the baseline's accuracy was measured on other data."""
     if baseline.data_digest != data_digest:

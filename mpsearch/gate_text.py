@@ -106,7 +106,9 @@ def notes_of(
                 f"{verdict.samples} samples do not decide this condition, {needed(verdict)}; "
                 f"{_because(verdict, policy)}"
             )
-        if verdict.paired is not None:
+        if verdict.paired is not None and verdict.interval is None:
+            notes.append(f"{title}: the weights and bits are those of {verdict.paired.reference}")
+        elif verdict.paired is not None:
             paired = verdict.paired
             notes.append(
                 f"{title}: against {paired.reference} {paired.lost} samples became wrong and "

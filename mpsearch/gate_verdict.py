@@ -31,7 +31,8 @@ class Verdict:
     what a device took: `latency_s`, `peak_memory_bytes`, `energy_j`; or the growth of one of these
     against the baseline, `size_bytes_growth` and so on (a share: 0.01 is 1 % more).
     passed: the measured value meets the limit; one equal to its limit does.
-    interval, samples: of what was measured on samples; None for exact numbers.
+    interval, samples: of what was measured on samples; None for exact numbers, such as the drop
+    of a network against itself.
     needed: how many samples would decide at the rates that were measured; None: none would.
     baseline: the value that a growth is relative to.
     """

@@ -124,6 +124,25 @@ def test_the_drop_is_paired_with_the_baselines_samples(
     assert (condition["paired"]["lost"], condition["paired"]["won"]) == (20, 5)
 
 
+def test_the_same_network_loses_nothing_whatever_the_samples(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No pull request that leaves the network alone may be stopped, --strict or not."""
+    words = ["gate", "--baseline", "main.json", "--max-drop-baseline", "0", "--strict"]
+    capsys.readouterr()
+    assert run(words) == 0
+    printed = capsys.readouterr().out
+    assert "the weights and bits are those of main.json" in printed
+    assert "interval" not in printed
+    # the same answers of other weights are luck again, and so are other answers of the same
+    Path("profile.json").rename("hidden.json")
+    assert run(words) == 1
+    Path("hidden.json").rename("profile.json")
+    other = measured("assignment", list(reversed(ROW.correct)), **TOTALS)
+    save_evaluations(evaluations(FP32, other), "evaluation.json")
+    assert run(words) == 1
+
+
 def test_other_weights_are_told_and_not_refused(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

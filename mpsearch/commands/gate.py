@@ -40,7 +40,11 @@ CONDITIONS = (
     type=click.Choice(["steady", "process", "cold"]),
     help="Which of the device's latencies counts [default: steady].",
 )
-@click.option("--baseline", metavar="FILE", help="What --update-baseline wrote, of another day.")
+@click.option(
+    "--baseline",
+    metavar="FILE",
+    help="What --update-baseline wrote; growth and drops are against it.",
+)
 @click.option(
     "--update-baseline", metavar="FILE",
     help="Write what is known of this network as the baseline, unless the gate says no.",
@@ -49,7 +53,7 @@ CONDITIONS = (
 @click.option("--strict", is_flag=True, help="An inconclusive condition stops the network.")
 @click.option(
     "--lenient", is_flag=True,
-    help="It lets the network through [default: as the measured value says].",
+    help="It lets the network through [default: the measured value decides].",
 )  # fmt: skip
 @click.option(
     "--config", metavar="FILE",
