@@ -307,3 +307,14 @@ def test_a_measurement_with_a_strange_name_breaks_no_report(folder: Path) -> Non
     words = ["gate", "--assignment", "assignment.json", "--network", NASTY, "--max-drop", "9"]
     assert run([*words, "--junit", "j.xml", "--gitlab", "g.json", "--github"]) == 0
     check_schema(ElementTree.parse("j.xml").getroot())
+
+
+def test_a_strange_name_in_an_error_starts_no_line(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row = measured("x\n::error::no\x1b[31m", list(ROW.correct))
+    save_evaluations(evaluations(row), "evaluation.json")
+    assert run(["gate", "--max-drop", "1", "--github"]) == 2
+    printed = capsys.readouterr()
+    assert len(printed.err.splitlines()) == len(printed.out.splitlines()) == 1
+    assert "\x1b" not in printed.err
