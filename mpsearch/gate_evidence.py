@@ -8,8 +8,7 @@ from typing import Any
 from mpsearch.agreement import contradictions, recomputed_totals
 from mpsearch.assignment import Assignment
 from mpsearch.device.figures import device_figure
-from mpsearch.device.network_digest import network_digest
-from mpsearch.device.profile import DeviceProfile, Mode
+from mpsearch.device.profile import DeviceProfile, Mode, network_digest
 from mpsearch.errors import InputError
 from mpsearch.evaluation import Evaluation, Evaluations
 from mpsearch.gate_baseline import Baseline, Identity, layers_digest, shapes_digest

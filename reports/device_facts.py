@@ -2,8 +2,7 @@
 
 from collections.abc import Callable
 
-from mpsearch.device.network_digest import network_digest
-from mpsearch.device.profile import DeviceProfile, check_is_of_device
+from mpsearch.device.profile import DeviceProfile, check_is_of_device, network_digest
 from mpsearch.errors import InputError
 from mpsearch.published import DEVICES
 from mpsearch.reports.facts import DeviceFacts, DeviceRow

@@ -14,8 +14,7 @@ from test_gate import CHOSEN, FP32, ROW, TABLE, TOTALS, evaluations, measured
 from mpsearch.assignment import Assignment
 from mpsearch.choice import Choice
 from mpsearch.cli import run
-from mpsearch.device.network_digest import network_digest
-from mpsearch.device.profile import save_device_profile
+from mpsearch.device.profile import network_digest, save_device_profile
 from mpsearch.evaluation import Evaluations, save_evaluations
 from mpsearch.gate_baseline import layers_digest, load_baseline
 from mpsearch.gate_statistics import drop_interval

@@ -11,8 +11,7 @@ from device_profiles import PROFILE
 from mpsearch.assignment import Assignment
 from mpsearch.choice import Choice
 from mpsearch.cli import run
-from mpsearch.device.network_digest import network_digest
-from mpsearch.device.profile import save_device_profile
+from mpsearch.device.profile import network_digest, save_device_profile
 
 CHOSEN = {"one": Choice(4, 4), "two": Choice(8, 8)}
 MEASURED = replace(PROFILE, network=network_digest(CHOSEN))

@@ -14,8 +14,7 @@ from mpsearch.assignment import Assignment
 from mpsearch.budget import Budget
 from mpsearch.choice import Choice
 from mpsearch.cli import run
-from mpsearch.device.network_digest import network_digest
-from mpsearch.device.profile import save_device_profile
+from mpsearch.device.profile import network_digest, save_device_profile
 from mpsearch.errors import InputError
 from mpsearch.evaluation import Evaluation, Evaluations, save_evaluations, wilson_interval
 from mpsearch.front import front
