@@ -39,6 +39,7 @@ smartquotes = False  # -- in a help text is an option, not a dash
 nitpick_ignore_regex = [("py:.*", r"(collections|contextlib|numpy|os|pathlib|pd|torch)\..*")]
 # Parts of public results that are not listed on the page themselves.
 nitpick_ignore = [
+    ("py:class", "Verdict"),  # of mpsearch.gate
     ("py:class", "mpsearch.decisions.Decision"),
     ("py:class", "mpsearch.integer.graph.IntegerGraph"),
     ("py:class", "mpsearch.marginal.Marginal"),
