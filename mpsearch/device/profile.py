@@ -74,18 +74,24 @@ class Machine:
 class Energy:
     """From power samples: mean less idle, in joules for each inference, is the headline.
 
-    source: where the samples come from, as the user wrote it.
+    source: where the samples come from, as the user wrote it. mean_mw, seconds, inferences, joules
+    and samples are None for two numbers that were read off a meter by eye. seconds, inferences: of
+    the whole loop. joules_stderr, joules_half_width: standard error, and half of the 95 % interval,
+    from the noise of the samples; an error of the meter itself is not in them.
     """
 
     source: str
     idle_mw: float
-    mean_mw: float
+    mean_mw: float | None
     peak_mw: float
-    seconds: float
-    inferences: int
-    joules_per_inference: float
+    seconds: float | None
+    inferences: int | None
+    joules_per_inference: float | None
     peak_minus_idle_mw: float
-    samples: int
+    samples: int | None
+    joules_stderr: float | None = None
+    joules_half_width: float | None = None
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
