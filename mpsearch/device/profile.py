@@ -4,14 +4,15 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from mpsearch.choice import Choice
 from mpsearch.device.typed_json import from_json
 from mpsearch.errors import InputError
-from mpsearch.files import write_atomic
+from mpsearch.files import digest, write_atomic
 
 FORMAT, VERSION = "mpsearch.device", 1
 LARGEST_FILE = 1 << 20
@@ -41,8 +42,8 @@ class ProcessRuns:
 
 @dataclass(frozen=True)
 class ColdRuns:
-    """In fresh processes: medians of the seconds from the start of main until the codes of the
-    sample lie in memory, and of the first inference."""
+    """In fresh processes: medians of the seconds from spawn until the first inference begins (the
+    program is loaded, the sample read and quantized), and of that first inference."""
 
     runs: int
     initialisation_s: float
@@ -127,6 +128,11 @@ class DeviceProfile:
     launch_prefix: tuple[str, ...]
     emulated: bool
     energy: Energy | None = None
+
+
+def network_digest(choices: Mapping[str, Choice]) -> str:
+    """Ties a profile to an assignment: digest of `NAME=w4a8` of all layers, sorted by name."""
+    return digest(*(f"{name}={choices[name]}" for name in sorted(choices)))
 
 
 def device_latency(profile: DeviceProfile, mode: Mode = "steady") -> float:
