@@ -354,6 +354,7 @@ def test_a_recording_that_comes_late_is_waited_for() -> None:
         ("manual:3498,2700", "expected 0 < IDLE <= PEAK"),
         ("manual:nan,nan", "expected manual:IDLE,PEAK"),
         ("hwmon:../../etc", "expected hwmon, hwmon:NAME"),
+        ("csv:a\nb.csv?time=t&power=P", "expected one line"),
         ("usb", "expected command:PROGRAM, csv:FILE"),
     ],
 )

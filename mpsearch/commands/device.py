@@ -8,6 +8,7 @@ from mpsearch.console import json_option, print_json, print_table
 from mpsearch.errors import InputError
 
 if TYPE_CHECKING:
+    from mpsearch.device.energy import Power
     from mpsearch.device.profile import DeviceProfile, Mode, State
 
 
@@ -52,6 +53,19 @@ def device() -> None:
 @click.option("--flags", default="-O2", show_default=True, help="Its flags.")
 @click.option("--launch-prefix", default="", metavar="WORDS", help="An emulator and its options.")
 @click.option("--emulated", is_flag=True, help="The device itself is an emulator.")
+@click.option("--power", metavar="SOURCE", help="A power meter, as docs/power.md tells.")
+@click.option(
+    "--power-interval", type=float, metavar="SECONDS",
+    help="Start the program of command:… again and again, for one number each.",
+)  # fmt: skip
+@click.option(
+    "--idle-seconds", type=click.FloatRange(1, 3600), default=10, show_default=True,
+    help="How long to record the idle device.",
+)  # fmt: skip
+@click.option(
+    "--power-seconds", type=click.FloatRange(1, 3600), default=10, show_default=True,
+    help="How long to loop the network for the meter.",
+)  # fmt: skip
 @click.option("-o", "--output", default="device.json", show_default=True, help="The profile.")
 @json_option
 def run(
@@ -67,6 +81,10 @@ def run(
     flags: str,
     launch_prefix: str,
     emulated: bool,
+    power: str | None,
+    power_interval: float | None,
+    idle_seconds: float,
+    power_seconds: float,
     output: str,
     as_json: bool,
 ) -> int:
@@ -78,10 +96,14 @@ def run(
     the device throttled, changed its governor or lowered its frequency: the profile is then written
     with the reasons. What ran under an emulator is no device latency and is marked so.
 
+    With --power the network is looped in front of a meter as well: joules per inference above the
+    idle device, and the peak less idle. A faulty meter gives no number, and exit code 1.
+
     \b
     Example:
       mpsearch device run network --host pi@raspberrypi
       mpsearch device run network --host pi@raspberrypi --compile here --cc aarch64-linux-gnu-gcc
+      mpsearch device run network --host pi@raspberrypi --power hwmon:ina219
     """
     from mpsearch.console import progress
     from mpsearch.device.compiling import Compiler, split_words
@@ -92,6 +114,7 @@ def run(
     from mpsearch.device.transport import check_host
 
     check_host(host)
+    meter = _power(host, power, power_interval, idle_seconds, power_seconds)
     words = split_words("--cc", cc)
     if not words:
         raise InputError("--cc: got nothing; expected a compiler such as gcc")
@@ -101,8 +124,8 @@ def run(
         launch_prefix=split_words("--launch-prefix", launch_prefix), emulated=emulated,
     )  # fmt: skip
     exported = read_export(folder)
-    with progress(f"measuring on {host}", steps_of(settings)) as step:
-        profile = measure(exported, host, settings, step)
+    with progress(f"measuring on {host}", steps_of(settings, meter)) as step:
+        profile = measure(exported, host, settings, step, power=meter)
     save_device_profile(profile, output)
     if as_json:
         print_json(to_document(profile))
@@ -110,7 +133,24 @@ def run(
         _print(profile, output)
     for reason in profile.invalid:
         click.echo(f"invalid run: {reason}", err=True)
-    return 1 if profile.invalid else 0
+    if profile.power_failure is not None:
+        click.echo(f"no energy: {profile.power_failure}", err=True)
+    return 1 if profile.invalid or profile.power_failure else 0
+
+
+def _power(
+    host: str, text: str | None, interval: float | None, idle_seconds: float, seconds: float
+) -> "Power | None":
+    from mpsearch.device.energy import Power
+    from mpsearch.device.power_source import power_source
+    from mpsearch.device.transport import LOCAL, shell_of
+
+    if text is None:
+        if interval is not None:
+            raise InputError("--power-interval belongs to --power command:PROGRAM")
+        return None
+    source = power_source(text, interval, shell_of(host), remote=host != LOCAL)
+    return Power(source, idle_seconds, seconds)
 
 
 def _modes(text: str) -> "tuple[Mode, ...]":
@@ -124,6 +164,7 @@ def _modes(text: str) -> "tuple[Mode, ...]":
 
 
 def _print(profile: "DeviceProfile", output: str) -> None:
+    from mpsearch.device.energy_text import energy_lines
     from mpsearch.units import format_size
 
     machine = profile.machine
@@ -139,6 +180,8 @@ def _print(profile: "DeviceProfile", output: str) -> None:
     print_table(("times in ms", "runs", "median", "p90", "p99"), _rows(profile))
     if profile.process and profile.process.peak_memory_bytes is not None:
         click.echo(f"peak memory of the process: {format_size(profile.process.peak_memory_bytes)}")
+    for line in [] if profile.energy is None else energy_lines(profile.energy):
+        click.echo(line)
     click.echo(f"before: {_state(profile.before)}")
     click.echo(f"after:  {_state(profile.after)}")
     if profile.emulated:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 from mpsearch.device.meter_faults import (
     check_cover,
@@ -19,6 +20,16 @@ from mpsearch.device.readings import Window, difference, half_width, level_of, r
 IDLE_SECONDS = RUN_SECONDS = 10.0
 FEW = 20  # samples of a run below which peaks and errors are weak
 AT_ONCE = 0.1  # seconds: what a person takes for one moment, and longer than most inferences
+
+
+@dataclass(frozen=True)
+class Power:
+    """What `mpsearch device run --power` asks for."""
+
+    source: Meter | Manual
+    idle_seconds: float = IDLE_SECONDS
+    seconds: float = RUN_SECONDS
+
 
 Loop = Callable[[float], tuple[float, float, int]]
 """Repeats the workload for at least the given seconds; gives when the first inference began and the

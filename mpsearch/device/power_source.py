@@ -6,6 +6,8 @@ from mpsearch.device.power_sources_command import command
 from mpsearch.device.power_sources_hwmon import hwmon
 from mpsearch.device.power_sources_manual import Manual, manual
 
+LONGEST = 1000
+
 
 def power_source(
     text: str,
@@ -18,6 +20,8 @@ def power_source(
     interval: of `--power-interval`, for a command that prints one number and ends. shell, remote:
     how a shell is started on the device, for hwmon. Raises PowerError for what is none of these.
     """
+    if not text.isprintable() or len(text) > LONGEST:  # it is stored in the profile
+        raise PowerError(f"--power: expected one line of text up to {LONGEST} characters")
     kind, _, rest = text.partition(":")
     if interval is not None and kind != "command":
         raise PowerError("--power-interval is for command:PROGRAM, which it starts again and again")

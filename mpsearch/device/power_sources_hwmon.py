@@ -38,6 +38,7 @@ echo end
 # /proc/uptime and read are no process of their own: what measures should take no power.
 _READ = """
 d=$1; wait=$2; shift 2
+echo begin
 while :; do
   read -r line rest < /proc/uptime || exit 3
   for f; do
@@ -170,8 +171,11 @@ def _convert(sensor: Sensor, lines: Sequence[Line]) -> list[Sample]:
     """Device times to ours: the line that took the least time gives the difference of the clocks.
 
     A line arrives after it was written, so the smallest (arrival - uptime) is nearest the truth;
-    it is late by the quickest way through the network. Uptime has steps of 10 ms.
+    it is late by the quickest way through the network. Uptime has steps of 10 ms. A login shell may
+    print its own words before the script begins.
     """
+    begin = next((n for n, (_, text) in enumerate(lines, start=1) if text == "begin"), len(lines))
+    lines = lines[begin:]
     read = [_numbers(sensor, text) for _, text in lines]
     difference = min(
         (line[0] - values[0] for line, values in zip(lines, read, strict=True)), default=0.0

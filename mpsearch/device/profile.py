@@ -107,6 +107,7 @@ class DeviceProfile:
     process, cold, steady: None where it was not measured. They are never merged.
     invalid: why the times mean nothing; empty for a valid profile.
     emulated: the program ran under an emulator, or says so; its times are those of no device.
+    power_failure: why there is no energy although a meter was named; the times are not touched.
     """
 
     export_digest: str
@@ -128,6 +129,7 @@ class DeviceProfile:
     launch_prefix: tuple[str, ...]
     emulated: bool
     energy: Energy | None = None
+    power_failure: str | None = None
 
 
 def network_digest(choices: Mapping[str, Choice]) -> str:
@@ -198,7 +200,7 @@ def load_device_profile(path: str | os.PathLike[str]) -> DeviceProfile:
     if version != VERSION:
         raise InputError(f"{name} has version {ascii(version)[:50]}; this mpsearch reads {VERSION}")
     try:
-        profile = from_json(DeviceProfile, {"energy": None, **document}, "")
+        profile = from_json(DeviceProfile, {"energy": None, "power_failure": None, **document}, "")
         check_plausible(profile)
     except ValueError as error:
         raise InputError(f"{name} is not a device.json of mpsearch: {error}") from None
