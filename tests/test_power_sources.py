@@ -509,6 +509,36 @@ def test_a_sensor_that_goes_away(
         assert message in message_of(lambda: recording.samples(now, now + 1))
 
 
+@pytest.mark.parametrize(
+    ("name", "shunt", "ma", "inside"),
+    [
+        ("ina226", 100_000, 819, False),  # 81.92 mV / 0.1 Ω: less than a Raspberry Pi 4 may take
+        ("ina226", 100_000, 810, True),
+        ("ina226", 10_000, 819, True),
+        ("ina219", 100_000, 3200, False),
+        ("ina219", 100_000, 819, True),
+    ],
+)
+def test_a_sensor_at_the_end_of_its_range(
+    tmp_path: Path, name: str, shunt: int, ma: int, inside: bool
+) -> None:
+    files = {"in1_input": 5100, "curr1_input": ma, "shunt_resistor": shunt}
+    _sensor(tmp_path / "sys" / "hwmon0", name, **files)
+    source = _hwmon(tmp_path / "sys")
+    if inside:
+        assert _samples(source, 0.1)[0][1] == pytest.approx(5.1 * ma)
+    else:
+        assert "the end of its range" in message_of(lambda: _samples(source, 0.1))
+
+
+def test_words_of_a_login_shell_are_no_samples(tmp_path: Path) -> None:
+    _sensor(tmp_path / "sys" / "hwmon0", "ina219", **INA)
+    greeting = 'echo "Welcome to pi"; echo "1 2 3"; exec sh "$@"'
+    source = replace(_hwmon(tmp_path / "sys"), shell=("sh", "-c", greeting, "ssh"))
+    samples = _samples(source, 0.2)
+    assert [power for _, power in samples] == pytest.approx([2499.0] * len(samples))
+
+
 def test_a_machine_that_cannot_be_reached(tmp_path: Path) -> None:
     shell = ("sh", "-c", "echo 'ssh: connect to host pi: No route to host' >&2; exit 255", "ssh")
     source = replace(_hwmon(tmp_path), shell=shell)

@@ -6,6 +6,7 @@ by a fixed shell script, which gives numbers back; over ssh it is the script's s
 """
 
 import contextlib
+import math
 import re
 import shlex
 import subprocess
@@ -21,6 +22,15 @@ INTERVAL = 0.1  # an INA219 as Linux sets it up converts once in 68 ms
 # Where the supply's voltage is; in0 of an INA is the shunt's. POWER-Z are USB-C testers.
 _VOLTAGE = {"powerz": "in0_input"}
 METERS = ("ina219", "ina220", "ina226", "ina230", "ina231", "ina238", "ina260", "powerz")
+# Largest voltage of the shunt in µV, from the data sheets (INA219: as Linux sets it up). More than
+# that is shown as the end of the range, so the end must not be taken for a current.
+_RANGE = {
+    "ina219": 320_000,
+    "ina220": 320_000,
+    "ina226": 81_920,
+    "ina230": 81_920,
+    "ina231": 81_920,
+}
 DEFAULT_SHUNT = 10_000  # µΩ, what the driver takes unless it is told
 
 _LIST = """
@@ -64,12 +74,19 @@ class Sensor:
     def read_files(self) -> tuple[str, ...]:
         """Voltage and current where there are both, else the power.
 
-        ina2xx tells power in steps of 20 or 25 mW; 4 mV times 1 mA is finer.
+        Older drivers tell power in steps of 20 or 25 mW; 4 mV times 1 mA is finer.
         """
         both = (_VOLTAGE.get(self.name, "in1_input"), "curr1_input")
         if set(both) <= set(self.files):
             return both
         return ("power1_input",) if "power1_input" in self.files else ()
+
+    @property
+    def largest_ma(self) -> float:
+        """The current in mA at which the chip is at its end."""
+        if not self.shunt or self.name not in _RANGE:
+            return math.inf
+        return 1e3 * _RANGE[self.name] / self.shunt
 
 
 @dataclass(frozen=True)
@@ -198,6 +215,11 @@ def _numbers(sensor: Sensor, text: str) -> list[float]:
 def _milliwatts(sensor: Sensor, values: Sequence[float]) -> float:
     if len(values) == 1:
         return values[0] / 1e3
+    if abs(values[1]) > 0.995 * sensor.largest_ma:
+        raise PowerError(
+            f"the sensor {sensor.name} ({sensor.folder}) shows {values[1]:g} mA, the end of its "
+            "range: the device takes more; use a smaller shunt"
+        )
     milliwatts = values[0] * values[1] / 1e3
     # A tester between two plugs has no wrong way round: its sign tells the direction.
     return abs(milliwatts) if sensor.name == "powerz" else milliwatts
