@@ -7,8 +7,9 @@ from dataclasses import replace
 from mpsearch.device.energy import Loop, Power, measure_energy
 from mpsearch.device.profile import Energy
 from mpsearch.device.session import Session
-from mpsearch.device.timing import MOST_RUNS, Settings, read_times, run_program, time_repeats
+from mpsearch.device.timing import MOST_RUNS, Settings, read_times, run_program
 
+SETTLE = 0.5  # seconds
 SPARE = 1.1  # the repeats are counted beforehand, and the device may be quicker than it was
 
 
@@ -34,16 +35,30 @@ def loop_on(session: Session, settings: Settings) -> Loop:
     """
 
     def loop(seconds: float) -> tuple[float, float, int]:
-        once = time_repeats(session, settings).median_s
-        wanted = max(2, math.ceil(SPARE * seconds / once))
-        processes = math.ceil(wanted / MOST_RUNS)
-        each = math.ceil(wanted / processes)
         longer = replace(settings, timeout=settings.timeout + math.ceil(10 * seconds))
-        words = ("--input", "one.f32", "--repeat", str(each))
-        runs = run_program(session, longer, "looping for the meter", *words, count=processes)
+        wanted = math.ceil(SPARE * seconds / _seconds_of_one(session, longer))
+        processes = math.ceil(wanted / MOST_RUNS)
+        each = max(2, math.ceil(wanted / processes))
+        length = _repeat(session, longer, each, processes)
         end = time.time()
-        start = read_times(session, runs[0], each).start_ns
-        length = (runs[-1].spawned_ns + runs[-1].wall_ns - start) / 1e9
         return end - length, end, processes * each
 
     return loop
+
+
+def _seconds_of_one(session: Session, settings: Settings) -> float:
+    """From as many repeats as take half a second, so that the clock's governor has settled."""
+    count = 2
+    while True:
+        length = _repeat(session, settings, count)
+        if length >= SETTLE or count == MOST_RUNS:
+            return length / count
+        count = min(MOST_RUNS, max(10 * count, math.ceil(SPARE * SETTLE * count / length)))
+
+
+def _repeat(session: Session, settings: Settings, each: int, processes: int = 1) -> float:
+    """Seconds from the first inference to the end of the last process."""
+    words = ("--input", "one.f32", "--repeat", str(each))
+    runs = run_program(session, settings, "looping for the meter", *words, count=processes)
+    start = read_times(session, runs[0], each).start_ns
+    return max(1, runs[-1].spawned_ns + runs[-1].wall_ns - start) / 1e9
