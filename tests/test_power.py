@@ -238,13 +238,17 @@ def test_a_wrong_clock_never_gives_a_wrong_number(hz: float, before: float) -> N
     ("setting", "change"),
     [
         (Setting(hz=10, step=20, noise=25), lambda samples: samples),  # coarse
+        (Setting(hz=1, averaging=True, load=30_000), lambda samples: samples),  # twelve times idle
         (Setting(hz=10, step=50, noise=2), lambda samples: samples),  # so coarse that it is still
         (Setting(hz=1, step=50, noise=2), lambda samples: samples),
         (Setting(hz=10), lambda s: [(t, s[n - n % 10][1]) for n, (t, _) in enumerate(s)]),  # asked
         (Setting(hz=100), lambda s: [(math.floor(t), p) for t, p in s]),  # clock of whole seconds
         (Setting(hz=100), lambda s: [(t - 0.02 * (n % 4 == 0), p) for n, (t, p) in enumerate(s)]),
     ],
-    ids=["coarse", "still", "still at 1 Hz", "asked too often", "whole seconds", "packets"],
+    ids=[
+        "coarse", "a large step", "still", "still at 1 Hz", "asked too often", "whole seconds",
+        "packets",
+    ],
 )  # fmt: skip
 def test_odd_meters_that_measure_are_believed(setting: Setting, change: Change) -> None:
     energy = _energy(setting, change=change)

@@ -8,7 +8,7 @@ def energy_lines(energy: Energy) -> list[str]:
     lines = []
     if energy.joules_per_inference is not None:
         half = energy.joules_half_width
-        error = "" if half is None else f" ± {1e3 * half:.3g} (95 %)"
+        error = "" if half is None else f" ± {1e3 * half:.2g} (95 %)"
         lines.append(
             f"energy above idle: {1e3 * energy.joules_per_inference:.4g}{error} mJ per inference, "
             f"{energy.inferences:,} in {energy.seconds:.1f} s"

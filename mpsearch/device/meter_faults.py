@@ -10,7 +10,7 @@ from mpsearch.device.readings import Level, Readings, Window
 
 GAP = 0.3  # seconds that a busy machine may keep a line waiting
 FEWEST = 5  # samples in a window
-JUMP = 5.0  # a sample this many times the median, or less than a fifth of it, is no power
+JUMP = 5.0  # a sample of this many times what is usual, or less than a fifth of it, is no power
 SURE = 1e-6  # chance of a long run of equal values below which the meter counts as stuck
 COARSE = 3  # different values in a window
 PLAUSIBLE = (20.0, 100_000.0)  # mW at idle, of what runs Linux on a desk
@@ -47,6 +47,7 @@ def check_cover(readings: Readings, idle: Window, run: Window) -> None:
 
 def check_values(readings: Readings, idle: Window, run: Window) -> None:
     """Raise PowerError for powers that are negative, jump, stay stuck, or have another unit."""
+    medians = [float(np.median(readings.inside(one).milliwatts)) for one in (idle, run)]
     for name, window in (("idle time", idle), ("run", run)):
         part = readings.inside(window)
         power = part.milliwatts
@@ -55,19 +56,19 @@ def check_values(readings: Readings, idle: Window, run: Window) -> None:
                 f"every power in the {name} is negative; turn the meter round "
                 "(the supply at its input, the device at its output)"
             )
-        middle = float(np.median(power))
-        wrong = (power <= 0) | (power > JUMP * middle) | (power < middle / JUMP)
+        # Both levels, because a sample at the border may still be the other one.
+        wrong = (power <= 0) | (power > JUMP * max(medians)) | (power < min(medians) / JUMP)
         if np.any(wrong):
             at = int(np.argmax(wrong))
             raise PowerError(
                 f"{int(wrong.sum())} of {len(power)} samples jump, the first to {power[at]:g} mW "
-                f"{part.seconds[at] - window.start:.1f} s into the {name} (median {middle:g} mW); "
+                f"{part.seconds[at] - window.start:.1f} s into the {name} "
+                f"(median {np.median(power):g} mW); "
                 "check the meter's cable and measure again"
             )
-    level = float(np.median(readings.inside(idle).milliwatts))
-    if not PLAUSIBLE[0] <= level <= PLAUSIBLE[1]:
+    if not PLAUSIBLE[0] <= medians[0] <= PLAUSIBLE[1]:
         raise PowerError(
-            f"{level:g} mW at idle; expected {PLAUSIBLE[0]:g} to {PLAUSIBLE[1]:g}: "
+            f"{medians[0]:g} mW at idle; expected {PLAUSIBLE[0]:g} to {PLAUSIBLE[1]:g}: "
             "is it another unit? Samples are in mW; a csv may say unit=W"
         )
     values = max(len(np.unique(readings.inside(one).milliwatts)) for one in (idle, run))

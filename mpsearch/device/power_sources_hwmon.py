@@ -55,7 +55,7 @@ while :; do
     value=; read -r value 2>/dev/null < "$d/$f" || { echo "cannot read $f"; exit 3; }
     line="$line $value"
   done
-  echo "$line"
+  echo "$line" || exit 3
   sleep "$wait"
 done
 """
