@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -293,7 +294,10 @@ def test_the_program_reads_codes_prints_times_and_refuses_bad_input(
     )  # fmt: skip
     times = [json.loads(line) for line in done.stderr.splitlines()]
     assert [row["sample"] for row in times] == list(range(len(data)))
-    assert all(0 < row["median_ns"] <= row["p90_ns"] <= row["p99_ns"] for row in times)
+    assert all(
+        0 < row["minimum_ns"] <= row["median_ns"] <= row["p90_ns"] <= row["p99_ns"] for row in times
+    )
+    assert all(a["start_ns"] + a["first_ns"] <= b["start_ns"] for a, b in pairwise(times))
     assert done.stdout.splitlines()[0].split() == [str(int(v)) for v in expected[0]]
     (tmp_path / "half").write_bytes(raw[:-1])
     assert "half a sample" in fails("--input", tmp_path / "half", "--codes")
@@ -303,6 +307,7 @@ def test_the_program_reads_codes_prints_times_and_refuses_bad_input(
     assert "no sample" in fails("--input", tmp_path / "empty")
     assert "No such file" in fails("--input", tmp_path / "absent")
     assert "1 to 100000" in fails("--input", tmp_path / "codes", "--repeat", "0")
+    assert "1 to 99999" in fails("--input", tmp_path / "codes", "--warm-up", "0")
     assert "usage" in fails()
 
 

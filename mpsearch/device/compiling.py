@@ -1,6 +1,5 @@
 """The program for the device: where it is compiled, and which processor it is for."""
 
-import re
 import shlex
 import shutil
 import subprocess
@@ -11,7 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from mpsearch.device.exported import Exported
-from mpsearch.device.transport import clean
+from mpsearch.device.transport import clean, telling
 from mpsearch.errors import InputError
 
 LAUNCHER = "tool/launcher.c"
@@ -143,8 +142,6 @@ def _call(words: tuple[str, ...], *arguments: str) -> str:
     except subprocess.TimeoutExpired:
         raise InputError(f"{words[0]} did not end within {SECONDS} s") from None
     if done.returncode != 0:
-        lines = [line for line in done.stderr.splitlines() if line.strip()]
-        wrong = [line for line in lines if re.search(r"\berror\b", line)] or lines
-        said = clean(wrong[0]) if wrong else f"exit status {done.returncode}"
+        said = telling(done.stderr.splitlines()) or f"exit status {done.returncode}"
         raise InputError(f"{words[0]} cannot compile the export: {said}")
     return done.stdout

@@ -13,8 +13,10 @@ texts() { clean | tail -n 20 | sed 's/.*/{"event": "text", "line": "&"}/'; }
 fact() { clean | head -n 1 | sed 's/.*/{"event": "fact", "name": "'"$1"'", "value": "&"}/'; }
 reply() { printf '{"event": "done", "exit": %d}\n' "$1"; }
 
+# A signal may come while the shell leaves already: then all of this happens in its handler.
 finish() {
     trap '' HUP INT PIPE TERM
+    trap - EXIT
     # shellcheck disable=SC2086
     kill $child $watcher 2> /dev/null
     # shellcheck disable=SC2086
@@ -22,7 +24,7 @@ finish() {
     cd / && rm -rf "$work"
 }
 trap finish EXIT
-trap 'exit 1' HUP INT PIPE TERM
+trap 'finish; exit 1' HUP INT PIPE TERM
 
 give_up() {
     printf '%s\n' "$1" | texts

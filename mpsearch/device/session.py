@@ -14,7 +14,15 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import IO, Any
 
-from mpsearch.device.transport import LOCAL, DeviceError, clean, command_for, explain, script
+from mpsearch.device.transport import (
+    LOCAL,
+    DeviceError,
+    clean,
+    command_for,
+    explain,
+    script,
+    telling,
+)
 from mpsearch.device.typed_json import from_json
 
 CONNECT_SECONDS = 60
@@ -105,14 +113,14 @@ class Session:
 
     def failed(self, what: str, reply: Reply) -> DeviceError:
         """The error for a reply whose exit status is not 0."""
-        text = " ".join(reply.texts)
-        if any(sign in text for sign in FULL_DISK):
+        full = [text for text in reply.texts if any(sign in text for sign in FULL_DISK)]
+        if full:
             return DeviceError(
-                f"the disk of {self.host} is full: {clean(reply.texts[-1])}\n"
+                f"the disk of {self.host} is full: {clean(full[0])}\n"
                 "Free some space where TMPDIR (or /tmp) lies on the device; nothing was timed."
             )
-        last = clean(reply.texts[-1]) if reply.texts else f"exit status {reply.exit}"
-        return DeviceError(f"{what} on {self.host}: {last}")
+        said = telling(reply.texts) or f"exit status {reply.exit}"
+        return DeviceError(f"{what} on {self.host}: {said}")
 
     def _exchange(self, out: bytes, seconds: float) -> Reply:
         facts: dict[str, str] = {}

@@ -3,6 +3,7 @@
 import re
 import shutil
 import sys
+from collections.abc import Iterable
 from importlib.resources import files
 
 from mpsearch.errors import InputError, MpsearchError
@@ -38,7 +39,7 @@ def command_for(host: str) -> list[str]:
     takes exactly its bytes from there. Keys, ports, jumps and the checks of host keys are those of
     the user's ssh_config. Raises DeviceError where ssh is missing.
     """
-    read = f'exec sh -c "$(dd bs=1 count={len(script())} 2>/dev/null)"'
+    read = f'eval "$(dd bs=1 count={len(script())} 2>/dev/null)"'
     if host == LOCAL:
         return ["sh", "-c", read]
     return [*_ssh(host), f"exec sh -c '{read}'"]
@@ -81,6 +82,13 @@ def explain(host: str, said: str) -> str:
             f"Make `ssh {host}` work first, for example with `ssh-copy-id {host}`."
         )
     return f"cannot reach {host}: {last}\nMake `ssh {host}` work first; is the device on?"
+
+
+def telling(lines: Iterable[str]) -> str | None:
+    """The line to show of what a program said: the first that speaks of an error, or the last."""
+    shown = [clean(line) for line in lines if line.strip()]
+    wrong = (line for line in shown if re.search(r"\berror\b", line))
+    return next(wrong, shown[-1] if shown else None)
 
 
 def clean(text: str) -> str:
