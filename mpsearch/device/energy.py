@@ -5,17 +5,26 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from mpsearch.device.meter_faults import (
+    FEWEST,
     check_cover,
     check_enough,
     check_values,
     check_visible,
     interval_of,
-    settled,
 )
 from mpsearch.device.power import Meter, PowerError, Sample
 from mpsearch.device.power_sources_manual import Manual
 from mpsearch.device.profile import Energy
-from mpsearch.device.readings import Window, difference, half_width, level_of, readings_of, step_of
+from mpsearch.device.readings import (
+    Readings,
+    Window,
+    difference,
+    half_width,
+    level_of,
+    readings_of,
+    step_of,
+)
+from mpsearch.device.settling import settled
 
 IDLE_SECONDS = RUN_SECONDS = 10.0
 FEW = 20  # samples of a run below which peaks and errors are weak
@@ -71,8 +80,8 @@ def measure_energy(
         recording.check()
         start, end, inferences = loop(seconds)
         samples = recording.samples(idle.start, end)
-        notes = recording.notes
-    return energy_of(samples, idle, Window(start, end), inferences, source.text, notes)
+        notes, same = recording.notes, recording.same_clock
+    return energy_of(samples, idle, Window(start, end), inferences, source.text, notes, same)
 
 
 def energy_of(
@@ -82,6 +91,7 @@ def energy_of(
     inferences: int,
     source: str,
     notes: tuple[str, ...] = (),
+    same_clock: bool = True,
 ) -> Energy:
     """What `inferences` in the window `run` take beyond the power of the window `idle`.
 
@@ -90,8 +100,10 @@ def energy_of(
     The integral is the trapezoid one over the samples of the settled part of the run, t long: the
     ends are left out, where a sample may stand for another time. T is the whole run. The workload
     is the same throughout, so this is the integral over the run less idle · T, without its ends.
-    The peak is the largest sample of the run, and peak less idle is the figure of the TinyM²Net
-    paper. Raises PowerError for every fault in `meter_faults`.
+    The peak is the largest sample of the run; peak less idle is the figure of the TinyM²Net paper.
+
+    same_clock: the samples were stamped by the clock that gave the windows. Raises PowerError for
+    every fault in `meter_faults` and `settling`.
     """
     if inferences < 1 or run.seconds <= 0:
         raise PowerError(f"{inferences} inferences in {run.seconds:.1f} s; expected one or more")
@@ -99,8 +111,7 @@ def energy_of(
     check_cover(readings, idle, run)
     check_values(readings, idle, run)
     whole = readings.inside(run)
-    interval = max(interval_of(whole, run), interval_of(readings.inside(idle), idle))
-    idle_part, run_part, warnings = settled(readings, idle, run, interval)
+    idle_part, run_part, warnings = settled(readings, idle, run, same_clock)
     quiet, busy = readings.inside(idle_part), readings.inside(run_part)
     check_enough(quiet, "idle time")
     check_enough(busy, "run")
@@ -123,12 +134,40 @@ def energy_of(
         samples=len(busy),
         joules_stderr=above.stderr * per_milliwatt,
         joules_half_width=half * per_milliwatt,
-        warnings=(*notes, *warnings, *_weak(len(busy), interval, idle, run)),
+        warnings=(
+            *notes,
+            *warnings,
+            *_drift(quiet, step, half, run),
+            *_weak(len(busy), idle, run, whole),
+        ),
     )
 
 
-def _weak(samples: int, interval: float, idle: Window, run: Window) -> list[str]:
+def _drift(quiet: Readings, step: float, half: float, run: Window) -> list[str]:
+    """Idle that rises or falls by more than its noise, and would by more than `half` until the
+    middle of the run."""
+    middle = len(quiet) // 2
+    if middle < FEWEST:
+        return []
+    parts = [
+        Readings(quiet.seconds[part], quiet.milliwatts[part])
+        for part in (slice(None, middle), slice(middle, None))
+    ]
+    change = difference(level_of(parts[1], step), level_of(parts[0], step))
+    times = [float(part.seconds.mean()) for part in parts]
+    slope = change.mean / (times[1] - times[0])
+    further = slope * ((run.start + run.end) / 2 - sum(times) / 2)
+    if abs(change.mean) < 1.5 * half_width(change) or abs(further) < half:
+        return []
+    return [
+        f"the idle power drifts by {slope:+.1f} mW per second, which may be {further:+.0f} mW of "
+        "the difference; let the device settle"
+    ]
+
+
+def _weak(samples: int, idle: Window, run: Window, whole: Readings) -> list[str]:
     """What a longer measurement or a faster meter would make better."""
+    interval = interval_of(whole, run)
     warnings = []
     if samples < FEW:
         seen = chance_of_seeing(AT_ONCE, interval)

@@ -3,7 +3,6 @@
 from datetime import datetime
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mpsearch.device.power import PowerError
 from mpsearch.device.readings import Level, Readings, Window
@@ -14,8 +13,6 @@ JUMP = 5.0  # a sample of this many times what is usual, or less than a fifth of
 SURE = 1e-6  # chance of a long run of equal values below which the meter counts as stuck
 COARSE = 3  # different values in a window
 PLAUSIBLE = (20.0, 100_000.0)  # mW at idle, of what runs Linux on a desk
-CLEAR = 6.0  # how many times the noise a step must be to tell when it happened
-SHIFT = 0.2  # part of a window that may be left out at one end
 
 
 def check_cover(readings: Readings, idle: Window, run: Window) -> None:
@@ -101,60 +98,6 @@ def _check_not_stuck(readings: Readings, values: int) -> None:
     )
 
 
-def settled(
-    readings: Readings, idle: Window, run: Window, interval: float
-) -> tuple[Window, Window, list[str]]:
-    """The parts of both windows that the other level does not reach into, and what to warn of.
-
-    One interval is left out at every end, because a sample may stand for the time before it. Then
-    the samples near the ends are compared with the middle of both levels: where the power is still
-    (or again) on the other side, a clock is off or the meter is slow, and that time is left out as
-    well. Raises PowerError where that takes more than a fifth of a window.
-    """
-    low, high = (float(np.median(readings.inside(one).milliwatts)) for one in (idle, run))
-    width = interval
-    while (high - low) < CLEAR * _noise(readings, idle, run, width):
-        width *= 2
-        if width > run.seconds / 10:
-            unclear = (
-                f"the load's {high - low:.0f} mW are not clear enough above the noise to see "
-                "whether the clocks agree"
-            )
-            return _within(idle, interval), _within(run, interval), [unclear]
-    middle = (low + high) / 2
-    ends = (
-        (run, "start", -1, 1),  # still idle: the power comes late
-        (run, "end", -1, -1),  # idle again: it comes early
-        (idle, "end", 1, -1),  # busy already: early
-        (idle, "start", 1, 1),  # busy yet: late
-    )
-    lost: dict[tuple[float, str], float] = {}
-    shift = 0.0
-    for window, end, side, sign in ends:
-        seconds = _wrong_side(readings.inside(window), window, end, side, middle, width)
-        if seconds > SHIFT * window.seconds:
-            raise PowerError(
-                f"the power follows the run {sign * seconds:+.1f} s later: a clock is off, the "
-                "meter is slow, or something else was running; "
-                f"with csv: change offset by {-sign * seconds:+.1f}"
-            )
-        lost[window.start, end] = seconds
-        shift = sign * seconds if seconds > abs(shift) else shift
-    warnings = []
-    if abs(shift) > interval:
-        warnings.append(
-            f"the power follows the run {shift:+.1f} s later; that time was left out of the means"
-        )
-    idle, run = (
-        Window(
-            window.start + lost[window.start, "start"] + interval,
-            window.end - lost[window.start, "end"] - interval,
-        )
-        for window in (idle, run)
-    )
-    return idle, run, warnings
-
-
 def check_enough(readings: Readings, name: str) -> None:
     """Raise PowerError for fewer samples than an error can be told from."""
     if len(readings) < FEWEST:
@@ -176,50 +119,6 @@ def check_visible(above: Level, half: float) -> None:
 def interval_of(readings: Readings, window: Window) -> float:
     """Mean seconds from sample to sample."""
     return window.seconds / max(1, len(readings))
-
-
-def _within(window: Window, margin: float) -> Window:
-    return Window(window.start + margin, window.end - margin)
-
-
-def _noise(readings: Readings, idle: Window, run: Window, width: float) -> float:
-    """Standard deviation of means over `width` seconds, the larger of both windows.
-
-    From the median deviation, which a part of the window at another level hardly moves.
-    """
-    noise = 0.0
-    for window in (idle, run):
-        _, power = _bins(readings, window.start, window.end, width)
-        noise = max(noise, 1.4826 * float(np.median(np.abs(power - np.median(power)))))
-    return noise
-
-
-def _bins(
-    readings: Readings, start: float, end: float, width: float
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean power of every stretch of `width` seconds that has samples, and where it begins, both
-    counted from `start`, which may be the later end."""
-    part = readings.inside(Window(min(start, end), max(start, end)))
-    place = np.floor(np.abs(part.seconds - start) / width + 1e-9).astype(np.int64)
-    used, index, count = np.unique(place, return_inverse=True, return_counts=True)
-    total = np.zeros(len(used))
-    np.add.at(total, index.reshape(-1), part.milliwatts)
-    return (used * width).astype(np.float64), total / np.maximum(count, 1)
-
-
-def _wrong_side(
-    readings: Readings, window: Window, end: str, side: int, middle: float, width: float
-) -> float:
-    """Seconds from one end of the window until the power is where it belongs.
-
-    side: 1 for power above `middle` that should be below, -1 for the reverse.
-    """
-    edges = (window.start, window.end) if end == "start" else (window.end, window.start)
-    begins, power = _bins(readings, *edges, width)
-    right = np.flatnonzero(side * (power - middle) <= 0)
-    if not len(right):
-        return window.seconds
-    return float(begins[right[0]]) if right[0] > 0 else 0.0
 
 
 def _clock(seconds: float) -> str:

@@ -15,10 +15,16 @@ class PowerError(InputError):
 
 
 class Recording(Protocol):
-    """A meter that is being recorded. notes: what the reader of its figures must know."""
+    """A meter that is being recorded. notes: what the reader of its figures must know.
+
+    same_clock: this machine stamps the samples, so that no other clock can be wrong.
+    """
 
     @property
     def notes(self) -> tuple[str, ...]: ...
+
+    @property
+    def same_clock(self) -> bool: ...
 
     def ready(self) -> None:
         """Wait for a first sample where they come by themselves. Raises PowerError for none."""

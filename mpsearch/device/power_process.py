@@ -20,6 +20,8 @@ LONGEST_LINE = 4096
 class ProcessRecording:
     """A running program; `convert` makes samples of its lines and raises PowerError for rubbish."""
 
+    same_clock = True
+
     def __init__(
         self,
         name: str,

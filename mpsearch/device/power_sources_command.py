@@ -59,6 +59,7 @@ class _Polled:
     """Starts the program again and again; the first failure ends the recording."""
 
     notes = ()
+    same_clock = True
 
     def __init__(self, command: Command, interval: float) -> None:
         self._command, self._interval = command, interval

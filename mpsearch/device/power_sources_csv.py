@@ -118,6 +118,7 @@ class _CsvRecording:
     """Reads the file again until it holds the last moment that is asked for."""
 
     notes = ()
+    same_clock = False
 
     def __init__(self, source: Csv) -> None:
         self._source = source
