@@ -86,6 +86,7 @@ class FakeMeter:
     hz: float = 10.0
     text: str = "fake"
     notes: tuple[str, ...] = ()
+    same_clock: bool = True
 
     @contextlib.contextmanager
     def record(self) -> Iterator[Recording]:
