@@ -268,6 +268,7 @@ def test_what_is_no_export(own: Path, capsys: pytest.CaptureFixture[str]) -> Non
         (("--cc", ""), "--cc: got nothing"),
         (("--flags", "'"), '--flags: got "\'": No closing quotation'),
         (("--launch-prefix", "'a\nb'"), "expected words of printable text"),
+        (("-o", "absent/device.json"), "-o: there is no folder absent"),
         (("--repeat", "99999"), "more than 100,000"),
         (("--host", "-oProxyCommand=touch pwned"), "got the host '-oProxyCommand"),
         (("--host", "pi raspberry"), "expected local, NAME, USER@NAME"),
@@ -287,7 +288,8 @@ def test_calls_that_are_wrong(
 def test_a_device_that_throttles_gives_an_invalid_profile(
     own: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A fake /sys, and a vcgencmd that says from its third call on that the device is too hot."""
+    """A fake /sys, and a vcgencmd that says in the third of four states that the device is too hot
+    and lowers its clock."""
     cpu = own.parent / "sys" / "devices" / "system" / "cpu"
     for place, khz in enumerate((600_000, 1_800_000)):
         (cpu / f"cpu{place}" / "cpufreq").mkdir(parents=True)
@@ -300,8 +302,9 @@ def test_a_device_that_throttles_gives_an_invalid_profile(
     fake = own.parent / "bin" / "vcgencmd"
     calls = own.parent / "calls"
     fake.write_text(
-        f'#!/bin/sh\necho "$1" >> {calls}\n[ $(wc -l < {calls}) -lt $LIMIT ] '
-        "&& echo throttled=0x0 || echo throttled=0x40004\n"
+        f'#!/bin/sh\necho "$1" >> {calls}\n'
+        f"[ $(wc -l < {calls}) -ge $LIMIT ] || exec echo throttled=0x0\n"
+        f"echo 700000 > {cpu}/cpu1/cpufreq/scaling_cur_freq\necho throttled=0x40004\n"
     )
     fake.chmod(0o755)
     monkeypatch.setenv("PATH", f"{fake.parent}:{os.environ['PATH']}")
@@ -319,7 +322,9 @@ def test_a_device_that_throttles_gives_an_invalid_profile(
     assert good.invalid == ()
     monkeypatch.setenv("LIMIT", "7")  # 3 calls after the 4 of above
     hot = profile()
-    assert hot.invalid == ("the device throttled (throttled)",)
+    assert hot.invalid == (
+        "the device throttled (throttled)", "the frequency fell from 1,800 to 700 MHz"
+    )  # fmt: skip
     assert hot.after.throttled is True
     assert hot.steady is not None
     with pytest.raises(InputError, match="is invalid: the device throttled"):

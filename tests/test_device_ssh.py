@@ -230,13 +230,31 @@ def _children(pid: int) -> list[int]:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    place = tmp_path / "disk"
+    yield from _mounted(tmp_path / "disk", "size=256k")
+
+
+@pytest.fixture
+def noexec_disk(tmp_path: Path) -> Iterator[Path]:
+    yield from _mounted(tmp_path / "disk", "noexec")
+
+
+def _mounted(place: Path, options: str) -> Iterator[Path]:
     place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(place)]
+    mount = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(place)]
     if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("a small disk cannot be mounted here")
+        pytest.skip("a disk of that kind cannot be mounted here")
     yield place
     subprocess.run(["umount", str(place)], check=True)
+
+
+def test_a_device_that_starts_no_programs_in_its_temporary_folder(
+    own: Path, pi: Loopback, noexec_disk: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pi.environment.write_text(f"TMPDIR={noexec_disk}\n")
+    said = _fails(capsys, "pi")
+    assert "pi starts no programs in its temporary folder" in said
+    assert "TMPDIR" in said
+    _wait_for(lambda: list(noexec_disk.iterdir()) == [])
 
 
 @pytest.mark.parametrize("taken", [0, 220])

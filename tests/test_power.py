@@ -33,14 +33,14 @@ METERS = {
     "10 Hz, noise that lasts half a second": Setting(hz=10, memory=0.5),
     "10 Hz, noise that lasts a second": Setting(hz=10, memory=1.0, noise=50),
     "100 Hz, noise that lasts 0.3 s": Setting(hz=100, memory=0.3, noise=100),
-    "500 Hz, 30 s": Setting(hz=500, memory=0.1, noise=200, run_seconds=30),
+    "500 Hz, 20 s": Setting(hz=500, memory=0.1, noise=200, run_seconds=20),
 }
 
 
 @pytest.mark.parametrize("name", METERS)
 def test_the_interval_covers_the_known_energy(name: str) -> None:
     setting = METERS[name]
-    runs = 200 if setting.hz < 100 else 40
+    runs = int(200 / max(1, setting.hz / 20))
     random = np.random.default_rng(1)
     energies = [_energy(replace(setting, phase=random.random()), seed) for seed in range(runs)]
     errors = [energy.joules_per_inference - setting.joules for energy in energies]  # type: ignore[operator]

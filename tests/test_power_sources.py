@@ -52,7 +52,7 @@ def _meter(program: str) -> Meter:
     Path("meter.py").write_text(program)
     source = power_source(f"command:{PYTHON} meter.py")
     assert isinstance(source, Command)
-    return replace(source, patience=1.0)
+    return replace(source, patience=0.7)
 
 
 def _samples(source: Meter, seconds: float) -> list[Sample]:
@@ -62,7 +62,7 @@ def _samples(source: Meter, seconds: float) -> list[Sample]:
 
 
 def test_a_program_that_prints_milliwatts() -> None:
-    energy = measure_energy(_meter(METER), _loop, 1.5, 1.5)
+    energy = measure_energy(_meter(METER), _loop, 1.0, 1.0)
     assert energy.seconds is not None
     # the exact sleep is not known, so the truth comes from the loop's own time
     assert energy.joules_per_inference == pytest.approx(0.5 * energy.seconds / 100, rel=0.05)
@@ -187,7 +187,7 @@ CSV = "csv:meter.csv?time=Timestamp&voltage=Voltage(V)&current=Current(A)"
 @pytest.mark.usefixtures("_recorder")
 def test_a_recording_of_another_program() -> None:
     source = power_source(CSV.replace("current=", "offset=100&current="))
-    energy = measure_energy(source, _loop, 1.5, 1.5)
+    energy = measure_energy(source, _loop, 1.0, 1.0)
     assert energy.seconds is not None
     assert energy.joules_per_inference == pytest.approx(0.5 * energy.seconds / 100, rel=0.05)
 
@@ -440,7 +440,7 @@ def test_energy_from_a_sensor_here_and_there(moving: Path, remote: bool) -> None
     source = _hwmon(moving)
     if remote:
         source = replace(source, shell=SSH, remote=True)
-    energy = measure_energy(source, _loop, 1.5, 1.5)
+    energy = measure_energy(source, _loop, 1.0, 1.0)
     assert energy.seconds is not None
     assert energy.joules_per_inference == pytest.approx(0.51 * energy.seconds / 100, rel=0.05)
     assert "driver's default" in energy.warnings[0]

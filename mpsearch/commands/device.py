@@ -1,5 +1,6 @@
 """`mpsearch device`: what an export takes on the device that it is for."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -115,6 +116,8 @@ def run(
 
     check_host(host)
     meter = _power(host, power, power_interval, idle_seconds, power_seconds)
+    if not Path(output).absolute().parent.is_dir():
+        raise InputError(f"-o: there is no folder {Path(output).parent}; make it first")
     words = split_words("--cc", cc)
     if not words:
         raise InputError("--cc: got nothing; expected a compiler such as gcc")

@@ -9,7 +9,7 @@ export LC_ALL PATH
 work='' child='' watcher=''
 
 clean() { tr '"\\' "'/" | tr -cd '\012\040-\176' | cut -c1-300; }
-texts() { clean | tail -n 20 | sed 's/.*/{"event": "text", "line": "&"}/'; }
+texts() { clean | tail -n 200 | sed 's/.*/{"event": "text", "line": "&"}/'; }
 fact() { clean | head -n 1 | sed 's/.*/{"event": "fact", "name": "'"$1"'", "value": "&"}/'; }
 reply() { printf '{"event": "done", "exit": %d}\n' "$1"; }
 
@@ -47,7 +47,7 @@ describe() {
     sed -n 's/^model name[[:space:]]*: //p' /proc/cpuinfo 2> /dev/null | fact cpu_name
     sed -n 's/^CPU part[[:space:]]*: //p' /proc/cpuinfo 2> /dev/null | fact cpu_part
     cat /proc/device-tree/model 2> /dev/null | tr -d '\000' | fact board
-    getconf _NPROCESSORS_ONLN 2> /dev/null | fact cores
+    grep -c '^processor' /proc/cpuinfo 2> /dev/null | fact cores
     sed -n 's/^MemTotal:[[:space:]]*\([0-9]*\) kB/\1/p' /proc/meminfo 2> /dev/null | fact memory_kb
     reply 0
 }

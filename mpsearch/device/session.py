@@ -170,6 +170,8 @@ class Session:
                     if key.fileobj is sink:
                         try:
                             out = out[os.write(sink.fileno(), out[:65536]) :]
+                        except BlockingIOError:
+                            continue
                         except OSError:
                             out = b""  # the end comes on the other pipe, with its reason
                         if not out:

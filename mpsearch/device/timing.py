@@ -9,7 +9,7 @@ from statistics import median_high
 from mpsearch.device.compiling import Compiler
 from mpsearch.device.profile import ColdRuns, Latency, Mode, ProcessRuns
 from mpsearch.device.session import Run, Session
-from mpsearch.device.transport import DeviceError, clean
+from mpsearch.device.transport import DeviceError, clean, telling
 from mpsearch.device.typed_json import from_json
 
 MODES: tuple[Mode, ...] = ("process", "cold", "steady")
@@ -73,7 +73,13 @@ def run_program(
             said = clean(run.stderr) or f"exit status {run.exit}"
             raise DeviceError(f"the program failed on {host} while {what}: {said}")
     if reply.exit != 0 or len(reply.runs) != count:
-        raise session.failed(f"cannot run the program while {what}", reply)
+        error = session.failed(f"cannot run the program while {what}", reply)
+        if any("Permission denied" in text for text in reply.texts):
+            error = DeviceError(
+                f"{host} starts no programs in its temporary folder: {telling(reply.texts)}\n"
+                "Is it mounted noexec? Let TMPDIR name another folder on the device."
+            )
+        raise error
     return reply.runs
 
 
