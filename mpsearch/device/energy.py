@@ -28,7 +28,7 @@ from mpsearch.device.settling import settled
 
 IDLE_SECONDS = RUN_SECONDS = 10.0
 FEW = 20  # samples of a run below which peaks and errors are weak
-AT_ONCE = 0.1  # seconds: what a person takes for one moment, and longer than most inferences
+BURST = 0.1  # seconds: the one that slow meters are warned to miss
 
 
 @dataclass(frozen=True)
@@ -170,9 +170,9 @@ def _weak(samples: int, idle: Window, run: Window, whole: Readings) -> list[str]
     interval = interval_of(whole, run)
     warnings = []
     if samples < FEW:
-        seen = chance_of_seeing(AT_ONCE, interval)
+        seen = chance_of_seeing(BURST, interval)
         warnings.append(
-            f"{samples} samples, one every {interval:.2g} s: a burst of {1e3 * AT_ONCE:.0f} ms is "
+            f"{samples} samples, one every {interval:.2g} s: a burst of {1e3 * BURST:.0f} ms is "
             f"seen in {100 * seen:.0f} % of runs, so the peak means little; "
             f"measure for {FEW * interval + 2 * interval:.0f} s or longer"
         )

@@ -11,7 +11,7 @@ GAP = 0.3  # seconds that a busy machine may keep a line waiting
 FEWEST = 5  # samples in a window
 JUMP = 5.0  # a sample of this many times what is usual, or less than a fifth of it, is no power
 SURE = 1e-6  # chance of a long run of equal values below which the meter counts as stuck
-COARSE = 3  # different values in a window
+COARSE = 5  # different values in a window
 PLAUSIBLE = (20.0, 100_000.0)  # mW at idle, of what runs Linux on a desk
 
 

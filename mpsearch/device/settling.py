@@ -34,7 +34,7 @@ def settled(
                 "whether the clocks agree"
             )
             if not same_clock:
-                raise PowerError(f"{text}; measure longer, with less noise, or at the other clock")
+                raise PowerError(f"{text}; measure longer, with --power-seconds")
             return _within(idle, interval, interval), _within(run, interval, interval), [text]
     margin = max(NEAR * step, SIGMAS * noise)
     lost: dict[tuple[str, str], float] = {}
