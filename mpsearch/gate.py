@@ -9,10 +9,12 @@ from typing import Any
 from mpsearch.agreement import contradictions, recomputed_totals
 from mpsearch.assignment import Assignment
 from mpsearch.budget import Budget
+from mpsearch.device.figures import device_figure
+from mpsearch.device.profile import DeviceProfile, Mode, network_digest
 from mpsearch.errors import InputError
 from mpsearch.evaluation import Evaluation, Evaluations, paired_drop, wilson_interval
 from mpsearch.table import LayerTable
-from mpsearch.units import parse_count, parse_size
+from mpsearch.units import parse_amount
 
 REFERENCE = "FP32"
 DEFAULT_NETWORKS = ("assignment", "quantized")
@@ -20,12 +22,19 @@ DEFAULT_NETWORKS = ("assignment", "quantized")
 
 @dataclass(frozen=True)
 class Conditions:
-    """The limits as they were written; None: not asked. `max_drop` is in percentage points."""
+    """The limits as they were written; None: not asked. `max_drop` is in percentage points.
+
+    latency_mode: which of a device's latencies counts, `steady`, `process` or `cold`.
+    """
 
     max_size: str | None = None
     max_bops: str | None = None
     min_accuracy: str | None = None
     max_drop: str | None = None
+    max_latency: str | None = None
+    max_peak_memory: str | None = None
+    max_energy: str | None = None
+    latency_mode: Mode = "steady"
 
 
 @dataclass(frozen=True)
@@ -40,11 +49,13 @@ class Evidence:
     table: LayerTable | None = None
     evaluations: Evaluations | None = None
     network: str | None = None
+    device: DeviceProfile | None = None
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """One condition. quantity: `size_bytes`, `bops`, `accuracy` (0 to 1) or `drop` (in points).
+    """One condition. quantity: `size_bytes`, `bops`, `accuracy` (0 to 1), `drop` (in points), or
+    what a device took: `latency_s`, `peak_memory_bytes`, `energy_j`.
 
     A value equal to its limit passes. decided is False where the limit lies inside the value's 95 %
     interval: another sample of the same kind might come out on the other side.
@@ -66,16 +77,16 @@ class Verdict:
 
 
 def judge(conditions: Conditions, evidence: Evidence) -> tuple[Verdict, ...]:
-    """Every condition that was asked, in the order size, BOPS, accuracy, drop.
+    """Every condition that was asked: size, BOPS, accuracy, drop, latency, peak memory, energy.
 
     Size and BOPS are recomputed from the table when there is one, accuracy and interval from the
     samples. Raises InputError without a condition, for a limit that cannot be read, for evidence
     that is missing, and for evidence that contradicts itself.
     """
-    if conditions == Conditions():
+    if conditions == Conditions(latency_mode=conditions.latency_mode):
         raise InputError(
             "no condition given; expected at least one of --max-size, --max-bops, --min-accuracy, "
-            "--max-drop"
+            "--max-drop, --max-latency, --max-peak-memory, --max-energy"
         )
     measured = conditions.min_accuracy is not None or conditions.max_drop is not None
     totals = _totals(evidence, _row(evidence) if measured else None)
@@ -88,7 +99,33 @@ def judge(conditions: Conditions, evidence: Evidence) -> tuple[Verdict, ...]:
         verdicts.append(_accuracy(_row(evidence), parse_accuracy(conditions.min_accuracy)))
     if conditions.max_drop is not None:
         verdicts.append(_drop(evidence, parse_points(conditions.max_drop)))
+    for column, text in (
+        ("latency_s", conditions.max_latency),
+        ("peak_memory_bytes", conditions.max_peak_memory),
+        ("energy_j", conditions.max_energy),
+    ):
+        if text is not None:
+            figure = device_figure(_device(evidence), column, conditions.latency_mode)
+            exact = Fraction(repr(figure))  # the decimal that is printed, as limits are
+            limit = _limit(None, column, text)
+            verdicts.append(Verdict(column, exact, limit, exact <= limit))
     return tuple(verdicts)
+
+
+def _device(evidence: Evidence) -> DeviceProfile:
+    """The stored measurement, which must be of the assignment that is judged."""
+    if evidence.device is None:
+        raise InputError(
+            "there is no device.json to take figures of a device from; write one with `mpsearch "
+            "device run EXPORT --host HOST`, or name yours with --device"
+        )
+    chosen = evidence.assignment
+    if chosen is not None and network_digest(chosen.layers) != evidence.device.network:
+        raise InputError(
+            f"the profile of {evidence.device.host} is of another assignment than the one judged; "
+            "export and measure this one, or name the one that was measured with --assignment"
+        )
+    return evidence.device
 
 
 def parse_accuracy(text: str) -> Fraction:
@@ -156,7 +193,7 @@ def _limit(table: LayerTable | None, column: str, text: str) -> int | float | Fr
     """An absolute limit; what is relative to a table needs one."""
     if table is not None and column in table.columns:
         return Budget.parse(table, limits=[f"{column}={text}"]).limits[column]
-    amount = parse_size(text) if column == "size_bytes" else parse_count(text)
+    amount = parse_amount(column, text)
     if not isinstance(amount, Fraction):
         raise InputError(f"the limit {text!r} is relative to a table; give one with --profile")
     return amount

@@ -1,141 +1,161 @@
-/* Layers of at most 8 bits as products of unpacked weights and patches.
-
-   A patch is what one output position sees: codes - 128 as 8-bit integers, padded places as the
-   zero point, filled up to `stride`, a multiple of 16. A block of positions is gathered once, then
-   every output channel unpacks its weights once for the whole block. With z the zero point,
-   sum w * (q - z) = sum w * (q - 128) + (128 - z) * sum w. The export has checked that no sum
-   here exceeds 32 bits. */
-#include "patches.h"
-
+/* Convolution and linear layers as products with blocks of patches, for weights and codes of up to
+   8 bits. A patch holds the codes that one output position sees, minus `offset`, which makes them
+   signed bytes: sum w * (q - z) = sum w * (q - offset) + (offset - z) * sum w, and the last part is
+   in `base`. Padded places hold z - offset. */
 #include "products.h"
+#include "rescaling.h"
+#include "unpacking.h"
 
-#define CHUNK 128 /* weights that are unpacked at once; a multiple of 16 */
+#define CHUNK 256 /* terms whose weights are unpacked at once; a multiple of MPS_GROUP */
+#define MOST 64   /* positions of a block; _MOST_POSITIONS in kernels.py */
 
-#define FOUR 1, 1, 1, 1
-#define SIXTEEN FOUR, FOUR, FOUR, FOUR
-static const int8_t ONES[CHUNK] = {SIXTEEN, SIXTEEN, SIXTEEN, SIXTEEN,
-                                   SIXTEEN, SIXTEEN, SIXTEEN, SIXTEEN};
+static int at_most(int x, int limit) { return x < limit ? x : limit; }
 
-/* Weights start ... start + count - 1 as 8-bit integers. */
-static void unpack(const uint8_t *packed, int bits, size_t start, int count, int8_t *weights) {
-    int i = 0;
-    if (bits == 8) {
-        memcpy(weights, packed + start, (size_t)count);
-        return;
+static int whole_groups(int terms) { return (terms + MPS_GROUP - 1) / MPS_GROUP; }
+
+/* `count` channels' weights for terms k ... k + terms - 1, as mps_products reads them: filled up
+   with zeros to 8 channels and to whole groups. `start` is the first code of the tile. */
+static void unpack_tile(const mps_layer *layer, size_t start, int count, int k, int terms,
+                        int8_t *weights) {
+    const int whole = terms / MPS_GROUP, rest = terms % MPS_GROUP;
+    const size_t at = start + (size_t)count * (size_t)k;
+    int8_t last[MPS_TILE * MPS_GROUP];
+    if (count == MPS_TILE) {
+        mps_unpack(layer->weights, layer->bits, at, MPS_TILE * MPS_GROUP * whole, weights);
+    } else {
+        memset(weights, 0, (size_t)(MPS_TILE * MPS_GROUP * whole));
+        for (int i = 0; i < whole; i++)
+            mps_unpack(layer->weights, layer->bits, at + (size_t)(i * count * MPS_GROUP),
+                       count * MPS_GROUP, weights + i * MPS_TILE * MPS_GROUP);
     }
-    if (bits == 4 && start % 2 == 0) {
-        i = unpack_4(packed + start / 2, count, weights);
-    } else if (bits == 2 && start % 4 == 0) {
-        const uint8_t *bytes = packed + start / 4;
-        for (; i + 3 < count; i += 4)
-            for (int k = 0; k < 4; k++)
-                weights[i + k] = (int8_t)(((bytes[i / 4] >> (2 * k)) & 3) ^ 2) - 2;
-    }
-    for (; i < count; i++) weights[i] = (int8_t)mps_weight(packed, bits, start + (size_t)i);
+    if (rest == 0) return;
+    weights += whole * MPS_TILE * MPS_GROUP;
+    memset(weights, 0, MPS_TILE * MPS_GROUP);
+    mps_unpack(layer->weights, layer->bits, at + (size_t)(whole * count * MPS_GROUP), count * rest,
+               last);
+    for (int channel = 0; channel < count; channel++)
+        for (int i = 0; i < rest; i++) weights[channel * MPS_GROUP + i] = last[channel * rest + i];
 }
 
-void mps_multiply_patches(const mps_layer *layer, int first, int outputs, int terms,
-                          const int8_t *patches, int positions, void *output, size_t at,
-                          size_t channel_stride, size_t position_stride) {
-    const int stride = MPS_STRIDE(terms);
-    int8_t weights[CHUNK];
-    for (int o = first; o < first + outputs; o++) {
-        const mps_scale scale = mps_scale_of(layer, o);
-        int32_t sums[MPS_POSITIONS] = {0}, total = 0;
-        int64_t base = layer->bias ? layer->bias[o] : 0;
-        for (int i = 0; i < terms; i += CHUNK) {
-            const int count = terms - i < CHUNK ? terms - i : CHUNK;
-            const int filled = MPS_STRIDE(count);
-            int p = 0;
-            unpack(layer->weights, layer->bits, (size_t)o * (size_t)terms + (size_t)i, count,
-                   weights);
-            if (filled > count) memset(weights + count, 0, (size_t)(filled - count));
-            total += product(weights, ONES, filled);
-            for (; p + 4 <= positions; p += 4)
-                four_products(weights, patches + p * stride + i, stride, filled, sums + p);
-            for (; p < positions; p++) sums[p] += product(weights, patches + p * stride + i, filled);
+/* Constants of `tiles` tiles of `outputs` channels from `first` on. */
+static unsigned char *make_constants(const mps_layer *layer, int first, int outputs,
+                                     unsigned char *to) {
+    for (int o = 0; o < outputs; o += MPS_TILE, to += sizeof(mps_constants)) {
+        const mps_constants constants =
+            mps_constants_of(layer, first + o, at_most(MPS_TILE, outputs - o));
+        memcpy(to, &constants, sizeof constants);
+    }
+    return to;
+}
+
+/* Output channels first ... first + outputs - 1 of `positions` patches, to elements
+   at + channel + position * stride. */
+static void multiply(const mps_layer *layer, const unsigned char *constants, int first, int outputs,
+                     int terms, const unsigned char *patches, int positions, void *output, size_t at,
+                     size_t stride) {
+    const size_t width = (size_t)mps_code_bytes(layer);
+    const size_t row = (size_t)(whole_groups(terms) * MPS_GROUP) * width;
+    int8_t unpacked[CHUNK * MPS_TILE];
+    int32_t sums[MOST * MPS_TILE];
+    for (int o = 0; o < outputs; o += MPS_TILE, constants += sizeof(mps_constants)) {
+        const int count = at_most(MPS_TILE, outputs - o);
+        const size_t start = (size_t)(first + o) * (size_t)terms;
+        const int in_place = layer->bits == 8 && count == MPS_TILE && terms % MPS_GROUP == 0;
+        mps_constants tile;
+        for (int k = 0; k < terms;) {
+            const int some = in_place ? terms : at_most(CHUNK, terms - k);
+            const int8_t *weights = unpacked;
+            if (in_place)
+                weights = (const int8_t *)layer->weights + start;
+            else
+                unpack_tile(layer, start, count, k, some, unpacked);
+            for (int p = 0; p < positions; p += MPS_TILE_POSITIONS)
+                mps_products(layer, weights, patches + (size_t)p * row + (size_t)k * width, row,
+                             whole_groups(some), sums + p * MPS_TILE, k > 0);
+            k += some;
         }
-        base += (int64_t)(128 - layer->input_zero) * total;
-        if (layer->output_type == MPS_U8) {
-            unsigned char *codes = (unsigned char *)output + at + (size_t)o * channel_stride;
-            for (int p = 0; p < positions; p++)
-                codes[(size_t)p * position_stride] =
-                    (unsigned char)mps_finish(layer, scale, sums[p] + base);
+        memcpy(&tile, constants, sizeof tile);
+        mps_finish_rows(layer, &tile, sums, positions, count, output, at + (size_t)(first + o),
+                        stride);
+    }
+}
+
+/* The patch of output position (y, x) of the group whose channels begin at `image`. */
+static void gather(const mps_convolution *c, const unsigned char *image, int y, int x,
+                   unsigned char *patch) {
+    const mps_layer *layer = &c->layer;
+    const int inputs = c->channels / c->groups, width = mps_code_bytes(layer);
+    const int top = y * c->stride_y - c->top, left = x * c->stride_x - c->left;
+    const unsigned char zero = (unsigned char)layer->input_zero;
+    /* columns inside the image lie at kx = from ... to - 1 */
+    const int dense = c->dilation_x == 1 && c->groups == 1;
+    int from = left < 0 ? at_most(-left, c->kernel_width) : 0;
+    int to = at_most(c->width - left, c->kernel_width);
+    if (to < from) to = from;
+    for (int ky = 0; ky < c->kernel_height; ky++) {
+        const int sy = top + ky * c->dilation_y;
+        const unsigned char *line = image + (ptrdiff_t)(sy * c->width + left) * c->channels;
+        if (dense && sy >= 0 && sy < c->height) {
+            for (int i = 0; i < from * inputs; i++, patch += width)
+                mps_centre(layer, &zero, 1, patch);
+            mps_centre(layer, line + from * inputs, (to - from) * inputs, patch);
+            patch += (to - from) * inputs * width;
+            for (int i = to * inputs; i < c->kernel_width * inputs; i++, patch += width)
+                mps_centre(layer, &zero, 1, patch);
             continue;
         }
-        for (int p = 0; p < positions; p++)
-            mps_set(output, layer->output_type,
-                    at + (size_t)o * channel_stride + (size_t)p * position_stride,
-                    mps_finish(layer, scale, sums[p] + base));
-    }
-}
-
-/* The patch of output position (y, x), from the first channel of its group on. */
-static void gather(const mps_convolution *c, const unsigned char *image, int y, int x,
-                   int8_t *patch) {
-    const int inputs = c->channels / c->groups, zero = c->layer.input_zero;
-    const int top = y * c->stride_y - c->top, left = x * c->stride_x - c->left;
-    const int inside = top >= 0 && left >= 0 &&
-                       top + (c->kernel_height - 1) * c->dilation_y < c->height &&
-                       left + (c->kernel_width - 1) * c->dilation_x < c->width;
-    if (c->kernel_height * c->kernel_width == 1 && inside) {
-        const unsigned char *code = image + top * c->width + left;
-        for (int channel = 0; channel < inputs; channel++, code += c->height * c->width)
-            patch[channel] = (int8_t)(*code - 128);
-        return;
-    }
-    for (int channel = 0; channel < inputs; channel++) {
-        for (int ky = 0; ky < c->kernel_height; ky++) {
-            const int sy = top + ky * c->dilation_y;
-            const int start = sy * c->width;
-            if (inside && c->kernel_width == 3 && c->dilation_x == 1) {
-                const unsigned char *line = image + start + left;
-                patch[0] = (int8_t)(line[0] - 128);
-                patch[1] = (int8_t)(line[1] - 128);
-                patch[2] = (int8_t)(line[2] - 128);
-                patch += 3;
+        for (int kx = 0; kx < c->kernel_width; kx++) {
+            const int sx = left + kx * c->dilation_x;
+            if (sy >= 0 && sy < c->height && sx >= 0 && sx < c->width) {
+                mps_centre(layer, line + kx * c->dilation_x * c->channels, inputs, patch);
+                patch += inputs * width;
                 continue;
             }
-            for (int kx = 0; kx < c->kernel_width; kx++) {
-                const int sx = left + kx * c->dilation_x;
-                const int there = sy >= 0 && sy < c->height && sx >= 0 && sx < c->width;
-                *patch++ = (int8_t)((there ? image[start + sx] : zero) - 128);
-            }
+            for (int i = 0; i < inputs; i++, patch += width) mps_centre(layer, &zero, 1, patch);
         }
-        image += (size_t)c->height * (size_t)c->width;
     }
 }
 
-void mps_convolve_patches(const mps_convolution *c, int8_t *patches, const void *input,
+void mps_convolve_patches(const mps_convolution *c, void *scratch, const void *input,
                           void *output) {
+    const mps_layer *layer = &c->layer;
     const int inputs = c->channels / c->groups, outputs = c->outputs / c->groups;
-    const int terms = inputs * c->kernel_height * c->kernel_width, stride = MPS_STRIDE(terms);
+    const int terms = inputs * c->kernel_height * c->kernel_width;
+    const int row = whole_groups(terms) * MPS_GROUP * mps_code_bytes(layer);
     const int count = c->output_height * c->output_width;
-    const size_t plane = (size_t)c->height * (size_t)c->width;
+    const int pointwise = c->kernel_height == 1 && c->kernel_width == 1 && c->stride_y == 1 &&
+                          c->stride_x == 1 && c->top == 0 && c->left == 0 && c->groups == 1 &&
+                          inputs % MPS_GROUP == 0 && c->output_width == c->width;
+    unsigned char *constants = scratch, *patches = constants;
     for (int group = 0; group < c->groups; group++) {
-        const unsigned char *image =
-            (const unsigned char *)input + (size_t)(group * inputs) * plane;
-        for (int first = 0; first < count; first += MPS_POSITIONS) {
-            const int positions = count - first < MPS_POSITIONS ? count - first : MPS_POSITIONS;
-            for (int p = 0; p < positions; p++)
-                gather(c, image, (first + p) / c->output_width, (first + p) % c->output_width,
-                       patches + p * stride);
-            mps_multiply_patches(&c->layer, group * outputs, outputs, terms, patches, positions,
-                                 output, (size_t)first, (size_t)count, 1);
+        const unsigned char *image = (const unsigned char *)input + group * inputs;
+        const unsigned char *end = make_constants(layer, group * outputs, outputs, constants);
+        int y = 0, x = 0;
+        patches = constants + (end - constants);
+        for (int first = 0; first < count; first += c->block) {
+            const int positions = at_most(c->block, count - first);
+            if (pointwise)
+                mps_centre(layer, image + (size_t)first * (size_t)inputs, positions * inputs,
+                           patches);
+            for (int p = 0; p < positions && !pointwise; p++) {
+                gather(c, image, y, x, patches + p * row);
+                if (++x == c->output_width) x = 0, y++;
+            }
+            multiply(layer, constants, group * outputs, outputs, terms, patches, positions, output,
+                     (size_t)first * (size_t)c->outputs, (size_t)c->outputs);
         }
     }
 }
 
-void mps_linear_patches(const mps_linear *l, int8_t *patches, const void *input, void *output) {
+void mps_multiply_patches(const mps_linear *l, void *scratch, const void *input, void *output) {
     const unsigned char *codes = input;
-    const int stride = MPS_STRIDE(l->inputs);
-    for (int first = 0; first < l->rows; first += MPS_POSITIONS) {
-        const int rows = l->rows - first < MPS_POSITIONS ? l->rows - first : MPS_POSITIONS;
-        for (int p = 0; p < rows; p++)
-            for (int i = 0; i < l->inputs; i++)
-                patches[p * stride + i] =
-                    (int8_t)(codes[(size_t)(first + p) * (size_t)l->inputs + (size_t)i] - 128);
-        mps_multiply_patches(&l->layer, 0, l->outputs, l->inputs, patches, rows, output,
-                             (size_t)first * (size_t)l->outputs, 1, (size_t)l->outputs);
+    const int row = whole_groups(l->inputs) * MPS_GROUP * mps_code_bytes(&l->layer);
+    unsigned char *patches = make_constants(&l->layer, 0, l->outputs, scratch);
+    for (int first = 0; first < l->rows; first += l->block) {
+        const int rows = at_most(l->block, l->rows - first);
+        for (int p = 0; p < rows; p++, codes += l->inputs)
+            mps_centre(&l->layer, codes, l->inputs, patches + p * row);
+        multiply(&l->layer, scratch, 0, l->outputs, l->inputs, patches, rows, output,
+                 (size_t)first * (size_t)l->outputs, (size_t)l->outputs);
     }
 }

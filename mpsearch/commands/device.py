@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mpsearch.commands.device_table import table
 from mpsearch.console import json_option, print_json, print_table
+from mpsearch.device_options import compiler_of, device_options
 from mpsearch.errors import InputError
 
 if TYPE_CHECKING:
@@ -21,12 +23,16 @@ def device() -> None:
     Examples:
       mpsearch device run network --host pi@raspberrypi
       mpsearch device run network --host local -o here.json
+      mpsearch device table model.pt --host pi@raspberrypi
     """
+
+
+device.add_command(table)
 
 
 @device.command()
 @click.argument("folder", metavar="EXPORT", type=click.Path(file_okay=True))
-@click.option("--host", required=True, help="USER@NAME as for ssh, or local.")
+@device_options
 @click.option(
     "--mode", default="process,cold,steady", show_default=True, help="Which times to take."
 )
@@ -42,16 +48,6 @@ def device() -> None:
     "--warm-up", type=click.IntRange(1, 99_999), default=20, show_default=True,
     help="Inferences before them that do not count.",
 )  # fmt: skip
-@click.option(
-    "--timeout", type=click.IntRange(1, 86_400), default=120, show_default=True,
-    help="Seconds that one process may take; then it is killed.",
-)  # fmt: skip
-@click.option(
-    "--compile", "where", type=click.Choice(["device", "here"]), default="device",
-    show_default=True, help="here: send a static program instead of its source.",
-)  # fmt: skip
-@click.option("--cc", default="cc", show_default=True, help="The compiler, on the device or here.")
-@click.option("--flags", default="-O2", show_default=True, help="Its flags.")
 @click.option("--launch-prefix", default="", metavar="WORDS", help="An emulator and its options.")
 @click.option("--emulated", is_flag=True, help="The device itself is an emulator.")
 @click.option("--power", metavar="SOURCE", help="A power meter, as docs/power.md tells.")
@@ -107,7 +103,7 @@ def run(
       mpsearch device run network --host pi@raspberrypi --power hwmon:ina219
     """
     from mpsearch.console import progress
-    from mpsearch.device.compiling import Compiler, split_words
+    from mpsearch.device.compiling import split_words
     from mpsearch.device.exported import read_export
     from mpsearch.device.measuring import measure, steps_of
     from mpsearch.device.profile import save_device_profile, to_document
@@ -118,12 +114,9 @@ def run(
     meter = _power(host, power, power_interval, idle_seconds, power_seconds)
     if not Path(output).absolute().parent.is_dir():
         raise InputError(f"-o: there is no folder {Path(output).parent}; make it first")
-    words = split_words("--cc", cc)
-    if not words:
-        raise InputError("--cc: got nothing; expected a compiler such as gcc")
     settings = Settings(
         modes=_modes(mode), runs=runs, repeat=repeat, warm_up=warm_up, timeout=timeout,
-        compiler=Compiler(words, split_words("--flags", flags), where == "here"),
+        compiler=compiler_of(where, cc, flags),
         launch_prefix=split_words("--launch-prefix", launch_prefix), emulated=emulated,
     )  # fmt: skip
     exported = read_export(folder)

@@ -49,7 +49,7 @@ def measure(
         prepared = prepare(session, exported, settings)
         session.ask(f"root {safe_word(root)}", doing="preparing")
         step()
-        moments = [_moment(session)]
+        moments = [read_state(session)]
         process = cold = steady = None
         for mode in settings.modes:
             if mode == "process":
@@ -58,7 +58,7 @@ def measure(
                 cold = time_cold_starts(session, settings)
             else:
                 steady = time_repeats(session, settings)
-            moments.append(_moment(session))
+            moments.append(read_state(session))
             step()
         energy, failure = None, None
         if power is not None:
@@ -97,5 +97,6 @@ def measure(
     return profile
 
 
-def _moment(session: Session) -> Moment:
+def read_state(session: Session) -> Moment:
+    """The device's clock, governor, temperature and throttling now."""
     return read_moment(session.ask("state", doing="reading the device's state").facts)

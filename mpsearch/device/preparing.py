@@ -35,6 +35,13 @@ def prepare(session: Session, exported: Exported, settings: Settings) -> Prepare
     Raises ReferenceMismatch when a sample gives other integers; DeviceError when the device or the
     program on it fails; InputError when the export does not compile on this machine.
     """
+    prepared = install(session, exported, settings)
+    _check(session, exported, settings)
+    return prepared
+
+
+def install(session: Session, exported: Exported, settings: Settings) -> Prepared:
+    """Send and compile, without a comparison; errors as for `prepare`."""
     prefix = settings.launch_prefix
     machine = read_machine(session.ask("describe", doing="describing the device").facts)
     built = build(exported, settings.compiler, prefix)
@@ -50,7 +57,6 @@ def prepare(session: Session, exported: Exported, settings: Settings) -> Prepare
         )
     native = is_native(_bytes(reply.facts.get("header", "")), machine.architecture)
     size = int(_digits(reply.facts.get("program_bytes", "")))
-    _check(session, exported, settings)
     return Prepared(machine, compiler, size, bool(settings.emulated or prefix or not native))
 
 

@@ -1,0 +1,216 @@
+/* Sums of 8 channels -> codes: + base, * multiplier / 2^shift, + zero point, clip. Three ways to the
+   same integers: AVX2, NEON, and plain C.
+
+   Half to even equals half up where no product is a tie, which the export proves for MPS_HALF_UP.
+   Half up needs the upper halves of products only, for floors nest: with x * m = p
+     floor(p / 2^n + 1/2) = floor((floor(p / 2^a) + 2^(n-a-1)) / 2^(n-a)),  a < n. */
+#ifndef MPS_RESCALING_H
+#define MPS_RESCALING_H
+
+#include "constants.h"
+
+#if defined(__AVX2__) && !defined(MPS_PORTABLE)
+#include <immintrin.h>
+
+typedef struct {
+    __m256i base, even, odd, shift, half;
+} mps_vectors;
+
+static inline __m256i mps_load(const int32_t *x) {
+    return _mm256_loadu_si256((const __m256i *)(const void *)x);
+}
+
+static inline mps_vectors mps_vectors_of(const mps_constants *c) {
+    mps_vectors v;
+    v.base = mps_load(c->base);
+    v.even = mps_load(c->multiplier);
+    v.odd = _mm256_srli_epi64(v.even, 32);
+    v.shift = _mm256_sub_epi32(mps_load(c->shift), _mm256_set1_epi32(32));
+    v.half = _mm256_sllv_epi32(_mm256_set1_epi32(1), /* 2^(n-33) */
+                               _mm256_sub_epi32(v.shift, _mm256_set1_epi32(1)));
+    return v;
+}
+
+/* a = 32: the upper half of a 64-bit product; shift >= 33 */
+static inline __m256i mps_half_up(const mps_vectors *v, const int32_t *sums) {
+    const __m256i x = _mm256_add_epi32(mps_load(sums), v->base);
+    const __m256i even = _mm256_mul_epi32(x, v->even);
+    const __m256i odd = _mm256_mul_epi32(_mm256_srli_epi64(x, 32), v->odd);
+    const __m256i upper = _mm256_blend_epi32(_mm256_srli_epi64(even, 32), odd, 0xaa);
+    return _mm256_srav_epi32(_mm256_add_epi32(upper, v->half), v->shift);
+}
+
+/* Four rows of 8 sums -> 32 codes of one byte. */
+static inline void mps_bytes(const mps_layer *layer, const mps_vectors *v, const int32_t *sums,
+                             unsigned char *to, size_t stride, int rows) {
+    const __m256i zero = _mm256_set1_epi16((short)layer->output_zero);
+    const __m256i first = _mm256_packs_epi32(mps_half_up(v, sums), mps_half_up(v, sums + 8));
+    const __m256i second = _mm256_packs_epi32(mps_half_up(v, sums + 16), mps_half_up(v, sums + 24));
+    __m256i codes = _mm256_packus_epi16(_mm256_adds_epi16(first, zero),
+                                        _mm256_adds_epi16(second, zero));
+    __m128i lower, upper, half;
+    codes = _mm256_max_epu8(codes, _mm256_set1_epi8((char)layer->low));
+    codes = _mm256_min_epu8(codes, _mm256_set1_epi8((char)layer->high));
+    lower = _mm256_castsi256_si128(codes);
+    upper = _mm256_extracti128_si256(codes, 1);
+    half = _mm_unpacklo_epi32(lower, upper);
+    _mm_storel_epi64((__m128i *)(void *)to, half);
+    if (rows > 1) _mm_storel_epi64((__m128i *)(void *)(to + stride), _mm_srli_si128(half, 8));
+    half = _mm_unpackhi_epi32(lower, upper);
+    if (rows > 2) _mm_storel_epi64((__m128i *)(void *)(to + 2 * stride), half);
+    if (rows > 3) _mm_storel_epi64((__m128i *)(void *)(to + 3 * stride), _mm_srli_si128(half, 8));
+}
+
+/* Four 64-bit products p -> p / 2^n, half to even, clipped. A logical shift of p + 2^62, which is not
+   negative, stands for the arithmetic one. */
+static inline __m256i mps_even_quotient(__m256i p, __m256i n, __m256i low, __m256i high) {
+    const __m256i one = _mm256_set1_epi64x(1), lift = _mm256_set1_epi64x(INT64_C(1) << 62);
+    const __m256i lifted = _mm256_srlv_epi64(lift, n);
+    const __m256i half = _mm256_sub_epi64(_mm256_sllv_epi64(one, _mm256_sub_epi64(n, one)), one);
+    const __m256i raised = _mm256_add_epi64(p, lift);
+    const __m256i bit = _mm256_and_si256(
+        _mm256_sub_epi64(_mm256_srlv_epi64(raised, n), lifted), one);
+    __m256i q = _mm256_add_epi64(_mm256_add_epi64(raised, half), bit);
+    q = _mm256_sub_epi64(_mm256_srlv_epi64(q, n), lifted);
+    q = _mm256_blendv_epi8(q, low, _mm256_cmpgt_epi64(low, q));
+    return _mm256_blendv_epi8(q, high, _mm256_cmpgt_epi64(q, high));
+}
+
+/* The general way for 8 sums of 32 bits, to 32-bit codes. */
+static inline void mps_exact(const mps_constants *c, int32_t zero, int32_t low, int32_t high,
+                             const int32_t *sums, int32_t *codes) {
+    const __m256i x = _mm256_add_epi32(mps_load(sums), mps_load(c->base));
+    const __m256i m = mps_load(c->multiplier), n = mps_load(c->shift);
+    const __m256i lowest = _mm256_set1_epi64x((int64_t)low - zero);
+    const __m256i highest = _mm256_set1_epi64x((int64_t)high - zero);
+    const __m256i mask = _mm256_set1_epi64x(0xffffffff);
+    const __m256i even = mps_even_quotient(_mm256_mul_epi32(x, m), _mm256_and_si256(n, mask),
+                                           lowest, highest);
+    const __m256i odd = mps_even_quotient(
+        _mm256_mul_epi32(_mm256_srli_epi64(x, 32), _mm256_srli_epi64(m, 32)),
+        _mm256_srli_epi64(n, 32), lowest, highest);
+    const __m256i both = _mm256_blend_epi32(even, _mm256_slli_epi64(odd, 32), 0xaa);
+    _mm256_storeu_si256((__m256i *)(void *)codes, _mm256_add_epi32(both, _mm256_set1_epi32(zero)));
+}
+
+#elif defined(__ARM_NEON) && defined(__aarch64__) && !defined(MPS_PORTABLE)
+#include <arm_neon.h>
+
+typedef struct {
+    int32x4_t base[2], multiplier[2], shift[2];
+} mps_vectors;
+
+static inline mps_vectors mps_vectors_of(const mps_constants *c) {
+    mps_vectors v;
+    for (int i = 0; i < 2; i++) {
+        v.base[i] = vld1q_s32(c->base + 4 * i);
+        v.multiplier[i] = vld1q_s32(c->multiplier + 4 * i);
+        v.shift[i] = vsubq_s32(vdupq_n_s32(31), vld1q_s32(c->shift + 4 * i));
+    }
+    return v;
+}
+
+/* a = 31: the upper half of a doubled product, then a shift that rounds half up */
+static inline int16x8_t mps_half_up(const mps_vectors *v, const int32_t *sums) {
+    const int32x4_t x = vaddq_s32(vld1q_s32(sums), v->base[0]);
+    const int32x4_t y = vaddq_s32(vld1q_s32(sums + 4), v->base[1]);
+    const int32x4_t a = vrshlq_s32(vqdmulhq_s32(x, v->multiplier[0]), v->shift[0]);
+    const int32x4_t b = vrshlq_s32(vqdmulhq_s32(y, v->multiplier[1]), v->shift[1]);
+    return vqmovn_high_s32(vqmovn_s32(a), b);
+}
+
+/* Four rows of 8 sums -> 32 codes of one byte. */
+static inline void mps_bytes(const mps_layer *layer, const mps_vectors *v, const int32_t *sums,
+                             unsigned char *to, size_t stride, int rows) {
+    const int16x8_t zero = vdupq_n_s16((int16_t)layer->output_zero);
+    const uint8x16_t low = vdupq_n_u8((uint8_t)layer->low), high = vdupq_n_u8((uint8_t)layer->high);
+    for (int row = 0; row < rows; row += 2, sums += 16) {
+        const int16x8_t a = vqaddq_s16(mps_half_up(v, sums), zero);
+        const int16x8_t b = vqaddq_s16(mps_half_up(v, sums + 8), zero);
+        uint8x16_t codes = vqmovun_high_s16(vqmovun_s16(a), b);
+        codes = vminq_u8(vmaxq_u8(codes, low), high);
+        vst1_u8(to + (size_t)row * stride, vget_low_u8(codes));
+        if (row + 1 < rows) vst1_u8(to + (size_t)(row + 1) * stride, vget_high_u8(codes));
+    }
+}
+
+/* Two 64-bit products p -> p / 2^n, half to even; `n` is negative, as NEON shifts to the left. */
+static inline int64x2_t mps_even_quotient(int64x2_t p, int64x2_t n) {
+    const int64x2_t one = vdupq_n_s64(1);
+    const int64x2_t half = vsubq_s64(vshlq_s64(one, vsubq_s64(vnegq_s64(n), one)), one);
+    const int64x2_t bit = vandq_s64(vshlq_s64(p, n), one);
+    return vshlq_s64(vaddq_s64(vaddq_s64(p, half), bit), n);
+}
+
+/* The general way for 8 sums of 32 bits, to 32-bit codes. */
+static inline void mps_exact(const mps_constants *c, int32_t zero, int32_t low, int32_t high,
+                             const int32_t *sums, int32_t *codes) {
+    for (int i = 0; i < MPS_TILE; i += 4) {
+        const int32x4_t x = vaddq_s32(vld1q_s32(sums + i), vld1q_s32(c->base + i));
+        const int32x4_t m = vld1q_s32(c->multiplier + i), n = vnegq_s32(vld1q_s32(c->shift + i));
+        const int64x2_t a = mps_even_quotient(vmull_s32(vget_low_s32(x), vget_low_s32(m)),
+                                              vmovl_s32(vget_low_s32(n)));
+        const int64x2_t b = mps_even_quotient(vmull_high_s32(x, m), vmovl_high_s32(n));
+        int32x4_t q = vqmovn_high_s64(vqmovn_s64(a), b);
+        q = vqaddq_s32(q, vdupq_n_s32(zero));
+        vst1q_s32(codes + i, vminq_s32(vmaxq_s32(q, vdupq_n_s32(low)), vdupq_n_s32(high)));
+    }
+}
+
+#else
+
+typedef struct {
+    const mps_constants *constants;
+} mps_vectors;
+
+static inline mps_vectors mps_vectors_of(const mps_constants *c) {
+    const mps_vectors v = {c};
+    return v;
+}
+
+static inline void mps_exact(const mps_constants *c, int32_t zero, int32_t low, int32_t high,
+                             const int32_t *sums, int32_t *codes) {
+    for (int i = 0; i < MPS_TILE; i++) {
+        const int64_t x = (int64_t)sums[i] + c->base[i];
+        codes[i] = mps_clip(mps_rescale(x, c->multiplier[i], c->shift[i], 0) + zero, low, high);
+    }
+}
+
+/* Four rows of 8 sums -> 32 codes of one byte. */
+static inline void mps_bytes(const mps_layer *layer, const mps_vectors *v, const int32_t *sums,
+                             unsigned char *to, size_t stride, int rows) {
+    int32_t codes[MPS_TILE];
+    for (int row = 0; row < rows; row++, sums += MPS_TILE, to += stride) {
+        mps_exact(v->constants, layer->output_zero, layer->low, layer->high, sums, codes);
+        for (int i = 0; i < MPS_TILE; i++) to[i] = (unsigned char)codes[i];
+    }
+}
+
+#endif
+
+/* `rows` rows of 8 sums -> the codes of `count` channels, from element `at` of the output on and
+   every `stride` elements. There is room for sums up to a multiple of four rows. */
+static inline void mps_finish_rows(const mps_layer *layer, const mps_constants *constants,
+                                   const int32_t *sums, int rows, int count, void *output, size_t at,
+                                   size_t stride) {
+    int32_t codes[MPS_TILE];
+    if (layer->rounding == MPS_HALF_UP && layer->output_type == MPS_U8 && count == MPS_TILE) {
+        const mps_vectors vectors = mps_vectors_of(constants);
+        unsigned char *to = (unsigned char *)output + at;
+        int row = 0;
+        for (; row + 4 <= rows; row += 4, sums += 4 * MPS_TILE, to += 4 * stride)
+            mps_bytes(layer, &vectors, sums, to, stride, 4);
+        if (row < rows) mps_bytes(layer, &vectors, sums, to, stride, rows - row);
+        return;
+    }
+    for (int row = 0; row < rows; row++, sums += MPS_TILE, at += stride) {
+        mps_exact(constants, layer->output_zero, layer->low, layer->high, sums, codes);
+        if (layer->output_type == MPS_I32)
+            memcpy((unsigned char *)output + 4 * at, codes, 4 * (size_t)count);
+        else
+            for (int i = 0; i < count; i++)
+                mps_set(output, layer->output_type, at + (size_t)i, codes[i]);
+    }
+}
+
+#endif
