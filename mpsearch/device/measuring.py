@@ -66,7 +66,7 @@ def measure(
                 energy = energy_on(session, settings, power)
             except PowerError as error:
                 failure = str(error)
-            moments.append(_moment(session))
+            moments.append(read_state(session))
             step()
     profile = DeviceProfile(
         export_digest=exported.digest,
