@@ -13,17 +13,20 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import integer_networks
 import numpy as np
 import pytest
 from exports import small_export
 from loopback_sshd import MISSING, serve
 
+from mpsearch.choice import Choice
 from mpsearch.cli import run
 from mpsearch.device import looping
 from mpsearch.device.compiling import Compiler
 from mpsearch.device.energy import Power
 from mpsearch.device.exported import read_export
 from mpsearch.device.looping import loop_on
+from mpsearch.device.measured_table import by_time
 from mpsearch.device.measuring import measure, steps_of
 from mpsearch.device.power_source import power_source
 from mpsearch.device.power_sources_hwmon import Hwmon
@@ -33,6 +36,9 @@ from mpsearch.device.profile import load_device_profile
 from mpsearch.device.session import Session
 from mpsearch.device.timing import Settings
 from mpsearch.device.transport import shell_of
+from mpsearch.network import Network
+from mpsearch.network_file import save
+from mpsearch.table import Layer, LayerTable, Row
 
 pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler (cc)")
 ROOT = Path(__file__).parent.parent
@@ -174,6 +180,39 @@ def test_a_meter_that_dies_leaves_the_times(capsys: pytest.CaptureFixture[str]) 
     assert profile.power_failure is not None
     assert "ended with exit code 0" in profile.power_failure
     assert f"no energy: {profile.power_failure}" in capsys.readouterr().err
+
+
+def test_the_table_gets_joules_that_solve_can_limit(capsys: pytest.CaptureFixture[str]) -> None:
+    model, inputs = integer_networks.build("pools", 8)
+    save(model, "model.pt", inputs, {"x0": inputs[0]})
+    names = [layer.name for layer in Network.from_module(model, inputs).layers]
+    rows = [Row(name, Choice(w, 8), 1.0, 0.0, {"size_bytes": w}) for name in names for w in (4, 8)]
+    LayerTable.from_rows([Layer(name) for name in names], rows).write_csv("profile.csv")
+    Path("meter.py").write_text(METER)
+    meter = ["--power", f"command:{shlex.quote(sys.executable)} meter.py"]
+    quick = ["--rounds", "1", "--repeat", "20", "--idle-seconds", "1", "--power-seconds", "1.2"]
+    words = ["device", "table", "model.pt", "--host", "local", *quick]
+    assert run([*words, "--power", "manual:2700,3498"]) == 2
+    assert "no joules for energy_j" in capsys.readouterr().err
+    assert run([*words, *meter, "--json"]) == 0
+    totals = json.loads(capsys.readouterr().out)["totals"]
+    table = LayerTable.read_csv("profile.csv")
+    assert table.columns == ("size_bytes", "latency_s", "energy_j")
+    for one, choice in zip(totals, (Choice(4, 8), Choice(8, 8)), strict=True):
+        energy = one["energy"]
+        truth = 0.7 * energy["seconds"] / energy["inferences"]
+        assert energy["joules_per_inference"] == pytest.approx(truth, rel=0.05)
+        choices = dict.fromkeys(names, choice)
+        assert one["predicted_j"] == pytest.approx(energy["joules_per_inference"])
+        assert table.total(choices, "energy_j") == pytest.approx(one["predicted_j"])
+    ratio = table.column("energy_j") / table.column("latency_s")  # watts, the same in one network
+    assert len(set(np.round(ratio, 6))) <= 2
+    assert run(["solve", "--limit", "energy_j=1", "-o", "a.json"]) == 0
+    assert run(["solve", "--limit", "energy_j=1e-12", "-o", "b.json"]) == 1
+
+
+def test_joules_are_shared_out_by_time() -> None:
+    assert by_time(6.0, {"a": 1.0, "b": 2.0}) == {"a": 2.0, "b": 4.0}
 
 
 def test_numbers_read_by_eye(capsys: pytest.CaptureFixture[str]) -> None:

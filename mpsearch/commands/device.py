@@ -7,11 +7,10 @@ import click
 
 from mpsearch.commands.device_table import table
 from mpsearch.console import json_option, print_json, print_table
-from mpsearch.device_options import compiler_of, device_options
+from mpsearch.device_options import compiler_of, device_options, power_of, power_options
 from mpsearch.errors import InputError
 
 if TYPE_CHECKING:
-    from mpsearch.device.energy import Power
     from mpsearch.device.profile import DeviceProfile, Mode, State
 
 
@@ -50,19 +49,7 @@ device.add_command(table)
 )  # fmt: skip
 @click.option("--launch-prefix", default="", metavar="WORDS", help="An emulator and its options.")
 @click.option("--emulated", is_flag=True, help="The device itself is an emulator.")
-@click.option("--power", metavar="SOURCE", help="A power meter, as docs/power.md tells.")
-@click.option(
-    "--power-interval", type=float, metavar="SECONDS",
-    help="Start the program of command:… again and again, for one number each.",
-)  # fmt: skip
-@click.option(
-    "--idle-seconds", type=click.FloatRange(1, 3600), default=10, show_default=True,
-    help="How long to record the idle device.",
-)  # fmt: skip
-@click.option(
-    "--power-seconds", type=click.FloatRange(1, 3600), default=10, show_default=True,
-    help="How long to loop the network for the meter.",
-)  # fmt: skip
+@power_options
 @click.option("-o", "--output", default="device.json", show_default=True, help="The profile.")
 @json_option
 def run(
@@ -111,7 +98,7 @@ def run(
     from mpsearch.device.transport import check_host
 
     check_host(host)
-    meter = _power(host, power, power_interval, idle_seconds, power_seconds)
+    meter = power_of(host, power, power_interval, idle_seconds, power_seconds)
     if not Path(output).absolute().parent.is_dir():
         raise InputError(f"-o: there is no folder {Path(output).parent}; make it first")
     settings = Settings(
@@ -132,21 +119,6 @@ def run(
     if profile.power_failure is not None:
         click.echo(f"no energy: {profile.power_failure}", err=True)
     return 1 if profile.invalid or profile.power_failure else 0
-
-
-def _power(
-    host: str, text: str | None, interval: float | None, idle_seconds: float, seconds: float
-) -> "Power | None":
-    from mpsearch.device.energy import Power
-    from mpsearch.device.power_source import power_source
-    from mpsearch.device.transport import LOCAL, shell_of
-
-    if text is None:
-        if interval is not None:
-            raise InputError("--power-interval belongs to --power command:PROGRAM")
-        return None
-    source = power_source(text, interval, shell_of(host), remote=host != LOCAL)
-    return Power(source, idle_seconds, seconds)
 
 
 def _modes(text: str) -> "tuple[Mode, ...]":
