@@ -17,7 +17,7 @@ int main(void) {
     static int8_t w[8192], line[8192];
     static unsigned char codes[8192], patches[8192];
     static int32_t sums[64];
-    static mps_line_sums line_sums;
+    static int32_t line_sums[2][MPS_STRETCH][MPS_TILE];
     int kind;
     while (scanf("%d", &kind) == 1) {
         mps_layer layer = {0};
@@ -31,23 +31,25 @@ int main(void) {
             for (int p = 0; p < 4; p++)
                 mps_centre(&layer, codes + 4 * groups * p, 4 * groups,
                            patches + (size_t)(4 * groups * p * mps_code_bytes(&layer)));
-            mps_products(&layer, w, patches, (size_t)(4 * groups * mps_code_bytes(&layer)), groups,
-                         sums, more);
+            mps_products(&layer, w, patches, (size_t)(4 * groups * mps_code_bytes(&layer)), 4,
+                         groups, sums, more);
             show(sums, 32);
         } else if (kind == 1) { /* taps: run, count, positions; weights; codes, one place apart */
             const int8_t *taps[MPS_TAPS + 1];
             const int run = (int)next(), count = (int)next(), positions = (int)next();
             memset(w, 0, sizeof w);
             for (int i = 0; i < 16 * count; i++) w[i] = (int8_t)next();
-            for (int i = 0; i < 16 * (count + positions); i++) line[i] = (int8_t)next();
+            for (int i = 0; i < 16 * (count + positions); i++) codes[i] = (unsigned char)next();
+            mps_copy_places(codes, 16, 128, count + positions, line);
             for (int t = 0; t <= count; t++) taps[t] = line + 16 * (t < count ? t : 0);
-            mps_line(run, w, taps, count, 16, positions, line_sums);
+            mps_line(run, w, taps, count, 16, 0, positions, line_sums[0][0], line_sums[1][0]);
             for (int p = 0; p < positions; p++)
                 for (int i = 0; i < 16; i++) printf("%ld ", (long)line_sums[i / 8][p][i % 8]);
             printf("%s\n", VARIANT);
-        } else if (kind == 2) { /* rescaling: way, type, zero, low, high; 8 constants; 40 sums */
+        } else if (kind == 2) { /* rescaling: way, raise, type, zero, low, high; 8 constants; 40 sums */
             mps_constants constants;
             layer.rounding = next() ? MPS_HALF_UP : MPS_EXACT;
+            layer.raise = (int)next();
             layer.output_type = next() ? MPS_I32 : MPS_U8;
             layer.output_zero = (int32_t)next();
             layer.low = (int32_t)next(), layer.high = (int32_t)next();

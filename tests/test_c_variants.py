@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from mpsearch.c_export.folder import export_c
-from mpsearch.c_export.rounding import HALF_UP, rounding
+from mpsearch.c_export.rounding import EXACT, rounding
 from mpsearch.calibration import calibrate
 from mpsearch.choice import Choice
 from mpsearch.data import Data
@@ -95,7 +95,7 @@ def _taps(source: np.random.Generator, case: int) -> Case:
         w[:], x[:] = -largest, -128
     sums = [(w * x[p : p + count]).sum(axis=0) for p in range(positions)]
     run = 32767 // (largest * 128)
-    return [1, run, count, positions, *w.ravel(), *x.ravel()], np.concatenate(sums).tolist()
+    return [1, run, count, positions, *w.ravel(), *(x + 128).ravel()], np.concatenate(sums).tolist()
 
 
 def _rescaling(source: np.random.Generator, case: int) -> Case:
@@ -122,9 +122,20 @@ def _rescaling(source: np.random.Generator, case: int) -> Case:
             results.append(min(max(round(Fraction(x * m, 2**n)) + zero, low), high))
     bound = max(abs(s + b) for s, b in zip(sums, base * 5, strict=True))
     scale = Rescale(np.array(multipliers), np.array(shifts))
-    half_up = rounding(scale, bound) == HALF_UP and not wide
-    constants = [v for row in zip(base, multipliers, shifts, strict=True) for v in row]
-    return [2, int(half_up), int(wide), zero, low, high, *constants, *sums], results
+    way = EXACT if wide else rounding(scale, bound)
+    raised = [n + way.raised for n in shifts]
+    constants = [v for row in zip(base, multipliers, raised, strict=True) for v in row]
+    return [
+        2,
+        int(way != EXACT),
+        way.raised,
+        int(wide),
+        zero,
+        low,
+        high,
+        *constants,
+        *sums,
+    ], results
 
 
 def _half_up(source: np.random.Generator, case: int) -> Case:
@@ -147,10 +158,11 @@ def _half_up(source: np.random.Generator, case: int) -> Case:
             results.append(min(max(round(Fraction(x * m, 2**n)) + 100, 0), 255))
     biggest = max(abs(s + b) for s, b in zip(sums, base * 5, strict=True))
     scale = Rescale(np.array(multipliers), np.array(shifts))
-    half_up = rounding(scale, biggest) == HALF_UP
-    assert half_up or biggest >= 2**31 or biggest >= 2 ** (min(shifts) - 1)
-    constants = [v for row in zip(base, multipliers, shifts, strict=True) for v in row]
-    return [2, int(half_up), 0, 100, 0, 255, *constants, *sums], results
+    way = rounding(scale, biggest)
+    assert way != EXACT or biggest >= 2**31 or biggest >= 2 ** (min(shifts) - 1)
+    raised = [n + way.raised for n in shifts]
+    constants = [v for row in zip(base, multipliers, raised, strict=True) for v in row]
+    return [2, int(way != EXACT), way.raised, 0, 100, 0, 255, *constants, *sums], results
 
 
 def _unpacking(source: np.random.Generator, case: int) -> Case:

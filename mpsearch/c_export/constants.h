@@ -19,7 +19,7 @@ static inline mps_scale mps_scale_of(const mps_layer *layer, int channel) {
     return scale;
 }
 
-/* Channels first ... first + count - 1, count <= MPS_TILE; the others become 0. */
+/* Channels first ... first + count - 1, count <= MPS_TILE; the others become 0. Shifts are raised. */
 static inline mps_constants mps_constants_of(const mps_layer *layer, int first, int count) {
     mps_constants constants;
     for (int i = 0; i < MPS_TILE; i++) {
@@ -27,7 +27,7 @@ static inline mps_constants mps_constants_of(const mps_layer *layer, int first, 
         if (i < count) scale = mps_scale_of(layer, first + i);
         constants.base[i] = i < count && layer->base ? layer->base[first + i] : 0;
         constants.multiplier[i] = scale.multiplier;
-        constants.shift[i] = scale.shift;
+        constants.shift[i] = scale.shift + layer->raise;
     }
     return constants;
 }

@@ -33,19 +33,26 @@ static void copy_line(const mps_convolution *c, const unsigned char *image, int 
     }
     memset(line, zero, (size_t)(from * MPS_WIDTH));
     codes = image + (size_t)sy * (size_t)c->width * (size_t)c->channels;
-    for (int x = from; x < to; x++, codes += c->channels) {
-        int8_t *place = line + x * MPS_WIDTH;
-        if (count == MPS_WIDTH) /* two times 8 codes - 128, or as they are */
-            for (int i = 0; i < MPS_WIDTH; i += 8) {
-                uint64_t eight;
-                memcpy(&eight, codes + i, 8);
-                if (flip) eight ^= UINT64_C(0x8080808080808080);
-                memcpy(place + i, &eight, 8);
-            }
-        else
-            for (int i = 0; i < count; i++) place[i] = (int8_t)(codes[i] - flip);
-    }
+    if (count == MPS_WIDTH)
+        mps_copy_places(codes, (size_t)c->channels, flip, to - from, line + from * MPS_WIDTH);
+    else
+        for (int x = from; x < to; x++, codes += c->channels)
+            for (int i = 0; i < count; i++)
+                line[x * MPS_WIDTH + i] = (int8_t)(codes[i] - flip);
     memset(line + to * MPS_WIDTH, zero, (size_t)((columns - to) * MPS_WIDTH));
+}
+
+/* Where the taps of output column 0 lie, for the line whose first line of input is in slot `slot`. */
+static void place_taps(const mps_convolution *c, const int8_t *ring, int lines, int columns, int slot,
+                       const int8_t **taps) {
+    for (int ky = 0; ky < c->kernel_height; ky++) {
+        const int8_t *place = ring + slot * columns * MPS_WIDTH;
+        for (int kx = 0; kx < c->kernel_width; kx++, place += c->dilation_x * MPS_WIDTH)
+            *taps++ = place;
+        slot += c->dilation_y;
+        if (slot >= lines) slot -= lines;
+    }
+    *taps = taps[-1];
 }
 
 static void convolve_tile(const mps_convolution *c, int8_t *ring, const unsigned char *input,
@@ -53,13 +60,15 @@ static void convolve_tile(const mps_convolution *c, int8_t *ring, const unsigned
     const mps_layer *layer = &c->layer;
     const int taps = c->kernel_height * c->kernel_width;
     const int lines = (c->kernel_height - 1) * c->dilation_y + 1;
-    const int columns = (c->output_width - 1) * c->stride_x + (c->kernel_width - 1) * c->dilation_x + 1;
+    const int columns =
+        (c->output_width - 1) * c->stride_x + (c->kernel_width - 1) * c->dilation_x + 1;
     const size_t step = (size_t)(c->stride_x * MPS_WIDTH);
     int8_t weights[(MPS_TAPS + 1) * MPS_WIDTH];
     const int8_t *places[MPS_TAPS + 1];
     mps_constants constants[2];
-    mps_line_sums sums;
-    int next = -c->top; /* the first line that is not in the ring */
+    int32_t sums[2][MPS_STRETCH * MPS_TILE];
+    int next = 0; /* the first line, from the top, that is not in the ring */
+    int filled = 0, done = 0;
     unpack_taps(layer, first, count, taps, weights);
     for (int half = 0; half < 2; half++) {
         const int channels = count - half * MPS_TILE;
@@ -67,26 +76,23 @@ static void convolve_tile(const mps_convolution *c, int8_t *ring, const unsigned
                                            channels < 0 ? 0 : at_most(channels, MPS_TILE));
     }
     for (int y = 0; y < c->output_height; y++) {
-        const int top = y * c->stride_y - c->top;
+        const int top = y * c->stride_y;
         for (next = next < top ? top : next; next < top + lines; next++)
-            copy_line(c, input + first, count, next, columns,
-                      ring + (next + c->top) % lines * columns * MPS_WIDTH);
-        for (int x = 0; x < c->output_width; x += MPS_STRETCH) {
-            const int positions = at_most(MPS_STRETCH, c->output_width - x);
-            const size_t at = ((size_t)y * (size_t)c->output_width + (size_t)x) *
-                                  (size_t)c->outputs + (size_t)first;
-            for (int t = 0; t <= taps; t++) {
-                const int tap = t < taps ? t : t - 1;
-                const int ky = tap / c->kernel_width, kx = tap % c->kernel_width;
-                const int line = (top + ky * c->dilation_y + c->top) % lines;
-                places[t] = ring + (line * columns + x * c->stride_x + kx * c->dilation_x) *
-                                       MPS_WIDTH;
-            }
-            mps_line(layer->run, weights, places, taps, step, positions, sums);
+            copy_line(c, input + first, count, next - c->top, columns,
+                      ring + next % lines * columns * MPS_WIDTH);
+        place_taps(c, ring, lines, columns, top % lines, places);
+        for (int x = 0; x < c->output_width;) {
+            const int some = at_most(MPS_STRETCH - filled, c->output_width - x);
+            mps_line(layer->run, weights, places, taps, step, (size_t)x * step, some,
+                     sums[0] + filled * MPS_TILE, sums[1] + filled * MPS_TILE);
+            x += some, filled += some;
+            if (filled < MPS_STRETCH && done + filled < c->output_height * c->output_width) continue;
             for (int half = 0; half < 2 && half * MPS_TILE < count; half++)
-                mps_finish_rows(layer, &constants[half], sums[half][0], positions,
+                mps_finish_rows(layer, &constants[half], sums[half], filled,
                                 at_most(MPS_TILE, count - half * MPS_TILE), output,
-                                at + (size_t)(half * MPS_TILE), (size_t)c->outputs);
+                                (size_t)done * (size_t)c->outputs +
+                                    (size_t)(first + half * MPS_TILE), (size_t)c->outputs);
+            done += filled, filled = 0;
         }
     }
 }

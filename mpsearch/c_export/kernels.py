@@ -14,6 +14,7 @@ from mpsearch.integer.graph import Convolution, IntegerTensor, Linear, Shape, St
 TILE, GROUP, WIDTH = 8, 4, 16  # MPS_TILE, MPS_GROUP in patches.h, MPS_WIDTH in depthwise.c
 _MOST_TAPS = 64  # MPS_TAPS in lines.h
 _CONSTANTS = 12 * TILE  # sizeof(mps_constants) in constants.h
+_CODE_BYTES, _SLACK, _STRETCH = 2, 16, 64
 _BLOCK_BYTES, _MOST_POSITIONS, _FEWEST_POSITIONS = 4096, 64, 16
 
 
@@ -83,27 +84,38 @@ class Scratch:
 
 
 def scratch(step: Step, kernel: Kernel, source: IntegerTensor) -> Scratch:
-    """The scratch of one step; the patches take 2 bytes for a code, as AVX2 wants them."""
+    """The scratch of one step; codes take 2 bytes in it, as AVX2 wants them."""
     if not isinstance(step, Convolution | Linear) or kernel is Kernel.PLAIN:
         return Scratch(0, 0)
     outputs = len(step.weights.codes)
     if kernel is Kernel.DEPTHWISE:
         assert isinstance(step, Convolution)
-        return Scratch(0, depthwise_bytes(step, source.shape))
+        return Scratch(0, _window(step, step.output.shape[-1]) * WIDTH)
     channels = outputs // step.groups if isinstance(step, Convolution) else outputs
     positions = prod(step.output.shape) // outputs
     terms = -(-prod(step.weights.codes.shape[1:]) // GROUP) * GROUP
-    block = min(max(_BLOCK_BYTES // terms, _FEWEST_POSITIONS), _MOST_POSITIONS)
-    block = min(block, positions) + 3 & ~3  # four positions at a time
-    return Scratch(block, -(-channels // TILE) * _CONSTANTS + block * terms * 2)
+    block = min(max(_BLOCK_BYTES // terms // 4 * 4, _FEWEST_POSITIONS), _MOST_POSITIONS, positions)
+    size = -(-channels // TILE) * _CONSTANTS + block * terms * _CODE_BYTES
+    if isinstance(step, Convolution) and not _pointwise(step, source.shape):
+        size += _window(step, _STRETCH) * source.shape[0] * _CODE_BYTES + (block + 1) * _SLACK
+    return Scratch(block, size)
 
 
-def depthwise_bytes(step: Convolution, source: Shape) -> int:
-    """A ring of the padded lines that one output line reads, `WIDTH` channels wide."""
-    rows: int = (step.weights.codes.shape[2] - 1) * step.dilation[0] + 1
-    columns: int = (step.output.shape[-1] - 1) * step.stride[1]
+def _pointwise(step: Convolution, source: Shape) -> bool:
+    """As in mps_convolve_patches: these read patches in place of lines."""
+    return (
+        step.weights.codes.shape[1:] == (source[0], 1, 1)
+        and (*step.stride, *step.padding) == (1, 1, 0, 0, 0, 0)
+        and source[0] % GROUP == 0
+    )
+
+
+def _window(step: Convolution, stretch: int) -> int:
+    """Places of the padded lines that `stretch` columns of one output line read."""
+    lines: int = (step.weights.codes.shape[2] - 1) * step.dilation[0] + 1
+    columns: int = (min(stretch, step.output.shape[-1]) - 1) * step.stride[1]
     columns += (step.weights.codes.shape[3] - 1) * step.dilation[1] + 1
-    return rows * columns * WIDTH
+    return lines * columns
 
 
 def ordered_codes(step: Convolution | Linear, kernel: Kernel, flattened: Shape | None) -> Integers:

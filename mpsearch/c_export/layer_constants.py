@@ -60,7 +60,7 @@ class LayerWriter:
             "pre_shift": rescale.pre_shift,
             "wide_sums": int(weights.accumulator_bits == 64),
             "run": products_in_16_bits(step, source) if fast else 0,
-            "rounding": rounding(rescale, weights.bound),
+            **rounding(rescale, weights.bound).fields,
             "input_type": c_type(source),
             "output_type": c_type(step.output),
             "input_zero": weights.zero_point,

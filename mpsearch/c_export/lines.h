@@ -1,6 +1,7 @@
 /* A line of a depthwise convolution for 16 channels: position p multiplies tap t, 16 weights at
-   w + 16 * t, with the 16 codes - offset at taps[t] + p * step. Three ways to the same integers:
-   AVX2, NEON, and plain C. sums[half][position][channel of the half]. */
+   w + 16 * t, with the 16 codes - offset at taps[t] + at + p * step. Three ways to the same integers:
+   AVX2, NEON, and plain C. Sums of channels 0 to 7 go to
+   lower[position][channel], those of 8 to 15 to upper. */
 #ifndef MPS_LINES_H
 #define MPS_LINES_H
 
@@ -8,12 +9,20 @@
 
 #define MPS_WIDTH 16   /* channels */
 #define MPS_TAPS 64    /* at most; with one more there are weights 0, for an odd number */
-#define MPS_STRETCH 16 /* positions at once */
-
-typedef int32_t mps_line_sums[2][MPS_STRETCH][MPS_TILE];
+#define MPS_STRETCH 32 /* positions whose sums are kept, a multiple of 4 */
 
 #if defined(__AVX2__) && !defined(MPS_PORTABLE)
 #include <immintrin.h>
+
+/* 16 codes - offset to each of `count` places; offset is 128, whose bit is turned, or 0. */
+static MPS_APART void mps_copy_places(const unsigned char *codes, size_t step, int offset, int count,
+                                      int8_t *to) {
+    const __m128i turn = _mm_set1_epi8((char)offset);
+    for (; count > 0; count--, codes += step, to += MPS_WIDTH)
+        _mm_storeu_si128(
+            (__m128i *)(void *)to,
+            _mm_xor_si128(_mm_loadu_si128((const __m128i *)(const void *)codes), turn));
+}
 
 static inline __m256i mps_wide(const int8_t *x) {
     return _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(const void *)x));
@@ -21,38 +30,44 @@ static inline __m256i mps_wide(const int8_t *x) {
 
 /* Two products of 8 bits each are added up in 32 bits: two taps at a time. */
 static void mps_line(int run, const int8_t *w, const int8_t *const *taps, int count, size_t step,
-                     int positions, mps_line_sums sums) {
-    __m256i lower[MPS_TAPS / 2], upper[MPS_TAPS / 2];
+                     size_t at, int positions, int32_t *lower, int32_t *upper) {
+    __m256i even[MPS_TAPS / 2], odd[MPS_TAPS / 2];
     (void)run;
     for (int t = 0; t < count; t += 2) {
         const __m256i a = mps_wide(w + MPS_WIDTH * t), b = mps_wide(w + MPS_WIDTH * (t + 1));
-        lower[t / 2] = _mm256_unpacklo_epi16(a, b);
-        upper[t / 2] = _mm256_unpackhi_epi16(a, b);
+        even[t / 2] = _mm256_unpacklo_epi16(a, b);
+        odd[t / 2] = _mm256_unpackhi_epi16(a, b);
     }
-    for (int p = 0; p < positions; p++) {
-        const size_t at = (size_t)p * step;
+    for (int p = 0; p < positions; p++, at += step) {
         __m256i a = _mm256_setzero_si256(), b = a;
         for (int t = 0; t < count; t += 2) {
             const __m256i x = mps_wide(taps[t] + at), y = mps_wide(taps[t + 1] + at);
-            a = _mm256_add_epi32(a, _mm256_madd_epi16(_mm256_unpacklo_epi16(x, y), lower[t / 2]));
-            b = _mm256_add_epi32(b, _mm256_madd_epi16(_mm256_unpackhi_epi16(x, y), upper[t / 2]));
+            a = _mm256_add_epi32(a, _mm256_madd_epi16(_mm256_unpacklo_epi16(x, y), even[t / 2]));
+            b = _mm256_add_epi32(b, _mm256_madd_epi16(_mm256_unpackhi_epi16(x, y), odd[t / 2]));
         }
-        _mm256_storeu_si256((__m256i *)(void *)sums[0][p], _mm256_permute2x128_si256(a, b, 0x20));
-        _mm256_storeu_si256((__m256i *)(void *)sums[1][p], _mm256_permute2x128_si256(a, b, 0x31));
+        _mm256_storeu_si256((__m256i *)(void *)(lower + 8 * p), _mm256_permute2x128_si256(a, b, 0x20));
+        _mm256_storeu_si256((__m256i *)(void *)(upper + 8 * p), _mm256_permute2x128_si256(a, b, 0x31));
     }
 }
 
 #elif defined(__ARM_NEON) && defined(__aarch64__) && !defined(MPS_PORTABLE)
 #include <arm_neon.h>
 
+/* 16 codes - offset to each of `count` places; offset is 128, whose bit is turned, or 0. */
+static MPS_APART void mps_copy_places(const unsigned char *codes, size_t step, int offset, int count,
+                                      int8_t *to) {
+    const uint8x16_t turn = vdupq_n_u8((uint8_t)offset);
+    for (; count > 0; count--, codes += step, to += MPS_WIDTH)
+        vst1q_s8(to, vreinterpretq_s8_u8(veorq_u8(vld1q_u8(codes), turn)));
+}
+
 /* Two products fit 16 bits. `count` is a constant of one call, for which loops disappear. */
 static inline __attribute__((always_inline)) void mps_pairs_of_taps(
-    const int8_t *w, const int8_t *const *taps, int count, size_t step, int positions,
-    mps_line_sums sums) {
-    for (int p = 0; p < positions; p++) {
-        const size_t at = (size_t)p * step;
+    const int8_t *w, const int8_t *const *taps, int count, size_t step, size_t at,
+    int positions, int32_t *lower, int32_t *upper) {
+    for (int p = 0; p < positions; p++, at += step) {
         int32x4_t a = vdupq_n_s32(0), b = a, c = a, d = a;
-#pragma GCC unroll 8
+#pragma GCC unroll 5
         for (int t = 0; t < count; t += 2) {
             const int8x16_t w0 = vld1q_s8(w + MPS_WIDTH * t), x0 = vld1q_s8(taps[t] + at);
             int16x8_t low = vmull_s8(vget_low_s8(w0), vget_low_s8(x0));
@@ -68,19 +83,18 @@ static inline __attribute__((always_inline)) void mps_pairs_of_taps(
             c = vaddw_s16(c, vget_low_s16(high));
             d = vaddw_high_s16(d, high);
         }
-        vst1q_s32(sums[0][p], a);
-        vst1q_s32(sums[0][p] + 4, b);
-        vst1q_s32(sums[1][p], c);
-        vst1q_s32(sums[1][p] + 4, d);
+        vst1q_s32(lower + 8 * p, a);
+        vst1q_s32(lower + 8 * p + 4, b);
+        vst1q_s32(upper + 8 * p, c);
+        vst1q_s32(upper + 8 * p + 4, d);
     }
 }
 
 /* All products fit 16 bits. */
 static inline __attribute__((always_inline)) void mps_short_taps(
-    const int8_t *w, const int8_t *const *taps, int count, size_t step, int positions,
-    mps_line_sums sums) {
-    for (int p = 0; p < positions; p++) {
-        const size_t at = (size_t)p * step;
+    const int8_t *w, const int8_t *const *taps, int count, size_t step, size_t at,
+    int positions, int32_t *lower, int32_t *upper) {
+    for (int p = 0; p < positions; p++, at += step) {
         int16x8_t low = vdupq_n_s16(0), high = low;
 #pragma GCC unroll 16
         for (int t = 0; t < count; t++) {
@@ -88,36 +102,42 @@ static inline __attribute__((always_inline)) void mps_short_taps(
             low = vmlal_s8(low, vget_low_s8(weights), vget_low_s8(x));
             high = vmlal_high_s8(high, weights, x);
         }
-        vst1q_s32(sums[0][p], vmovl_s16(vget_low_s16(low)));
-        vst1q_s32(sums[0][p] + 4, vmovl_high_s16(low));
-        vst1q_s32(sums[1][p], vmovl_s16(vget_low_s16(high)));
-        vst1q_s32(sums[1][p] + 4, vmovl_high_s16(high));
+        vst1q_s32(lower + 8 * p, vmovl_s16(vget_low_s16(low)));
+        vst1q_s32(lower + 8 * p + 4, vmovl_high_s16(low));
+        vst1q_s32(upper + 8 * p, vmovl_s16(vget_low_s16(high)));
+        vst1q_s32(upper + 8 * p + 4, vmovl_high_s16(high));
     }
 }
 
 static void mps_line(int run, const int8_t *w, const int8_t *const *taps, int count, size_t step,
-                     int positions, mps_line_sums sums) {
+                     size_t at, int positions, int32_t *lower, int32_t *upper) {
     if (count == 9 && run >= 9)
-        mps_short_taps(w, taps, 9, step, positions, sums);
+        mps_short_taps(w, taps, 9, step, at, positions, lower, upper);
     else if (count == 9)
-        mps_pairs_of_taps(w, taps, 9, step, positions, sums);
+        mps_pairs_of_taps(w, taps, 9, step, at, positions, lower, upper);
     else if (run >= count)
-        mps_short_taps(w, taps, count, step, positions, sums);
+        mps_short_taps(w, taps, count, step, at, positions, lower, upper);
     else
-        mps_pairs_of_taps(w, taps, count, step, positions, sums);
+        mps_pairs_of_taps(w, taps, count, step, at, positions, lower, upper);
 }
 
 #else
 
+static void mps_copy_places(const unsigned char *codes, size_t step, int offset, int count,
+                            int8_t *to) {
+    for (; count > 0; count--, codes += step, to += MPS_WIDTH)
+        for (int i = 0; i < MPS_WIDTH; i++) to[i] = (int8_t)(codes[i] - offset);
+}
+
 static void mps_line(int run, const int8_t *w, const int8_t *const *taps, int count, size_t step,
-                     int positions, mps_line_sums sums) {
+                     size_t at, int positions, int32_t *lower, int32_t *upper) {
     (void)run;
-    for (int p = 0; p < positions; p++) {
+    for (int p = 0; p < positions; p++, at += step) {
         for (int channel = 0; channel < MPS_WIDTH; channel++) {
             int32_t sum = 0;
             for (int t = 0; t < count; t++)
-                sum += w[MPS_WIDTH * t + channel] * taps[t][(size_t)p * step + (size_t)channel];
-            sums[channel / MPS_TILE][p][channel % MPS_TILE] = sum;
+                sum += w[MPS_WIDTH * t + channel] * taps[t][at + (size_t)channel];
+            (channel < MPS_TILE ? lower : upper)[8 * p + channel % MPS_TILE] = sum;
         }
     }
 }

@@ -8,6 +8,8 @@
 
 #define CHUNK 256 /* terms whose weights are unpacked at once; a multiple of MPS_GROUP */
 #define MOST 64   /* positions of a block; _MOST_POSITIONS in kernels.py */
+#define STRETCH 64 /* output columns for which lines are kept; _STRETCH in kernels.py */
+#define SLACK 16   /* bytes that are copied at once */
 
 static int at_most(int x, int limit) { return x < limit ? x : limit; }
 
@@ -49,12 +51,11 @@ static unsigned char *make_constants(const mps_layer *layer, int first, int outp
 }
 
 /* Output channels first ... first + outputs - 1 of `positions` patches, to elements
-   at + channel + position * stride. */
+   at + channel + position * stride; patches are `row` bytes apart. */
 static void multiply(const mps_layer *layer, const unsigned char *constants, int first, int outputs,
-                     int terms, const unsigned char *patches, int positions, void *output, size_t at,
-                     size_t stride) {
+                     int terms, const unsigned char *patches, size_t row, int positions,
+                     void *output, size_t at, size_t stride) {
     const size_t width = (size_t)mps_code_bytes(layer);
-    const size_t row = (size_t)(whole_groups(terms) * MPS_GROUP) * width;
     int8_t unpacked[CHUNK * MPS_TILE];
     int32_t sums[MOST * MPS_TILE];
     for (int o = 0; o < outputs; o += MPS_TILE, constants += sizeof(mps_constants)) {
@@ -69,9 +70,8 @@ static void multiply(const mps_layer *layer, const unsigned char *constants, int
                 weights = (const int8_t *)layer->weights + start;
             else
                 unpack_tile(layer, start, count, k, some, unpacked);
-            for (int p = 0; p < positions; p += MPS_TILE_POSITIONS)
-                mps_products(layer, weights, patches + (size_t)p * row + (size_t)k * width, row,
-                             whole_groups(some), sums + p * MPS_TILE, k > 0);
+            mps_products(layer, weights, patches + (size_t)k * width, row, positions,
+                         whole_groups(some), sums, k > 0);
             k += some;
         }
         memcpy(&tile, constants, sizeof tile);
@@ -80,70 +80,158 @@ static void multiply(const mps_layer *layer, const unsigned char *constants, int
     }
 }
 
-/* The patch of output position (y, x) of the group whose channels begin at `image`. */
-static void gather(const mps_convolution *c, const unsigned char *image, int y, int x,
-                   unsigned char *patch) {
+/* `count` padded places. */
+static void pad(const mps_layer *layer, int count, unsigned char *to) {
+    const int16_t zero = (int16_t)(layer->input_zero - layer->offset);
+    if (mps_code_bytes(layer) == 1)
+        memset(to, zero, (size_t)count);
+    else
+        for (int i = 0; i < count; i++, to += 2) memcpy(to, &zero, 2);
+}
+
+/* Line `sy` of the image from column `first` on, `columns` of them, as codes - offset. */
+static void copy_line(const mps_convolution *c, const unsigned char *image, int sy, int first,
+                      int columns, unsigned char *line) {
     const mps_layer *layer = &c->layer;
-    const int inputs = c->channels / c->groups, width = mps_code_bytes(layer);
-    const int top = y * c->stride_y - c->top, left = x * c->stride_x - c->left;
-    const unsigned char zero = (unsigned char)layer->input_zero;
-    /* columns inside the image lie at kx = from ... to - 1 */
-    const int dense = c->dilation_x == 1 && c->groups == 1;
-    int from = left < 0 ? at_most(-left, c->kernel_width) : 0;
-    int to = at_most(c->width - left, c->kernel_width);
-    if (to < from) to = from;
-    for (int ky = 0; ky < c->kernel_height; ky++) {
-        const int sy = top + ky * c->dilation_y;
-        const unsigned char *line = image + (ptrdiff_t)(sy * c->width + left) * c->channels;
-        if (dense && sy >= 0 && sy < c->height) {
-            for (int i = 0; i < from * inputs; i++, patch += width)
-                mps_centre(layer, &zero, 1, patch);
-            mps_centre(layer, line + from * inputs, (to - from) * inputs, patch);
-            patch += (to - from) * inputs * width;
-            for (int i = to * inputs; i < c->kernel_width * inputs; i++, patch += width)
-                mps_centre(layer, &zero, 1, patch);
-            continue;
-        }
-        for (int kx = 0; kx < c->kernel_width; kx++) {
-            const int sx = left + kx * c->dilation_x;
-            if (sy >= 0 && sy < c->height && sx >= 0 && sx < c->width) {
-                mps_centre(layer, line + kx * c->dilation_x * c->channels, inputs, patch);
-                patch += inputs * width;
-                continue;
+    const int width = mps_code_bytes(layer) * c->channels;
+    int from = first < 0 ? at_most(-first, columns) : 0, to = at_most(c->width - first, columns);
+    if (sy < 0 || sy >= c->height || to < from) from = to = 0;
+    pad(layer, from * c->channels, line);
+    mps_centre(layer, image + ((ptrdiff_t)sy * c->width + first + from) * c->channels,
+               (to - from) * c->channels, line + from * width);
+    pad(layer, (columns - to) * c->channels, line + to * width);
+}
+
+/* The shape of the lines that the patches of one output line are taken from. */
+typedef struct {
+    int stretch; /* output columns at once; lines stay in the ring where this is all of them */
+    int columns, lines;
+    int line_bytes;
+} window;
+
+static window window_of(const mps_convolution *c) {
+    window w;
+    w.stretch = at_most(c->output_width, STRETCH);
+    w.columns = (w.stretch - 1) * c->stride_x + (c->kernel_width - 1) * c->dilation_x + 1;
+    w.lines = (c->kernel_height - 1) * c->dilation_y + 1;
+    w.line_bytes = w.columns * c->channels * mps_code_bytes(&c->layer);
+    return w;
+}
+
+/* Where the pieces of patches lie: a row of the kernel is one piece, or else each of its places. */
+typedef struct {
+    int pieces, size, apart; /* in a row of the kernel */
+    int rows, below, ring;   /* a row is `below` the one before, around a ring of that size */
+} layout;
+
+static layout layout_of(const mps_convolution *c, const window *w) {
+    const int together = c->dilation_x == 1 && c->groups == 1;
+    const int width = mps_code_bytes(&c->layer), inputs = c->channels / c->groups;
+    layout l;
+    l.pieces = together ? 1 : c->kernel_width;
+    l.size = (together ? c->kernel_width : 1) * inputs * width;
+    l.apart = c->dilation_x * c->channels * width;
+    l.rows = c->kernel_height;
+    l.below = c->dilation_y * w->line_bytes;
+    l.ring = w->lines * w->line_bytes;
+    return l;
+}
+
+/* `size` bytes to every patch; SIZE bytes are copied at once, which may be up to SLACK more: they
+   are written again by the next piece, or lie between two patches. */
+#define COPY_PIECES(SIZE)                                                                       \
+    for (; positions > 0; positions--, from += step, to += row)                                 \
+        for (size_t i = 0; i < size; i += SIZE) memcpy(to + i, from + i, SIZE);
+
+static MPS_APART void copy_pieces(size_t size, const unsigned char *from, size_t step,
+                                  unsigned char *to, size_t row, int positions) {
+    if (size <= 4) {
+        size = 4; /* no loop */
+        COPY_PIECES(4)
+    } else if (size <= 16) {
+        size = 16;
+        COPY_PIECES(16)
+    } else {
+        COPY_PIECES(16)
+    }
+}
+
+/* Patches of `positions` columns, `step` bytes from one to the next. */
+static void gather(const layout *l, const unsigned char *ring, int start, int step, int positions,
+                   unsigned char *patch, size_t row) {
+    for (int ky = 0; ky < l->rows; ky++, start += l->below) {
+        if (start >= l->ring) start -= l->ring;
+        for (int kx = 0; kx < l->pieces; kx++, patch += l->size)
+            copy_pieces((size_t)l->size, ring + start + kx * l->apart, (size_t)step, patch, row,
+                        positions);
+    }
+}
+
+/* One group of channels; `ring` is behind the patches. */
+static void convolve_group(const mps_convolution *c, int group, const unsigned char *constants,
+                           unsigned char *patches, const unsigned char *image,
+                           unsigned char *output) {
+    const mps_layer *layer = &c->layer;
+    const int outputs = c->outputs / c->groups;
+    const int terms = c->channels / c->groups * c->kernel_height * c->kernel_width;
+    const int row = whole_groups(terms) * MPS_GROUP * mps_code_bytes(layer) + SLACK;
+    const int place = c->channels * mps_code_bytes(layer); /* bytes of all channels */
+    const window w = window_of(c);
+    const layout l = layout_of(c, &w);
+    unsigned char *ring = patches + c->block * row;
+    int filled = 0, done = 0, next = 0; /* `next`: the first line, from the top, not in the ring */
+    for (int y = 0; y < c->output_height; y++) {
+        const int top = y * c->stride_y;
+        for (int x = 0; x < c->output_width; x += w.stretch) {
+            const int stretch = at_most(w.stretch, c->output_width - x);
+            if (next < top || stretch < c->output_width) next = top;
+            for (; next < top + w.lines; next++)
+                copy_line(c, image, next - c->top, x * c->stride_x - c->left, w.columns,
+                          ring + next % w.lines * w.line_bytes);
+            for (int p = 0; p < stretch;) {
+                const int some = at_most(stretch - p, c->block - filled);
+                gather(&l, ring,
+                       top % w.lines * w.line_bytes + p * c->stride_x * place +
+                           group * (place / c->groups),
+                       c->stride_x * place, some, patches + filled * row, (size_t)row);
+                p += some, filled += some;
+                if (filled < c->block && done + filled < c->output_height * c->output_width)
+                    continue;
+                multiply(layer, constants, group * outputs, outputs, terms, patches, (size_t)row, filled, output,
+                         (size_t)done * (size_t)c->outputs, (size_t)c->outputs);
+                done += filled, filled = 0;
             }
-            for (int i = 0; i < inputs; i++, patch += width) mps_centre(layer, &zero, 1, patch);
         }
+    }
+}
+
+/* 1x1 and no steps: the image is a matrix already. */
+static void convolve_points(const mps_convolution *c, const unsigned char *constants,
+                            unsigned char *patches, const unsigned char *image,
+                            unsigned char *output) {
+    const int count = c->output_height * c->output_width;
+    for (int first = 0; first < count; first += c->block) {
+        const int positions = at_most(c->block, count - first);
+        mps_centre(&c->layer, image + (size_t)first * (size_t)c->channels, positions * c->channels,
+                   patches);
+        multiply(&c->layer, constants, 0, c->outputs, c->channels, patches,
+                 (size_t)(c->channels * mps_code_bytes(&c->layer)), positions, output,
+                 (size_t)first * (size_t)c->outputs, (size_t)c->outputs);
     }
 }
 
 void mps_convolve_patches(const mps_convolution *c, void *scratch, const void *input,
                           void *output) {
-    const mps_layer *layer = &c->layer;
-    const int inputs = c->channels / c->groups, outputs = c->outputs / c->groups;
-    const int terms = inputs * c->kernel_height * c->kernel_width;
-    const int row = whole_groups(terms) * MPS_GROUP * mps_code_bytes(layer);
-    const int count = c->output_height * c->output_width;
-    const int pointwise = c->kernel_height == 1 && c->kernel_width == 1 && c->stride_y == 1 &&
-                          c->stride_x == 1 && c->top == 0 && c->left == 0 && c->groups == 1 &&
-                          inputs % MPS_GROUP == 0 && c->output_width == c->width;
-    unsigned char *constants = scratch, *patches = constants;
+    const int outputs = c->outputs / c->groups;
+    const int points = c->kernel_height == 1 && c->kernel_width == 1 && c->groups == 1 &&
+                       c->output_height == c->height && c->output_width == c->width &&
+                       c->stride_y == 1 && c->stride_x == 1 && c->channels % MPS_GROUP == 0;
     for (int group = 0; group < c->groups; group++) {
-        const unsigned char *image = (const unsigned char *)input + group * inputs;
-        const unsigned char *end = make_constants(layer, group * outputs, outputs, constants);
-        int y = 0, x = 0;
-        patches = constants + (end - constants);
-        for (int first = 0; first < count; first += c->block) {
-            const int positions = at_most(c->block, count - first);
-            if (pointwise)
-                mps_centre(layer, image + (size_t)first * (size_t)inputs, positions * inputs,
-                           patches);
-            for (int p = 0; p < positions && !pointwise; p++) {
-                gather(c, image, y, x, patches + p * row);
-                if (++x == c->output_width) x = 0, y++;
-            }
-            multiply(layer, constants, group * outputs, outputs, terms, patches, positions, output,
-                     (size_t)first * (size_t)c->outputs, (size_t)c->outputs);
-        }
+        unsigned char *patches = make_constants(&c->layer, group * outputs, outputs, scratch);
+        if (points)
+            convolve_points(c, scratch, patches, input, output);
+        else
+            convolve_group(c, group, scratch, patches, input, output);
     }
 }
 
@@ -155,7 +243,7 @@ void mps_multiply_patches(const mps_linear *l, void *scratch, const void *input,
         const int rows = at_most(l->block, l->rows - first);
         for (int p = 0; p < rows; p++, codes += l->inputs)
             mps_centre(&l->layer, codes, l->inputs, patches + p * row);
-        multiply(&l->layer, scratch, 0, l->outputs, l->inputs, patches, rows, output,
+        multiply(&l->layer, scratch, 0, l->outputs, l->inputs, patches, (size_t)row, rows, output,
                  (size_t)first * (size_t)l->outputs, (size_t)l->outputs);
     }
 }

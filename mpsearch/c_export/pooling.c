@@ -1,16 +1,27 @@
 /* Pooling of images that are stored channels last. */
 #include "kernels.h"
 
+/* The part of a window that lies in the image: rows and columns, apart in bytes; then the first. */
+typedef struct {
+    int rows, columns;
+    size_t below, beside;
+    const unsigned char *first;
+} seen;
+
 #if defined(__AVX2__) && !defined(MPS_PORTABLE)
 #include <immintrin.h>
 
-/* best[i] = the larger of best[i] and codes[i], 32 at a time; how many were done */
-static int larger(unsigned char *best, const unsigned char *codes, int count) {
+/* The largest codes of 32 channels each time; how many channels were done. */
+static int largest(const seen *w, int count, unsigned char *best) {
     int i = 0;
     for (; i + 32 <= count; i += 32) {
-        __m256i *place = (__m256i *)(void *)(best + i);
-        const __m256i seen = _mm256_loadu_si256((const __m256i *)(const void *)(codes + i));
-        _mm256_storeu_si256(place, _mm256_max_epu8(_mm256_loadu_si256(place), seen));
+        __m256i most = _mm256_setzero_si256();
+        const unsigned char *row = w->first + i;
+        for (int y = 0; y < w->rows; y++, row += w->below)
+            for (int x = 0; x < w->columns; x++)
+                most = _mm256_max_epu8(most, _mm256_loadu_si256((const __m256i *)(const void *)(
+                                                 row + (size_t)x * w->beside)));
+        _mm256_storeu_si256((__m256i *)(void *)(best + i), most);
     }
     return i;
 }
@@ -18,56 +29,86 @@ static int larger(unsigned char *best, const unsigned char *codes, int count) {
 #elif defined(__ARM_NEON) && defined(__aarch64__) && !defined(MPS_PORTABLE)
 #include <arm_neon.h>
 
-static int larger(unsigned char *best, const unsigned char *codes, int count) {
+/* The largest codes of 16 channels each time; how many channels were done. */
+static int largest(const seen *w, int count, unsigned char *best) {
     int i = 0;
-    for (; i + 16 <= count; i += 16)
-        vst1q_u8(best + i, vmaxq_u8(vld1q_u8(best + i), vld1q_u8(codes + i)));
+    for (; i + 16 <= count; i += 16) {
+        const unsigned char *row = w->first + i, *next = row + w->below;
+        uint8x16_t most;
+        if (w->rows == 2 && w->columns == 2) { /* the usual window */
+            most = vmaxq_u8(vld1q_u8(row), vld1q_u8(row + w->beside));
+            most = vmaxq_u8(most, vmaxq_u8(vld1q_u8(next), vld1q_u8(next + w->beside)));
+        } else {
+            most = vdupq_n_u8(0);
+            for (int y = 0; y < w->rows; y++, row += w->below)
+                for (int x = 0; x < w->columns; x++)
+                    most = vmaxq_u8(most, vld1q_u8(row + (size_t)x * w->beside));
+        }
+        vst1q_u8(best + i, most);
+    }
     return i;
 }
 
 #else
 
-static int larger(unsigned char *best, const unsigned char *codes, int count) {
-    (void)best, (void)codes, (void)count;
-    return 0;
+static int largest(const seen *w, int count, unsigned char *best) {
+    for (int i = 0; i < count; i++) best[i] = w->first[i];
+    for (int y = 0; y < w->rows; y++) {
+        for (int x = 0; x < w->columns; x++) {
+            const unsigned char *codes = w->first + (size_t)y * w->below + (size_t)x * w->beside;
+            for (int i = 0; i < count; i++)
+                if (codes[i] > best[i]) best[i] = codes[i];
+        }
+    }
+    return count;
 }
 
 #endif
 
+/* How many of `count` taps, `dilation` apart from `start` on, lie before `length`. */
+static int taps_before(int start, int dilation, int count, int length) {
+    const int before = start >= length ? 0 : (length - start + dilation - 1) / dilation;
+    return before < count ? before : count;
+}
+
 void mps_max_pool(const mps_max_pooling *s, const void *input, void *output) {
-    const size_t channels = (size_t)s->channels, size = mps_size(s->type);
+    const size_t size = mps_size(s->type), place = (size_t)s->channels * size;
     unsigned char *best = output;
     for (int y = 0; y < s->output_height; y++) {
-        for (int x = 0; x < s->output_width; x++, best += channels * size) {
-            int seen = 0; /* what is padded never wins */
-            for (int ky = 0; ky < s->kernel_height; ky++) {
-                const int sy = y * s->stride_y + ky * s->dilation_y - s->top;
-                if (sy < 0 || sy >= s->height) continue;
-                for (int kx = 0; kx < s->kernel_width; kx++) {
-                    const int sx = x * s->stride_x + kx * s->dilation_x - s->left;
-                    const unsigned char *codes;
-                    int i = 0;
-                    if (sx < 0 || sx >= s->width) continue;
-                    codes = (const unsigned char *)input +
-                            ((size_t)sy * (size_t)s->width + (size_t)sx) * channels * size;
-                    if (seen++ == 0) {
-                        memcpy(best, codes, channels * size);
-                        continue;
-                    }
-                    if (s->type == MPS_U8) {
-                        i = larger(best, codes, s->channels);
-                        for (; i < s->channels; i++)
-                            if (codes[i] > best[i]) best[i] = codes[i];
-                    }
-                    for (; i < s->channels; i++) {
-                        const int32_t code = mps_get(codes, s->type, (size_t)i);
-                        if (code > mps_get(best, s->type, (size_t)i))
-                            mps_set(best, s->type, (size_t)i, code);
+        const int top = y * s->stride_y - s->top;
+        const int first_row = top < 0 ? taps_before(top, s->dilation_y, s->kernel_height, 0) : 0;
+        const int rows = taps_before(top, s->dilation_y, s->kernel_height, s->height) - first_row;
+        for (int x = 0; x < s->output_width; x++, best += place) {
+            const int left = x * s->stride_x - s->left;
+            const int first = left < 0 ? taps_before(left, s->dilation_x, s->kernel_width, 0) : 0;
+            seen w;
+            int i = 0;
+            w.rows = rows;
+            w.columns = s->width - left >= s->kernel_width * s->dilation_x /* without dividing */
+                            ? s->kernel_width - first
+                            : taps_before(left, s->dilation_x, s->kernel_width, s->width) - first;
+            if (w.rows <= 0 || w.columns <= 0) { /* what is padded never wins */
+                for (; i < s->channels; i++) mps_set(best, s->type, (size_t)i, s->lowest);
+                continue;
+            }
+            w.beside = (size_t)s->dilation_x * place;
+            w.below = (size_t)s->dilation_y * (size_t)s->width * place;
+            w.first = (const unsigned char *)input +
+                      ((size_t)(top + first_row * s->dilation_y) * (size_t)s->width +
+                       (size_t)(left + first * s->dilation_x)) * place;
+            if (s->type == MPS_U8) i = largest(&w, s->channels, best);
+            for (; i < s->channels; i++) {
+                int32_t most = s->lowest;
+                for (int ky = 0; ky < w.rows; ky++) {
+                    for (int kx = 0; kx < w.columns; kx++) {
+                        const int32_t code =
+                            mps_get(w.first + (size_t)ky * w.below + (size_t)kx * w.beside, s->type,
+                                    (size_t)i);
+                        if (code > most) most = code;
                     }
                 }
+                mps_set(best, s->type, (size_t)i, most);
             }
-            for (int i = 0; i < s->channels && seen == 0; i++)
-                mps_set(best, s->type, (size_t)i, s->lowest);
         }
     }
 }

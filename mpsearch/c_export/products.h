@@ -1,5 +1,6 @@
-/* Sums of products for a tile of 8 output channels and 4 positions. Three ways to the same integers,
-   chosen when compiling: AVX2, NEON, and plain C where neither is there (or with -DMPS_PORTABLE).
+/* Sums of products for a tile of 8 output channels and some positions, four at a time. Three ways to
+   the same integers, chosen when compiling: AVX2, NEON, and plain C where neither is there (or with
+   -DMPS_PORTABLE).
 
    Weights lie in groups of 4 terms: 4 weights of the first channel, 4 of the second, ... A patch is
    the row of codes - offset that one position multiplies with. No 32-bit sum overflows, as the
@@ -11,7 +12,6 @@
 #include "constants.h"
 
 #define MPS_GROUP 4 /* terms */
-#define MPS_TILE_POSITIONS 4
 
 #if defined(__AVX2__) && !defined(MPS_PORTABLE)
 #include <immintrin.h>
@@ -96,19 +96,33 @@ static void mps_byte_products(int run, const int8_t *w, const unsigned char *x, 
     mps_store(sums + 24, d, more);
 }
 
-static void mps_products(const mps_layer *layer, const int8_t *w, const void *patches, size_t stride,
-                         int groups, int32_t *sums, int more) {
-    const unsigned char *x = patches, *y = x + 2 * stride;
-    __m256i a = _mm256_setzero_si256(), b = a, c = a, d = a, e = a, f = a, g = a, h = a;
-    if (mps_code_bytes(layer) == 1) {
-        mps_byte_products(layer->run, w, x, stride, groups, sums, more);
-        return;
+static void mps_byte_single(int run, const int8_t *w, const unsigned char *x, int groups,
+                            int32_t *sums, int more) {
+    __m256i a = _mm256_setzero_si256();
+    while (groups > 0) {
+        int count = groups < run / 2 ? groups : run / 2;
+        __m256i e = _mm256_setzero_si256();
+        groups -= count;
+        for (; count > 0; count--, w += 32, x += 4) {
+            const __m256i weights = _mm256_loadu_si256((const __m256i *)(const void *)w);
+            e = _mm256_add_epi16(e, _mm256_maddubs_epi16(mps_four(x), weights));
+        }
+        a = _mm256_add_epi32(a, _mm256_madd_epi16(e, _mm256_set1_epi16(1)));
     }
+    mps_store(sums, a, more);
+}
+
+static inline __m256i mps_weights(const int8_t *w) {
+    return _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(const void *)w));
+}
+
+/* Sums of two products of a code and a weight, both widened to 16 bits, in 32 bits. */
+static void mps_wide_products(const int8_t *w, const unsigned char *x, size_t stride, int groups,
+                              int32_t *sums, int more) {
+    const unsigned char *y = x + 2 * stride;
+    __m256i a = _mm256_setzero_si256(), b = a, c = a, d = a, e = a, f = a, g = a, h = a;
     for (; groups > 0; groups--, w += 32, x += 8, y += 8) {
-        const __m256i lower =
-            _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(const void *)w));
-        const __m256i upper =
-            _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(const void *)(w + 16)));
+        const __m256i lower = mps_weights(w), upper = mps_weights(w + 16);
         __m256i codes = mps_four_wide(x);
         a = _mm256_add_epi32(a, _mm256_madd_epi16(lower, codes));
         b = _mm256_add_epi32(b, _mm256_madd_epi16(upper, codes));
@@ -126,6 +140,35 @@ static void mps_products(const mps_layer *layer, const int8_t *w, const void *pa
     mps_store(sums + 8, mps_pairs(c, d), more);
     mps_store(sums + 16, mps_pairs(e, f), more);
     mps_store(sums + 24, mps_pairs(g, h), more);
+}
+
+static void mps_wide_single(const int8_t *w, const unsigned char *x, int groups, int32_t *sums,
+                            int more) {
+    __m256i a = _mm256_setzero_si256(), b = a;
+    for (; groups > 0; groups--, w += 32, x += 8) {
+        const __m256i codes = mps_four_wide(x);
+        a = _mm256_add_epi32(a, _mm256_madd_epi16(mps_weights(w), codes));
+        b = _mm256_add_epi32(b, _mm256_madd_epi16(mps_weights(w + 16), codes));
+    }
+    mps_store(sums, mps_pairs(a, b), more);
+}
+
+static void mps_products(const mps_layer *layer, const int8_t *w, const void *patches, size_t stride,
+                         int positions, int groups, int32_t *sums, int more) {
+    const int bytes = mps_code_bytes(layer) == 1;
+    const unsigned char *x = patches;
+    for (; positions >= 4; positions -= 4, x += 4 * stride, sums += 4 * MPS_TILE) {
+        if (bytes)
+            mps_byte_products(layer->run, w, x, stride, groups, sums, more);
+        else
+            mps_wide_products(w, x, stride, groups, sums, more);
+    }
+    for (; positions > 0; positions--, x += stride, sums += MPS_TILE) {
+        if (bytes)
+            mps_byte_single(layer->run, w, x, groups, sums, more);
+        else
+            mps_wide_single(w, x, groups, sums, more);
+    }
 }
 
 #elif defined(__ARM_NEON) && defined(__aarch64__) && !defined(MPS_PORTABLE)
@@ -156,114 +199,176 @@ static inline void mps_centre(const mps_layer *layer, const unsigned char *codes
     for (; i < count; i++) to[i] = (unsigned char)(codes[i] ^ layer->offset);
 }
 
-/* Lanes are (channel, term of the group): two channels in each half of a vector of weights. */
-static inline int8x16_t mps_four(const int8_t *patch) {
-    int32_t codes;
-    memcpy(&codes, patch, 4);
-    return vreinterpretq_s8_s32(vdupq_n_s32(codes));
+/* Four codes to all lanes of 32 bits, and step on: compilers do not use this form of addressing. */
+static inline __attribute__((always_inline)) int8x16_t mps_four(const int8_t **codes) {
+    int8x16_t four;
+    __asm__("ld1r {%0.4s}, [%1], #4"
+            : "=w"(four), "+r"(*codes)
+            : "m"(*(const int8_t(*)[4])(const void *)*codes));
+    return four;
 }
 
-static inline void mps_store(int32_t *sums, int32x4_t lower, int32x4_t upper, int more) {
-    int32x4_t total = vpaddq_s32(lower, upper);
-    if (more) total = vaddq_s32(total, vld1q_s32(sums));
-    vst1q_s32(sums, total);
+/* What follows on `next` waits for these sums: without it compilers load all codes first, for which
+   there are no registers. */
+#define MPS_THEN(next, a, b, c, d) __asm__("" : "+r"(next), "+w"(a), "+w"(b), "+w"(c), "+w"(d))
+
+/* Pairs of lanes are sums of one channel. */
+static inline void mps_store(int32_t *sums, int32x4_t a, int32x4_t b, int32x4_t c, int32x4_t d,
+                             int more) {
+    a = vpaddq_s32(a, b), c = vpaddq_s32(c, d);
+    if (more) a = vaddq_s32(a, vld1q_s32(sums)), c = vaddq_s32(c, vld1q_s32(sums + 4));
+    vst1q_s32(sums, a);
+    vst1q_s32(sums + 4, c);
 }
 
-/* 16 bits hold the sums of all terms of a lane: at most `run` groups. */
-#define MPS_ADD(at, low0, high0, low1, high1)                                       \
-    codes = mps_four(at), at += MPS_GROUP;                                          \
-    low0 = vmlal_s8(low0, vget_low_s8(first), vget_low_s8(codes));                  \
-    high0 = vmlal_high_s8(high0, first, codes);                                     \
-    low1 = vmlal_s8(low1, vget_low_s8(second), vget_low_s8(codes));                 \
-    high1 = vmlal_high_s8(high1, second, codes)
-
-static void mps_short_products(const int8_t *w, const int8_t *x, size_t stride, int groups,
-                               int32_t *sums, int more) {
-    const int8_t *x1 = x + stride, *x2 = x1 + stride, *x3 = x2 + stride;
-    int16x8_t a = vdupq_n_s16(0), b = a, c = a, d = a, e = a, f = a, g = a, h = a;
-    int16x8_t i = a, j = a, k = a, l = a, m = a, n = a, o = a, p = a;
-    for (; groups > 0; groups--, w += 32) {
-        const int8x16_t first = vld1q_s8(w), second = vld1q_s8(w + 16);
-        int8x16_t codes;
-        MPS_ADD(x, a, b, c, d);
-        MPS_ADD(x1, e, f, g, h);
-        MPS_ADD(x2, i, j, k, l);
-        MPS_ADD(x3, m, n, o, p);
-    }
-    mps_store(sums, vpaddlq_s16(a), vpaddlq_s16(b), more);
-    mps_store(sums + 4, vpaddlq_s16(c), vpaddlq_s16(d), more);
-    mps_store(sums + 8, vpaddlq_s16(e), vpaddlq_s16(f), more);
-    mps_store(sums + 12, vpaddlq_s16(g), vpaddlq_s16(h), more);
-    mps_store(sums + 16, vpaddlq_s16(i), vpaddlq_s16(j), more);
-    mps_store(sums + 20, vpaddlq_s16(k), vpaddlq_s16(l), more);
-    mps_store(sums + 24, vpaddlq_s16(m), vpaddlq_s16(n), more);
-    mps_store(sums + 28, vpaddlq_s16(o), vpaddlq_s16(p), more);
+static inline void mps_store_short(int32_t *sums, int16x8_t a, int16x8_t b, int16x8_t c,
+                                   int16x8_t d, int more) {
+    mps_store(sums, vpaddlq_s16(a), vpaddlq_s16(b), vpaddlq_s16(c), vpaddlq_s16(d), more);
 }
 
-/* Two products fit 16 bits: |code - 128| <= 128 and |w| <= 127; two groups at a time. */
-#define MPS_TWO(low, w0, w1) \
-    vpadalq_s16(low, vmlal_s8(vmull_s8(vget_low_s8(w0), vget_low_s8(codes)), vget_low_s8(w1), \
-                              vget_low_s8(more_codes)))
-#define MPS_TWO_HIGH(high, w0, w1) \
-    vpadalq_s16(high, vmlal_high_s8(vmull_high_s8(w0, codes), w1, more_codes))
-#define MPS_ADD_TWO(at, low0, high0, low1, high1)                \
-    codes = mps_four(at), at += MPS_GROUP;                       \
-    more_codes = mps_four(at), at += MPS_GROUP;                  \
-    low0 = MPS_TWO(low0, first, third);                          \
-    high0 = MPS_TWO_HIGH(high0, first, third);                   \
-    low1 = MPS_TWO(low1, second, fourth);                        \
-    high1 = MPS_TWO_HIGH(high1, second, fourth)
-#define MPS_ADD_ONE(at, low0, high0, low1, high1)                                        \
-    codes = mps_four(at);                                                                \
-    low0 = vpadalq_s16(low0, vmull_s8(vget_low_s8(first), vget_low_s8(codes)));          \
-    high0 = vpadalq_s16(high0, vmull_high_s8(first, codes));                             \
-    low1 = vpadalq_s16(low1, vmull_s8(vget_low_s8(second), vget_low_s8(codes)));         \
-    high1 = vpadalq_s16(high1, vmull_high_s8(second, codes))
+/* Lanes are (channel, term of the group): two channels in each half of a vector of weights. Here 16
+   bits hold a lane's sum over all groups: `run` groups at most. */
+#define MPS_ADD(codes, a, b, c, d, next)                                                          \
+    do {                                                                                          \
+        const int8x16_t four = mps_four(&codes);                                                  \
+        a = vmlal_s8(a, vget_low_s8(w0), vget_low_s8(four)), b = vmlal_high_s8(b, w0, four);      \
+        c = vmlal_s8(c, vget_low_s8(w1), vget_low_s8(four)), d = vmlal_high_s8(d, w1, four);      \
+        MPS_THEN(next, a, b, c, d);                                                               \
+    } while (0)
+#define MPS_BEGIN(codes, a, b, c, d, next)                                                        \
+    do {                                                                                          \
+        const int8x16_t four = mps_four(&codes);                                                  \
+        a = vmull_s8(vget_low_s8(w0), vget_low_s8(four)), b = vmull_high_s8(w0, four);            \
+        c = vmull_s8(vget_low_s8(w1), vget_low_s8(four)), d = vmull_high_s8(w1, four);            \
+        MPS_THEN(next, a, b, c, d);                                                               \
+    } while (0)
 
-static void mps_pair_products(const int8_t *w, const int8_t *x, size_t stride, int groups,
-                              int32_t *sums, int more) {
-    const int8_t *x1 = x + stride, *x2 = x1 + stride, *x3 = x2 + stride;
-    int32x4_t a = vdupq_n_s32(0), b = a, c = a, d = a, e = a, f = a, g = a, h = a;
-    int32x4_t i = a, j = a, k = a, l = a, m = a, n = a, o = a, p = a;
-    int8x16_t codes, more_codes;
-    for (; groups > 1; groups -= 2, w += 64) {
-        const int8x16_t first = vld1q_s8(w), second = vld1q_s8(w + 16);
-        const int8x16_t third = vld1q_s8(w + 32), fourth = vld1q_s8(w + 48);
-        MPS_ADD_TWO(x, a, b, c, d);
-        MPS_ADD_TWO(x1, e, f, g, h);
-        MPS_ADD_TWO(x2, i, j, k, l);
-        MPS_ADD_TWO(x3, m, n, o, p);
+static void mps_short_products(const int8_t *weights, const int8_t *patches, size_t stride,
+                               int positions, int groups, int32_t *sums, int more) {
+    int16x8_t a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p;
+    for (; positions >= 4; positions -= 4, patches += 4 * stride, sums += 4 * MPS_TILE) {
+        const int8_t *w = weights, *x = patches, *x1 = x + stride, *x2 = x1 + stride;
+        const int8_t *x3 = x2 + stride, *end = w + 32 * groups;
+        int8x16_t w0 = vld1q_s8(w), w1 = vld1q_s8(w + 16);
+        MPS_BEGIN(x, a, b, c, d, x1);
+        MPS_BEGIN(x1, e, f, g, h, x2);
+        MPS_BEGIN(x2, i, j, k, l, x3);
+        MPS_BEGIN(x3, m, n, o, p, w);
+        for (w += 32; w != end; w += 32) {
+            w0 = vld1q_s8(w), w1 = vld1q_s8(w + 16);
+            MPS_ADD(x, a, b, c, d, x1);
+            MPS_ADD(x1, e, f, g, h, x2);
+            MPS_ADD(x2, i, j, k, l, x3);
+            MPS_ADD(x3, m, n, o, p, w);
+        }
+        mps_store_short(sums, a, b, c, d, more);
+        mps_store_short(sums + 8, e, f, g, h, more);
+        mps_store_short(sums + 16, i, j, k, l, more);
+        mps_store_short(sums + 24, m, n, o, p, more);
     }
-    if (groups) {
-        const int8x16_t first = vld1q_s8(w), second = vld1q_s8(w + 16);
-        MPS_ADD_ONE(x, a, b, c, d);
-        MPS_ADD_ONE(x1, e, f, g, h);
-        MPS_ADD_ONE(x2, i, j, k, l);
-        MPS_ADD_ONE(x3, m, n, o, p);
+    for (; positions > 0; positions--, patches += stride, sums += MPS_TILE) {
+        const int8_t *w = weights, *x = patches, *end = w + 32 * groups;
+        int8x16_t w0 = vld1q_s8(w), w1 = vld1q_s8(w + 16);
+        MPS_BEGIN(x, a, b, c, d, w);
+        for (w += 32; w != end; w += 32) {
+            w0 = vld1q_s8(w), w1 = vld1q_s8(w + 16);
+            MPS_ADD(x, a, b, c, d, w);
+        }
+        mps_store_short(sums, a, b, c, d, more);
     }
-    mps_store(sums, a, b, more);
-    mps_store(sums + 4, c, d, more);
-    mps_store(sums + 8, e, f, more);
-    mps_store(sums + 12, g, h, more);
-    mps_store(sums + 16, i, j, more);
-    mps_store(sums + 20, k, l, more);
-    mps_store(sums + 24, m, n, more);
-    mps_store(sums + 28, o, p, more);
+}
+
+/* Two products fit 16 bits: |code - 128| <= 128 and |w| <= 127. Two groups at a time; the first ones
+   are not added to anything, and a last one is alone. */
+#define MPS_LOW(w0, w2) \
+    vmlal_s8(vmull_s8(vget_low_s8(w0), vget_low_s8(four)), vget_low_s8(w2), vget_low_s8(then))
+#define MPS_HIGH(w0, w2) vmlal_high_s8(vmull_high_s8(w0, four), w2, then)
+#define MPS_BEGIN_TWO(codes, a, b, c, d, next)                                                    \
+    do {                                                                                          \
+        const int8x16_t four = mps_four(&codes), then = mps_four(&codes);                         \
+        a = vpaddlq_s16(MPS_LOW(w0, w2)), b = vpaddlq_s16(MPS_HIGH(w0, w2));                      \
+        c = vpaddlq_s16(MPS_LOW(w1, w3)), d = vpaddlq_s16(MPS_HIGH(w1, w3));                      \
+        MPS_THEN(next, a, b, c, d);                                                               \
+    } while (0)
+#define MPS_ADD_TWO(codes, a, b, c, d, next)                                                      \
+    do {                                                                                          \
+        const int8x16_t four = mps_four(&codes), then = mps_four(&codes);                         \
+        a = vpadalq_s16(a, MPS_LOW(w0, w2)), b = vpadalq_s16(b, MPS_HIGH(w0, w2));                \
+        c = vpadalq_s16(c, MPS_LOW(w1, w3)), d = vpadalq_s16(d, MPS_HIGH(w1, w3));                \
+        MPS_THEN(next, a, b, c, d);                                                               \
+    } while (0)
+#define MPS_ADD_ONE(codes, a, b, c, d, next)                                                      \
+    do {                                                                                          \
+        const int8x16_t four = mps_four(&codes);                                                  \
+        a = vpadalq_s16(a, vmull_s8(vget_low_s8(w0), vget_low_s8(four)));                         \
+        b = vpadalq_s16(b, vmull_high_s8(w0, four));                                              \
+        c = vpadalq_s16(c, vmull_s8(vget_low_s8(w1), vget_low_s8(four)));                         \
+        d = vpadalq_s16(d, vmull_high_s8(w1, four));                                              \
+        MPS_THEN(next, a, b, c, d);                                                               \
+    } while (0)
+
+/* two groups or more */
+static void mps_pair_products(const int8_t *weights, const int8_t *patches, size_t stride,
+                              int positions, int groups, int32_t *sums, int more) {
+    int32x4_t a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p;
+    for (; positions >= 4; positions -= 4, patches += 4 * stride, sums += 4 * MPS_TILE) {
+        const int8_t *w = weights, *x = patches, *x1 = x + stride, *x2 = x1 + stride;
+        const int8_t *x3 = x2 + stride, *end = w + groups / 2 * 64;
+        int8x16_t w0 = vld1q_s8(w), w1 = vld1q_s8(w + 16);
+        int8x16_t w2 = vld1q_s8(w + 32), w3 = vld1q_s8(w + 48);
+        MPS_BEGIN_TWO(x, a, b, c, d, x1);
+        MPS_BEGIN_TWO(x1, e, f, g, h, x2);
+        MPS_BEGIN_TWO(x2, i, j, k, l, x3);
+        MPS_BEGIN_TWO(x3, m, n, o, p, w);
+        for (w += 64; w != end; w += 64) {
+            w0 = vld1q_s8(w), w1 = vld1q_s8(w + 16), w2 = vld1q_s8(w + 32), w3 = vld1q_s8(w + 48);
+            MPS_ADD_TWO(x, a, b, c, d, x1);
+            MPS_ADD_TWO(x1, e, f, g, h, x2);
+            MPS_ADD_TWO(x2, i, j, k, l, x3);
+            MPS_ADD_TWO(x3, m, n, o, p, w);
+        }
+        if (groups & 1) {
+            w0 = vld1q_s8(w), w1 = vld1q_s8(w + 16);
+            MPS_ADD_ONE(x, a, b, c, d, x1);
+            MPS_ADD_ONE(x1, e, f, g, h, x2);
+            MPS_ADD_ONE(x2, i, j, k, l, x3);
+            MPS_ADD_ONE(x3, m, n, o, p, w);
+        }
+        mps_store(sums, a, b, c, d, more);
+        mps_store(sums + 8, e, f, g, h, more);
+        mps_store(sums + 16, i, j, k, l, more);
+        mps_store(sums + 24, m, n, o, p, more);
+    }
+    for (; positions > 0; positions--, patches += stride, sums += MPS_TILE) {
+        const int8_t *w = weights, *x = patches, *end = w + groups / 2 * 64;
+        int8x16_t w0 = vld1q_s8(w), w1 = vld1q_s8(w + 16);
+        int8x16_t w2 = vld1q_s8(w + 32), w3 = vld1q_s8(w + 48);
+        MPS_BEGIN_TWO(x, a, b, c, d, w);
+        for (w += 64; w != end; w += 64) {
+            w0 = vld1q_s8(w), w1 = vld1q_s8(w + 16), w2 = vld1q_s8(w + 32), w3 = vld1q_s8(w + 48);
+            MPS_ADD_TWO(x, a, b, c, d, w);
+        }
+        if (groups & 1) {
+            w0 = vld1q_s8(w), w1 = vld1q_s8(w + 16);
+            MPS_ADD_ONE(x, a, b, c, d, w);
+        }
+        mps_store(sums, a, b, c, d, more);
+    }
 }
 
 #define MPS_SHORT 8 /* groups from which sums in 16 bits pay */
 
 static void mps_products(const mps_layer *layer, const int8_t *w, const void *patches, size_t stride,
-                         int groups, int32_t *sums, int more) {
+                         int positions, int groups, int32_t *sums, int more) {
     const int8_t *x = patches;
-    if (layer->run < MPS_SHORT) {
-        mps_pair_products(w, x, stride, groups, sums, more);
+    if (layer->run < MPS_SHORT && groups > 1) {
+        mps_pair_products(w, x, stride, positions, groups, sums, more);
         return;
     }
-    while (groups > 0) {
-        const int count = groups < layer->run ? groups : layer->run;
-        mps_short_products(w, x, stride, count, sums, more);
-        w += MPS_GROUP * MPS_TILE * count, x += MPS_GROUP * count, groups -= count, more = 1;
+    for (int count; groups > 0; groups -= count) {
+        count = groups < layer->run ? groups : layer->run;
+        mps_short_products(w, x, stride, positions, count, sums, more);
+        w += MPS_GROUP * MPS_TILE * count, x += MPS_GROUP * count, more = 1;
     }
 }
 
@@ -281,10 +386,10 @@ static inline void mps_centre(const mps_layer *layer, const unsigned char *codes
 }
 
 static void mps_products(const mps_layer *layer, const int8_t *w, const void *patches, size_t stride,
-                         int groups, int32_t *sums, int more) {
+                         int positions, int groups, int32_t *sums, int more) {
     const int8_t *x = patches;
     (void)layer;
-    for (int p = 0; p < MPS_TILE_POSITIONS; p++, x += stride, sums += MPS_TILE) {
+    for (int p = 0; p < positions; p++, x += stride, sums += MPS_TILE) {
         for (int channel = 0; channel < MPS_TILE; channel++) {
             const int8_t *weights = w + MPS_GROUP * channel, *codes = x;
             int32_t sum = more ? sums[channel] : 0;

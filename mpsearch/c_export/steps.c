@@ -51,23 +51,38 @@ void mps_mean(const mps_means *s, const void *input, void *output) {
     }
 }
 
+/* Elements of `size` bytes, which is a constant of each call. */
+static inline void copy_strided(unsigned char *to, int32_t to_stride, const unsigned char *from,
+                                int32_t from_stride, int32_t count, size_t size) {
+    for (int32_t k = 0; k < count; k++) {
+        memcpy(to, from, size);
+        to += (ptrdiff_t)size * to_stride, from += (ptrdiff_t)size * from_stride;
+    }
+}
+
 void mps_move(const mps_movement *s, const void *input, void *output) {
     const int outer = s->dims - 1; /* the last axis is the inner loop */
     const size_t count = number_of(outer, s->shape);
     const int32_t length = s->shape[outer];
     const int32_t from_stride = s->from_strides[outer], to_stride = s->to_strides[outer];
+    int32_t index[MPS_DIMS] = {0};
+    ptrdiff_t from = (ptrdiff_t)s->from_start, to = (ptrdiff_t)s->to_start;
     for (size_t i = 0; i < count; i++) {
-        const int64_t from = (int64_t)s->from_start + place(i, outer, s->shape, s->from_strides);
-        const int64_t to = (int64_t)s->to_start + place(i, outer, s->shape, s->to_strides);
-        const unsigned char *source = (const unsigned char *)input + (size_t)from * s->size;
-        unsigned char *target = (unsigned char *)output + (size_t)to * s->size;
-        if (from_stride == 1 && to_stride == 1) {
+        const unsigned char *source = (const unsigned char *)input + from * (ptrdiff_t)s->size;
+        unsigned char *target = (unsigned char *)output + to * (ptrdiff_t)s->size;
+        if (from_stride == 1 && to_stride == 1)
             memcpy(target, source, (size_t)length * s->size);
-            continue;
+        else if (s->size == 1)
+            copy_strided(target, to_stride, source, from_stride, length, 1);
+        else
+            copy_strided(target, to_stride, source, from_stride, length, s->size);
+        for (int d = outer - 1; d >= 0; d--) { /* the next element of the outer axes */
+            from += s->from_strides[d], to += s->to_strides[d];
+            if (++index[d] < s->shape[d]) break;
+            index[d] = 0;
+            from -= (ptrdiff_t)s->shape[d] * s->from_strides[d];
+            to -= (ptrdiff_t)s->shape[d] * s->to_strides[d];
         }
-        for (int32_t k = 0; k < length; k++)
-            memcpy(target + (size_t)k * (size_t)to_stride * s->size,
-                   source + (size_t)k * (size_t)from_stride * s->size, s->size);
     }
 }
 

@@ -209,8 +209,8 @@ class StepWriter:
         }  # fmt: skip
 
     def _move(self, number: str, step: Step, box: strides.Box, source: str | None = None) -> None:
-        shape, (from_strides, to_strides) = strides.join(
-            box.shape, [box.from_strides, box.to_strides]
+        shape, (from_strides, to_strides) = strides.inner_longest(
+            *strides.join(box.shape, [box.from_strides, box.to_strides])
         )
         fields = {
             "size": element_bytes(step.output), "from_start": box.start, "to_start": box.to_start,
@@ -232,7 +232,7 @@ def _requantization(step: Requantize, source: IntegerTensor) -> dict[str, object
         "input_type": c_type(source), "output_type": c_type(step.output),
         "count": elements(source), "multiplier": int(step.rescale.multipliers[0]),
         "shift": int(step.rescale.shifts[0]), "output_zero": step.output.zero_point,
-        "low": step.low, "high": step.high, "rounding": rounding(step.rescale, source.high),
+        "low": step.low, "high": step.high, **rounding(step.rescale, source.high).fields,
     }  # fmt: skip
 
 

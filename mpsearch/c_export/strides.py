@@ -106,3 +106,10 @@ def join(shape: Shape, strides: Sequence[Shape]) -> tuple[Shape, list[Shape]]:
             f"C export has {DIMS} at most"
         )
     return tuple(n for n, _ in kept), [tuple(s[i] for _, s in kept) for i in range(len(strides))]
+
+
+def inner_longest(shape: Shape, strides: Sequence[Shape]) -> tuple[Shape, list[Shape]]:
+    """The same box with its axes in the order that is fast: what is dense on all sides comes last,
+    or else the longest."""
+    axes = sorted(range(len(shape)), key=lambda i: (all(s[i] == 1 for s in strides), shape[i]))
+    return tuple(shape[i] for i in axes), [tuple(s[i] for i in axes) for s in strides]
