@@ -182,6 +182,7 @@ def test_a_meter_that_dies_leaves_the_times(capsys: pytest.CaptureFixture[str]) 
     assert f"no energy: {profile.power_failure}" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_table_gets_joules_that_solve_can_limit(capsys: pytest.CaptureFixture[str]) -> None:
     model, inputs = integer_networks.build("pools", 8)
     save(model, "model.pt", inputs, {"x0": inputs[0]})
