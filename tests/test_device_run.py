@@ -452,6 +452,6 @@ def test_the_commands_of_the_page_run_in_order(
                 continue
             measured += words[1] == "device"
             assert run(words[1:]) == 0
-    assert measured == 3
+    assert measured == 4
     assert load_device_profile("device.json").steady is not None
     assert load_device_profile("emulated.json").emulated
