@@ -7,7 +7,7 @@ import click
 
 from mpsearch.commands.device_table import table
 from mpsearch.console import json_option, print_json, print_table
-from mpsearch.device_options import compiler_of, device_options
+from mpsearch.device_options import compiler_of, device_options, power_of, power_options
 from mpsearch.errors import InputError
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ device.add_command(table)
 )  # fmt: skip
 @click.option("--launch-prefix", default="", metavar="WORDS", help="An emulator and its options.")
 @click.option("--emulated", is_flag=True, help="The device itself is an emulator.")
+@power_options
 @click.option("-o", "--output", default="device.json", show_default=True, help="The profile.")
 @json_option
 def run(
@@ -64,6 +65,10 @@ def run(
     flags: str,
     launch_prefix: str,
     emulated: bool,
+    power: str | None,
+    power_interval: float | None,
+    idle_seconds: float,
+    power_seconds: float,
     output: str,
     as_json: bool,
 ) -> int:
@@ -75,10 +80,14 @@ def run(
     the device throttled, changed its governor or lowered its frequency: the profile is then written
     with the reasons. What ran under an emulator is no device latency and is marked so.
 
+    With --power the network is looped in front of a meter as well: joules per inference above the
+    idle device, and the peak less idle. A faulty meter gives no number, and exit code 1.
+
     \b
     Example:
       mpsearch device run network --host pi@raspberrypi
       mpsearch device run network --host pi@raspberrypi --compile here --cc aarch64-linux-gnu-gcc
+      mpsearch device run network --host pi@raspberrypi --power hwmon:ina219
     """
     from mpsearch.console import progress
     from mpsearch.device.compiling import split_words
@@ -89,6 +98,7 @@ def run(
     from mpsearch.device.transport import check_host
 
     check_host(host)
+    meter = power_of(host, power, power_interval, idle_seconds, power_seconds)
     if not Path(output).absolute().parent.is_dir():
         raise InputError(f"-o: there is no folder {Path(output).parent}; make it first")
     settings = Settings(
@@ -97,8 +107,8 @@ def run(
         launch_prefix=split_words("--launch-prefix", launch_prefix), emulated=emulated,
     )  # fmt: skip
     exported = read_export(folder)
-    with progress(f"measuring on {host}", steps_of(settings)) as step:
-        profile = measure(exported, host, settings, step)
+    with progress(f"measuring on {host}", steps_of(settings, meter)) as step:
+        profile = measure(exported, host, settings, step, power=meter)
     save_device_profile(profile, output)
     if as_json:
         print_json(to_document(profile))
@@ -106,7 +116,9 @@ def run(
         _print(profile, output)
     for reason in profile.invalid:
         click.echo(f"invalid run: {reason}", err=True)
-    return 1 if profile.invalid else 0
+    if profile.power_failure is not None:
+        click.echo(f"no energy: {profile.power_failure}", err=True)
+    return 1 if profile.invalid or profile.power_failure else 0
 
 
 def _modes(text: str) -> "tuple[Mode, ...]":
@@ -120,6 +132,7 @@ def _modes(text: str) -> "tuple[Mode, ...]":
 
 
 def _print(profile: "DeviceProfile", output: str) -> None:
+    from mpsearch.device.energy_text import energy_lines
     from mpsearch.units import format_size
 
     machine = profile.machine
@@ -135,6 +148,8 @@ def _print(profile: "DeviceProfile", output: str) -> None:
     print_table(("times in ms", "runs", "median", "p90", "p99"), _rows(profile))
     if profile.process and profile.process.peak_memory_bytes is not None:
         click.echo(f"peak memory of the process: {format_size(profile.process.peak_memory_bytes)}")
+    for line in [] if profile.energy is None else energy_lines(profile.energy):
+        click.echo(line)
     click.echo(f"before: {_state(profile.before)}")
     click.echo(f"after:  {_state(profile.after)}")
     if profile.emulated:

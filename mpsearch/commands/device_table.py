@@ -1,17 +1,18 @@
 """`mpsearch device table`."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from mpsearch.console import json_option, print_json, print_table, progress
-from mpsearch.device_options import compiler_of, device_options
+from mpsearch.device_options import compiler_of, device_options, power_of, power_options
 from mpsearch.model_options import load_model_and_data, model_options, source_of
 
 if TYPE_CHECKING:
-    from mpsearch.device.tabulating import MeasuredTable
+    from mpsearch.device.tabulating import MeasuredTable, Prediction
     from mpsearch.device.timing import Settings
     from mpsearch.table import LayerTable
 
@@ -40,6 +41,7 @@ NOTABLE = 0.2  # of predicted over measured; on an idle machine they differ by a
     "--repeat", type=click.IntRange(1, 1000), default=200, show_default=True,
     help="Inferences of one round.",
 )  # fmt: skip
+@power_options
 @click.option("-o", "--output", type=click.Path(), help="[default: the table itself]")
 @model_options
 @json_option
@@ -55,6 +57,10 @@ def table(
     assignment: str | None,
     rounds: int,
     repeat: int,
+    power: str | None,
+    power_interval: float | None,
+    idle_seconds: float,
+    power_seconds: float,
     output: str | None,
     as_json: bool,
     **model: Any,
@@ -65,12 +71,14 @@ def table(
     to the time of that device: the network is exported with every choice everywhere, checked
     against the reference, and the clock is read between its steps. A layer's time includes what
     follows it (pooling, additions), so the total is that of the whole network; predicted and
-    measured totals are printed side by side.
+    measured totals are printed side by side. With --power every choice is looped for a meter, and
+    the column energy_j shares its joules above idle out to the layers by their time.
 
     \b
     Example:
       mpsearch device table model.pt --host pi@raspberrypi
       mpsearch device table model.pt --host local --flags "-O2 -march=native"
+      mpsearch device table model.pt --host pi@raspberrypi --power hwmon:ina219
     """
     from mpsearch.assignment import Assignment
     from mpsearch.device.tabulating import measure_table, steps_of
@@ -80,16 +88,18 @@ def table(
     from mpsearch.table import LayerTable
 
     check_host(host)
+    meter = power_of(host, power, power_interval, idle_seconds, power_seconds)
     settings = Settings(repeat=repeat, timeout=timeout, compiler=compiler_of(where, cc, flags))
     before = LayerTable.read_csv(profile)
     if assignment is None and Path("assignment.json").exists():
         assignment = "assignment.json"
     chosen = None if assignment is None else Assignment.load(assignment).layers
     loaded, bound = load_model_and_data(source_of(path, **model), data, "calibration")
-    total = steps_of(before, rounds, chosen is not None)
+    total = steps_of(before, rounds, chosen is not None, meter is not None)
     with progress(f"measuring on {host}", total) as step:
         found = measure_table(
-            loaded.network, bound, before, host, settings, rounds, chosen, step
+            loaded.network, bound, before, host, settings, rounds, chosen, step,
+            power=meter,
         )  # fmt: skip
     output = output or profile
     found.table.write_csv(output)
@@ -121,10 +131,21 @@ def _provenance(
         "rounds": rounds,
         "repeat": settings.repeat,
         "totals": [
-            {"name": one.name, "predicted_s": one.predicted_s, "measured_s": one.measured_s}
+            {
+                "name": one.name,
+                "predicted_s": one.predicted_s,
+                "measured_s": one.measured_s,
+                **_energy(one),
+            }
             for one in found.predictions
         ],
     }
+
+
+def _energy(one: "Prediction") -> dict[str, Any]:
+    if one.energy is None:
+        return {}
+    return {"predicted_j": one.predicted_j, "energy": asdict(one.energy)}
 
 
 def _print(found: "MeasuredTable") -> None:
@@ -147,6 +168,26 @@ def _print(found: "MeasuredTable") -> None:
             for one in found.predictions
         ],
     )
+    powered = [(one, one.energy) for one in found.predictions if one.energy is not None]
+    if powered:
+        print_table(
+            ["whole network", "predicted", "measured", "± (95 %)"],
+            [
+                [
+                    one.name,
+                    *(
+                        "" if joules is None else format_amount("energy_j", joules)
+                        for joules in (
+                            one.predicted_j, energy.joules_per_inference, energy.joules_half_width
+                        )
+                    ),
+                ]
+                for one, energy in powered
+            ],
+            title="energy of one inference above idle",
+        )  # fmt: skip
+        for note in dict.fromkeys(note for _, energy in powered for note in energy.warnings):
+            click.echo(f"note: {note}")
     if any(abs(one.ratio - 1) > NOTABLE for one in found.predictions):
         click.echo(
             f"note: predicted and measured differ by more than {NOTABLE:.0%}; when something else "

@@ -32,6 +32,13 @@ def uniform_assignments(table: LayerTable) -> dict[Choice, dict[str, Choice]]:
     }
 
 
+def by_time(joules: float, seconds: Mapping[str, float]) -> dict[str, float]:
+    """What one inference of a whole network takes, shared out to its layers by their seconds:
+    6 J and {a: 1, b: 2} -> {a: 2, b: 4}. A processor's power hardly depends on the layer."""
+    total = sum(seconds.values())
+    return {layer: joules * its / total for layer, its in seconds.items()}
+
+
 def with_columns(
     table: LayerTable, measured: Mapping[str, Mapping[tuple[str, Choice], float]]
 ) -> LayerTable:

@@ -3,7 +3,10 @@
 from collections.abc import Callable
 
 from mpsearch.device.conditions import Moment, invalid_reasons, last_state, read_moment
+from mpsearch.device.energy import Power
 from mpsearch.device.exported import Exported
+from mpsearch.device.looping import energy_on
+from mpsearch.device.power import PowerError
 from mpsearch.device.preparing import prepare
 from mpsearch.device.profile import DeviceProfile, check_plausible
 from mpsearch.device.session import Session
@@ -19,9 +22,9 @@ from mpsearch.device.transport import DeviceError
 from mpsearch.errors import InputError
 
 
-def steps_of(settings: Settings) -> int:
+def steps_of(settings: Settings, power: Power | None = None) -> int:
     """How often `measure` calls `step`."""
-    return 1 + len(settings.modes)
+    return 1 + len(settings.modes) + (power is not None)
 
 
 def measure(
@@ -30,13 +33,15 @@ def measure(
     settings: Settings,
     step: Callable[[], None] = lambda: None,
     root: str = "",
+    power: Power | None = None,
 ) -> DeviceProfile:
     """Run an export on `host` and return what it took.
 
-    root: where /sys lies on the device. Raises ReferenceMismatch, before anything is timed, when a
-    sample gives other integers; DeviceError when the device, the way to it or the program fails;
-    InputError when the export does not compile here. Throttling and the like are no errors: the
-    profile says that it is invalid, and why.
+    root: where /sys lies on the device. power: a meter, and how long to measure with it; a faulty
+    one leaves the profile without energy, and `power_failure` says why. Raises ReferenceMismatch,
+    before anything is timed, when a sample gives other integers; DeviceError when the device, the
+    way to it or the program fails; InputError when the export does not compile here. Throttling and
+    the like are no errors: the profile says that it is invalid, and why.
     """
     if settings.warm_up + settings.repeat > MOST_RUNS:
         raise InputError(f"warm-up and repeats are more than {MOST_RUNS:,}; take fewer")
@@ -53,6 +58,14 @@ def measure(
                 cold = time_cold_starts(session, settings)
             else:
                 steady = time_repeats(session, settings)
+            moments.append(read_state(session))
+            step()
+        energy, failure = None, None
+        if power is not None:
+            try:
+                energy = energy_on(session, settings, power)
+            except PowerError as error:
+                failure = str(error)
             moments.append(read_state(session))
             step()
     profile = DeviceProfile(
@@ -74,6 +87,8 @@ def measure(
         invalid=invalid_reasons(moments),
         launch_prefix=settings.launch_prefix,
         emulated=prepared.emulated,
+        energy=energy,
+        power_failure=failure,
     )
     try:
         check_plausible(profile)

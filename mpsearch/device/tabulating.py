@@ -12,11 +12,22 @@ from mpsearch.calibration import calibrate
 from mpsearch.choice import Choice
 from mpsearch.data import Data
 from mpsearch.device.conditions import invalid_reasons
+from mpsearch.device.energy import Power
 from mpsearch.device.exported import Exported, read_export
 from mpsearch.device.layer_times import layer_seconds, median_of_rounds, parse_step_times
-from mpsearch.device.measured_table import LATENCY, uniform_assignments, with_columns
+from mpsearch.device.looping import energy_on
+from mpsearch.device.measured_table import (
+    ENERGY,
+    LATENCY,
+    by_time,
+    uniform_assignments,
+    with_columns,
+)
 from mpsearch.device.measuring import read_state
+from mpsearch.device.power import PowerError
+from mpsearch.device.power_sources_manual import Manual
 from mpsearch.device.preparing import Prepared, install, prepare
+from mpsearch.device.profile import Energy
 from mpsearch.device.session import Session
 from mpsearch.device.timing import Settings, run_program, safe_word, time_repeats
 from mpsearch.device.transport import DeviceError
@@ -31,11 +42,14 @@ MOST_STEP_RUNS = 1000  # MOST_RUNS of step_times.c
 
 @dataclass(frozen=True)
 class Prediction:
-    """A whole network: the sum of its layers' latencies, and its own steady latency, in seconds."""
+    """A whole network: the sum of its layers' latencies, and its own steady latency, in seconds;
+    the same for joules, where they were measured."""
 
     name: str
     predicted_s: float
     measured_s: float
+    predicted_j: float | None = None
+    energy: Energy | None = None
 
     @property
     def ratio(self) -> float:
@@ -72,15 +86,22 @@ def measure_table(
     assignment: Mapping[str, Choice] | None = None,
     step: Callable[[], None] = lambda: None,
     root: str = "",
+    power: Power | None = None,
 ) -> MeasuredTable:
     """Export the network with every choice everywhere and time its steps on `host`.
 
     A layer's `latency_s` is the median over rounds of its step and of what follows it (pooling,
     addition, rescaling), so a total over all layers is the latency of the whole network (HAWQ-V3,
     Yao et al. 2021, section 3.4, with the user's own hardware). Rounds go over all choices in turn.
-    root: where /sys lies on the device. Raises InputError for layers that table and network do not
-    share, and for an emulator; DeviceError when the device slowed down meanwhile.
+    With `power` every network is looped for the meter as well, and `energy_j` is its energy shared
+    out by time. root: where /sys lies on the device. Raises InputError for layers that table and
+    network do not share, and for an emulator; DeviceError when the device slowed down meanwhile;
+    PowerError for a faulty meter.
     """
+    if power is not None and isinstance(power.source, Manual):
+        raise PowerError(
+            "--power manual:… has no joules for energy_j; give a meter that can be read, or none"
+        )
     _check_layers(table, {layer.name for layer in network.layers})
     wanted: dict[str, Mapping[str, Choice]] = {
         str(choice): choices for choice, choices in uniform_assignments(table).items()
@@ -104,18 +125,44 @@ def measure_table(
                 wholes[name].append(time_repeats(program.whole, settings).median_s)
                 step()
             moments.append(read_state(first.whole))
+        energies = {}
+        if power is not None:
+            for name, program in programs.items():
+                energies[name] = energy_on(program.whole, settings, power)
+                moments.append(read_state(first.whole))
+                step()
     _check_undisturbed(host, invalid_reasons(moments))
     seconds = {name: median_of_rounds(found) for name, found in layers.items()}
-    latency = {
-        (row.layer, row.choice): seconds[str(row.choice)].get(row.layer, 0.0)
-        for row in table.rows()
-    }
-    made = with_columns(table, {LATENCY: latency})
+    columns = {LATENCY: _column(table, seconds)}
+    if energies:
+        shares = {name: by_time(_joules(energies[name]), seconds[name]) for name in wanted}
+        columns[ENERGY] = _column(table, shares)
+    made = with_columns(table, columns)
     predictions = tuple(
-        Prediction(name, float(made.total(choices, LATENCY)), median(wholes[name]))
+        Prediction(
+            name,
+            float(made.total(choices, LATENCY)),
+            median(wholes[name]),
+            float(made.total(choices, ENERGY)) if energies else None,
+            energies.get(name),
+        )
         for name, choices in wanted.items()
     )
     return MeasuredTable(made, predictions, first.prepared)
+
+
+def _column(
+    table: LayerTable, values: Mapping[str, Mapping[str, float]]
+) -> dict[tuple[str, Choice], float]:
+    """Network -> layer -> value, as a column of the table."""
+    return {
+        (row.layer, row.choice): values[str(row.choice)].get(row.layer, 0.0) for row in table.rows()
+    }
+
+
+def _joules(energy: Energy) -> float:
+    assert energy.joules_per_inference is not None  # numbers read by eye were refused
+    return energy.joules_per_inference
 
 
 def _check_layers(table: LayerTable, known: set[str]) -> None:
@@ -136,9 +183,9 @@ def _check_undisturbed(host: str, reasons: tuple[str, ...]) -> None:
         )
 
 
-def steps_of(table: LayerTable, rounds: int, assignment: bool) -> int:
+def steps_of(table: LayerTable, rounds: int, assignment: bool, power: bool = False) -> int:
     """How often `measure_table` calls `step`."""
-    return (len(table.choices) + assignment) * (1 + rounds)
+    return (len(table.choices) + assignment) * (1 + rounds + power)
 
 
 def _exports(

@@ -95,7 +95,7 @@ def time_cold_starts(session: Session, settings: Settings) -> ColdRuns:
     """Initialisation and first inference of `settings.runs` fresh processes."""
     arguments = ("--input", "one.f32", "--repeat", "1")
     runs = run_program(session, settings, "timing cold starts", *arguments, count=settings.runs)
-    times = [_times(session, run, 1) for run in runs]
+    times = [read_times(session, run, 1) for run in runs]
     starts = [one.start_ns - run.spawned_ns for one, run in zip(times, runs, strict=True)]
     first = [one.first_ns for one in times]
     return ColdRuns(len(runs), median_high(starts) / 1e9, median_high(first) / 1e9)
@@ -106,12 +106,13 @@ def time_repeats(session: Session, settings: Settings) -> Latency:
     count = settings.warm_up + settings.repeat
     words = ("--input", "one.f32", "--repeat", str(count), "--warm-up", str(settings.warm_up))
     (run,) = run_program(session, settings, "timing repeats", *words)
-    times = _times(session, run, count)
+    times = read_times(session, run, count)
     seconds = (times.median_ns / 1e9, times.p90_ns / 1e9, times.p99_ns / 1e9)
     return Latency(settings.repeat, *seconds, times.minimum_ns / 1e9)
 
 
-def _times(session: Session, run: Run, runs: int) -> Times:
+def read_times(session: Session, run: Run, runs: int) -> Times:
+    """What the program printed for `runs` repeats. Raises DeviceError for anything else."""
     try:
         times = from_json(Times, json.loads(run.stderr), "")
         if (times.sample, times.runs) != (0, runs) or times.first_ns > run.wall_ns:

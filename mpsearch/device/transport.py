@@ -42,11 +42,23 @@ def command_for(host: str) -> list[str]:
     read = f'eval "$(dd bs=1 count={len(script())} 2>/dev/null)"'
     if host == LOCAL:
         return ["sh", "-c", read]
+    return [*_ssh(host), f"exec sh -c '{read}'"]
+
+
+def shell_of(host: str) -> tuple[str, ...]:
+    """The words that start another `sh` on `host`, which reads a script from its standard input.
+
+    What is added to them goes through the login shell of a remote host, so it must be quoted.
+    """
+    return ("sh",) if host == LOCAL else (*_ssh(host), "sh")
+
+
+def _ssh(host: str) -> list[str]:
     if shutil.which("ssh") is None:
         raise DeviceError(f"there is no ssh on this machine; {_INSTALL_SSH}")
     # Nobody can answer a question where there is no terminal: fail instead of waiting.
     batch = [] if sys.stdin.isatty() else ["-o", "BatchMode=yes"]
-    return ["ssh", "-T", "-a", "-x", *batch, "--", host, f"exec sh -c '{read}'"]
+    return ["ssh", "-T", "-a", "-x", *batch, "--", host]
 
 
 def explain(host: str, said: str) -> str:
