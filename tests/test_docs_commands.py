@@ -31,6 +31,7 @@ ELSEWHERE = {
     "gate.md": "test_gate_docs.py",
     "integer.md": "test_integer_docs.py",
     "onnx.md": "test_onnx_export.py",
+    "power.md": "test_device_power.py",
     "report.md": "test_report_docs.py",
     "solvers.md": "test_conformance.py",
 }
