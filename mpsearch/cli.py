@@ -19,7 +19,7 @@ COMMANDS = {
     "apply": "Quantize a network as an assignment says and calibrate it.",
     "finetune": "Train a quantized network further: assignment + data -> quantized.pt.",
     "evaluate": "Measure accuracy and loss, with a 95 % interval, beside FP32.",
-    "export": "Write a quantized network as C99 that computes with integers only.",
+    "export": "Write a quantized network as C99 that computes with integers only, or as ONNX.",
     "predict": "Loss and accuracy of assignments from stored interactions, in no time.",
     "report": "One self-contained HTML page: question, front, bits, accuracies.",
     "gate": "Exit code 0 or 1: is the network small and accurate enough?",

@@ -67,6 +67,12 @@ FORMATS: Mapping[str, ExportFormat] = {
         "mpsearch.litert_export.exported:write",
         ("check",),
     ),
+    "onnx": ExportFormat(
+        "a QDQ model with packed 4- and 8-bit weights",
+        "a file that ends in .onnx",
+        "mpsearch.onnx_export.exported:write",
+        ("check",),
+    ),
 }
 OPTIONS = {"wide_bits": "--wide", "check": "--check and --no-check"}
 

@@ -13,7 +13,7 @@ def test_every_package_is_shipped() -> None:
     config = tomllib.loads((ROOT / "pyproject.toml").read_text())
     listed = config["tool"]["setuptools"]["packages"]
     found = ["mpsearch", "mpsearch.c_export", "mpsearch.commands", "mpsearch.integer"]
-    found.append("mpsearch.litert_export")
+    found += ["mpsearch.litert_export", "mpsearch.onnx_export"]
     for part in PARTS:
         inits = sorted((ROOT / part).rglob("__init__.py"))
         found += [".".join(("mpsearch", *init.parent.relative_to(ROOT).parts)) for init in inits]

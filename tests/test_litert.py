@@ -302,9 +302,8 @@ def test_two_bit_convolutions_and_convolutions_without_bias_do_not_run() -> None
         if bias and kind != "INT2":
             interpreter.allocate_tensors()
         else:
-            with pytest.raises(RuntimeError, match="failed to prepare|was not true"):
+            with pytest.raises(RuntimeError, match="was not true"):
                 interpreter.allocate_tensors()
-                interpreter.invoke()
 
 
 def _saved(folder: Path, choice: str = "w4a4") -> None:

@@ -25,12 +25,16 @@ if TYPE_CHECKING:
     "-o", "--output", metavar="PATH", required=True,
     help="; ".join(f"{name}: {row.output}" for name, row in FORMATS.items()) + ".",
 )  # fmt: skip
-@click.option("--calibration", metavar="D", help="Data for the ranges of sums and outputs.")
-@click.option("--fp32", metavar="MODEL", help="Or the float model, whose sample is used for them.")
+@click.option("--calibration", metavar="D", help="Data for ranges and checks.")
+@click.option("--fp32", metavar="MODEL", help="Or the float model, whose sample is used.")
 @click.option(
     "--wide", type=click.Choice(["32", "16"]),
     help="c: bits of residual sums, means and outputs [default: 32]; 16 halves their memory and "
     "adds noise.",
+)  # fmt: skip
+@click.option(
+    "--check/--no-check", default=None,
+    help="onnx, litert: run the file on the data and compare [default: where possible].",
 )  # fmt: skip
 @model_options
 @json_option
@@ -41,6 +45,7 @@ def export(
     calibration: str | None,
     fp32: str | None,
     wide: str | None,
+    check: bool | None,
     as_json: bool,
     **model: Any,
 ) -> int:
@@ -50,10 +55,18 @@ def export(
     packed weights, per-channel factors, one static memory for all tensors, no allocation. The
     folder builds with make or CMake, and `make check` compares it with the reference.
 
+    The ONNX model has QuantizeLinear/DequantizeLinear pairs where the network quantizes; the export
+    runs it with onnxruntime and says under which session options it computes the right thing.
+
+    The LiteRT file computes with 8-bit activations and 4- or 8-bit weights; what was assigned other
+    bits is raised to these and listed.
+
     \b
     Example:
       mpsearch export quantized.pt --fp32 model.pt -o network
       mpsearch export quantized.pt --format c --calibration train.npz -o network
+      mpsearch export quantized.pt --format onnx --fp32 model.pt -o network.onnx
+      mpsearch export quantized.pt --format litert --fp32 model.pt -o network.tflite
     """
     from mpsearch.model_files import QUANTIZED, detect
     from mpsearch.quantized_file import load_quantized
@@ -65,7 +78,7 @@ def export(
         )
     quantized = load_quantized(path)
     data = _calibration(quantized, calibration, None if fp32 is None else source_of(fp32, **model))
-    request = ExportRequest(quantized, data, output, None if wide is None else int(wide))
+    request = ExportRequest(quantized, data, output, None if wide is None else int(wide), check)
     check_options(form, request)
     written = FORMATS[form].write(request)
     if as_json:
