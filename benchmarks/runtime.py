@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from runtime_litert import PEERS as LITERT
 from runtime_peers import PEERS, Peer, machine
 from runtime_subjects import ASSIGNMENTS, NETWORKS, Subject, load_subject
 
@@ -28,6 +29,7 @@ from mpsearch.errors import MpsearchError
 from mpsearch.files import write_atomic
 
 ROOM = 40 * 1024  # what a program may take beside its weights
+PROCESSES = ("fp32", "litert int8")  # beside the fastest int8 peer
 Rounds = Mapping[str, Sequence[float]]
 
 
@@ -116,7 +118,7 @@ def processes(
 def measure(subject: Subject, folder: Path, make: list[str], rounds: int, repeat: int) -> Any:
     """Everything about one network, as plain data."""
     programs = [compile_program(subject, name, folder, make) for name in ASSIGNMENTS]
-    peers = [make_peer(subject, folder) for make_peer in PEERS]
+    peers = [make_peer(subject, folder) for make_peer in (*PEERS, *LITERT)]
     sample, spawn = folder / "sample.f32", folder / "spawn"
     sample.write_bytes(subject.sample)
     source = Path(__file__).with_name("spawn.c")
@@ -132,7 +134,7 @@ def measure(subject: Subject, folder: Path, make: list[str], rounds: int, repeat
         program.name: [str(program.path), "--input", str(sample)] for program in programs
     }
     for peer in peers:
-        if peer.command is not None and (peer is best or peer.kind == "fp32"):
+        if peer.command is not None and (peer is best or peer.kind in PROCESSES):
             commands[f"Python + {peer.name}"] = peer.command(sample)
     walls, peaks = processes(commands, spawn, rounds)
     c8 = programs[0].name
