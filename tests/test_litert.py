@@ -33,7 +33,7 @@ from mpsearch.models.registry import architecture
 from mpsearch.models.registry import build as bundled
 from mpsearch.network import Network
 from mpsearch.network_file import save
-from mpsearch.quantized import QuantizedNetwork, quantize
+from mpsearch.quantized import QuantizedNetwork, assemble, quantize
 from mpsearch.quantized_file import save_quantized
 from mpsearch.quantizer import ActivationQuantizer
 
@@ -70,6 +70,8 @@ def _check(quantized: QuantizedNetwork, data: Data) -> tuple[LiteRtModel, tuple[
     assert [entry.kernels for entry in found] == list(KERNELS)
     for entry in found:
         assert entry.ok, entry
+        assert entry.meaning.rms_steps <= 2
+        assert entry.network.rms_steps <= 4
     _check_constants(model)
     return model, found
 
@@ -332,6 +334,30 @@ def test_the_command_lists_what_it_raised_and_what_it_checked(
     shapes = {tuple(entry["shape"]) for entry in interpreter.get_input_details()}
     assert shapes == {(1, 1, 6, 8), (1, 7)}  # torch's own layout, one sample
     assert len(signature["inputs"]) == 2
+
+
+@pytest.mark.parametrize("part", [1.0, 0.25])
+def test_sums_are_kept_in_a_layers_range_unless_it_cuts_them(part: float) -> None:
+    """`deep` reads what is added too; at a quarter of the range the sum would be cut off."""
+
+    def forward(m: Any, x: torch.Tensor) -> Any:
+        hidden = torch.relu(m.stem(x))
+        return m.head((hidden + m.deep(hidden)).flatten(1))
+
+    model = integer_networks.Function(
+        forward, stem=nn.Conv2d(1, 3, 3, padding=1), deep=nn.Conv2d(3, 3, 3, padding=1),
+        head=nn.Linear(48, 3),
+    )  # fmt: skip
+    inputs = (torch.randn(24, 1, 4, 4, generator=torch.Generator().manual_seed(0)),)
+    network, data = Network.from_module(model.eval(), inputs), Data("test", inputs, None)
+    quantized = _quantized(network, data, "w8a8")
+    layer = quantized.layers["deep"]
+    assert layer.bias_codes is not None
+    narrow = replace(layer.activation, scale=layer.activation.scale * part)
+    bias = (layer.bias_codes / part).round().to(torch.int32)
+    layers = {**quantized.layers, "deep": replace(layer, activation=narrow, bias_codes=bias)}
+    model_at, _ = _check(assemble(network, layers), data)
+    assert (model_at.quantizers["relu"] == narrow) == (part > 0.5)
 
 
 def test_beyond_the_tolerance_the_command_fails(

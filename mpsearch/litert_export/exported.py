@@ -6,13 +6,7 @@ from mpsearch.cost import bops, size_bytes
 from mpsearch.export_formats import Exported, ExportRequest
 from mpsearch.files import digest, write_atomic
 from mpsearch.integer.network import ranges_from
-from mpsearch.litert_export.check import (
-    MEANING_STEPS,
-    NETWORK_STEPS,
-    SAME_CLASS,
-    Agreement,
-    check,
-)
+from mpsearch.litert_export.check import SAME_CLASS, Agreement, check
 from mpsearch.litert_export.flatbuffer import litert
 from mpsearch.litert_export.model import LiteRtModel, build
 from mpsearch.quantized import QuantizedNetwork
@@ -104,7 +98,7 @@ def _agreement_line(found: Agreement) -> str:
     if found.classes_only:
         return f"{start}{same} (tolerance {SAME_CLASS:.0%}){verdict}"
     return (
-        f"{start}{found.network.rms_steps:.2f} output steps from the fake-quantized network "
-        f"(tolerance {NETWORK_STEPS:g}), {found.meaning.rms_steps:.2f} from what the file means "
-        f"({MEANING_STEPS:g}), {same}{verdict}"
+        f"{start}{found.network.rms_steps:.2f} output steps from the fake-quantized network, "
+        f"{found.meaning.rms_steps:.2f} from what the file means (tolerance "
+        f"{found.tolerance_steps:.1f}), {same}{verdict}"
     )

@@ -3,13 +3,13 @@
 The integer graph has 32 bits there. Here every such tensor gets the range that it has in the
 fake-quantized network on the calibration data, zero included, in 255 steps. Tensors that an
 operator moves without rescaling share one quantizer. Where layers read a group through one
-quantizer, the group has its codes at once: a range chosen for the least error, and no rounding and
-no operator in between.
+quantizer, the group may have its codes at once: no rounding and no operator in between.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
+from mpsearch.data import Data
 from mpsearch.integer.graph import (
     AveragePool,
     Clamp,
@@ -25,20 +25,24 @@ from mpsearch.integer.graph import (
     Softmax,
     Step,
 )
-from mpsearch.integer.ranges import Ranges
+from mpsearch.integer.ranges import tensor_ranges
+from mpsearch.litert_export.tensor_errors import squared_errors
+from mpsearch.quantized import QuantizedNetwork
 from mpsearch.quantizer import ActivationQuantizer, affine
 
 # One scale in and out, in LiteRT's 8-bit kernels.
 _MOVES = (AveragePool, Clamp, Concatenate, MaxPool, Pad, Permute, Reshape, Slice)
-# Ranges of least error cut rare large values off, at 8 bits up to two fifths of the range: on
-# ResNet-20 sums in such a range have less noise than in the whole one (0.80 steps at the logits,
-# not 0.96), in what was a 4-bit layer's range more (1.55, not 0.84).
-_CUT = 0.4
 PROBABILITIES = ActivationQuantizer(8, 1 / 256, 0)  # the only one that LiteRT's softmax writes
 
 
-def quantizers(graph: IntegerGraph, ranges: Ranges) -> dict[str, ActivationQuantizer]:
-    """Tensor name -> the 8-bit quantizer that LiteRT keeps it at; class numbers are left out."""
+def quantizers(
+    graph: IntegerGraph, network: QuantizedNetwork, data: Data, batch_size: int = 64
+) -> dict[str, ActivationQuantizer]:
+    """Tensor name -> the 8-bit quantizer that LiteRT keeps it at; class numbers are left out.
+
+    A group in a layer's codes spares the layer a second rounding. So it is kept in them where what
+    else reads the group, an addition, gets at most twice the squared error of the whole range.
+    """
     tensors = graph.tensors
     of_softmax = {step.output.name for step in graph.steps if isinstance(step, Softmax)}
     found: dict[str, ActivationQuantizer] = dict.fromkeys(of_softmax, PROBABILITIES)
@@ -46,11 +50,26 @@ def quantizers(graph: IntegerGraph, ranges: Ranges) -> dict[str, ActivationQuant
     for name, tensor in tensors.items():
         if not tensor.signed and name not in of_softmax:
             found[name] = codes_of(tensor)
+    ranges = tensor_ranges(network, data, batch_size)
+    contested: list[tuple[list[str], ActivationQuantizer, ActivationQuantizer]] = []
     for members in _groups(wide, graph.steps):
-        given = [range_of(name, ranges) for name in members]
+        given = [ranges.get(node_of(name, ranges), (0.0, 0.0)) for name in members]
         low, high = min(0.0, *(low for low, _ in given)), max(0.0, *(high for _, high in given))
-        quantizer = _adopted(graph, members, low, high) or affine(8, low, high)
-        found.update(dict.fromkeys(members, quantizer))
+        whole = affine(8, low, high)
+        codes, alone = _wanted(graph, members)
+        found.update(dict.fromkeys(members, whole if codes is None or not alone else codes))
+        if codes is not None and not alone:
+            contested.append((members, whole, codes))
+    tried = {
+        node_of(name, ranges): (whole, codes)
+        for members, whole, codes in contested
+        for name in members
+    }
+    errors = squared_errors(network, data, batch_size, tried)
+    for members, _, codes in contested:
+        sums = [errors[node_of(name, ranges)] for name in members]
+        if sum(error[1] for error in sums) <= 2 * sum(error[0] for error in sums):
+            found.update(dict.fromkeys(members, codes))
     return found
 
 
@@ -59,14 +78,9 @@ def codes_of(tensor: IntegerTensor) -> ActivationQuantizer:
     return ActivationQuantizer(tensor.bits, tensor.scale, tensor.zero_point)
 
 
-def range_of(name: str, ranges: Ranges) -> tuple[float, float]:
-    """The range of the node that the tensor belongs to; `NAME_as2` is another form of NAME."""
-    return ranges.get(name) or ranges.get(node_of(name), (0.0, 0.0))
-
-
-def node_of(name: str) -> str:
-    """The graph node of a tensor's name."""
-    return re.sub(r"_as\d+$", "", name)
+def node_of(name: str, nodes: Container[str]) -> str:
+    """The graph node of a tensor's name: `NAME_as2` is another form of NAME."""
+    return name if name in nodes else re.sub(r"_as\d+$", "", name)
 
 
 def _counts(graph: IntegerGraph, name: str) -> bool:
@@ -86,29 +100,19 @@ def _groups(names: Iterable[str], steps: Iterable[Step]) -> list[list[str]]:
     return list({id(members): members for members in group.values()}.values())
 
 
-def _adopted(
-    graph: IntegerGraph, members: Iterable[str], low: float, high: float
-) -> ActivationQuantizer | None:
-    """The codes that readers outside want, where the group can be kept in them; else None.
+def _wanted(graph: IntegerGraph, members: Iterable[str]) -> tuple[ActivationQuantizer | None, bool]:
+    """(the one quantizer whose codes readers outside want, or None; whether nothing else reads).
 
-    They must be one quantizer's. What else reads the group, an addition or the caller, must not
-    lose more than _CUT of the range by it; and nothing may be averaged inside, because means have a
-    narrower range than what they are means of.
+    None also where the group averages: means have a narrower range than what they are means of.
     """
     inside = set(members)
     if any(isinstance(step, AveragePool) and step.output.name in inside for step in graph.steps):
-        return None
+        return None, False
     readers = [
         step
         for step in graph.steps
         if inside.intersection(step.sources) and step.output.name not in inside
     ]
-    wanted = {codes_of(step.output) for step in readers if isinstance(step, Requantize)}
-    if len(wanted) != 1:
-        return None
-    quantizer = wanted.pop()
-    bottom = -quantizer.scale * quantizer.zero_point
-    top = bottom + quantizer.scale * (2**quantizer.bits - 1)
-    cut = max(bottom - low, 0.0) + max(high - top, 0.0)
-    alone = graph.output.name not in inside and all(isinstance(r, Requantize) for r in readers)
-    return quantizer if alone or cut <= _CUT * (high - low) else None
+    codes = {codes_of(step.output) for step in readers if isinstance(step, Requantize)}
+    others = graph.output.name in inside or not all(isinstance(r, Requantize) for r in readers)
+    return (codes.pop() if len(codes) == 1 else None), not others

@@ -26,12 +26,13 @@ def meaning(
 ) -> Callable[..., torch.Tensor]:
     """The quantized network with the file's further quantizers; inputs [N, …] as the network's."""
     tensors = graph.tensors
+    copy = copy_graph(quantized.graph)
+    nodes = {node.name for node in copy.graph.nodes}
     added = {
-        node_of(name): quantizer
+        node_of(name, nodes): quantizer
         for name, quantizer in quantizers.items()
         if tensors[name].signed or tensors[name].bits > 8
     }
-    copy = copy_graph(quantized.graph)
     for node in list(copy.graph.nodes):
         if node.name in added:
             _quantize_output(copy, node, added[node.name])

@@ -9,7 +9,6 @@ from mpsearch.data import Data
 from mpsearch.errors import InputError
 from mpsearch.integer.graph import Convolution, IntegerGraph, Linear
 from mpsearch.integer.lowering import lower
-from mpsearch.integer.ranges import tensor_ranges
 from mpsearch.litert_export.inner import quantizers
 from mpsearch.litert_export.layouts import Tensors
 from mpsearch.litert_export.raising import Raised, raise_bits
@@ -46,7 +45,7 @@ def build(quantized: QuantizedNetwork, calibration: Data, batch_size: int = 64) 
     """
     network, raised = raise_bits(quantized)
     graph = lower(network, calibration, batch_size)
-    found = quantizers(graph, tensor_ranges(network, calibration, batch_size))
+    found = quantizers(graph, network, calibration, batch_size)
     tensors = Tensors(quantizers=dict(found))
     layers = Layers(tensors, network)
     inputs = _enter(tensors, graph, network)
