@@ -29,7 +29,6 @@ from mpsearch.errors import MpsearchError
 from mpsearch.files import write_atomic
 
 ROOM = 40 * 1024  # what a program may take beside its weights
-PROCESSES = ("fp32", "litert int8")  # beside the fastest int8 peer
 Rounds = Mapping[str, Sequence[float]]
 
 
@@ -134,7 +133,7 @@ def measure(subject: Subject, folder: Path, make: list[str], rounds: int, repeat
         program.name: [str(program.path), "--input", str(sample)] for program in programs
     }
     for peer in peers:
-        if peer.command is not None and (peer is best or peer.kind in PROCESSES):
+        if peer.command is not None and (peer is best or peer.kind != "int8"):
             commands[f"Python + {peer.name}"] = peer.command(sample)
     walls, peaks = processes(commands, spawn, rounds)
     c8 = programs[0].name

@@ -5,7 +5,7 @@ A peer is a function `(Subject, folder) -> Peer` in PEERS. To add a runtime, wri
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +39,12 @@ print(session.run(None, inputs)[0])
 
 @dataclass(frozen=True)
 class Peer:
-    """`kind`: int8 or fp32; `run`: one inference of the sample; `command`: the same as a process,
-    which reads the sample from the file that is named after it, or None."""
+    """One runtime with one model.
+
+    `kind`: the fastest of kind `int8` is the peer that the ratios are against; others (`fp32`, …)
+    stand for themselves. `run`: one inference of the sample in this process. `command`: the same as
+    a process of its own that reads the sample from a file of raw float32, or None.
+    """
 
     name: str
     kind: str
@@ -83,7 +87,7 @@ def our_exact_int8(subject: Subject, folder: Path) -> Peer:
     """The same without products that saturate, where the processor has no VNNI."""
     path = folder / "w8a8.onnx"
     name = "onnxruntime int8, our QDQ, exact"
-    return _onnxruntime(name, "exact int8", subject, path, PRECISE)
+    return replace(_onnxruntime(name, "exact int8", subject, path, PRECISE), command=None)
 
 
 def their_int8(subject: Subject, folder: Path) -> Peer:

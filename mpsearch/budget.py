@@ -12,7 +12,7 @@ from mpsearch.errors import InputError
 from mpsearch.exact import to_integers
 from mpsearch.limits import COUNT, PEAK, column_of, values_of
 from mpsearch.table import LayerTable
-from mpsearch.units import Percent, UniformBits, is_size, parse_count, parse_size
+from mpsearch.units import Percent, UniformBits, parse_amount
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def _value(table: LayerTable, key: str, text: str, round_up: bool) -> int | floa
     """The number that a limit's text stands for; whole on an integer column: loses nothing."""
     values = values_of(table, key)
     column = column_of(key)
-    amount = parse_size(text) if is_size(column) else parse_count(text)
+    amount = parse_amount(column, text)
     if not isinstance(amount, Fraction) and key.startswith((PEAK, COUNT)):
         raise InputError(f"got {key}={text}; expected an absolute value")
     if isinstance(amount, UniformBits):

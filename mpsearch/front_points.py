@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from mpsearch.errors import InputError
 from mpsearch.front import Front
-from mpsearch.units import format_amount, is_size, parse_count, parse_size
+from mpsearch.units import format_amount, parse_amount
 
 
 def spread(amounts: NDArray[np.float64], count: int) -> list[int]:
@@ -56,7 +56,7 @@ def points_of(front: Front, count: str, amounts: Iterable[str] = ()) -> list[int
 
 def _within(front: Front, text: str) -> int:
     column = front.resource
-    amount = parse_size(text) if is_size(column) else parse_count(text)
+    amount = parse_amount(column, text)
     if not isinstance(amount, Fraction):
         raise InputError(f"got --point {text!r}; expected an absolute {column}, as 145KB is a size")
     point = front.best_within(float(amount))

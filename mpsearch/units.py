@@ -1,6 +1,7 @@
-"""Sizes and counts as people write them: `145KB`, `1.2G`, `50%`, `w8`, `w4a8`."""
+"""Amounts as people write them: `145KB`, `1.2G`, `5ms`, `3mJ`, `50%`, `w8`, `w4a8`."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -17,6 +18,13 @@ SIZE_UNITS = {
     "GiB": 1024**3,
 }
 COUNT_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+_MILLI = {"m": Fraction(1, 10**3), "u": Fraction(1, 10**6), "µ": Fraction(1, 10**6)}
+TIME_UNITS = {"": Fraction(1), "s": Fraction(1), "ns": Fraction(1, 10**9)} | {
+    f"{prefix}s": factor for prefix, factor in _MILLI.items()
+}
+ENERGY_UNITS = {"": Fraction(1), "J": Fraction(1)} | {
+    f"{prefix}J": factor for prefix, factor in _MILLI.items()
+}
 LARGEST_SIZE = 1024**5
 LARGEST_COUNT = 10**18
 
@@ -96,6 +104,43 @@ def parse_count(text: str) -> Amount:
     return value
 
 
+def parse_seconds(text: str) -> Amount:
+    """`5ms` -> 1/200 s; also `0.005`, `5e-3s`, `800us`, `50%`, `w8a8`. InputError as elsewhere."""
+    return _scaled(text, TIME_UNITS, "a time such as 5ms, 0.005, 50% or w8a8")
+
+
+def parse_joules(text: str) -> Amount:
+    """`3mJ` -> 3/1000 J; also `0.003`, `800uJ`, `50%`, `w8a8`. InputError as elsewhere."""
+    return _scaled(text, ENERGY_UNITS, "an energy such as 3mJ, 0.003, 50% or w8a8")
+
+
+def parse_amount(column: str, text: str) -> Amount:
+    """A limit of a column by what its name ends in: `_bytes`, `_s`, `_j`; else a count."""
+    if is_size(column):
+        return parse_size(text)
+    if column.endswith("_s"):
+        return parse_seconds(text)
+    return parse_joules(text) if column.endswith("_j") else parse_count(text)
+
+
+def _scaled(text: str, units: Mapping[str, Fraction], form: str) -> Amount:
+    relative = _relative(text)
+    if relative is not None:
+        return relative
+    match = re.fullmatch(rf"({_NUMBER})(e[+-]?\d{{1,2}})?\s*([A-Za-zµ]*)", text.strip())
+    if match is None:
+        raise InputError(f"got {text!r}; expected {form}")
+    number, unit = match[1] + (match[2] or ""), match[3]
+    if unit not in units:
+        same = [known for known in units if known.lower() == unit.lower()]
+        hint = f"did you mean {number}{same[0]}?" if same else f"expected {form}"
+        raise InputError(f"got the unit {unit!r} in {text!r}; {hint}")
+    value = Fraction(number) * units[unit]
+    if value > LARGEST_COUNT:
+        raise InputError(f"{text!r} is more than 10^18; expected {form}")
+    return value
+
+
 def _relative(text: str) -> Percent | UniformBits | None:
     """`50%`, `w8`, `w8a8`; None for anything else."""
     text = text.strip()
@@ -129,13 +174,27 @@ def format_count(count: float) -> str:
 
 
 def format_amount(column: str, value: float) -> str:
-    """A value of a resource column: bytes as a size, anything else as a count."""
-    return format_size(value) if is_size(column) else format_count(value)
+    """A value of a resource column: bytes as a size, `_s` and `_j` with a prefix, else a count."""
+    if is_size(column):
+        return format_size(value)
+    if column.endswith(("_s", "_j")):
+        return format_small(value, "s" if column.endswith("_s") else "J")
+    return format_count(value)
+
+
+def format_small(value: float, unit: str) -> str:
+    """`0.00412`, `s` -> `4.12 ms`; three digits, down to nano."""
+    for factor, prefix in ((1, ""), (1e-3, "m"), (1e-6, "µ")):
+        if abs(value) >= 0.9995 * factor:
+            return f"{value / factor:.3g} {prefix}{unit}"
+    return f"{value / 1e-9:.3g} n{unit}"
 
 
 def format_exactly(column: str, value: float) -> str:
     """Rounded for reading and exact for copying: `18.3 KB (18717 B)`, `1.200 M (1200000)`."""
     short = format_amount(column, value)
+    if column.endswith(("_s", "_j")):
+        return f"{short} ({value!r})"
     if abs(value) < (1024 if is_size(column) else 1000):
         return f"{value} B" if is_size(column) else repr(value)
     return f"{short} ({value} B)" if is_size(column) else f"{short} ({value!r})"

@@ -109,6 +109,33 @@ class AccuracyFacts:
 
 
 @dataclass(frozen=True)
+class DeviceRow:
+    """What one network took on a device: medians in seconds, bytes, mW; None: not known.
+
+    cold_s: initialisation and first inference together. energy_j: of one inference above idle.
+    """
+
+    name: str
+    process_s: float | None = None
+    cold_s: float | None = None
+    steady_s: float | None = None
+    steady_p99_s: float | None = None
+    peak_memory_bytes: int | None = None
+    program_bytes: int | None = None
+    peak_minus_idle_mw: float | None = None
+    mean_minus_idle_mw: float | None = None
+    energy_j: float | None = None
+
+
+@dataclass(frozen=True)
+class DeviceFacts:
+    """The measured device's row, where its figures are valid, and those of the paper's Table 5."""
+
+    device: str
+    rows: tuple[DeviceRow, ...]
+
+
+@dataclass(frozen=True)
 class Facts:
     """A report's content.
 
@@ -126,6 +153,7 @@ class Facts:
     accuracies: tuple[AccuracyFacts, ...] = ()
     accuracy_data: str | None = None
     held_out: bool = True
+    device: DeviceFacts | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
     commands: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()

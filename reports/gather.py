@@ -12,6 +12,7 @@ from mpsearch.evaluation import Evaluation, Evaluations, paired_drop, wilson_int
 from mpsearch.exact import exact_sum
 from mpsearch.front import Front, front
 from mpsearch.reports.commands import commands_of
+from mpsearch.reports.device_facts import device_facts
 from mpsearch.reports.facts import (
     AccuracyFacts,
     AnswerFacts,
@@ -54,6 +55,7 @@ def gather(run: Run) -> Facts:
         accuracies=_accuracies(evaluations),
         accuracy_data=evaluations.data_name if evaluations else None,
         held_out=evaluations.held_out if evaluations else True,
+        device=device_facts(run, warnings),
         provenance=run.provenance,
         commands=commands_of(run),
         missing=run.missing,

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from html import escape
 
+from mpsearch.reports.device_facts import device_table
 from mpsearch.reports.facts import AccuracyFacts, Facts, LayerFacts
 from mpsearch.reports.front_figure import front_svg
 from mpsearch.reports.layer_figures import layers_svg
@@ -21,6 +22,7 @@ def render(facts: Facts) -> str:
         _answer(facts),
         _front(facts),
         _accuracies(facts),
+        _device(facts),
         _layers(facts),
         _provenance(facts),
     ]
@@ -102,6 +104,19 @@ def _accuracy_row(row: AccuracyFacts) -> list[str]:
         f"{row.loss:.4f}",
         "" if row.bops is None else format_count(row.bops),
     ]
+
+
+def _device(facts: Facts) -> str:
+    if facts.device is None:
+        return ""
+    note = (
+        f"Measured on {facts.device.device}. Process: from spawn to exit; cold: initialisation and "
+        "first inference of a fresh process; steady: warmed up; all medians, never merged. The "
+        "paper timed whole processes on a Raspberry Pi 4, Python and its framework included, and "
+        "read the peak of a meter above idle. Energy: mean above idle times an inference's time."
+    )
+    table = _table(*device_table(facts.device), "Beside the paper's Table 5")
+    return _section("On the device", [table, f"<p>{escape(note)}</p>"])
 
 
 def _layers(facts: Facts) -> str:

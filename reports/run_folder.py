@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mpsearch.assignment import Assignment
+from mpsearch.device.profile import DeviceProfile, load_device_profile
 from mpsearch.errors import InputError
 from mpsearch.evaluation import Evaluations, load_evaluations
 from mpsearch.front import Front
@@ -19,7 +20,9 @@ USUAL = {
     "assignment": "assignment.json",
     "front": "front.json",
     "evaluation": "evaluation.json",
+    "device": "device.json",
 }
+OPTIONAL = ("device",)  # not every run has been on a device; a table's front is computed
 MADE_BY = {
     "profile": "mpsearch profile model.pt",
     "assignment": "mpsearch solve -o assignment.json",
@@ -32,7 +35,7 @@ MADE_BY = {
 class Run:
     """What a run folder holds; None and empty: not there.
 
-    paths: piece (`profile`, `assignment`, `front`, `evaluation`) -> the file that was read;
+    paths: piece (a key of USUAL) -> the file that was read;
     missing: one phrase for each piece that was not there, with the command that makes it.
     """
 
@@ -41,6 +44,7 @@ class Run:
     assignment: Assignment | None = None
     front: Front | None = None
     evaluations: Evaluations | None = None
+    device: DeviceProfile | None = None
     paths: Mapping[str, str] = field(default_factory=dict)
     missing: tuple[str, ...] = ()
 
@@ -61,7 +65,7 @@ def read_run(
         path = given.get(piece, os.path.join(folder, usual))
         if piece in given or Path(path).exists():
             paths[piece] = os.path.normpath(path)
-        elif piece != "front" or "profile" not in paths:  # a table's front is computed
+        elif piece not in OPTIONAL and (piece != "front" or "profile" not in paths):
             missing.append(f"{usual} (made by `{MADE_BY[piece]}`)")
     if not paths:
         raise InputError(
@@ -81,6 +85,7 @@ def read_run(
         assignment=Assignment.load(paths["assignment"]) if "assignment" in paths else None,
         front=read_json(Path(paths["front"]).with_suffix(".json")) if "front" in paths else None,
         evaluations=load_evaluations(paths["evaluation"]) if "evaluation" in paths else None,
+        device=load_device_profile(paths["device"]) if "device" in paths else None,
         paths=paths,
         missing=tuple(missing),
     )

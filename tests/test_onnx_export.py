@@ -174,6 +174,21 @@ def test_float_operators_between_layers() -> None:
     _check_exact(_quantized(network, data, "w6a8"), data)
 
 
+def test_a_linear_layer_used_over_positions_and_over_rows() -> None:
+    """MatMul and Gemm read the same weights in different orders."""
+    inputs = (torch.randn(24, 5, 6, generator=torch.Generator().manual_seed(0)),)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = integer_networks.Function(
+            lambda m, x: m.a(torch.relu(m.a(x)).mean(1)), a=nn.Linear(6, 6)
+        ).eval()
+    network, data = Network.from_module(model, inputs), Data("test", inputs, None)
+    quantized = _quantized(network, data, "w8a8")
+    _check_exact(quantized, data)
+    (row,) = layer_rows(quantized, onnx_model(quantized))
+    assert row["weight_bytes"] == 36 < 72 < row["stored_bytes"]
+
+
 def _codes(tensor: Any) -> tuple[np.ndarray, int]:
     """(integers, bits) of an initializer, unpacked here and not by onnx: two's complement."""
     kind = onnx.TensorProto.DataType.Name(tensor.data_type)
@@ -228,6 +243,16 @@ def test_biases_are_integers_at_the_scale_of_the_accumulator() -> None:
     np.testing.assert_allclose(scales, expected, rtol=1e-7)
 
 
+def test_quantizers_of_8_bits_stand_before_a_concatenation_too() -> None:
+    """There onnxruntime needs them for integer kernels; 4-bit codes it cannot concatenate."""
+    network, data = _subject("two-inputs")
+    for choice, early in (("w8a8", True), ("w4a4", False), ("w16a16", False)):
+        model = onnx_model(_quantized(network, data, choice))
+        producers = {node.output[0]: node.op_type for node in model.graph.node}
+        (cat,) = (node for node in model.graph.node if node.op_type == "Concat")
+        assert [producers[name] == "DequantizeLinear" for name in cat.input] == [early] * 2
+
+
 def test_the_checker_finds_what_onnxruntime_gets_wrong() -> None:
     """If one of these fails, a newer onnxruntime is better: docs/onnx.md lists them."""
     network, data = _subject("tinym2net-battlefield")
@@ -263,7 +288,8 @@ def test_what_agrees_is_a_share_of_the_samples() -> None:
     assert agrees()
     assert not agrees(within=74)
     assert not agrees(same_class=94)
-    assert not agrees(largest=33.0)
+    assert agrees(largest=64.0)
+    assert not agrees(largest=65.0)
     assert not agrees(error="broken")
 
 

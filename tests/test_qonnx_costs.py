@@ -65,7 +65,8 @@ def _as_qonnx(quantized: QuantizedNetwork) -> Any:
             graph.initializer.append(onnx.numpy_helper.from_array(real, source))
             if not w:
                 continue
-        bits = choices[owner].w_bits if w else choices[owner].a_bits
+        chosen = choices.get(owner, Choice(8, 8))  # a pair before a concatenation has no layer
+        bits = chosen.w_bits if w else chosen.a_bits
         operands = {"quant_scale": 0.5, "quant_zero": 0.0, "quant_bits": float(bits)}
         for key, value in operands.items():
             array = np.array(value, dtype=np.float32)

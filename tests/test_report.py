@@ -5,13 +5,17 @@ import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
+from device_profiles import PROFILE
 
 from mpsearch.assignment import Assignment
 from mpsearch.budget import Budget
 from mpsearch.choice import Choice
 from mpsearch.cli import run
+from mpsearch.device.power_sources_manual import manual
+from mpsearch.device.profile import network_digest, save_device_profile
 from mpsearch.errors import InputError
 from mpsearch.evaluation import Evaluation, Evaluations, save_evaluations, wilson_interval
 from mpsearch.front import front
@@ -400,3 +404,55 @@ def test_the_command_writes_where_it_is_told(
     assert f"wrote {output}" in capsys.readouterr().out
     assert output.read_text().startswith("<!DOCTYPE html>")
     assert not (tmp_path / "report.html").exists()
+
+
+def _with_device(folder: Path, **changes: Any) -> None:
+    chosen = Assignment.load(folder / "assignment.json")
+    known = {"network": network_digest(chosen.layers), **changes}
+    save_device_profile(replace(PROFILE, **known), folder / "device.json")
+
+
+def test_a_measured_device_stands_beside_the_papers_table_5(tmp_path: Path) -> None:
+    make_run(tmp_path)
+    assert gather(read_run(tmp_path)).device is None
+    _with_device(tmp_path)
+    facts = gather(read_run(tmp_path))
+    assert facts.device is not None
+    ours, *paper = facts.device.rows
+    assert (ours.process_s, ours.steady_s, ours.peak_memory_bytes) == (0.012, 0.0071, 2_000_000)
+    assert ours.cold_s == pytest.approx(0.0095)  # 0.5 and 9 ms
+    assert ours.mean_minus_idle_mw == pytest.approx(800)
+    assert [(row.process_s, row.peak_minus_idle_mw) for row in paper] == [(1.2, 798), (1.7, 959)]
+    page = render(facts)
+    for text in ("On the device", "7.1 ms", "1.9 MB", "959 mW", "6 mJ", "Cortex-A72"):
+        assert text in page
+
+
+def test_power_read_by_eye_is_a_peak_and_nothing_else(tmp_path: Path) -> None:
+    make_run(tmp_path)
+    _with_device(tmp_path, energy=manual("manual:2700,3600", "2700,3600").energy())
+    facts = gather(read_run(tmp_path))
+    assert facts.device is not None
+    ours = facts.device.rows[0]
+    assert (ours.peak_minus_idle_mw, ours.mean_minus_idle_mw, ours.energy_j) == (900, None, None)
+    assert "900 mW" in render(facts)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"emulated": True}, "obtained under emulation"),
+        ({"invalid": ("throttled afterwards",)}, "is invalid: throttled afterwards"),
+        ({"network": "sha256:" + "0" * 64}, "of another assignment"),
+    ],
+)
+def test_figures_that_are_not_the_networks_are_not_shown(
+    tmp_path: Path, changes: dict[str, Any], words: str
+) -> None:
+    make_run(tmp_path)
+    _with_device(tmp_path, **changes)
+    facts = gather(read_run(tmp_path))
+    assert facts.device is not None
+    assert len(facts.device.rows) == 2
+    assert any(words in warning for warning in facts.warnings)
+    assert "7.1 ms" not in render(facts)

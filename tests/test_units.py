@@ -10,8 +10,11 @@ from mpsearch.errors import InputError
 from mpsearch.units import (
     Percent,
     UniformBits,
+    format_amount,
     format_count,
+    format_exactly,
     format_size,
+    parse_amount,
     parse_count,
     parse_size,
 )
@@ -48,6 +51,52 @@ def test_size(text: str, size: int) -> None:
 )
 def test_count(text: str, count: Fraction) -> None:
     assert parse_count(text) == count
+
+
+@pytest.mark.parametrize(
+    ("column", "text", "value"),
+    [
+        ("latency_s", "5ms", Fraction(5, 1000)),
+        ("latency_s", "0.005", Fraction(5, 1000)),
+        ("latency_s", "5e-3 s", Fraction(5, 1000)),
+        ("latency_s", "800us", Fraction(8, 10**4)),
+        ("latency_s", "1.5µs", Fraction(15, 10**7)),
+        ("latency_s", "20ns", Fraction(2, 10**8)),
+        ("energy_j", "3mJ", Fraction(3, 1000)),
+        ("energy_j", "0.5", Fraction(1, 2)),
+        ("energy_j", "2J", 2),
+        ("size_bytes", "1KB", 1024),
+        ("bops", "1K", 1000),
+    ],
+)
+def test_an_amount_is_read_by_what_its_column_ends_in(
+    column: str, text: str, value: Fraction
+) -> None:
+    assert parse_amount(column, text) == value
+    assert parse_amount(column, "50%") == Percent(Fraction(1, 2))
+
+
+@pytest.mark.parametrize(
+    ("column", "text", "words"),
+    [
+        ("latency_s", "5MS", "did you mean 5ms?"),
+        ("latency_s", "5KB", "expected a time such as 5ms"),
+        ("latency_s", "-5ms", "expected a time such as 5ms"),
+        ("energy_j", "5mj", "did you mean 5mJ?"),
+        ("energy_j", "1e30J", "more than 10\\^18"),
+    ],
+)
+def test_wrong_times_and_energies_say_what_is_expected(column: str, text: str, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        parse_amount(column, text)
+
+
+def test_times_and_energies_are_printed_with_a_prefix() -> None:
+    values = {2.5: "2.5 s", 0.99996: "1 s", 0.00412: "4.12 ms", 3.1e-6: "3.1 µs", 4e-8: "40 ns"}
+    for value, text in values.items():
+        assert format_amount("latency_s", value) == text
+    assert format_amount("energy_j", -0.0031) == "-3.1 mJ"
+    assert format_exactly("latency_s", 0.0041234) == "4.12 ms (0.0041234)"
 
 
 def test_relative() -> None:

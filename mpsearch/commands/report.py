@@ -15,6 +15,7 @@ from mpsearch.console import json_option, print_json
     "--front", metavar="FILE", help="[default: front.json in RUN; else computed from the table]"
 )
 @click.option("--evaluation", metavar="FILE", help="[default: evaluation.json in RUN]")
+@click.option("--device", metavar="FILE", help="[default: device.json in RUN, where it is]")
 @click.option("-o", "--output", metavar="FILE", help="[default: report.html in RUN]")
 @json_option
 def report(
@@ -23,14 +24,15 @@ def report(
     assignment: str | None,
     front: str | None,
     evaluation: str | None,
+    device: str | None,
     output: str | None,
     as_json: bool,
 ) -> None:
     """Write one HTML page about the files in the folder RUN (default: this folder).
 
     The page holds everything itself and opens offline: the question and the answer, the Pareto
-    front, measured accuracies, bits and Ω per layer, and the commands to repeat it. What is missing
-    in RUN is listed on it. --json prints the same facts.
+    front, measured accuracies, a measured device beside the paper's, bits and Ω per layer, and the
+    commands to repeat it. What is missing in RUN is listed on it. --json prints the same facts.
 
     \b
     Example:
@@ -45,7 +47,8 @@ def report(
     from mpsearch.reports.run_folder import read_run
 
     pieces = {
-        "profile": profile, "assignment": assignment, "front": front, "evaluation": evaluation
+        "profile": profile, "assignment": assignment, "front": front, "evaluation": evaluation,
+        "device": device,
     }  # fmt: skip
     facts = gather(read_run(run, pieces))
     output = output or os.path.join(run, "report.html")

@@ -24,7 +24,7 @@ SAMPLES = 256
 BATCH = 64
 # A value on the border between two codes may go either way in another order of float additions,
 # and shifts the outputs of its sample; a wrong graph shifts all samples.
-LEAST_WITHIN_STEP, LEAST_SAME_CLASS, MOST_STEPS = 0.75, 0.95, 32
+LEAST_WITHIN_STEP, LEAST_SAME_CLASS, MOST_STEPS = 0.75, 0.95, 64
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Finding:
 
     @property
     def agrees(self) -> bool:
-        """75 % of the samples within one step, all within 32, and 95 % with the same class."""
+        """75 % of the samples within one step, all within 64, and 95 % with the same class."""
         return (
             self.error is None
             and self.largest <= MOST_STEPS

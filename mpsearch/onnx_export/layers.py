@@ -1,15 +1,17 @@
 """Convolutions and linear layers: integer constants, DequantizeLinear, the float operator."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import fx
 
+from mpsearch.integer.operators import MOVES
 from mpsearch.layers import Layer
 from mpsearch.onnx_export.arguments import convolution_pads, shape, spread, unsupported
 from mpsearch.onnx_export.graph_builder import GraphBuilder
-from mpsearch.onnx_export.storage import STORED_BITS
+from mpsearch.onnx_export.storage import STORED_BITS, stored_bits
 from mpsearch.operators import argument, groups, is_transposed, packet
 from mpsearch.quantized import QuantizedLayer, QuantizedNetwork
 from mpsearch.quantizer import FLOAT_BITS, ActivationQuantizer
@@ -19,13 +21,14 @@ from mpsearch.quantizer import FLOAT_BITS, ActivationQuantizer
 class LayerWriter:
     """Writes the layers of one network; constants of a layer that is used twice are stored once.
 
-    Every use has a DequantizeLinear of its own, as runtimes expect. Names: LAYER/weight/… and
-    LAYER/bias/… are constants, NODE/weight, NODE/bias, NODE/input and NODE/input/… belong to a use;
-    no name of a layer or node has a slash.
+    Every use has a DequantizeLinear of its own, as runtimes expect. Constants are LAYER/weight/…,
+    LAYER/weight_by_input/… (for MatMul) and LAYER/bias/…; NODE/weight, NODE/bias, NODE/input and
+    NODE/input/… belong to a use. No name of a layer or node has a slash.
     """
 
     builder: GraphBuilder
     network: QuantizedNetwork
+    quantizers: Mapping[str, ActivationQuantizer]
     inputs: dict[tuple[str, ActivationQuantizer], str] = field(default_factory=dict)
 
     def write(self, node: fx.Node, layer: Layer, source: str) -> str:
@@ -60,20 +63,48 @@ class LayerWriter:
         self.inputs[key] = build.add("DequantizeLinear", [codes, scale, zero], f"{name}/input")
         return self.inputs[key]
 
+    def quantized_early(self, node: fx.Node, sources: list[str]) -> list[str]:
+        """The sources of a concatenation with QDQ pairs, where its readers have one quantizer.
+
+        Quantizing twice is quantizing once, and onnxruntime has integer kernels only between pairs;
+        it moves them back through pooling by itself, but not through a concatenation.
+        """
+        quantizer = self.reader(node)
+        if quantizer is None or stored_bits(quantizer.bits) != 8:
+            return sources
+        return [
+            self.quantized(f"{node.name}/{place}", source, quantizer)
+            for place, source in enumerate(sources)
+        ]
+
+    def reader(self, node: fx.Node) -> ActivationQuantizer | None:
+        """The one quantizer through which all users read, behind what only moves elements."""
+        found = {
+            self.quantizers[user.name]
+            if user.name in self.quantizers
+            else self.reader(user)
+            if packet(user) in MOVES
+            else None
+            for user in node.users
+        }
+        only = found.pop() if len(found) == 1 else None
+        return None if only is None or only.bits == FLOAT_BITS else only
+
     def constants(self, node: fx.Node, layer: Layer, quantized: QuantizedLayer) -> tuple[str, str]:
         """(weight, bias) as real tensors; the bias is empty where there is none."""
         build, name = self.builder, layer.name
+        own = f"{name}/weight{'_by_input' if over_positions(node) else ''}"
         bias = self.network.source.bias(layer)
         if quantized.weight is None:
             weight = _array(self.network.source.weight(layer))
-            read = build.array(f"{name}/weight/values", _in_order(node, weight))
+            read = build.array(f"{own}/values", _in_order(node, weight))
         else:
             _, restore = self.network.source.weight_rows(layer)
             codes = _in_order(node, restore(quantized.weight.codes).cpu().numpy())
-            stored = build.codes(f"{name}/weight/codes", codes, quantized.choice.w_bits, True)
-            scales = build.array(f"{name}/weight/scales", _array(quantized.weight.scales))
+            stored = build.codes(f"{own}/codes", codes, quantized.choice.w_bits, True)
+            scales = build.array(f"{own}/scales", _array(quantized.weight.scales))
             zero = build.codes(
-                f"{name}/weight/zero_points",
+                f"{own}/zero_points",
                 np.zeros(layer.channels, dtype=np.int8),
                 quantized.choice.w_bits,
                 True,

@@ -79,7 +79,8 @@ def _write(builder: GraphBuilder, network: QuantizedNetwork) -> fx.Node:
     """Add every node that the output needs; returns the node of the output."""
     source = network.source
     layer_of = {node: layer for layer in source.layers for node in layer.nodes}
-    layers = LayerWriter(builder, network)
+    quantizers = {name: network.layers[layer.name].activation for name, layer in layer_of.items()}
+    layers = LayerWriter(builder, network, quantizers)
     (result,) = next(n for n in source.graph.graph.nodes if n.op == "output").args
     assert isinstance(result, fx.Node)
     tensors: dict[fx.Node, str] = {}
@@ -91,15 +92,18 @@ def _write(builder: GraphBuilder, network: QuantizedNetwork) -> fx.Node:
         if packet(node) in LINEAR_OPERATORS:
             if node.name not in layer_of:
                 raise unsupported(node, "has a weight that is computed, not stored")
-            read = node.args[0]
-            assert isinstance(read, fx.Node)
-            tensors[node] = layers.write(node, layer_of[node.name], tensors[read])
+            (given, *_) = node.args
+            assert isinstance(given, fx.Node)
+            tensors[node] = layers.write(node, layer_of[node.name], tensors[given])
             continue
         operands = _operands(node)
         for constant in (n for n in operands if n.op == "get_attr" and n not in tensors):
             values = get_tensor(source.graph, str(constant.target)).detach().cpu()
             tensors[constant] = builder.array(f"{constant.target}/value", values.float().numpy())
-        tensors[node] = write_operator(builder, node, [tensors[n] for n in operands])
+        read = [tensors[n] for n in operands]
+        if packet(node) == "cat":
+            read = layers.quantized_early(node, read)
+        tensors[node] = write_operator(builder, node, read)
     if tensors[result] != result.name:  # an identity at the end, or an input that is the output
         builder.add("Identity", [tensors[result]], result.name)
     return result

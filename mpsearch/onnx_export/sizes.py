@@ -33,8 +33,8 @@ def layer_rows(network: QuantizedNetwork, model: Any) -> list[dict[str, Any]]:
 
 def _prefixes(layer: Layer) -> tuple[str, ...]:
     """How the names of the layer's constants begin, see `LayerWriter`."""
-    own = (f"{layer.name}/weight/", f"{layer.name}/bias/")
-    return (*own, *(f"{node}/input/" for node in layer.nodes))
+    own = ("weight", "weight_by_input", "bias")
+    return (*(f"{layer.name}/{kind}/" for kind in own), *(f"{node}/input/" for node in layer.nodes))
 
 
 def _stored(bits: int) -> int:

@@ -1,0 +1,1 @@
+"""Measurements on the device that runs an export: latency, memory, state, energy."""
