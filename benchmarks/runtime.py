@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from runtime_litert import PEERS as LITERT
 from runtime_peers import PEERS, Peer, machine
 from runtime_subjects import ASSIGNMENTS, NETWORKS, Subject, load_subject
 
@@ -116,7 +117,7 @@ def processes(
 def measure(subject: Subject, folder: Path, make: list[str], rounds: int, repeat: int) -> Any:
     """Everything about one network, as plain data."""
     programs = [compile_program(subject, name, folder, make) for name in ASSIGNMENTS]
-    peers = [make_peer(subject, folder) for make_peer in PEERS]
+    peers = [make_peer(subject, folder) for make_peer in (*PEERS, *LITERT)]
     sample, spawn = folder / "sample.f32", folder / "spawn"
     sample.write_bytes(subject.sample)
     source = Path(__file__).with_name("spawn.c")

@@ -61,6 +61,12 @@ FORMATS: Mapping[str, ExportFormat] = {
         "mpsearch.c_export.exported:write",
         ("wide_bits",),
     ),
+    "litert": ExportFormat(
+        "a LiteRT (TFLite) file that computes with 8-bit and 4-bit integers",
+        "a .tflite file",
+        "mpsearch.litert_export.exported:write",
+        ("check",),
+    ),
     "onnx": ExportFormat(
         "a QDQ model with packed 4- and 8-bit weights",
         "a file that ends in .onnx",

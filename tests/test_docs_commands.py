@@ -30,6 +30,7 @@ ELSEWHERE = {
     "export.md": "test_c_export.py",
     "gate.md": "test_gate_docs.py",
     "integer.md": "test_integer_docs.py",
+    "litert.md": "test_litert.py",
     "onnx.md": "test_onnx_export.py",
     "power.md": "test_device_power.py",
     "report.md": "test_report_docs.py",

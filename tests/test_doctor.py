@@ -96,7 +96,7 @@ def test_json_before_a_command_is_refused_and_no_command_shows_the_help() -> Non
     ("words", "expected"),
     [
         ("mpsearch sol", {"plain,solve", "plain,solvers"}),
-        ("mpsearch gate --max-lat", {"plain,--max-latency"}),
+        ("mpsearch gate --max-latency", {"plain,--max-latency", "plain,--max-latency-growth"}),
         ("mpsearch gate --latency-mode s", {"plain,steady"}),
         ("mpsearch profile mod", {"file,mod"}),
         ("mpsearch gate --assignment a", {"file,a"}),

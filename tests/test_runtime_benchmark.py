@@ -9,9 +9,11 @@ import pytest
 
 pytest.importorskip("onnx", reason="the package onnx is not installed")
 pytest.importorskip("onnxruntime", reason="the package onnxruntime is not installed")
+pytest.importorskip("ai_edge_litert", reason="the package ai-edge-litert is not installed")
 
 import click
 import runtime
+from runtime_litert import PEERS as LITERT
 from runtime_peers import PEERS
 from runtime_subjects import load_subject
 
@@ -64,11 +66,11 @@ def test_every_candidate_is_measured(tmp_path: Path) -> None:
     found = runtime.measure(subject, tmp_path, ["CFLAGS=-O1"], rounds=1, repeat=2)
     names = ["C W8A8", "C W4A8", "C MIXED"]
     assert list(found["steady"])[:3] == list(found["sizes"]) == names
-    assert len(found["steady"]) == 3 + len(PEERS)
+    assert len(found["steady"]) == 3 + len(PEERS) + len(LITERT)
     assert found["int8_peer"] in found["steady"]
     assert found["steady"][found["int8_peer"]]["of_int8_peer"] == 1.0
     assert list(found["processes"])[:3] == names
-    assert len(found["processes"]) == 5
+    assert len(found["processes"]) == 5 + len(LITERT)
     assert found["processes"]["C W8A8"]["times_longer"] == 1.0
     assert all(row["ms"] > 0 and row["peak_kb"] > 500 for row in found["processes"].values())
     size = found["sizes"]["C W8A8"]

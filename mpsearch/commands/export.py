@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 )  # fmt: skip
 @click.option(
     "--check/--no-check", default=None,
-    help="onnx: run the model with onnxruntime on the data and compare [default: where possible].",
+    help="onnx, litert: run the file on the data and compare [default: where possible].",
 )  # fmt: skip
 @model_options
 @json_option
@@ -58,11 +58,15 @@ def export(
     The ONNX model has QuantizeLinear/DequantizeLinear pairs where the network quantizes; the export
     runs it with onnxruntime and says under which session options it computes the right thing.
 
+    The LiteRT file computes with 8-bit activations and 4- or 8-bit weights; what was assigned other
+    bits is raised to these and listed.
+
     \b
     Example:
       mpsearch export quantized.pt --fp32 model.pt -o network
       mpsearch export quantized.pt --format c --calibration train.npz -o network
       mpsearch export quantized.pt --format onnx --fp32 model.pt -o network.onnx
+      mpsearch export quantized.pt --format litert --fp32 model.pt -o network.tflite
     """
     from mpsearch.model_files import QUANTIZED, detect
     from mpsearch.quantized_file import load_quantized

@@ -1,0 +1,1 @@
+"""A quantized network as a LiteRT file (.tflite) that computes with integers (docs/litert.md)."""

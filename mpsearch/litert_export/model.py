@@ -1,0 +1,81 @@
+"""A quantized network as a LiteRT flatbuffer: bits raised, lowered, written."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+
+from mpsearch.data import Data
+from mpsearch.errors import InputError
+from mpsearch.integer.graph import Convolution, IntegerGraph, Linear
+from mpsearch.integer.lowering import lower
+from mpsearch.litert_export.inner import quantizers
+from mpsearch.litert_export.layouts import Tensors
+from mpsearch.litert_export.raising import Raised, raise_bits
+from mpsearch.litert_export.steps import dequantize_output, quantize_input, write_step
+from mpsearch.litert_export.weighted import Layers, StoredLayer
+from mpsearch.quantized import QuantizedNetwork
+from mpsearch.quantizer import ActivationQuantizer
+
+
+@dataclass(frozen=True)
+class LiteRtModel:
+    """The file's bytes, the network at the bits that it has, and what was raised and stored."""
+
+    content: bytes
+    network: QuantizedNetwork
+    graph: IntegerGraph
+    quantizers: Mapping[str, ActivationQuantizer]
+    raised: tuple[Raised, ...]
+    layers: tuple[StoredLayer, ...]
+
+    @property
+    def output_step(self) -> float:
+        """One step of the 8-bit output; 0 for class numbers."""
+        output = self.quantizers.get(self.graph.output.name)
+        return 0.0 if output is None else output.scale
+
+
+def build(quantized: QuantizedNetwork, calibration: Data, batch_size: int = 64) -> LiteRtModel:
+    """The LiteRT file of `quantized`; ranges of sums, means and outputs from `calibration`.
+
+    Inputs and output are float32 with the network's own shapes and a batch of one. Raises
+    InputError naming the layer with bits that LiteRT's integers lack, and the operator that has no
+    integer form here or there.
+    """
+    network, raised = raise_bits(quantized)
+    graph = lower(network, calibration, batch_size)
+    found = quantizers(graph, network, calibration, batch_size)
+    tensors = Tensors(quantizers=dict(found))
+    layers = Layers(tensors, network)
+    inputs = _enter(tensors, graph, network)
+    for step in graph.steps:
+        if isinstance(step, Convolution):
+            layers.convolution(step)
+        elif isinstance(step, Linear):
+            layers.linear(step)
+        else:
+            write_step(tensors, step)
+    name = graph.output.name
+    output = tensors.read(name, "channels first") if graph.gives_classes else dequantize_output(
+        tensors, name
+    )  # fmt: skip
+    content = tensors.file.content(inputs, {"output": output})
+    return LiteRtModel(content, network, graph, found, raised, tuple(layers.stored.values()))
+
+
+def _enter(tensors: Tensors, graph: IntegerGraph, network: QuantizedNetwork) -> dict[str, int]:
+    """The float inputs, all of the network's, and their int8 codes."""
+    source = network.source
+    numbers: dict[str, int] = {}
+    for name, shape, dtype in zip(
+        source.input_names, source.input_shapes, source.input_dtypes, strict=True
+    ):
+        if dtype != torch.float32:
+            raise InputError(f"input {name!r} is {dtype}; a LiteRT file takes float32 inputs only")
+        numbers[name] = tensors.file.tensor(name, (1, *shape), "FLOAT32")
+    for entry in graph.inputs:
+        tensor = entry.tensor
+        number = numbers[source.input_names[entry.index]]
+        quantize_input(tensors, tensor.name, tensor.shape, number)
+    return numbers
