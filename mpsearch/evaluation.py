@@ -14,6 +14,7 @@ import numpy as np
 
 from mpsearch.errors import InputError
 from mpsearch.files import write_atomic
+from mpsearch.gate_statistics import drop_interval
 
 FORMAT, VERSION = "mpsearch.evaluation", 1
 Z95 = 1.959963984540054  # 97.5 % quantile of the standard normal distribution
@@ -75,21 +76,14 @@ def paired_drop(
 ) -> tuple[float, tuple[float, float]]:
     """Accuracy lost from `reference` to `other` on the same samples, with its 95 % interval.
 
-    Wald interval of a paired difference: with b samples lost and c won of n, the drop is (b - c)/n
-    and its variance (b + c - (b - c)²/n)/n² (Agresti, Categorical Data Analysis, 10.1). Where all
-    pairs are alike the variance is no estimate: then the share q of such pairs is at least
-    0.025^(1/n) (Clopper and Pearson, 1934), and the drop lies within what the rest can change.
+    With b samples lost and c won of n, the drop is (b - c)/n; Tango's score interval
+    (`gate_statistics.drop_interval`), which is not a point where all pairs are alike.
     """
     pairs = list(zip(reference, other, strict=True))
     n = len(pairs)
     lost = sum(before and not after for before, after in pairs)
     won = sum(after and not before for before, after in pairs)
-    drop = (lost - won) / n
-    if lost + won == 0 or n in (lost, won):
-        reach = (1 - 0.025 ** (1 / n)) * (1 if lost + won == 0 else 2)
-        return drop, (max(-1.0, drop - reach), min(1.0, drop + reach))
-    half = Z95 * math.sqrt(lost + won - (lost - won) ** 2 / n) / n
-    return drop, (drop - half, drop + half)
+    return (lost - won) / n, drop_interval(lost, won, n)
 
 
 def save_evaluations(evaluations: Evaluations, path: str | os.PathLike[str]) -> None:

@@ -18,6 +18,7 @@ from mpsearch.evaluation import (
     save_evaluations,
     wilson_interval,
 )
+from mpsearch.gate_statistics import drop_interval
 
 DATA = Data("d", (torch.eye(3).repeat(4, 1),), torch.tensor([0, 1, 2, 0, 1, 1] * 2))
 
@@ -47,10 +48,10 @@ def test_accuracy_and_loss_by_hand() -> None:
     assert low < row.loss < high
 
 
-def test_paired_drop_by_hand_and_in_coverage() -> None:
+def test_paired_drop_counts_pairs_and_covers_the_truth() -> None:
     drop, (low, high) = paired_drop([True] * 90 + [False] * 10, [True] * 80 + [False] * 20)
     assert drop == pytest.approx(0.1)
-    assert (low, high) == pytest.approx((0.1 - 1.95996 * 0.03, 0.1 + 1.95996 * 0.03), abs=1e-5)
+    assert (low, high) == drop_interval(10, 0, 100)  # published tables: test_gate_statistics
     generator = torch.Generator().manual_seed(0)
     covered = 0
     for _ in range(400):  # 5 % lost, 2 % won: the truth is 3 points
