@@ -1,0 +1,73 @@
+"""The figure of the confusion matrices: true class by predicted class."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mpsearch.reports.drawing import Drawing
+from mpsearch.reports.facts import ConfusionFacts
+from mpsearch.reports.heat_figure import BLACK, COLOURS, WHITE
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+CLASSES_WITH_TEXT = 12
+
+
+def confusion_drawing(found: Sequence[ConfusionFacts]) -> Drawing | None:
+    """One matrix for each network; None without any."""
+    if not found:
+        return None
+    classes = len(found[0].counts)
+    words = []
+    for one in found:
+        counts = np.array(one.counts)
+        words.append(f"{one.network}: {int(np.trace(counts)):,} of {int(counts.sum()):,} right")
+
+    def draw(figure: "Figure") -> None:
+        panels = figure.subplots(1, len(found), squeeze=False)[0]
+        for axes, one in zip(panels, found, strict=True):
+            counts = np.array(one.counts)
+            shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+            axes.pcolormesh(shares, cmap=COLOURS, vmin=0, vmax=1, linewidth=0.5, edgecolors="face")
+            axes.set_title(one.network, fontsize=9)
+            axes.set_aspect("equal")
+            axes.set_ylim(classes, 0)
+            step = max(1, -(-classes // 12))
+            ticks = np.arange(0, classes, step)
+            axes.set_xticks(ticks + 0.5, [str(tick) for tick in ticks])
+            axes.set_yticks(ticks + 0.5, [str(tick) for tick in ticks])
+            axes.tick_params(length=0, labelsize=8)
+            axes.set_xlabel("predicted class")
+            axes.set_ylabel("true class")
+            if classes <= CLASSES_WITH_TEXT:
+                for row, column in np.ndindex(counts.shape):
+                    axes.text(
+                        column + 0.5, row + 0.5, str(counts[row, column]), ha="center",
+                        va="center", fontsize=8 if classes <= 6 else 6,
+                        color=WHITE if shares[row, column] < 0.5 else BLACK,
+                    )  # fmt: skip
+
+    return Drawing(
+        name="confusion",
+        title="Confusion matrix",
+        text=f"Samples by true and predicted class, {classes} classes. {'; '.join(words)}.",
+        caption=(
+            "Number of samples by true class (rows) and predicted class (columns); colours: part "
+            "of the true class, brighter is more."
+        ),
+        height=2.9 if len(found) > 1 else 3.8,
+        draw=draw,
+    )
+
+
+def confusions(found: ConfusionFacts, most: int) -> list[tuple[int, int, int]]:
+    """The most frequent mistakes: (true class, predicted class, how many), at most so many."""
+    counts = np.array(found.counts)
+    mistakes = [
+        (int(counts[true, predicted]), -true, -predicted)
+        for true, predicted in np.argwhere(counts > 0).tolist()
+        if true != predicted
+    ]
+    return [(-true, -predicted, n) for n, true, predicted in sorted(mistakes, reverse=True)[:most]]
