@@ -12,7 +12,7 @@ from mpsearch.reports.facts import MeasuredFacts, Number
 from mpsearch.reports.front_facts import finite, measured_facts, table_front
 from mpsearch.reports.gather import answer_facts, fitting_table
 from mpsearch.reports.hypervolume import Lead, hypervolume, leads
-from mpsearch.reports.run_folder import Run
+from mpsearch.reports.run_folder import DAMAGED, Run
 
 MOST = 12  # colours times dashes that are told apart
 
@@ -47,7 +47,8 @@ class Meeting:
 @dataclass(frozen=True)
 class CompareFacts:
     """relative: Ω of each run is divided by that of its own smallest network, as their scales are
-    not the same. ideal, reference: the corners (total, Ω) of the hypervolumes' box."""
+    not the same. ideal, reference: the corners (total, Ω) of the hypervolumes' box. missing: files
+    that cannot be read."""
 
     version: str
     resource: str
@@ -96,7 +97,12 @@ def compare(runs: Mapping[str, Run]) -> CompareFacts:
             Meeting(a.name, b.name, leads((a.totals, a.omega), (b.totals, b.omega)))
             for a, b in combinations(compared, 2)
         ),
-        missing=tuple(f"{name}: {text}" for name, run in runs.items() for text in run.missing),
+        missing=tuple(
+            f"{name}: {text}"
+            for name, run in runs.items()
+            for text in run.missing
+            if text.startswith(DAMAGED)
+        ),
         warnings=tuple(warnings),
     )
 

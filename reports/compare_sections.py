@@ -87,11 +87,13 @@ def compare_notices(facts: CompareFacts) -> tuple[str, ...]:
 
 def _lead(facts: CompareFacts) -> str:
     best = max(facts.runs, key=lambda run: run.hypervolume)
-    return (
+    text = (
         f"{len(facts.runs)} Pareto fronts of total Ω against "
-        f"{NAMES.get(facts.resource, facts.resource)}. The largest hypervolume is that of "
-        f"{best.name}, {best.hypervolume:.4f}."
+        f"{NAMES.get(facts.resource, facts.resource)}."
     )
+    if facts.relative:  # no better, only steeper
+        return f"{text} The steepest is that of {best.name}."
+    return f"{text} The largest hypervolume is that of {best.name}, {best.hypervolume:.4f}."
 
 
 def _definition(facts: CompareFacts) -> str:

@@ -53,6 +53,6 @@ def front_points_table(found: FrontFacts) -> Table | None:
         )
     name = NAMES.get(found.resource, found.resource)
     header = [name, "total Ω", *(["accuracy, %"] if measured else [])]
-    header += [f"layers at {shown.choices[choice]}" for choice in used]
-    part = f"{len(rows)} of {len(found.omega):,} points" if len(rows) < len(found.omega) else "All"
-    return Table(f"{part}, with the number of layers at each choice", header, rows)
+    header += [shown.choices[choice] for choice in used]
+    part = "" if len(rows) == len(found.omega) else f" of {len(found.omega):,}"
+    return Table(f"{len(rows)} points{part}, with the layers at each choice", header, rows)

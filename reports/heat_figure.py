@@ -108,14 +108,16 @@ def _draw(
     axes.set_ylim(len(layers), 0)
     for side in axes.spines.values():
         side.set_visible(False)
+    digits, size = (3, 7) if len(choices) < COLUMNS_WITH_TEXT else (2, 6)
     for row, layer in enumerate(layers):
         for column, choice in enumerate(choices):
             value = omega[row, column]
             if len(choices) <= COLUMNS_WITH_TEXT and np.isfinite(value):
                 shade = norm(max(value, lowest))
+                words = _cell(value, errors[row, column], digits)
                 axes.text(
-                    column + 0.5, row + 0.53, _cell(value, errors[row, column]), ha="center",
-                    va="center", fontsize=7, color=WHITE if float(shade) < 0.5 else BLACK,
+                    column + 0.5, row + 0.53, words, ha="center", va="center", fontsize=size,
+                    color=WHITE if float(shade) < 0.5 else BLACK,
                 )  # fmt: skip
             if choice == layer.choice:
                 axes.add_patch(
@@ -130,10 +132,13 @@ def _draw(
     bar.ax.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: ""))
     bar.ax.tick_params(labelsize=7)
     bar.outline.set_visible(False)
-    bar.set_label("Ω (perturbation of the loss)", fontsize=8)
+    bar.set_label("Ω", fontsize=8)
 
 
-def _cell(omega: float, error: float) -> str:
-    """`0.0123 ±4 %`."""
-    text = short(float(f"{omega:.3g}"))
-    return f"{text} ±{100 * error / omega:.2g} %" if error > 0 and omega > 0 else text
+def _cell(omega: float, error: float, digits: int) -> str:
+    """`0.0123 ±4%`."""
+    text = short(float(f"{omega:.{digits}g}"))
+    if error <= 0 or omega <= 0:
+        return text
+    percent = 100 * error / omega
+    return f"{text} ±{'<1' if percent < 0.5 else f'{percent:.0f}'}%"

@@ -108,6 +108,8 @@ def _table(
     body = "\n".join(lines)
     rules, label = label_css(header)
     kind = "prose" if prose else "numbers"
+    if len(header) == 2:  # a phone shows what stands right of its name without a word before it
+        kind += " pairs"
     return (
         f"<style>{rules}</style>"
         f"<div class='wide' tabindex='0' role='region' aria-label='{escape(caption)}'>"

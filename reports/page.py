@@ -54,7 +54,7 @@ footer { margin: 2rem 0 1rem; }
   tbody th span { max-width: 100%; overflow-wrap: anywhere; }
   td::before { color: var(--muted); margin-right: .35rem; }
   td:empty { display: none; }
-  .prose td::before { content: none !important; }
+  .pairs td::before { content: none !important; }
 }
 @media print {
   :root { --ink: #000; --muted: #444; --lines: #bbb; --paper: #fff; --shade: #f2f2f2;

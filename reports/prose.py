@@ -87,7 +87,10 @@ def front_caption(facts: Facts) -> str:
     assert found is not None
     kind = "exact: no point is missing"
     if not found.exact:
-        kind = "not exact: points were left out to keep the search short"
+        kind = (
+            "not exact: points were left out to keep the search short, so an assignment can lie "
+            "below it"
+        )
     words = [f"{len(found.omega):,} non-dominated assignments ({kind})"]
     for name, limit in found.limits.items():
         words.append(f"{NAMES.get(name, name)} at most {format_amount(name, limit)}")

@@ -23,6 +23,7 @@ USUAL = {
     "device": "device.json",
 }
 OPTIONAL = ("device",)  # not every run has been on a device; a table's front is computed
+DAMAGED = "what cannot be read"
 MADE_BY = {
     "profile": "mpsearch profile model.pt",
     "assignment": "mpsearch solve -o assignment.json",
@@ -99,7 +100,7 @@ def read_run(
         evaluations=read("evaluation", load_evaluations),
         device=read("device", load_device_profile),
         paths=paths,
-        missing=(*missing, *(f"what cannot be read: {text}" for text in damaged)),
+        missing=(*missing, *(f"{DAMAGED}: {text}" for text in damaged)),
     )
     pieces = (run.table, run.assignment, run.front, run.evaluations, run.device)
     if all(piece is None for piece in pieces):

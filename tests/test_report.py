@@ -365,7 +365,7 @@ def test_the_figure_of_a_table_alone_has_no_bits() -> None:
     svg = svg_of(gather(Run(table=table())).layers)
     assert "weight bits" not in svg
     assert "1 ±" not in svg  # two's Ω of 1.0 is exact, one's 2.0 has an error of 10 %
-    assert "2 ±10 %" in svg
+    assert "2 ±10%" in svg
 
 
 def test_drawing_changes_no_settings_of_matplotlib() -> None:

@@ -1,0 +1,180 @@
+"""Figures as files: formats, fonts, and labels that do not overlap."""
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.text import Text
+from report_runs import W4, W8, make_run
+from tables import random_table
+
+from mpsearch.assignment import Assignment
+from mpsearch.choice import Choice
+from mpsearch.cli import run
+from mpsearch.errors import InputError
+from mpsearch.front import front
+from mpsearch.reports.bits_figure import bits_drawing
+from mpsearch.reports.drawing import Drawing
+from mpsearch.reports.figures import plot_front
+from mpsearch.reports.front_figure import front_drawing
+from mpsearch.reports.gather import gather
+from mpsearch.reports.heat_figure import heat_drawing
+from mpsearch.reports.picture_files import FORMATS, check_picture, save_pictures
+from mpsearch.reports.place_labels import Label, place_labels
+from mpsearch.reports.run_folder import Run, read_run
+from mpsearch.reports.sections import drawings_of
+from mpsearch.reports.style import canvas
+from mpsearch.table import Layer, LayerTable, Row
+
+BEGINNINGS = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_the_front_is_drawn_in_every_format(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_run(tmp_path)
+    assert run(["front", "--plot", f"picture.{kind}"]) == 0
+    assert Path(f"picture.{kind}").read_bytes().startswith(BEGINNINGS[kind])
+
+
+def test_other_endings_are_refused_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_run(tmp_path)
+    assert run(["front", "-o", "new.csv", "--plot", "picture.docx"]) == 2
+    assert "ends in .png, .svg or .pdf" in capsys.readouterr().err
+    assert not Path("new.csv").exists()
+    check_picture("A.PNG")
+    empty = front(random_table(0, 3, 2, 1.0, groups=False), limits={"size_bytes": 0})
+    with pytest.raises(InputError, match="no points to draw"):
+        plot_front(empty, tmp_path / "x.png")
+
+
+def test_figures_are_written_with_embedded_outlines(tmp_path: Path) -> None:
+    make_run(tmp_path)
+    assert run(["report", str(tmp_path), "--figures", str(tmp_path / "figures")]) == 0
+    names = {path.name for path in (tmp_path / "figures").iterdir()}
+    kinds = ("front", "bits", "sensitivity", "confusion")
+    assert names == {f"{name}.{kind}" for name in kinds for kind in FORMATS}
+    for path in (tmp_path / "figures").glob("*.pdf"):
+        content = path.read_bytes()
+        assert b"/Type3" not in content
+        assert b"/FontFile2" in content  # a TrueType font, whole or in part
+    for path in (tmp_path / "figures").glob("*.svg"):
+        assert "<text" not in path.read_text()
+
+
+def test_the_same_drawing_goes_into_page_and_file(tmp_path: Path) -> None:
+    """The words of the front's PDF are those of its page."""
+    make_run(tmp_path)
+    (drawing, *_) = drawings_of(gather(read_run(tmp_path)))
+    assert drawing.name == "front"
+    save_pictures([drawing], tmp_path)
+    texts = {text.get_text() for text in texts_of(drawing)}
+    assert {"chosen", "w4a4", "w8a8", "limit", "Pareto front, 4 points"} <= texts
+    info = (tmp_path / "front.png").read_bytes()
+    assert re.search(rb"(tEXt|iTXt|zTXt)Title", info)
+    assert "Chosen: Ω 1.5" in (tmp_path / "front.svg").read_text()
+
+
+def texts_of(drawing: Drawing) -> list[Text]:
+    with canvas(drawing.height) as figure:
+        FigureCanvasAgg(figure)
+        drawing.draw(figure)
+        return [text for text in figure.findobj(Text) if text.get_text() and text.get_visible()]
+
+
+def overlaps(drawing: Drawing) -> list[tuple[str, str]]:
+    """Pairs of texts whose boxes overlap by more than half a point."""
+    with canvas(drawing.height) as figure:
+        FigureCanvasAgg(figure)
+        drawing.draw(figure)
+        figure.draw_without_rendering()
+        boxes = [
+            (text.get_text(), text.get_window_extent())
+            for text in figure.findobj(Text)
+            if text.get_text().strip() and text.get_visible() and drawn(text)
+        ]
+    found = []
+    for place, (name, box) in enumerate(boxes):
+        for other, second in boxes[place + 1 :]:
+            wide = min(box.x1, second.x1) - max(box.x0, second.x0)
+            high = min(box.y1, second.y1) - max(box.y0, second.y0)
+            if wide > 0.5 and high > 0.5:
+                found.append((name, other))
+    return found
+
+
+def drawn(text: Text) -> bool:
+    """Not one of the ticks that matplotlib keeps outside of the axes and does not draw."""
+    box, axes = text.get_window_extent(), text.axes
+    if axes is None:
+        return True
+    room = axes.get_window_extent()
+    if text in axes.xaxis.get_ticklabels(which="both"):
+        return bool(room.x0 - 2 <= (box.x0 + box.x1) / 2 <= room.x1 + 2)
+    if text in axes.yaxis.get_ticklabels(which="both"):
+        return bool(room.y0 - 2 <= (box.y0 + box.y1) / 2 <= room.y1 + 2)
+    return True
+
+
+def many_layers(count: int, choices: Iterable[Choice]) -> Run:
+    rng = np.random.default_rng(0)
+    layers = [Layer(f"stage{n // 16 + 1}.unit{n % 16}.quant_convolution") for n in range(count)]
+    rows = [
+        Row(
+            layer.name,
+            choice,
+            float(10 ** rng.uniform(-6, 0)) / choice.w_bits,
+            1e-7,
+            {"size_bytes": int(rng.integers(100, 9000)) * choice.w_bits},
+        )
+        for layer in layers
+        for choice in choices
+    ]
+    made = LayerTable.from_rows(layers, rows)
+    given = Assignment({name: W8 if n % 2 else W4 for n, name in enumerate(made.layer_names)})
+    return Run(table=made, assignment=given)
+
+
+@pytest.mark.parametrize("count", [4, 14, 60, 300])
+@pytest.mark.parametrize("choices", [(W4, W8), (Choice(2, 8), W4, Choice(4, 8), W8)])
+def test_labels_do_not_overlap(count: int, choices: tuple[Choice, ...]) -> None:
+    facts = gather(many_layers(count, choices))
+    assert facts.front is not None
+    drawings = (bits_drawing(facts.layers), heat_drawing(facts.layers), front_drawing(facts))
+    for drawing in drawings:
+        assert drawing is not None
+        assert overlaps(drawing) == []
+    if count == 300:
+        assert len(facts.front.omega) > 1000
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_names_of_marked_points_are_apart_and_inside(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    labels = [
+        Label(f"w{n}a{n}", float(x), float(y), "#000000")
+        for n, (x, y) in enumerate(rng.normal(scale=0.1, size=(12, 2)))
+    ]
+    with canvas(3) as figure:
+        FigureCanvasAgg(figure)
+        axes = figure.subplots()
+        axes.plot([-1, 1], [-1, 1])
+        left_out = place_labels(axes, labels, np.array([(-1.0, -1.0), (1.0, 1.0)]))
+        boxes = [text.get_window_extent() for text in axes.texts if text.get_text()]
+        marks = axes.transData.transform([(label.x, label.y) for label in labels])
+        assert len(boxes) + len(left_out) == 12
+        assert len(boxes) >= 8
+        for place, box in enumerate(boxes):
+            assert not any(box.overlaps(other) for other in boxes[place + 1 :])
+            assert not any(box.contains(x, y) for x, y in marks)
+            room = axes.get_window_extent()
+            assert room.x0 <= box.x0 <= box.x1 <= room.x1
+            assert room.y0 <= box.y0 <= box.y1 <= room.y1
