@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from matplotlib.text import Text
 from report_runs import W4, W8, make_run
 from tables import random_table
@@ -96,10 +97,11 @@ def overlaps(drawing: Drawing) -> list[tuple[str, str]]:
         FigureCanvasAgg(figure)
         drawing.draw(figure)
         figure.draw_without_rendering()
+        hidden = undrawn(figure)
         boxes = [
             (text.get_text(), text.get_window_extent())
             for text in figure.findobj(Text)
-            if text.get_text().strip() and text.get_visible() and drawn(text)
+            if text.get_text().strip() and text.get_visible() and text not in hidden
         ]
     found = []
     for place, (name, box) in enumerate(boxes):
@@ -111,17 +113,16 @@ def overlaps(drawing: Drawing) -> list[tuple[str, str]]:
     return found
 
 
-def drawn(text: Text) -> bool:
-    """Not one of the ticks that matplotlib keeps outside of the axes and does not draw."""
-    box, axes = text.get_window_extent(), text.axes
-    if axes is None:
-        return True
-    room = axes.get_window_extent()
-    if text in axes.xaxis.get_ticklabels(which="both"):
-        return bool(room.x0 - 2 <= (box.x0 + box.x1) / 2 <= room.x1 + 2)
-    if text in axes.yaxis.get_ticklabels(which="both"):
-        return bool(room.y0 - 2 <= (box.y0 + box.y1) / 2 <= room.y1 + 2)
-    return True
+def undrawn(figure: Figure) -> set[Text]:
+    """Labels of ticks that matplotlib keeps outside of the axes and does not draw."""
+    found = set()
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            least, most = sorted(axis.get_view_interval())
+            for tick in (*axis.majorTicks, *axis.minorTicks):
+                if not least <= tick.get_loc() <= most:
+                    found |= {tick.label1, tick.label2}
+    return found
 
 
 def many_layers(count: int, choices: Iterable[Choice]) -> Run:
