@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 
+import numpy as np
+
 import mpsearch
 from mpsearch.errors import InputError
 from mpsearch.front import Front
@@ -13,6 +15,7 @@ from mpsearch.reports.front_facts import finite, measured_facts, table_front
 from mpsearch.reports.gather import answer_facts, fitting_table
 from mpsearch.reports.hypervolume import Lead, hypervolume, leads
 from mpsearch.reports.run_folder import DAMAGED, Run
+from mpsearch.table import LayerTable
 
 MOST = 12  # colours times dashes that are told apart
 
@@ -22,6 +25,7 @@ class ComparedRun:
     """One run. omega: as compared, which is Ω itself, or its part of the front's largest.
 
     metric, data: of the table's provenance, empty where not known. chosen: (total, Ω as compared).
+    judged: Ω of the same points in the judge's table (`CompareFacts.judge`), where it has them.
     """
 
     name: str
@@ -33,6 +37,8 @@ class ComparedRun:
     chosen: tuple[Number, float] | None
     measured: MeasuredFacts | None
     hypervolume: float = 0.0
+    judged: tuple[float, ...] = ()
+    judged_hypervolume: float | None = None
 
 
 @dataclass(frozen=True)
@@ -47,8 +53,9 @@ class Meeting:
 @dataclass(frozen=True)
 class CompareFacts:
     """relative: Ω of each run is divided by that of its own smallest network, as their scales are
-    not the same. ideal, reference: the corners (total, Ω) of the hypervolumes' box. missing: files
-    that cannot be read."""
+    not the same; judge: then the run in whose Ω all are judged too, empty where it has no table.
+    ideal, reference: the corners (total, Ω) of the hypervolumes' box. missing: files that cannot
+    be read."""
 
     version: str
     resource: str
@@ -59,6 +66,7 @@ class CompareFacts:
     meetings: tuple[Meeting, ...]
     missing: tuple[str, ...]
     warnings: tuple[str, ...]
+    judge: str = ""
 
 
 def compare(runs: Mapping[str, Run]) -> CompareFacts:
@@ -86,6 +94,9 @@ def compare(runs: Mapping[str, Run]) -> CompareFacts:
         replace(run, hypervolume=hypervolume(run.totals, run.omega, ideal, reference))
         for run in compared
     ]
+    judge = compared[0].name if relative and runs[compared[0].name].table is not None else ""
+    if judge:
+        compared = _judged(compared, there, runs[judge].table)
     return CompareFacts(
         version=mpsearch.__version__,
         resource=resource,
@@ -104,7 +115,41 @@ def compare(runs: Mapping[str, Run]) -> CompareFacts:
             if text.startswith(DAMAGED)
         ),
         warnings=tuple(warnings),
+        judge=judge,
     )
+
+
+def _judged(
+    compared: list[ComparedRun], fronts: Mapping[str, Front], table: LayerTable | None
+) -> list[ComparedRun]:
+    """The runs with Ω of their points in `table`, and the hypervolumes of what is best of them."""
+    assert table is not None
+    judged = {run.name: omega_in(table, fronts[run.name]) for run in compared}
+    known = {name: omega for name, omega in judged.items() if omega is not None}
+    ends = [fronts[name].totals[fronts[name].resource][[0, -1]] for name in known]
+    ideal = float(min(end[0] for end in ends)), min(min(omega) for omega in known.values())
+    reference = float(max(end[1] for end in ends)), max(max(omega) for omega in known.values())
+    found = []
+    for run in compared:
+        omega = known.get(run.name)
+        if omega is not None:
+            best = np.minimum.accumulate(omega).tolist()  # a point may be beaten by a smaller one
+            part = hypervolume(run.totals, best, ideal, reference)
+            run = replace(run, judged=tuple(omega), judged_hypervolume=part)
+        found.append(run)
+    return found
+
+
+def omega_in(table: LayerTable, front: Front) -> list[float] | None:
+    """Total Ω of a front's points in another table; None where it lacks layers or choices."""
+    if front.layers != table.layer_names or not set(front.choices) <= set(table.choices):
+        return None
+    columns = np.array([table.choices.index(choice) for choice in front.choices])
+    rows = table.row_index[np.arange(len(front.layers)), columns[front.assignments]]
+    if (rows < 0).any():
+        return None
+    totals: list[float] = table.omega[rows].sum(axis=1).tolist()
+    return totals
 
 
 def run_names(folders: Sequence[str]) -> tuple[str, ...]:

@@ -47,7 +47,12 @@ def compare_sections(facts: CompareFacts, folders: Sequence[str]) -> tuple[Secti
             "" if run.chosen is None
             else f"{run.chosen[1]:.3g} at {format_amount(facts.resource, run.chosen[0]).strip()}",
         ])  # fmt: skip
+        if facts.judge:
+            part = run.judged_hypervolume
+            rows[-1].append("" if part is None else f"{part:.4f}")
     header = ["run", "metric", "hypervolume", "points", "total Ω", name, "chosen"]
+    if facts.judge:
+        header.append(f"hypervolume in {facts.judge}'s Ω")
     parts += [
         Table("Runs, the largest hypervolume first", header, rows),
         Paragraph(_definition(facts)),
@@ -105,6 +110,13 @@ def _definition(facts: CompareFacts) -> str:
         "Hypervolume: the part of the box between the best and the worst value of any run, from "
         f"{ideal} to the reference point {reference}, that a front dominates; both axes linear; 1 "
         "is best."
+        + (
+            f" In {facts.judge}'s Ω: the same of the networks on each front, when the table of "
+            f"{facts.judge} says what they lose; it favours {facts.judge} itself, and what the "
+            "others lose to it is what trusting them costs if it is right."
+            if facts.judge
+            else ""
+        )
     )
 
 

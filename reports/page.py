@@ -61,7 +61,7 @@ footer { margin: 2rem 0 1rem; }
     --blue: #0072b2; --orange: #c04f00; --green: #00795a; --purple: #a5548a; }
   body { max-width: none; padding: 0; font-size: 10pt; }
   figure, tr { break-inside: avoid; } h2, caption { break-after: avoid; }
-  figure { max-width: 32rem; }
+  figure { max-width: 26rem; } p + figure { break-before: avoid; }
   .wide { overflow: visible; }
   table { font-size: 8pt; } th, td { padding: .15rem .4rem; } .numbers td { white-space: normal; }
   #front-reading, .ring, details:not([open]) { display: none; }

@@ -1,6 +1,6 @@
 """From facts to a report's sections, in the order of a reader's questions."""
 
-from mpsearch.reports.confusion_figure import confusion_drawing, confusions
+from mpsearch.reports.confusion_figure import confusion_drawing, confusion_text, confusions
 from mpsearch.reports.device_facts import device_table
 from mpsearch.reports.drawing import Drawing
 from mpsearch.reports.facts import AccuracyFacts, ConfusionFacts, Facts, PublishedFacts
@@ -166,10 +166,11 @@ def _device(facts: Facts) -> Section | None:
 
 
 def _confusion(facts: Facts) -> Section | None:
-    drawing = confusion_drawing(facts.confusion)
-    if drawing is None:
+    if not facts.confusion:
         return None
-    parts: list[Part] = [Paragraph(drawing.text), drawing]
+    drawing = confusion_drawing(facts.confusion)
+    parts: list[Part] = [Paragraph(confusion_text(facts.confusion))]
+    parts += [] if drawing is None else [drawing]
     parts += [
         More(f"Most frequent mistakes of {one.network}", _mistakes(one)) for one in facts.confusion
     ]

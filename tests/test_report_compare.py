@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from report_runs import HOSTILE, make_run
+from tables import random_table
 
 from mpsearch.cli import run
 from mpsearch.errors import InputError
 from mpsearch.front import front
-from mpsearch.reports.compare_facts import compare, run_names
+from mpsearch.reports.compare_facts import compare, omega_in, run_names
 from mpsearch.reports.compare_sections import comparison_markdown, render_comparison
 from mpsearch.reports.hypervolume import Lead, hypervolume, leads
 from mpsearch.reports.run_folder import Run, read_run
@@ -112,9 +113,26 @@ def test_other_metrics_are_compared_by_shape_only(tmp_path: Path) -> None:
     assert first.omega == (1.0, 0.75, 0.5, 0.25)
     assert second.omega == (1.0, 0.75)
     assert first.chosen == (1624, 0.5)
+    # In the first one's Ω the second one's points are those of the first front.
+    assert facts.judge == "first"
+    assert (first.judged, second.judged) == ((3.0, 2.25, 1.5, 0.75), (3.0, 2.25))
+    box = 1024 * 2.25
+    assert first.judged_hypervolume == pytest.approx((424 * 0 + 176 * 0.75 + 424 * 1.5) / box)
+    assert second.judged_hypervolume == pytest.approx(600 * 0.75 / box)
     page = render_comparison(facts, ["a", "b"])
+    assert "hypervolume in first&#x27;s Ω" in page
     assert "not on one scale" in page
     assert "largest hypervolume is" not in page
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_omega_in_another_table_is_its_own_sum(seed: int) -> None:
+    made = random_table(seed, 6, 3, 1.0, groups=False)
+    judge = halved(made, 3.0)
+    found = front(made)
+    expected = [judge.total(found.assignment(point), "omega") for point in range(len(found))]
+    assert omega_in(judge, found) == pytest.approx(expected)
+    assert omega_in(random_table(seed, 5, 3, 1.0, groups=False), found) is None
 
 
 def test_what_cannot_be_compared_is_said(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from scipy import stats
 from tables import random_table
 
 from mpsearch.assignment import Assignment
-from mpsearch.evaluation import Evaluations
+from mpsearch.evaluation import Evaluation, Evaluations
 from mpsearch.front import front
 from mpsearch.models.registry import architecture, build
 from mpsearch.network import Network
@@ -244,3 +244,17 @@ def test_the_most_sensitive_layers_keep_their_order() -> None:
     ]
     facts = gather(Run(table=LayerTable.from_rows(layers, rows)))
     assert [one.name for one in most_sensitive(facts.layers, 2)] == ["b", "d"]
+
+
+@pytest.mark.parametrize(("classes", "drawn"), [(30, True), (31, False)])
+def test_many_classes_have_their_mistakes_but_no_matrix(classes: int, drawn: bool) -> None:
+    counts = np.diag([2] * classes)
+    counts[0, classes - 1] = 5
+    rows = tuple(tuple(map(int, line)) for line in counts)
+    n = 2 * classes + 5
+    hits = (True,) * (2 * classes) + (False,) * 5
+    row_ = Evaluation("FP32", n, 2 * classes / n, (0, 1), 0.3, (0.2, 0.4), hits, None, None, rows)
+    page = render(gather(Run(evaluations=Evaluations("t", "sha256:0", True, (row_,)))))
+    assert ("confusion-title" in page) == drawn
+    assert f"0 as {classes - 1}" in page
+    assert f"{2 * classes} of {n} right" in page
