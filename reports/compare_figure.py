@@ -84,14 +84,14 @@ def _draw(figure: "Figure", facts: CompareFacts, measured: bool) -> None:
         axis_label(NAMES.get(facts.resource, facts.resource), facts.resource, unit_name)
     )
     axes.set_ylabel("total Ω, part of own largest" if facts.relative else "total Ω")
-    axes.grid()
+    axes.grid(True)
     axes.set_axisbelow(True)
     figure.legend(loc="outside upper center", ncols=2, handlelength=2.4, columnspacing=1.2)
 
 
 def _accuracy(axes: "Axes", run: ComparedRun, colour: str, unit: float) -> None:
     axes.set_ylabel("accuracy (%)")
-    axes.grid()
+    axes.grid(True)
     axes.set_axisbelow(True)
     if run.measured is None:
         return

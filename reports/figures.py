@@ -12,11 +12,16 @@ from mpsearch.reports.front_figure import front_drawing
 from mpsearch.reports.picture_files import check_picture, save_picture
 
 
-def plot_front(front: Front, path: str | os.PathLike[str], uniform: Sequence[Point] = ()) -> None:
+def plot_front(
+    front: Front,
+    path: str | os.PathLike[str],
+    uniform: Sequence[Point] = (),
+    fp32: Point | None = None,
+) -> None:
     """Draw Ω against the front's resource, and its measured accuracies above, as in the report.
 
-    uniform: one choice everywhere. Writes `path` (.png, .svg or .pdf) in one step; another ending
-    is an InputError.
+    uniform: one choice everywhere; fp32: the float network, where the front does not know it.
+    Writes `path` (.png, .svg or .pdf) in one step; another ending is an InputError.
     """
     check_picture(path)
     front = finite(front)
@@ -27,6 +32,6 @@ def plot_front(front: Front, path: str | os.PathLike[str], uniform: Sequence[Poi
         generated=False,
         uniform=tuple(uniform),
         front=front_facts(front),
-        fp32=fp32_point(front, None, None),
+        fp32=fp32 or fp32_point(front, None, None),
     )
     save_picture(front_drawing(facts), path)

@@ -60,7 +60,7 @@ def gather(run: Run) -> Facts:
         accuracy_data=evaluations.data_name if evaluations else None,
         held_out=evaluations.held_out if evaluations else True,
         device=device_facts(run, warnings),
-        fp32=_fp32(run, front),
+        fp32=fp32_facts(run, front),
         predictions=prediction_facts(front),
         published=published_facts(run.table, accuracies),
         confusion=confusion_facts(evaluations),
@@ -161,7 +161,7 @@ def _front(run: Run, warnings: list[str]) -> Front | None:
     return kept if len(kept) else None
 
 
-def _fp32(run: Run, front: Front | None) -> Point | None:
+def fp32_facts(run: Run, front: Front | None) -> Point | None:
     """The float network, from its measurement or from the table's provenance."""
     row = run.evaluations.named("FP32") if run.evaluations else None
     size, macs = run.provenance.get("fp32_bytes"), run.provenance.get("macs")

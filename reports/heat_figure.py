@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 ROWS = 60  # of more layers only the most sensitive are drawn
-COLUMNS_WITH_TEXT = 4
+COLUMNS_WITH_LINE = 4  # up to here a cell's text is one line, up to the next two
+COLUMNS_WITH_TEXT = 8
 COLOURS = "cividis"  # made for readers with any colour vision (Nuñez et al., PLOS ONE 2018)
 # On a cell's own colour, in light and dark alike; so these are none of the page's variables.
 BLACK, WHITE = "#000000", "#ffffff"
@@ -60,7 +61,7 @@ def heat_drawing(layers: Sequence[LayerFacts]) -> Drawing | None:
             f"from {least:.3g} to {most:.3g}. The table of sensitivities has every number."
         ),
         caption=f"{caption}{part}.",
-        height=1.1 + 0.2 * max(len(shown), 4),
+        height=1.1 + (0.2 if len(choices) <= COLUMNS_WITH_LINE else 0.24) * max(len(shown), 4),
         draw=draw,
     )
 
@@ -108,16 +109,17 @@ def _draw(
     axes.set_ylim(len(layers), 0)
     for side in axes.spines.values():
         side.set_visible(False)
-    digits, size = (3, 7) if len(choices) < COLUMNS_WITH_TEXT else (2, 6)
+    digits, size = (3, 7.0) if len(choices) < COLUMNS_WITH_LINE else (2, 6.0)
+    between = " " if len(choices) <= COLUMNS_WITH_LINE else "\n"
     for row, layer in enumerate(layers):
         for column, choice in enumerate(choices):
             value = omega[row, column]
             if len(choices) <= COLUMNS_WITH_TEXT and np.isfinite(value):
                 shade = norm(max(value, lowest))
-                words = _cell(value, errors[row, column], digits)
+                words = _cell(value, errors[row, column], digits, between)
                 axes.text(
                     column + 0.5, row + 0.53, words, ha="center", va="center", fontsize=size,
-                    color=WHITE if float(shade) < 0.5 else BLACK,
+                    linespacing=1.0, color=WHITE if float(shade) < 0.5 else BLACK,
                 )  # fmt: skip
             if choice == layer.choice:
                 axes.add_patch(
@@ -135,10 +137,10 @@ def _draw(
     bar.set_label("Ω", fontsize=8)
 
 
-def _cell(omega: float, error: float, digits: int) -> str:
+def _cell(omega: float, error: float, digits: int, between: str) -> str:
     """`0.0123 ±4%`."""
     text = short(float(f"{omega:.{digits}g}"))
     if error <= 0 or omega <= 0:
         return text
     percent = 100 * error / omega
-    return f"{text} ±{'<1' if percent < 0.5 else f'{percent:.0f}'}%"
+    return f"{text}{between}±{'<1' if percent < 0.5 else f'{percent:.0f}'}%"

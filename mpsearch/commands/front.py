@@ -12,6 +12,7 @@ from mpsearch.errors import InputError
 from mpsearch.front import Front
 from mpsearch.front import front as front_of
 from mpsearch.front_files import keep_measured, to_document, write_csv, write_json
+from mpsearch.provenance import load_provenance
 from mpsearch.search_options import budget_options, parse_excludes, parse_pins
 from mpsearch.table import LayerTable
 from mpsearch.units import format_amount, parse_bytes
@@ -94,9 +95,11 @@ def front(
         write_json(found, Path(output).with_suffix(".json"))
     if plot is not None:
         from mpsearch.reports.figures import plot_front
-        from mpsearch.reports.gather import uniform_points
+        from mpsearch.reports.gather import fp32_facts, uniform_points
+        from mpsearch.reports.run_folder import Run
 
-        plot_front(found, plot, uniform_points(table))
+        known = Run(provenance=load_provenance(table_path))
+        plot_front(found, plot, uniform_points(table), fp32_facts(known, found))
     if as_json:
         print_json(to_document(found))
     else:
