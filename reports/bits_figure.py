@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 from mpsearch.reports.drawing import Drawing
 from mpsearch.reports.facts import LayerFacts
 from mpsearch.reports.prose import NAMES
-from mpsearch.reports.style import BLUE, GREEN, INK, LINES, ORANGE, PURPLE, shorten
+from mpsearch.reports.style import BLUE, INK, LINES, ORANGE, PURPLE, shorten
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 ROWS = 80  # more layers than this are drawn as groups of neighbours
-MARKS = (("o", BLUE), ("s", ORANGE), ("^", PURPLE), ("D", GREEN))
+MARKS = {"omega": ("o", BLUE), "size_bytes": ("s", ORANGE), "bops": ("^", PURPLE)}
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def bits_drawing(layers: Sequence[LayerFacts]) -> Drawing | None:
 
 
 def _draw(figure: "Figure", rows: Sequence[BitsRow]) -> None:
-    columns = [c for c in ("omega", "size_bytes", "bops") if any(c in row.shares for row in rows)]
+    columns = [c for c in MARKS if any(c in row.shares for row in rows)]
     panels = figure.subplots(1, 1 + bool(columns), sharey=True, squeeze=False,
                              width_ratios=(1, 1.5)[: 1 + bool(columns)])[0]  # fmt: skip
     first = panels[0]
@@ -137,7 +137,8 @@ def _draw_bits(axes: "Axes", rows: Sequence[BitsRow]) -> None:
 
 def _draw_shares(axes: "Axes", rows: Sequence[BitsRow], columns: Sequence[str]) -> None:
     """A shape for each column, so that they are told apart without colour."""
-    for column, (marker, colour) in zip(columns, MARKS, strict=False):
+    for column in columns:
+        marker, colour = MARKS[column]
         axes.plot(
             [100 * row.shares.get(column, 0.0) for row in rows], range(len(rows)),
             linestyle="none", marker=marker, markersize=4.5, color=colour,

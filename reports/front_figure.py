@@ -74,9 +74,9 @@ def _draw(figure: "Figure", facts: Facts, found: FrontFacts) -> Anchors | None:
     few = len(x) <= DOTS
     axes.step(
         x, y, where="post", color=BLUE, linewidth=1.6, marker="o" if few else "", markersize=3,
-        label=f"Pareto front, {len(x):,} points",
+        label=f"Pareto front, {len(x):,} point{'s' if len(x) > 1 else ''}",
     )  # fmt: skip
-    if found.measured is not None:
+    if found.measured is not None and len(found.measured.totals) <= DOTS:
         axes.plot(
             [total / unit for total in found.measured.totals], found.measured.omega, marker="o",
             color=GREEN, linestyle="none", markersize=5, markeredgecolor=PAPER, zorder=3,
@@ -142,8 +142,9 @@ def describe_front(facts: Facts) -> str:
     assert found is not None
     name = NAMES.get(found.resource, found.resource)
     first, last = (format_amount(found.resource, found.totals[end]) for end in (0, -1))
+    count = f"{len(found.omega)} point{'s' if len(found.omega) > 1 else ''}"
     words = (
-        f"Pareto front of total Ω against {name}, {len(found.omega)} points, "
+        f"Pareto front of total Ω against {name}, {count}, "
         f"from Ω {found.omega[0]:.3g} at {first} to Ω {found.omega[-1]:.3g} at {last}."
     )
     if found.measured is not None:

@@ -150,7 +150,7 @@ def _front(run: Run, warnings: list[str]) -> Front | None:
     if found is not None and run.table is not None and found.table_digest != run.table.digest:
         warnings.append("front.json is of another table; the front shown is computed from this one")
         found = None
-    if found is None and run.table is not None:
+    if found is None and run.table is not None and run.table.columns:
         found = table_front(run.table)
     if found is None:
         return None

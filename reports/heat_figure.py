@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from mpsearch.choice import Choice
 from mpsearch.reports.drawing import Drawing
 from mpsearch.reports.facts import LayerFacts
-from mpsearch.reports.style import ORANGE, short, shorten
+from mpsearch.reports.style import ORANGE, SPAN_FOR_LOG, short, shorten
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -44,7 +44,9 @@ def heat_drawing(layers: Sequence[LayerFacts]) -> Drawing | None:
         "" if len(shown) == len(layers) else f"; the {len(shown)} most sensitive of {len(layers)}"
     )
     least, most = float(np.nanmin(omega)), float(np.nanmax(omega))
-    caption = "Ω of each layer at each choice, darker is lower (logarithmic colours)"
+    smallest = float(np.min(omega, where=omega > 0, initial=most))
+    logarithmic = " (logarithmic colours)" if most > SPAN_FOR_LOG * smallest else ""
+    caption = f"Ω of each layer at each choice, darker is lower{logarithmic}"
     if len(choices) <= COLUMNS_WITH_TEXT:
         caption += "; in the cells Ω ± its standard error in percent, none where it is exact"
     if any(layer.choice for layer in shown):
@@ -93,9 +95,10 @@ def _draw(
     positive = omega[omega > 0]
     least, most = (positive.min(), positive.max()) if len(positive) else (1.0, 1.0)
     colours = colormaps[COLOURS].resampled(32)
-    norm = LogNorm(least, most) if least < most else Normalize(0, most)
+    wide = most > SPAN_FOR_LOG * least
+    norm = LogNorm(least, most) if wide else Normalize(0, most)
     # A zero has no logarithm: it gets the lowest colour.
-    lowest = least if least < most else 0.0
+    lowest = least if wide else 0.0
     filled = np.where(omega > 0, omega, np.where(np.isnan(omega), np.nan, lowest))
     image = axes.pcolormesh(
         np.ma.masked_invalid(filled), cmap=colours, norm=norm, linewidth=0.5, edgecolors="face"
@@ -131,7 +134,7 @@ def _draw(
     bar = figure.colorbar(image, ax=axes, shrink=min(1.0, 6 / max(len(layers), 6)), pad=0.02,
                           aspect=12, anchor=(0, 1))  # fmt: skip
     bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
-    bar.ax.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: ""))
+    bar.ax.minorticks_off()
     bar.ax.tick_params(labelsize=7)
     bar.outline.set_visible(False)
     bar.set_label("Ω", fontsize=8)

@@ -23,16 +23,24 @@ def bits_section(facts: Facts) -> Section | None:
     header = ["layer", "kind", "weights", "bits", "Ω ± stderr"]
     header += [NAMES.get(column, column) for column in shown]
     note = "in brackets the part of the total"
-    whole = Table(f"Layers; {note}", header, [_layer_row(layer, shown) for layer in layers])
+    cells = [_layer_row(layer, shown) for layer in layers]
+    kept = [place for place in range(len(header)) if any(line[place] for line in cells)]
+    header = [header[place] for place in kept]
+    cells = [[line[place] for place in kept] for line in cells]
+    solved = any(layer.choice for layer in layers)
+    title = f"Layers; {note}" if solved else "Layers"
+    whole = Table(title, header, cells)
     parts: list[Part] = [] if drawing is None else [drawing]
     if len(layers) <= MANY:
         parts.append(whole)
     else:
         top = _largest(layers)
-        rows = [_layer_row(layer, shown) for layer in top]
-        title = f"The {TOP} layers with the largest Ω, of {len(layers):,}; {note}"
+        place = {layer.name: row for layer, row in zip(layers, cells, strict=True)}
+        rows = [place[layer.name] for layer in top]
+        title = f"The {TOP} layers with the largest Ω, of {len(layers):,}"
+        title += f"; {note}" if solved else ""
         parts += [Table(title, header, rows), More(f"All {len(layers):,} layers", whole)]
-    return Section("bits", "Bits per layer", parts)
+    return Section("bits", "Bits per layer" if solved else "Layers", parts)
 
 
 def _largest(layers: Sequence[LayerFacts]) -> tuple[LayerFacts, ...]:

@@ -12,6 +12,8 @@ from mpsearch.reports.style import BLUE, scale_omega
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+BARS = 60  # of more points the intervals would hide each other
+DRAWN = 400  # of more points this many, evenly by rank, so that the page stays small
 LABELS = {"loss": "measured loss (nats)", "points lost": "accuracy lost (points)"}
 
 
@@ -20,17 +22,24 @@ def prediction_drawing(found: Sequence[PredictionFacts]) -> Drawing | None:
     if not found:
         return None
     words = [f"{one.measure}: {correlations(one)}" for one in found]
+    count = len(found[0].omega)
+    bars = "; bars: 95 % intervals" if count <= BARS else ""
+    part = f" {DRAWN} of them are drawn." if count > DRAWN else ""
 
     def draw(figure: "Figure") -> None:
         panels = figure.subplots(1, len(found), squeeze=False)[0]
         for axes, one in zip(panels, found, strict=True):
-            y, low, high = (np.array(part) for part in (one.measured, one.low, one.high))
-            if np.isfinite(low).all() and np.isfinite(high).all():
+            count = len(one.omega)
+            kept = np.unique(np.linspace(0, count - 1, min(count, DRAWN)).round().astype(int))
+            omega, y, low, high = (
+                np.array(part)[kept] for part in (one.omega, one.measured, one.low, one.high)
+            )
+            if count <= BARS and np.isfinite(low).all() and np.isfinite(high).all():
                 ends = [np.maximum(y - low, 0), np.maximum(high - y, 0)]
-                axes.errorbar(one.omega, y, yerr=ends, linestyle="none", color=BLUE, marker="o",
+                axes.errorbar(omega, y, yerr=ends, linestyle="none", color=BLUE, marker="o",
                               markersize=4, elinewidth=0.8, capsize=2)  # fmt: skip
             else:
-                axes.plot(one.omega, y, linestyle="none", color=BLUE, marker="o", markersize=4)
+                axes.plot(omega, y, linestyle="none", color=BLUE, marker="o", markersize=4)
             scale_omega(axes, "x", one.omega)
             axes.set_xlabel("predicted: total Ω")
             axes.set_ylabel(LABELS.get(one.measure, one.measure))
@@ -43,8 +52,8 @@ def prediction_drawing(found: Sequence[PredictionFacts]) -> Drawing | None:
         title="Predicted against measured",
         text=f"Measured {'; '.join(words)}.",
         caption=(
-            "Total Ω of the measured points of the front against what they score; bars: 95 % "
-            "intervals. A rank correlation of 1: ordering by Ω orders by what was measured."
+            f"Total Ω of the measured points of the front against what they score{bars}.{part} "
+            "A rank correlation of 1: ordering by Ω orders by what was measured."
         ),
         height=2.9,
         draw=draw,

@@ -16,7 +16,7 @@ SECONDS = 2.0  # for each search, of which there are one and two for every limit
 
 def price_facts(table: LayerTable | None, assignment: Assignment | None) -> PriceFacts | None:
     """None without both, or of two tables; `reason` says why an assignment has no prices."""
-    if table is None or assignment is None:
+    if table is None or assignment is None or not table.columns:
         return None
     if assignment.table_digest not in (None, table.digest):  # a warning already
         return None

@@ -91,7 +91,8 @@ def front_caption(facts: Facts) -> str:
             "not exact: points were left out to keep the search short, so an assignment can lie "
             "below it"
         )
-    words = [f"{len(found.omega):,} non-dominated assignments ({kind})"]
+    noun = "assignment" if len(found.omega) == 1 else "assignments"
+    words = [f"{len(found.omega):,} non-dominated {noun} ({kind})"]
     for name, limit in found.limits.items():
         words.append(f"{NAMES.get(name, name)} at most {format_amount(name, limit)}")
     text = "; ".join(words) + ". Lower and further left is better. Squares: one choice everywhere"

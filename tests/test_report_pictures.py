@@ -144,14 +144,13 @@ def many_layers(count: int, choices: Iterable[Choice]) -> Run:
     return Run(table=made, assignment=given)
 
 
-@pytest.mark.parametrize("count", [4, 14, 60, 300])
+TWO = (W4, W8)
+FOUR = (Choice(2, 8), W4, Choice(4, 8), W8)
+EIGHT = (*(Choice(w, a) for w in (2, 3, 6) for a in (4, 8)), W4, W8)
+
+
 @pytest.mark.parametrize(
-    "choices",
-    [
-        (W4, W8),
-        (Choice(2, 8), W4, Choice(4, 8), W8),
-        (*(Choice(w, a) for w in (2, 3, 6) for a in (4, 8)), W4, W8),
-    ],
+    ("count", "choices"), [(4, TWO), (14, FOUR), (60, TWO), (60, EIGHT), (300, FOUR)]
 )
 def test_labels_do_not_overlap(count: int, choices: tuple[Choice, ...]) -> None:
     facts = gather(many_layers(count, choices))
