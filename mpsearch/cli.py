@@ -1,6 +1,7 @@
 """`mpsearch`: the command line. Commands are imported when they are called."""
 
 import os
+import re
 import sys
 from importlib import import_module
 
@@ -19,7 +20,8 @@ COMMANDS = {
     "apply": "Quantize a network as an assignment says and calibrate it.",
     "finetune": "Train a quantized network further: assignment + data -> quantized.pt.",
     "evaluate": "Measure accuracy and loss, with a 95 % interval, beside FP32.",
-    "export": "Write a quantized network as C99 that computes with integers only.",
+    "export": "Write a quantized network as C99 that computes with integers only, or as ONNX.",
+    "device": "Measure an export on a Raspberry Pi or another device, over ssh.",
     "predict": "Loss and accuracy of assignments from stored interactions, in no time.",
     "report": "One self-contained HTML page: question, front, bits, accuracies.",
     "gate": "Exit code 0 or 1: is the network small and accurate enough?",
@@ -29,8 +31,12 @@ COMMANDS = {
     "convert": "Turn a model file into an mpsearch file, which executes nothing.",
     "demo": "The whole loop on a bundled network, with measured accuracies.",
     "models": "List the bundled networks and datasets.",
+    "doctor": "What works here: packages, solvers, compilers; how to get the rest.",
     "solvers": "List the installed solvers and what each can do.",
 }
+
+# Words in the metavar, or the name, of a parameter that is a path: shells complete it as one.
+PATHS = re.compile(r"FILE|MODEL|QUANTIZED|FOLDER|RUN\b|EXPORT|JSON|CSV|^D$|^assignments?$|^folder$")
 
 INTERNAL_ERROR = 3
 INTERRUPTED = 130
@@ -47,6 +53,7 @@ class _Commands(click.Group):
             return None
         command = getattr(import_module(f"mpsearch.commands.{name}"), name)
         assert isinstance(command, click.Command)
+        _complete_paths(command)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -54,11 +61,23 @@ class _Commands(click.Group):
             formatter.write_dl(list(COMMANDS.items()))
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="mpsearch")
+def _complete_paths(command: click.Command) -> None:
+    for parameter in command.params:
+        name = parameter.metavar or parameter.name or ""
+        if parameter.type is click.STRING and PATHS.search(name):
+            parameter.type = click.Path()
+
+
+@click.group(
+    cls=_Commands,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+@click.option("--version", is_flag=True, help="Show the version; with --json all that matter.")
+@click.option("--json", "as_json", is_flag=True, help="With --version: JSON for a bug report.")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 @click.pass_context
-def cli(ctx: click.Context, debug: bool) -> None:
+def cli(ctx: click.Context, version: bool, as_json: bool, debug: bool) -> None:
     """Find, prove, apply, measure and guard mixed-precision quantization.
 
     \b
@@ -66,6 +85,24 @@ def cli(ctx: click.Context, debug: bool) -> None:
       mpsearch profile model.pt
       mpsearch solve --size 145KB --bops-limit 1.2G
     """
+    if version:
+        _print_version(as_json)
+        ctx.exit()
+    if as_json:
+        raise click.UsageError("--json stands after the command, or beside --version")
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
+        ctx.exit(2)
+
+
+def _print_version(as_json: bool) -> None:
+    if not as_json:
+        click.echo(f"mpsearch, version {__version__}")
+        return
+    from mpsearch.console import print_json
+    from mpsearch.versions import versions
+
+    print_json(versions())
 
 
 def main() -> None:

@@ -55,13 +55,17 @@ class Evaluations:
         return next((row for row in self.rows if row.name == name), None)
 
 
-def wilson_interval(successes: int, n: int, comparisons: int = 1) -> tuple[float, float]:
-    """95 % score interval of a proportion (Wilson, JASA 1927): (915, 1000) -> (0.896, 0.931).
+def wilson_interval(
+    successes: int, n: int, comparisons: int = 1, confidence: float = 0.95
+) -> tuple[float, float]:
+    """Score interval of a proportion (Wilson, JASA 1927): (915, 1000) -> (0.896, 0.931) at 95 %.
 
     comparisons: that all of so many intervals hold at once (Bonferroni), each is taken at
-    1 - 0.05 / comparisons.
+    1 - (1 - confidence) / comparisons.
     """
-    z = Z95 if comparisons == 1 else NormalDist().inv_cdf(1 - 0.025 / comparisons)
+    z = Z95
+    if comparisons != 1 or confidence != 0.95:
+        z = NormalDist().inv_cdf(1 - (1 - confidence) / 2 / comparisons)
     p = successes / n
     centre = p + z**2 / (2 * n)
     half = z * math.sqrt(p * (1 - p) / n + z**2 / (4 * n * n))
@@ -143,6 +147,8 @@ def row_from_json(row: Mapping[str, Any]) -> Evaluation:
     """One row of evaluation.json. Raises ValueError, KeyError or TypeError for anything else."""
     n = int(row["n"])
     packed = np.frombuffer(base64.b64decode(row["correct"], validate=True), dtype=np.uint8)
+    if not 0 <= n <= 8 * len(packed):  # before it is unpacked: n decides how much memory that takes
+        raise ValueError(f"row {row['name']!r}: n is {n}, and it has {8 * len(packed)} samples")
     hits = tuple(bool(bit) for bit in np.unpackbits(packed, count=n))
     low, high = row["accuracy_interval"]
     ends = [math.inf if end is None else float(end) for end in row["loss_interval"]]

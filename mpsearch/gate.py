@@ -1,213 +1,163 @@
-"""`gate`: is the network small and accurate enough? One exact `Verdict` per condition."""
+"""`gate`: is the network small and accurate enough? One `Verdict` per condition."""
 
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
-from mpsearch.agreement import contradictions, recomputed_totals
-from mpsearch.assignment import Assignment
-from mpsearch.budget import Budget
-from mpsearch.device.figures import device_figure
-from mpsearch.device.network_digest import network_digest
-from mpsearch.device.profile import DeviceProfile, Mode
 from mpsearch.errors import InputError
-from mpsearch.evaluation import Evaluation, Evaluations, paired_drop, wilson_interval
-from mpsearch.table import LayerTable
-from mpsearch.units import parse_amount
+from mpsearch.evaluation import Evaluation, wilson_interval
+from mpsearch.gate_baseline import Baseline, check_same_data, check_same_model, is_same_network
+from mpsearch.gate_evidence import (
+    Evidence,
+    device_value,
+    identity_of,
+    judged_row,
+    total_of,
+    totals_of,
+)
+from mpsearch.gate_limits import (
+    ON_ACCURACY,
+    ON_BASELINE,
+    Conditions,
+    parse_accuracy,
+    parse_growth,
+    parse_limit,
+    parse_points,
+)
+from mpsearch.gate_statistics import (
+    check_confidence,
+    drop_interval,
+    mcnemar_p,
+    samples_for_accuracy,
+    samples_for_drop,
+)
+from mpsearch.gate_verdict import Number, Paired, Verdict
+
+__all__ = ["Conditions", "Evidence", "Verdict", "judge", "parse_accuracy", "parse_points"]
 
 REFERENCE = "FP32"
-DEFAULT_NETWORKS = ("assignment", "quantized")
 
 
-@dataclass(frozen=True)
-class Conditions:
-    """The limits as they were written; None: not asked. `max_drop` is in percentage points.
-
-    latency_mode: which of a device's latencies counts, `steady`, `process` or `cold`.
-    """
-
-    max_size: str | None = None
-    max_bops: str | None = None
-    min_accuracy: str | None = None
-    max_drop: str | None = None
-    max_latency: str | None = None
-    max_peak_memory: str | None = None
-    max_energy: str | None = None
-    latency_mode: Mode = "steady"
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """What is known of the network; None: not at hand.
-
-    Size and BOPS are those of the assignment, or without one those of the evaluation's row.
-    network: the name of that row; None: `assignment` or `quantized`.
-    """
-
-    assignment: Assignment | None = None
-    table: LayerTable | None = None
-    evaluations: Evaluations | None = None
-    network: str | None = None
-    device: DeviceProfile | None = None
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """One condition. quantity: `size_bytes`, `bops`, `accuracy` (0 to 1), `drop` (in points), or
-    what a device took: `latency_s`, `peak_memory_bytes`, `energy_j`.
-
-    A value equal to its limit passes. decided is False where the limit lies inside the value's 95 %
-    interval: another sample of the same kind might come out on the other side.
-    """
-
-    quantity: str
-    value: int | float | Fraction
-    limit: int | float | Fraction
-    passed: bool
-    interval: tuple[float, float] | None = None
-    samples: int | None = None
-
-    @property
-    def decided(self) -> bool:
-        if self.interval is None:
-            return True
-        low, high = self.interval
-        return not low < self.limit < high
-
-
-def judge(conditions: Conditions, evidence: Evidence) -> tuple[Verdict, ...]:
-    """Every condition that was asked: size, BOPS, accuracy, drop, latency, peak memory, energy.
+def judge(
+    conditions: Conditions, evidence: Evidence, confidence: float = 0.95
+) -> tuple[Verdict, ...]:
+    """Every condition that was asked: size, BOPS, accuracy, drops, latency, memory, energy, growth.
 
     Size and BOPS are recomputed from the table when there is one, accuracy and interval from the
     samples. Raises InputError without a condition, for a limit that cannot be read, for evidence
-    that is missing, and for evidence that contradicts itself.
+    that is missing, for evidence that contradicts itself, and for a baseline of another model or
+    of accuracy on other data.
     """
-    if conditions == Conditions(latency_mode=conditions.latency_mode):
+    check_confidence(confidence)
+    if not conditions.asks():
         raise InputError(
             "no condition given; expected at least one of --max-size, --max-bops, --min-accuracy, "
-            "--max-drop, --max-latency, --max-peak-memory, --max-energy"
+            "--max-drop, --max-latency, --max-peak-memory, --max-energy, or one against a baseline"
         )
-    measured = conditions.min_accuracy is not None or conditions.max_drop is not None
-    totals = _totals(evidence, _row(evidence) if measured else None)
+    if evidence.baseline is not None:
+        check_same_model(evidence.baseline, identity_of(evidence))
+    measured = conditions.asks(*ON_ACCURACY)
+    totals = totals_of(evidence, measured)
     verdicts = []
     for column, text in (("size_bytes", conditions.max_size), ("bops", conditions.max_bops)):
         if text is not None:
-            value, limit = _total(totals, column), _limit(evidence.table, column, text)
+            value, limit = total_of(totals, column), parse_limit(evidence.table, column, text)
             verdicts.append(Verdict(column, value, limit, value <= limit))
     if conditions.min_accuracy is not None:
-        verdicts.append(_accuracy(_row(evidence), parse_accuracy(conditions.min_accuracy)))
+        limit = parse_accuracy(conditions.min_accuracy)
+        verdicts.append(_accuracy(judged_row(evidence), limit, confidence))
     if conditions.max_drop is not None:
-        verdicts.append(_drop(evidence, parse_points(conditions.max_drop)))
+        verdicts.append(_drop(evidence, parse_points(conditions.max_drop), confidence))
     for column, text in (
         ("latency_s", conditions.max_latency),
         ("peak_memory_bytes", conditions.max_peak_memory),
         ("energy_j", conditions.max_energy),
     ):
         if text is not None:
-            figure = device_figure(_device(evidence), column, conditions.latency_mode)
-            exact = Fraction(repr(figure))  # the decimal that is printed, as limits are
-            limit = _limit(None, column, text)
+            exact = device_value(evidence, column, conditions.latency_mode)
+            limit = parse_limit(None, column, text)
             verdicts.append(Verdict(column, exact, limit, exact <= limit))
+    if conditions.asks(*ON_BASELINE):
+        verdicts += _against_baseline(conditions, evidence, totals, confidence)
     return tuple(verdicts)
 
 
-def _device(evidence: Evidence) -> DeviceProfile:
-    """The stored measurement, which must be of the assignment that is judged."""
-    if evidence.device is None:
+def _against_baseline(
+    conditions: Conditions, evidence: Evidence, totals: Mapping[str, Any], confidence: float
+) -> list[Verdict]:
+    baseline = evidence.baseline
+    if baseline is None:
         raise InputError(
-            "there is no device.json to take figures of a device from; write one with `mpsearch "
-            "device run EXPORT --host HOST`, or name yours with --device"
+            "there is no baseline to compare with; name one with --baseline main.json, which "
+            "`mpsearch gate --update-baseline main.json` writes"
         )
-    chosen = evidence.assignment
-    if chosen is not None and network_digest(chosen.layers) != evidence.device.network:
-        raise InputError(
-            f"the profile of {evidence.device.host} is of another assignment than the one judged; "
-            "export and measure this one, or name the one that was measured with --assignment"
-        )
-    return evidence.device
+    verdicts = []
+    if conditions.max_drop_baseline is not None:
+        row = judged_row(evidence)
+        assert evidence.evaluations is not None
+        if baseline.row is None:
+            raise InputError(_lacks(baseline, "accuracy", "an evaluation.json or MODEL"))
+        check_same_data(baseline, evidence.evaluations.data_digest)
+        limit = parse_points(conditions.max_drop_baseline)
+        verdict = _paired("drop_baseline", baseline.row, row, baseline.source, limit, confidence)
+        if is_same_network(baseline, identity_of(evidence)) and baseline.row.correct == row.correct:
+            verdict = replace(verdict, interval=None, samples=None, needed=None)  # no luck in it
+        verdicts.append(verdict)
+    for column, text in (
+        ("size_bytes", conditions.max_size_growth),
+        ("bops", conditions.max_bops_growth),
+    ):
+        if text is not None:
+            before = baseline.totals.get(column)
+            if not before:
+                raise InputError(_lacks(baseline, column, "an assignment with its table"))
+            verdicts.append(_growth(column, total_of(totals, column), before, text))
+    if conditions.max_latency_growth is not None:
+        mode = conditions.latency_mode
+        before = baseline.device.get(mode)
+        if not before:
+            raise InputError(_lacks(baseline, f"{mode} latency", "a device.json"))
+        value = device_value(evidence, "latency_s", mode)
+        verdicts.append(_growth("latency_s", value, before, conditions.max_latency_growth))
+    return verdicts
 
 
-def parse_accuracy(text: str) -> Fraction:
-    """`88%`, `0.88` -> 88/100: a percentage has its sign, a bare number is a share from 0 to 1."""
-    match = re.fullmatch(r"(\d+\.?\d*|\.\d+)\s*(%?)", text.strip())
-    if match is None:
-        raise InputError(f"got the accuracy {text!r}; expected a form such as 88% or 0.88")
-    value = Fraction(match[1]) / (100 if match[2] else 1)
-    if value > 1:
-        hint = "" if match[2] else f"; did you mean {match[1]}%?"
-        raise InputError(f"the accuracy {text!r} is more than 100 %{hint}")
-    return value
+def _growth(column: str, value: Number, before: Number, text: str) -> Verdict:
+    stored = _exact(before)
+    growth, limit = _exact(value) / stored - 1, parse_growth(text)
+    return Verdict(f"{column}_growth", growth, limit, growth <= limit, baseline=stored)
 
 
-def parse_points(text: str) -> Fraction:
-    """`1.0` -> 1 percentage point. `1%` is refused, as it could mean 1 % of the accuracy."""
-    if re.fullmatch(r"\d+\.?\d*|\.\d+", text.strip()) is None or Fraction(text.strip()) > 100:
-        raise InputError(
-            f"got the drop {text!r}; expected percentage points from 0 to 100, such as 1.0"
-        )
-    return Fraction(text.strip())
+def _exact(value: Number) -> Fraction:
+    """The decimal that is printed and stored."""
+    return Fraction(repr(value)) if isinstance(value, float) else Fraction(value)
 
 
-def _totals(evidence: Evidence, measured: Evaluation | None) -> Mapping[str, Any]:
-    """Size and BOPS of the network that is judged, checked against the row that was measured."""
-    if evidence.assignment is None:
-        row = measured
-        if row is None and evidence.evaluations is not None:
-            row = _row(evidence)
-        return {} if row is None else _stated(row)
-    totals: Mapping[str, Any] = evidence.assignment.totals
-    if evidence.table is not None:
-        wrong = contradictions(evidence.assignment, evidence.table)
-        if wrong:
-            raise InputError(
-                f"the assignment does not fit {evidence.table.source}: {'; '.join(wrong)}; "
-                "solve again, or name the table that belongs to it with --profile"
-            )
-        totals = recomputed_totals(evidence.assignment, evidence.table)
-    for column, value in ({} if measured is None else _stated(measured)).items():
-        if totals.get(column, value) != value:
-            raise InputError(
-                f"{column} is {totals[column]} for the assignment and {value} for the network that "
-                "was measured; measure again, or judge the measured row alone with --network"
-            )
-    return totals
+def _lacks(baseline: Baseline, what: str, source: str) -> str:
+    return (
+        f"{baseline.source} has no {what} to compare with; write it again with "
+        f"--update-baseline where there is {source}"
+    )
 
 
-def _stated(row: Evaluation) -> dict[str, Any]:
-    stated = {"size_bytes": row.size_bytes, "bops": row.bops}
-    return {column: value for column, value in stated.items() if value is not None}
-
-
-def _total(totals: Mapping[str, Any], column: str) -> int | float:
-    value = totals.get(column)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise InputError(
-            f"the network's {column} is not known; give an assignment with its table "
-            "(--assignment, --profile) or an evaluation that states it (--evaluation)"
-        )
-    return value
-
-
-def _limit(table: LayerTable | None, column: str, text: str) -> int | float | Fraction:
-    """An absolute limit; what is relative to a table needs one."""
-    if table is not None and column in table.columns:
-        return Budget.parse(table, limits=[f"{column}={text}"]).limits[column]
-    amount = parse_amount(column, text)
-    if not isinstance(amount, Fraction):
-        raise InputError(f"the limit {text!r} is relative to a table; give one with --profile")
-    return amount
-
-
-def _accuracy(row: Evaluation, limit: Fraction) -> Verdict:
+def _accuracy(row: Evaluation, limit: Fraction, confidence: float) -> Verdict:
     hits = sum(row.correct)
     value = Fraction(hits, row.n)
-    return Verdict("accuracy", value, limit, value >= limit, wilson_interval(hits, row.n), row.n)
+    return Verdict(
+        "accuracy",
+        value,
+        limit,
+        value >= limit,
+        wilson_interval(hits, row.n, confidence=confidence),
+        row.n,
+        confidence,
+        samples_for_accuracy(value, limit, confidence),
+    )
 
 
-def _drop(evidence: Evidence, limit: Fraction) -> Verdict:
-    row = _row(evidence)
+def _drop(evidence: Evidence, limit: Fraction, confidence: float) -> Verdict:
+    row = judged_row(evidence)
     assert evidence.evaluations is not None
     reference = evidence.evaluations.named(REFERENCE)
     if reference is None or reference.n != row.n:
@@ -215,24 +165,32 @@ def _drop(evidence: Evidence, limit: Fraction) -> Verdict:
             f"the evaluation has no row {REFERENCE} on the same {row.n} samples, and a drop is "
             "measured against it; write one with `mpsearch evaluate`"
         )
-    value = Fraction(sum(reference.correct) - sum(row.correct), row.n) * 100
-    low, high = paired_drop(reference.correct, row.correct)[1]
-    return Verdict("drop", value, limit, value <= limit, (100 * low, 100 * high), row.n)
+    return _paired("drop", reference, row, REFERENCE, limit, confidence)
 
 
-def _row(evidence: Evidence) -> Evaluation:
-    """The measurement of the network that is judged."""
-    if evidence.evaluations is None:
+def _paired(
+    quantity: str, before: Evaluation, after: Evaluation, name: str, limit: Fraction,
+    confidence: float,
+) -> Verdict:  # fmt: skip
+    """A drop in points between two networks on the same samples, by Tango's interval."""
+    if before.n != after.n:
         raise InputError(
-            "there is no evaluation.json to take the accuracy from; write one with `mpsearch "
-            "evaluate model.pt --assignment assignment.json`, or name yours with --evaluation"
+            f"{name} was measured on {before.n} samples and the network judged on {after.n}; "
+            "measure both on the same data"
         )
-    names = DEFAULT_NETWORKS if evidence.network is None else (evidence.network,)
-    row = next((row for row in evidence.evaluations.rows if row.name in names), None)
-    if row is None:
-        wanted = " or ".join(names)
-        known = ", ".join(row.name for row in evidence.evaluations.rows) or "none"
-        raise InputError(f"the evaluation has no row {wanted}; it has: {known} (see --network)")
-    if row.n == 0:
-        raise InputError(f"the evaluation's row {row.name} has no samples; measure it again")
-    return row
+    pairs = list(zip(before.correct, after.correct, strict=True))
+    lost = sum(one and not other for one, other in pairs)
+    won = sum(other and not one for one, other in pairs)
+    value = Fraction(lost - won, after.n) * 100
+    low, high = drop_interval(lost, won, after.n, confidence)
+    return Verdict(
+        quantity,
+        value,
+        limit,
+        value <= limit,
+        (100 * low, 100 * high),
+        after.n,
+        confidence,
+        samples_for_drop(lost, won, after.n, float(limit) / 100, confidence),
+        Paired(name, lost, won, mcnemar_p(lost, won)),
+    )

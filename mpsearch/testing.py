@@ -1,4 +1,6 @@
-"""Conformance: whether a solver is right, for authors of solvers. Three lines test one:
+"""For tests of others: whether a solver is right, and whether a network keeps its budget.
+
+`assert_budget` is the gate for a test. Three lines test a solver:
 
     from mpsearch.testing import check_solver
     from mine import SOLVER
@@ -8,10 +10,11 @@ The solver gets random scaled problems (`mpsearch.random_problems`) as `mpsearch
 them and is judged by its raw answers, without the re-check that `solve` adds.
 """
 
+import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,6 +22,11 @@ from mpsearch.errors import InputError, MpsearchError
 from mpsearch.problem import Problem
 from mpsearch.random_problems import Case, random_case
 from mpsearch.solver import Answer, Solver
+
+if TYPE_CHECKING:
+    from mpsearch.assignment import Assignment
+    from mpsearch.gate_verdict import Verdict
+    from mpsearch.table import LayerTable
 
 # Of cost_limit: what a solver in doubles cannot be blamed for, and what `solve` mends silently.
 TOLERANCE = 1e-9
@@ -220,3 +228,89 @@ def _copy(problem: Problem) -> Problem:
 def _same(one: Problem, other: Problem) -> bool:
     pairs = zip(_arrays(one), _arrays(other), strict=True)
     return one.cost_limit == other.cost_limit and all(np.array_equal(a, b) for a, b in pairs)
+
+
+def assert_budget(
+    subject: "Assignment | str | os.PathLike[str]",
+    table: "LayerTable | str | os.PathLike[str] | None" = None,
+    *,
+    max_size: str | int | None = None,
+    max_bops: str | int | None = None,
+    min_accuracy: str | float | None = None,
+    max_drop: str | float | None = None,
+    max_latency: str | float | None = None,
+    max_peak_memory: str | int | None = None,
+    max_energy: str | float | None = None,
+    max_drop_baseline: str | float | None = None,
+    max_size_growth: str | None = None,
+    max_bops_growth: str | None = None,
+    max_latency_growth: str | None = None,
+    evaluation: str | os.PathLike[str] | None = None,
+    device: str | os.PathLike[str] | None = None,
+    baseline: str | os.PathLike[str] | None = None,
+    data: str | None = None,
+    fp32: str | os.PathLike[str] | None = None,
+    confidence: float = 0.95,
+    strict: bool = False,
+) -> "tuple[Verdict, ...]":
+    """`mpsearch gate` for a test: raise AssertionError with its table unless every condition holds.
+
+        assert_budget("assignment.json", "profile.csv", max_size="145KB")
+        assert_budget("quantized.pt", data="test.npz", fp32="model.pt", max_drop=1.0, strict=True)
+
+    subject: an Assignment, an assignment.json, or a file of `mpsearch apply`, which is measured
+    here and now. Limits as on the command line; a plain number is in bytes, operations, a share
+    from 0 to 1 (accuracy), points (drops), seconds or joules. Nothing is read but what is named.
+    Returns the verdicts. Raises InputError for what cannot be judged.
+    """
+    from mpsearch.assignment import Assignment
+    from mpsearch.gate import Conditions, judge
+    from mpsearch.gate_reading import Sources, read_evidence
+    from mpsearch.gate_report import Report
+    from mpsearch.table import LayerTable
+
+    def text(value: str | float | None, unit: str = "") -> str | None:
+        return value if value is None or isinstance(value, str) else f"{value!r}{unit}"
+
+    def path(value: object) -> str | None:
+        return os.fspath(value) if isinstance(value, str | os.PathLike) else None
+
+    named = path(subject)
+    model = None
+    if named is not None and not named.endswith(".json"):
+        from mpsearch.model_files import ModelSource  # imports torch
+
+        model, named = ModelSource(named), None
+    sources = Sources(
+        assignment=named,
+        evaluation=path(evaluation),
+        device=path(device),
+        table=path(table),
+        baseline=path(baseline),
+        model=model,
+        data=data,
+        fp32=path(fp32),
+    )
+    evidence = read_evidence(sources, usual=False)
+    if isinstance(subject, Assignment):
+        evidence = replace(evidence, assignment=subject)
+    if isinstance(table, LayerTable):
+        evidence = replace(evidence, table=table)
+    conditions = Conditions(
+        max_size=text(max_size, "B"),
+        max_bops=text(max_bops),
+        min_accuracy=text(min_accuracy),
+        max_drop=text(max_drop),
+        max_latency=text(max_latency),
+        max_peak_memory=text(max_peak_memory, "B"),
+        max_energy=text(max_energy),
+        max_drop_baseline=text(max_drop_baseline),
+        max_size_growth=max_size_growth,
+        max_bops_growth=max_bops_growth,
+        max_latency_growth=max_latency_growth,
+    )
+    verdicts = judge(conditions, evidence, confidence)
+    report = Report(verdicts, evidence, "strict" if strict else "measured", confidence)
+    if report.says_no:
+        raise AssertionError(report.text())
+    return verdicts

@@ -2,8 +2,7 @@
 
 from collections.abc import Callable
 
-from mpsearch.device.network_digest import network_digest
-from mpsearch.device.profile import DeviceProfile, check_is_of_device
+from mpsearch.device.profile import DeviceProfile, check_is_of_device, network_digest
 from mpsearch.errors import InputError
 from mpsearch.published import DEVICES
 from mpsearch.reports.facts import DeviceFacts, DeviceRow
@@ -46,6 +45,7 @@ def _refusal(run: Run, profile: DeviceProfile) -> str | None:
 
 def _measured(profile: DeviceProfile) -> DeviceRow:
     process, cold, energy = profile.process, profile.cold, profile.energy
+    mean = energy.mean_mw if energy else None
     return DeviceRow(
         NAME,
         process_s=process.latency.median_s if process else None,
@@ -55,7 +55,7 @@ def _measured(profile: DeviceProfile) -> DeviceRow:
         peak_memory_bytes=process.peak_memory_bytes if process else None,
         program_bytes=profile.program_bytes,
         peak_minus_idle_mw=energy.peak_minus_idle_mw if energy else None,
-        mean_minus_idle_mw=energy.mean_mw - energy.idle_mw if energy else None,
+        mean_minus_idle_mw=mean - energy.idle_mw if energy and mean is not None else None,
         energy_j=energy.joules_per_inference if energy else None,
     )
 

@@ -7,8 +7,9 @@ import re
 import shutil
 import subprocess
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import integer_networks
 import networks
@@ -26,6 +27,7 @@ from mpsearch.cli import cli, run
 from mpsearch.cost import size_bytes
 from mpsearch.data import Data, bind, read_arrays
 from mpsearch.errors import InputError
+from mpsearch.export_formats import ExportRequest, check_options
 from mpsearch.integer.inference import run as infer
 from mpsearch.integer.lowering import lower
 from mpsearch.integer.network import IntegerNetwork, integer_network, quantize_input
@@ -36,8 +38,10 @@ from mpsearch.network_file import save
 from mpsearch.packing import pack
 from mpsearch.quantized import QuantizedNetwork, quantize
 from mpsearch.quantized_file import save_quantized
+from mpsearch.units import format_size
 
 BITS = (2, 3, 4, 5, 6, 7, 8, 16)
+NETWORK = ("network", "layers", "patches", "depthwise", "pooling", "steps")
 CORE = Path(__file__).parent.parent / "mpsearch" / "c_export"
 GCC = shutil.which("gcc")
 STRICT = ("-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic")
@@ -54,7 +58,7 @@ def _gcc(*arguments: str | Path) -> None:
 def kernels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The fixed kernels as objects, compiled once with sanitizers and strict warnings."""
     folder = tmp_path_factory.mktemp("kernels")
-    for name in ("layers", "patches", "steps"):
+    for name in NETWORK[1:]:
         _gcc(*CHECKED, "-c", CORE / f"{name}.c", "-o", folder / f"{name}.o")
     return folder
 
@@ -225,13 +229,14 @@ def test_the_command_writes_a_folder_that_builds_and_checks_itself(
     done = CliRunner().invoke(cli, arguments)
     assert done.exit_code == 0, done.output
     document = json.loads((tmp_path / "net" / "export.json").read_text())
-    assert f"static memory (SRAM) {document['arena']['peak_bytes']}" in done.output
+    peak = format_size(document["arena"]["peak_bytes"])
+    assert f"static memory (SRAM) {peak}" in done.output
     assert document["size_bytes"] == size_bytes(quantized.source, quantized.assignment)
     readme = (tmp_path / "net" / "README.md").read_text()
     assert f"| weights | {document['constant_bytes']['weights']:,} |" in readme
     (example,) = re.findall(r"```c\n(.*?)```", readme, flags=re.DOTALL)
     Path("example.c").write_text(example)
-    core = [Path("net", f"{name}.c") for name in ("network", "layers", "patches", "steps")]
+    core = [Path("net", f"{name}.c") for name in NETWORK]
     _gcc(*STRICT, "-Inet", "example.c", *core, "-o", "example")
     make = ["make", "-s", "-C", "net", "CFLAGS=-O1 -Werror"]
     subprocess.run([*make, "check"], check=True, capture_output=True)
@@ -254,7 +259,7 @@ def test_the_command_writes_a_folder_that_builds_and_checks_itself(
 def test_a_layer_whose_factors_have_no_compact_form_stores_them(
     tmp_path: Path, kernels: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mpsearch.c_export.steps.channel_scales", lambda *_: None)
+    monkeypatch.setattr("mpsearch.c_export.layer_constants.channel_scales", lambda *_: None)
     network, data = _exported("two-inputs")
     quantized = _quantized(network, data, 3)
     document = export_c(quantized, data, tmp_path).document
@@ -293,7 +298,10 @@ def test_the_program_reads_codes_prints_times_and_refuses_bad_input(
     )  # fmt: skip
     times = [json.loads(line) for line in done.stderr.splitlines()]
     assert [row["sample"] for row in times] == list(range(len(data)))
-    assert all(0 < row["median_ns"] <= row["p90_ns"] <= row["p99_ns"] for row in times)
+    assert all(
+        0 < row["minimum_ns"] <= row["median_ns"] <= row["p90_ns"] <= row["p99_ns"] for row in times
+    )
+    assert all(a["start_ns"] + a["first_ns"] <= b["start_ns"] for a, b in pairwise(times))
     assert done.stdout.splitlines()[0].split() == [str(int(v)) for v in expected[0]]
     (tmp_path / "half").write_bytes(raw[:-1])
     assert "half a sample" in fails("--input", tmp_path / "half", "--codes")
@@ -303,6 +311,7 @@ def test_the_program_reads_codes_prints_times_and_refuses_bad_input(
     assert "no sample" in fails("--input", tmp_path / "empty")
     assert "No such file" in fails("--input", tmp_path / "absent")
     assert "1 to 100000" in fails("--input", tmp_path / "codes", "--repeat", "0")
+    assert "1 to 99999" in fails("--input", tmp_path / "codes", "--warm-up", "0")
     assert "usage" in fails()
 
 
@@ -399,3 +408,9 @@ def test_the_commands_of_the_page_run_in_order(
     header = (tmp_path / "network" / "network.h").read_text()
     for line in declared.splitlines():
         assert line.split(";")[0] in header
+
+
+def test_options_of_other_formats_are_refused() -> None:
+    request = ExportRequest(cast(QuantizedNetwork, None), None, "net", check=True)
+    with pytest.raises(InputError, match="--format c has no --check"):
+        check_options("c", request)

@@ -1,4 +1,4 @@
-"""Boxes with strides move what numpy moves."""
+"""Boxes with strides move what numpy moves, from and to tensors in both orders."""
 
 import random
 from math import prod
@@ -6,8 +6,10 @@ from math import prod
 import numpy as np
 import pytest
 
+from mpsearch.c_export.layouts import image_order, last_strides
 from mpsearch.c_export.strides import (
     Box,
+    arranged,
     concatenated,
     join,
     mean_axes,
@@ -17,17 +19,25 @@ from mpsearch.c_export.strides import (
     sliced,
 )
 from mpsearch.errors import InputError
-from mpsearch.integer.graph import Concatenate, IntegerTensor, Mean, Pad, Permute, Slice
+from mpsearch.integer.graph import Concatenate, IntegerTensor, Mean, Pad, Permute, Shape, Slice
 
 
 def _tensor(shape: tuple[int, ...]) -> IntegerTensor:
     return IntegerTensor("t", shape, 8, False, 1.0, 0)
 
 
-def _copy(box: Box, source: np.ndarray, target: np.ndarray) -> None:
+def _strides(shape: Shape, last: bool) -> Shape:
+    return last_strides(shape) if last else row_major(shape)
+
+
+def _stored(x: np.ndarray, last: bool) -> np.ndarray:
+    """The elements as they lie in memory."""
+    return (np.moveaxis(x, 0, -1) if last else x).reshape(-1)
+
+
+def _copy(box: Box, given: np.ndarray, taken: np.ndarray) -> None:
     """What mps_move does with the joined box, element by element."""
     shape, (read, written) = join(box.shape, [box.from_strides, box.to_strides])
-    given, taken = source.reshape(-1), target.reshape(-1)
     for place in np.ndindex(*shape):
         start = box.start + sum(i * s for i, s in zip(place, read, strict=True))
         stop = box.to_start + sum(i * s for i, s in zip(place, written, strict=True))
@@ -40,43 +50,57 @@ def _copy(box: Box, source: np.ndarray, target: np.ndarray) -> None:
 def test_moves_equal_numpy(seed: int) -> None:
     source = random.Random(seed)
     shape = tuple(source.randint(1, 5) for _ in range(source.randint(1, 4)))
+    last, to_last = source.random() < 0.5, source.random() < 0.5
     x = np.arange(prod(shape)).reshape(shape)
+    given, strides = _stored(x, last), _strides(shape, last)
+
+    def check(expected: np.ndarray, *moves: tuple[Box, np.ndarray], fill: int = -1) -> None:
+        got = np.full(expected.size, fill)
+        for box, stored in moves:
+            _copy(box, stored, got)
+        np.testing.assert_array_equal(got, _stored(expected, to_last))
+
     axes = source.sample(range(len(shape)), len(shape))
     expected = x.transpose(axes)
-    got = np.full(expected.shape, -1)
-    _copy(permuted(Permute(("x",), _tensor(got.shape), tuple(axes)), shape), x, got)
-    np.testing.assert_array_equal(got, expected)
+    to = _strides(expected.shape, to_last)
+    check(expected, (permuted(Permute(("x",), _tensor(expected.shape), tuple(axes)), strides, to),
+                     given))  # fmt: skip
 
     axis, step = source.randrange(len(shape)), source.randint(1, 3)
     start = source.randrange(shape[axis])
     expected = x[(*[slice(None)] * axis, slice(start, shape[axis], step))]
-    got = np.full(expected.shape, -1)
-    part = Slice(("x",), _tensor(got.shape), axis, start, shape[axis], step)
-    _copy(sliced(part, shape), x, got)
-    np.testing.assert_array_equal(got, expected)
+    part = Slice(("x",), _tensor(expected.shape), axis, start, shape[axis], step)
+    check(expected, (sliced(part, strides, _strides(expected.shape, to_last)), given))
 
     pads = tuple((source.randint(0 if n < 3 else -1, 2), source.randint(0, 2)) for n in shape)
     cropped = x[tuple(slice(max(0, -b), n) for n, (b, _) in zip(shape, pads, strict=True))]
     expected = np.pad(cropped, [(max(0, b), a) for b, a in pads], constant_values=-7)
-    got = np.full(expected.shape, -7)
-    _copy(padded(Pad(("x",), _tensor(got.shape), pads, -7), shape), x, got)
-    np.testing.assert_array_equal(got, expected)
+    pad = Pad(("x",), _tensor(expected.shape), pads, -7)
+    to = _strides(expected.shape, to_last)
+    check(expected, (padded(pad, shape, strides, to), given), fill=-7)
+
+    to = _strides(shape, to_last)
+    check(x, (arranged(shape, strides, to), given))
 
     parts = [x, x + 1000, x[(*[slice(None)] * axis, slice(1))]]
+    orders = [last, not last, last]
     expected = np.concatenate(parts, axis)
-    got = np.full(expected.shape, -1)
     boxes = concatenated(
-        Concatenate(("a", "b", "c"), _tensor(got.shape), axis), [p.shape for p in parts]
+        Concatenate(("a", "b", "c"), _tensor(expected.shape), axis),
+        [p.shape for p in parts],
+        [_strides(p.shape, order) for p, order in zip(parts, orders, strict=True)],
+        _strides(expected.shape, to_last),
     )
-    for box, piece in zip(boxes, parts, strict=True):
-        _copy(box, np.ascontiguousarray(piece), got)
-    np.testing.assert_array_equal(got, expected)
+    stored = [_stored(p, order) for p, order in zip(parts, orders, strict=True)]
+    check(expected, *zip(boxes, stored, strict=True))
 
     chosen = tuple(sorted(source.sample(range(len(shape)), source.randint(1, len(shape)))))
-    (kept, kept_strides), (mean, mean_strides) = mean_axes(Mean(("x",), _tensor(()), chosen), shape)
+    (kept, kept_strides), (mean, mean_strides) = mean_axes(
+        Mean(("x",), _tensor(()), chosen), shape, strides
+    )
     sums = [
         sum(
-            x.reshape(-1)[
+            given[
                 sum(a * b for a, b in zip((*at, *k), (*kept_strides, *mean_strides), strict=True))
             ]
             for k in np.ndindex(*mean)
@@ -84,6 +108,12 @@ def test_moves_equal_numpy(seed: int) -> None:
         for at in np.ndindex(*kept)
     ]
     np.testing.assert_array_equal(sums, x.sum(axis=chosen).reshape(-1))
+
+
+def test_the_order_of_an_image_is_that_of_its_bytes() -> None:
+    x = np.arange(24).reshape(2, 3, 4)
+    np.testing.assert_array_equal(image_order((2, 3, 4)), x.transpose(1, 2, 0).reshape(-1))
+    np.testing.assert_array_equal(image_order((2, 5)), [0, 5, 1, 6, 2, 7, 3, 8, 4, 9])
 
 
 def test_neighbours_join_and_too_many_axes_are_refused() -> None:

@@ -4,6 +4,7 @@ import random
 import shutil
 import subprocess
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cache
 from pathlib import Path
 
@@ -13,44 +14,22 @@ import pytest
 import torch
 
 from mpsearch.c_export.folder import export_c
+from mpsearch.c_export.rounding import EXACT, rounding
 from mpsearch.calibration import calibrate
 from mpsearch.choice import Choice
 from mpsearch.data import Data
+from mpsearch.integer.fixed_point import Rescale
 from mpsearch.models.registry import architecture, build
 from mpsearch.network import Network
-from mpsearch.packing import unpack
+from mpsearch.packing import pack
 from mpsearch.quantized import quantize
 
 CORE = Path(__file__).parent.parent / "mpsearch" / "c_export"
+MAIN = Path(__file__).parent / "kernel_cases.c"  # a line of numbers in, a line of results out
 STRICT = ("-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic", "-O2")
 CPU = Path("/proc/cpuinfo")
 HAS_AVX2 = CPU.is_file() and " avx2" in CPU.read_text()
 ARM, QEMU = "aarch64-linux-gnu-gcc", "qemu-aarch64-static"
-MAIN = """
-#include <stdio.h>
-#include "products.h"
-int main(void) {
-    static int8_t w[512], x[4 * 512], unpacked[512];
-    int count, value;
-    while (scanf("%d", &count) == 1) {
-        int32_t sums[4] = {1, 2, 3, 4};
-        long check = 0;
-        for (int i = 0; i < 5 * count; i++) {
-            if (scanf("%d", &value) != 1) return 1;
-            if (i < count) w[i] = (int8_t)value;
-            else x[i - count] = (int8_t)value;
-        }
-        four_products(w, x, count, count, sums);
-        value = unpack_4((const uint8_t *)w, count, unpacked);
-        if (value < count / 32 * 32) return 1;
-        for (int i = 0; i < count / 32 * 32; i++) check = (check * 31 + unpacked[i] + 8) % 1000003;
-        for (int p = 0; p < 4; p++)
-            printf("%ld %ld ", (long)sums[p], (long)product(w, x + p * count, count));
-        printf("%ld %s\\n", check, VARIANT);
-    }
-    return 0;
-}
-"""
 
 
 @dataclass(frozen=True)
@@ -88,35 +67,127 @@ def _build(variant: Variant, program: Path, *sources: Path, define: str = "") ->
     assert done.returncode == 0, done.stderr[:3000]
 
 
+Case = tuple[list[int], list[int]]  # the numbers of a line of input, and what must come back
+
+
+def _products(source: np.random.Generator, case: int) -> Case:
+    """Weights and codes at and within their limits; all orders of channels and positions."""
+    bits = int(source.integers(2, 9))
+    offset, most = (128, 128) if bits == 8 else (0, 2**bits - 1)
+    largest = (7, 31, 63, 127)[case % 4]
+    groups, more = int(source.integers(1, 60)), int(source.integers(2))
+    w = source.integers(-largest, largest + 1, (groups, 8, 4))
+    codes = source.integers(0, 2**bits, (4, groups, 4))
+    if case < 16:
+        w[:], codes[:] = (largest, -largest)[case // 4 % 2], (0, 2**bits - 1)[case // 8]
+    sums = np.einsum("gct,pgt->pc", w, codes - offset).reshape(-1) + more * np.arange(32)
+    run = 32767 // (largest * most)
+    return [0, run, offset, groups, more, *w.ravel(), *codes.ravel()], sums.tolist()
+
+
+def _taps(source: np.random.Generator, case: int) -> Case:
+    largest = (7, 127)[case % 2]
+    count = 9 if case % 3 == 0 else int(source.integers(1, 65))
+    positions = int(source.integers(1, 17))
+    w = source.integers(-largest, largest + 1, (count, 16))
+    x = source.integers(-128, 128, (count + positions, 16))
+    if case < 4:
+        w[:], x[:] = -largest, -128
+    sums = [(w * x[p : p + count]).sum(axis=0) for p in range(positions)]
+    run = 32767 // (largest * 128)
+    return [1, run, count, positions, *w.ravel(), *(x + 128).ravel()], np.concatenate(sums).tolist()
+
+
+def _rescaling(source: np.random.Generator, case: int) -> Case:
+    """Exact Python integers; many sums lie at ties, at the ends of 32 bits and beside both."""
+    wide = case % 2 == 1
+    zero, low, high = (0, -(2**31) + 1, 2**31 - 1) if wide else (17, 3, 250)
+    multipliers = [
+        int(source.integers(2**30, 2**31)) >> (k := int(source.integers(0, 31))) << k
+        for _ in range(8)
+    ]
+    multipliers = [max(m, 2**30) for m in multipliers]
+    shifts = [int(source.integers(1, 63)) for _ in range(8)]
+    base = [int(b) for b in source.integers(-1000, 1000, 8)]
+    sums, results = [], []
+    for _ in range(5):
+        for m, n, b in zip(multipliers, shifts, base, strict=True):
+            tie = 1 << max(0, n - 1 - ((m & -m).bit_length() - 1))
+            x = int(source.choice((1, -1))) * int(source.choice((
+                tie, 3 * tie, tie + 1, tie - 1, 2**31 - 1, 0,
+                int(source.integers(0, 1 << int(source.integers(1, 31)))),
+            )))  # fmt: skip
+            x = min(max(x, -(2**31) + 1 + 1000), 2**31 - 1 - 1000)
+            sums.append(x - b)
+            results.append(min(max(round(Fraction(x * m, 2**n)) + zero, low), high))
+    bound = max(abs(s + b) for s, b in zip(sums, base * 5, strict=True))
+    scale = Rescale(np.array(multipliers), np.array(shifts))
+    way = EXACT if wide else rounding(scale, bound)
+    raised = [n + way.raised for n in shifts]
+    constants = [v for row in zip(base, multipliers, raised, strict=True) for v in row]
+    return [
+        2,
+        int(way != EXACT),
+        way.raised,
+        int(wide),
+        zero,
+        low,
+        high,
+        *constants,
+        *sums,
+    ], results
+
+
+def _half_up(source: np.random.Generator, case: int) -> Case:
+    """What the export calls free of ties: odd multipliers, and shifts from 33 on."""
+    multipliers = [int(m) | 1 for m in source.integers(2**30, 2**31, 8)]
+    shifts = [int(n) for n in source.integers(33, 63, 8)]
+    shifts[0], base = 33, [int(b) for b in source.integers(-(2**20), 2**20, 8)]
+    bound = 2**32 - 1 if case % 2 else 2**16
+    sums, results = [], []
+    for _ in range(5):
+        for m, n, b in zip(multipliers, shifts, base, strict=True):
+            code = int(source.integers(-300, 300))
+            near = round(
+                (2 * code + 1) * Fraction(2 ** (n - 1), m)
+            )  # beside a boundary of rounding
+            x = near + int(source.integers(-1, 2))
+            limit = min(bound, 2**31 - 1 - 2**20)
+            x = min(max(x, -limit), limit)
+            sums.append(x - b)
+            results.append(min(max(round(Fraction(x * m, 2**n)) + 100, 0), 255))
+    biggest = max(abs(s + b) for s, b in zip(sums, base * 5, strict=True))
+    scale = Rescale(np.array(multipliers), np.array(shifts))
+    way = rounding(scale, biggest)
+    assert way != EXACT or biggest >= 2**31 or biggest >= 2 ** (min(shifts) - 1)
+    raised = [n + way.raised for n in shifts]
+    constants = [v for row in zip(base, multipliers, raised, strict=True) for v in row]
+    return [2, int(way != EXACT), way.raised, 0, 100, 0, 255, *constants, *sums], results
+
+
+def _unpacking(source: np.random.Generator, case: int) -> Case:
+    bits, count = 2 + case % 7, int(source.integers(1, 200))
+    start = int(source.integers(0, 9)) * (8 if case % 2 else 1)
+    codes = source.integers(-(2 ** (bits - 1)), 2 ** (bits - 1), start + count)
+    return [3, bits, start, count, *pack(codes, bits).tolist()], codes[start:].tolist()
+
+
 @pytest.mark.parametrize("name", VARIANTS)
-def test_products_equal_those_of_python(name: str, tmp_path: Path) -> None:
+def test_kernels_equal_python(name: str, tmp_path: Path) -> None:
     variant = _variant(name)
     source = np.random.default_rng(0)
-    lines, expected = [], []
-    for case in range(60):
-        count = 16 * int(source.integers(1, 33))
-        w = source.integers(-127, 128, count)
-        x = source.integers(-128, 128, (4, count))
-        if case < 4:  # the largest pairs of products, of both signs
-            w[:], x[:] = (127 if case % 2 else -127), (-128 if case < 2 else 127)
-        lines.append(" ".join(map(str, (count, *w, *x.ravel()))))
-        sums = [int(sum(int(a) * int(b) for a, b in zip(w, row, strict=True))) for row in x]
-        check = 0
-        for code in unpack(w[: count // 2].astype(np.int8).view(np.uint8), 4, count)[
-            : count // 32 * 32
-        ]:
-            check = (check * 31 + int(code) + 8) % 1000003
-        expected.append([v for p, total in enumerate(sums) for v in (total + p + 1, total)])
-        expected[-1].append(check)
-    (tmp_path / "main.c").write_text(MAIN)
-    _build(variant, tmp_path / "main", tmp_path / "main.c", define=f'-DVARIANT="{name}"')
+    kinds = (_products, _taps, _rescaling, _half_up, _unpacking)
+    cases = [kind(source, case) for kind in kinds for case in range(60)]
+    _build(variant, tmp_path / "main", MAIN, define=f'-DVARIANT="{name}"')
+    text = "\n".join(" ".join(map(str, numbers)) for numbers, _ in cases)
     done = subprocess.run(
-        [*variant.launch, tmp_path / "main"], input="\n".join(lines), capture_output=True,
-        text=True, check=True,
+        [*variant.launch, tmp_path / "main"], input=text, capture_output=True, text=True,
+        check=True,
     )  # fmt: skip
     rows = [line.split() for line in done.stdout.splitlines()]
     assert all(row[-1] == name for row in rows)
-    assert [list(map(int, row[:-1])) for row in rows] == expected
+    for row, (numbers, expected) in zip(rows, cases, strict=True):
+        assert list(map(int, row[:-1])) == expected, numbers[:6]
 
 
 @cache

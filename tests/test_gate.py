@@ -1,6 +1,7 @@
 """The gate: every condition both ways and at its boundary, through the command line."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from mpsearch.cli import run
 from mpsearch.errors import InputError
 from mpsearch.evaluation import Evaluation, Evaluations, save_evaluations, wilson_interval
 from mpsearch.gate import Verdict, parse_accuracy, parse_points
+from mpsearch.gate_statistics import drop_interval
 
 TABLE = """\
 layer,w_bits,a_bits,omega,size_bytes,bops
@@ -46,6 +48,7 @@ ROW = measured("assignment", [False] * 30 + [True] * 880 + [False] * 90, **TOTAL
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("GITHUB_ACTIONS", raising=False)
     (tmp_path / "profile.csv").write_text(TABLE)
     Assignment(CHOSEN, totals=TOTALS).save("assignment.json")
     save_evaluations(evaluations(FP32, ROW), "evaluation.json")
@@ -85,19 +88,22 @@ def test_one_line_per_condition_with_value_limit_and_interval(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(["gate", "--max-size", "1KB", "--min-accuracy", "0.5", "--max-drop", "2.5"]) == 1
-    size, accuracy, drop, *notes = capsys.readouterr().out.splitlines()
-    assert size.startswith("FAIL  size")
-    assert "1,448 B" in size
-    assert "> 1,024 B" in size
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    size, accuracy, drop = (
+        next(line for line in lines if word in line) for word in ("size", "accuracy", "lost")
+    )
     low, high = wilson_interval(880, 1000)
-    assert accuracy.startswith("PASS  accuracy")
-    assert "88 % >= 50 %" in accuracy
-    assert f"[{100 * low:.2f}, {100 * high:.2f}], n = 1000" in accuracy
-    assert drop.startswith("PASS  points lost")
-    assert "2 points <= 2.5 points" in drop
+    assert " ".join(size) == "FAIL size 1,448 B (1.4 KB) <= 1,024 B (1.0 KB)"
+    assert " ".join(accuracy) == (
+        f"PASS accuracy 88 % >= 50 % [{100 * low:.2f}, {100 * high:.2f}] 1000"
+    )
+    assert " ".join(drop).startswith("INCONCLUSIVE points lost 2 points <= 2.5 points [")
     # The limit 0.5 is far outside the interval of the accuracy, 2.5 is inside that of the drop.
-    assert len(notes) == 1
+    notes = [" ".join(line) for line in lines if line[:1] == ["note:"]]
     assert notes[0].startswith("note: points lost: the limit lies inside the 95 % interval")
+    assert "30 samples became wrong and 10 right; exact McNemar p = 0.00111" in notes[1]
+    assert len(notes) == 2
+    assert lines[-1] == "the gate says no: size".split()
 
 
 def test_json_says_the_same(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -110,19 +116,83 @@ def test_json_says_the_same(folder: Path, capsys: pytest.CaptureFixture[str]) ->
     assert (accuracy["value"], accuracy["decided"]) == (0.88, False)
 
 
-def test_a_limit_at_the_end_of_the_interval_is_decided() -> None:
-    inside = Verdict("drop", Fraction(1), Fraction(2), True, (0.0, 2.5), 10)
-    at_end = Verdict("drop", Fraction(1), Fraction(5, 2), True, (0.0, 2.5), 10)
-    assert not inside.decided
-    assert at_end.decided
+def verdict(
+    quantity: str, value: int | Fraction, limit: int | Fraction, interval: tuple[float, float]
+) -> Verdict:
+    met = value >= limit if quantity == "accuracy" else value <= limit
+    return Verdict(quantity, value, limit, met, interval, 10)
+
+
+@pytest.mark.parametrize(
+    ("made", "outcome", "stops"),  # under measured, strict, lenient
+    [
+        (verdict("drop", 1, 3, (0.0, 2.5)), "pass", (False, False, False)),
+        (verdict("drop", 1, Fraction(5, 2), (0.0, 2.5)), "pass", (False, False, False)),
+        (verdict("drop", 1, 2, (0.0, 2.5)), "inconclusive", (False, True, False)),
+        (verdict("drop", 1, 1, (0.0, 2.5)), "inconclusive", (False, True, False)),
+        (verdict("drop", 2, 1, (0.0, 2.5)), "inconclusive", (True, True, False)),
+        (verdict("drop", 2, 0, (0.0, 2.5)), "fail", (True, True, True)),
+        (verdict("drop", 2, 0, (0.5, 2.5)), "fail", (True, True, True)),
+        (verdict("accuracy", Fraction(9, 10), Fraction(8, 10), (0.85, 0.95)), "pass",
+         (False, False, False)),
+        (verdict("accuracy", Fraction(9, 10), Fraction(9, 10), (0.85, 0.95)), "inconclusive",
+         (False, True, False)),
+        (verdict("accuracy", Fraction(9, 10), Fraction(92, 100), (0.85, 0.95)), "inconclusive",
+         (True, True, False)),
+        (verdict("accuracy", Fraction(9, 10), Fraction(96, 100), (0.85, 0.95)), "fail",
+         (True, True, True)),
+        # all samples right: the true share may still be below 1
+        (verdict("accuracy", 1, 1, (0.99, 1.0)), "inconclusive", (False, True, False)),
+        (verdict("accuracy", Fraction(9, 10), 1, (0.85, 1.0)), "fail", (True, True, True)),
+    ],
+)  # fmt: skip
+def test_three_outcomes_and_what_each_policy_makes_of_them(
+    made: Verdict, outcome: str, stops: tuple[bool, bool, bool]
+) -> None:
+    assert made.outcome == outcome
+    assert made.decided == (outcome != "inconclusive")
+    assert (made.stops("measured"), made.stops("strict"), made.stops("lenient")) == stops
+
+
+@pytest.mark.parametrize(
+    ("words", "codes"),  # the exit codes without an option, with --strict and with --lenient
+    [
+        (["--min-accuracy", "85%"], (0, 0, 0)),
+        (["--min-accuracy", "88%"], (0, 1, 0)),
+        (["--min-accuracy", "89%"], (1, 1, 0)),
+        (["--min-accuracy", "90%"], (1, 1, 1)),
+        (["--max-drop", "3.5"], (0, 0, 0)),
+        (["--max-drop", "2"], (0, 1, 0)),
+        (["--max-drop", "1.5"], (1, 1, 0)),
+        (["--max-drop", "0.5"], (1, 1, 1)),
+        (["--max-size", "1448B"], (0, 0, 0)),
+        (["--max-size", "1447B"], (1, 1, 1)),
+        # 90 % of 88 % is inside the interval at 99 %: [85.1, 90.4]
+        (["--min-accuracy", "90%", "--confidence", "0.99"], (1, 1, 0)),
+        (["--min-accuracy", "90%", "--confidence", "95%"], (1, 1, 1)),
+    ],
+)
+def test_strict_and_lenient(folder: Path, words: list[str], codes: tuple[int, int, int]) -> None:
+    assert tuple(run(["gate", *words, *more]) for more in ([], ["--strict"], ["--lenient"])) == (
+        codes
+    )
+
+
+def test_how_many_samples_would_decide_is_said(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(["gate", "--min-accuracy", "89%"])
+    assert "at these rates 3,761 samples would decide" in capsys.readouterr().out
+    run(["gate", "--min-accuracy", "88%"])
+    assert "no number of samples decides" in capsys.readouterr().out
 
 
 def test_the_drop_is_paired(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """30 lost and 10 won of 1000: the interval is that of 40 discordant pairs, not of 880 hits."""
     run(["gate", "--max-drop", "3", "--json"])
     low, high = json.loads(capsys.readouterr().out)["conditions"][0]["interval"]
-    half = 1.959964 * (40 / 1000 - 0.02**2) ** 0.5 / 1000**0.5 * 100
-    assert (low, high) == (pytest.approx(2 - half, rel=1e-5), pytest.approx(2 + half, rel=1e-5))
+    assert (low, high) == tuple(pytest.approx(100 * end) for end in drop_interval(30, 10, 1000))
+    assert high - low < 2.6  # unpaired it would be 5.5
 
 
 def test_calibration_data_are_noted(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -204,6 +274,12 @@ def unchanged(folder: Path) -> None:
     ("change", "words", "message"),
     [
         (unchanged, [], "no condition given"),
+        (unchanged, ["--max-drop", "1", "--strict", "--lenient"], "got strict and lenient"),
+        (unchanged, ["--max-drop", "1", "--confidence", "1"], "expected 0.5 to 0.9999"),
+        (unchanged, ["--max-drop", "1", "--confidence", "high"], "got the confidence 'high'"),
+        (unchanged, ["--max-size-growth", "1%"], "there is no baseline to compare with"),
+        (unchanged, ["--max-size", "1KB", "--data", "d.npz"], "there is nothing to measure"),
+        (unchanged, ["model.pt", "--max-drop", "1", "--evaluation", "e.json"], "got MODEL and"),
         (unchanged, ["--max-size", "145"], "has no unit"),
         (unchanged, ["--max-bops", "-1"], "got '-1'"),
         (unchanged, ["--min-accuracy", "88"], "did you mean 88%?"),
@@ -265,7 +341,13 @@ def test_numbers_are_read_exactly() -> None:
 def test_the_gate_needs_no_torch(folder: Path) -> None:
     code = (
         "import sys; from mpsearch.cli import run; "
-        "run(['gate', '--max-size', '2KB', '--min-accuracy', '50%']); "
-        "sys.exit(bool({'torch', 'pandas', 'matplotlib'} & set(sys.modules)))"
+        "code = run(['gate', '--max-size', '2KB', '--min-accuracy', '50%', '--github', "
+        "'--junit', 'j.xml', '--gitlab', 'g.json', '--update-baseline', 'b.json']); "
+        "sys.exit(code or bool({'torch', 'pandas', 'matplotlib'} & set(sys.modules)))"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+    environment = {**os.environ, "GITHUB_STEP_SUMMARY": str(folder / "summary.md")}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    assert "· front" in (folder / "summary.md").read_text()  # the picture is drawn without it

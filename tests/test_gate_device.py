@@ -11,10 +11,11 @@ from device_profiles import PROFILE
 from mpsearch.assignment import Assignment
 from mpsearch.choice import Choice
 from mpsearch.cli import run
-from mpsearch.device.network_digest import network_digest
-from mpsearch.device.profile import save_device_profile
+from mpsearch.device.power_sources_manual import manual
+from mpsearch.device.profile import network_digest, save_device_profile
 
 CHOSEN = {"one": Choice(4, 4), "two": Choice(8, 8)}
+BY_EYE = manual("manual:2700,3498", "2700,3498").energy()
 MEASURED = replace(PROFILE, network=network_digest(CHOSEN))
 
 
@@ -59,6 +60,12 @@ def test_each_condition_passes_at_its_limit_and_fails_beyond(
         ({"steady": None}, ["--max-latency", "1s"], "has no steady runs"),
         ({"process": None}, ["--max-peak-memory", "1GB"], "has no peak memory"),
         ({"energy": None}, ["--max-energy", "1J"], "has no energy"),
+        ({"energy": BY_EYE}, ["--max-energy", "1J"], "has no joules"),
+        (
+            {"energy": None, "power_failure": "the meter stopped"},
+            ["--max-energy", "1J"],
+            "has no energy (the meter stopped)",
+        ),
         ({}, ["--max-latency", "5"], None),
         ({}, ["--max-latency", "5MB"], "expected a time such as 5ms"),
         ({}, ["--max-latency", "50%"], "relative to a table"),

@@ -13,8 +13,8 @@ from report_runs import HOSTILE, W4, W8, make_run, table
 
 from mpsearch.assignment import Assignment
 from mpsearch.cli import run
-from mpsearch.device.network_digest import network_digest
-from mpsearch.device.profile import save_device_profile
+from mpsearch.device.power_sources_manual import manual
+from mpsearch.device.profile import network_digest, save_device_profile
 from mpsearch.errors import InputError
 from mpsearch.evaluation import wilson_interval
 from mpsearch.reports.bits_figure import bits_drawing
@@ -426,6 +426,16 @@ def test_a_measured_device_stands_beside_the_papers_table_5(tmp_path: Path) -> N
     page = render(facts)
     for text in ("On the device", "7.1 ms", "1.9 MB", "959 mW", "6 mJ", "Cortex-A72"):
         assert text in page
+
+
+def test_power_read_by_eye_is_a_peak_and_nothing_else(tmp_path: Path) -> None:
+    make_run(tmp_path)
+    _with_device(tmp_path, energy=manual("manual:2700,3600", "2700,3600").energy())
+    facts = gather(read_run(tmp_path))
+    assert facts.device is not None
+    ours = facts.device.rows[0]
+    assert (ours.peak_minus_idle_mw, ours.mean_minus_idle_mw, ours.energy_j) == (900, None, None)
+    assert "900 mW" in render(facts)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 """Times of every step of an exported network, and the layers that they count for."""
 
-import json
 import shutil
 import subprocess
 from pathlib import Path
@@ -14,6 +13,8 @@ from mpsearch.c_export.folder import export_c
 from mpsearch.calibration import calibrate
 from mpsearch.choice import Choice
 from mpsearch.data import Data
+from mpsearch.device.layer_times import layer_seconds, median_of_rounds, parse_step_times
+from mpsearch.errors import InputError
 from mpsearch.integer.lowering import lower
 from mpsearch.integer.owners import owners
 from mpsearch.network import Network
@@ -35,7 +36,8 @@ def test_what_follows_a_layer_counts_for_it() -> None:
     mean on the layer before them."""
     graph = lower(*_quantized(*integer_networks.build("option-a", 4)))
     found = {
-        type(step).__name__: owner for step, owner in zip(graph.steps, owners(graph), strict=True)
+        type(step).__name__: owner
+        for step, owner in zip(graph.steps, owners(graph.steps), strict=True)
     }
     assert found["Slice"] == found["Pad"] == "stem"
     assert found["Add"] == found["Mean"] == "deep"
@@ -53,8 +55,8 @@ def test_what_comes_before_every_layer_counts_for_the_first_one_that_reads_it() 
             return result
 
     graph = lower(*_quantized(Cropped().eval(), (torch.randn(4, 2, 4, 3),)))
-    assert set(owners(graph)) == {"conv", "head"}
-    assert owners(graph)[0] == "conv"
+    assert set(owners(graph.steps)) == {"conv", "head"}
+    assert owners(graph.steps)[0] == "conv"
     assert type(graph.steps[0]).__name__ == "Slice"
 
 
@@ -66,12 +68,13 @@ def test_every_step_is_timed_and_together_they_are_the_run(tmp_path: Path) -> No
     subprocess.run(["make", "-s", "-C", tmp_path, "steps"], check=True, capture_output=True)
     call = [tmp_path / "build" / "step-times", tmp_path / "check" / "input.f32"]
     done = subprocess.run([*call, "101"], check=True, capture_output=True, text=True)
-    lines = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [line["step"] for line in lines[:-1]] == list(range(1, len(steps) + 1))
-    assert lines[-1]["runs"] == 101
+    times = parse_step_times(done.stdout.splitlines(), len(steps))
+    assert times.runs == 101
     # a sum of medians is not the median of sums, and every step reads the clock
-    together = sum(line["median_ns"] for line in lines[:-1])
-    assert 0 < together < 3 * lines[-1]["whole_ns"]
+    by_layer = layer_seconds([step["layer"] for step in steps], times)
+    assert by_layer.keys() == {"conv", "head"}
+    assert sum(by_layer.values()) == pytest.approx(sum(times.seconds))
+    assert 0 < sum(times.seconds) < 3 * times.whole_s
     for bad in ("0", "1001", "x"):
         assert subprocess.run([*call, bad], capture_output=True).returncode == 2
     (tmp_path / "short").write_bytes(b"1234")
@@ -80,3 +83,22 @@ def test_every_step_is_timed_and_together_they_are_the_run(tmp_path: Path) -> No
         2,
         "step-times: error: cannot read a whole sample\n",
     )
+
+
+def test_times_are_read_added_up_and_taken_off_the_clock() -> None:
+    """By hand: 1.2 and 3.2 us less 0.2 us; the middle of three rounds."""
+    times = parse_step_times(["1 1200", "2 3200", "3 100", "0 200 4800 50"], 3)
+    assert times.seconds == pytest.approx((1e-6, 3e-6, 0))
+    assert times.whole_s == pytest.approx(4.8e-6)
+    assert layer_seconds(["a", "b", "a"], times) == pytest.approx({"a": 1e-6, "b": 3e-6})
+    assert median_of_rounds([{"a": 3.0}, {"a": 1.0}, {"a": 100.0}]) == {"a": 3.0}
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [[], ["1 5"], ["2 5", "0 1 2 3"], ["1 x", "0 1 2 3"], ["1 5", "0 1 2"], ["1 -5", "0 1 2 3"],
+     ["1 5 6", "0 1 2 3"], ["1 5", "1 1 2 3"]],
+)  # fmt: skip
+def test_what_is_not_times_is_refused(lines: list[str]) -> None:
+    with pytest.raises(InputError, match="did not print the times of 1 steps"):
+        parse_step_times(lines, 1)

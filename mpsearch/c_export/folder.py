@@ -22,7 +22,6 @@ from mpsearch.integer.graph import IntegerGraph
 from mpsearch.integer.inference import run
 from mpsearch.integer.lowering import lower
 from mpsearch.integer.network import quantize_input
-from mpsearch.integer.owners import owners
 from mpsearch.packing import layer_bytes
 from mpsearch.quantized import QuantizedNetwork
 
@@ -31,8 +30,8 @@ DOCUMENT = "export.json"
 BUILD = "build"  # what make writes; never ours to judge
 CHECK_SAMPLES = 4
 SOURCES = (
-    "integers.h kernels.h layers.c sums.h lines.h patches.h patches.c products.h steps.c "
-    "border.h border.c main.c step_times.c"
+    "integers.h kernels.h constants.h rescaling.h unpacking.h patches.c products.h depthwise.c "
+    "lines.h layers.c sums.h pooling.c steps.c border.h border.c main.c step_times.c"
 )
 TEMPLATES = {name: name for name in SOURCES.split()} | {
     "Makefile": "Makefile.template",
@@ -153,10 +152,7 @@ def describe(graph: IntegerGraph, quantized: QuantizedNetwork, source: Source) -
         "size_bytes": size_bytes(network, chosen),
         "bops": bops(network, chosen),
         "layers": layers,
-        "steps": [
-            {"kind": type(step).__name__, "output": step.output.name, "layer": owner}
-            for step, owner in zip(graph.steps, owners(graph), strict=True)
-        ],
+        "steps": source.steps,
         "inputs": [
             {"name": name, "shape": list(shape)}
             for name, shape in zip(network.input_names, network.input_shapes, strict=True)

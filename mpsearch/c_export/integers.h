@@ -7,6 +7,13 @@
 #include <stdint.h>
 #include <string.h>
 
+/* A loop that fares better with registers of its own. */
+#if defined(__GNUC__)
+#define MPS_APART __attribute__((noinline))
+#else
+#define MPS_APART
+#endif
+
 typedef enum { MPS_U8, MPS_U16, MPS_I16, MPS_I32 } mps_type;
 
 /* x / 2^n, |x| <= 2^62, 1 <= n <= 62; >> is arithmetic in every compiler we know of */

@@ -1,4 +1,5 @@
-/* One struct of constants and one function per kind of step. Tensors are row-major, one sample. */
+/* One struct of constants and one function per kind of step, for one sample. Images are stored
+   channels last: [height, width, channels]. Other tensors are row-major. */
 #ifndef MPS_KERNELS_H
 #define MPS_KERNELS_H
 
@@ -6,33 +7,44 @@
 
 #define MPS_DIMS 6 /* axes of a move or a mean after joining neighbours */
 
-/* What a convolution and a linear layer share: sum -> rescale + zero point -> clip. */
+/* How a sum is rescaled, see rescaling.h: half to even from 64-bit products, or from their upper
+   halves where the export has proven that no tie can occur. */
+typedef enum { MPS_EXACT, MPS_HALF_UP } mps_rounding;
+
+/* What a convolution and a linear layer share: sum of weight * (code - offset) -> + base ->
+   rescale + zero point -> clip. The order of the weights is that of the kernel that reads them. */
 typedef struct {
     const uint8_t *weights;     /* packed codes of `bits` bits */
-    const int32_t *bias;        /* one per output channel, or NULL */
+    const int32_t *base;        /* per output channel: bias, and what `offset` changes; or NULL */
     const uint32_t *scales;     /* bits of float32 weight scales, see mps_factor; or NULL: */
     const int32_t *multipliers; /* the factors themselves, one per output channel */
     const int8_t *shifts;
     uint64_t factor; /* with `scales`: input scale / output scale = factor * 2^-exponent */
     int exponent;
     int bits;
-    int pre_shift;       /* brings 64-bit sums to 32 bits */
-    int wide_sums;       /* 1: sums need 64 bits */
+    int pre_shift; /* brings 64-bit sums to 32 bits */
+    int wide_sums; /* 1: sums need 64 bits */
+    int run;       /* products of a weight and a code - offset that fit 16 bits together */
+    mps_rounding rounding;
+    int raise; /* with MPS_HALF_UP: see rescaling.h */
     mps_type input_type; /* MPS_U8 or MPS_U16 */
     mps_type output_type;
-    int32_t input_zero, output_zero, low, high;
+    int32_t input_zero; /* what is padded */
+    int32_t offset, output_zero, low, high;
 } mps_layer;
 
 typedef struct {
-    mps_layer layer; /* weights [outputs, channels / groups, kernel_height, kernel_width] */
+    mps_layer layer;
     int channels, height, width;
     int outputs, output_height, output_width;
     int kernel_height, kernel_width, stride_y, stride_x, top, left, dilation_y, dilation_x, groups;
+    int block; /* patches at once */
 } mps_convolution;
 
 typedef struct {
-    mps_layer layer; /* weights [outputs, inputs] */
+    mps_layer layer;
     int rows, inputs, outputs;
+    int block; /* rows at once */
 } mps_linear;
 
 typedef struct {
@@ -41,6 +53,8 @@ typedef struct {
     int32_t multiplier;
     int shift;
     int32_t output_zero, low, high;
+    mps_rounding rounding;
+    int raise;
 } mps_requantization;
 
 typedef struct {
@@ -51,14 +65,14 @@ typedef struct {
 
 typedef struct {
     mps_type type;
-    int planes, height, width, output_height, output_width;
+    int channels, height, width, output_height, output_width;
     int kernel_height, kernel_width, stride_y, stride_x, top, left, dilation_y, dilation_x;
     int32_t lowest;
 } mps_max_pooling;
 
 typedef struct {
     mps_type type;
-    int planes, height, width, output_height, output_width;
+    int channels, height, width, output_height, output_width;
     const int32_t *rows, *columns; /* (start, end) of every output row and column */
     const int32_t *counts;         /* divisor of every output place */
 } mps_average_pooling;
@@ -84,9 +98,14 @@ typedef struct {
     int shift;
 } mps_along_axis;
 
-/* `patches` is the memory for a block of patches (see patches.c), or NULL */
-void mps_convolve(const mps_convolution *step, void *patches, const void *input, void *output);
-void mps_multiply(const mps_linear *step, void *patches, const void *input, void *output);
+/* Layers as in layers.c, patches.c and depthwise.c; `scratch` is memory that these work in. */
+void mps_convolve(const mps_convolution *step, const void *input, void *output);
+void mps_multiply(const mps_linear *step, const void *input, void *output);
+void mps_convolve_patches(const mps_convolution *step, void *scratch, const void *input,
+                          void *output);
+void mps_multiply_patches(const mps_linear *step, void *scratch, const void *input, void *output);
+void mps_convolve_depthwise(const mps_convolution *step, void *scratch, const void *input,
+                            void *output);
 void mps_requantize(const mps_requantization *step, const void *input, void *output);
 void mps_clamp(const mps_elementwise *step, const void *input, void *output);
 void mps_add(const mps_elementwise *step, const void *left, const void *right, void *output);

@@ -1,48 +1,147 @@
-/* line[i] += weight * (codes[i] - zero): what a depthwise convolution does along a row. Eight places
-   at a time with AVX2 and NEON; the rest, and all of it elsewhere, in plain C. */
-#include <stdint.h>
+/* A line of a depthwise convolution for 16 channels: position p multiplies tap t, 16 weights at
+   w + 16 * t, with the 16 codes - offset at taps[t] + at + p * step. Three ways to the same integers:
+   AVX2, NEON, and plain C. Sums of channels 0 to 7 go to
+   lower[position][channel], those of 8 to 15 to upper. */
+#ifndef MPS_LINES_H
+#define MPS_LINES_H
+
+#include "constants.h"
+
+#define MPS_WIDTH 16   /* channels */
+#define MPS_TAPS 64    /* at most; with one more there are weights 0, for an odd number */
+#define MPS_STRETCH 32 /* positions whose sums are kept, a multiple of 4 */
 
 #if defined(__AVX2__) && !defined(MPS_PORTABLE)
 #include <immintrin.h>
 
-static inline int add_eights(int32_t *line, const unsigned char *codes, int32_t weight,
-                             int32_t zero, int count) {
-    const __m256i weights = _mm256_set1_epi32(weight), zeros = _mm256_set1_epi32(zero);
-    int i = 0;
-    for (; i + 8 <= count; i += 8) {
-        __m256i *place = (__m256i *)(void *)(line + i);
-        const __m128i bytes = _mm_loadl_epi64((const __m128i *)(const void *)(codes + i));
-        const __m256i centred = _mm256_sub_epi32(_mm256_cvtepu8_epi32(bytes), zeros);
-        _mm256_storeu_si256(place, _mm256_add_epi32(_mm256_loadu_si256(place),
-                                                    _mm256_mullo_epi32(weights, centred)));
+/* 16 codes - offset to each of `count` places; offset is 128, whose bit is turned, or 0. */
+static MPS_APART void mps_copy_places(const unsigned char *codes, size_t step, int offset, int count,
+                                      int8_t *to) {
+    const __m128i turn = _mm_set1_epi8((char)offset);
+    for (; count > 0; count--, codes += step, to += MPS_WIDTH)
+        _mm_storeu_si128(
+            (__m128i *)(void *)to,
+            _mm_xor_si128(_mm_loadu_si128((const __m128i *)(const void *)codes), turn));
+}
+
+static inline __m256i mps_wide(const int8_t *x) {
+    return _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(const void *)x));
+}
+
+/* Two products of 8 bits each are added up in 32 bits: two taps at a time. */
+static void mps_line(int run, const int8_t *w, const int8_t *const *taps, int count, size_t step,
+                     size_t at, int positions, int32_t *lower, int32_t *upper) {
+    __m256i even[MPS_TAPS / 2], odd[MPS_TAPS / 2];
+    (void)run;
+    for (int t = 0; t < count; t += 2) {
+        const __m256i a = mps_wide(w + MPS_WIDTH * t), b = mps_wide(w + MPS_WIDTH * (t + 1));
+        even[t / 2] = _mm256_unpacklo_epi16(a, b);
+        odd[t / 2] = _mm256_unpackhi_epi16(a, b);
     }
-    return i;
+    for (int p = 0; p < positions; p++, at += step) {
+        __m256i a = _mm256_setzero_si256(), b = a;
+        for (int t = 0; t < count; t += 2) {
+            const __m256i x = mps_wide(taps[t] + at), y = mps_wide(taps[t + 1] + at);
+            a = _mm256_add_epi32(a, _mm256_madd_epi16(_mm256_unpacklo_epi16(x, y), even[t / 2]));
+            b = _mm256_add_epi32(b, _mm256_madd_epi16(_mm256_unpackhi_epi16(x, y), odd[t / 2]));
+        }
+        _mm256_storeu_si256((__m256i *)(void *)(lower + 8 * p), _mm256_permute2x128_si256(a, b, 0x20));
+        _mm256_storeu_si256((__m256i *)(void *)(upper + 8 * p), _mm256_permute2x128_si256(a, b, 0x31));
+    }
 }
 
 #elif defined(__ARM_NEON) && defined(__aarch64__) && !defined(MPS_PORTABLE)
 #include <arm_neon.h>
 
-static inline int add_eights(int32_t *line, const unsigned char *codes, int32_t weight,
-                             int32_t zero, int count) {
-    const int16x8_t zeros = vdupq_n_s16((int16_t)zero);
-    int i = 0;
-    for (; i + 8 <= count; i += 8) {
-        const int16x8_t wide = vreinterpretq_s16_u16(vmovl_u8(vld1_u8(codes + i)));
-        const int16x8_t centred = vsubq_s16(wide, zeros);
-        vst1q_s32(line + i,
-                  vmlal_n_s16(vld1q_s32(line + i), vget_low_s16(centred), (int16_t)weight));
-        vst1q_s32(line + i + 4,
-                  vmlal_n_s16(vld1q_s32(line + i + 4), vget_high_s16(centred), (int16_t)weight));
+/* 16 codes - offset to each of `count` places; offset is 128, whose bit is turned, or 0. */
+static MPS_APART void mps_copy_places(const unsigned char *codes, size_t step, int offset, int count,
+                                      int8_t *to) {
+    const uint8x16_t turn = vdupq_n_u8((uint8_t)offset);
+    for (; count > 0; count--, codes += step, to += MPS_WIDTH)
+        vst1q_s8(to, vreinterpretq_s8_u8(veorq_u8(vld1q_u8(codes), turn)));
+}
+
+/* Two products fit 16 bits. `count` is a constant of one call, for which loops disappear. */
+static inline __attribute__((always_inline)) void mps_pairs_of_taps(
+    const int8_t *w, const int8_t *const *taps, int count, size_t step, size_t at,
+    int positions, int32_t *lower, int32_t *upper) {
+    for (int p = 0; p < positions; p++, at += step) {
+        int32x4_t a = vdupq_n_s32(0), b = a, c = a, d = a;
+#pragma GCC unroll 5
+        for (int t = 0; t < count; t += 2) {
+            const int8x16_t w0 = vld1q_s8(w + MPS_WIDTH * t), x0 = vld1q_s8(taps[t] + at);
+            int16x8_t low = vmull_s8(vget_low_s8(w0), vget_low_s8(x0));
+            int16x8_t high = vmull_high_s8(w0, x0);
+            if (t + 1 < count) {
+                const int8x16_t w1 = vld1q_s8(w + MPS_WIDTH * (t + 1));
+                const int8x16_t x1 = vld1q_s8(taps[t + 1] + at);
+                low = vmlal_s8(low, vget_low_s8(w1), vget_low_s8(x1));
+                high = vmlal_high_s8(high, w1, x1);
+            }
+            a = vaddw_s16(a, vget_low_s16(low));
+            b = vaddw_high_s16(b, low);
+            c = vaddw_s16(c, vget_low_s16(high));
+            d = vaddw_high_s16(d, high);
+        }
+        vst1q_s32(lower + 8 * p, a);
+        vst1q_s32(lower + 8 * p + 4, b);
+        vst1q_s32(upper + 8 * p, c);
+        vst1q_s32(upper + 8 * p + 4, d);
     }
-    return i;
+}
+
+/* All products fit 16 bits. */
+static inline __attribute__((always_inline)) void mps_short_taps(
+    const int8_t *w, const int8_t *const *taps, int count, size_t step, size_t at,
+    int positions, int32_t *lower, int32_t *upper) {
+    for (int p = 0; p < positions; p++, at += step) {
+        int16x8_t low = vdupq_n_s16(0), high = low;
+#pragma GCC unroll 16
+        for (int t = 0; t < count; t++) {
+            const int8x16_t weights = vld1q_s8(w + MPS_WIDTH * t), x = vld1q_s8(taps[t] + at);
+            low = vmlal_s8(low, vget_low_s8(weights), vget_low_s8(x));
+            high = vmlal_high_s8(high, weights, x);
+        }
+        vst1q_s32(lower + 8 * p, vmovl_s16(vget_low_s16(low)));
+        vst1q_s32(lower + 8 * p + 4, vmovl_high_s16(low));
+        vst1q_s32(upper + 8 * p, vmovl_s16(vget_low_s16(high)));
+        vst1q_s32(upper + 8 * p + 4, vmovl_high_s16(high));
+    }
+}
+
+static void mps_line(int run, const int8_t *w, const int8_t *const *taps, int count, size_t step,
+                     size_t at, int positions, int32_t *lower, int32_t *upper) {
+    if (count == 9 && run >= 9)
+        mps_short_taps(w, taps, 9, step, at, positions, lower, upper);
+    else if (count == 9)
+        mps_pairs_of_taps(w, taps, 9, step, at, positions, lower, upper);
+    else if (run >= count)
+        mps_short_taps(w, taps, count, step, at, positions, lower, upper);
+    else
+        mps_pairs_of_taps(w, taps, count, step, at, positions, lower, upper);
 }
 
 #else
 
-static inline int add_eights(int32_t *line, const unsigned char *codes, int32_t weight,
-                             int32_t zero, int count) {
-    (void)line, (void)codes, (void)weight, (void)zero, (void)count;
-    return 0;
+static void mps_copy_places(const unsigned char *codes, size_t step, int offset, int count,
+                            int8_t *to) {
+    for (; count > 0; count--, codes += step, to += MPS_WIDTH)
+        for (int i = 0; i < MPS_WIDTH; i++) to[i] = (int8_t)(codes[i] - offset);
 }
+
+static void mps_line(int run, const int8_t *w, const int8_t *const *taps, int count, size_t step,
+                     size_t at, int positions, int32_t *lower, int32_t *upper) {
+    (void)run;
+    for (int p = 0; p < positions; p++, at += step) {
+        for (int channel = 0; channel < MPS_WIDTH; channel++) {
+            int32_t sum = 0;
+            for (int t = 0; t < count; t++)
+                sum += w[MPS_WIDTH * t + channel] * taps[t][at + (size_t)channel];
+            (channel < MPS_TILE ? lower : upper)[8 * p + channel % MPS_TILE] = sum;
+        }
+    }
+}
+
+#endif
 
 #endif

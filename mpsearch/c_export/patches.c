@@ -1,141 +1,249 @@
-/* Layers of at most 8 bits as products of unpacked weights and patches.
-
-   A patch is what one output position sees: codes - 128 as 8-bit integers, padded places as the
-   zero point, filled up to `stride`, a multiple of 16. A block of positions is gathered once, then
-   every output channel unpacks its weights once for the whole block. With z the zero point,
-   sum w * (q - z) = sum w * (q - 128) + (128 - z) * sum w. The export has checked that no sum
-   here exceeds 32 bits. */
-#include "patches.h"
-
+/* Convolution and linear layers as products with blocks of patches, for weights and codes of up to
+   8 bits. A patch holds the codes that one output position sees, minus `offset`, which makes them
+   signed bytes: sum w * (q - z) = sum w * (q - offset) + (offset - z) * sum w, and the last part is
+   in `base`. Padded places hold z - offset. */
 #include "products.h"
+#include "rescaling.h"
+#include "unpacking.h"
 
-#define CHUNK 128 /* weights that are unpacked at once; a multiple of 16 */
+#define CHUNK 256 /* terms whose weights are unpacked at once; a multiple of MPS_GROUP */
+#define MOST 64   /* positions of a block; _MOST_POSITIONS in kernels.py */
+#define STRETCH 64 /* output columns for which lines are kept; _STRETCH in kernels.py */
+#define SLACK 16   /* bytes that are copied at once */
 
-#define FOUR 1, 1, 1, 1
-#define SIXTEEN FOUR, FOUR, FOUR, FOUR
-static const int8_t ONES[CHUNK] = {SIXTEEN, SIXTEEN, SIXTEEN, SIXTEEN,
-                                   SIXTEEN, SIXTEEN, SIXTEEN, SIXTEEN};
+static int at_most(int x, int limit) { return x < limit ? x : limit; }
 
-/* Weights start ... start + count - 1 as 8-bit integers. */
-static void unpack(const uint8_t *packed, int bits, size_t start, int count, int8_t *weights) {
-    int i = 0;
-    if (bits == 8) {
-        memcpy(weights, packed + start, (size_t)count);
-        return;
+static int whole_groups(int terms) { return (terms + MPS_GROUP - 1) / MPS_GROUP; }
+
+/* `count` channels' weights for terms k ... k + terms - 1, as mps_products reads them: filled up
+   with zeros to 8 channels and to whole groups. `start` is the first code of the tile. */
+static void unpack_tile(const mps_layer *layer, size_t start, int count, int k, int terms,
+                        int8_t *weights) {
+    const int whole = terms / MPS_GROUP, rest = terms % MPS_GROUP;
+    const size_t at = start + (size_t)count * (size_t)k;
+    int8_t last[MPS_TILE * MPS_GROUP];
+    if (count == MPS_TILE) {
+        mps_unpack(layer->weights, layer->bits, at, MPS_TILE * MPS_GROUP * whole, weights);
+    } else {
+        memset(weights, 0, (size_t)(MPS_TILE * MPS_GROUP * whole));
+        for (int i = 0; i < whole; i++)
+            mps_unpack(layer->weights, layer->bits, at + (size_t)(i * count * MPS_GROUP),
+                       count * MPS_GROUP, weights + i * MPS_TILE * MPS_GROUP);
     }
-    if (bits == 4 && start % 2 == 0) {
-        i = unpack_4(packed + start / 2, count, weights);
-    } else if (bits == 2 && start % 4 == 0) {
-        const uint8_t *bytes = packed + start / 4;
-        for (; i + 3 < count; i += 4)
-            for (int k = 0; k < 4; k++)
-                weights[i + k] = (int8_t)(((bytes[i / 4] >> (2 * k)) & 3) ^ 2) - 2;
-    }
-    for (; i < count; i++) weights[i] = (int8_t)mps_weight(packed, bits, start + (size_t)i);
+    if (rest == 0) return;
+    weights += whole * MPS_TILE * MPS_GROUP;
+    memset(weights, 0, MPS_TILE * MPS_GROUP);
+    mps_unpack(layer->weights, layer->bits, at + (size_t)(whole * count * MPS_GROUP), count * rest,
+               last);
+    for (int channel = 0; channel < count; channel++)
+        for (int i = 0; i < rest; i++) weights[channel * MPS_GROUP + i] = last[channel * rest + i];
 }
 
-void mps_multiply_patches(const mps_layer *layer, int first, int outputs, int terms,
-                          const int8_t *patches, int positions, void *output, size_t at,
-                          size_t channel_stride, size_t position_stride) {
-    const int stride = MPS_STRIDE(terms);
-    int8_t weights[CHUNK];
-    for (int o = first; o < first + outputs; o++) {
-        const mps_scale scale = mps_scale_of(layer, o);
-        int32_t sums[MPS_POSITIONS] = {0}, total = 0;
-        int64_t base = layer->bias ? layer->bias[o] : 0;
-        for (int i = 0; i < terms; i += CHUNK) {
-            const int count = terms - i < CHUNK ? terms - i : CHUNK;
-            const int filled = MPS_STRIDE(count);
-            int p = 0;
-            unpack(layer->weights, layer->bits, (size_t)o * (size_t)terms + (size_t)i, count,
-                   weights);
-            if (filled > count) memset(weights + count, 0, (size_t)(filled - count));
-            total += product(weights, ONES, filled);
-            for (; p + 4 <= positions; p += 4)
-                four_products(weights, patches + p * stride + i, stride, filled, sums + p);
-            for (; p < positions; p++) sums[p] += product(weights, patches + p * stride + i, filled);
+/* Constants of `tiles` tiles of `outputs` channels from `first` on. */
+static unsigned char *make_constants(const mps_layer *layer, int first, int outputs,
+                                     unsigned char *to) {
+    for (int o = 0; o < outputs; o += MPS_TILE, to += sizeof(mps_constants)) {
+        const mps_constants constants =
+            mps_constants_of(layer, first + o, at_most(MPS_TILE, outputs - o));
+        memcpy(to, &constants, sizeof constants);
+    }
+    return to;
+}
+
+/* Output channels first ... first + outputs - 1 of `positions` patches, to elements
+   at + channel + position * stride; patches are `row` bytes apart. */
+static void multiply(const mps_layer *layer, const unsigned char *constants, int first, int outputs,
+                     int terms, const unsigned char *patches, size_t row, int positions,
+                     void *output, size_t at, size_t stride) {
+    const size_t width = (size_t)mps_code_bytes(layer);
+    int8_t unpacked[CHUNK * MPS_TILE];
+    int32_t sums[MOST * MPS_TILE];
+    for (int o = 0; o < outputs; o += MPS_TILE, constants += sizeof(mps_constants)) {
+        const int count = at_most(MPS_TILE, outputs - o);
+        const size_t start = (size_t)(first + o) * (size_t)terms;
+        const int in_place = layer->bits == 8 && count == MPS_TILE && terms % MPS_GROUP == 0;
+        mps_constants tile;
+        for (int k = 0; k < terms;) {
+            const int some = in_place ? terms : at_most(CHUNK, terms - k);
+            const int8_t *weights = unpacked;
+            if (in_place)
+                weights = (const int8_t *)layer->weights + start;
+            else
+                unpack_tile(layer, start, count, k, some, unpacked);
+            mps_products(layer, weights, patches + (size_t)k * width, row, positions,
+                         whole_groups(some), sums, k > 0);
+            k += some;
         }
-        base += (int64_t)(128 - layer->input_zero) * total;
-        if (layer->output_type == MPS_U8) {
-            unsigned char *codes = (unsigned char *)output + at + (size_t)o * channel_stride;
-            for (int p = 0; p < positions; p++)
-                codes[(size_t)p * position_stride] =
-                    (unsigned char)mps_finish(layer, scale, sums[p] + base);
-            continue;
-        }
-        for (int p = 0; p < positions; p++)
-            mps_set(output, layer->output_type,
-                    at + (size_t)o * channel_stride + (size_t)p * position_stride,
-                    mps_finish(layer, scale, sums[p] + base));
+        memcpy(&tile, constants, sizeof tile);
+        mps_finish_rows(layer, &tile, sums, positions, count, output, at + (size_t)(first + o),
+                        stride);
     }
 }
 
-/* The patch of output position (y, x), from the first channel of its group on. */
-static void gather(const mps_convolution *c, const unsigned char *image, int y, int x,
-                   int8_t *patch) {
-    const int inputs = c->channels / c->groups, zero = c->layer.input_zero;
-    const int top = y * c->stride_y - c->top, left = x * c->stride_x - c->left;
-    const int inside = top >= 0 && left >= 0 &&
-                       top + (c->kernel_height - 1) * c->dilation_y < c->height &&
-                       left + (c->kernel_width - 1) * c->dilation_x < c->width;
-    if (c->kernel_height * c->kernel_width == 1 && inside) {
-        const unsigned char *code = image + top * c->width + left;
-        for (int channel = 0; channel < inputs; channel++, code += c->height * c->width)
-            patch[channel] = (int8_t)(*code - 128);
-        return;
+/* `count` padded places. */
+static void pad(const mps_layer *layer, int count, unsigned char *to) {
+    const int16_t zero = (int16_t)(layer->input_zero - layer->offset);
+    if (mps_code_bytes(layer) == 1)
+        memset(to, zero, (size_t)count);
+    else
+        for (int i = 0; i < count; i++, to += 2) memcpy(to, &zero, 2);
+}
+
+/* Line `sy` of the image from column `first` on, `columns` of them, as codes - offset. */
+static void copy_line(const mps_convolution *c, const unsigned char *image, int sy, int first,
+                      int columns, unsigned char *line) {
+    const mps_layer *layer = &c->layer;
+    const int width = mps_code_bytes(layer) * c->channels;
+    int from = first < 0 ? at_most(-first, columns) : 0, to = at_most(c->width - first, columns);
+    if (sy < 0 || sy >= c->height || to < from) from = to = 0;
+    pad(layer, from * c->channels, line);
+    mps_centre(layer, image + ((ptrdiff_t)sy * c->width + first + from) * c->channels,
+               (to - from) * c->channels, line + from * width);
+    pad(layer, (columns - to) * c->channels, line + to * width);
+}
+
+/* The shape of the lines that the patches of one output line are taken from. */
+typedef struct {
+    int stretch; /* output columns at once; lines stay in the ring where this is all of them */
+    int columns, lines;
+    int line_bytes;
+} window;
+
+static window window_of(const mps_convolution *c) {
+    window w;
+    w.stretch = at_most(c->output_width, STRETCH);
+    w.columns = (w.stretch - 1) * c->stride_x + (c->kernel_width - 1) * c->dilation_x + 1;
+    w.lines = (c->kernel_height - 1) * c->dilation_y + 1;
+    w.line_bytes = w.columns * c->channels * mps_code_bytes(&c->layer);
+    return w;
+}
+
+/* Where the pieces of patches lie: a row of the kernel is one piece, or else each of its places. */
+typedef struct {
+    int pieces, size, apart; /* in a row of the kernel */
+    int rows, below, ring;   /* a row is `below` the one before, around a ring of that size */
+} layout;
+
+static layout layout_of(const mps_convolution *c, const window *w) {
+    const int together = c->dilation_x == 1 && c->groups == 1;
+    const int width = mps_code_bytes(&c->layer), inputs = c->channels / c->groups;
+    layout l;
+    l.pieces = together ? 1 : c->kernel_width;
+    l.size = (together ? c->kernel_width : 1) * inputs * width;
+    l.apart = c->dilation_x * c->channels * width;
+    l.rows = c->kernel_height;
+    l.below = c->dilation_y * w->line_bytes;
+    l.ring = w->lines * w->line_bytes;
+    return l;
+}
+
+/* `size` bytes to every patch; SIZE bytes are copied at once, which may be up to SLACK more: they
+   are written again by the next piece, or lie between two patches. */
+#define COPY_PIECES(SIZE)                                                                       \
+    for (; positions > 0; positions--, from += step, to += row)                                 \
+        for (size_t i = 0; i < size; i += SIZE) memcpy(to + i, from + i, SIZE);
+
+static MPS_APART void copy_pieces(size_t size, const unsigned char *from, size_t step,
+                                  unsigned char *to, size_t row, int positions) {
+    if (size <= 4) {
+        size = 4; /* no loop */
+        COPY_PIECES(4)
+    } else if (size <= 16) {
+        size = 16;
+        COPY_PIECES(16)
+    } else {
+        COPY_PIECES(16)
     }
-    for (int channel = 0; channel < inputs; channel++) {
-        for (int ky = 0; ky < c->kernel_height; ky++) {
-            const int sy = top + ky * c->dilation_y;
-            const int start = sy * c->width;
-            if (inside && c->kernel_width == 3 && c->dilation_x == 1) {
-                const unsigned char *line = image + start + left;
-                patch[0] = (int8_t)(line[0] - 128);
-                patch[1] = (int8_t)(line[1] - 128);
-                patch[2] = (int8_t)(line[2] - 128);
-                patch += 3;
-                continue;
+}
+
+/* Patches of `positions` columns, `step` bytes from one to the next. */
+static void gather(const layout *l, const unsigned char *ring, int start, int step, int positions,
+                   unsigned char *patch, size_t row) {
+    for (int ky = 0; ky < l->rows; ky++, start += l->below) {
+        if (start >= l->ring) start -= l->ring;
+        for (int kx = 0; kx < l->pieces; kx++, patch += l->size)
+            copy_pieces((size_t)l->size, ring + start + kx * l->apart, (size_t)step, patch, row,
+                        positions);
+    }
+}
+
+/* One group of channels; `ring` is behind the patches. */
+static void convolve_group(const mps_convolution *c, int group, const unsigned char *constants,
+                           unsigned char *patches, const unsigned char *image,
+                           unsigned char *output) {
+    const mps_layer *layer = &c->layer;
+    const int outputs = c->outputs / c->groups;
+    const int terms = c->channels / c->groups * c->kernel_height * c->kernel_width;
+    const int row = whole_groups(terms) * MPS_GROUP * mps_code_bytes(layer) + SLACK;
+    const int place = c->channels * mps_code_bytes(layer); /* bytes of all channels */
+    const window w = window_of(c);
+    const layout l = layout_of(c, &w);
+    unsigned char *ring = patches + c->block * row;
+    int filled = 0, done = 0, next = 0; /* `next`: the first line, from the top, not in the ring */
+    for (int y = 0; y < c->output_height; y++) {
+        const int top = y * c->stride_y;
+        for (int x = 0; x < c->output_width; x += w.stretch) {
+            const int stretch = at_most(w.stretch, c->output_width - x);
+            if (next < top || stretch < c->output_width) next = top;
+            for (; next < top + w.lines; next++)
+                copy_line(c, image, next - c->top, x * c->stride_x - c->left, w.columns,
+                          ring + next % w.lines * w.line_bytes);
+            for (int p = 0; p < stretch;) {
+                const int some = at_most(stretch - p, c->block - filled);
+                gather(&l, ring,
+                       top % w.lines * w.line_bytes + p * c->stride_x * place +
+                           group * (place / c->groups),
+                       c->stride_x * place, some, patches + filled * row, (size_t)row);
+                p += some, filled += some;
+                if (filled < c->block && done + filled < c->output_height * c->output_width)
+                    continue;
+                multiply(layer, constants, group * outputs, outputs, terms, patches, (size_t)row, filled, output,
+                         (size_t)done * (size_t)c->outputs, (size_t)c->outputs);
+                done += filled, filled = 0;
             }
-            for (int kx = 0; kx < c->kernel_width; kx++) {
-                const int sx = left + kx * c->dilation_x;
-                const int there = sy >= 0 && sy < c->height && sx >= 0 && sx < c->width;
-                *patch++ = (int8_t)((there ? image[start + sx] : zero) - 128);
-            }
         }
-        image += (size_t)c->height * (size_t)c->width;
     }
 }
 
-void mps_convolve_patches(const mps_convolution *c, int8_t *patches, const void *input,
-                          void *output) {
-    const int inputs = c->channels / c->groups, outputs = c->outputs / c->groups;
-    const int terms = inputs * c->kernel_height * c->kernel_width, stride = MPS_STRIDE(terms);
+/* 1x1 and no steps: the image is a matrix already. */
+static void convolve_points(const mps_convolution *c, const unsigned char *constants,
+                            unsigned char *patches, const unsigned char *image,
+                            unsigned char *output) {
     const int count = c->output_height * c->output_width;
-    const size_t plane = (size_t)c->height * (size_t)c->width;
-    for (int group = 0; group < c->groups; group++) {
-        const unsigned char *image =
-            (const unsigned char *)input + (size_t)(group * inputs) * plane;
-        for (int first = 0; first < count; first += MPS_POSITIONS) {
-            const int positions = count - first < MPS_POSITIONS ? count - first : MPS_POSITIONS;
-            for (int p = 0; p < positions; p++)
-                gather(c, image, (first + p) / c->output_width, (first + p) % c->output_width,
-                       patches + p * stride);
-            mps_multiply_patches(&c->layer, group * outputs, outputs, terms, patches, positions,
-                                 output, (size_t)first, (size_t)count, 1);
-        }
+    for (int first = 0; first < count; first += c->block) {
+        const int positions = at_most(c->block, count - first);
+        mps_centre(&c->layer, image + (size_t)first * (size_t)c->channels, positions * c->channels,
+                   patches);
+        multiply(&c->layer, constants, 0, c->outputs, c->channels, patches,
+                 (size_t)(c->channels * mps_code_bytes(&c->layer)), positions, output,
+                 (size_t)first * (size_t)c->outputs, (size_t)c->outputs);
     }
 }
 
-void mps_linear_patches(const mps_linear *l, int8_t *patches, const void *input, void *output) {
+void mps_convolve_patches(const mps_convolution *c, void *scratch, const void *input,
+                          void *output) {
+    const int outputs = c->outputs / c->groups;
+    const int points = c->kernel_height == 1 && c->kernel_width == 1 && c->groups == 1 &&
+                       c->output_height == c->height && c->output_width == c->width &&
+                       c->stride_y == 1 && c->stride_x == 1 && c->channels % MPS_GROUP == 0;
+    for (int group = 0; group < c->groups; group++) {
+        unsigned char *patches = make_constants(&c->layer, group * outputs, outputs, scratch);
+        if (points)
+            convolve_points(c, scratch, patches, input, output);
+        else
+            convolve_group(c, group, scratch, patches, input, output);
+    }
+}
+
+void mps_multiply_patches(const mps_linear *l, void *scratch, const void *input, void *output) {
     const unsigned char *codes = input;
-    const int stride = MPS_STRIDE(l->inputs);
-    for (int first = 0; first < l->rows; first += MPS_POSITIONS) {
-        const int rows = l->rows - first < MPS_POSITIONS ? l->rows - first : MPS_POSITIONS;
-        for (int p = 0; p < rows; p++)
-            for (int i = 0; i < l->inputs; i++)
-                patches[p * stride + i] =
-                    (int8_t)(codes[(size_t)(first + p) * (size_t)l->inputs + (size_t)i] - 128);
-        mps_multiply_patches(&l->layer, 0, l->outputs, l->inputs, patches, rows, output,
-                             (size_t)first * (size_t)l->outputs, 1, (size_t)l->outputs);
+    const int row = whole_groups(l->inputs) * MPS_GROUP * mps_code_bytes(&l->layer);
+    unsigned char *patches = make_constants(&l->layer, 0, l->outputs, scratch);
+    for (int first = 0; first < l->rows; first += l->block) {
+        const int rows = at_most(l->block, l->rows - first);
+        for (int p = 0; p < rows; p++, codes += l->inputs)
+            mps_centre(&l->layer, codes, l->inputs, patches + p * row);
+        multiply(&l->layer, scratch, 0, l->outputs, l->inputs, patches, (size_t)row, rows, output,
+                 (size_t)first * (size_t)l->outputs, (size_t)l->outputs);
     }
 }

@@ -1,127 +1,406 @@
-/* Sums of products of 8-bit integers, `count` of them, a multiple of 16; 4-bit weights. Three ways to the
-   same integers, chosen when compiling: AVX2, NEON, and plain C where neither is there (or with -DMPS_PORTABLE). */
-#include <stdint.h>
+/* Sums of products for a tile of 8 output channels and some positions, four at a time. Three ways to
+   the same integers, chosen when compiling: AVX2, NEON, and plain C where neither is there (or with
+   -DMPS_PORTABLE).
+
+   Weights lie in groups of 4 terms: 4 weights of the first channel, 4 of the second, ... A patch is
+   the row of codes - offset that one position multiplies with. No 32-bit sum overflows, as the
+   export has proven; what fits 16 bits is said below. mps_products sets sums[position][channel], or
+   adds to them. */
+#ifndef MPS_PRODUCTS_H
+#define MPS_PRODUCTS_H
+
+#include "constants.h"
+
+#define MPS_GROUP 4 /* terms */
 
 #if defined(__AVX2__) && !defined(MPS_PORTABLE)
 #include <immintrin.h>
 
-static inline __m256i widened(const int8_t *x) {
-    return _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(const void *)x));
+/* Codes below 128 stay bytes where two products and more fit 16 bits; others become 16 bits. */
+static inline int mps_code_bytes(const mps_layer *layer) {
+    return layer->run >= 2 && layer->offset == 0 ? 1 : 2;
 }
 
-static inline int32_t total_of(__m256i x) {
-    __m128i half = _mm_add_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
-    half = _mm_add_epi32(half, _mm_shuffle_epi32(half, 0x4e));
-    half = _mm_add_epi32(half, _mm_shuffle_epi32(half, 0xb1));
-    return _mm_cvtsi128_si32(half);
-}
-
-static int32_t product(const int8_t *w, const int8_t *x, int count) {
-    __m256i sum = _mm256_setzero_si256();
-    for (int i = 0; i < count; i += 16)
-        sum = _mm256_add_epi32(sum, _mm256_madd_epi16(widened(w + i), widened(x + i)));
-    return total_of(sum);
-}
-
-/* sums[p] += the product of w and x + p * stride, for p = 0 to 3 */
-static void four_products(const int8_t *w, const int8_t *x, int stride, int count, int32_t *sums) {
-    __m256i a = _mm256_setzero_si256(), b = a, c = a, d = a;
-    for (int i = 0; i < count; i += 16) {
-        const __m256i wide = widened(w + i);
-        a = _mm256_add_epi32(a, _mm256_madd_epi16(wide, widened(x + i)));
-        b = _mm256_add_epi32(b, _mm256_madd_epi16(wide, widened(x + stride + i)));
-        c = _mm256_add_epi32(c, _mm256_madd_epi16(wide, widened(x + 2 * stride + i)));
-        d = _mm256_add_epi32(d, _mm256_madd_epi16(wide, widened(x + 3 * stride + i)));
-    }
-    a = _mm256_hadd_epi32(_mm256_hadd_epi32(a, b), _mm256_hadd_epi32(c, d));
-    _mm_storeu_si128((__m128i *)(void *)sums,
-                     _mm_add_epi32(_mm_loadu_si128((const __m128i *)(const void *)sums),
-                                   _mm_add_epi32(_mm256_castsi256_si128(a),
-                                                 _mm256_extracti128_si256(a, 1))));
-}
-
-/* 4-bit weights, 32 at a time; how many were unpacked */
-static int unpack_4(const uint8_t *packed, int count, int8_t *weights) {
-    const __m128i low = _mm_set1_epi8(15), sign = _mm_set1_epi8(8);
+/* Codes - offset as a part of a patch; what is behind it may be overwritten up to `room` codes. */
+static inline void mps_centre(const mps_layer *layer, const unsigned char *codes, int count,
+                              void *patch) {
+    int16_t *wide = patch;
+    const int16_t offset = (int16_t)layer->offset;
     int i = 0;
-    for (; i + 32 <= count; i += 32) {
-        const __m128i bytes = _mm_loadu_si128((const __m128i *)(const void *)(packed + i / 2));
-        const __m128i even = _mm_and_si128(bytes, low);
-        const __m128i odd = _mm_and_si128(_mm_srli_epi16(bytes, 4), low);
-        const __m128i first = _mm_unpacklo_epi8(even, odd), second = _mm_unpackhi_epi8(even, odd);
-        _mm_storeu_si128((__m128i *)(void *)(weights + i),
-                         _mm_sub_epi8(_mm_xor_si128(first, sign), sign));
-        _mm_storeu_si128((__m128i *)(void *)(weights + i + 16),
-                         _mm_sub_epi8(_mm_xor_si128(second, sign), sign));
+    if (mps_code_bytes(layer) == 1) {
+        memcpy(patch, codes, (size_t)count);
+        return;
     }
-    return i;
+    for (; i + 8 <= count; i += 8) {
+        const __m128i bytes = _mm_loadl_epi64((const __m128i *)(const void *)(codes + i));
+        _mm_storeu_si128((__m128i *)(void *)(wide + i),
+                         _mm_sub_epi16(_mm_cvtepu8_epi16(bytes), _mm_set1_epi16(offset)));
+    }
+    if (i < count && count >= 8) {
+        const __m128i bytes = _mm_loadl_epi64((const __m128i *)(const void *)(codes + count - 8));
+        _mm_storeu_si128((__m128i *)(void *)(wide + count - 8),
+                         _mm_sub_epi16(_mm_cvtepu8_epi16(bytes), _mm_set1_epi16(offset)));
+        return;
+    }
+    for (; i < count; i++) wide[i] = (int16_t)(codes[i] - offset);
+}
+
+/* a channel's two sums beside each other -> one */
+static inline void mps_store(int32_t *sums, __m256i total, int more) {
+    __m256i *to = (__m256i *)(void *)sums;
+    if (more) total = _mm256_add_epi32(total, _mm256_loadu_si256(to));
+    _mm256_storeu_si256(to, total);
+}
+
+static inline __m256i mps_pairs(__m256i a, __m256i b) {
+    return _mm256_permute4x64_epi64(_mm256_hadd_epi32(a, b), 0xd8);
+}
+
+static inline __m256i mps_four(const unsigned char *patch) {
+    int32_t codes;
+    memcpy(&codes, patch, 4);
+    return _mm256_set1_epi32(codes);
+}
+
+static inline __m256i mps_four_wide(const unsigned char *patch) {
+    int64_t codes;
+    memcpy(&codes, patch, 8);
+    return _mm256_set1_epi64x(codes);
+}
+
+/* `run` / 2 sums of two products are added up in 16 bits before they are widened. */
+static void mps_byte_products(int run, const int8_t *w, const unsigned char *x, size_t stride,
+                              int groups, int32_t *sums, int more) {
+    const __m256i ones = _mm256_set1_epi16(1);
+    __m256i a = _mm256_setzero_si256(), b = a, c = a, d = a;
+    const unsigned char *y = x + 2 * stride;
+    while (groups > 0) {
+        int count = groups < run / 2 ? groups : run / 2;
+        __m256i e = _mm256_setzero_si256(), f = e, g = e, h = e;
+        groups -= count;
+        for (; count > 0; count--, w += 32, x += 4, y += 4) {
+            const __m256i weights = _mm256_loadu_si256((const __m256i *)(const void *)w);
+            e = _mm256_add_epi16(e, _mm256_maddubs_epi16(mps_four(x), weights));
+            f = _mm256_add_epi16(f, _mm256_maddubs_epi16(mps_four(x + stride), weights));
+            g = _mm256_add_epi16(g, _mm256_maddubs_epi16(mps_four(y), weights));
+            h = _mm256_add_epi16(h, _mm256_maddubs_epi16(mps_four(y + stride), weights));
+        }
+        a = _mm256_add_epi32(a, _mm256_madd_epi16(e, ones));
+        b = _mm256_add_epi32(b, _mm256_madd_epi16(f, ones));
+        c = _mm256_add_epi32(c, _mm256_madd_epi16(g, ones));
+        d = _mm256_add_epi32(d, _mm256_madd_epi16(h, ones));
+    }
+    mps_store(sums, a, more);
+    mps_store(sums + 8, b, more);
+    mps_store(sums + 16, c, more);
+    mps_store(sums + 24, d, more);
+}
+
+static void mps_byte_single(int run, const int8_t *w, const unsigned char *x, int groups,
+                            int32_t *sums, int more) {
+    __m256i a = _mm256_setzero_si256();
+    while (groups > 0) {
+        int count = groups < run / 2 ? groups : run / 2;
+        __m256i e = _mm256_setzero_si256();
+        groups -= count;
+        for (; count > 0; count--, w += 32, x += 4) {
+            const __m256i weights = _mm256_loadu_si256((const __m256i *)(const void *)w);
+            e = _mm256_add_epi16(e, _mm256_maddubs_epi16(mps_four(x), weights));
+        }
+        a = _mm256_add_epi32(a, _mm256_madd_epi16(e, _mm256_set1_epi16(1)));
+    }
+    mps_store(sums, a, more);
+}
+
+static inline __m256i mps_weights(const int8_t *w) {
+    return _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(const void *)w));
+}
+
+/* Sums of two products of a code and a weight, both widened to 16 bits, in 32 bits. */
+static void mps_wide_products(const int8_t *w, const unsigned char *x, size_t stride, int groups,
+                              int32_t *sums, int more) {
+    const unsigned char *y = x + 2 * stride;
+    __m256i a = _mm256_setzero_si256(), b = a, c = a, d = a, e = a, f = a, g = a, h = a;
+    for (; groups > 0; groups--, w += 32, x += 8, y += 8) {
+        const __m256i lower = mps_weights(w), upper = mps_weights(w + 16);
+        __m256i codes = mps_four_wide(x);
+        a = _mm256_add_epi32(a, _mm256_madd_epi16(lower, codes));
+        b = _mm256_add_epi32(b, _mm256_madd_epi16(upper, codes));
+        codes = mps_four_wide(x + stride);
+        c = _mm256_add_epi32(c, _mm256_madd_epi16(lower, codes));
+        d = _mm256_add_epi32(d, _mm256_madd_epi16(upper, codes));
+        codes = mps_four_wide(y);
+        e = _mm256_add_epi32(e, _mm256_madd_epi16(lower, codes));
+        f = _mm256_add_epi32(f, _mm256_madd_epi16(upper, codes));
+        codes = mps_four_wide(y + stride);
+        g = _mm256_add_epi32(g, _mm256_madd_epi16(lower, codes));
+        h = _mm256_add_epi32(h, _mm256_madd_epi16(upper, codes));
+    }
+    mps_store(sums, mps_pairs(a, b), more);
+    mps_store(sums + 8, mps_pairs(c, d), more);
+    mps_store(sums + 16, mps_pairs(e, f), more);
+    mps_store(sums + 24, mps_pairs(g, h), more);
+}
+
+static void mps_wide_single(const int8_t *w, const unsigned char *x, int groups, int32_t *sums,
+                            int more) {
+    __m256i a = _mm256_setzero_si256(), b = a;
+    for (; groups > 0; groups--, w += 32, x += 8) {
+        const __m256i codes = mps_four_wide(x);
+        a = _mm256_add_epi32(a, _mm256_madd_epi16(mps_weights(w), codes));
+        b = _mm256_add_epi32(b, _mm256_madd_epi16(mps_weights(w + 16), codes));
+    }
+    mps_store(sums, mps_pairs(a, b), more);
+}
+
+static void mps_products(const mps_layer *layer, const int8_t *w, const void *patches, size_t stride,
+                         int positions, int groups, int32_t *sums, int more) {
+    const int bytes = mps_code_bytes(layer) == 1;
+    const unsigned char *x = patches;
+    for (; positions >= 4; positions -= 4, x += 4 * stride, sums += 4 * MPS_TILE) {
+        if (bytes)
+            mps_byte_products(layer->run, w, x, stride, groups, sums, more);
+        else
+            mps_wide_products(w, x, stride, groups, sums, more);
+    }
+    for (; positions > 0; positions--, x += stride, sums += MPS_TILE) {
+        if (bytes)
+            mps_byte_single(layer->run, w, x, groups, sums, more);
+        else
+            mps_wide_single(w, x, groups, sums, more);
+    }
 }
 
 #elif defined(__ARM_NEON) && defined(__aarch64__) && !defined(MPS_PORTABLE)
 #include <arm_neon.h>
 
-/* Two products fit 16 bits: |x| <= 128, and |w| <= 127 as the export has checked. */
-static inline int32x4_t with_products(int32x4_t sum, int8x16_t w, int8x16_t x) {
-    int16x8_t pair = vmull_s8(vget_low_s8(w), vget_low_s8(x));
-    pair = vmlal_high_s8(pair, w, x);
-    return vpadalq_s16(sum, pair);
+static inline int mps_code_bytes(const mps_layer *layer) {
+    (void)layer;
+    return 1;
 }
 
-static int32_t product(const int8_t *w, const int8_t *x, int count) {
-    int32x4_t sum = vdupq_n_s32(0);
-    for (int i = 0; i < count; i += 16) sum = with_products(sum, vld1q_s8(w + i), vld1q_s8(x + i));
-    return vaddvq_s32(sum);
-}
-
-/* sums[p] += the product of w and x + p * stride, for p = 0 to 3 */
-static void four_products(const int8_t *w, const int8_t *x, int stride, int count, int32_t *sums) {
-    int32x4_t a = vdupq_n_s32(0), b = a, c = a, d = a;
-    const int8_t *x1 = x + stride, *x2 = x1 + stride, *x3 = x2 + stride;
-    for (int i = 0; i < count; i += 16) {
-        const int8x16_t weights = vld1q_s8(w + i);
-        a = with_products(a, weights, vld1q_s8(x + i));
-        b = with_products(b, weights, vld1q_s8(x1 + i));
-        c = with_products(c, weights, vld1q_s8(x2 + i));
-        d = with_products(d, weights, vld1q_s8(x3 + i));
-    }
-    a = vpaddq_s32(vpaddq_s32(a, b), vpaddq_s32(c, d));
-    vst1q_s32(sums, vaddq_s32(vld1q_s32(sums), a));
-}
-
-/* 4-bit weights, 32 at a time; how many were unpacked */
-static int unpack_4(const uint8_t *packed, int count, int8_t *weights) {
+/* Codes - offset as a part of a patch: with offset 128, the highest bit turned. */
+static inline void mps_centre(const mps_layer *layer, const unsigned char *codes, int count,
+                              void *patch) {
+    const uint8x16_t turn = vdupq_n_u8((uint8_t)layer->offset);
+    unsigned char *to = patch;
     int i = 0;
-    for (; i + 32 <= count; i += 32) {
-        const int8x16_t bytes = vreinterpretq_s8_u8(vld1q_u8(packed + i / 2));
-        int8x16x2_t both;
-        both.val[0] = vshrq_n_s8(vshlq_n_s8(bytes, 4), 4);
-        both.val[1] = vshrq_n_s8(bytes, 4);
-        vst2q_s8(weights + i, both);
+    for (; i + 16 <= count; i += 16) vst1q_u8(to + i, veorq_u8(vld1q_u8(codes + i), turn));
+    if (i == count) return;
+    if (i + 8 <= count) {
+        vst1_u8(to + i, veor_u8(vld1_u8(codes + i), vget_low_u8(turn)));
+        i += 8;
     }
-    return i;
+    if (i < count && count >= 8) {
+        i = count - 8;
+        vst1_u8(to + i, veor_u8(vld1_u8(codes + i), vget_low_u8(turn)));
+        return;
+    }
+    for (; i < count; i++) to[i] = (unsigned char)(codes[i] ^ layer->offset);
+}
+
+/* Four codes to all lanes of 32 bits, and step on: compilers do not use this form of addressing. */
+static inline __attribute__((always_inline)) int8x16_t mps_four(const int8_t **codes) {
+    int8x16_t four;
+    __asm__("ld1r {%0.4s}, [%1], #4"
+            : "=w"(four), "+r"(*codes)
+            : "m"(*(const int8_t(*)[4])(const void *)*codes));
+    return four;
+}
+
+/* What follows on `next` waits for these sums: without it compilers load all codes first, for which
+   there are no registers. */
+#define MPS_THEN(next, a, b, c, d) __asm__("" : "+r"(next), "+w"(a), "+w"(b), "+w"(c), "+w"(d))
+
+/* Pairs of lanes are sums of one channel. */
+static inline void mps_store(int32_t *sums, int32x4_t a, int32x4_t b, int32x4_t c, int32x4_t d,
+                             int more) {
+    a = vpaddq_s32(a, b), c = vpaddq_s32(c, d);
+    if (more) a = vaddq_s32(a, vld1q_s32(sums)), c = vaddq_s32(c, vld1q_s32(sums + 4));
+    vst1q_s32(sums, a);
+    vst1q_s32(sums + 4, c);
+}
+
+static inline void mps_store_short(int32_t *sums, int16x8_t a, int16x8_t b, int16x8_t c,
+                                   int16x8_t d, int more) {
+    mps_store(sums, vpaddlq_s16(a), vpaddlq_s16(b), vpaddlq_s16(c), vpaddlq_s16(d), more);
+}
+
+/* Lanes are (channel, term of the group): two channels in each half of a vector of weights. Here 16
+   bits hold a lane's sum over all groups: `run` groups at most. */
+#define MPS_ADD(codes, a, b, c, d, next)                                                          \
+    do {                                                                                          \
+        const int8x16_t four = mps_four(&codes);                                                  \
+        a = vmlal_s8(a, vget_low_s8(w0), vget_low_s8(four)), b = vmlal_high_s8(b, w0, four);      \
+        c = vmlal_s8(c, vget_low_s8(w1), vget_low_s8(four)), d = vmlal_high_s8(d, w1, four);      \
+        MPS_THEN(next, a, b, c, d);                                                               \
+    } while (0)
+#define MPS_BEGIN(codes, a, b, c, d, next)                                                        \
+    do {                                                                                          \
+        const int8x16_t four = mps_four(&codes);                                                  \
+        a = vmull_s8(vget_low_s8(w0), vget_low_s8(four)), b = vmull_high_s8(w0, four);            \
+        c = vmull_s8(vget_low_s8(w1), vget_low_s8(four)), d = vmull_high_s8(w1, four);            \
+        MPS_THEN(next, a, b, c, d);                                                               \
+    } while (0)
+
+static void mps_short_products(const int8_t *weights, const int8_t *patches, size_t stride,
+                               int positions, int groups, int32_t *sums, int more) {
+    int16x8_t a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p;
+    for (; positions >= 4; positions -= 4, patches += 4 * stride, sums += 4 * MPS_TILE) {
+        const int8_t *w = weights, *x = patches, *x1 = x + stride, *x2 = x1 + stride;
+        const int8_t *x3 = x2 + stride, *end = w + 32 * groups;
+        int8x16_t w0 = vld1q_s8(w), w1 = vld1q_s8(w + 16);
+        MPS_BEGIN(x, a, b, c, d, x1);
+        MPS_BEGIN(x1, e, f, g, h, x2);
+        MPS_BEGIN(x2, i, j, k, l, x3);
+        MPS_BEGIN(x3, m, n, o, p, w);
+        for (w += 32; w != end; w += 32) {
+            w0 = vld1q_s8(w), w1 = vld1q_s8(w + 16);
+            MPS_ADD(x, a, b, c, d, x1);
+            MPS_ADD(x1, e, f, g, h, x2);
+            MPS_ADD(x2, i, j, k, l, x3);
+            MPS_ADD(x3, m, n, o, p, w);
+        }
+        mps_store_short(sums, a, b, c, d, more);
+        mps_store_short(sums + 8, e, f, g, h, more);
+        mps_store_short(sums + 16, i, j, k, l, more);
+        mps_store_short(sums + 24, m, n, o, p, more);
+    }
+    for (; positions > 0; positions--, patches += stride, sums += MPS_TILE) {
+        const int8_t *w = weights, *x = patches, *end = w + 32 * groups;
+        int8x16_t w0 = vld1q_s8(w), w1 = vld1q_s8(w + 16);
+        MPS_BEGIN(x, a, b, c, d, w);
+        for (w += 32; w != end; w += 32) {
+            w0 = vld1q_s8(w), w1 = vld1q_s8(w + 16);
+            MPS_ADD(x, a, b, c, d, w);
+        }
+        mps_store_short(sums, a, b, c, d, more);
+    }
+}
+
+/* Two products fit 16 bits: |code - 128| <= 128 and |w| <= 127. Two groups at a time; the first ones
+   are not added to anything, and a last one is alone. */
+#define MPS_LOW(w0, w2) \
+    vmlal_s8(vmull_s8(vget_low_s8(w0), vget_low_s8(four)), vget_low_s8(w2), vget_low_s8(then))
+#define MPS_HIGH(w0, w2) vmlal_high_s8(vmull_high_s8(w0, four), w2, then)
+#define MPS_BEGIN_TWO(codes, a, b, c, d, next)                                                    \
+    do {                                                                                          \
+        const int8x16_t four = mps_four(&codes), then = mps_four(&codes);                         \
+        a = vpaddlq_s16(MPS_LOW(w0, w2)), b = vpaddlq_s16(MPS_HIGH(w0, w2));                      \
+        c = vpaddlq_s16(MPS_LOW(w1, w3)), d = vpaddlq_s16(MPS_HIGH(w1, w3));                      \
+        MPS_THEN(next, a, b, c, d);                                                               \
+    } while (0)
+#define MPS_ADD_TWO(codes, a, b, c, d, next)                                                      \
+    do {                                                                                          \
+        const int8x16_t four = mps_four(&codes), then = mps_four(&codes);                         \
+        a = vpadalq_s16(a, MPS_LOW(w0, w2)), b = vpadalq_s16(b, MPS_HIGH(w0, w2));                \
+        c = vpadalq_s16(c, MPS_LOW(w1, w3)), d = vpadalq_s16(d, MPS_HIGH(w1, w3));                \
+        MPS_THEN(next, a, b, c, d);                                                               \
+    } while (0)
+#define MPS_ADD_ONE(codes, a, b, c, d, next)                                                      \
+    do {                                                                                          \
+        const int8x16_t four = mps_four(&codes);                                                  \
+        a = vpadalq_s16(a, vmull_s8(vget_low_s8(w0), vget_low_s8(four)));                         \
+        b = vpadalq_s16(b, vmull_high_s8(w0, four));                                              \
+        c = vpadalq_s16(c, vmull_s8(vget_low_s8(w1), vget_low_s8(four)));                         \
+        d = vpadalq_s16(d, vmull_high_s8(w1, four));                                              \
+        MPS_THEN(next, a, b, c, d);                                                               \
+    } while (0)
+
+/* two groups or more */
+static void mps_pair_products(const int8_t *weights, const int8_t *patches, size_t stride,
+                              int positions, int groups, int32_t *sums, int more) {
+    int32x4_t a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p;
+    for (; positions >= 4; positions -= 4, patches += 4 * stride, sums += 4 * MPS_TILE) {
+        const int8_t *w = weights, *x = patches, *x1 = x + stride, *x2 = x1 + stride;
+        const int8_t *x3 = x2 + stride, *end = w + groups / 2 * 64;
+        int8x16_t w0 = vld1q_s8(w), w1 = vld1q_s8(w + 16);
+        int8x16_t w2 = vld1q_s8(w + 32), w3 = vld1q_s8(w + 48);
+        MPS_BEGIN_TWO(x, a, b, c, d, x1);
+        MPS_BEGIN_TWO(x1, e, f, g, h, x2);
+        MPS_BEGIN_TWO(x2, i, j, k, l, x3);
+        MPS_BEGIN_TWO(x3, m, n, o, p, w);
+        for (w += 64; w != end; w += 64) {
+            w0 = vld1q_s8(w), w1 = vld1q_s8(w + 16), w2 = vld1q_s8(w + 32), w3 = vld1q_s8(w + 48);
+            MPS_ADD_TWO(x, a, b, c, d, x1);
+            MPS_ADD_TWO(x1, e, f, g, h, x2);
+            MPS_ADD_TWO(x2, i, j, k, l, x3);
+            MPS_ADD_TWO(x3, m, n, o, p, w);
+        }
+        if (groups & 1) {
+            w0 = vld1q_s8(w), w1 = vld1q_s8(w + 16);
+            MPS_ADD_ONE(x, a, b, c, d, x1);
+            MPS_ADD_ONE(x1, e, f, g, h, x2);
+            MPS_ADD_ONE(x2, i, j, k, l, x3);
+            MPS_ADD_ONE(x3, m, n, o, p, w);
+        }
+        mps_store(sums, a, b, c, d, more);
+        mps_store(sums + 8, e, f, g, h, more);
+        mps_store(sums + 16, i, j, k, l, more);
+        mps_store(sums + 24, m, n, o, p, more);
+    }
+    for (; positions > 0; positions--, patches += stride, sums += MPS_TILE) {
+        const int8_t *w = weights, *x = patches, *end = w + groups / 2 * 64;
+        int8x16_t w0 = vld1q_s8(w), w1 = vld1q_s8(w + 16);
+        int8x16_t w2 = vld1q_s8(w + 32), w3 = vld1q_s8(w + 48);
+        MPS_BEGIN_TWO(x, a, b, c, d, w);
+        for (w += 64; w != end; w += 64) {
+            w0 = vld1q_s8(w), w1 = vld1q_s8(w + 16), w2 = vld1q_s8(w + 32), w3 = vld1q_s8(w + 48);
+            MPS_ADD_TWO(x, a, b, c, d, w);
+        }
+        if (groups & 1) {
+            w0 = vld1q_s8(w), w1 = vld1q_s8(w + 16);
+            MPS_ADD_ONE(x, a, b, c, d, w);
+        }
+        mps_store(sums, a, b, c, d, more);
+    }
+}
+
+#define MPS_SHORT 8 /* groups from which sums in 16 bits pay */
+
+static void mps_products(const mps_layer *layer, const int8_t *w, const void *patches, size_t stride,
+                         int positions, int groups, int32_t *sums, int more) {
+    const int8_t *x = patches;
+    if (layer->run < MPS_SHORT && groups > 1) {
+        mps_pair_products(w, x, stride, positions, groups, sums, more);
+        return;
+    }
+    for (int count; groups > 0; groups -= count) {
+        count = groups < layer->run ? groups : layer->run;
+        mps_short_products(w, x, stride, positions, count, sums, more);
+        w += MPS_GROUP * MPS_TILE * count, x += MPS_GROUP * count, more = 1;
+    }
 }
 
 #else
 
-static int32_t product(const int8_t *w, const int8_t *x, int count) {
-    int32_t sum = 0;
-    for (int i = 0; i < count; i++) sum += w[i] * x[i];
-    return sum;
+static inline int mps_code_bytes(const mps_layer *layer) {
+    (void)layer;
+    return 1;
 }
 
-/* sums[p] += the product of w and x + p * stride, for p = 0 to 3 */
-static void four_products(const int8_t *w, const int8_t *x, int stride, int count, int32_t *sums) {
-    for (int p = 0; p < 4; p++) sums[p] += product(w, x + p * stride, count);
+static inline void mps_centre(const mps_layer *layer, const unsigned char *codes, int count,
+                              void *patch) {
+    int8_t *to = patch;
+    for (int i = 0; i < count; i++) to[i] = (int8_t)(codes[i] - layer->offset);
 }
 
-/* 4-bit weights; how many were unpacked */
-static int unpack_4(const uint8_t *packed, int count, int8_t *weights) {
-    int i = 0;
-    for (; i + 1 < count; i += 2) {
-        weights[i] = (int8_t)((packed[i / 2] & 15) ^ 8) - 8;
-        weights[i + 1] = (int8_t)((packed[i / 2] >> 4) ^ 8) - 8;
+static void mps_products(const mps_layer *layer, const int8_t *w, const void *patches, size_t stride,
+                         int positions, int groups, int32_t *sums, int more) {
+    const int8_t *x = patches;
+    (void)layer;
+    for (int p = 0; p < positions; p++, x += stride, sums += MPS_TILE) {
+        for (int channel = 0; channel < MPS_TILE; channel++) {
+            const int8_t *weights = w + MPS_GROUP * channel, *codes = x;
+            int32_t sum = more ? sums[channel] : 0;
+            for (int i = 0; i < groups; i++, weights += MPS_GROUP * MPS_TILE, codes += MPS_GROUP)
+                sum += weights[0] * codes[0] + weights[1] * codes[1] + weights[2] * codes[2] +
+                       weights[3] * codes[3];
+            sums[channel] = sum;
+        }
     }
-    return i;
 }
+
+#endif
 
 #endif

@@ -59,7 +59,7 @@ The stack needs about 4 KB.
 
 ## Embedding
 
-Take `network.c`, `layers.c`, `patches.c`, `steps.c` and all headers but `border.h` and `scales.h`:
+Take all `.c` files but `main.c` and `border.c`, and all headers but `border.h` and `scales.h`:
 
 ```c
 #include "network.h"

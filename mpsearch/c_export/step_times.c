@@ -14,7 +14,9 @@
 static const char USAGE[] =
     "usage: step-times FILE N\n"
     "  FILE  float32 of all inputs of one sample, in the machine's order of bytes\n"
-    "  N     runs, 1 to 1000, after a tenth as many to warm up; medians are printed as JSON lines\n";
+    "  N     runs, 1 to 1000, after a tenth as many to warm up\n"
+    "Prints a line for each step, its number and the median of its nanoseconds; then one line: 0,\n"
+    "nanoseconds of reading the clock, median nanoseconds of a whole run, and N.\n";
 
 static float values[NETWORK_LARGEST_INPUT];
 static unsigned char codes[NETWORK_ENTRY_BYTES];
@@ -91,8 +93,7 @@ int main(int argc, char **argv) {
         empty[current] = now() - last; /* what reading the clock takes */
     }
     for (int step = 0; step < NETWORK_STEPS; step++)
-        printf("{\"step\": %d, \"median_ns\": %lld}\n", step + 1, median(times[step], (int)runs));
-    printf("{\"clock_ns\": %lld, \"whole_ns\": %lld, \"runs\": %ld}\n", median(empty, (int)runs),
-           median(whole, (int)runs), runs);
+        printf("%d %lld\n", step + 1, median(times[step], (int)runs));
+    printf("0 %lld %lld %ld\n", median(empty, (int)runs), median(whole, (int)runs), runs);
     return fflush(stdout) == 0 ? 0 : 2;
 }

@@ -1,4 +1,4 @@
-/* Everything between the layers: requantize, clamp, add, pooling, mean, moves, softmax, arg-max. */
+/* Between the layers: requantize, clamp, add, mean, moves, softmax, arg-max; pooling.c has pools. */
 #include "kernels.h"
 
 void mps_requantize(const mps_requantization *s, const void *input, void *output) {
@@ -18,58 +18,6 @@ void mps_add(const mps_elementwise *s, const void *left, const void *right, void
     for (size_t i = 0; i < s->count; i++) {
         const int64_t sum = (int64_t)mps_get(left, s->type, i) + mps_get(right, s->type, i);
         mps_set(output, s->type, i, mps_clip(sum, s->low, s->high));
-    }
-}
-
-/* `type` is a constant of each call, which leaves one way of reading in the inner loop. */
-static inline void max_pool(const mps_max_pooling *s, mps_type type, const void *input,
-                            void *output) {
-    size_t at = 0;
-    for (int plane = 0; plane < s->planes; plane++) {
-        const size_t start = (size_t)plane * (size_t)s->height * (size_t)s->width;
-        for (int y = 0; y < s->output_height; y++) {
-            for (int x = 0; x < s->output_width; x++) {
-                int32_t best = s->lowest; /* what is padded never wins */
-                for (int ky = 0; ky < s->kernel_height; ky++) {
-                    const int sy = y * s->stride_y + ky * s->dilation_y - s->top;
-                    if (sy < 0 || sy >= s->height) continue;
-                    for (int kx = 0; kx < s->kernel_width; kx++) {
-                        const int sx = x * s->stride_x + kx * s->dilation_x - s->left;
-                        int32_t seen;
-                        if (sx < 0 || sx >= s->width) continue;
-                        seen = mps_get(input, type,
-                                       start + (size_t)sy * (size_t)s->width + (size_t)sx);
-                        if (seen > best) best = seen;
-                    }
-                }
-                mps_set(output, type, at++, best);
-            }
-        }
-    }
-}
-
-void mps_max_pool(const mps_max_pooling *s, const void *input, void *output) {
-    if (s->type == MPS_U8)
-        max_pool(s, MPS_U8, input, output);
-    else
-        max_pool(s, s->type, input, output);
-}
-
-void mps_average_pool(const mps_average_pooling *s, const void *input, void *output) {
-    size_t at = 0;
-    for (int plane = 0; plane < s->planes; plane++) {
-        const size_t start = (size_t)plane * (size_t)s->height * (size_t)s->width;
-        for (int y = 0; y < s->output_height; y++) {
-            for (int x = 0; x < s->output_width; x++) {
-                const int32_t count = s->counts[y * s->output_width + x];
-                int64_t sum = 0;
-                for (int32_t sy = s->rows[2 * y]; sy < s->rows[2 * y + 1]; sy++)
-                    for (int32_t sx = s->columns[2 * x]; sx < s->columns[2 * x + 1]; sx++)
-                        sum += mps_get(input, s->type,
-                                       start + (size_t)sy * (size_t)s->width + (size_t)sx);
-                mps_set(output, s->type, at++, (int32_t)mps_divide_round(sum, count));
-            }
-        }
     }
 }
 
@@ -103,23 +51,38 @@ void mps_mean(const mps_means *s, const void *input, void *output) {
     }
 }
 
+/* Elements of `size` bytes, which is a constant of each call. */
+static inline void copy_strided(unsigned char *to, int32_t to_stride, const unsigned char *from,
+                                int32_t from_stride, int32_t count, size_t size) {
+    for (int32_t k = 0; k < count; k++) {
+        memcpy(to, from, size);
+        to += (ptrdiff_t)size * to_stride, from += (ptrdiff_t)size * from_stride;
+    }
+}
+
 void mps_move(const mps_movement *s, const void *input, void *output) {
     const int outer = s->dims - 1; /* the last axis is the inner loop */
     const size_t count = number_of(outer, s->shape);
     const int32_t length = s->shape[outer];
     const int32_t from_stride = s->from_strides[outer], to_stride = s->to_strides[outer];
+    int32_t index[MPS_DIMS] = {0};
+    ptrdiff_t from = (ptrdiff_t)s->from_start, to = (ptrdiff_t)s->to_start;
     for (size_t i = 0; i < count; i++) {
-        const int64_t from = (int64_t)s->from_start + place(i, outer, s->shape, s->from_strides);
-        const int64_t to = (int64_t)s->to_start + place(i, outer, s->shape, s->to_strides);
-        const unsigned char *source = (const unsigned char *)input + (size_t)from * s->size;
-        unsigned char *target = (unsigned char *)output + (size_t)to * s->size;
-        if (from_stride == 1 && to_stride == 1) {
+        const unsigned char *source = (const unsigned char *)input + from * (ptrdiff_t)s->size;
+        unsigned char *target = (unsigned char *)output + to * (ptrdiff_t)s->size;
+        if (from_stride == 1 && to_stride == 1)
             memcpy(target, source, (size_t)length * s->size);
-            continue;
+        else if (s->size == 1)
+            copy_strided(target, to_stride, source, from_stride, length, 1);
+        else
+            copy_strided(target, to_stride, source, from_stride, length, s->size);
+        for (int d = outer - 1; d >= 0; d--) { /* the next element of the outer axes */
+            from += s->from_strides[d], to += s->to_strides[d];
+            if (++index[d] < s->shape[d]) break;
+            index[d] = 0;
+            from -= (ptrdiff_t)s->shape[d] * s->from_strides[d];
+            to -= (ptrdiff_t)s->shape[d] * s->to_strides[d];
         }
-        for (int32_t k = 0; k < length; k++)
-            memcpy(target + (size_t)k * (size_t)to_stride * s->size,
-                   source + (size_t)k * (size_t)from_stride * s->size, s->size);
     }
 }
 

@@ -1,13 +1,15 @@
 """Where every tensor of a graph lies in the static memory of the C code."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 
 import numpy as np
 
 from mpsearch.arena import Arena, Buffer, plan
-from mpsearch.c_export.patches import patch_bytes
-from mpsearch.integer.graph import IntegerGraph, IntegerTensor, Reshape, Step
+from mpsearch.c_export.kernels import Kernel, scratch
+from mpsearch.c_export.layouts import Arranged
+from mpsearch.integer.graph import Convolution, IntegerGraph, IntegerTensor, Linear, Reshape, Step
 
 C_TYPES = {"uint8": "MPS_U8", "uint16": "MPS_U16", "int16": "MPS_I16", "int32": "MPS_I32"}
 
@@ -39,16 +41,16 @@ class Storage:
     arena: Arena
     buffer_of: dict[str, str]
 
-    def patches(self, step: Step) -> int | None:
-        """The first byte of a step's patches; None where it has none."""
-        return self.arena.offsets.get(patches_of(step))
+    def scratch(self, step: Step) -> int | None:
+        """The first byte of what a step's kernel needs; None where it needs nothing."""
+        return self.arena.offsets.get(scratch_of(step))
 
     def offset(self, name: str) -> int:
         """The first byte of a tensor."""
         return self.arena.offsets[self.buffer_of[name]]
 
 
-def store(graph: IntegerGraph) -> Storage:
+def store(graph: IntegerGraph, arranged: Arranged, kernels: Mapping[str, Kernel]) -> Storage:
     """Plan one sample's run. A reshaped tensor shares the bytes of its source.
 
     Entries are there before the first step (step 0), the output after the last one.
@@ -56,26 +58,26 @@ def store(graph: IntegerGraph) -> Storage:
     buffer_of = {entry.tensor.name: entry.tensor.name for entry in graph.inputs}
     first = dict.fromkeys(buffer_of, 0)
     last = dict.fromkeys(buffer_of, 0)
-    for number, step in enumerate(graph.steps, start=1):
+    tensors = arranged.tensors
+    buffers = []
+    for number, step in enumerate(arranged.steps, start=1):
         shared = isinstance(step, Reshape)
         name = buffer_of[step.sources[0]] if shared else step.output.name
         buffer_of[step.output.name] = name
         first.setdefault(name, number)
         for used in (name, *(buffer_of[source] for source in step.sources)):
             last[used] = number
-    tensors = graph.tensors
-    buffers = [
-        Buffer(patches_of(step), patch_bytes(step, tensors[step.sources[0]]), number, number)
-        for number, step in enumerate(graph.steps, start=1)
-    ]
-    last[buffer_of[graph.output.name]] = len(graph.steps) + 1
-    buffers = [buffer for buffer in buffers if buffer.size]
+        if isinstance(step, Convolution | Linear):
+            needed = scratch(step, kernels[step.weights.layer], tensors[step.sources[0]]).size
+            if needed:
+                buffers.append(Buffer(scratch_of(step), needed, number, number))
+    last[buffer_of[arranged.output]] = len(arranged.steps) + 1
     buffers += [
         Buffer(name, tensor_bytes(tensors[name]), first[name], last[name]) for name in first
     ]
     return Storage(plan(buffers), buffer_of)
 
 
-def patches_of(step: Step) -> str:
-    """The name of a step's block of patches among the buffers."""
+def scratch_of(step: Step) -> str:
+    """The name of a step's scratch among the buffers."""
     return f"patches of {step.output.name}"

@@ -26,52 +26,58 @@ def row_major(shape: Shape) -> Shape:
     return tuple(prod(shape[axis + 1 :]) for axis in range(len(shape)))
 
 
-def concatenated(step: Concatenate, sources: Sequence[Shape]) -> list[Box]:
-    """One box per source."""
-    to = row_major(step.output.shape)
+def concatenated(
+    step: Concatenate, shapes: Sequence[Shape], strides: Sequence[Shape], to: Shape
+) -> list[Box]:
+    """One box per source; `strides` are those of the sources, `to` those of the output."""
     boxes, at = [], 0
-    for shape in sources:
-        boxes.append(Box(shape, 0, row_major(shape), at * to[step.axis], to))
+    for shape, from_strides in zip(shapes, strides, strict=True):
+        boxes.append(Box(shape, 0, from_strides, at * to[step.axis], to))
         at += shape[step.axis]
     return boxes
 
 
-def permuted(step: Permute, source: Shape) -> Box:
+def permuted(step: Permute, strides: Shape, to: Shape) -> Box:
     """Output axis i reads the source's axis axes[i]."""
-    strides = row_major(source)
     from_strides = tuple(strides[axis] for axis in step.axes)
-    return Box(step.output.shape, 0, from_strides, 0, row_major(step.output.shape))
+    return Box(step.output.shape, 0, from_strides, 0, to)
 
 
-def sliced(step: Slice, source: Shape) -> Box:
+def sliced(step: Slice, strides: Shape, to: Shape) -> Box:
     """Every step-th index of one axis."""
-    strides = row_major(source)
     from_strides = tuple(
         stride * step.step if axis == step.axis else stride for axis, stride in enumerate(strides)
     )
-    start = step.start * strides[step.axis]
-    return Box(step.output.shape, start, from_strides, 0, row_major(step.output.shape))
+    return Box(step.output.shape, step.start * strides[step.axis], from_strides, 0, to)
 
 
-def padded(step: Pad, source: Shape) -> Box:
+def padded(step: Pad, source: Shape, strides: Shape, to: Shape) -> Box:
     """The part of the source that is kept, at its place in the output."""
-    from_strides, to_strides = row_major(source), row_major(step.output.shape)
     shape = tuple(
         length + min(0, before) + min(0, after)
         for length, (before, after) in zip(source, step.pads, strict=True)
     )
-    start = sum(-min(0, b) * stride for (b, _), stride in zip(step.pads, from_strides, strict=True))
-    to_start = sum(max(0, b) * stride for (b, _), stride in zip(step.pads, to_strides, strict=True))
-    return Box(shape, start, from_strides, to_start, to_strides)
+    start = sum(-min(0, b) * stride for (b, _), stride in zip(step.pads, strides, strict=True))
+    to_start = sum(max(0, b) * stride for (b, _), stride in zip(step.pads, to, strict=True))
+    return Box(shape, start, strides, to_start, to)
 
 
-def mean_axes(step: Mean, source: Shape) -> tuple[tuple[Shape, Shape], tuple[Shape, Shape]]:
+def arranged(shape: Shape, strides: Shape, to: Shape) -> Box:
+    """All elements of a tensor from one order to another, in the order of writing."""
+    axes = sorted(range(len(shape)), key=lambda axis: -to[axis])
+    pick = [tuple(t[axis] for axis in axes) for t in (shape, strides, to)]
+    return Box(pick[0], 0, pick[1], 0, pick[2])
+
+
+def mean_axes(
+    step: Mean, source: Shape, strides: Shape
+) -> tuple[tuple[Shape, Shape], tuple[Shape, Shape]]:
     """((shape, strides) of what is kept, (shape, strides) of what is averaged), joined."""
-    strides = row_major(source)
     both = []
     for axes in (
         [axis for axis in range(len(source)) if axis not in step.axes],
-        list(step.axes),
+        # in the order of memory, so that neighbours join
+        sorted(step.axes, key=lambda axis: -strides[axis]),
     ):
         shape, (joined,) = join(
             tuple(source[axis] for axis in axes), [tuple(strides[axis] for axis in axes)]
@@ -100,3 +106,10 @@ def join(shape: Shape, strides: Sequence[Shape]) -> tuple[Shape, list[Shape]]:
             f"C export has {DIMS} at most"
         )
     return tuple(n for n, _ in kept), [tuple(s[i] for _, s in kept) for i in range(len(strides))]
+
+
+def inner_longest(shape: Shape, strides: Sequence[Shape]) -> tuple[Shape, list[Shape]]:
+    """The same box with its axes in the order that is fast: what is dense on all sides comes last,
+    or else the longest."""
+    axes = sorted(range(len(shape)), key=lambda i: (all(s[i] == 1 for s in strides), shape[i]))
+    return tuple(shape[i] for i in axes), [tuple(s[i] for i in axes) for s in strides]

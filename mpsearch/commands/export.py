@@ -1,12 +1,12 @@
 """`mpsearch export`."""
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from mpsearch.console import json_option, print_json
 from mpsearch.errors import InputError
+from mpsearch.export_formats import FORMATS, ExportRequest, check_options
 from mpsearch.model_options import model_options, source_of
 
 if TYPE_CHECKING:
@@ -18,15 +18,23 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("path", metavar="QUANTIZED")
 @click.option(
-    "--format", "form", type=click.Choice(["c"]), default="c", show_default=True,
-    help="c: a folder of self-contained C99.",
+    "--format", "form", type=click.Choice(list(FORMATS)), default="c", show_default=True,
+    help="; ".join(f"{name}: {row.description}" for name, row in FORMATS.items()) + ".",
 )  # fmt: skip
-@click.option("-o", "--output", metavar="FOLDER", required=True, help="A new or empty folder.")
-@click.option("--calibration", metavar="D", help="Data for the ranges of sums and outputs.")
-@click.option("--fp32", metavar="MODEL", help="Or the float model, whose sample is used for them.")
 @click.option(
-    "--wide", type=click.Choice(["32", "16"]), default="32", show_default=True,
-    help="Bits of residual sums, means and outputs; 16 halves their memory and adds noise.",
+    "-o", "--output", metavar="PATH", required=True,
+    help="; ".join(f"{name}: {row.output}" for name, row in FORMATS.items()) + ".",
+)  # fmt: skip
+@click.option("--calibration", metavar="D", help="Data for ranges and checks.")
+@click.option("--fp32", metavar="MODEL", help="Or the float model, whose sample is used.")
+@click.option(
+    "--wide", type=click.Choice(["32", "16"]),
+    help="c: bits of residual sums, means and outputs [default: 32]; 16 halves their memory and "
+    "adds noise.",
+)  # fmt: skip
+@click.option(
+    "--check/--no-check", default=None,
+    help="onnx: run the model with onnxruntime on the data and compare [default: where possible].",
 )  # fmt: skip
 @model_options
 @json_option
@@ -36,23 +44,26 @@ def export(
     output: str,
     calibration: str | None,
     fp32: str | None,
-    wide: str,
+    wide: str | None,
+    check: bool | None,
     as_json: bool,
     **model: Any,
-) -> None:
+) -> int:
     """Write QUANTIZED, a file of `mpsearch apply` or `finetune`, as code that a device runs.
 
     The C code computes with integers only, bit by bit what `mpsearch evaluate --integer` measures:
     packed weights, per-channel factors, one static memory for all tensors, no allocation. The
     folder builds with make or CMake, and `make check` compares it with the reference.
 
+    The ONNX model has QuantizeLinear/DequantizeLinear pairs where the network quantizes; the export
+    runs it with onnxruntime and says under which session options it computes the right thing.
+
     \b
     Example:
       mpsearch export quantized.pt --fp32 model.pt -o network
       mpsearch export quantized.pt --format c --calibration train.npz -o network
+      mpsearch export quantized.pt --format onnx --fp32 model.pt -o network.onnx
     """
-    from mpsearch.c_export.folder import export_c
-    from mpsearch.integer.network import ranges_from
     from mpsearch.model_files import QUANTIZED, detect
     from mpsearch.quantized_file import load_quantized
 
@@ -63,12 +74,14 @@ def export(
         )
     quantized = load_quantized(path)
     data = _calibration(quantized, calibration, None if fp32 is None else source_of(fp32, **model))
-    written = export_c(quantized, ranges_from(data), output, int(wide))
+    request = ExportRequest(quantized, data, output, None if wide is None else int(wide), check)
+    check_options(form, request)
+    written = FORMATS[form].write(request)
     if as_json:
-        figures = {key: value for key, value in written.document.items() if key != "files"}
-        print_json({"output": output, "export_format": form, **figures})
-        return
-    _print(output, written.document)
+        print_json({"output": output, "export_format": form, **written.figures})
+    else:
+        click.echo("\n".join(written.lines))
+    return 0 if written.ok else 1
 
 
 def _calibration(
@@ -87,18 +100,3 @@ def _calibration(
         if sample:
             return bind(Arrays(f"the sample in {float_model.path}", sample), quantized.source)
     return None
-
-
-def _print(output: str, document: Mapping[str, Any]) -> None:
-    from mpsearch.units import format_size
-
-    constants, arena = document["constant_bytes"], document["arena"]
-    total, peak = sum(constants.values()), arena["peak_bytes"]
-    parts = ", ".join(f"{kind} {format_size(size)}" for kind, size in constants.items())
-    above = peak / arena["lower_bound_bytes"] - 1 if arena["lower_bound_bytes"] else 0.0
-    click.echo(f"wrote {output}: C99 for {len(document['layers'])} layers")
-    click.echo(f"  constants (flash)    {format_size(total)}: {parts}")
-    click.echo(
-        f"  static memory (SRAM) {format_size(peak)}, {100 * above:.1f} % above the lower bound"
-    )
-    click.echo(f"next: make -C {output} check")

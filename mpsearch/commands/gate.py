@@ -1,25 +1,27 @@
 """`mpsearch gate`."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from mpsearch.console import json_option, print_json
+from mpsearch.console import json_option, print_json, print_table
+from mpsearch.errors import InputError, MpsearchError
+from mpsearch.model_options import model_options, source_of
 
 if TYPE_CHECKING:
-    from fractions import Fraction
+    from mpsearch.gate_config import GateConfig
+    from mpsearch.gate_report import Report
 
-    from mpsearch.device.profile import Mode
-    from mpsearch.gate import Evidence, Verdict
-
-TITLES = {
-    "size_bytes": "size", "bops": "BOPS", "accuracy": "accuracy", "drop": "points lost",
-    "latency_s": "latency", "peak_memory_bytes": "peak memory", "energy_j": "energy",
-}  # fmt: skip
+CONDITIONS = (
+    "max_size", "max_bops", "min_accuracy", "max_drop", "max_latency", "max_peak_memory",
+    "max_energy", "max_drop_baseline", "max_size_growth", "max_bops_growth", "max_latency_growth",
+)  # fmt: skip
 
 
 @click.command()
+@click.argument("path", metavar="[MODEL]", required=False)
 @click.option("--max-size", metavar="145KB", help="Also 50% or w8 of the table.")
 @click.option("--max-bops", metavar="1.2G", help="Also 50% or w8a8 of the table.")
 @click.option("--min-accuracy", metavar="88%", help="With its sign, or a share from 0 to 1: 0.88.")
@@ -28,12 +30,35 @@ TITLES = {
 @click.option("--max-peak-memory", metavar="2MB", help="Of the whole process on a device.")
 @click.option("--max-energy", metavar="3mJ", help="Joules of one inference above idle.")
 @click.option(
+    "--max-drop-baseline", metavar="0.5", help="Percentage points lost since the baseline, paired."
+)
+@click.option("--max-size-growth", metavar="1%", help="Against the baseline; 0% is none.")
+@click.option("--max-bops-growth", metavar="1%")
+@click.option("--max-latency-growth", metavar="5%")
+@click.option(
     "--latency-mode",
     type=click.Choice(["steady", "process", "cold"]),
-    default="steady",
-    show_default=True,
-    help="Which of the device's latencies counts.",
+    help="Which of the device's latencies counts [default: steady].",
 )
+@click.option(
+    "--baseline",
+    metavar="FILE",
+    help="What --update-baseline wrote; growth and drops are against it.",
+)
+@click.option(
+    "--update-baseline", metavar="FILE",
+    help="Write what is known of this network as the baseline, unless the gate says no.",
+)  # fmt: skip
+@click.option("--confidence", metavar="0.95", help="Of the intervals [default: 0.95].")
+@click.option("--strict", is_flag=True, help="An inconclusive condition stops the network.")
+@click.option(
+    "--lenient", is_flag=True,
+    help="It lets the network through [default: the measured value decides].",
+)  # fmt: skip
+@click.option(
+    "--config", metavar="FILE",
+    help="Conditions in TOML [default: the nearest mpsearch.toml or pyproject.toml with them].",
+)  # fmt: skip
 @click.option("--assignment", metavar="FILE", help="[default: assignment.json, where it is]")
 @click.option("--evaluation", metavar="FILE", help="[default: evaluation.json, where it is]")
 @click.option("--device", metavar="FILE", help="[default: device.json, where it is]")
@@ -46,152 +71,158 @@ TITLES = {
     help="The evaluation's row to judge; without --assignment its size and BOPS count too "
     "[default: assignment or quantized].",
 )  # fmt: skip
+@click.option("--data", metavar="D", help="Measure MODEL on these [default: its own sample].")
+@click.option("--calibration", metavar="D", help="Data for the ranges [default: MODEL's sample].")
+@click.option("--fp32", metavar="FILE", help="The float model beside a quantized MODEL.")
+@click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True)
+@click.option("--junit", metavar="FILE.xml", help="Also write a JUnit report.")
+@click.option("--gitlab", metavar="FILE.json", help="Also write a Code Quality report of GitLab.")
+@click.option(
+    "--github/--no-github", default=None,
+    help="Annotations and a step summary [default: in GitHub Actions].",
+)  # fmt: skip
+@model_options
 @json_option
-def gate(
-    max_size: str | None,
-    max_bops: str | None,
-    min_accuracy: str | None,
-    max_drop: str | None,
-    max_latency: str | None,
-    max_peak_memory: str | None,
-    max_energy: str | None,
-    latency_mode: "Mode",
-    assignment: str | None,
-    evaluation: str | None,
-    device: str | None,
-    table: str | None,
-    network: str | None,
-    as_json: bool,
-) -> int:
+def gate(path: str | None, as_json: bool, github: bool | None, **options: Any) -> int:
     """Exit with 0 if the network meets every condition, with 1 if it fails one.
 
-    A value equal to its limit passes. Size and BOPS are recomputed from the table, accuracy from
-    the samples; files that contradict each other are an error (exit code 2).
+    Size and BOPS are recomputed from the table, accuracy from the samples; MODEL is measured now.
+    Files that contradict each other are an error (exit code 2). An accuracy whose interval
+    contains the limit is inconclusive: see --strict. A value equal to its limit meets it.
 
     \b
     Example:
       mpsearch gate --max-size 145KB --min-accuracy 88% --max-drop 1.0
+      mpsearch gate quantized.pt --fp32 model.pt --data test.npz --max-drop 1.0 --strict
+      mpsearch gate --baseline main.json --max-drop-baseline 0.5 --max-size-growth 1%
     """
-    from mpsearch.gate import Conditions, judge
+    from mpsearch.gate_github import error_command
+
+    if github is None:
+        github = os.environ.get("GITHUB_ACTIONS") == "true"
+    try:
+        report = _judged(path, options)
+    except MpsearchError as error:
+        if github:
+            click.echo(error_command(str(error)), err=as_json)
+        raise
+    _write(report, options, github, as_json)
+    if as_json:
+        print_json(report.document())
+    else:
+        _print(report)
+    return 1 if report.says_no else 0
+
+
+def _judged(path: str | None, options: dict[str, Any]) -> "Report":
+    """Read, judge, and write the baseline where that is asked."""
+    from mpsearch.gate import judge
+    from mpsearch.gate_config import find_config
+    from mpsearch.gate_limits import ON_BASELINE, ON_DEVICE, Conditions
+    from mpsearch.gate_reading import Sources, read_evidence
+    from mpsearch.gate_report import Report, baseline_of
+    from mpsearch.gate_statistics import parse_confidence
+
+    config = find_config(options["config"])
+
+    def asked(name: str) -> Any:
+        given = options[name]
+        return config.get(name.replace("_", "-")) if given is None else given
 
     conditions = Conditions(
-        max_size, max_bops, min_accuracy, max_drop, max_latency, max_peak_memory, max_energy,
-        latency_mode,
-    )  # fmt: skip
-    on_device = any((max_latency, max_peak_memory, max_energy))
-    evidence = _evidence(assignment, evaluation, device, table, network, on_device)
-    verdicts = judge(conditions, evidence)
-    passed = all(verdict.passed for verdict in verdicts)
-    notes = _notes(verdicts, evidence)
-    if as_json:
-        conditions_met = [_document(verdict) for verdict in verdicts]
-        print_json({"passed": passed, "conditions": conditions_met, "notes": notes})
-    else:
-        for verdict in verdicts:
-            click.echo(_line(verdict))
-        for note in notes:
-            click.echo(f"note: {note}")
-    return 0 if passed else 1
-
-
-def _evidence(
-    assignment: str | None,
-    evaluation: str | None,
-    device: str | None,
-    table: str | None,
-    network: str | None,
-    on_device: bool,
-) -> "Evidence":
-    """Read the files that are named, and the usual ones that are there."""
-    from mpsearch.assignment import Assignment
-    from mpsearch.device.profile import load_device_profile
-    from mpsearch.evaluation import load_evaluations
-    from mpsearch.gate import Evidence
-    from mpsearch.table import LayerTable
-
-    if network is None:
-        assignment = assignment or _usual("assignment.json")
-    evaluation = evaluation or _usual("evaluation.json")
-    table = table or _usual("profile.csv")
-    if on_device:
-        device = device or _usual("device.json")
-    return Evidence(
-        assignment=Assignment.load(assignment) if assignment else None,
-        table=LayerTable.read_csv(table) if table else None,
-        evaluations=load_evaluations(evaluation) if evaluation else None,
-        network=network,
-        device=load_device_profile(device) if device else None,
+        **{name: asked(name) for name in CONDITIONS},
+        latency_mode=asked("latency_mode") or "steady",
     )
+    update, baseline, remarks = options["update_baseline"], asked("baseline"), []
+    if update is not None and baseline is not None and _same_file(update, baseline):
+        if conditions.asks(*ON_BASELINE):
+            remarks = [f"{update} is written again, so nothing was compared with it"]
+        conditions = conditions.without(*ON_BASELINE)
+        baseline = None
+    if path is not None and options["evaluation"] is not None:
+        raise InputError("got MODEL and --evaluation; measure now or read what was measured")
+    source = None
+    if path is not None:
+        source = source_of(path, options["model"], options["trust"], options["input_shapes"])
+    sources = Sources(
+        assignment=asked("assignment"),
+        evaluation=None if path is not None else asked("evaluation"),
+        device=asked("device"),
+        table=options["table"] or config.get("profile"),
+        baseline=baseline,
+        network=asked("network"),
+        model=source,
+        data=options["data"],
+        calibration=options["calibration"],
+        fp32=options["fp32"],
+        batch_size=options["batch_size"],
+    )
+    confidence = parse_confidence(asked("confidence") or "0.95")
+    policy = _policy(options, config)
+    evidence = read_evidence(sources, on_device=conditions.asks(*ON_DEVICE) or update is not None)
+    judged = conditions.asks() or update is None
+    verdicts = judge(conditions, evidence, confidence) if judged else ()
+    report = Report(verdicts, evidence, policy, confidence, config.source, remarks=tuple(remarks))
+    if update is None or report.says_no:
+        return report.with_update(None if update is None else (update, False))
+    baseline_of(evidence, update)
+    return report.with_update((update, True))
 
 
-def _usual(name: str) -> str | None:
-    return name if Path(name).exists() else None
+def _same_file(one: str, other: str) -> bool:
+    return Path(one).resolve() == Path(other).resolve()
 
 
-def _line(verdict: "Verdict") -> str:
-    """`PASS  size  148,480 B (145.0 KB) <= 148,480 B (145.0 KB)`."""
-    sign = ">=" if verdict.quantity == "accuracy" else "<="
-    if not verdict.passed:
-        sign = "<" if verdict.quantity == "accuracy" else ">"
-    words = [
-        "PASS" if verdict.passed else "FAIL",
-        f"{TITLES[verdict.quantity]:<11}",
-        _amount(verdict.quantity, verdict.value),
-        sign,
-        _amount(verdict.quantity, verdict.limit),
-    ]
-    if verdict.interval is not None:
-        scale = 100 if verdict.quantity == "accuracy" else 1
-        low, high = (scale * end for end in verdict.interval)
-        words.append(f"  95 % interval [{low:.2f}, {high:.2f}], n = {verdict.samples}")
-    return "  ".join(words[:2]) + " " + " ".join(words[2:])
+def _policy(options: dict[str, Any], config: "GateConfig") -> Any:
+    for source in (options, {name: config.get(name) for name in ("strict", "lenient")}):
+        if source["strict"] and source["lenient"]:
+            raise InputError("got strict and lenient; expected one of them")
+        for name in ("strict", "lenient"):
+            if source[name]:
+                return name
+    return "measured"
 
 
-def _amount(quantity: str, exact: "int | float | Fraction") -> str:
-    """Exact enough that a failing value does not print as its limit."""
-    from mpsearch.units import format_count, format_size
+def _write(report: "Report", options: dict[str, Any], github: bool, as_json: bool) -> None:
+    """The reports that are asked for, apart from the one on the terminal."""
+    if options["junit"] is not None:
+        from mpsearch.files import write_atomic
+        from mpsearch.gate_junit import junit
 
-    value = float(exact)
-    if quantity == "accuracy":
-        return f"{100 * value:.6g} %"
-    if quantity == "drop":
-        return f"{value:.6g} points"
-    if quantity.endswith("_bytes"):
-        return f"{value:,.15g} B ({format_size(value)})"
-    if quantity.endswith(("_s", "_j")):
-        return f"{value:.6g} {'s' if quantity == 'latency_s' else 'J'}"
-    return f"{value:,.15g} ({format_count(value).strip()})"
+        write_atomic(options["junit"], junit(report))
+    if options["gitlab"] is not None:
+        from mpsearch.files import write_atomic
+        from mpsearch.gate_gitlab import code_quality
 
+        write_atomic(options["gitlab"], code_quality(report))
+    if github:
+        from mpsearch.gate_github import commands, summarize
 
-def _notes(verdicts: "tuple[Verdict, ...]", evidence: "Evidence") -> list[str]:
-    """What a reader of the verdicts should know."""
-    notes = [
-        f"{TITLES[verdict.quantity]}: the limit lies inside the 95 % interval; "
-        f"{verdict.samples} samples do not decide this condition"
-        for verdict in verdicts
-        if not verdict.decided
-    ]
-    measured = any(verdict.interval is not None for verdict in verdicts)
-    if measured and evidence.evaluations is not None and not evidence.evaluations.held_out:
-        notes.append("measured on the calibration data, which is not unseen data")
-    if evidence.device is not None and evidence.assignment is None:
-        notes.append("which network ran on the device was not checked; name it with --assignment")
-    sized = any(verdict.quantity in ("size_bytes", "bops") for verdict in verdicts)
-    if sized and (evidence.table is None or evidence.assignment is None):
-        notes.append("size and BOPS are as the file states them; they were not recomputed")
-    return notes
+        for line in commands(report):
+            click.echo(line, err=as_json)  # the runner reads both streams
+        summary = os.environ.get("GITHUB_STEP_SUMMARY")
+        if summary:
+            summarize(report, summary)
 
 
-def _document(verdict: "Verdict") -> dict[str, Any]:
-    def number(value: Any) -> int | float:
-        return value if isinstance(value, int) else float(value)
+def _print(report: "Report") -> None:
+    from mpsearch.gate_text import percent, row_of
 
-    return {
-        "quantity": verdict.quantity,
-        "value": number(verdict.value),
-        "limit": number(verdict.limit),
-        "passed": verdict.passed,
-        "interval": verdict.interval,
-        "samples": verdict.samples,
-        "decided": verdict.decided,
-    }
+    if report.verdicts:
+        rows = [row_of(verdict) for verdict in report.verdicts]
+        columns = ["", "condition", "measured", "limit"]
+        cells = [[row.outcome, row.condition, row.measured, row.limit] for row in rows]
+        if any(row.interval for row in rows):
+            columns += [f"{percent(report.confidence)} interval", "samples"]
+            for row, line in zip(rows, cells, strict=True):
+                line += [row.interval, row.samples]
+        print_table(columns, cells)
+    for note in report.notes:
+        click.echo(f"note: {note}")
+    if report.config is not None:
+        click.echo(f"conditions from {report.config}")
+    if report.verdicts:
+        click.echo(report.conclusion)
+    if report.update is not None:
+        path, written = report.update
+        click.echo(f"wrote {path}" if written else f"{path} was left as it is")

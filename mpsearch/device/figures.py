@@ -27,7 +27,13 @@ def device_figure(profile: DeviceProfile, column: str, mode: Mode = "steady") ->
             )
         return memory
     if profile.energy is None:
+        why = "" if profile.power_failure is None else f" ({profile.power_failure})"
         raise InputError(
-            f"the profile of {profile.host} has no energy; measure again with --power SOURCE"
+            f"the profile of {profile.host} has no energy{why}; measure again with --power SOURCE"
+        )
+    if profile.energy.joules_per_inference is None:
+        raise InputError(
+            f"the profile of {profile.host} has no joules, because its power was read by eye; "
+            "measure again with a meter that --power can read"
         )
     return profile.energy.joules_per_inference

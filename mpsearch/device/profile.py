@@ -4,14 +4,15 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from mpsearch.choice import Choice
 from mpsearch.device.typed_json import from_json
 from mpsearch.errors import InputError
-from mpsearch.files import write_atomic
+from mpsearch.files import digest, write_atomic
 
 FORMAT, VERSION = "mpsearch.device", 1
 LARGEST_FILE = 1 << 20
@@ -41,8 +42,8 @@ class ProcessRuns:
 
 @dataclass(frozen=True)
 class ColdRuns:
-    """In fresh processes: medians of the seconds from the start of main until the codes of the
-    sample lie in memory, and of the first inference."""
+    """In fresh processes: medians of the seconds from spawn until the first inference begins (the
+    program is loaded, the sample read and quantized), and of that first inference."""
 
     runs: int
     initialisation_s: float
@@ -74,18 +75,24 @@ class Machine:
 class Energy:
     """From power samples: mean less idle, in joules for each inference, is the headline.
 
-    source: where the samples come from, as the user wrote it.
+    source: where the samples come from, as the user wrote it. mean_mw, seconds, inferences, joules
+    and samples are None for two numbers that were read off a meter by eye. seconds, inferences: of
+    the whole loop. joules_stderr, joules_half_width: standard error, and half of the 95 % interval,
+    from the noise of the samples; an error of the meter itself is not in them.
     """
 
     source: str
     idle_mw: float
-    mean_mw: float
+    mean_mw: float | None
     peak_mw: float
-    seconds: float
-    inferences: int
-    joules_per_inference: float
+    seconds: float | None
+    inferences: int | None
+    joules_per_inference: float | None
     peak_minus_idle_mw: float
-    samples: int
+    samples: int | None
+    joules_stderr: float | None = None
+    joules_half_width: float | None = None
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -100,6 +107,7 @@ class DeviceProfile:
     process, cold, steady: None where it was not measured. They are never merged.
     invalid: why the times mean nothing; empty for a valid profile.
     emulated: the program ran under an emulator, or says so; its times are those of no device.
+    power_failure: why there is no energy although a meter was named; the times are not touched.
     """
 
     export_digest: str
@@ -121,6 +129,12 @@ class DeviceProfile:
     launch_prefix: tuple[str, ...]
     emulated: bool
     energy: Energy | None = None
+    power_failure: str | None = None
+
+
+def network_digest(choices: Mapping[str, Choice]) -> str:
+    """Ties a profile to an assignment: digest of `NAME=w4a8` of all layers, sorted by name."""
+    return digest(*(f"{name}={choices[name]}" for name in sorted(choices)))
 
 
 def device_latency(profile: DeviceProfile, mode: Mode = "steady") -> float:
@@ -186,7 +200,7 @@ def load_device_profile(path: str | os.PathLike[str]) -> DeviceProfile:
     if version != VERSION:
         raise InputError(f"{name} has version {ascii(version)[:50]}; this mpsearch reads {VERSION}")
     try:
-        profile = from_json(DeviceProfile, {"energy": None, **document}, "")
+        profile = from_json(DeviceProfile, {"energy": None, "power_failure": None, **document}, "")
         check_plausible(profile)
     except ValueError as error:
         raise InputError(f"{name} is not a device.json of mpsearch: {error}") from None

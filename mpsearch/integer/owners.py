@@ -1,18 +1,20 @@
-"""Which layer each step of an `IntegerGraph` belongs to, so that costs of steps add up by layer."""
+"""Which layer each integer step belongs to, so that costs of steps add up by layer."""
 
-from mpsearch.integer.graph import Convolution, IntegerGraph, Linear
+from collections.abc import Sequence
+
+from mpsearch.integer.graph import Convolution, Linear, Step
 
 
-def owners(graph: IntegerGraph) -> tuple[str, ...]:
+def owners(steps: Sequence[Step]) -> tuple[str, ...]:
     """The qualified name of the layer that pays for each step, in the order of the steps.
 
     A layer's own step is its own; what follows (pooling, addition, rescaling) belongs to the layer
     that was computed last among those it reads; what comes before any layer to the first layer that
-    reads it. Empty names: a graph without layers.
+    reads it. Empty names: there are no layers.
     """
     owner_of: dict[str, tuple[int, str]] = {}
     found: list[str] = []
-    for number, step in enumerate(graph.steps):
+    for number, step in enumerate(steps):
         read = [owner_of[source] for source in step.sources if source in owner_of]
         if isinstance(step, Convolution | Linear):
             owner = (number, step.weights.layer)
@@ -21,15 +23,15 @@ def owners(graph: IntegerGraph) -> tuple[str, ...]:
         if owner[1]:
             owner_of[step.output.name] = owner
         found.append(owner[1])
-    return _with_first_readers(graph, found)
+    return _with_first_readers(steps, found)
 
 
-def _with_first_readers(graph: IntegerGraph, found: list[str]) -> tuple[str, ...]:
+def _with_first_readers(steps: Sequence[Step], found: list[str]) -> tuple[str, ...]:
     """Steps before any layer take the owner of the first step that reads them."""
     for number in reversed(range(len(found))):
         if found[number]:
             continue
-        name = graph.steps[number].output.name
-        readers = (i for i, step in enumerate(graph.steps) if name in step.sources and found[i])
+        name = steps[number].output.name
+        readers = (i for i, step in enumerate(steps) if name in step.sources and found[i])
         found[number] = found[next(readers, number)]
     return tuple(found)

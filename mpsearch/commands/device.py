@@ -1,0 +1,185 @@
+"""`mpsearch device`: what an export takes on the device that it is for."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from mpsearch.commands.device_table import table
+from mpsearch.console import json_option, print_json, print_table
+from mpsearch.device_options import compiler_of, device_options, power_of, power_options
+from mpsearch.errors import InputError
+
+if TYPE_CHECKING:
+    from mpsearch.device.profile import DeviceProfile, Mode, State
+
+
+@click.group()
+def device() -> None:
+    """Measure an export on a Raspberry Pi or another device, over ssh or right here.
+
+    \b
+    Examples:
+      mpsearch device run network --host pi@raspberrypi
+      mpsearch device run network --host local -o here.json
+      mpsearch device table model.pt --host pi@raspberrypi
+    """
+
+
+device.add_command(table)
+
+
+@device.command()
+@click.argument("folder", metavar="EXPORT", type=click.Path(file_okay=True))
+@device_options
+@click.option(
+    "--mode", default="process,cold,steady", show_default=True, help="Which times to take."
+)
+@click.option(
+    "--runs", type=click.IntRange(1, 10_000), default=50, show_default=True,
+    help="Processes for each of the modes process and cold.",
+)  # fmt: skip
+@click.option(
+    "--repeat", type=click.IntRange(1, 99_999), default=200, show_default=True,
+    help="Inferences of the mode steady.",
+)  # fmt: skip
+@click.option(
+    "--warm-up", type=click.IntRange(1, 99_999), default=20, show_default=True,
+    help="Inferences before them that do not count.",
+)  # fmt: skip
+@click.option("--launch-prefix", default="", metavar="WORDS", help="An emulator and its options.")
+@click.option("--emulated", is_flag=True, help="The device itself is an emulator.")
+@power_options
+@click.option("-o", "--output", default="device.json", show_default=True, help="The profile.")
+@json_option
+def run(
+    folder: str,
+    host: str,
+    mode: str,
+    runs: int,
+    repeat: int,
+    warm_up: int,
+    timeout: int,
+    where: str,
+    cc: str,
+    flags: str,
+    launch_prefix: str,
+    emulated: bool,
+    power: str | None,
+    power_interval: float | None,
+    idle_seconds: float,
+    power_seconds: float,
+    output: str,
+    as_json: bool,
+) -> int:
+    """Run EXPORT, a folder of `mpsearch export --format c`, and write what it took.
+
+    The program is compiled, must give the reference's integers, and is timed in three modes that
+    are never merged: process (spawn to exit), cold (initialisation and first inference in a fresh
+    process) and steady (repeats after a warm-up). Exit code 1 when the integers differ, and when
+    the device throttled, changed its governor or lowered its frequency: the profile is then written
+    with the reasons. What ran under an emulator is no device latency and is marked so.
+
+    With --power the network is looped in front of a meter as well: joules per inference above the
+    idle device, and the peak less idle. A faulty meter gives no number, and exit code 1.
+
+    \b
+    Example:
+      mpsearch device run network --host pi@raspberrypi
+      mpsearch device run network --host pi@raspberrypi --compile here --cc aarch64-linux-gnu-gcc
+      mpsearch device run network --host pi@raspberrypi --power hwmon:ina219
+    """
+    from mpsearch.console import progress
+    from mpsearch.device.compiling import split_words
+    from mpsearch.device.exported import read_export
+    from mpsearch.device.measuring import measure, steps_of
+    from mpsearch.device.profile import save_device_profile, to_document
+    from mpsearch.device.timing import Settings
+    from mpsearch.device.transport import check_host
+
+    check_host(host)
+    meter = power_of(host, power, power_interval, idle_seconds, power_seconds)
+    if not Path(output).absolute().parent.is_dir():
+        raise InputError(f"-o: there is no folder {Path(output).parent}; make it first")
+    settings = Settings(
+        modes=_modes(mode), runs=runs, repeat=repeat, warm_up=warm_up, timeout=timeout,
+        compiler=compiler_of(where, cc, flags),
+        launch_prefix=split_words("--launch-prefix", launch_prefix), emulated=emulated,
+    )  # fmt: skip
+    exported = read_export(folder)
+    with progress(f"measuring on {host}", steps_of(settings, meter)) as step:
+        profile = measure(exported, host, settings, step, power=meter)
+    save_device_profile(profile, output)
+    if as_json:
+        print_json(to_document(profile))
+    else:
+        _print(profile, output)
+    for reason in profile.invalid:
+        click.echo(f"invalid run: {reason}", err=True)
+    if profile.power_failure is not None:
+        click.echo(f"no energy: {profile.power_failure}", err=True)
+    return 1 if profile.invalid or profile.power_failure else 0
+
+
+def _modes(text: str) -> "tuple[Mode, ...]":
+    from mpsearch.device.timing import MODES
+
+    wanted = [word.strip() for word in text.split(",")]
+    for word in wanted:
+        if word not in MODES:
+            raise InputError(f"--mode: got {word!r}; expected some of {','.join(MODES)}")
+    return tuple(mode for mode in MODES if mode in wanted)
+
+
+def _print(profile: "DeviceProfile", output: str) -> None:
+    from mpsearch.device.energy_text import energy_lines
+    from mpsearch.units import format_size
+
+    machine = profile.machine
+    cores = "" if machine.cores is None else f", {machine.cores} cores"
+    memory = "" if machine.memory_bytes is None else f", {format_size(machine.memory_bytes)}"
+    click.echo(f"{profile.host}: {machine.cpu_model or machine.architecture}{cores}{memory}")
+    click.echo(f"  {machine.system} {machine.architecture}; {profile.compiler} {profile.flags}")
+    click.echo(f"  checked: {profile.checked_samples} samples give the integers of the reference")
+    click.echo(
+        f"  program {format_size(profile.program_bytes)}, constants "
+        f"{format_size(profile.constant_bytes)}, static memory {format_size(profile.arena_bytes)}"
+    )
+    print_table(("times in ms", "runs", "median", "p90", "p99"), _rows(profile))
+    if profile.process and profile.process.peak_memory_bytes is not None:
+        click.echo(f"peak memory of the process: {format_size(profile.process.peak_memory_bytes)}")
+    for line in [] if profile.energy is None else energy_lines(profile.energy):
+        click.echo(line)
+    click.echo(f"before: {_state(profile.before)}")
+    click.echo(f"after:  {_state(profile.after)}")
+    if profile.emulated:
+        click.echo("EMULATED: these are not the times of a device, and none will be taken for one")
+    click.echo(f"wrote {output}")
+
+
+def _rows(profile: "DeviceProfile") -> list[tuple[str, ...]]:
+    def row(name: str, runs: int, *seconds: float) -> tuple[str, ...]:
+        shown = [f"{1000 * value:.3f}" for value in seconds]
+        return (name, f"{runs:,}", *shown, *[""] * (3 - len(shown)))
+
+    rows = []
+    if profile.process:
+        its = profile.process.latency
+        rows.append(row("process: spawn to exit", its.runs, its.median_s, its.p90_s, its.p99_s))
+    if profile.cold:
+        rows.append(row("cold: initialisation", profile.cold.runs, profile.cold.initialisation_s))
+        rows.append(row("cold: first inference", profile.cold.runs, profile.cold.first_s))
+    if profile.steady:
+        its = profile.steady
+        rows.append(row("steady: one inference", its.runs, its.median_s, its.p90_s, its.p99_s))
+    return rows
+
+
+def _state(state: "State") -> str:
+    words = [
+        f"governor {state.governor}" if state.governor else "",
+        f"{state.frequency_hz / 1e6:,.0f} MHz" if state.frequency_hz else "",
+        "" if state.temperature_c is None else f"{state.temperature_c:.1f} °C",
+        "" if state.throttled is None else ("THROTTLED" if state.throttled else "not throttled"),
+    ]
+    return ", ".join(word for word in words if word) or "the device does not tell its state"

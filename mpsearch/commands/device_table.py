@@ -1,0 +1,203 @@
+"""`mpsearch device table`."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mpsearch.console import json_option, print_json, print_table, progress
+from mpsearch.device_options import compiler_of, device_options, power_of, power_options
+from mpsearch.model_options import load_model_and_data, model_options, source_of
+
+if TYPE_CHECKING:
+    from mpsearch.device.tabulating import MeasuredTable, Prediction
+    from mpsearch.device.timing import Settings
+    from mpsearch.table import LayerTable
+
+NOTABLE = 0.2  # of predicted over measured; on an idle machine they differ by a few percent
+
+
+@click.command()
+@click.argument("path", metavar="MODEL", type=click.Path())
+@device_options
+@click.option(
+    "--profile", default="profile.csv", show_default=True, type=click.Path(),
+    help="The table whose layers and choices are measured.",
+)  # fmt: skip
+@click.option("--data", metavar="D", help="Calibration data [default: the model file's sample].")
+@click.option(
+    "--assignment",
+    metavar="FILE",
+    type=click.Path(),
+    help="Also predict and measure this one [default: assignment.json, where it is].",
+)
+@click.option(
+    "--rounds", type=click.IntRange(1, 100), default=3, show_default=True,
+    help="Times that every choice is measured, in turn; the median counts.",
+)  # fmt: skip
+@click.option(
+    "--repeat", type=click.IntRange(1, 1000), default=200, show_default=True,
+    help="Inferences of one round.",
+)  # fmt: skip
+@power_options
+@click.option("-o", "--output", type=click.Path(), help="[default: the table itself]")
+@model_options
+@json_option
+def table(
+    path: str,
+    host: str,
+    timeout: int,
+    where: str,
+    cc: str,
+    flags: str,
+    profile: str,
+    data: str | None,
+    assignment: str | None,
+    rounds: int,
+    repeat: int,
+    power: str | None,
+    power_interval: float | None,
+    idle_seconds: float,
+    power_seconds: float,
+    output: str | None,
+    as_json: bool,
+    **model: Any,
+) -> None:
+    """Measure what every layer of MODEL takes at every choice on a device.
+
+    Adds the column latency_s to profile.csv, so that `mpsearch solve --limit latency_s=5ms` keeps
+    to the time of that device: the network is exported with every choice everywhere, checked
+    against the reference, and the clock is read between its steps. A layer's time includes what
+    follows it (pooling, additions), so the total is that of the whole network; predicted and
+    measured totals are printed side by side. With --power every choice is looped for a meter, and
+    the column energy_j shares its joules above idle out to the layers by their time.
+
+    \b
+    Example:
+      mpsearch device table model.pt --host pi@raspberrypi
+      mpsearch device table model.pt --host local --flags "-O2 -march=native"
+      mpsearch device table model.pt --host pi@raspberrypi --power hwmon:ina219
+    """
+    from mpsearch.assignment import Assignment
+    from mpsearch.device.tabulating import measure_table, steps_of
+    from mpsearch.device.timing import Settings
+    from mpsearch.device.transport import check_host
+    from mpsearch.provenance import load_provenance, provenance_path
+    from mpsearch.table import LayerTable
+
+    check_host(host)
+    meter = power_of(host, power, power_interval, idle_seconds, power_seconds)
+    settings = Settings(repeat=repeat, timeout=timeout, compiler=compiler_of(where, cc, flags))
+    before = LayerTable.read_csv(profile)
+    if assignment is None and Path("assignment.json").exists():
+        assignment = "assignment.json"
+    chosen = None if assignment is None else Assignment.load(assignment).layers
+    loaded, bound = load_model_and_data(source_of(path, **model), data, "calibration")
+    total = steps_of(before, rounds, chosen is not None, meter is not None)
+    with progress(f"measuring on {host}", total) as step:
+        found = measure_table(
+            loaded.network, bound, before, host, settings, rounds, chosen, step,
+            power=meter,
+        )  # fmt: skip
+    output = output or profile
+    found.table.write_csv(output)
+    provenance = dict(load_provenance(profile))
+    if provenance:
+        provenance["device_table"] = _provenance(found, settings, host, rounds)
+        from mpsearch.files import write_atomic
+
+        write_atomic(provenance_path(output), json.dumps(provenance, indent=2) + "\n")
+    if as_json:
+        print_json({"output": output, **_provenance(found, settings, host, rounds)})
+        return
+    _print(found)
+    click.echo(f"wrote {output}; next: mpsearch solve --limit latency_s=5ms")
+
+
+def _provenance(
+    found: "MeasuredTable", settings: "Settings", host: str, rounds: int
+) -> dict[str, Any]:
+    """Where the column comes from, and how far its totals are from whole networks."""
+    machine = found.device.machine
+    return {
+        "host": host,
+        "cpu": machine.cpu_model,
+        "architecture": machine.architecture,
+        "system": machine.system,
+        "compiler": found.device.compiler,
+        "flags": " ".join(settings.compiler.flags),
+        "rounds": rounds,
+        "repeat": settings.repeat,
+        "totals": [
+            {
+                "name": one.name,
+                "predicted_s": one.predicted_s,
+                "measured_s": one.measured_s,
+                **_energy(one),
+            }
+            for one in found.predictions
+        ],
+    }
+
+
+def _energy(one: "Prediction") -> dict[str, Any]:
+    if one.energy is None:
+        return {}
+    return {"predicted_j": one.predicted_j, "energy": asdict(one.energy)}
+
+
+def _print(found: "MeasuredTable") -> None:
+    from mpsearch.units import format_amount
+
+    print_table(
+        ["layer", *map(str, found.table.choices)],
+        [[layer, *_cells(found.table, layer)] for layer in found.table.layer_names],
+        title="latency of one inference",
+    )
+    print_table(
+        ["whole network", "predicted", "measured", "predicted / measured"],
+        [
+            [
+                one.name,
+                format_amount("latency_s", one.predicted_s),
+                format_amount("latency_s", one.measured_s),
+                f"{one.ratio:.3f}",
+            ]
+            for one in found.predictions
+        ],
+    )
+    powered = [(one, one.energy) for one in found.predictions if one.energy is not None]
+    if powered:
+        print_table(
+            ["whole network", "predicted", "measured", "± (95 %)"],
+            [
+                [
+                    one.name,
+                    *(
+                        "" if joules is None else format_amount("energy_j", joules)
+                        for joules in (
+                            one.predicted_j, energy.joules_per_inference, energy.joules_half_width
+                        )
+                    ),
+                ]
+                for one, energy in powered
+            ],
+            title="energy of one inference above idle",
+        )  # fmt: skip
+        for note in dict.fromkeys(note for _, energy in powered for note in energy.warnings):
+            click.echo(f"note: {note}")
+    if any(abs(one.ratio - 1) > NOTABLE for one in found.predictions):
+        click.echo(
+            f"note: predicted and measured differ by more than {NOTABLE:.0%}; when something else "
+            "runs on the device, whole networks are interrupted and single steps are not"
+        )
+
+
+def _cells(measured: "LayerTable", layer: str) -> list[str]:
+    from mpsearch.units import format_amount
+
+    column, position = measured.column("latency_s"), measured.layer_names.index(layer)
+    rows = measured.row_index[position].tolist()
+    return ["" if row < 0 else format_amount("latency_s", float(column[row])) for row in rows]

@@ -1,0 +1,224 @@
+"""Measure every layer at every choice on a device: whole networks, with the clock between steps."""
+
+import tempfile
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+
+from mpsearch.c_export.folder import export_c
+from mpsearch.calibration import calibrate
+from mpsearch.choice import Choice
+from mpsearch.data import Data
+from mpsearch.device.conditions import invalid_reasons
+from mpsearch.device.energy import Power
+from mpsearch.device.exported import Exported, read_export
+from mpsearch.device.layer_times import layer_seconds, median_of_rounds, parse_step_times
+from mpsearch.device.looping import energy_on
+from mpsearch.device.measured_table import (
+    ENERGY,
+    LATENCY,
+    by_time,
+    uniform_assignments,
+    with_columns,
+)
+from mpsearch.device.measuring import read_state
+from mpsearch.device.power import PowerError
+from mpsearch.device.power_sources_manual import Manual
+from mpsearch.device.preparing import Prepared, install, prepare
+from mpsearch.device.profile import Energy
+from mpsearch.device.session import Session
+from mpsearch.device.timing import Settings, run_program, safe_word, time_repeats
+from mpsearch.device.transport import DeviceError
+from mpsearch.errors import InputError
+from mpsearch.network import Network
+from mpsearch.quantized import quantize
+from mpsearch.table import LayerTable
+
+ASSIGNMENT = "assignment"
+MOST_STEP_RUNS = 1000  # MOST_RUNS of step_times.c
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A whole network: the sum of its layers' latencies, and its own steady latency, in seconds;
+    the same for joules, where they were measured."""
+
+    name: str
+    predicted_s: float
+    measured_s: float
+    predicted_j: float | None = None
+    energy: Energy | None = None
+
+    @property
+    def ratio(self) -> float:
+        """Predicted / measured."""
+        return self.predicted_s / self.measured_s
+
+
+@dataclass(frozen=True)
+class MeasuredTable:
+    """The table with its new column, predictions beside measurements, and the device."""
+
+    table: LayerTable
+    predictions: tuple[Prediction, ...]
+    device: Prepared
+
+
+@dataclass(frozen=True)
+class Programs:
+    """Two programs of one export on the device: the network, and the one that times its steps."""
+
+    exported: Exported
+    whole: Session
+    steps: Session
+    prepared: Prepared
+
+
+def measure_table(
+    network: Network,
+    data: Data,
+    table: LayerTable,
+    host: str,
+    settings: Settings,
+    rounds: int = 3,
+    assignment: Mapping[str, Choice] | None = None,
+    step: Callable[[], None] = lambda: None,
+    root: str = "",
+    power: Power | None = None,
+) -> MeasuredTable:
+    """Export the network with every choice everywhere and time its steps on `host`.
+
+    A layer's `latency_s` is the median over rounds of its step and of what follows it (pooling,
+    addition, rescaling), so a total over all layers is the latency of the whole network (HAWQ-V3,
+    Yao et al. 2021, section 3.4, with the user's own hardware). Rounds go over all choices in turn.
+    With `power` every network is looped for the meter as well, and `energy_j` is its energy shared
+    out by time. root: where /sys lies on the device. Raises InputError for layers that table and
+    network do not share, and for an emulator; DeviceError when the device slowed down meanwhile;
+    PowerError for a faulty meter.
+    """
+    if power is not None and isinstance(power.source, Manual):
+        raise PowerError(
+            "--power manual:… has no joules for energy_j; give a meter that can be read, or none"
+        )
+    _check_layers(table, {layer.name for layer in network.layers})
+    wanted: dict[str, Mapping[str, Choice]] = {
+        str(choice): choices for choice, choices in uniform_assignments(table).items()
+    }
+    if assignment is not None:
+        wanted[ASSIGNMENT] = assignment
+    exports = _exports(network, data, wanted)
+    layers: dict[str, list[dict[str, float]]] = {name: [] for name in wanted}
+    wholes: dict[str, list[float]] = {name: [] for name in wanted}
+    with ExitStack() as stack:
+        programs = {}
+        for name, exported in exports.items():
+            programs[name] = _install(stack, exported, host, settings)
+            step()
+        first = next(iter(programs.values()))
+        first.whole.ask(f"root {safe_word(root)}", doing="preparing")
+        moments = [read_state(first.whole)]
+        for _ in range(rounds):
+            for name, program in programs.items():
+                layers[name].append(_layers(program, settings))
+                wholes[name].append(time_repeats(program.whole, settings).median_s)
+                step()
+            moments.append(read_state(first.whole))
+        energies = {}
+        if power is not None:
+            for name, program in programs.items():
+                energies[name] = energy_on(program.whole, settings, power)
+                moments.append(read_state(first.whole))
+                step()
+    _check_undisturbed(host, invalid_reasons(moments))
+    seconds = {name: median_of_rounds(found) for name, found in layers.items()}
+    columns = {LATENCY: _column(table, seconds)}
+    if energies:
+        shares = {name: by_time(_joules(energies[name]), seconds[name]) for name in wanted}
+        columns[ENERGY] = _column(table, shares)
+    made = with_columns(table, columns)
+    predictions = tuple(
+        Prediction(
+            name,
+            float(made.total(choices, LATENCY)),
+            median(wholes[name]),
+            float(made.total(choices, ENERGY)) if energies else None,
+            energies.get(name),
+        )
+        for name, choices in wanted.items()
+    )
+    return MeasuredTable(made, predictions, first.prepared)
+
+
+def _column(
+    table: LayerTable, values: Mapping[str, Mapping[str, float]]
+) -> dict[tuple[str, Choice], float]:
+    """Network -> layer -> value, as a column of the table."""
+    return {
+        (row.layer, row.choice): values[str(row.choice)].get(row.layer, 0.0) for row in table.rows()
+    }
+
+
+def _joules(energy: Energy) -> float:
+    assert energy.joules_per_inference is not None  # numbers read by eye were refused
+    return energy.joules_per_inference
+
+
+def _check_layers(table: LayerTable, known: set[str]) -> None:
+    unknown = [name for name in table.layer_names if name not in known]
+    missing = sorted(known - set(table.layer_names))
+    if unknown or missing:
+        raise InputError(
+            f"{table.source} and the model differ in layer {(unknown or missing)[0]!r}; give the "
+            "table that `mpsearch profile` wrote for this model"
+        )
+
+
+def _check_undisturbed(host: str, reasons: tuple[str, ...]) -> None:
+    if reasons:
+        raise DeviceError(
+            f"{host} did not keep its speed: {'; '.join(reasons)}; nothing was written.\n"
+            "Cool the device, fix its governor and measure again."
+        )
+
+
+def steps_of(table: LayerTable, rounds: int, assignment: bool, power: bool = False) -> int:
+    """How often `measure_table` calls `step`."""
+    return (len(table.choices) + assignment) * (1 + rounds + power)
+
+
+def _exports(
+    network: Network, data: Data, wanted: Mapping[str, Mapping[str, Choice]]
+) -> dict[str, Exported]:
+    """An export for every assignment, read into memory."""
+    calibration, exports = calibrate(network, data), {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name, choices in wanted.items():
+            export_c(quantize(network, choices, calibration), data, Path(folder, name))
+            exports[name] = read_export(Path(folder, name))
+    return exports
+
+
+def _install(stack: ExitStack, exported: Exported, host: str, settings: Settings) -> Programs:
+    """Both programs, the network checked against the reference."""
+    whole = stack.enter_context(Session(host))
+    prepared = prepare(whole, exported, settings)
+    if prepared.emulated:
+        raise InputError(
+            f"programs run under an emulator on {host}, refused as device latency; measure on the "
+            "device itself"
+        )
+    flags = (*settings.compiler.flags, "-DMPS_STEP_TIMES")
+    timed = replace(settings, compiler=replace(settings.compiler, flags=flags))
+    steps = stack.enter_context(Session(host))
+    install(steps, replace(exported, sources=exported.step_sources), timed)
+    return Programs(exported, whole, steps, prepared)
+
+
+def _layers(program: Programs, settings: Settings) -> dict[str, float]:
+    """One round: seconds of every layer."""
+    runs, steps = str(min(settings.repeat, MOST_STEP_RUNS)), program.exported.steps
+    run_program(program.steps, settings, "timing steps", "one.f32", runs, output="output")
+    lines = program.steps.ask("results", doing="reading the times").outputs
+    return layer_seconds(steps, parse_step_times(lines, len(steps)))

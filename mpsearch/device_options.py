@@ -1,0 +1,86 @@
+"""Options of every command that compiles an export for a device."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from mpsearch.errors import InputError
+
+if TYPE_CHECKING:
+    from mpsearch.device.compiling import Compiler
+    from mpsearch.device.energy import Power
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+_OPTIONS = (
+    click.option("--host", required=True, help="USER@NAME as for ssh, or local."),
+    click.option(
+        "--timeout", type=click.IntRange(1, 86_400), default=120, show_default=True,
+        help="Seconds that one process may take; then it is killed.",
+    ),
+    click.option(
+        "--compile", "where", type=click.Choice(["device", "here"]), default="device",
+        show_default=True, help="here: send a static program instead of its source.",
+    ),
+    click.option(
+        "--cc", default="cc", show_default=True, help="The compiler, on the device or here."
+    ),
+    click.option("--flags", default="-O2", show_default=True, help="Its flags."),
+)  # fmt: skip
+
+_POWER = (
+    click.option("--power", metavar="SOURCE", help="A power meter, as docs/power.md tells."),
+    click.option(
+        "--power-interval", type=float, metavar="SECONDS",
+        help="Start the program of command:… again and again, for one number each.",
+    ),
+    click.option(
+        "--idle-seconds", type=click.FloatRange(1, 3600), default=10, show_default=True,
+        help="How long to record the idle device.",
+    ),
+    click.option(
+        "--power-seconds", type=click.FloatRange(1, 3600), default=10, show_default=True,
+        help="How long to loop the network for the meter.",
+    ),
+)  # fmt: skip
+
+
+def device_options(function: Function) -> Function:
+    """Add `--host`, `--timeout`, `--compile`, `--cc` and `--flags`."""
+    for option in reversed(_OPTIONS):
+        function = option(function)
+    return function
+
+
+def power_options(function: Function) -> Function:
+    """Add `--power`, `--power-interval`, `--idle-seconds` and `--power-seconds`."""
+    for option in reversed(_POWER):
+        function = option(function)
+    return function
+
+
+def power_of(
+    host: str, text: str | None, interval: float | None, idle_seconds: float, seconds: float
+) -> "Power | None":
+    """The options as a Power; None without `--power`. Raises InputError for an unknown source."""
+    from mpsearch.device.energy import Power
+    from mpsearch.device.power_source import power_source
+    from mpsearch.device.transport import LOCAL, shell_of
+
+    if text is None:
+        if interval is not None:
+            raise InputError("--power-interval belongs to --power command:PROGRAM")
+        return None
+    source = power_source(text, interval, shell_of(host), remote=host != LOCAL)
+    return Power(source, idle_seconds, seconds)
+
+
+def compiler_of(where: str, cc: str, flags: str) -> "Compiler":
+    """The options as a Compiler. Raises InputError for words that no shell would split."""
+    from mpsearch.device.compiling import Compiler, split_words
+
+    words = split_words("--cc", cc)
+    if not words:
+        raise InputError("--cc: got nothing; expected a compiler such as gcc")
+    return Compiler(words, split_words("--flags", flags), where == "here")

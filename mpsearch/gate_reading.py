@@ -1,0 +1,125 @@
+"""Reading the gate's evidence: files that are named or usual, or a measurement made now."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mpsearch.assignment import Assignment
+from mpsearch.device.profile import load_device_profile
+from mpsearch.errors import InputError
+from mpsearch.evaluation import Evaluations, load_evaluations
+from mpsearch.gate_baseline import load_baseline
+from mpsearch.gate_evidence import Evidence
+from mpsearch.provenance import load_provenance
+from mpsearch.table import LayerTable
+
+if TYPE_CHECKING:
+    from mpsearch.model_files import ModelSource
+
+USUAL = {
+    "assignment": "assignment.json",
+    "evaluation": "evaluation.json",
+    "device": "device.json",
+    "table": "profile.csv",
+}
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Paths; None: the usual file where it is there.
+
+    network: the row of the evaluation that is judged. model: measure this one now, on `data` or
+    the sample that it carries, instead of reading an evaluation.
+    """
+
+    assignment: str | None = None
+    evaluation: str | None = None
+    device: str | None = None
+    table: str | None = None
+    baseline: str | None = None
+    network: str | None = None
+    model: "ModelSource | None" = None
+    data: str | None = None
+    calibration: str | None = None
+    fp32: str | None = None
+    batch_size: int = 64
+
+
+def read_evidence(sources: Sources, on_device: bool = False, usual: bool = True) -> Evidence:
+    """Everything that is there. Raises InputError for what is named and is not, or is damaged.
+
+    on_device: also look for the usual device.json; usual: look for usual files at all.
+    """
+
+    def path(piece: str, named: str | None) -> str | None:
+        there = usual and Path(USUAL[piece]).exists()
+        return named or (USUAL[piece] if there else None)
+
+    assignment_path = sources.assignment
+    if sources.network is None:
+        assignment_path = path("assignment", assignment_path)
+    assignment = Assignment.load(assignment_path) if assignment_path else None
+    table_path = path("table", sources.table)
+    device_path = path("device", sources.device) if on_device else sources.device
+    evaluations, digest = None, None
+    if sources.model is not None:
+        evaluations, assignment, digest = _measure(sources, sources.model, assignment)
+    elif sources.data is not None or sources.fp32 is not None or sources.calibration is not None:
+        raise InputError(
+            "--data, --calibration and --fp32 say how to measure, and there is nothing to measure; "
+            "expected `mpsearch gate MODEL --data D`"
+        )
+    else:
+        evaluation_path = path("evaluation", sources.evaluation)
+        evaluations = load_evaluations(evaluation_path) if evaluation_path else None
+    if digest is None and table_path is not None:
+        stored = load_provenance(table_path).get("model_digest")
+        digest = stored if isinstance(stored, str) else None
+    return Evidence(
+        assignment=assignment,
+        table=LayerTable.read_csv(table_path) if table_path else None,
+        evaluations=evaluations,
+        network=sources.network,
+        device=load_device_profile(device_path) if device_path else None,
+        baseline=load_baseline(sources.baseline) if sources.baseline else None,
+        model_digest=digest,
+        measured=sources.model is not None,
+    )
+
+
+def _measure(
+    sources: Sources, model: "ModelSource", assignment: Assignment | None
+) -> tuple[Evaluations, Assignment | None, str | None]:
+    """Run the network: a float one at the assignment, or a quantized file as it is."""
+    from mpsearch.cost import bops, size_bytes
+    from mpsearch.evaluation_run import EvaluationRequest, load_subject, run
+    from mpsearch.model_files import QUANTIZED, detect
+    from mpsearch.quantized import check_layers
+    from mpsearch.quantized_file import load_quantized
+
+    if detect(model.path) == QUANTIZED:
+        request = EvaluationRequest(
+            model, data=sources.data, calibration=sources.calibration, fp32=sources.fp32,
+            batch_size=sources.batch_size,
+        )  # fmt: skip
+        evaluations = run(request)
+        quantized = load_quantized(model.path)
+        own = quantized.assignment
+        if assignment is not None and dict(assignment.layers) != dict(own):
+            raise InputError(
+                f"{model.path} has other bits than the assignment; apply this assignment, or name "
+                "the one that was applied with --assignment"
+            )
+        network = quantized.source
+        totals = {"size_bytes": size_bytes(network, own), "bops": bops(network, own)}
+        return evaluations, assignment or Assignment(own, totals=totals), None
+    if sources.fp32 is not None:
+        raise InputError(f"{model.path} is a float model; --fp32 goes with a quantized one")
+    subject = load_subject(model, sources.data, sources.calibration, sources.batch_size)
+    rows = [subject.float_row()]
+    if assignment is not None:
+        check_layers(subject.network, dict(assignment.layers))
+        rows.append(subject.measure("assignment", assignment.layers))
+    data = subject.data
+    found = Evaluations(data.name, data.digest, subject.held_out, tuple(rows))
+    return found, assignment, subject.network.digest

@@ -1,0 +1,161 @@
+"""A verdict in words: the same ones on the terminal, in CI annotations and in reports."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mpsearch.gate_evidence import Evidence
+from mpsearch.gate_verdict import HIGHER_IS_BETTER, Number, Policy, Verdict, says_no
+from mpsearch.units import format_count, format_size
+
+TITLES = {
+    "size_bytes": "size", "bops": "BOPS", "accuracy": "accuracy", "drop": "points lost",
+    "drop_baseline": "points lost since the baseline", "size_bytes_growth": "size growth",
+    "bops_growth": "BOPS growth", "latency_s_growth": "latency growth",
+    "latency_s": "latency", "peak_memory_bytes": "peak memory", "energy_j": "energy",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table."""
+
+    outcome: str
+    condition: str
+    measured: str
+    limit: str
+    interval: str
+    samples: str
+
+
+def row_of(verdict: Verdict) -> Row:
+    """`PASS`, `size`, `148,480 B (145.0 KB)`, `<= 148,480 B (145.0 KB)`, empty where exact."""
+    interval = samples = ""
+    if verdict.interval is not None:
+        scale = 100 if verdict.quantity == "accuracy" else 1
+        low, high = (scale * end for end in verdict.interval)
+        interval, samples = f"[{low:.2f}, {high:.2f}]", str(verdict.samples)
+    return Row(
+        verdict.outcome.upper(),
+        TITLES[verdict.quantity],
+        amount(verdict.quantity, verdict.value),
+        f"{sign(verdict)} {amount(verdict.quantity, verdict.limit)}",
+        interval,
+        samples,
+    )
+
+
+def sign(verdict: Verdict) -> str:
+    """What the condition asks: `<=` or `>=`."""
+    return ">=" if verdict.quantity in HIGHER_IS_BETTER else "<="
+
+
+def amount(quantity: str, exact: Number) -> str:
+    """Exact enough that a value that misses does not print as its limit."""
+    value = float(exact)
+    if quantity == "accuracy":
+        return f"{100 * value:.6g} %"
+    if quantity.startswith("drop"):
+        return f"{value:.6g} points"
+    if quantity.endswith("_growth"):
+        return f"{100 * value:.6g} %"
+    if quantity.endswith("_bytes"):
+        return f"{value:,.15g} B ({format_size(value)})"
+    if quantity.endswith(("_s", "_j")):
+        return f"{value:.6g} {'s' if quantity == 'latency_s' else 'J'}"
+    return f"{value:,.15g} ({format_count(value).strip()})"
+
+
+def sentence(verdict: Verdict) -> str:
+    """`accuracy 88 % meets >= 85 %, 95 % interval [85.84, 89.87], 1000 samples`."""
+    row = row_of(verdict)
+    met = "meets" if verdict.passed else "misses"
+    text = f"{row.condition} {row.measured} {met} {row.limit}"
+    if verdict.baseline is not None:
+        column = verdict.quantity.removesuffix("_growth")
+        text += f" against {amount(column, verdict.baseline)} in the baseline"
+    if verdict.interval is None:
+        return text
+    text += f", {percent(verdict.confidence)} interval {row.interval}, {row.samples} samples"
+    return text if verdict.decided else f"{text}: inconclusive, {needed(verdict)}"
+
+
+def needed(verdict: Verdict) -> str:
+    """How many samples would decide an inconclusive condition."""
+    if verdict.needed is None:
+        return "and no number of samples decides where the measured value is the limit"
+    return (
+        f"at these rates {max(verdict.needed, (verdict.samples or 0) + 1):,} samples would decide"
+    )
+
+
+def percent(share: float) -> str:
+    """0.95 -> `95 %`."""
+    return f"{100 * share:.6g} %"
+
+
+def notes_of(
+    verdicts: Sequence[Verdict], evidence: Evidence, policy: Policy = "measured"
+) -> list[str]:
+    """What a reader of the verdicts should know."""
+    notes = []
+    for verdict in verdicts:
+        title = TITLES[verdict.quantity]
+        if not verdict.decided:
+            notes.append(
+                f"{title}: the limit lies inside the {percent(verdict.confidence)} interval; "
+                f"{verdict.samples} samples do not decide this condition, {needed(verdict)}; "
+                f"{_because(verdict, policy)}"
+            )
+        if verdict.paired is not None and verdict.interval is None:
+            notes.append(f"{title}: the weights and bits are those of {verdict.paired.reference}")
+        elif verdict.paired is not None:
+            paired = verdict.paired
+            notes.append(
+                f"{title}: against {paired.reference} {paired.lost} samples became wrong and "
+                f"{paired.won} right; exact McNemar p = {paired.p_no_drop:.3g} for no drop at all"
+            )
+    measured = any(verdict.interval is not None for verdict in verdicts)
+    if measured and evidence.evaluations is not None and not evidence.evaluations.held_out:
+        notes.append("measured on the calibration data, which is not unseen data")
+    device = any(v.quantity.startswith(("latency", "peak", "energy")) for v in verdicts)
+    if device and evidence.assignment is None:
+        notes.append("which network ran on the device was not checked; name it with --assignment")
+    sized = any(verdict.quantity.startswith(("size_bytes", "bops")) for verdict in verdicts)
+    recomputed = evidence.measured or (evidence.table is not None and evidence.assignment)
+    if sized and not recomputed:
+        notes.append("size and BOPS are as the file states them; they were not recomputed")
+    return [*notes, *_of_the_baseline(verdicts, evidence)]
+
+
+def _because(verdict: Verdict, policy: Policy) -> str:
+    if policy == "strict":
+        return "it stops the network, as --strict asks"
+    if policy == "lenient":
+        return "it does not stop the network, as --lenient asks"
+    met = "meets the limit and lets the network through" if verdict.passed else (
+        "misses the limit and stops the network"
+    )  # fmt: skip
+    return f"the measured value {met}"
+
+
+def _of_the_baseline(verdicts: Sequence[Verdict], evidence: Evidence) -> list[str]:
+    baseline = evidence.baseline
+    used = any(v.quantity == "drop_baseline" or v.baseline is not None for v in verdicts)
+    if baseline is None or not used:
+        return []
+    if evidence.assignment is None and evidence.table is None:
+        return [f"whether {baseline.source} is of this model was not checked"]
+    one, other = baseline.identity.weights, evidence.model_digest
+    if one is not None and other is not None and one != other:
+        return [f"the weights are others than the baseline's: {other}, there {one}"]
+    return []
+
+
+def conclusion(verdicts: Sequence[Verdict], policy: Policy = "measured") -> str:
+    """The last line: yes or no, and because of what."""
+    stopping = [TITLES[verdict.quantity] for verdict in verdicts if verdict.stops(policy)]
+    if says_no(verdicts, policy):
+        return f"the gate says no: {', '.join(stopping)}"
+    open_ = sum(not verdict.decided for verdict in verdicts)
+    unsure = f", {open_} of {len(verdicts)} inconclusive" if open_ else ""
+    return f"the gate says yes{unsure}"

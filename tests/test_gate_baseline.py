@@ -1,0 +1,339 @@
+"""The baseline: written, compared with, and refused where it is of something else."""
+
+import base64
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from device_profiles import PROFILE
+from test_gate import CHOSEN, FP32, ROW, TABLE, TOTALS, evaluations, measured
+
+from mpsearch.assignment import Assignment
+from mpsearch.choice import Choice
+from mpsearch.cli import run
+from mpsearch.device.profile import network_digest, save_device_profile
+from mpsearch.evaluation import Evaluations, save_evaluations
+from mpsearch.gate_baseline import layers_digest, load_baseline
+from mpsearch.gate_statistics import drop_interval
+
+ON_DEVICE = replace(PROFILE, network=network_digest(CHOSEN))
+FULL = """\
+layer,weights,macs,w_bits,a_bits,omega,size_bytes,bops
+one,1200,1000,4,4,2.0,600,16000
+one,1200,1000,8,8,0.5,1200,64000
+two,848,100,4,4,1.0,424,1600
+two,848,100,8,8,0.1,848,6400
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A run, and the baseline main.json of it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("GITHUB_ACTIONS", raising=False)
+    (tmp_path / "profile.csv").write_text(FULL)
+    (tmp_path / "profile.json").write_text(
+        '{"format": "mpsearch.provenance", "version": 1, "model_digest": "sha256:0a"}'
+    )
+    Assignment(CHOSEN, totals=TOTALS).save("assignment.json")
+    save_evaluations(evaluations(FP32, ROW), "evaluation.json")
+    save_device_profile(ON_DEVICE, "device.json")
+    assert run(["gate", "--update-baseline", "main.json"]) == 0
+    return tmp_path
+
+
+def larger() -> None:
+    """Another assignment of the same network: 1624 B and 20800 BOPS."""
+    chosen = {"one": Choice(8, 8), "two": Choice(4, 4)}
+    totals = {"size_bytes": 1624, "bops": 65600}
+    Assignment(chosen, totals=totals).save("assignment.json")
+    # of the samples that ROW has right 20 are lost, and 5 are won: 86.5 %
+    correct = list(ROW.correct)
+    for place in (*range(100, 120), *range(5)):
+        correct[place] = not correct[place]
+    save_evaluations(
+        evaluations(FP32, measured("assignment", correct, **totals)), "evaluation.json"
+    )
+    faster = replace(ON_DEVICE, network=network_digest(chosen))
+    save_device_profile(faster, "device.json")
+
+
+def test_what_is_written_is_what_was_known(folder: Path) -> None:
+    baseline = load_baseline("main.json")
+    assert baseline.totals == TOTALS
+    assert baseline.row is not None
+    assert baseline.row.correct == ROW.correct
+    assert baseline.data_digest == "sha256:00"
+    assert baseline.identity.weights == "sha256:0a"
+    assert baseline.identity.assignment == network_digest(CHOSEN)
+    assert baseline.device == {
+        "steady": 0.0071, "process": 0.012, "cold": 0.0095, "peak_memory_bytes": 2_000_000,
+        "energy_j": 0.006,
+    }  # fmt: skip
+    first = Path("main.json").read_bytes()
+    run(["gate", "--update-baseline", "main.json"])
+    assert Path("main.json").read_bytes() == first  # no date in it: nothing to commit
+
+
+@pytest.mark.parametrize(
+    ("condition", "code"),
+    [
+        (["--max-size-growth", "12.2%"], 0),  # 1624 / 1448 is 1.1215…
+        (["--max-size-growth", "12.1%"], 1),
+        (["--max-bops-growth", "193%"], 0),  # 65600 / 22400 is 2.928…
+        (["--max-bops-growth", "192.8%"], 1),
+        (["--max-latency-growth", "0%"], 0),
+        (["--max-drop-baseline", "1.5"], 0),
+        (["--max-drop-baseline", "1.4"], 1),
+        (["--max-drop-baseline", "1.5", "--strict"], 1),
+        (["--max-drop-baseline", "3", "--strict"], 0),
+    ],
+)
+def test_each_condition_at_its_limit(folder: Path, condition: list[str], code: int) -> None:
+    larger()
+    assert run(["gate", "--baseline", "main.json", *condition]) == code
+
+
+def test_smaller_is_no_growth_and_a_slower_device_is(folder: Path) -> None:
+    larger()
+    assert run(["gate", "--update-baseline", "other.json"]) == 0
+    Assignment(CHOSEN, totals=TOTALS).save("assignment.json")
+    steady = replace(PROFILE.steady, median_s=0.0072)  # type: ignore[type-var]
+    save_device_profile(replace(ON_DEVICE, steady=steady), "device.json")
+    words = ["gate", "--baseline", "other.json"]
+    assert run([*words, "--max-size-growth", "0%"]) == 0
+    assert run([*words, "--max-latency-growth", "1.4%"]) == 1  # 0.0072 / 0.0071 is 1.01408…
+    assert run([*words, "--max-latency-growth", "1.41%"]) == 0
+    assert run([*words, "--max-latency-growth", "0%", "--latency-mode", "process"]) == 0
+
+
+def test_the_drop_is_paired_with_the_baselines_samples(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    larger()
+    capsys.readouterr()
+    run(["gate", "--baseline", "main.json", "--max-drop-baseline", "1", "--json"])
+    (condition,) = json.loads(capsys.readouterr().out)["conditions"]
+    assert condition["value"] == 1.5
+    assert condition["interval"] == [100 * end for end in drop_interval(20, 5, 1000)]
+    assert condition["paired"]["reference"] == "main.json"
+    assert (condition["paired"]["lost"], condition["paired"]["won"]) == (20, 5)
+
+
+def test_the_same_network_loses_nothing_whatever_the_samples(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No pull request that leaves the network alone may be stopped, --strict or not."""
+    words = ["gate", "--baseline", "main.json", "--max-drop-baseline", "0", "--strict"]
+    capsys.readouterr()
+    assert run(words) == 0
+    printed = capsys.readouterr().out
+    assert "the weights and bits are those of main.json" in printed
+    assert "interval" not in printed
+    # the same answers of other weights are luck again, and so are other answers of the same
+    Path("profile.json").rename("hidden.json")
+    assert run(words) == 1
+    Path("hidden.json").rename("profile.json")
+    other = measured("assignment", list(reversed(ROW.correct)), **TOTALS)
+    save_evaluations(evaluations(FP32, other), "evaluation.json")
+    assert run(words) == 1
+
+
+def test_other_weights_are_told_and_not_refused(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("profile.json").write_text(
+        '{"format": "mpsearch.provenance", "version": 1, "model_digest": "sha256:0b"}'
+    )
+    capsys.readouterr()
+    assert run(["gate", "--baseline", "main.json", "--max-size-growth", "0%"]) == 0
+    assert "the baseline's: sha256:0b, there sha256:0a" in capsys.readouterr().out
+
+
+def of_other_layers() -> None:
+    names = {"first": "one", "second": "two"}
+    text = FULL.replace("one,", "first,").replace("two,", "second,")
+    Path("profile.csv").write_text(text)
+    Assignment({new: CHOSEN[old] for new, old in names.items()}, totals=TOTALS).save(
+        "assignment.json"
+    )
+
+
+def of_other_shapes() -> None:
+    Path("profile.csv").write_text(FULL.replace("1200,1000", "1200,2000"))
+
+
+@pytest.mark.parametrize("change", [of_other_layers, of_other_shapes])
+def test_a_baseline_of_another_model_is_refused_with_both_digests(
+    folder: Path, capsys: pytest.CaptureFixture[str], change: Callable[[], None]
+) -> None:
+    change()
+    capsys.readouterr()
+    assert run(["gate", "--baseline", "main.json", "--max-size", "1GB"]) == 2
+    error = capsys.readouterr().err
+    assert "of another model" in error
+    assert len(error.splitlines()) == 2
+    digests = json.loads(Path("main.json").read_text())["digests"]
+    if change is of_other_layers:
+        assert digests["layers"] in error
+        assert layers_digest({"first": 0, "second": 0}) in error
+    else:
+        assert digests["shapes"] in error
+        assert error.count("sha256:") == 2
+
+
+def test_accuracy_on_other_data_is_refused_with_both_digests(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = Evaluations("other.npz", "sha256:11", True, (FP32, ROW))
+    save_evaluations(other, "evaluation.json")
+    capsys.readouterr()
+    assert run(["gate", "--baseline", "main.json", "--max-drop-baseline", "1"]) == 2
+    error = capsys.readouterr().err
+    assert "of another dataset: sha256:00 ('test.npz'), and here it is sha256:11" in error
+    assert len(error.splitlines()) == 2
+    assert run(["gate", "--baseline", "main.json", "--max-size-growth", "0%"]) == 0
+
+
+def test_a_network_that_is_stopped_becomes_no_baseline(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = Path("main.json").read_bytes()
+    larger()
+    capsys.readouterr()
+    assert run(["gate", "--max-size", "1448B", "--update-baseline", "main.json"]) == 1
+    assert "main.json was left as it is" in capsys.readouterr().out
+    assert Path("main.json").read_bytes() == before
+    assert run(["gate", "--max-size", "2KB", "--update-baseline", "main.json"]) == 0
+    assert load_baseline("main.json").totals["size_bytes"] == 1624
+
+
+def test_the_baseline_that_is_written_again_is_not_compared_with(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Else neither the first one nor one of a new model could ever be written."""
+    Path("mpsearch.toml").write_text('[gate]\nbaseline = "main.json"\nmax-size-growth = "0%"\n')
+    larger()
+    assert run(["gate"]) == 1
+    capsys.readouterr()
+    assert run(["gate", "--update-baseline", "./main.json"]) == 0
+    assert "nothing was compared with it" in capsys.readouterr().out
+    assert run(["gate"]) == 0
+
+
+def test_what_is_not_known_is_left_out(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("evaluation.json", "device.json"):
+        Path(name).unlink()
+    assert run(["gate", "--update-baseline", "small.json"]) == 0
+    stored = json.loads(Path("small.json").read_text())
+    assert (stored["accuracy"], stored["device"]) == (None, None)
+    save_evaluations(evaluations(FP32, ROW), "evaluation.json")
+    save_device_profile(ON_DEVICE, "device.json")
+    words = ["gate", "--baseline", "small.json"]
+    for condition, message in [
+        (["--max-drop-baseline", "1"], "has no accuracy to compare with"),
+        (["--max-latency-growth", "1%"], "has no steady latency to compare with"),
+    ]:
+        capsys.readouterr()
+        assert run([*words, *condition]) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_an_emulated_device_leaves_no_figures(folder: Path) -> None:
+    save_device_profile(replace(ON_DEVICE, emulated=True), "device.json")
+    assert run(["gate", "--update-baseline", "main.json"]) == 0
+    assert load_baseline("main.json").device == {}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--max-size-growth", "1"], "got the growth '1'"),
+        (["--max-size-growth", "-1%"], "got the growth '-1%'"),
+        (["--max-drop-baseline", "1%"], "percentage points"),
+        (["--max-size-growth", "1%", "--baseline", "none.json"], "there is no baseline none.json"),
+        (["--max-size-growth", "1%", "--baseline", "profile.csv"], "is not a baseline"),
+        (["--max-size-growth", "1%", "--baseline", "assignment.json"], "mpsearch.baseline"),
+        (["--max-size-growth", "1%", "--baseline", "."], "is not a baseline"),
+    ],
+)
+def test_what_is_no_comparison(
+    folder: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
+    capsys.readouterr()
+    assert run(["gate", "--baseline", "main.json", *words]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert len(error.splitlines()) <= 2
+
+
+def changed(*path: str, value: Any) -> Callable[[dict[str, Any]], None]:
+    def change(document: dict[str, Any]) -> None:
+        for key in path[:-1]:
+            document = document[key]
+        document[path[-1]] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (changed("version", value=2), "has version 2"),
+        (changed("version", value="\x1b[31m"), "has version '\\x1b[31m'"),
+        (changed("totals", value=None), "damaged"),
+        (changed("totals", "size_bytes", value="big"), "size_bytes is 'big'"),
+        (changed("totals", "size_bytes", value=float("nan")), "expected a finite number"),
+        (changed("totals", "size_bytes", value=-1), "expected a finite number"),
+        (changed("totals", "bops", value=True), "expected a finite number"),
+        (changed("totals", "bops", value=float("inf")), "expected a finite number"),
+        (changed("device", "steady", value=float("nan")), "expected a finite number"),
+        (changed("digests", value=[]), "damaged"),
+        (changed("digests", "layers", value=3), "damaged"),
+        (changed("accuracy", "row", "n", value=10**9), "damaged"),
+        (changed("accuracy", "row", "n", value=-1), "damaged"),
+        (changed("accuracy", "row", "accuracy", value=float("nan")), "damaged"),
+        (changed("accuracy", "row", "correct", value="!"), "damaged"),
+        (changed("accuracy", "row", "correct", value=base64.b64encode(b"\0" * 125).decode()),
+         "is not that of its samples"),
+        (changed("accuracy", "data", value=None), "damaged"),
+    ],
+)  # fmt: skip
+def test_a_damaged_baseline_is_an_error(
+    folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    change: Callable[[dict[str, Any]], None],
+    message: str,
+) -> None:
+    document = json.loads(Path("main.json").read_text())
+    change(document)
+    Path("main.json").write_text(json.dumps(document))
+    capsys.readouterr()
+    assert run(["gate", "--baseline", "main.json", "--max-drop-baseline", "1"]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert len(error.splitlines()) <= 2
+    assert "internal" not in error
+
+
+def test_a_baseline_needs_something_to_hold(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(["gate", "--update-baseline", "main.json"]) == 2
+    assert "nothing to write a baseline from" in capsys.readouterr().err
+    assert not Path("main.json").exists()
+
+
+def test_a_contradiction_becomes_no_baseline(folder: Path) -> None:
+    Assignment(CHOSEN, totals={"size_bytes": 1, "bops": 1}).save("assignment.json")
+    assert run(["gate", "--update-baseline", "new.json"]) == 2
+    assert not Path("new.json").exists()
+
+
+def test_a_table_without_weights_is_compared_by_names(folder: Path) -> None:
+    Path("profile.csv").write_text(TABLE)
+    assert run(["gate", "--baseline", "main.json", "--max-size-growth", "0%"]) == 0

@@ -1,0 +1,439 @@
+"""`mpsearch export --format onnx`: onnxruntime computes what the fake-quantized network means."""
+
+import json
+import os
+import random
+import re
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import integer_networks
+import networks
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+from mpsearch.calibration import calibrate  # noqa: E402
+from mpsearch.choice import Choice  # noqa: E402
+from mpsearch.cli import run  # noqa: E402
+from mpsearch.cost import bops, size_bytes  # noqa: E402
+from mpsearch.data import Data, bind, read_arrays  # noqa: E402
+from mpsearch.errors import InputError  # noqa: E402
+from mpsearch.integer.network import outputs  # noqa: E402
+from mpsearch.model_files import ModelSource, load_network  # noqa: E402
+from mpsearch.models.registry import architecture, build  # noqa: E402
+from mpsearch.network import Network  # noqa: E402
+from mpsearch.network_file import save  # noqa: E402
+from mpsearch.onnx_export.check import Check, Finding, check, try_setting  # noqa: E402
+from mpsearch.onnx_export.model import onnx_model  # noqa: E402
+from mpsearch.onnx_export.session_settings import (  # noqa: E402
+    BASIC,
+    CLEANUP,
+    DEFAULT,
+    PRECISE,
+    WITHOUT_FUSION,
+    SessionSetting,
+)
+from mpsearch.onnx_export.sizes import layer_rows  # noqa: E402
+from mpsearch.quantized import QuantizedNetwork, quantize  # noqa: E402
+from mpsearch.quantized_file import save_quantized  # noqa: E402
+
+BITS = (2, 3, 4, 5, 6, 7, 8, 16)
+EXACT = 0.01  # of a step: what another order of float additions can do
+AS_WRITTEN = SessionSetting("no optimisation", level="ORT_DISABLE_ALL")
+
+
+@cache
+def _subject(name: str) -> tuple[Network, Data]:
+    if name in networks.BUILDERS:
+        model, inputs, _ = networks.build(name, 32)
+    elif name.startswith("random"):
+        model, inputs = integer_networks.build_random(int(name[6:]), 32)
+    elif name in integer_networks.BUILDERS:
+        model, inputs = integer_networks.build(name, 32)
+    else:
+        generator = torch.Generator().manual_seed(0)
+        shapes = architecture(name).inputs.values()
+        inputs = tuple(torch.randn(12, *shape, generator=generator) for shape in shapes)
+        model = build(name)
+    return Network.from_module(model, inputs), Data("test", inputs, None)
+
+
+def _quantized(network: Network, data: Data, choice: str | int) -> QuantizedNetwork:
+    """One choice everywhere, or random ones by seed."""
+    names = [layer.name for layer in network.layers]
+    source = random.Random(choice)
+    choices = {
+        name: Choice.parse(choice)
+        if isinstance(choice, str)
+        else Choice(source.choice(BITS), source.choice(BITS))
+        for name in names
+    }
+    return quantize(network, choices, calibrate(network, data))
+
+
+def _finding(
+    quantized: QuantizedNetwork, data: Data, setting: SessionSetting, step: float | None = None
+) -> Finding:
+    """The exported model against the fake-quantized network; `step` None: of an 8-bit output."""
+    expected = outputs(quantized, data).numpy()
+    step = step or (float(np.ptp(expected)) or 1.0) / 255
+    model = onnx_model(quantized).SerializeToString()
+    return try_setting(model, setting, quantized.source.input_names, data, expected, step)
+
+
+def _check_exact(quantized: QuantizedNetwork, data: Data) -> None:
+    """As written the model equals the network but for float additions; the recommended way agrees.
+
+    One sample in ten may hold a value that lies on the border between two codes.
+    """
+    expected = outputs(quantized, data).numpy()
+    step = EXACT * (float(np.ptp(expected)) or 1.0) / 255
+    found = _finding(quantized, data, AS_WRITTEN, None if expected.dtype == np.int64 else step)
+    assert found.within >= 0.9 * found.n, found
+    assert found.same_class >= 0.95 * found.n
+    checked = check(onnx_model(quantized).SerializeToString(), quantized, data)
+    assert checked.recommended is not None, checked
+
+
+SMALL = (*integer_networks.BUILDERS, "residual", "two-inputs", "shared", "smooth", "weight-norm")
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_every_operator_computes_what_the_network_means(name: str) -> None:
+    network, data = _subject(name)
+    for choice in ("w8a8", len(name)):
+        _check_exact(_quantized(network, data, choice), data)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_random_networks_with_random_assignments(seed: int) -> None:
+    network, data = _subject(f"random{seed + 100}")
+    _check_exact(_quantized(network, data, seed), data)
+
+
+@pytest.mark.parametrize("name", ["tinym2net-battlefield", "tinym2net-covid"])
+@pytest.mark.parametrize("choice", ["w8a8", "w4a4", 1])
+def test_tinym2net(name: str, choice: str | int) -> None:
+    network, data = _subject(name)
+    quantized = _quantized(network, data, choice)
+    assert check(onnx_model(quantized).SerializeToString(), quantized, data).recommended
+    found = _finding(quantized, data, WITHOUT_FUSION)
+    assert found.agrees, found
+
+
+@pytest.mark.data
+@pytest.mark.skipif("MPSEARCH_DATA" not in os.environ, reason="MPSEARCH_DATA is not set")
+@pytest.mark.parametrize("choice", ["w8a8", "w4a8", 1])
+def test_resnet20(choice: str | int) -> None:
+    path = Path(os.environ["MPSEARCH_DATA"], "pretrained", "resnet20.safetensors")
+    network = load_network(ModelSource(str(path), model="resnet20")).network
+    data = bind(read_arrays("cifar10:train"), network).take(32, 0)
+    quantized = _quantized(network, data, choice)
+    checked = check(onnx_model(quantized).SerializeToString(), quantized, data)
+    assert checked.recommended is not None, checked
+
+
+@pytest.mark.parametrize("choice", ["w32a8", "w8a32", "w32a32", "w16a16"])
+def test_layers_in_float_and_of_16_bits(choice: str) -> None:
+    network, data = _subject("two-inputs")
+    _check_exact(_quantized(network, data, choice), data)
+
+
+class _Arithmetic(nn.Module):
+    """Operators that no integer network has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(2, 4, 3, padding=1)
+        self.up = nn.ConvTranspose2d(4, 3, 2, stride=2, output_padding=1)
+        self.head = nn.Linear(3, 3)
+        self.factor = nn.Parameter(torch.tensor([[[0.5]], [[2.0]], [[1.5]]]))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out = functional.silu(self.conv(x))
+        out = functional.hardswish(self.up(out + out)) * self.factor - 0.25
+        out = torch.sigmoid(functional.leaky_relu(out, 0.2)) + torch.tanh(out)
+        result: torch.Tensor = self.head(functional.hardsigmoid(out).amax((2, 3)) / 2.0)
+        return result
+
+
+def test_float_operators_between_layers() -> None:
+    inputs = (torch.randn(24, 2, 5, 4, generator=torch.Generator().manual_seed(0)),)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = _Arithmetic().eval()
+    network, data = Network.from_module(model, inputs), Data("test", inputs, None)
+    _check_exact(_quantized(network, data, "w6a8"), data)
+
+
+def test_a_linear_layer_used_over_positions_and_over_rows() -> None:
+    """MatMul and Gemm read the same weights in different orders."""
+    inputs = (torch.randn(24, 5, 6, generator=torch.Generator().manual_seed(0)),)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = integer_networks.Function(
+            lambda m, x: m.a(torch.relu(m.a(x)).mean(1)), a=nn.Linear(6, 6)
+        ).eval()
+    network, data = Network.from_module(model, inputs), Data("test", inputs, None)
+    quantized = _quantized(network, data, "w8a8")
+    _check_exact(quantized, data)
+    (row,) = layer_rows(quantized, onnx_model(quantized))
+    assert row["weight_bytes"] == 36 < 72 < row["stored_bytes"]
+
+
+def _codes(tensor: Any) -> tuple[np.ndarray, int]:
+    """(integers, bits) of an initializer, unpacked here and not by onnx: two's complement."""
+    kind = onnx.TensorProto.DataType.Name(tensor.data_type)
+    bits = int(kind.removeprefix("INT"))
+    raw = np.frombuffer(tensor.raw_data, dtype=np.uint8 if bits == 4 else f"<i{bits // 8}")
+    if bits == 4:
+        both = np.stack([raw & 15, raw >> 4], axis=1).reshape(-1).astype(np.int16)
+        raw = np.where(both > 7, both - 16, both)
+    count = int(np.prod(tensor.dims))
+    assert len(raw) - count in (0, 1)
+    return raw[:count].reshape(tensor.dims), bits
+
+
+def test_weights_are_packed_and_the_bytes_are_those_that_are_said() -> None:
+    network, data = _subject("two-inputs")
+    for seed in range(3):
+        quantized = _quantized(network, data, seed)
+        model = onnx_model(quantized)
+        constants = {tensor.name: tensor for tensor in model.graph.initializer}
+        for row, layer in zip(layer_rows(quantized, model), network.layers, strict=True):
+            weight = quantized.layers[layer.name].weight
+            assert weight is not None
+            codes, bits = _codes(constants[f"{layer.name}/weight/codes"])
+            assert bits == row["stored_w_bits"] >= row["w_bits"] == weight_bits(quantized, layer)
+            assert bits < 2 * row["w_bits"] or bits == 4
+            np.testing.assert_array_equal(codes.reshape(weight.codes.shape), weight.codes.numpy())
+            assert len(constants[f"{layer.name}/weight/codes"].raw_data) == row["weight_bytes"]
+            rest = 8 * layer.channels + (layer.channels * bits + 7) // 8 if layer.bias_name else 0
+            rest += 4 * layer.channels  # two kinds of scales, biases, zero points of the weights
+            bounds = 4 * (row["a_bits"] != row["stored_a_bits"])
+            activation = 4 + max(1, row["stored_a_bits"] // 8) + bounds
+            assert row["stored_bytes"] == row["weight_bytes"] + rest + activation
+    assert onnx.numpy_helper.to_array(constants["dense/weight/scales"]).shape == (5,)
+
+
+def weight_bits(quantized: QuantizedNetwork, layer: Any) -> int:
+    return quantized.assignment[layer.name].w_bits
+
+
+def test_biases_are_integers_at_the_scale_of_the_accumulator() -> None:
+    network, data = _subject("two-inputs")
+    quantized = _quantized(network, data, "w4a8")
+    constants = {t.name: t for t in onnx_model(quantized).graph.initializer}
+    layer = quantized.layers["head"]
+    assert layer.weight is not None
+    assert layer.bias_codes is not None
+    codes = onnx.numpy_helper.to_array(constants["head/bias/codes"])
+    scales = onnx.numpy_helper.to_array(constants["head/bias/scales"])
+    assert codes.dtype == np.int32
+    np.testing.assert_array_equal(codes, layer.bias_codes.numpy())
+    expected = layer.weight.scales.numpy().astype(np.float64) * layer.activation.scale
+    np.testing.assert_allclose(scales, expected, rtol=1e-7)
+
+
+def test_quantizers_of_8_bits_stand_before_a_concatenation_too() -> None:
+    """There onnxruntime needs them for integer kernels; 4-bit codes it cannot concatenate."""
+    network, data = _subject("two-inputs")
+    for choice, early in (("w8a8", True), ("w4a4", False), ("w16a16", False)):
+        model = onnx_model(_quantized(network, data, choice))
+        producers = {node.output[0]: node.op_type for node in model.graph.node}
+        (cat,) = (node for node in model.graph.node if node.op_type == "Concat")
+        assert [producers[name] == "DequantizeLinear" for name in cat.input] == [early] * 2
+
+
+def test_the_checker_finds_what_onnxruntime_gets_wrong() -> None:
+    """If one of these fails, a newer onnxruntime is better: docs/onnx.md lists them."""
+    network, data = _subject("tinym2net-battlefield")
+    w4a4 = _quantized(network, data, "w4a4")
+    found = _finding(w4a4, data, DEFAULT)
+    assert found.error is not None
+    assert "uint4" in found.error
+    assert "MaxPool" in found.error
+    w4a8 = _quantized(network, data, "w4a8")
+    wrong = _finding(w4a8, data, CLEANUP)
+    assert wrong.error is None
+    assert not wrong.agrees
+    assert wrong.within == 0
+    assert "DIFFERS" in wrong.words()
+    for setting in (DEFAULT, WITHOUT_FUSION, BASIC):
+        assert _finding(w4a8, data, setting).agrees
+    assert _finding(_quantized(network, data, "w8a8"), data, PRECISE).agrees
+
+
+def test_another_network_agrees_nowhere() -> None:
+    network, data = _subject("residual")
+    model = onnx_model(_quantized(network, data, "w2a2")).SerializeToString()
+    checked = check(model, _quantized(network, data, "w8a8"), data)
+    assert checked.recommended is None
+    assert not any(finding.agrees for finding in checked.findings)
+
+
+def test_what_agrees_is_a_share_of_the_samples() -> None:
+    def agrees(**changed: Any) -> bool:
+        values = {"largest": 2.0, "within": 75, "same_class": 95} | changed
+        return Finding(DEFAULT, 100, **values).agrees
+
+    assert agrees()
+    assert not agrees(within=74)
+    assert not agrees(same_class=94)
+    assert agrees(largest=64.0)
+    assert not agrees(largest=65.0)
+    assert not agrees(error="broken")
+
+
+def _refused(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 2) -> str:
+    assert run(["export", *arguments]) == code
+    printed = capsys.readouterr()
+    return printed.err if code == 2 else printed.out
+
+
+@pytest.fixture
+def stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> QuantizedNetwork:
+    """quantized.pt and data.npz in the working directory, mixed bits."""
+    monkeypatch.chdir(tmp_path)
+    network, data = _subject("two-inputs")
+    quantized = _quantized(network, data, 2)
+    save_quantized(quantized, "quantized.pt")
+    x0, x1 = (x.numpy() for x in data.inputs)
+    np.savez("data.npz", x0=x0, x1=x1)
+    return quantized
+
+
+ARGUMENTS = ("quantized.pt", "--format", "onnx", "--calibration", "data.npz", "-o", "net.onnx")
+
+
+def test_the_command_writes_the_model_and_what_it_found(
+    stored: QuantizedNetwork, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["export", *ARGUMENTS]) == 0
+    printed = capsys.readouterr().out
+    assert "use: session.disable_quant_qdq=1" in printed
+    document = json.loads(Path("net.onnx.json").read_text())
+    model = onnx.load("net.onnx")
+    metadata = {entry.key: json.loads(entry.value) for entry in model.metadata_props}
+    assert metadata["mpsearch.recommended"] == document["recommended"]
+    assert metadata["mpsearch.check"] == document["check"]
+    assert metadata["mpsearch.layers"]["head"] == [
+        stored.assignment["head"].w_bits, stored.assignment["head"].a_bits,
+    ]  # fmt: skip
+    assert document["file_bytes"] == Path("net.onnx").stat().st_size
+    assert document["size_bytes"] == size_bytes(stored.source, stored.assignment)
+    assert document["bops"] == bops(stored.source, stored.assignment)
+    assert document["check"]["findings"][0]["setting"] == "default options"
+    for row in document["layers"]:
+        for kind in "wa":
+            wider = row[f"{kind}_bits"] != row[f"stored_{kind}_bits"]
+            said = f"{row['layer']} ({row[f'{kind}_bits']} as {row[f'stored_{kind}_bits']})"
+            assert (said in printed) == wider or not wider
+    assert run(["export", *ARGUMENTS, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["check"] == document["check"]
+    assert run(["export", *ARGUMENTS, "--no-check"]) == 0
+    assert "not checked: not asked for" in capsys.readouterr().out
+    assert json.loads(Path("net.onnx.json").read_text())["recommended"] is None
+    assert run(["export", *ARGUMENTS[:3], *ARGUMENTS[5:]]) == 0
+    assert "not checked: no data" in capsys.readouterr().out
+
+
+def test_a_model_that_agrees_nowhere_is_not_written(
+    stored: QuantizedNetwork, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def disagree(*_: object) -> Check:
+        found = (Finding(DEFAULT, 4, 90.0, 0, 1), Finding(CLEANUP, 4, error="no kernel"))
+        return Check("1.31.1", 0.01, found, None)
+
+    monkeypatch.setattr("mpsearch.onnx_export.exported.check", disagree)
+    printed = _refused(capsys, *ARGUMENTS, code=1)
+    assert printed.startswith("not written: no option of onnxruntime 1.31.1")
+    assert "default options" in printed
+    assert "DIFFERS: largest difference 90 steps, 0 of 4 within one" in printed
+    assert "does not run: no kernel" in printed
+    assert not Path("net.onnx").exists()
+
+
+def test_bad_calls_are_said_in_a_line(
+    stored: QuantizedNetwork, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = ARGUMENTS[:-1]
+    assert "ends in .onnx" in _refused(capsys, *start, "quantized.pt")
+    assert "no folder absent" in _refused(capsys, *start, "absent/net.onnx")
+    Path("folder.onnx").mkdir()
+    assert "is a folder" in _refused(capsys, *start, "folder.onnx")
+    assert "--wide" in _refused(capsys, *ARGUMENTS, "--wide", "16")
+    assert "--check needs data" in _refused(capsys, *ARGUMENTS[:3], "--check", *ARGUMENTS[5:])
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    assert "pip install 'mpsearch[onnx]'" in _refused(capsys, *ARGUMENTS, "--check")
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    refused = _refused(capsys, *ARGUMENTS, "--no-check")
+    assert "the ONNX export needs the package onnx" in refused
+    assert not Path("net.onnx").exists()
+
+
+def _export(model: nn.Module, *inputs: torch.Tensor) -> Any:
+    network, data = Network.from_module(model.eval(), inputs), Data("test", inputs, None)
+    return onnx_model(_quantized(network, data, "w8a8"))
+
+
+def test_what_has_no_onnx_form_is_named() -> None:
+    linear, conv = nn.Linear(6, 6), nn.Conv2d(2, 2, 1)
+    vector, image = torch.randn(4, 6), torch.randn(4, 2, 4, 4)
+    function = integer_networks.Function
+    cases: list[tuple[Any, dict[str, nn.Module], torch.Tensor, str]] = [
+        (lambda m, x: m.a(x).cumsum(1), {"a": linear}, vector, r"cumsum \(node 'cumsum'\)"),
+        (lambda m, x: m.a(x) + m.a(x).mean(), {"a": linear}, vector, "goes over the batch"),
+        (lambda m, x: m.a(x) * x.shape[0], {"a": linear}, vector, "which is no tensor"),
+        (lambda m, x: torch.add(m.a(x), x, alpha=2), {"a": linear}, vector, "has alpha 2"),
+        (lambda m, x: functional.pad(m.a(x), (1, 1), "reflect"), {"a": nn.Conv1d(2, 2, 1)},
+         torch.randn(4, 2, 5), "pads with mode 'reflect'"),
+        (lambda m, x: m.a(x).transpose(0, 1).transpose(0, 1), {"a": linear}, vector,
+         "works along the batch dimension"),
+        (lambda m, x: m.b(m.a(x)), {"a": conv, "b": nn.ConvTranspose2d(2, 4, 2, groups=2)}, image,
+         "is transposed and has groups"),
+        (lambda m, x: functional.linear(x, m.a(x)).amax(1, True), {"a": linear}, vector,
+         "computed, not stored"),
+    ]  # fmt: skip
+    for forward, layers, example, words in cases:
+        with pytest.raises(InputError, match=words):
+            _export(function(forward, **layers), example)
+    with pytest.raises(InputError, match="takes float32 inputs"):
+        _export(nn.Linear(6, 2).double(), vector.double())
+
+
+def test_the_commands_of_the_page_run_in_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (Path(__file__).parent.parent / "docs" / "onnx.md").read_text()
+    monkeypatch.chdir(tmp_path)
+    first, last = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    exec(compile(first, "docs/onnx.md", "exec"), {})
+    (commands,) = re.findall(r"```sh\n(.*?)```", page, flags=re.DOTALL)
+    for words in map(str.split, commands.strip().splitlines()):
+        assert words[0] == "mpsearch"
+        assert run(words[1:]) == 0
+    capsys.readouterr()
+    exec(compile(last, "docs/onnx.md", "exec"), {})
+    assert "(16, 4)" in capsys.readouterr().out
+
+
+def test_the_float_models_sample_is_checked_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    model, inputs = integer_networks.build("classes", 8)
+    network, data = Network.from_module(model, inputs), Data("test", inputs, None)
+    save(model, "model.pt", inputs, {"x0": inputs[0]})
+    save_quantized(_quantized(network, data, "w8a8"), "quantized.pt")
+    arguments = ["quantized.pt", "--format", "onnx", "--fp32", "model.pt", "-o", "net.onnx"]
+    assert run(["export", *arguments]) == 0
+    assert "on 8 samples" in capsys.readouterr().out
