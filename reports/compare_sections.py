@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from mpsearch.reports.compare_facts import CompareFacts, Meeting
 from mpsearch.reports.compare_figure import compare_drawing
-from mpsearch.reports.html import section_html
+from mpsearch.reports.html import section_html, table_styles
 from mpsearch.reports.markdown import markdown_of
 from mpsearch.reports.page import page
 from mpsearch.reports.parts import Code, Paragraph, Part, Section, Table
@@ -18,8 +18,9 @@ MOST = 6  # changes of the lead that are spelled out
 
 def render_comparison(facts: CompareFacts, folders: Sequence[str]) -> str:
     """The page; no script is in it."""
-    sections = "\n".join(section_html(section) for section in compare_sections(facts, folders))
-    return page(TITLE, sections, facts.version)
+    made = compare_sections(facts, folders)
+    sections = "\n".join(section_html(section) for section in made)
+    return page(TITLE, sections, facts.version, table_styles(made))
 
 
 def comparison_markdown(

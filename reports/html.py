@@ -23,17 +23,26 @@ def render(facts: Facts) -> str:
     Sections without facts are left out; what is missing is listed at the top. No address is
     referred to; the one script reads the front's points and is allowed by its digest.
     """
+    made = sections_of(facts)
     sections = [
         _device(facts) if section.name == "device" else section_html(section, facts)
-        for section in sections_of(facts)
+        for section in made
     ]
     scripted = facts.front is not None and facts.front.assignments is not None
-    return page(TITLE, "\n".join(sections), facts.version, scripted)
+    return page(TITLE, "\n".join(sections), facts.version, table_styles(made), scripted)
 
 
 def section_html(section: Section, facts: Facts | None = None) -> str:
     """One section; `facts` for the drawing whose points can be read."""
     return _section(section.title, [_part(part, facts) for part in section.parts])
+
+
+def table_styles(sections: Sequence[Section]) -> str:
+    """The words of every table's cards, which belong into the head of the page."""
+    parts = [part for section in sections for part in section.parts]
+    tables = [part.table if isinstance(part, More) else part for part in parts]
+    rules = [label_css(table.header)[0] for table in tables if isinstance(table, Table)]
+    return "\n".join(dict.fromkeys(rules))
 
 
 def _part(part: Part, facts: Facts | None) -> str:
@@ -106,12 +115,11 @@ def _table(
             f"<tr{line}><th{name} scope='row'><span>{escape(first)}</span></th>{cells}</tr>"
         )
     body = "\n".join(lines)
-    rules, label = label_css(header)
+    _, label = label_css(header)
     kind = "prose" if prose else "numbers"
     if len(header) == 2:  # a phone shows what stands right of its name without a word before it
         kind += " pairs"
     return (
-        f"<style>{rules}</style>"
         f"<div class='wide' tabindex='0' role='region' aria-label='{escape(caption)}'>"
         f"<table{table} class='{kind} {label}'>"
         f"<caption>{escape(caption)}</caption>"

@@ -69,9 +69,9 @@ footer { margin: 2rem 0 1rem; }
 """
 
 
-def page(title: str, body: str, version: str, scripted: bool = False) -> str:
-    """The document around `body`, which is HTML already; `title` is text. scripted: the body has a
-    front whose points can be read."""
+def page(title: str, body: str, version: str, styles: str = "", scripted: bool = False) -> str:
+    """The document around `body`, which is HTML already; `title` is text. styles: further rules.
+    scripted: the body has a front whose points can be read."""
     policy = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
     script = ""
     if scripted:
@@ -84,7 +84,7 @@ def page(title: str, body: str, version: str, scripted: bool = False) -> str:
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="{policy}">
 <title>{escape(title)}</title>
-<style>{STYLE}</style>
+<style>{STYLE}{styles}</style>
 </head>
 <body>
 <h1>{escape(title)}</h1>

@@ -22,6 +22,7 @@ from mpsearch.reports.facts import LayerFacts, to_document
 from mpsearch.reports.gather import gather
 from mpsearch.reports.heat_figure import heat_drawing
 from mpsearch.reports.html import render
+from mpsearch.reports.markdown import render_markdown
 from mpsearch.reports.run_folder import Run, read_run
 from mpsearch.reports.style import shorten
 from mpsearch.reports.svg import inline_svg
@@ -426,6 +427,7 @@ def test_a_measured_device_stands_beside_the_papers_table_5(tmp_path: Path) -> N
     page = render(facts)
     for text in ("On the device", "7.1 ms", "1.9 MB", "959 mW", "6 mJ", "Cortex-A72"):
         assert text in page
+        assert text in render_markdown(facts)
 
 
 def test_power_read_by_eye_is_a_peak_and_nothing_else(tmp_path: Path) -> None:

@@ -101,9 +101,13 @@ def test_a_column_full_of_html_stays_text() -> None:
 def test_every_value_of_a_card_has_a_word(tmp_path: Path) -> None:
     make_run(tmp_path)
     page = render(gather(read_run(tmp_path)))
-    for styles, body in re.findall(r"<style>(@media.*?)</style>(.*?)</table>", page, re.DOTALL):
+    (styles,) = re.findall(r"<style>(.*?)</style>", page, re.DOTALL)
+    assert "</head>" in page.split("</style>")[1]
+    tables = re.findall(r"<table[^>]* class='\w+ (?:pairs )?(\w+)'>(.*?)</table>", page, re.DOTALL)
+    assert len(tables) == page.count("<table") >= 8
+    for name, body in tables:
         columns = len(re.findall(r"<th[^>]*scope='col'", body))
-        assert len(re.findall(r"nth-child", styles)) == columns - 1
+        assert len(re.findall(rf"\.{name} td:nth-child", styles)) == columns - 1
         for line in re.findall(r"<tr[^>]*>(.*?)</tr>", body.split("</thead>")[1]):
             assert len(re.findall(r"<td", line)) == columns - 1
 
@@ -167,6 +171,7 @@ def test_five_thousand_layers_make_a_page_of_a_few_megabytes() -> None:
     assert "The 40 layers with the largest Ω, of 5,000" in page
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="needs chromium, which is not installed")
 def test_the_script_runs_in_a_browser_and_reads_points(tmp_path: Path) -> None:
     make_run(tmp_path, second="<b>two</b>")
