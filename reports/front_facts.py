@@ -1,7 +1,9 @@
 """The facts of a Pareto front: its points, what was measured at them, what they choose."""
 
 import string
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -68,18 +70,34 @@ def measured_facts(found: Front) -> MeasuredFacts | None:
     there = np.flatnonzero(~np.isnan(accuracy))
     ends = [found.measured.get(f"accuracy_{end}") for end in ("low", "high")]
     low, high = (accuracy if end is None else end for end in ends)
-    fp32 = found.measurement.get("fp32", {})
+    fp32 = _fp32_row(found)
+    share, ends_of_fp32 = fp32.get("accuracy"), fp32.get("accuracy_interval")
+    samples = found.measurement.get("samples", 0)
     return MeasuredFacts(
         totals=tuple(found.totals[found.resource][there].tolist()),
         omega=tuple(found.omega[there].tolist()),
         accuracy=tuple(accuracy[there].tolist()),
         low=tuple(low[there].tolist()),
         high=tuple(high[there].tolist()),
-        fp32=fp32.get("accuracy"),
-        fp32_interval=tuple(fp32["accuracy_interval"]) if "accuracy_interval" in fp32 else None,
+        fp32=float(share) if isinstance(share, int | float) else None,
+        fp32_interval=_interval(ends_of_fp32),
         data=str(found.measurement.get("data", "")),
-        samples=int(found.measurement.get("samples", 0)),
+        samples=samples if isinstance(samples, int) else 0,
     )
+
+
+def _fp32_row(found: Front | None) -> Mapping[str, Any]:
+    """What front.json says of the float network, which nobody has checked."""
+    row = found.measurement.get("fp32") if found is not None else None
+    return row if isinstance(row, Mapping) else {}
+
+
+def _interval(ends: object) -> tuple[float, float] | None:
+    if isinstance(ends, list | tuple) and len(ends) == 2:
+        low, high = ends
+        if isinstance(low, int | float) and isinstance(high, int | float):
+            return float(low), float(high)
+    return None
 
 
 def assignments_facts(found: Front) -> AssignmentsFacts | None:
@@ -97,7 +115,7 @@ def assignments_facts(found: Front) -> AssignmentsFacts | None:
 
 def fp32_point(found: Front | None, size_bytes: int | None, bops: int | None) -> Point | None:
     """The float network as a point: its Ω is 0; None where neither size nor BOPS is known."""
-    row = found.measurement.get("fp32", {}) if found is not None else {}
+    row = _fp32_row(found)
     known = {"size_bytes": size_bytes or row.get("size_bytes"), "bops": bops or row.get("bops")}
     totals = {column: value for column, value in known.items() if isinstance(value, int)}
     return Point("FP32", 0.0, totals) if totals else None

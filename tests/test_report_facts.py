@@ -258,3 +258,23 @@ def test_many_classes_have_their_mistakes_but_no_matrix(classes: int, drawn: boo
     assert ("confusion-title" in page) == drawn
     assert f"0 as {classes - 1}" in page
     assert f"{2 * classes} of {n} right" in page
+
+
+@pytest.mark.parametrize(
+    "measurement",
+    [
+        {"fp32": [1], "samples": "many"},
+        {"fp32": {"accuracy": "all", "accuracy_interval": [1]}},
+        {"fp32": {"accuracy_interval": ["a", "b"], "size_bytes": "small"}, "data": ["x"]},
+    ],
+)
+def test_a_strange_measurement_is_no_stumbling_block(measurement: dict[str, object]) -> None:
+    found = front(table())
+    accuracy = np.array([0.5, 0.6, math.nan, 0.7])
+    strange = replace(found, measured={"accuracy": accuracy}, measurement=measurement)
+    facts = gather(Run(front=strange))
+    assert facts.front is not None
+    assert facts.front.measured is not None
+    assert facts.front.measured.fp32 is None
+    assert facts.front.measured.accuracy == (0.5, 0.6, 0.7)
+    assert "Measured at 3 points" in render(facts)
