@@ -43,7 +43,7 @@ def confusion_drawing(found: Sequence[ConfusionFacts]) -> Drawing | None:
                     axes.text(
                         column + 0.5, row + 0.5, str(counts[row, column]), ha="center",
                         va="center", fontsize=8 if classes <= 6 else 6,
-                        color=WHITE if shares[row, column] < 0.5 else BLACK,
+                        color=WHITE if shares[row, column] < 0.45 else BLACK,
                     )  # fmt: skip
 
     return Drawing(

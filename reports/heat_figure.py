@@ -122,7 +122,7 @@ def _draw(
                 words = _cell(value, errors[row, column], digits, between)
                 axes.text(
                     column + 0.5, row + 0.53, words, ha="center", va="center", fontsize=size,
-                    linespacing=1.0, color=WHITE if float(shade) < 0.5 else BLACK,
+                    linespacing=1.0, color=WHITE if float(shade) < 0.45 else BLACK,
                 )  # fmt: skip
             if choice == layer.choice:
                 axes.add_patch(
