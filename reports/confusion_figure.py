@@ -12,20 +12,21 @@ from mpsearch.reports.heat_figure import BLACK, COLOURS, WHITE
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-CLASSES_WITH_TEXT = 12
+SIDES = (190, 125, 80)  # points of a matrix, by how many stand side by side, at most three
+LARGEST, SMALLEST = 8.0, 4.5  # points of a number
 CLASSES = 30  # a cell is some 150 bytes of the page
 
 
 def confusion_drawing(found: Sequence[ConfusionFacts]) -> Drawing | None:
     """One matrix for each network; None without any, and where there are more than 30 classes."""
-    if not found or len(found[0].counts) > CLASSES:
+    if not found or max(len(one.counts) for one in found) > CLASSES:
         return None
-    classes = len(found[0].counts)
 
     def draw(figure: "Figure") -> None:
         panels = figure.subplots(1, len(found), squeeze=False)[0]
         for axes, one in zip(panels, found, strict=True):
             counts = np.array(one.counts)
+            classes = len(counts)
             shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
             axes.pcolormesh(shares, cmap=COLOURS, vmin=0, vmax=1, linewidth=0.5, edgecolors="face")
             axes.set_title(one.network, fontsize=9)
@@ -38,11 +39,14 @@ def confusion_drawing(found: Sequence[ConfusionFacts]) -> Drawing | None:
             axes.tick_params(length=0, labelsize=8)
             axes.set_xlabel("predicted class")
             axes.set_ylabel("true class")
-            if classes <= CLASSES_WITH_TEXT:
+            # A digit is 0.64 of its size wide in the font used.
+            digits = len(str(counts.max()))
+            size = min(LARGEST, SIDES[len(found) - 1] / classes / (0.64 * digits + 0.3))
+            if size >= SMALLEST:
                 for row, column in np.ndindex(counts.shape):
                     axes.text(
                         column + 0.5, row + 0.5, str(counts[row, column]), ha="center",
-                        va="center", fontsize=8 if classes <= 6 else 6,
+                        va="center", fontsize=size,
                         color=WHITE if shares[row, column] < 0.45 else BLACK,
                     )  # fmt: skip
 

@@ -60,11 +60,9 @@ def prediction_drawing(found: Sequence[PredictionFacts]) -> Drawing | None:
     )
 
 
-def correlations(found: PredictionFacts, between: str = " ") -> str:
+def correlations(found: PredictionFacts, between: str = ", ") -> str:
     """`Spearman's ρ 0.93, Kendall's τ 0.81 (10 points)`."""
+    count = f"({len(found.omega):,} points)"
     if found.spearman is None or found.kendall is None:
-        return f"all values alike ({len(found.omega)} points)"
-    return (
-        f"Spearman's ρ {found.spearman:.2f}, Kendall's τ {found.kendall:.2f}{between}"
-        f"({len(found.omega)} points)"
-    )
+        return f"all values alike {count}"
+    return f"Spearman's ρ {found.spearman:.2f}{between}Kendall's τ {found.kendall:.2f} {count}"

@@ -18,13 +18,18 @@ from mpsearch.cli import run
 from mpsearch.errors import InputError
 from mpsearch.front import front
 from mpsearch.reports.bits_figure import bits_drawing
+from mpsearch.reports.compare_facts import ComparedRun, CompareFacts
+from mpsearch.reports.compare_figure import compare_drawing
+from mpsearch.reports.confusion_figure import confusion_drawing
 from mpsearch.reports.drawing import Drawing
+from mpsearch.reports.facts import ConfusionFacts, PredictionFacts
 from mpsearch.reports.figures import plot_front
 from mpsearch.reports.front_figure import front_drawing
 from mpsearch.reports.gather import gather
 from mpsearch.reports.heat_figure import heat_drawing
 from mpsearch.reports.picture_files import FORMATS, check_picture, save_pictures
 from mpsearch.reports.place_labels import Label, place_labels
+from mpsearch.reports.prediction_figure import prediction_drawing
 from mpsearch.reports.run_folder import Run, read_run
 from mpsearch.reports.sections import drawings_of
 from mpsearch.reports.style import canvas
@@ -92,7 +97,7 @@ def texts_of(drawing: Drawing) -> list[Text]:
 
 
 def overlaps(drawing: Drawing) -> list[tuple[str, str]]:
-    """Pairs of texts whose boxes overlap by more than half a point."""
+    """Pairs of texts whose boxes overlap by more than half a point, and texts beyond the edge."""
     with canvas(drawing.height) as figure:
         FigureCanvasAgg(figure)
         drawing.draw(figure)
@@ -103,7 +108,15 @@ def overlaps(drawing: Drawing) -> list[tuple[str, str]]:
             for text in figure.findobj(Text)
             if text.get_text().strip() and text.get_visible() and text not in hidden
         ]
-    found = []
+        page = figure.bbox
+    found = [
+        (name, "beyond the edge")
+        for name, box in boxes
+        if box.x0 < page.x0 - 0.5
+        or box.y0 < page.y0 - 0.5
+        or box.x1 > page.x1 + 0.5
+        or box.y1 > page.y1 + 0.5
+    ]
     for place, (name, box) in enumerate(boxes):
         for other, second in boxes[place + 1 :]:
             wide = min(box.x1, second.x1) - max(box.x0, second.x0)
@@ -161,6 +174,32 @@ def test_labels_do_not_overlap(count: int, choices: tuple[Choice, ...]) -> None:
         assert overlaps(drawing) == []
     if count == 300:
         assert len(facts.front.omega) > 1000
+
+
+@pytest.mark.parametrize("count", [3, 5000])
+def test_the_words_of_predictions_confusions_and_comparisons_fit(count: int) -> None:
+    omega = tuple(np.linspace(1.0, 1e-6, count).tolist())
+    values = tuple(np.linspace(3.0, 0.25, count).tolist())
+    rows = [
+        PredictionFacts(measure, omega, values, values, values, -0.987, -0.987)
+        for measure in ("loss", "points lost")
+    ]
+    classes = 5 if count == 3 else 12
+    counts = tuple((1000,) * classes for _ in range(classes))
+    runs = tuple(
+        ComparedRun("quite_a_long_name_of_a_run_" * 2 + str(n), "", "", True,
+                    tuple(range(count)), omega, (1, 0.5), None)
+        for n in range(12)
+    )  # fmt: skip
+    compared = CompareFacts("0", "size_bytes", True, runs, (0, 0), (1, 1), (), (), ())
+    made = (
+        prediction_drawing(rows),
+        confusion_drawing([ConfusionFacts("FP32", counts), ConfusionFacts("assignment", counts)]),
+        compare_drawing(compared),
+    )
+    for drawing in made:
+        assert drawing is not None
+        assert overlaps(drawing) == []
 
 
 @pytest.mark.parametrize("seed", range(4))
