@@ -72,12 +72,8 @@ def accuracy_warnings(evaluations: Evaluations | None, answer: AnswerFacts | Non
 
 def confusion_facts(evaluations: Evaluations | None) -> tuple[ConfusionFacts, ...]:
     """Of the float network and of the chosen one, where the file keeps their matrices."""
-    rows = evaluations.rows if evaluations else ()
-    return tuple(
-        ConfusionFacts(row.name, row.confusion)
-        for row in rows
-        if row.confusion and row.name in ("FP32", *CHOSEN)
-    )
+    rows = [evaluations.named(name) for name in ("FP32", *CHOSEN)] if evaluations else []
+    return tuple(ConfusionFacts(row.name, row.confusion) for row in rows if row and row.confusion)
 
 
 def published_facts(

@@ -37,7 +37,9 @@ def place_labels(
     curve: data coordinates [N, 2] of a line that names should not cover. The layout of the figure
     must be as it will be drawn but for these names.
     """
-    axes.figure.draw_without_rendering()  # type: ignore[union-attr]
+    layout = axes.figure.get_layout_engine()
+    if layout is not None:
+        layout.execute(axes.figure)  # type: ignore[arg-type]
     inside = axes.get_window_extent()
     scale = axes.figure.dpi / 72
     marks = axes.transData.transform([(label.x, label.y) for label in labels])
