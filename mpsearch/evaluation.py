@@ -18,6 +18,7 @@ from mpsearch.gate_statistics import drop_interval
 
 FORMAT, VERSION = "mpsearch.evaluation", 1
 Z95 = 1.959963984540054  # 97.5 % quantile of the standard normal distribution
+MOST_CLASSES = 100  # a confusion matrix of more would be larger than all else in the file
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,8 @@ class Evaluation:
     """Accuracy (Wilson interval) and mean cross-entropy (normal interval) on `n` labelled samples.
 
     `correct` has one entry per sample, so that two evaluations on the same data can be paired.
-    `size_bytes` and `bops` are those of the assignment; None where there is none.
+    `size_bytes` and `bops` are those of the assignment; None where there is none. confusion:
+    [true class][predicted class], how many samples; None where it was not kept.
     """
 
     name: str
@@ -37,6 +39,7 @@ class Evaluation:
     correct: tuple[bool, ...]
     size_bytes: int | None = None
     bops: int | None = None
+    confusion: tuple[tuple[int, ...], ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,7 @@ def save_evaluations(evaluations: Evaluations, path: str | os.PathLike[str]) -> 
 def row_to_json(row: Evaluation) -> dict[str, Any]:
     """One row of evaluation.json; `correct` is packed, one bit per sample."""
     packed = np.packbits(np.array(row.correct, dtype=bool)).tobytes()
+    counts = row.confusion
     return {
         "name": row.name,
         "n": row.n,
@@ -114,6 +118,7 @@ def row_to_json(row: Evaluation) -> dict[str, Any]:
         "size_bytes": row.size_bytes,
         "bops": row.bops,
         "correct": base64.b64encode(packed).decode(),
+        **({} if counts is None else {"confusion": [" ".join(map(str, one)) for one in counts]}),
     }
 
 
@@ -143,11 +148,27 @@ def row_from_json(row: Mapping[str, Any]) -> Evaluation:
     ends = [math.inf if end is None else float(end) for end in row["loss_interval"]]
     if len(hits) != n or sum(hits) != round(float(row["accuracy"]) * n):
         raise ValueError(f"row {row['name']!r}: the accuracy is not that of its samples")
+    confusion = _confusion(row)
+    if confusion is not None and (
+        sum(map(sum, confusion)) != n
+        or sum(one[place] for place, one in enumerate(confusion)) != sum(hits)
+    ):
+        raise ValueError(f"row {row['name']!r}: the confusion matrix is not that of its samples")
     return Evaluation(
         str(row["name"]), n, float(row["accuracy"]), (float(low), float(high)),
         float(row["loss"]), (-ends[0] if math.isinf(ends[0]) else ends[0], ends[1]), hits,
-        _count(row["size_bytes"]), _count(row["bops"]),
+        _count(row["size_bytes"]), _count(row["bops"]), confusion,
     )  # fmt: skip
+
+
+def _confusion(row: Mapping[str, Any]) -> tuple[tuple[int, ...], ...] | None:
+    """`["90 3", "2 5"]` -> ((90, 3), (2, 5)); None where the row has none, as in older files."""
+    if row.get("confusion") is None:
+        return None
+    counts = tuple(tuple(int(word) for word in one.split()) for one in row["confusion"])
+    if any(len(one) != len(counts) or min(one) < 0 for one in counts):
+        raise ValueError(f"row {row['name']!r}: the confusion matrix is not square and of counts")
+    return counts
 
 
 def _count(value: object) -> int | None:

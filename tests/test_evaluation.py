@@ -94,3 +94,28 @@ def test_damaged_files_are_refused(damage: str, tmp_path: Path) -> None:
 def test_accuracy_without_labels_is_an_error() -> None:
     with pytest.raises(InputError, match="no labels"):
         evaluate("n", _identity, Data("d", DATA.inputs, None))
+
+
+def test_the_confusion_matrix_counts_true_against_predicted(tmp_path: Path) -> None:
+    row = evaluate("net", _identity, DATA, batch_size=5)
+    # Classes 0, 1, 2 come in turn and are all found, but for the last of six: a 2 labelled 1.
+    assert row.confusion == ((4, 0, 0), (0, 4, 2), (0, 0, 2))
+    path = tmp_path / "evaluation.json"
+    save_evaluations(Evaluations("d", "sha256:0", True, (row,)), path)
+    assert load_evaluations(path).rows == (row,)
+
+    document = json.loads(path.read_text())
+    assert document["rows"][0]["confusion"] == ["4 0 0", "0 4 2", "0 0 2"]
+    for wrong in (["4 0 0", "0 4 2", "0 0 3"], ["4 0 0", "0 2 4", "0 2 0"], ["4 0", "0 4 2"]):
+        document["rows"][0]["confusion"] = wrong
+        path.write_text(json.dumps(document))
+        with pytest.raises(InputError, match="confusion matrix"):
+            load_evaluations(path)
+    del document["rows"][0]["confusion"]  # as files were before
+    path.write_text(json.dumps(document))
+    assert load_evaluations(path).rows[0].confusion is None
+
+
+def test_many_classes_have_no_confusion_matrix() -> None:
+    data = Data("d", (torch.eye(101),), torch.arange(101))
+    assert evaluate("net", _identity, data).confusion is None
