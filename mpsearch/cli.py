@@ -23,7 +23,7 @@ COMMANDS = {
     "export": "Write a quantized network as C99 that computes with integers only, or as ONNX.",
     "device": "Measure an export on a Raspberry Pi or another device, over ssh.",
     "predict": "Loss and accuracy of assignments from stored interactions, in no time.",
-    "report": "One self-contained HTML page: question, front, bits, accuracies.",
+    "report": "One self-contained page about a run, or several runs compared.",
     "gate": "Exit code 0 or 1: is the network small and accurate enough?",
     "data": "Make datasets from own sounds, pictures and videos; check them for leaks.",
     "train": "Train a bundled network on a named or own dataset.",

@@ -7,7 +7,7 @@ import torch
 
 from mpsearch.data import Data
 from mpsearch.errors import InputError
-from mpsearch.evaluation import Z95, Evaluation, wilson_interval
+from mpsearch.evaluation import MOST_CLASSES, Z95, Evaluation, wilson_interval
 from mpsearch.losses import CROSS_ENTROPY
 
 Callee = Callable[..., torch.Tensor]
@@ -56,5 +56,18 @@ def from_logits(
     accuracy = sum(hits) / n
     return Evaluation(
         name, n, accuracy, wilson_interval(sum(hits), n), mean, (mean - half, mean + half), hits,
-        size_bytes, bops,
+        size_bytes, bops, confusion(logits.argmax(dim=1), labels, logits.shape[1]),
     )  # fmt: skip
+
+
+def confusion(
+    predicted: torch.Tensor, labels: torch.Tensor, classes: int
+) -> tuple[tuple[int, ...], ...] | None:
+    """Counts [true class][predicted class]: predicted [0, 1], labels [0, 0] -> ((1, 1), (0, 0)).
+
+    None for more than 100 classes.
+    """
+    if classes > MOST_CLASSES:
+        return None
+    counts = torch.bincount(labels.long() * classes + predicted, minlength=classes * classes)
+    return tuple(map(tuple, counts.reshape(classes, classes).tolist()))

@@ -14,9 +14,11 @@ import numpy as np
 
 from mpsearch.errors import InputError
 from mpsearch.files import write_atomic
+from mpsearch.gate_statistics import drop_interval
 
 FORMAT, VERSION = "mpsearch.evaluation", 1
 Z95 = 1.959963984540054  # 97.5 % quantile of the standard normal distribution
+MOST_CLASSES = 100  # a confusion matrix of more would be larger than all else in the file
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,8 @@ class Evaluation:
     """Accuracy (Wilson interval) and mean cross-entropy (normal interval) on `n` labelled samples.
 
     `correct` has one entry per sample, so that two evaluations on the same data can be paired.
-    `size_bytes` and `bops` are those of the assignment; None where there is none.
+    `size_bytes` and `bops` are those of the assignment; None where there is none. confusion:
+    [true class][predicted class], how many samples; None where it was not kept.
     """
 
     name: str
@@ -36,6 +39,7 @@ class Evaluation:
     correct: tuple[bool, ...]
     size_bytes: int | None = None
     bops: int | None = None
+    confusion: tuple[tuple[int, ...], ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -75,21 +79,14 @@ def paired_drop(
 ) -> tuple[float, tuple[float, float]]:
     """Accuracy lost from `reference` to `other` on the same samples, with its 95 % interval.
 
-    Wald interval of a paired difference: with b samples lost and c won of n, the drop is (b - c)/n
-    and its variance (b + c - (b - c)²/n)/n² (Agresti, Categorical Data Analysis, 10.1). Where all
-    pairs are alike the variance is no estimate: then the share q of such pairs is at least
-    0.025^(1/n) (Clopper and Pearson, 1934), and the drop lies within what the rest can change.
+    With b samples lost and c won of n, the drop is (b - c)/n; Tango's score interval
+    (`gate_statistics.drop_interval`), which is not a point where all pairs are alike.
     """
     pairs = list(zip(reference, other, strict=True))
     n = len(pairs)
     lost = sum(before and not after for before, after in pairs)
     won = sum(after and not before for before, after in pairs)
-    drop = (lost - won) / n
-    if lost + won == 0 or n in (lost, won):
-        reach = (1 - 0.025 ** (1 / n)) * (1 if lost + won == 0 else 2)
-        return drop, (max(-1.0, drop - reach), min(1.0, drop + reach))
-    half = Z95 * math.sqrt(lost + won - (lost - won) ** 2 / n) / n
-    return drop, (drop - half, drop + half)
+    return (lost - won) / n, drop_interval(lost, won, n)
 
 
 def save_evaluations(evaluations: Evaluations, path: str | os.PathLike[str]) -> None:
@@ -110,6 +107,7 @@ def save_evaluations(evaluations: Evaluations, path: str | os.PathLike[str]) -> 
 def row_to_json(row: Evaluation) -> dict[str, Any]:
     """One row of evaluation.json; `correct` is packed, one bit per sample."""
     packed = np.packbits(np.array(row.correct, dtype=bool)).tobytes()
+    counts = row.confusion
     return {
         "name": row.name,
         "n": row.n,
@@ -120,6 +118,7 @@ def row_to_json(row: Evaluation) -> dict[str, Any]:
         "size_bytes": row.size_bytes,
         "bops": row.bops,
         "correct": base64.b64encode(packed).decode(),
+        **({} if counts is None else {"confusion": [" ".join(map(str, one)) for one in counts]}),
     }
 
 
@@ -149,11 +148,27 @@ def row_from_json(row: Mapping[str, Any]) -> Evaluation:
     ends = [math.inf if end is None else float(end) for end in row["loss_interval"]]
     if len(hits) != n or sum(hits) != round(float(row["accuracy"]) * n):
         raise ValueError(f"row {row['name']!r}: the accuracy is not that of its samples")
+    confusion = _confusion(row)
+    if confusion is not None and (
+        sum(map(sum, confusion)) != n
+        or sum(one[place] for place, one in enumerate(confusion)) != sum(hits)
+    ):
+        raise ValueError(f"row {row['name']!r}: the confusion matrix is not that of its samples")
     return Evaluation(
         str(row["name"]), n, float(row["accuracy"]), (float(low), float(high)),
         float(row["loss"]), (-ends[0] if math.isinf(ends[0]) else ends[0], ends[1]), hits,
-        _count(row["size_bytes"]), _count(row["bops"]),
+        _count(row["size_bytes"]), _count(row["bops"]), confusion,
     )  # fmt: skip
+
+
+def _confusion(row: Mapping[str, Any]) -> tuple[tuple[int, ...], ...] | None:
+    """`["90 3", "2 5"]` -> ((90, 3), (2, 5)); None where the row has none, as in older files."""
+    if row.get("confusion") is None:
+        return None
+    counts = tuple(tuple(int(word) for word in one.split()) for one in row["confusion"])
+    if any(len(one) != len(counts) or min(one) < 0 for one in counts):
+        raise ValueError(f"row {row['name']!r}: the confusion matrix is not square and of counts")
+    return counts
 
 
 def _count(value: object) -> int | None:

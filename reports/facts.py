@@ -61,7 +61,10 @@ class MeasuredFacts:
 
 @dataclass(frozen=True)
 class FrontFacts:
-    """The Pareto front: Ω and the resource total, point by point, by rising resource."""
+    """The Pareto front: Ω and the resource total, point by point, by rising resource.
+
+    assignments: what some of the points choose, as many as a page can hold.
+    """
 
     resource: str
     exact: bool
@@ -69,6 +72,39 @@ class FrontFacts:
     omega: tuple[float, ...]
     totals: tuple[Number, ...]
     measured: MeasuredFacts | None = None
+    assignments: "AssignmentsFacts | None" = None
+
+
+@dataclass(frozen=True)
+class AssignmentsFacts:
+    """Assignments of points of a front, to be read one at a time.
+
+    points: positions in the front; codes: for each of them one character per layer, the place of
+    its choice in `choices` among 0-9a-zA-Z: layers (a, b), choices (w4a4, w8a8), "10": a at w8a8.
+    """
+
+    layers: tuple[str, ...]
+    choices: tuple[str, ...]
+    points: tuple[int, ...]
+    codes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class PredictionFacts:
+    """Predicted Ω beside what was measured at the same points, and how alike they rank.
+
+    measure: `loss`, or `points lost` (accuracy in percentage points, against FP32 where it was
+    measured). low, high: ends of 95 % intervals, NaN where not known. The correlations are None
+    where all values are alike.
+    """
+
+    measure: str
+    omega: tuple[float, ...]
+    measured: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    spearman: float | None
+    kendall: float | None
 
 
 @dataclass(frozen=True)
@@ -109,6 +145,80 @@ class AccuracyFacts:
 
 
 @dataclass(frozen=True)
+class ConfusionFacts:
+    """Samples of one network by [true class][predicted class]."""
+
+    network: str
+    counts: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True)
+class PublishedRow:
+    """One network of the paper's Table 4 beside ours: percent and KB (1024 B), None: not known."""
+
+    name: str
+    paper_accuracy: float | None
+    paper_kilobytes: float | None
+    ours: str | None
+    accuracy: float | None
+    interval: tuple[float, float] | None
+    kilobytes: float | None
+
+
+@dataclass(frozen=True)
+class PublishedFacts:
+    """The paper's Table 4 for this network; substitute: what stands in for the paper's data."""
+
+    case: str
+    substitute: str | None
+    rows: tuple[PublishedRow, ...]
+
+
+@dataclass(frozen=True)
+class LimitPrice:
+    """What a limit is worth: see `mpsearch.marginal.Marginal`. per_unit: Ω for one `unit` more."""
+
+    column: str
+    limit: Number
+    per_unit: float
+    unit: str
+    step: Number
+    more: float | None
+    less: float | None
+
+
+@dataclass(frozen=True)
+class LayerPrice:
+    """The next choice with less Ω of a layer, or of a group: what it saves, costs, and per unit.
+
+    extra: how much of `PriceFacts.column` it takes; per_unit: Ω saved for one unit of it, None
+    where it takes no more. over: limited columns in which this change alone would not fit.
+    """
+
+    layers: tuple[str, ...]
+    choice: Choice
+    better: Choice
+    saved: float
+    extra: Number
+    per_unit: float | None
+    over: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class PriceFacts:
+    """What more of `column` buys, in Ω per unit; layers by falling price, the best buy first.
+
+    reason: why there is neither, empty where there is.
+    """
+
+    column: str
+    unit: str
+    limits: tuple[LimitPrice, ...]
+    layers: tuple[LayerPrice, ...]
+    reason: str = ""
+
+
+@dataclass(frozen=True)
 class DeviceRow:
     """What one network took on a device: medians in seconds, bytes, mW; None: not known.
 
@@ -140,7 +250,8 @@ class Facts:
     """A report's content.
 
     generated: the data were made by a program, so accuracies say nothing about the world.
-    missing: pieces that were not there. warnings: files that do not fit each other.
+    fp32: the float network, whose Ω is 0. missing: pieces that were not there or cannot be read.
+    warnings: files that do not fit each other.
     """
 
     version: str
@@ -154,6 +265,11 @@ class Facts:
     accuracy_data: str | None = None
     held_out: bool = True
     device: DeviceFacts | None = None
+    fp32: Point | None = None
+    predictions: tuple[PredictionFacts, ...] = ()
+    published: PublishedFacts | None = None
+    confusion: tuple[ConfusionFacts, ...] = ()
+    prices: PriceFacts | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
     commands: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()

@@ -2,75 +2,138 @@
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
+from mpsearch.reports.drawing import Anchors, Drawing
 from mpsearch.reports.facts import Facts, FrontFacts, Point
 from mpsearch.reports.measured_figure import draw_accuracy
-from mpsearch.reports.prose import NAMES
-from mpsearch.reports.svg import (
+from mpsearch.reports.place_labels import Label, place_labels
+from mpsearch.reports.prose import NAMES, front_caption
+from mpsearch.reports.style import (
     BLUE,
     GREEN,
     INK,
     MUTED,
     ORANGE,
     PAPER,
-    drawing,
-    inline_svg,
+    axis_label,
+    scale_of,
     scale_omega,
 )
-from mpsearch.units import format_amount, is_size
+from mpsearch.units import format_amount
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
-SIZE_STEPS = ((1024**3, "GB"), (1024**2, "MB"), (1024, "KB"), (1, "B"))
-COUNT_STEPS = ((10**12, "T"), (10**9, "G"), (10**6, "M"), (1, ""))
 DOTS = 150  # a front of more points is drawn as a line alone
 
 
-def front_svg(facts: Facts) -> str:
-    """The front of `facts`, which must have one, as an `<svg>` element."""
+def front_drawing(facts: Facts) -> Drawing:
+    """The front of `facts`, which must have one."""
     found = facts.front
     assert found is not None
+
+    def draw(figure: "Figure") -> Anchors | None:
+        return _draw(figure, facts, found)
+
+    return Drawing(
+        name="front",
+        title="Pareto front",
+        text=describe_front(facts),
+        caption=front_caption(facts),
+        height=4.1 if found.measured is None else 6.2,
+        draw=draw,
+    )
+
+
+def marked_points(facts: Facts) -> tuple[Point, ...]:
+    """The chosen point and the uniform ones, where the front's resource is known of them."""
+    assert facts.front is not None
     chosen = [facts.answer.point] if facts.answer else []
-    marked = [p for p in (*facts.uniform, *chosen) if found.resource in p.totals]
+    points = (*chosen, *facts.uniform)
+    return tuple(
+        point
+        for point in points
+        if facts.front.resource in point.totals and np.isfinite(point.omega)
+    )
+
+
+def _draw(figure: "Figure", facts: Facts, found: FrontFacts) -> Anchors | None:
+    marked = marked_points(facts)
     largest = max([*found.totals, *(point.totals[found.resource] for point in marked)])
     unit, unit_name = scale_of(found.resource, largest)
-    with drawing(3.9 if found.measured is None else 6.2) as figure:
-        if found.measured is None:
-            axes = figure.subplots()
-        else:
-            above, axes = figure.subplots(2, 1, sharex=True, height_ratios=(2, 3))
-            draw_accuracy(above, found.measured, unit)
-            axes.plot(
-                [total / unit for total in found.measured.totals], found.measured.omega,
-                marker="o", color=GREEN, linestyle="none", markersize=5, markeredgecolor=PAPER,
-                zorder=3,
-            )  # fmt: skip
-        x = [total / unit for total in found.totals]
-        marker = "o" if len(x) <= DOTS else ""
-        axes.step(
-            x, found.omega, where="post", color=BLUE, linewidth=1.6, marker=marker, markersize=3
+    if found.measured is None:
+        axes = figure.subplots()
+    else:
+        above, axes = figure.subplots(2, 1, sharex=True, height_ratios=(2, 3))
+        draw_accuracy(above, found.measured, unit)
+    x = np.array(found.totals, dtype=np.float64) / unit
+    y = np.array(found.omega)
+    few = len(x) <= DOTS
+    axes.step(
+        x, y, where="post", color=BLUE, linewidth=1.6, marker="o" if few else "", markersize=3,
+        label=f"Pareto front, {len(x):,} point{'s' if len(x) > 1 else ''}",
+    )  # fmt: skip
+    if found.measured is not None and len(found.measured.totals) <= DOTS:
+        axes.plot(
+            [total / unit for total in found.measured.totals], found.measured.omega, marker="o",
+            color=GREEN, linestyle="none", markersize=5, markeredgecolor=PAPER, zorder=3,
+            label="measured",
+        )  # fmt: skip
+    _marks(axes, facts, found, unit)
+    scale_omega(axes, "y", [*found.omega, *(point.omega for point in marked)])
+    axes.set_xlabel(
+        axis_label(NAMES.get(found.resource, found.resource), found.resource, unit_name)
+    )
+    axes.set_ylabel("total Ω (perturbation of the loss)")
+    axes.margins(x=0.06, y=0.1)
+    axes.grid()
+    axes.set_axisbelow(True)
+    if facts.fp32 is not None and found.resource in facts.fp32.totals:
+        where = format_amount(found.resource, facts.fp32.totals[found.resource]).strip()
+        axes.set_title(f"FP32: Ω 0 at {where} →", loc="right", fontsize=8, color=MUTED)
+    figure.legend(loc="outside upper center", ncols=3, handlelength=1.4, columnspacing=1.2)
+    chosen = facts.answer.point if facts.answer else None
+    labels = [
+        Label(
+            point.name, point.totals[found.resource] / unit, point.omega,
+            ORANGE if point is chosen else MUTED, point is chosen,
         )
-        for point in facts.uniform:
-            _mark(axes, point, found, unit, marker="s", colour=MUTED)
-        for point in chosen:
-            _mark(axes, point, found, unit, marker="D", colour=ORANGE, below=True)
-        for asked in facts.limits:
-            if asked.column == found.resource:
-                axes.axvline(asked.limit / unit, color=INK, linewidth=1, linestyle=(0, (4, 3)))
-        scale_omega(axes, "y", [*found.omega, *(point.omega for point in marked)])
-        name = NAMES.get(found.resource, found.resource)
-        axes.set_xlabel(f"{name} ({unit_name})" if unit_name else name)
-        axes.set_ylabel("total Ω (perturbation of the loss)")
-        axes.margins(x=0.1, y=0.1)
-        axes.grid()
-        axes.set_axisbelow(True)
-        return inline_svg(figure, "front", describe_front(facts))
+        for point in marked
+    ]  # fmt: skip
+    place_labels(axes, labels, _outline(x, y))
+    shown = found.assignments
+    if shown is None:
+        return None
+    points = list(shown.points)
+    return Anchors(axes, tuple(x[points].tolist()), tuple(y[points].tolist()))
 
 
-def scale_of(column: str, largest: float) -> tuple[int, str]:
-    """The unit in which `largest` is at least 1: ("size_bytes", 2e5) -> (1024, "KB")."""
-    steps = SIZE_STEPS if is_size(column) else COUNT_STEPS
-    return next(((unit, name) for unit, name in steps if largest >= unit), (1, ""))
+def _marks(axes: "Axes", facts: Facts, found: FrontFacts, unit: int) -> None:
+    """Squares for one choice everywhere, a diamond for the chosen point, a line for the limit."""
+    chosen = facts.answer.point if facts.answer else None
+    for point in marked_points(facts):
+        own = point is chosen
+        first = own or point is next(p for p in marked_points(facts) if p is not chosen)
+        name = "chosen" if own else "one choice everywhere"
+        axes.plot(
+            [point.totals[found.resource] / unit], [point.omega], marker="D" if own else "s",
+            markersize=8 if own else 6, color=ORANGE if own else MUTED, markeredgecolor=PAPER,
+            linestyle="none", zorder=5 if own else 4, label=name if first else None,
+        )  # fmt: skip
+    for asked in facts.limits:
+        if asked.column == found.resource:
+            axes.axvline(
+                asked.limit / unit, color=INK, linewidth=1, linestyle=(0, (4, 3)), label="limit"
+            )
+
+
+def _outline(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The corners [N, 2] of the staircase, thinned: what names should not cover."""
+    kept = np.unique(np.linspace(0, len(x) - 1, min(len(x), 1000)).round().astype(np.int64))
+    return np.stack([np.repeat(x[kept], 2)[1:], np.repeat(y[kept], 2)[:-1]], axis=1)
 
 
 def describe_front(facts: Facts) -> str:
@@ -79,8 +142,9 @@ def describe_front(facts: Facts) -> str:
     assert found is not None
     name = NAMES.get(found.resource, found.resource)
     first, last = (format_amount(found.resource, found.totals[end]) for end in (0, -1))
+    count = f"{len(found.omega)} point{'s' if len(found.omega) > 1 else ''}"
     words = (
-        f"Pareto front of total Ω against {name}, {len(found.omega)} points, "
+        f"Pareto front of total Ω against {name}, {count}, "
         f"from Ω {found.omega[0]:.3g} at {first} to Ω {found.omega[-1]:.3g} at {last}."
     )
     if found.measured is not None:
@@ -95,27 +159,3 @@ def describe_front(facts: Facts) -> str:
             total = format_amount(found.resource, point.totals[found.resource])
             words += f" {point.name.capitalize()}: Ω {point.omega:.3g} at {total}."
     return words
-
-
-def _mark(
-    axes: "Axes",
-    point: Point,
-    found: FrontFacts,
-    unit: int,
-    marker: str,
-    colour: str,
-    below: bool = False,
-) -> None:
-    """A named point; a falling front leaves room to the upper right and, below it, to the left."""
-    if found.resource not in point.totals:
-        return
-    x = point.totals[found.resource] / unit
-    axes.plot(
-        [x], [point.omega], marker=marker, markersize=8 if below else 6, color=colour,
-        markeredgecolor=PAPER, linestyle="none", zorder=4,
-    )  # fmt: skip
-    axes.annotate(
-        point.name, (x, point.omega), xytext=(-5, -14) if below else (6, 5),
-        textcoords="offset points", ha="right" if below else "left", color=colour,
-        fontweight="bold" if below else "normal",
-    )  # fmt: skip

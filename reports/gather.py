@@ -8,26 +8,28 @@ from mpsearch.agreement import contradictions, recomputed_totals
 from mpsearch.assignment import Assignment
 from mpsearch.choice import Choice
 from mpsearch.errors import InputError
-from mpsearch.evaluation import Evaluation, Evaluations, paired_drop, wilson_interval
 from mpsearch.exact import exact_sum
-from mpsearch.front import Front, front
+from mpsearch.front import Front
+from mpsearch.reports.accuracy_facts import (
+    accuracy_facts,
+    accuracy_warnings,
+    confusion_facts,
+    published_facts,
+)
 from mpsearch.reports.commands import commands_of
 from mpsearch.reports.device_facts import device_facts
-from mpsearch.reports.facts import (
-    AccuracyFacts,
-    AnswerFacts,
-    Facts,
-    FrontFacts,
-    LayerFacts,
-    LimitFacts,
-    Point,
+from mpsearch.reports.facts import AnswerFacts, Facts, LayerFacts, LimitFacts, Point
+from mpsearch.reports.front_facts import (
+    finite,
+    fp32_point,
+    front_facts,
+    prediction_facts,
+    table_front,
 )
-from mpsearch.reports.measured_figure import measured_facts
+from mpsearch.reports.price_facts import price_facts
 from mpsearch.reports.run_folder import Run
 from mpsearch.table import LayerTable
 
-FRONT_WORK = 20_000_000  # states times layers of the search: a report waits seconds for its front
-FRONT_STATES = 200_000
 EIGHT = Choice(8, 8)
 
 
@@ -39,23 +41,30 @@ def gather(run: Run) -> Facts:
     enough.
     """
     warnings: list[str] = []
-    fitting = _fitting(run, warnings)
-    answer = _answer(run.assignment, fitting)
-    _compare_measured(run, answer, warnings)
+    fitting = fitting_table(run, warnings)
+    answer = answer_facts(run.assignment, fitting)
     evaluations = run.evaluations
+    warnings += accuracy_warnings(evaluations, answer)
+    accuracies = accuracy_facts(evaluations)
+    front = _front(run, warnings)
     data_names = [str(run.provenance.get("data", "")), evaluations.data_name if evaluations else ""]
     return Facts(
         version=mpsearch.__version__,
         generated=any("generated" in name.lower() for name in data_names),
         limits=_limits(run, answer),
         answer=answer,
-        uniform=_uniform(run.table),
-        front=_front(run, warnings),
+        uniform=uniform_points(run.table),
+        front=front_facts(front) if front is not None else None,
         layers=_layers(run.table, run.assignment, fitting),
-        accuracies=_accuracies(evaluations),
+        accuracies=accuracies,
         accuracy_data=evaluations.data_name if evaluations else None,
         held_out=evaluations.held_out if evaluations else True,
         device=device_facts(run, warnings),
+        fp32=fp32_facts(run, front),
+        predictions=prediction_facts(front),
+        published=published_facts(run.table, accuracies),
+        confusion=confusion_facts(evaluations),
+        prices=price_facts(fitting, run.assignment),
         provenance=run.provenance,
         commands=commands_of(run),
         missing=run.missing,
@@ -63,7 +72,7 @@ def gather(run: Run) -> Facts:
     )
 
 
-def _fitting(run: Run, warnings: list[str]) -> LayerTable | None:
+def fitting_table(run: Run, warnings: list[str]) -> LayerTable | None:
     """The table if the assignment's choices are in it; a warning for what does not agree."""
     if run.table is None or run.assignment is None:
         return None
@@ -79,7 +88,8 @@ def _fitting(run: Run, warnings: list[str]) -> LayerTable | None:
     return run.table
 
 
-def _answer(assignment: Assignment | None, table: LayerTable | None) -> AnswerFacts | None:
+def answer_facts(assignment: Assignment | None, table: LayerTable | None) -> AnswerFacts | None:
+    """The chosen assignment, with the table's totals where there is one that fits."""
     if assignment is None:
         return None
     if table is None:
@@ -111,7 +121,7 @@ def _point(name: str, table: LayerTable, layers: Mapping[str, Choice]) -> Point:
 def _limits(run: Run, answer: AnswerFacts | None) -> tuple[LimitFacts, ...]:
     if run.assignment is None:
         return ()
-    eight = next((point for point in _uniform(run.table) if point.name == str(EIGHT)), None)
+    eight = next((point for point in uniform_points(run.table) if point.name == str(EIGHT)), None)
     facts = []
     for column, limit in run.assignment.limits.items():
         total = run.assignment.totals.get(column)
@@ -123,7 +133,7 @@ def _limits(run: Run, answer: AnswerFacts | None) -> tuple[LimitFacts, ...]:
     return tuple(facts)
 
 
-def _uniform(table: LayerTable | None) -> tuple[Point, ...]:
+def uniform_points(table: LayerTable | None) -> tuple[Point, ...]:
     """One point for every choice that all layers have."""
     if table is None:
         return ()
@@ -134,26 +144,31 @@ def _uniform(table: LayerTable | None) -> tuple[Point, ...]:
     )
 
 
-def _front(run: Run, warnings: list[str]) -> FrontFacts | None:
-    """The front that was written, or the table's, over size where it is a column."""
+def _front(run: Run, warnings: list[str]) -> Front | None:
+    """The front that was written, or the table's; without points that are no numbers."""
     found: Front | None = run.front
     if found is not None and run.table is not None and found.table_digest != run.table.digest:
         warnings.append("front.json is of another table; the front shown is computed from this one")
         found = None
-    if found is None and run.table is not None:
-        columns = run.table.columns
-        resource = "size_bytes" if "size_bytes" in columns else columns[0]
-        states = min(FRONT_STATES, max(1000, FRONT_WORK // len(run.table.layers)))
-        found = front(run.table, resource, max_states=states)
-    if found is None or not len(found):
+    if found is None and run.table is not None and run.table.columns:
+        found = table_front(run.table)
+    if found is None:
         return None
-    return FrontFacts(
-        resource=found.resource,
-        exact=found.exact,
-        limits=found.limits,
-        omega=tuple(found.omega.tolist()),
-        totals=tuple(found.totals[found.resource].tolist()),
-        measured=measured_facts(found),
+    kept = finite(found)
+    if len(kept) < len(found):
+        lost = len(found) - len(kept)
+        warnings.append(f"{lost} points of front.json have values that are no finite numbers")
+    return kept if len(kept) else None
+
+
+def fp32_facts(run: Run, front: Front | None) -> Point | None:
+    """The float network, from its measurement or from the table's provenance."""
+    row = run.evaluations.named("FP32") if run.evaluations else None
+    size, macs = run.provenance.get("fp32_bytes"), run.provenance.get("macs")
+    return fp32_point(
+        front,
+        (row.size_bytes if row else None) or (size if isinstance(size, int) else None),
+        (row.bops if row else None) or (32 * 32 * macs if isinstance(macs, int) else None),
     )
 
 
@@ -192,48 +207,3 @@ def _layers(
             )
         )  # fmt: skip
     return tuple(facts)
-
-
-def _accuracies(evaluations: Evaluations | None) -> tuple[AccuracyFacts, ...]:
-    if evaluations is None:
-        return ()
-    reference = evaluations.named("FP32")
-    return tuple(_accuracy(row, reference) for row in evaluations.rows if row.n)
-
-
-def _accuracy(row: Evaluation, reference: Evaluation | None) -> AccuracyFacts:
-    lost, interval, smaller = None, None, None
-    if reference is not None and reference is not row:
-        if reference.n == row.n:
-            drop, (low, high) = paired_drop(reference.correct, row.correct)
-            lost, interval = 100 * drop, (100 * low, 100 * high)
-        if reference.size_bytes and row.size_bytes:
-            smaller = reference.size_bytes / row.size_bytes
-    hits = sum(row.correct)
-    return AccuracyFacts(
-        name=row.name,
-        n=row.n,
-        accuracy=hits / row.n,
-        interval=wilson_interval(hits, row.n),
-        lost=lost,
-        lost_interval=interval,
-        loss=row.loss,
-        loss_interval=row.loss_interval,
-        size_bytes=row.size_bytes,
-        bops=row.bops,
-        times_smaller=smaller,
-    )
-
-
-def _compare_measured(run: Run, answer: AnswerFacts | None, warnings: list[str]) -> None:
-    """Whether the row `assignment` was measured on the assignment that is shown."""
-    row = run.evaluations.named("assignment") if run.evaluations else None
-    if row is None or answer is None:
-        return
-    for column, value in (("size_bytes", row.size_bytes), ("bops", row.bops)):
-        total = answer.point.totals.get(column)
-        if value is not None and total is not None and value != total:
-            warnings.append(
-                f"the measured network has {column} {value}, the assignment shown {total}: "
-                "the accuracies may be of another assignment; evaluate again"
-            )

@@ -4,106 +4,77 @@ from collections.abc import Iterable, Sequence
 from html import escape
 
 from mpsearch.reports.device_facts import device_table
-from mpsearch.reports.facts import AccuracyFacts, Facts, LayerFacts
-from mpsearch.reports.front_figure import front_svg
-from mpsearch.reports.layer_figures import layers_svg
+from mpsearch.reports.drawing import Drawing
+from mpsearch.reports.facts import Facts
+from mpsearch.reports.front_script import front_data
 from mpsearch.reports.page import page
-from mpsearch.reports.prose import NAMES, answer_text, front_caption, notices, question_text
-from mpsearch.units import format_amount, format_count, format_size
+from mpsearch.reports.parts import Code, More, Paragraph, Part, Section, Table
+from mpsearch.reports.sections import sections_of
+from mpsearch.reports.svg import inline_svg
+from mpsearch.reports.table_css import label_css
+
+TITLE = "Bit widths per layer: mpsearch report"
+LONG = 200  # rows; longer tables do without what makes short ones readable by machine and phone
 
 
 def render(facts: Facts) -> str:
-    """The whole page: question and answer, front, accuracies, layers, provenance and commands.
+    """The whole page, in the order of `sections_of`.
 
     Sections without facts are left out; what is missing is listed at the top. No address is
-    referred to and no script is run.
+    referred to; the one script reads the front's points and is allowed by its digest.
     """
+    made = sections_of(facts)
     sections = [
-        _answer(facts),
-        _front(facts),
-        _accuracies(facts),
-        _device(facts),
-        _layers(facts),
-        _provenance(facts),
+        _device(facts) if section.name == "device" else section_html(section, facts)
+        for section in made
     ]
-    title = "Bit widths per layer: mpsearch report"
-    return page(title, "\n".join(part for part in sections if part), facts.version)
+    scripted = facts.front is not None and facts.front.assignments is not None
+    return page(TITLE, "\n".join(sections), facts.version, table_styles(made), scripted)
 
 
-def _answer(facts: Facts) -> str:
-    parts = [f"<p class='lead'>{escape(question_text(facts))} {escape(answer_text(facts))}</p>"]
-    parts += [f"<p class='notice'>{escape(text)}</p>" for text in notices(facts)]
-    if facts.limits:
-        rows = []
-        for asked in facts.limits:
-            within = asked.slack is not None and asked.slack >= 0
-            share = "" if asked.share_of_w8 is None else f"{asked.share_of_w8:.1%}"
-            rows.append([
-                NAMES.get(asked.column, asked.column),
-                format_amount(asked.column, asked.limit),
-                share,
-                "" if asked.total is None else format_amount(asked.column, asked.total),
-                "" if asked.slack is None
-                else f"{format_amount(asked.column, asked.slack)}{'' if within else ' (over)'}",
-            ])  # fmt: skip
-        columns = ["resource", "limit", "of uniform w8a8", "used", "left"]
-        parts.append(_table(columns, rows, "Limits and what is left of them"))
-    return _section("Question and answer", parts)
+def section_html(section: Section, facts: Facts | None = None) -> str:
+    """One section; `facts` for the drawing whose points can be read."""
+    return _section(section.title, [_part(part, facts) for part in section.parts])
 
 
-def _front(facts: Facts) -> str:
-    if facts.front is None:
-        return ""
-    chosen = [facts.answer.point] if facts.answer else []
-    points = [*chosen, *facts.uniform]
-    columns = list(dict.fromkeys(column for point in points for column in point.totals))
-    rows = [
-        [point.name, f"{point.omega:.4g}"]
-        + [
-            format_amount(column, point.totals[column]) if column in point.totals else ""
-            for column in columns
-        ]
-        for point in points
-    ]
-    header = ["assignment", "total Ω", *(NAMES.get(column, column) for column in columns)]
-    return _section(
-        "Pareto front",
-        [
-            _figure(front_svg(facts), front_caption(facts)),
-            _table(header, rows, "Marked points") if rows else "",
-        ],
+def table_styles(sections: Sequence[Section]) -> str:
+    """The words of every table's cards, which belong into the head of the page."""
+    parts = [part for section in sections for part in section.parts]
+    tables = [part.table if isinstance(part, More) else part for part in parts]
+    rules = [label_css(table.header)[0] for table in tables if isinstance(table, Table)]
+    return "\n".join(dict.fromkeys(rules))
+
+
+def _part(part: Part, facts: Facts | None) -> str:
+    match part:
+        case Paragraph():
+            kind = f" class='{part.kind}'" if part.kind else ""
+            return f"<p{kind}>{escape(part.text)}</p>"
+        case Code():
+            lines = "\n".join(escape(line) for line in part.lines)
+            return f"<pre>{lines}</pre>"
+        case More():
+            inside = _part(part.table, facts)
+            return f"<details><summary>{escape(part.summary)}</summary>\n{inside}</details>"
+        case Table():
+            return _table(part.header, part.rows, part.caption, part.prose)
+        case Drawing():
+            return _figure(part, facts)
+
+
+def _figure(drawing: Drawing, facts: Facts | None) -> str:
+    """The front with its points to read, any other drawing as it is."""
+    inline = inline_svg(drawing)
+    caption = f"<figcaption>{escape(drawing.caption)}</figcaption>"
+    if not inline.places or facts is None:
+        return f"<figure>{inline.svg}{caption}</figure>"
+    data = front_data(facts, inline.places)
+    return (
+        "<figure><div id='front-plot' role='group' aria-label='Points of the front: arrow keys "
+        f"move from one to the next'>{inline.svg}</div>"
+        "<div id='front-reading' role='status' hidden></div>"
+        f"{caption}<script type='application/json' id='front-data'>{data}</script></figure>"
     )
-
-
-def _accuracies(facts: Facts) -> str:
-    if not facts.accuracies:
-        return ""
-    where = f"Measured on {facts.accuracies[0].n:,} samples of {facts.accuracy_data}"
-    unseen = "" if facts.held_out else " (also used for calibration: not unseen data)"
-    note = (
-        f"{where}{unseen}. Brackets: 95 % intervals; accuracy by Wilson's score, points lost "
-        "against FP32 paired sample by sample."
-    )
-    header = ["network", "size", "smaller", "accuracy, %", "points lost", "loss", "BOPS"]
-    rows = [_accuracy_row(row) for row in facts.accuracies]
-    table = _table(header, rows, "Networks, sizes and measured accuracies")
-    return _section("Measured accuracy", [table, f"<p>{escape(note)}</p>"])
-
-
-def _accuracy_row(row: AccuracyFacts) -> list[str]:
-    low, high = row.interval
-    lost = "" if row.lost is None else f"{row.lost:+.2f}"
-    if row.lost_interval is not None:
-        lost += f" [{row.lost_interval[0]:+.2f}, {row.lost_interval[1]:+.2f}]"
-    return [
-        row.name,
-        "" if row.size_bytes is None else format_size(row.size_bytes),
-        "" if row.times_smaller is None else f"{row.times_smaller:.2f}×",
-        f"{100 * row.accuracy:.2f} [{100 * low:.2f}, {100 * high:.2f}]",
-        lost,
-        f"{row.loss:.4f}",
-        "" if row.bops is None else format_count(row.bops),
-    ]
 
 
 def _device(facts: Facts) -> str:
@@ -119,83 +90,38 @@ def _device(facts: Facts) -> str:
     return _section("On the device", [table, f"<p>{escape(note)}</p>"])
 
 
-def _layers(facts: Facts) -> str:
-    if not facts.layers:
-        return ""
-    shown = list(dict.fromkeys(column for layer in facts.layers for column in layer.resources))
-    header = ["layer", "kind", "weights", "bits", "Ω ± stderr", "of Ω"]
-    for column in shown:
-        header += [NAMES.get(column, column), "share"]
-    rows = [_layer_row(layer, shown) for layer in facts.layers]
-    caption = (
-        "Bits of the weights (bars) and of the input activations (ticks); Ω of the chosen bits "
-        "with its standard error, and of the other choices. First layer on top."
-    )
-    return _section(
-        "Bits and Ω per layer",
-        [_figure(layers_svg(facts.layers), caption), _table(header, rows, "Layers")],
-    )
-
-
-def _layer_row(layer: LayerFacts, columns: Sequence[str]) -> list[str]:
-    omega = "" if layer.omega is None else f"{layer.omega:.3g}"
-    if layer.omega_stderr:
-        omega += f" ± {layer.omega_stderr:.1g}"
-    cells = [
-        layer.name,
-        layer.kind,
-        f"{layer.weights:,}" if layer.weights else "",
-        str(layer.choice or ""),
-        omega,
-        _share(layer, "omega"),
-    ]
-    for column in columns:
-        cells += [format_amount(column, layer.resources[column]), _share(layer, column)]
-    return cells
-
-
-def _share(layer: LayerFacts, column: str) -> str:
-    return f"{layer.shares[column]:.1%}" if column in layer.shares else ""
-
-
-def _provenance(facts: Facts) -> str:
-    rows = []
-    for name, value in facts.provenance.items():
-        if isinstance(value, dict):
-            rows += [[f"{name}: {key}", str(item)] for key, item in value.items()]
-        elif name not in ("format", "version"):
-            text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-            rows.append([name, text])
-    parts = []
-    if facts.commands:
-        lines = "\n".join(escape(command) for command in facts.commands)
-        parts.append(f"<p>To repeat it:</p><pre>{lines}</pre>")
-    if rows:
-        parts.append(_table(["what", "value"], rows, "Provenance of the table", prose=True))
-    return _section("Provenance", parts) if parts else ""
-
-
 def _section(title: str, parts: Iterable[str]) -> str:
     return f"<section><h2>{escape(title)}</h2>\n" + "\n".join(parts) + "\n</section>"
-
-
-def _figure(svg: str, caption: str) -> str:
-    return f"<figure>{svg}<figcaption>{escape(caption)}</figcaption></figure>"
 
 
 def _table(
     header: Sequence[str], rows: Iterable[Sequence[str]], caption: str, prose: bool = False
 ) -> str:
-    """A table that scrolls sideways on its own where it is wider than the page."""
-    head = "".join(f"<th scope='col'>{escape(cell)}</th>" for cell in header)
+    """A table; on a phone every row is a card, whose values are named by the header's words.
+
+    The roles keep it a table for screen readers while its style is another.
+    """
+    rows = list(rows)
+    short = len(rows) <= LONG
+    table, group, line, cell, name, column = (
+        f" role='{role}'" if short else ""
+        for role in ("table", "rowgroup", "row", "cell", "rowheader", "columnheader")
+    )
+    head = "".join(f"<th{column} scope='col'>{escape(text)}</th>" for text in header)
     lines = []
     for first, *others in rows:
-        cells = "".join(f"<td>{escape(cell)}</td>" for cell in others)
-        lines.append(f"<tr><th scope='row'><span>{escape(first)}</span></th>{cells}</tr>")
+        cells = "".join(f"<td{cell}>{escape(text.strip())}</td>" for text in others)
+        lines.append(
+            f"<tr{line}><th{name} scope='row'><span>{escape(first)}</span></th>{cells}</tr>"
+        )
     body = "\n".join(lines)
+    _, label = label_css(header)
     kind = "prose" if prose else "numbers"
+    if len(header) == 2:  # a phone shows what stands right of its name without a word before it
+        kind += " pairs"
     return (
         f"<div class='wide' tabindex='0' role='region' aria-label='{escape(caption)}'>"
-        f"<table class='{kind}'><caption>{escape(caption)}</caption>"
-        f"<thead><tr>{head}</tr></thead><tbody>\n{body}\n</tbody></table></div>"
+        f"<table{table} class='{kind} {label}'>"
+        f"<caption>{escape(caption)}</caption>"
+        f"<thead{group}><tr{line}>{head}</tr></thead><tbody{group}>\n{body}\n</tbody></table></div>"
     )

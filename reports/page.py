@@ -1,16 +1,18 @@
-"""The frame of an HTML report: style and nothing else; no script, no address."""
+"""The frame of an HTML report: style, the one script and the policy that allows it; no address."""
 
 from html import escape
+
+from mpsearch.reports.front_script import SCRIPT, script_source
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1b1b1f; --muted: #5c5c66; --lines: #d9d9de;
   --paper: #ffffff; --shade: #f4f4f7; --blue: #0072b2; --orange: #c04f00; --green: #00795a;
   --purple: #a5548a; }
-@media (prefers-color-scheme: dark) { :root { --ink: #ececf1; --muted: #a4a4b0; --lines: #3a3a44;
-  --paper: #17171b; --shade: #222228; --blue: #56b4e9; --orange: #f0a04b; --green: #3ecf9f;
-  --purple: #e29cc4; } }
+@media screen and (prefers-color-scheme: dark) { :root { --ink: #ececf1; --muted: #a4a4b0;
+  --lines: #3a3a44; --paper: #17171b; --shade: #222228; --blue: #56b4e9; --orange: #f0a04b;
+  --green: #3ecf9f; --purple: #e29cc4; } }
 * { box-sizing: border-box; }
-body { margin: 0 auto; padding: 1rem; max-width: 60rem; background: var(--paper); color: var(--ink);
+body { margin: 0 auto; padding: 1rem; max-width: 64rem; background: var(--paper); color: var(--ink);
   font: 1rem/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
 h1 { font-size: 1.5rem; line-height: 1.25; margin: .5rem 0 0; }
 h2 { font-size: 1.15rem; margin: 2rem 0 .5rem; border-bottom: 1px solid var(--lines);
@@ -21,39 +23,68 @@ p { max-width: 46rem; overflow-wrap: anywhere; }
 figure { margin: 1rem 0; max-width: 40rem; }
 svg { display: block; width: 100%; height: auto; }
 figcaption, footer, caption { color: var(--muted); font-size: .875rem; }
+#front-plot { touch-action: pan-y; }
+#front-plot:focus-visible { outline: 2px solid var(--blue); }
+#front-reading { background: var(--shade); padding: .5rem .75rem; margin: .5rem 0;
+  font-size: .875rem; height: 8.5rem; overflow: auto; overflow-wrap: anywhere; }
+#front-reading p { margin: .25rem 0; }
+.ring { fill: none; stroke: var(--ink); stroke-width: 2; pointer-events: none; }
 .wide { overflow-x: auto; margin: 1rem 0; }
 table { border-collapse: collapse; font-size: .875rem; font-variant-numeric: tabular-nums; }
 caption { text-align: left; padding-bottom: .25rem; }
 th, td { padding: .25rem .6rem; border-bottom: 1px solid var(--lines); vertical-align: top; }
 th { font-weight: 600; text-align: left; }
 .numbers td, .numbers thead th + th { text-align: right; white-space: nowrap; }
+.numbers thead th { overflow-wrap: normal; vertical-align: bottom; }
 .prose td { overflow-wrap: anywhere; }
 tbody th { font-weight: 400; }
-tbody th span { display: inline-block; max-width: 18rem; overflow-wrap: break-word; }
+tbody th span { display: inline-block; max-width: 17rem; overflow-wrap: break-word; }
+summary { cursor: pointer; margin: .75rem 0; }
 pre { background: var(--shade); padding: .75rem; font-size: .8125rem; white-space: pre-wrap;
   overflow-wrap: anywhere; }
 footer { margin: 2rem 0 1rem; }
+@media screen and (max-width: 40rem) {
+  table, caption, tbody { display: block; }
+  thead { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
+  tbody tr { display: flex; flex-wrap: wrap; gap: 0 1rem; padding: .4rem 0;
+    border-bottom: 1px solid var(--lines); }
+  tbody th, .numbers td, .prose td { border: 0; padding: 0; text-align: left; white-space: normal;
+    overflow-wrap: anywhere; }
+  tbody th { flex: 0 0 100%; font-weight: 600; }
+  tbody th span { max-width: 100%; overflow-wrap: anywhere; }
+  td::before { color: var(--muted); margin-right: .35rem; }
+  td:empty { display: none; }
+  .pairs td::before { content: none !important; }
+}
 @media print {
   :root { --ink: #000; --muted: #444; --lines: #bbb; --paper: #fff; --shade: #f2f2f2;
     --blue: #0072b2; --orange: #c04f00; --green: #00795a; --purple: #a5548a; }
   body { max-width: none; padding: 0; font-size: 10pt; }
-  figure, tr { break-inside: avoid; } h2 { break-after: avoid; }
+  figure, tr { break-inside: avoid; } h2, caption { break-after: avoid; }
+  figure { max-width: 26rem; } p + figure { break-before: avoid; }
   .wide { overflow: visible; }
-  table { font-size: 8pt; } .numbers td { white-space: normal; }
+  table { font-size: 8pt; } th, td { padding: .15rem .4rem; } .numbers td { white-space: normal; }
+  #front-reading, .ring, details:not([open]) { display: none; }
 }
 """
 
 
-def page(title: str, body: str, version: str) -> str:
-    """The document around `body`, which is HTML already; `title` is text."""
+def page(title: str, body: str, version: str, styles: str = "", scripted: bool = False) -> str:
+    """The document around `body`, which is HTML already; `title` is text. styles: further rules.
+    scripted: the body has a front whose points can be read."""
+    policy = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+    script = ""
+    if scripted:
+        policy += f"; script-src {script_source()}"
+        script = f"<script>{SCRIPT}</script>\n"
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
 <title>{escape(title)}</title>
-<style>{STYLE}</style>
+<style>{STYLE}{styles}</style>
 </head>
 <body>
 <h1>{escape(title)}</h1>
@@ -61,6 +92,6 @@ def page(title: str, body: str, version: str) -> str:
 <footer>Written by mpsearch {escape(version)}. Ω: how much quantizing a layer perturbs the loss, as
 the table's metric estimates it; lower is better. 1 KB = 1024 B. BOPS: MACs × weight bits ×
 activation bits.</footer>
-</body>
+{script}</body>
 </html>
 """

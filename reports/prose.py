@@ -87,8 +87,12 @@ def front_caption(facts: Facts) -> str:
     assert found is not None
     kind = "exact: no point is missing"
     if not found.exact:
-        kind = "not exact: points were left out to keep the search short"
-    words = [f"{len(found.omega):,} non-dominated assignments ({kind})"]
+        kind = (
+            "not exact: points were left out to keep the search short, so an assignment can lie "
+            "below it"
+        )
+    noun = "assignment" if len(found.omega) == 1 else "assignments"
+    words = [f"{len(found.omega):,} non-dominated {noun} ({kind})"]
     for name, limit in found.limits.items():
         words.append(f"{NAMES.get(name, name)} at most {format_amount(name, limit)}")
     text = "; ".join(words) + ". Lower and further left is better. Squares: one choice everywhere"

@@ -1,7 +1,7 @@
 """Reading a run: the folder that profile, solve, front and evaluate wrote their files to."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ USUAL = {
     "device": "device.json",
 }
 OPTIONAL = ("device",)  # not every run has been on a device; a table's front is computed
+DAMAGED = "what cannot be read"
 MADE_BY = {
     "profile": "mpsearch profile model.pt",
     "assignment": "mpsearch solve -o assignment.json",
@@ -54,7 +55,8 @@ def read_run(
 ) -> Run:
     """Read what is in `folder`; `named` gives other files by piece, and those must exist.
 
-    Raises InputError when there is nothing at all, and for a file that is damaged.
+    A damaged file is listed as missing, with the reason. Raises InputError when there is nothing
+    at all, and for a damaged file that was named.
     """
     given = {piece: path for piece, path in (named or {}).items() if path is not None}
     if not Path(folder).is_dir():
@@ -72,20 +74,35 @@ def read_run(
             f"{folder} has none of {', '.join(USUAL.values())}; name a run folder, or make one "
             "with `mpsearch profile model.pt` and `mpsearch solve`"
         )
-    table: LayerTable | None = None
-    provenance: Mapping[str, Any] = {}
-    if "profile" in paths:
-        table = LayerTable.read_csv(paths["profile"])
-        provenance = load_provenance(paths["profile"])
-        if not provenance:
-            missing.append("profile.json (where the numbers come from; `mpsearch profile`)")
-    return Run(
+
+    def read(piece: str, reader: Callable[[str], Any]) -> Any:
+        """The piece, None where it is not there; a damaged one is an error where it is named."""
+        if piece not in paths:
+            return None
+        try:
+            return reader(paths[piece])
+        except InputError as error:
+            if piece in given:
+                raise
+            damaged.append(" ".join(str(error).split()))
+            return None
+
+    damaged: list[str] = []
+    table = read("profile", LayerTable.read_csv)
+    provenance = read("profile", load_provenance) or {}
+    if table is not None and not provenance:
+        missing.append("profile.json (where the numbers come from; `mpsearch profile`)")
+    run = Run(
         table=table,
         provenance=provenance,
-        assignment=Assignment.load(paths["assignment"]) if "assignment" in paths else None,
-        front=read_json(Path(paths["front"]).with_suffix(".json")) if "front" in paths else None,
-        evaluations=load_evaluations(paths["evaluation"]) if "evaluation" in paths else None,
-        device=load_device_profile(paths["device"]) if "device" in paths else None,
+        assignment=read("assignment", Assignment.load),
+        front=read("front", lambda path: read_json(Path(path).with_suffix(".json"))),
+        evaluations=read("evaluation", load_evaluations),
+        device=read("device", load_device_profile),
         paths=paths,
-        missing=tuple(missing),
+        missing=(*missing, *(f"{DAMAGED}: {text}" for text in damaged)),
     )
+    pieces = (run.table, run.assignment, run.front, run.evaluations, run.device)
+    if all(piece is None for piece in pieces):
+        raise InputError(damaged[0])
+    return run

@@ -1,120 +1,70 @@
-"""Matplotlib figures as SVG that lives inside an HTML page and takes the page's colours."""
+"""Drawings as SVG that lives inside an HTML page and takes the page's colours."""
 
 import io
 import re
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from math import isfinite
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass
+from typing import Any
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.axis import Axis
-    from matplotlib.figure import Figure
+from mpsearch.reports.drawing import Drawing
+from mpsearch.reports.style import (
+    BLUE,
+    GREEN,
+    INK,
+    LINES,
+    MUTED,
+    ORANGE,
+    PAPER,
+    PURPLE,
+    canvas,
+)
 
-# What is drawn in these colours becomes a variable of the page, so that one drawing serves light
-# and dark. The data colours are Okabe and Ito's, which people with any colour vision tell apart.
-INK = "#1b1b1f"
-MUTED = "#6b6b74"
-LINES = "#d9d9de"
-PAPER = "#fefefe"
-BLUE = "#0072b2"
-ORANGE = "#d55e00"
-GREEN = "#009e73"
-PURPLE = "#cc79a7"
 VARIABLES = {
     INK: "ink", MUTED: "muted", LINES: "lines", PAPER: "paper",
     BLUE: "blue", ORANGE: "orange", GREEN: "green", PURPLE: "purple",
 }  # fmt: skip
 
-WIDTH = 5.0  # inches; on a page of 400 px its text is 9 px high
-SPAN_FOR_LOG = 20.0
 
-_STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",  # text stays text: small, and any script in a layer name is shown
-    "svg.hashsalt": "mpsearch",
-    "text.parse_math": False,  # a layer may be called $x$
-    "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans"],
-    "font.size": 9.0,
-    "axes.edgecolor": MUTED,
-    "axes.labelcolor": INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.facecolor": "none",
-    "figure.facecolor": "none",
-    "grid.color": LINES,
-    "grid.linewidth": 0.6,
-    "text.color": INK,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
-    "legend.frameon": False,
-}
+@dataclass(frozen=True)
+class InlineSvg:
+    """An `<svg>` element, and the places (x, y) of its anchors in its own coordinates."""
+
+    svg: str
+    places: tuple[tuple[float, float], ...] = ()
 
 
-@contextmanager
-def drawing(height: float) -> Iterator["Figure"]:
-    """Yield an empty figure, `height` inches high; matplotlib's settings are put back after."""
-    import matplotlib
-    from matplotlib.figure import Figure
+def inline_svg(drawing: Drawing) -> InlineSvg:
+    """The drawing as an `<svg>` element without ids that could clash and without addresses.
 
-    with matplotlib.rc_context(_STYLE):
-        yield Figure(figsize=(WIDTH, height), layout="constrained")
-
-
-def inline_svg(figure: "Figure", name: str, text: str) -> str:
-    """The figure as an `<svg>` element without ids that could clash and without addresses.
-
-    name: prefix of its ids, one per page. text: what the figure shows, for who does not see it.
-    Must be called inside `drawing`, whose settings it needs.
+    Text stays text: small, and any script in a layer's name is shown.
     """
     from html import escape
 
     from matplotlib.backends.backend_svg import FigureCanvasSVG
 
-    buffer = io.StringIO()
-    canvas: Any = FigureCanvasSVG(figure)
-    canvas.print_svg(buffer, metadata={"Date": None})
+    with canvas(drawing.height, svg__fonttype="none", svg__hashsalt="mpsearch") as figure:
+        anchors = drawing.draw(figure)
+        buffer = io.StringIO()
+        painter: Any = FigureCanvasSVG(figure)
+        painter.print_svg(buffer, metadata={"Date": None})
+        places: tuple[tuple[float, float], ...] = ()
+        if anchors is not None:
+            points = list(zip(anchors.x, anchors.y, strict=True))
+            height = figure.bbox.height
+            pixels = anchors.axes.transData.transform(points).tolist()
+            places = tuple((round(x, 1), round(height - y, 1)) for x, y in pixels)
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, count=1, flags=re.DOTALL)
     start = svg.index(">")
     box = re.search(r'viewBox="([^"]*)"', svg[:start])
     assert box is not None
-    head = f'<svg viewBox="{box[1]}" role="img" aria-label="{escape(text)}"'
-    return head + _in_tags(svg[start:], name)
-
-
-def scale_omega(axes: "Axes", which: Literal["x", "y"], omegas: Iterable[float]) -> None:
-    """Make this axis logarithmic where the values span more than a factor of 20.
-
-    Linear around zero where one of them is zero, which has no logarithm. Labels are plain decimals.
-    """
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
-
-    axis: Axis = axes.xaxis if which == "x" else axes.yaxis
-    set_scale = axes.set_xscale if which == "x" else axes.set_yscale
-    values = [omega for omega in omegas if isfinite(omega)]
-    positive = [omega for omega in values if omega > 0]
-    if positive and max(positive) > SPAN_FOR_LOG * min(positive):
-        if len(positive) == len(values):
-            set_scale("log")
-            axis.set_major_locator(LogLocator(numticks=4))
-        else:
-            set_scale("symlog", linthresh=min(positive))
-        axis.set_minor_formatter(NullFormatter())
-        axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
-
-
-def short(value: float) -> str:
-    """`0.01` and `20` as they are, `0.0001` -> `1e-4`: labels that stay apart."""
-    if value == 0 or 0.01 <= abs(value) < 10000:
-        return f"{value:g}"
-    digits, _, power = f"{value:.4e}".partition("e")
-    return f"{float(digits):g}e{int(power)}"
+    name = drawing.name
+    head = (
+        f'<svg viewBox="{box[1]}" role="img" aria-labelledby="{name}-title {name}-text">'
+        f'<title id="{name}-title">{escape(drawing.title)}</title>'
+        f'<desc id="{name}-text">{escape(drawing.text)}</desc>'
+    )
+    return InlineSvg(head + _in_tags(svg[start + 1 :], name), places)
 
 
 def _in_tags(svg: str, name: str) -> str:

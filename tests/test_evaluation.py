@@ -18,6 +18,7 @@ from mpsearch.evaluation import (
     save_evaluations,
     wilson_interval,
 )
+from mpsearch.gate_statistics import drop_interval
 
 DATA = Data("d", (torch.eye(3).repeat(4, 1),), torch.tensor([0, 1, 2, 0, 1, 1] * 2))
 
@@ -47,10 +48,10 @@ def test_accuracy_and_loss_by_hand() -> None:
     assert low < row.loss < high
 
 
-def test_paired_drop_by_hand_and_in_coverage() -> None:
+def test_paired_drop_counts_pairs_and_covers_the_truth() -> None:
     drop, (low, high) = paired_drop([True] * 90 + [False] * 10, [True] * 80 + [False] * 20)
     assert drop == pytest.approx(0.1)
-    assert (low, high) == pytest.approx((0.1 - 1.95996 * 0.03, 0.1 + 1.95996 * 0.03), abs=1e-5)
+    assert (low, high) == drop_interval(10, 0, 100)  # published tables: test_gate_statistics
     generator = torch.Generator().manual_seed(0)
     covered = 0
     for _ in range(400):  # 5 % lost, 2 % won: the truth is 3 points
@@ -93,3 +94,28 @@ def test_damaged_files_are_refused(damage: str, tmp_path: Path) -> None:
 def test_accuracy_without_labels_is_an_error() -> None:
     with pytest.raises(InputError, match="no labels"):
         evaluate("n", _identity, Data("d", DATA.inputs, None))
+
+
+def test_the_confusion_matrix_counts_true_against_predicted(tmp_path: Path) -> None:
+    row = evaluate("net", _identity, DATA, batch_size=5)
+    # Classes 0, 1, 2 come in turn and are all found, but for the last of six: a 2 labelled 1.
+    assert row.confusion == ((4, 0, 0), (0, 4, 2), (0, 0, 2))
+    path = tmp_path / "evaluation.json"
+    save_evaluations(Evaluations("d", "sha256:0", True, (row,)), path)
+    assert load_evaluations(path).rows == (row,)
+
+    document = json.loads(path.read_text())
+    assert document["rows"][0]["confusion"] == ["4 0 0", "0 4 2", "0 0 2"]
+    for wrong in (["4 0 0", "0 4 2", "0 0 3"], ["4 0 0", "0 2 4", "0 2 0"], ["4 0", "0 4 2"]):
+        document["rows"][0]["confusion"] = wrong
+        path.write_text(json.dumps(document))
+        with pytest.raises(InputError, match="confusion matrix"):
+            load_evaluations(path)
+    del document["rows"][0]["confusion"]  # as files were before
+    path.write_text(json.dumps(document))
+    assert load_evaluations(path).rows[0].confusion is None
+
+
+def test_many_classes_have_no_confusion_matrix() -> None:
+    data = Data("d", (torch.eye(101),), torch.arange(101))
+    assert evaluate("net", _identity, data).confusion is None

@@ -15,7 +15,7 @@ from mpsearch.choice import Choice
 from mpsearch.cli import run
 from mpsearch.dominance import nondominated
 from mpsearch.errors import InputError
-from mpsearch.front import front
+from mpsearch.front import Front, front
 from mpsearch.front_answer import answer
 from mpsearch.front_files import read_json, write_csv, write_json
 from mpsearch.front_totals import totals
@@ -244,12 +244,16 @@ def test_foreign_fronts(tmp_path: Path, text: str, words: str) -> None:
 @pytest.mark.parametrize("number", [5, 3000])
 def test_the_picture_is_drawn_at_any_size(tmp_path: Path, number: int) -> None:
     """Zero Ω has no logarithm; many points have no room for markers."""
+    from mpsearch.reports.facts import Point
     from mpsearch.reports.figures import plot_front
 
-    resource = np.arange(number) * 1000
-    omega = np.linspace(1000.0, 0.0, number)
+    found = Front(
+        resource="size_bytes", layers=("a",), choices=(Choice(8, 8),),
+        omega=np.linspace(1000.0, 0.0, number), totals={"size_bytes": np.arange(number) * 1000},
+        assignments=np.zeros((number, 1), dtype=np.int8),
+    )  # fmt: skip
     path = tmp_path / "front.png"
-    plot_front(resource, omega, "size_bytes", path, {"w8a8": (2e3, 3.0)}, (1e3, 5.0))
+    plot_front(found, path, (Point("w8a8", 3.0, {"size_bytes": 2000}),))
     assert path.read_bytes()[:4] == b"\x89PNG"
     assert list(tmp_path.iterdir()) == [path]
 

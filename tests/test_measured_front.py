@@ -2,7 +2,6 @@
 
 import csv
 import json
-import math
 import os
 import shlex
 import shutil
@@ -24,6 +23,7 @@ from mpsearch.evaluation import Evaluation, paired_drop
 from mpsearch.evaluation_run import Subject, load_subject
 from mpsearch.front_files import read_json
 from mpsearch.front_points import points_of, spread
+from mpsearch.gate_statistics import drop_interval
 from mpsearch.measured_front import COLUMNS, measure_front, read_front
 from mpsearch.model_files import ModelSource
 from mpsearch.quantized import quantize
@@ -125,9 +125,9 @@ def test_measured_columns_are_those_computed_another_way(place: Path) -> None:
         assert row["loss"] == pytest.approx(functional.cross_entropy(logits, labels).item())
         differences = right.double() - hits.double()
         assert row["drop"] == pytest.approx(differences.mean().item())
-        half = 1.959964 * differences.std(correction=0).item() / math.sqrt(len(hits))
-        if half:
-            assert row["drop_high"] - row["drop"] == pytest.approx(half, rel=1e-5)
+        lost, won = int((differences > 0).sum()), int((differences < 0).sum())
+        interval = drop_interval(lost, won, len(hits))
+        assert (row["drop_low"], row["drop_high"]) == pytest.approx(interval)
         assert {n: front.measured[n][point] for n in COLUMNS} == row
     assert float(rows[0]["accuracy"]) < float(rows[-1]["accuracy"])  # it is not all the same
     assert front.measurement["samples"] == 150
@@ -295,16 +295,18 @@ def test_one_sample_and_a_missing_class_are_measured_with_honest_intervals(place
     assert run(command.split()) == 0
 
 
-def test_drops_without_differing_pairs_have_exact_intervals() -> None:
+def test_drops_without_differing_pairs_have_intervals_of_their_own() -> None:
+    """Tango's statistic by hand: n d² / (d (1 - d)) = z² where no pair differs, n (1 - d)² /
+    (1 - d²) = z² where all are lost."""
+    z = stats.norm.ppf(0.975) ** 2
     for n in (1, 30, 1000):
         drop, (low, high) = paired_drop([True] * n, [True] * n)
-        assert (drop, low) == (0, -high)
-        # If a share `high` of all pairs changed, n pairs alike would have 2.5 % probability.
-        assert stats.binom.pmf(0, n, high) == pytest.approx(0.025)
+        assert drop == 0
+        assert (-low, high) == pytest.approx((z / (n + z), z / (n + z)))
         drop, (low, high) = paired_drop([True] * n, [False] * n)
         assert (drop, high) == (1, 1)
-        assert stats.binom.pmf(n, n, (1 + low) / 2) == pytest.approx(0.025)
-        assert paired_drop([False] * n, [True] * n) == (-1, (-1, -low))
+        assert low == pytest.approx((n - z) / (n + z))
+        assert paired_drop([False] * n, [True] * n)[1] == pytest.approx((-1, -low))
 
 
 def test_pictures_and_report_show_what_was_measured(place: Path) -> None:
@@ -325,15 +327,19 @@ def test_pictures_and_report_show_what_was_measured(place: Path) -> None:
     assert "5 points that were measured on 150 samples of test.npz" in page
 
 
+def first_figure() -> str:
+    return Path("report.html").read_text().split("</svg>")[0]
+
+
 def test_many_measured_points_are_drawn_as_a_band(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert run("evaluate model.pt --front front.csv --points 4 --data test.npz".split()) == 0
     assert run(["report"]) == 0
-    bars = Path("report.html").read_text()
+    bars = first_figure()
     monkeypatch.setattr("mpsearch.reports.measured_figure.FEW", 3)
     assert run(["report"]) == 0
-    band = Path("report.html").read_text()
+    band = first_figure()
     assert ("LineCollection" in bars, "LineCollection" in band) == (True, False)
     assert "FillBetweenPolyCollection" in band
 

@@ -146,7 +146,8 @@ def _evaluate_front(
     from mpsearch.evaluation_run import load_subject
     from mpsearch.front_points import points_of
     from mpsearch.measured_front import measure_front, read_front
-    from mpsearch.reports.measured_figure import check_picture, plot_measured
+    from mpsearch.reports.figures import plot_front
+    from mpsearch.reports.picture_files import check_picture
 
     if plot is not None:
         check_picture(plot)
@@ -157,7 +158,7 @@ def _evaluate_front(
     with progress("evaluate the front", len(points)) as step:
         front = measure_front(front, points, subject, front_path, remeasure, step)
     if plot is not None:
-        plot_measured(front, plot)
+        plot_front(front, plot)
     if as_json:
         print_json(_front_document(front, points))
         return

@@ -12,6 +12,7 @@ from mpsearch.errors import InputError
 from mpsearch.front import Front
 from mpsearch.front import front as front_of
 from mpsearch.front_files import keep_measured, to_document, write_csv, write_json
+from mpsearch.provenance import load_provenance
 from mpsearch.search_options import budget_options, parse_excludes, parse_pins
 from mpsearch.table import LayerTable
 from mpsearch.units import format_amount, parse_bytes
@@ -28,7 +29,7 @@ from mpsearch.units import format_amount, parse_bytes
     help="Keep as many states as fit; default 1GB, with further limits 60,000 states at most.",
 )
 @click.option("-o", "--output", metavar="FILE.csv", help="Save all points, and FILE.json beside.")
-@click.option("--plot", metavar="FILE.png", help="Draw the front.")
+@click.option("--plot", metavar="FILE", help="Draw the front: FILE.png, FILE.svg or FILE.pdf.")
 @json_option
 def front(
     table_path: str,
@@ -63,6 +64,10 @@ def front(
         raise InputError(f"got --points {points}; expected at least 2")
     if output is not None and Path(output).suffix == ".json":
         raise InputError(f"got -o {output}; name the CSV file, the JSON is written beside it")
+    if plot is not None:
+        from mpsearch.reports.picture_files import check_picture
+
+        check_picture(plot)
     memory = None if max_memory is None else parse_bytes(max_memory)
     table = LayerTable.read_csv(table_path)
     budget = Budget.parse(table, size, bops_limit, limits, lower_limits)
@@ -90,18 +95,11 @@ def front(
         write_json(found, Path(output).with_suffix(".json"))
     if plot is not None:
         from mpsearch.reports.figures import plot_front
-        from mpsearch.reports.measured_figure import measured_facts, plot_measured
+        from mpsearch.reports.gather import fp32_facts, uniform_points
+        from mpsearch.reports.run_folder import Run
 
-        if measured_facts(found) is not None:
-            plot_measured(found, plot)
-        else:
-            plot_front(
-                found.totals[resource],
-                found.omega,
-                resource,
-                plot,
-                uniform=_uniform(table, resource),
-            )
+        known = Run(provenance=load_provenance(table_path))
+        plot_front(found, plot, uniform_points(table), fp32_facts(known, found))
     if as_json:
         print_json(to_document(found))
     else:
@@ -129,15 +127,3 @@ def _print_front(found: Front, points: int) -> None:
         kind = "not exact, and no factor is proven (--max-memory allows more states)"
     thinned = f", {len(shown)} of them shown" if len(shown) < len(found) else ""
     click.echo(f"{len(found)} non-dominated points{thinned}; {kind}")
-
-
-def _uniform(table: LayerTable, resource: str) -> dict[str, tuple[float, float]]:
-    """Where one choice everywhere lies: label -> (resource total, Ω)."""
-    whole = {}
-    for position, choice in enumerate(table.choices):
-        if (table.row_index[:, position] >= 0).all():
-            whole[str(choice)] = (
-                float(table.uniform_total(resource, choice)),
-                float(table.uniform_total("omega", choice)),
-            )
-    return whole

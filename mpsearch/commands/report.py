@@ -5,10 +5,13 @@ import os
 import click
 
 from mpsearch.console import json_option, print_json
+from mpsearch.errors import InputError
+
+FORMATS = ("html", "md", "json")
 
 
 @click.command()
-@click.argument("run", metavar="[RUN]", default=".")
+@click.argument("runs", metavar="[RUN]...", nargs=-1)
 @click.option("--profile", metavar="FILE", help="[default: profile.csv in RUN]")
 @click.option("--assignment", metavar="FILE", help="[default: assignment.json in RUN]")
 @click.option(
@@ -16,46 +19,115 @@ from mpsearch.console import json_option, print_json
 )
 @click.option("--evaluation", metavar="FILE", help="[default: evaluation.json in RUN]")
 @click.option("--device", metavar="FILE", help="[default: device.json in RUN, where it is]")
+@click.option(
+    "--format", "form", type=click.Choice(FORMATS), help="[default: as -o ends, else html]"
+)
+@click.option(
+    "--figures", metavar="DIR", help="Also write every figure to DIR as .svg, .pdf and .png."
+)
 @click.option("-o", "--output", metavar="FILE", help="[default: report.html in RUN]")
 @json_option
 def report(
-    run: str,
+    runs: tuple[str, ...],
     profile: str | None,
     assignment: str | None,
     front: str | None,
     evaluation: str | None,
     device: str | None,
+    form: str | None,
+    figures: str | None,
     output: str | None,
     as_json: bool,
 ) -> None:
     """Write one HTML page about the files in the folder RUN (default: this folder).
 
     The page holds everything itself and opens offline: the question and the answer, the Pareto
-    front, measured accuracies, a measured device beside the paper's, bits and Ω per layer, and the
-    commands to repeat it. What is missing in RUN is listed on it. --json prints the same facts.
+    front to read point by point, bits and sensitivity per layer, predicted against measured,
+    accuracies and a measured device beside the paper's, confusion, what another KB buys, and the
+    commands to repeat it. What is missing in RUN is listed on it. Several RUNs are compared: their
+    fronts in one figure, hypervolumes, and where they cross (compare.html in this folder). --json
+    prints the same facts.
 
     \b
-    Example:
+    Examples:
       mpsearch report
       mpsearch report runs/battlefield -o battlefield.html
+      mpsearch report --format md --figures figures
+      mpsearch report runs/hessian runs/fisher runs/sqnr
     """
-    from mpsearch.files import write_atomic
     from mpsearch.reports.facts import to_document
     from mpsearch.reports.gather import gather
     from mpsearch.reports.html import render
+    from mpsearch.reports.markdown import render_markdown
     from mpsearch.reports.prose import notices
     from mpsearch.reports.run_folder import read_run
+    from mpsearch.reports.sections import drawings_of
+    from mpsearch.reports.writing import form_of, write_report
 
     pieces = {
         "profile": profile, "assignment": assignment, "front": front, "evaluation": evaluation,
         "device": device,
     }  # fmt: skip
+    if len(runs) > 1:
+        if any(pieces.values()):
+            raise InputError(
+                "several runs are compared as their folders hold them; "
+                "--profile and the like go with one run"
+            )
+        _compare(runs, form, figures, output, as_json)
+        return
+    run = runs[0] if runs else "."
     facts = gather(read_run(run, pieces))
-    output = output or os.path.join(run, "report.html")
-    write_atomic(output, render(facts))
+    form = form_of(form, output)
+    output = output or os.path.join(run, f"report.{form}")
+    made = {
+        "html": lambda pictures: render(facts),
+        "md": lambda pictures: render_markdown(facts, pictures),
+        "json": lambda pictures: to_document(facts),
+    }[form]
+    drawings = drawings_of(facts) if figures is not None else ()
+    written = write_report(output, made, drawings, figures)
     if as_json:
         print_json({"report": output, "facts": to_document(facts)})
         return
     for text in notices(facts):
         click.echo(text)
-    click.echo(f"wrote {os.path.normpath(output)}")
+    for path in written:
+        click.echo(f"wrote {os.path.normpath(path)}")
+
+
+def _compare(
+    folders: tuple[str, ...],
+    form: str | None,
+    figures: str | None,
+    output: str | None,
+    as_json: bool,
+) -> None:
+    from mpsearch.reports.compare_facts import compare, run_names
+    from mpsearch.reports.compare_figure import compare_drawing
+    from mpsearch.reports.compare_sections import (
+        compare_notices,
+        comparison_markdown,
+        render_comparison,
+    )
+    from mpsearch.reports.facts import to_document
+    from mpsearch.reports.run_folder import read_run
+    from mpsearch.reports.writing import form_of, write_report
+
+    names = run_names(folders)
+    facts = compare({name: read_run(run) for name, run in zip(names, folders, strict=True)})
+    form = form_of(form, output)
+    output = output or f"compare.{form}"
+    made = {
+        "html": lambda pictures: render_comparison(facts, folders),
+        "md": lambda pictures: comparison_markdown(facts, folders, pictures),
+        "json": lambda pictures: to_document(facts),
+    }[form]
+    written = write_report(output, made, [compare_drawing(facts)], figures)
+    if as_json:
+        print_json({"report": output, "facts": to_document(facts)})
+        return
+    for text in compare_notices(facts):
+        click.echo(text)
+    for path in written:
+        click.echo(f"wrote {os.path.normpath(path)}")

@@ -1,0 +1,202 @@
+"""From facts to a report's sections, in the order of a reader's questions."""
+
+from mpsearch.reports.confusion_figure import confusion_drawing, confusion_text, confusions
+from mpsearch.reports.device_facts import device_table
+from mpsearch.reports.drawing import Drawing
+from mpsearch.reports.facts import AccuracyFacts, ConfusionFacts, Facts, PublishedFacts
+from mpsearch.reports.front_figure import front_drawing
+from mpsearch.reports.front_points_table import front_points_table
+from mpsearch.reports.layer_sections import bits_section, price_section, sensitivity_section
+from mpsearch.reports.parts import Code, More, Paragraph, Part, Section, Table
+from mpsearch.reports.prediction_figure import prediction_drawing
+from mpsearch.reports.prose import NAMES, answer_text, notices, question_text
+from mpsearch.units import format_amount, format_count, format_size
+
+CONFUSION_ROWS = 10
+
+
+def sections_of(facts: Facts) -> tuple[Section, ...]:
+    """Question and answer, front, bits, sensitivity, predicted and measured, accuracies, device,
+    confusion, prices, provenance; those without facts are left out."""
+    made = (
+        _answer(facts),
+        _front(facts),
+        bits_section(facts),
+        sensitivity_section(facts),
+        _predictions(facts),
+        _accuracies(facts),
+        _device(facts),
+        _confusion(facts),
+        price_section(facts),
+        _provenance(facts),
+    )
+    return tuple(section for section in made if section is not None)
+
+
+def drawings_of(facts: Facts) -> tuple[Drawing, ...]:
+    """Every figure of the report."""
+    return tuple(
+        part
+        for section in sections_of(facts)
+        for part in section.parts
+        if isinstance(part, Drawing)
+    )
+
+
+def _answer(facts: Facts) -> Section:
+    parts: list[Part] = [Paragraph(f"{question_text(facts)} {answer_text(facts)}", "lead")]
+    parts += [Paragraph(text, "notice") for text in notices(facts)]
+    if facts.limits:
+        rows = []
+        for asked in facts.limits:
+            within = asked.slack is not None and asked.slack >= 0
+            share = "" if asked.share_of_w8 is None else f"{asked.share_of_w8:.1%}"
+            rows.append([
+                NAMES.get(asked.column, asked.column),
+                format_amount(asked.column, asked.limit),
+                share,
+                "" if asked.total is None else format_amount(asked.column, asked.total),
+                "" if asked.slack is None
+                else f"{format_amount(asked.column, asked.slack)}{'' if within else ' (over)'}",
+            ])  # fmt: skip
+        columns = ["resource", "limit", "of uniform w8a8", "used", "left"]
+        parts.append(Table("Limits and what is left of them", columns, rows))
+    return Section("answer", "Question and answer", parts)
+
+
+def _front(facts: Facts) -> Section | None:
+    if facts.front is None:
+        return None
+    chosen = [facts.answer.point] if facts.answer else []
+    points = [*chosen, *facts.uniform, *([facts.fp32] if facts.fp32 else [])]
+    columns = list(dict.fromkeys(column for point in points for column in point.totals))
+    rows = [
+        [point.name, f"{point.omega:.4g}"]
+        + [
+            format_amount(column, point.totals[column]) if column in point.totals else ""
+            for column in columns
+        ]
+        for point in points
+    ]
+    header = ["assignment", "total Ω", *(NAMES.get(column, column) for column in columns)]
+    parts: list[Part] = [front_drawing(facts)]
+    if rows:
+        parts.append(Table("Marked points", header, rows))
+    more = front_points_table(facts.front)
+    if more is not None:
+        parts.append(More("Points of the front, as a table", more))
+    return Section("front", "Pareto front", parts)
+
+
+def _predictions(facts: Facts) -> Section | None:
+    drawing = prediction_drawing(facts.predictions)
+    if drawing is None:
+        return None
+    return Section("prediction", "Predicted against measured", [Paragraph(drawing.text), drawing])
+
+
+def _accuracies(facts: Facts) -> Section | None:
+    if not facts.accuracies:
+        return None
+    where = f"Measured on {facts.accuracies[0].n:,} samples of {facts.accuracy_data}"
+    unseen = "" if facts.held_out else " (also used for calibration: not unseen data)"
+    note = (
+        f"{where}{unseen}. Brackets: 95 % intervals; accuracy by Wilson's score, points lost "
+        "against FP32 paired sample by sample."
+    )
+    header = ["network", "size", "smaller", "accuracy, %", "points lost", "loss", "BOPS"]
+    rows = [_accuracy_row(row) for row in facts.accuracies]
+    parts: list[Part] = [
+        Table("Networks, sizes and measured accuracies", header, rows),
+        Paragraph(note),
+    ]
+    if facts.published is not None:
+        parts += _published(facts.published)
+    return Section("accuracy", "Measured accuracy", parts)
+
+
+def _accuracy_row(row: AccuracyFacts) -> list[str]:
+    low, high = row.interval
+    lost = "" if row.lost is None else f"{row.lost:+.2f}"
+    if row.lost_interval is not None:
+        lost += f" [{row.lost_interval[0]:+.2f}, {row.lost_interval[1]:+.2f}]"
+    return [
+        row.name,
+        "" if row.size_bytes is None else format_size(row.size_bytes),
+        "" if row.times_smaller is None else f"{row.times_smaller:.2f}×",
+        f"{100 * row.accuracy:.2f} [{100 * low:.2f}, {100 * high:.2f}]",
+        lost,
+        f"{row.loss:.4f}",
+        "" if row.bops is None else format_count(row.bops),
+    ]
+
+
+def _published(found: PublishedFacts) -> list[Part]:
+    rows = []
+    for row in found.rows:
+        ours = "" if row.accuracy is None else f"{row.accuracy:.2f}"
+        if row.interval is not None:
+            ours += f" [{row.interval[0]:.2f}, {row.interval[1]:.2f}]"
+        rows.append([
+            row.name,
+            "" if row.paper_accuracy is None else f"{row.paper_accuracy:g}",
+            "" if row.paper_kilobytes is None else f"{row.paper_kilobytes:g}",
+            row.ours or "not measured",
+            ours,
+            "" if row.kilobytes is None else f"{row.kilobytes:.1f}",
+        ])  # fmt: skip
+    header = ["network", "paper, %", "paper, KB", "ours is", "ours, %", "ours, KB"]
+    words = "The layers are those of TinyM²Net's network; the paper trained it on its own data."
+    if found.substitute is not None:
+        words = (
+            f"The layers are those of TinyM²Net's {found.case} network. The paper's data are not "
+            f"public; this project's substitute is {found.substitute}. So compare what is lost, "
+            "not the accuracies."
+        )
+    return [Table("Beside the paper's Table 4", header, rows), Paragraph(words)]
+
+
+def _device(facts: Facts) -> Section | None:
+    if facts.device is None:
+        return None
+    table = Table("Beside the paper's Table 5", *device_table(facts.device))
+    return Section(
+        "device", "On the device", [table, Paragraph(f"Measured on {facts.device.device}.")]
+    )
+
+
+def _confusion(facts: Facts) -> Section | None:
+    if not facts.confusion:
+        return None
+    drawing = confusion_drawing(facts.confusion)
+    parts: list[Part] = [Paragraph(confusion_text(facts.confusion))]
+    parts += [] if drawing is None else [drawing]
+    parts += [
+        More(f"Most frequent mistakes of {one.network}", _mistakes(one)) for one in facts.confusion
+    ]
+    return Section("confusion", "Confusion matrix", parts)
+
+
+def _mistakes(found: ConfusionFacts) -> Table:
+    rows = [
+        [f"{true} as {predicted}", str(count), f"{count / max(sum(found.counts[true]), 1):.1%}"]
+        for true, predicted, count in confusions(found, CONFUSION_ROWS)
+    ]
+    header = ["true as predicted class", "samples", "of the true class"]
+    return Table(f"Mistakes of {found.network}", header, rows)
+
+
+def _provenance(facts: Facts) -> Section | None:
+    rows = []
+    for name, value in facts.provenance.items():
+        if isinstance(value, dict):
+            rows += [[f"{name}: {key}", str(item)] for key, item in value.items()]
+        elif name not in ("format", "version"):
+            text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+            rows.append([name, text])
+    parts: list[Part] = []
+    if facts.commands:
+        parts += [Paragraph("To repeat it:"), Code(facts.commands)]
+    if rows:
+        parts.append(Table("Provenance of the table", ["what", "value"], rows, prose=True))
+    return Section("provenance", "Provenance", parts) if parts else None

@@ -1,0 +1,119 @@
+"""The look of every figure: colours, fonts and sizes, for the page and for files."""
+
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from math import isfinite
+from typing import TYPE_CHECKING, Any, Literal
+
+from mpsearch.units import is_size
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
+    from matplotlib.figure import Figure
+
+# On a page each becomes a variable, so that one drawing serves light and dark. The data colours
+# are Okabe and Ito's, which people with any colour vision tell apart; shapes differ besides.
+INK = "#1b1b1f"
+MUTED = "#6b6b74"
+LINES = "#d9d9de"
+PAPER = "#fefefe"
+BLUE = "#0072b2"
+ORANGE = "#d55e00"
+GREEN = "#009e73"
+PURPLE = "#cc79a7"
+
+WIDTH = 5.0  # inches; on a page of 400 px its text is 9 px high
+SPAN_FOR_LOG = 20.0
+SIZE_STEPS = ((1024**3, "GB"), (1024**2, "MB"), (1024, "KB"), (1, "B"))
+COUNT_STEPS = ((10**12, "T"), (10**9, "G"), (10**6, "M"), (1, ""))
+
+STYLE: Mapping[Any, Any] = {
+    "text.parse_math": False,  # a layer may be called $x$
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 9.0,
+    "legend.fontsize": 8.0,
+    "axes.edgecolor": MUTED,
+    "axes.labelcolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.facecolor": "none",
+    "figure.facecolor": "none",
+    "figure.dpi": 72.0,  # one point of an SVG's coordinates
+    "grid.color": LINES,
+    "grid.linewidth": 0.6,
+    "text.color": INK,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "legend.frameon": False,
+}
+
+
+@contextmanager
+def canvas(height: float, **settings: Any) -> Iterator["Figure"]:
+    """Yield an empty figure, `height` inches high; matplotlib's settings are put back after."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    changed: dict[Any, Any] = dict(STYLE)
+    changed |= {name.replace("__", "."): value for name, value in settings.items()}
+    with matplotlib.rc_context(changed), warnings.catch_warnings():
+        # A layer's name may have letters that the font lacks; boxes stand for them.
+        warnings.filterwarnings("ignore", message="Glyph", category=UserWarning)
+        yield Figure(figsize=(WIDTH, height), layout="constrained")
+
+
+def scale_of(column: str, largest: float) -> tuple[int, str]:
+    """The unit in which `largest` is at least 1: ("size_bytes", 2e5) -> (1024, "KB")."""
+    steps = SIZE_STEPS if is_size(column) else COUNT_STEPS
+    return next(((unit, name) for unit, name in steps if largest >= unit), (1, ""))
+
+
+def axis_label(name: str, column: str, unit: str) -> str:
+    """`size (KB, 1 KB = 1024 B)`, `BOPS (M)`, `latency_s (s)`."""
+    if column.endswith(("_s", "_j")):
+        return f"{name} ({unit}{'s' if column.endswith('_s') else 'J'})"
+    if unit in ("KB", "MB", "GB"):
+        return f"{name} ({unit}, 1 KB = 1024 B)"
+    return f"{name} ({unit})" if unit else name
+
+
+def scale_omega(axes: "Axes", which: Literal["x", "y"], omegas: Iterable[float]) -> None:
+    """Make this axis logarithmic where the values span more than a factor of 20.
+
+    Linear around zero where one of them is zero, which has no logarithm. Labels are plain decimals.
+    """
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
+
+    axis: Axis = axes.xaxis if which == "x" else axes.yaxis
+    set_scale = axes.set_xscale if which == "x" else axes.set_yscale
+    values = [omega for omega in omegas if isfinite(omega)]
+    positive = [omega for omega in values if omega > 0]
+    if positive and max(positive) > SPAN_FOR_LOG * min(positive):
+        if len(positive) == len(values):
+            set_scale("log")
+            axis.set_major_locator(LogLocator(numticks=4))
+        else:
+            set_scale("symlog", linthresh=min(positive))
+        axis.set_minor_formatter(NullFormatter())
+        axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
+
+
+def short(value: float) -> str:
+    """`0.01` and `20` as they are, `0.0001` -> `1e-4`: labels that stay apart."""
+    if value == 0 or 0.01 <= abs(value) < 10000:
+        return f"{value:g}"
+    digits, _, power = f"{value:.4e}".partition("e")
+    return f"{float(digits):g}e{int(power)}"
+
+
+def shorten(name: str, most: int = 26) -> str:
+    """`stage4.unit2.quant_convbn_long` -> `stage4.unit2…nvbn_long`: on one line, middle out."""
+    name = " ".join("".join(c if c.isprintable() else " " for c in name).split())
+    half = (most - 1) // 2
+    return name if len(name) <= most else f"{name[:half]}…{name[-half:]}"
