@@ -17,7 +17,6 @@ from mpsearch.files import digest
 
 _SOURCE = re.compile(r"[a-z][a-z0-9_]{0,40}\.[ch]")
 _INPUT, _OUTPUT = "check/input.f32", "check/output.txt"
-_MAIN, _STEP_TIMES = "main.c", "step_times.c"  # each has its own main()
 LARGEST = 1 << 28
 
 
@@ -25,15 +24,14 @@ LARGEST = 1 << 28
 class Exported:
     """A C export that was read and found unchanged.
 
-    sources: C files of the program by name; step_sources: of the one that times every step, and
-    steps: the layer that each step counts for. samples: float32 of all samples. one: that of the
-    first. expected: a line of integers for each sample, from the reference.
+    sources: C files by name. steps: the layer that each step counts for. samples: float32 of all
+    samples. one: that of the first. expected: a line of integers for each sample, from the
+    reference.
     """
 
     digest: str
     network: str
     sources: Mapping[str, bytes]
-    step_sources: Mapping[str, bytes]
     steps: tuple[str, ...]
     samples: bytes
     one: bytes
@@ -61,12 +59,10 @@ def read_export(folder: str | os.PathLike[str]) -> Exported:
             str(layer["layer"]): Choice(int(layer["w_bits"]), int(layer["a_bits"]))
             for layer in document["layers"]
         }
-        sources = {name: data for name, data in contents.items() if _SOURCE.fullmatch(name)}
         exported = Exported(
             digest=digest(raw),
             network=network_digest(choices),
-            sources={name: data for name, data in sources.items() if name != _STEP_TIMES},
-            step_sources={name: data for name, data in sources.items() if name != _MAIN},
+            sources={name: data for name, data in contents.items() if _SOURCE.fullmatch(name)},
             steps=tuple(str(step["layer"]) for step in document["steps"]),
             samples=samples,
             one=samples[:size],
@@ -78,7 +74,7 @@ def read_export(folder: str | os.PathLike[str]) -> Exported:
         raise InputError(
             f"{place / DOCUMENT} is damaged: {str(error)[:200]}; export again"
         ) from None
-    if b"--warm-up" not in exported.sources.get(_MAIN, b""):
+    if b"--warm-up" not in exported.sources.get("main.c", b""):
         raise InputError(
             f"{place} was written by an older mpsearch, whose program cannot be timed; export again"
         )

@@ -212,7 +212,7 @@ def _install(stack: ExitStack, exported: Exported, host: str, settings: Settings
     flags = (*settings.compiler.flags, "-DMPS_STEP_TIMES")
     timed = replace(settings, compiler=replace(settings.compiler, flags=flags))
     steps = stack.enter_context(Session(host))
-    install(steps, replace(exported, sources=exported.step_sources), timed)
+    install(steps, exported, timed)
     return Programs(exported, whole, steps, prepared)
 
 
