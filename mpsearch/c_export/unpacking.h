@@ -27,16 +27,17 @@ static int mps_unpack_4(const uint8_t *packed, int count, int8_t *weights) {
 #elif defined(__ARM_NEON) && defined(__aarch64__) && !defined(MPS_PORTABLE)
 #include <arm_neon.h>
 
-/* 4-bit weights, 32 at a time; how many were unpacked */
+/* 4-bit weights, 64 at a time; how many were unpacked */
 static int mps_unpack_4(const uint8_t *packed, int count, int8_t *weights) {
     int i = 0;
-    for (; i + 32 <= count; i += 32) {
-        const int8x16_t bytes = vreinterpretq_s8_u8(vld1q_u8(packed + i / 2));
-        int8x16x2_t both;
-        both.val[0] = vshrq_n_s8(vshlq_n_s8(bytes, 4), 4);
-        both.val[1] = vshrq_n_s8(bytes, 4);
-        vst2q_s8(weights + i, both);
-    }
+    for (const int whole = count / 64 * 64; i < whole; i += 64, packed += 32, weights += 64)
+        for (int k = 0; k < 2; k++) {
+            const int8x16_t bytes = vreinterpretq_s8_u8(vld1q_u8(packed + 16 * k));
+            int8x16x2_t both;
+            both.val[0] = vshrq_n_s8(vshlq_n_s8(bytes, 4), 4);
+            both.val[1] = vshrq_n_s8(bytes, 4);
+            vst2q_s8(weights + 32 * k, both);
+        }
     return i;
 }
 
