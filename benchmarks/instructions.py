@@ -38,7 +38,7 @@ from mpsearch.quantized import quantize
 
 NETWORKS = ("tinym2net-battlefield", "tinym2net-covid", "resnet20")
 ASSIGNMENTS = ("w8a8", "w4a8", "mixed")
-KERNELS = ("network", "layers", "patches", "depthwise", "pooling", "steps")
+KERNELS = ("network", "layers", "patches", "depthwise", "pooling", "elementwise", "steps")
 _CODE_BYTES = {True: 4, False: 1}
 
 
