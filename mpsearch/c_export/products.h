@@ -263,7 +263,24 @@ static inline MPS_INLINE mps_five mps_short_five(const int8_t *w, const int8_t *
     MPS_BEGIN(x2, i, j, k, l); MPS_THEN(x3, i, j, k, l);
     MPS_BEGIN(x3, m, n, o, p); MPS_THEN(x4, m, n, o, p);
     MPS_BEGIN(x4, q, r, s, t);
-    for (w += 32; w != end; w += 32) {
+    w += 32;
+    if ((groups & 1) == 0) { /* then two at a time */
+        w0 = vld1q_s8(w), w1 = vld1q_s8(w + 16);
+        MPS_ADD(x0, a, b, c, d); MPS_THEN(x1, a, b, c, d);
+        MPS_ADD(x1, e, f, g, h); MPS_THEN(x2, e, f, g, h);
+        MPS_ADD(x2, i, j, k, l); MPS_THEN(x3, i, j, k, l);
+        MPS_ADD(x3, m, n, o, p); MPS_THEN(x4, m, n, o, p);
+        MPS_ADD(x4, q, r, s, t);
+        w += 32;
+    }
+    for (; w != end; w += 32) {
+        w0 = vld1q_s8(w), w1 = vld1q_s8(w + 16);
+        MPS_ADD(x0, a, b, c, d); MPS_THEN(x1, a, b, c, d);
+        MPS_ADD(x1, e, f, g, h); MPS_THEN(x2, e, f, g, h);
+        MPS_ADD(x2, i, j, k, l); MPS_THEN(x3, i, j, k, l);
+        MPS_ADD(x3, m, n, o, p); MPS_THEN(x4, m, n, o, p);
+        MPS_ADD(x4, q, r, s, t);
+        w += 32;
         w0 = vld1q_s8(w), w1 = vld1q_s8(w + 16);
         MPS_ADD(x0, a, b, c, d); MPS_THEN(x1, a, b, c, d);
         MPS_ADD(x1, e, f, g, h); MPS_THEN(x2, e, f, g, h);
@@ -282,7 +299,16 @@ static inline MPS_INLINE mps_five mps_short_one(const int8_t *w, const int8_t *x
     int8x16_t w0 = vld1q_s8(w), w1 = vld1q_s8(w + 16);
     mps_five sums;
     MPS_BEGIN(x, a, b, c, d);
-    for (w += 32; w != end; w += 32) {
+    w += 32;
+    if ((groups & 1) == 0) { /* then two at a time */
+        w0 = vld1q_s8(w), w1 = vld1q_s8(w + 16);
+        MPS_ADD(x, a, b, c, d);
+        w += 32;
+    }
+    for (; w != end; w += 32) {
+        w0 = vld1q_s8(w), w1 = vld1q_s8(w + 16);
+        MPS_ADD(x, a, b, c, d);
+        w += 32;
         w0 = vld1q_s8(w), w1 = vld1q_s8(w + 16);
         MPS_ADD(x, a, b, c, d);
     }
@@ -431,14 +457,13 @@ static inline MPS_INLINE void mps_finish_five(const mps_layer *layer, const mps_
                                               unsigned char *to, size_t stride) {
     const mps_vectors v = mps_vectors_of(constants);
     const int16x8_t zero = vdupq_n_s16((int16_t)layer->output_zero);
-    const int raise = clip ? layer->raise : 0;
 #pragma GCC unroll 3
     for (int p = 0; p < count; p += 2, to += 2 * stride) {
-        const int16x8_t a = vqaddq_s16(mps_upper(&v, raise, five->of[2 * p], five->of[2 * p + 1]), zero);
+        const int16x8_t a = vqaddq_s16(mps_upper(&v, clip ? layer->raise : 0, five->of[2 * p], five->of[2 * p + 1]), zero);
         uint8x16_t codes;
         if (p + 1 < count) {
             const int16x8_t b =
-                vqaddq_s16(mps_upper(&v, raise, five->of[2 * p + 2], five->of[2 * p + 3]), zero);
+                vqaddq_s16(mps_upper(&v, clip ? layer->raise : 0, five->of[2 * p + 2], five->of[2 * p + 3]), zero);
             codes = vqmovun_high_s16(vqmovun_s16(a), b);
         } else {
             codes = vcombine_u8(vqmovun_s16(a), vdup_n_u8(0));
@@ -476,12 +501,10 @@ static MPS_APART int mps_products_to_bytes(const mps_layer *layer, const mps_con
     const int clip = layer->low != 0 || layer->high != 255 || layer->raise != 0;
     if (layer->rounding != MPS_HALF_UP || layer->output_type != MPS_U8) return 0;
     if (!pairs && groups > layer->run) return 0;
-    if (pairs && !clip)
-        mps_positions_to_bytes(layer, constants, 1, 0, w, x, stride, positions, groups, to, apart);
-    else if (pairs)
-        mps_positions_to_bytes(layer, constants, 1, 1, w, x, stride, positions, groups, to, apart);
+    if (pairs)
+        mps_positions_to_bytes(layer, constants, 1, clip, w, x, stride, positions, groups, to, apart);
     else
-        mps_positions_to_bytes(layer, constants, 0, 1, w, x, stride, positions, groups, to, apart);
+        mps_positions_to_bytes(layer, constants, 0, clip, w, x, stride, positions, groups, to, apart);
     return 1;
 }
 
