@@ -114,7 +114,7 @@ def _window(step: Convolution, stretch: int) -> int:
     """Places of the padded lines that `stretch` columns of one output line read."""
     lines: int = (step.weights.codes.shape[2] - 1) * step.dilation[0] + 1
     columns = (min(stretch, step.output.shape[-1]) - 1) * step.stride[1]
-    columns += (step.weights.codes.shape[3] - 1) * step.dilation[1] + 1
+    columns += (int(step.weights.codes.shape[3]) - 1) * step.dilation[1] + 1
     return lines * columns
 
 
