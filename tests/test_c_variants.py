@@ -168,7 +168,7 @@ def _scale(
     whose codes spread over the range."""
     zero, low, high = ((0, 0, 255), (7, 0, 15), (100, 3, 250))[int(source.integers(3))]
     channels = sums.shape[1]
-    base = [int(b) for b in source.integers(-(2**12), 2**12, channels)]
+    base = [int(source.integers(-(2**12), 2**12)) for _ in range(channels)]
     reach = int(np.abs(sums + np.array(base)).max()) + 1
     factors = source.uniform(0.2, 1, channels) * 2 * (high - low) / reach
     scale = rescale_of(factors)

@@ -225,13 +225,14 @@ static void mps_copy_places(const unsigned char *codes, size_t step, int offset,
 static void mps_line(int run, const int8_t *w, const int8_t *const *taps, int count, size_t step,
                      size_t at, int positions, int32_t *lower, int32_t *upper) {
     (void)run;
-    for (int p = 0; p < positions; p++, at += step) {
-        for (int channel = 0; channel < MPS_WIDTH; channel++) {
-            int32_t sum = 0;
-            for (int t = 0; t < count; t++)
-                sum += w[MPS_WIDTH * t + channel] * taps[t][at + (size_t)channel];
-            (channel < MPS_TILE ? lower : upper)[8 * p + channel % MPS_TILE] = sum;
+    for (int p = 0; p < positions; p++, at += step, lower += MPS_TILE, upper += MPS_TILE) {
+        int32_t all[MPS_WIDTH] = {0};
+        for (int t = 0; t < count; t++) {
+            const int8_t *weights = w + MPS_WIDTH * t, *codes = taps[t] + at;
+            for (int i = 0; i < MPS_WIDTH; i++) all[i] += weights[i] * codes[i];
         }
+        memcpy(lower, all, MPS_TILE * sizeof *all);
+        memcpy(upper, all + MPS_TILE, MPS_TILE * sizeof *all);
     }
 }
 
