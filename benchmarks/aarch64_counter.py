@@ -3,6 +3,7 @@
 pip install unicorn        # and gcc-aarch64-linux-gnu, binutils of the same
 """
 
+import importlib.util
 import shutil
 import struct
 import subprocess
@@ -10,6 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 COMPILER = "aarch64-linux-gnu-gcc"
 FLAGS = ("-std=c99", "-O2", "-mcpu=cortex-a72", "-nostdlib", "-static")
@@ -58,9 +60,7 @@ class Counts:
 
 def missing() -> str | None:
     """What a count needs and is not there, in words; None when all is."""
-    try:
-        import unicorn  # noqa: F401
-    except ImportError:
+    if importlib.util.find_spec("unicorn") is None:
         return "unicorn is not installed (pip install unicorn)"
     return None if shutil.which(COMPILER) else f"there is no {COMPILER}"
 
@@ -97,12 +97,11 @@ class Machine:
     """A program in an emulated Cortex-A72."""
 
     def __init__(self, program: Program) -> None:
-        import unicorn
-        from unicorn import arm64_const
-
+        unicorn: Any = importlib.import_module("unicorn")
+        arm64_const: Any = importlib.import_module("unicorn.arm64_const")
         self.program = program
         self.registers = arm64_const
-        self.cpu = unicorn.Uc(unicorn.UC_ARCH_ARM64, unicorn.UC_MODE_ARM)
+        self.cpu: Any = unicorn.Uc(unicorn.UC_ARCH_ARM64, unicorn.UC_MODE_ARM)
         self.cpu.ctl_set_cpu_model(arm64_const.UC_CPU_ARM64_A72)
         self.blocks: list[tuple[int, int]] = []
         pages = set()

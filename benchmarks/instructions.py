@@ -38,8 +38,7 @@ from mpsearch.quantized import quantize
 
 NETWORKS = ("tinym2net-battlefield", "tinym2net-covid", "resnet20")
 ASSIGNMENTS = ("w8a8", "w4a8", "mixed")
-KERNELS = ("network", "layers", "patches", "depthwise", "pooling", "steps")
-_CODE_BYTES = {True: 4, False: 1}
+KERNELS = ("network", "layers", "patches", "depthwise", "pooling", "elementwise", "steps")
 
 
 @dataclass(frozen=True)
@@ -118,8 +117,9 @@ def measure(name: str, assignment: str, folder: Path, *flags: str) -> Measured:
 def x86_count(folder: Path, *flags: str) -> int:
     """x86 instructions of one inference: the difference of 11 runs and 1 under callgrind, by 10."""
     program = folder / "counted-x86"
-    command = ["gcc", "-std=c99", "-O2", *flags, "-o", program, *sorted(folder.glob("*.c")), "-lm"]
-    subprocess.run([c for c in command if "memory.c" not in str(c)], check=True)
+    sources = [path for path in sorted(folder.glob("*.c")) if path.name != "memory.c"]
+    command = ["gcc", "-std=c99", "-O2", *flags, "-o", str(program), *map(str, sources), "-lm"]
+    subprocess.run(command, check=True)
     sample = folder / "one.f32"
     raw = (folder / "check" / "input.f32").read_bytes()
     sample.write_bytes(raw[: len(raw) // 4])

@@ -41,7 +41,7 @@ from mpsearch.quantized_file import save_quantized
 from mpsearch.units import format_size
 
 BITS = (2, 3, 4, 5, 6, 7, 8, 16)
-NETWORK = ("network", "layers", "patches", "depthwise", "pooling", "steps")
+NETWORK = ("network", "layers", "patches", "depthwise", "pooling", "elementwise", "steps")
 CORE = Path(__file__).parent.parent / "mpsearch" / "c_export"
 GCC = shutil.which("gcc")
 STRICT = ("-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic")

@@ -18,7 +18,7 @@ from mpsearch.c_export.rounding import EXACT, rounding
 from mpsearch.calibration import calibrate
 from mpsearch.choice import Choice
 from mpsearch.data import Data
-from mpsearch.integer.fixed_point import Rescale
+from mpsearch.integer.fixed_point import Rescale, rescale_of
 from mpsearch.models.registry import architecture, build
 from mpsearch.network import Network
 from mpsearch.packing import pack
@@ -76,13 +76,14 @@ def _products(source: np.random.Generator, case: int) -> Case:
     offset, most = (128, 128) if bits == 8 else (0, 2**bits - 1)
     largest = (7, 31, 63, 127)[case % 4]
     groups, more = int(source.integers(1, 60)), int(source.integers(2))
+    positions = int(source.integers(1, 17))
     w = source.integers(-largest, largest + 1, (groups, 8, 4))
-    codes = source.integers(0, 2**bits, (4, groups, 4))
+    codes = source.integers(0, 2**bits, (positions, groups, 4))
     if case < 16:
         w[:], codes[:] = (largest, -largest)[case // 4 % 2], (0, 2**bits - 1)[case // 8]
-    sums = np.einsum("gct,pgt->pc", w, codes - offset).reshape(-1) + more * np.arange(32)
+    sums = np.einsum("gct,pgt->pc", w, codes - offset).reshape(-1) + more * np.arange(8 * positions)
     run = 32767 // (largest * most)
-    return [0, run, offset, groups, more, *w.ravel(), *codes.ravel()], sums.tolist()
+    return [0, run, offset, groups, positions, more, *w.ravel(), *codes.ravel()], sums.tolist()
 
 
 def _taps(source: np.random.Generator, case: int) -> Case:
@@ -108,16 +109,20 @@ def _rescaling(source: np.random.Generator, case: int) -> Case:
     ]
     multipliers = [max(m, 2**30) for m in multipliers]
     shifts = [int(source.integers(1, 63)) for _ in range(8)]
+    largest = 2**31 - 1 - 1000
+    if case % 4 == 0:  # ties beside small sums, where only they forbid to round half up
+        multipliers = [int(source.integers(4, 8)) << 28 for _ in range(8)]
+        shifts, largest = [int(n) for n in source.integers(33, 45, 8)], 2**20
     base = [int(b) for b in source.integers(-1000, 1000, 8)]
     sums, results = [], []
     for _ in range(5):
         for m, n, b in zip(multipliers, shifts, base, strict=True):
             tie = 1 << max(0, n - 1 - ((m & -m).bit_length() - 1))
             x = int(source.choice((1, -1))) * int(source.choice((
-                tie, 3 * tie, tie + 1, tie - 1, 2**31 - 1, 0,
+                tie, 3 * tie, tie + 1, tie - 1, largest, 0,
                 int(source.integers(0, 1 << int(source.integers(1, 31)))),
             )))  # fmt: skip
-            x = min(max(x, -(2**31) + 1 + 1000), 2**31 - 1 - 1000)
+            x = min(max(x, -largest), largest)
             sums.append(x - b)
             results.append(min(max(round(Fraction(x * m, 2**n)) + zero, low), high))
     bound = max(abs(s + b) for s, b in zip(sums, base * 5, strict=True))
@@ -125,17 +130,8 @@ def _rescaling(source: np.random.Generator, case: int) -> Case:
     way = EXACT if wide else rounding(scale, bound)
     raised = [n + way.raised for n in shifts]
     constants = [v for row in zip(base, multipliers, raised, strict=True) for v in row]
-    return [
-        2,
-        int(way != EXACT),
-        way.raised,
-        int(wide),
-        zero,
-        low,
-        high,
-        *constants,
-        *sums,
-    ], results
+    head = [2, int(way != EXACT), way.raised, int(wide), zero, low, high]
+    return [*head, *constants, *sums], results
 
 
 def _half_up(source: np.random.Generator, case: int) -> Case:
@@ -165,6 +161,56 @@ def _half_up(source: np.random.Generator, case: int) -> Case:
     return [2, int(way != EXACT), way.raised, 0, 100, 0, 255, *constants, *sums], results
 
 
+def _scale(
+    source: np.random.Generator, sums: np.ndarray
+) -> tuple[list[int], list[int], np.ndarray]:
+    """(way … high, base, multiplier and shift of every channel, codes) for sums [position, channel]
+    whose codes spread over the range."""
+    zero, low, high = ((0, 0, 255), (7, 0, 15), (100, 3, 250))[int(source.integers(3))]
+    channels = sums.shape[1]
+    base = [int(source.integers(-(2**12), 2**12)) for _ in range(channels)]
+    reach = int(np.abs(sums + np.array(base)).max()) + 1
+    factors = source.uniform(0.2, 1, channels) * 2 * (high - low) / reach
+    scale = rescale_of(factors)
+    way = rounding(scale, reach)
+    multipliers, shifts = scale.multipliers.tolist(), scale.shifts.tolist()
+    rows: list[list[int]] = (sums + np.array(base)).tolist()
+    codes = [
+        [
+            min(max(round(Fraction(x * m, 2**n)) + zero, low), high)
+            for x, m, n in zip(row, multipliers, shifts, strict=True)
+        ]
+        for row in rows
+    ]
+    raised = [n + way.raised for n in shifts]
+    constants = [int(v) for row in zip(base, multipliers, raised, strict=True) for v in row]
+    return [int(way != EXACT), way.raised, zero, low, high], constants, np.array(codes)
+
+
+def _with_gaps(codes: np.ndarray, gap: int) -> list[int]:
+    return np.pad(codes, ((0, 0), (0, gap)), constant_values=77).reshape(-1).tolist()
+
+
+def _products_to_bytes(source: np.random.Generator, case: int) -> Case:
+    (_, run, offset, groups, positions, _, *numbers), _ = _products(source, case)
+    w = np.array(numbers[: 32 * groups]).reshape(groups, 8, 4)
+    codes = np.array(numbers[32 * groups :]).reshape(positions, groups, 4)
+    way, constants, expected = _scale(source, np.einsum("gct,pgt->pc", w, codes - offset))
+    head = [4, run, offset, groups, positions, *way, *constants]
+    return [*head, *numbers], _with_gaps(expected, 3)
+
+
+def _nine_taps_to_bytes(source: np.random.Generator, case: int) -> Case:
+    largest = (20, 127)[case % 2]
+    positions = int(source.integers(1, 33))
+    w = source.integers(-largest, largest + 1, (9, 16))
+    x = source.integers(-128, 128, (9 + positions, 16))
+    sums = np.stack([(w * x[p : p + 9]).sum(axis=0) for p in range(positions)])
+    way, constants, expected = _scale(source, sums)
+    head = [5, 32767 // (largest * 128), positions, *way, *constants]
+    return [*head, *w.ravel(), *(x + 128).ravel()], _with_gaps(expected, 1)
+
+
 def _unpacking(source: np.random.Generator, case: int) -> Case:
     bits, count = 2 + case % 7, int(source.integers(1, 200))
     start = int(source.integers(0, 9)) * (8 if case % 2 else 1)
@@ -176,7 +222,9 @@ def _unpacking(source: np.random.Generator, case: int) -> Case:
 def test_kernels_equal_python(name: str, tmp_path: Path) -> None:
     variant = _variant(name)
     source = np.random.default_rng(0)
-    kinds = (_products, _taps, _rescaling, _half_up, _unpacking)
+    kinds = (
+        _products, _taps, _rescaling, _half_up, _unpacking, _products_to_bytes, _nine_taps_to_bytes,
+    )  # fmt: skip
     cases = [kind(source, case) for kind in kinds for case in range(60)]
     _build(variant, tmp_path / "main", MAIN, define=f'-DVARIANT="{name}"')
     text = "\n".join(" ".join(map(str, numbers)) for numbers, _ in cases)

@@ -81,6 +81,11 @@ static void convolve_tile(const mps_convolution *c, int8_t *ring, const unsigned
             copy_line(c, input + first, count, next - c->top, columns,
                       ring + next % lines * columns * MPS_WIDTH);
         place_taps(c, ring, lines, columns, top % lines, places);
+        if (count == MPS_WIDTH &&
+            mps_line_to_bytes(layer, constants, weights, places, taps, step, c->output_width,
+                              output + (size_t)(y * c->output_width) * (size_t)c->outputs + first,
+                              (size_t)c->outputs))
+            continue;
         for (int x = 0; x < c->output_width;) {
             const int some = at_most(MPS_STRETCH - filled, c->output_width - x);
             mps_line(layer->run, weights, places, taps, step, (size_t)x * step, some,

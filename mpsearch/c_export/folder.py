@@ -30,8 +30,10 @@ DOCUMENT = "export.json"
 BUILD = "build"  # what make writes; never ours to judge
 CHECK_SAMPLES = 4
 SOURCES = (
-    "integers.h kernels.h constants.h rescaling.h unpacking.h patches.c products.h depthwise.c "
-    "lines.h layers.c sums.h pooling.c steps.c border.h border.c main.c step_times.c"
+    "integers.h kernels.h constants.h rescaling.h unpacking.h patches.c products.h "
+    "products_avx2.h products_neon.h products_plain.h depthwise.c lines.h layers.c sums.h "
+    "pooling.c elementwise.c steps.c border.h border.c main.c "
+    "step_times.c"
 )
 TEMPLATES = {name: name for name in SOURCES.split()} | {
     "Makefile": "Makefile.template",

@@ -15,7 +15,7 @@ TILE, GROUP, WIDTH = 8, 4, 16  # MPS_TILE, MPS_GROUP in patches.h, MPS_WIDTH in 
 _MOST_TAPS = 64  # MPS_TAPS in lines.h
 _CONSTANTS = 12 * TILE  # sizeof(mps_constants) in constants.h
 _CODE_BYTES, _SLACK, _STRETCH = 2, 16, 64
-_BLOCK_BYTES, _MOST_POSITIONS, _FEWEST_POSITIONS = 4096, 64, 16
+_BLOCK_BYTES, _MOST_POSITIONS, _FEWEST_POSITIONS = 4096, 100, 20
 
 
 class Kernel(Enum):
@@ -94,7 +94,7 @@ def scratch(step: Step, kernel: Kernel, source: IntegerTensor) -> Scratch:
     channels = outputs // step.groups if isinstance(step, Convolution) else outputs
     positions = prod(step.output.shape) // outputs
     terms = -(-prod(step.weights.codes.shape[1:]) // GROUP) * GROUP
-    block = min(max(_BLOCK_BYTES // terms // 4 * 4, _FEWEST_POSITIONS), _MOST_POSITIONS, positions)
+    block = min(max(_BLOCK_BYTES // terms // 5 * 5, _FEWEST_POSITIONS), _MOST_POSITIONS, positions)
     size = -(-channels // TILE) * _CONSTANTS + block * terms * _CODE_BYTES
     if isinstance(step, Convolution) and not _pointwise(step, source.shape):
         size += _window(step, _STRETCH) * source.shape[0] * _CODE_BYTES + (block + 1) * _SLACK
@@ -113,8 +113,8 @@ def _pointwise(step: Convolution, source: Shape) -> bool:
 def _window(step: Convolution, stretch: int) -> int:
     """Places of the padded lines that `stretch` columns of one output line read."""
     lines: int = (step.weights.codes.shape[2] - 1) * step.dilation[0] + 1
-    columns: int = (min(stretch, step.output.shape[-1]) - 1) * step.stride[1]
-    columns += (step.weights.codes.shape[3] - 1) * step.dilation[1] + 1
+    columns = (min(stretch, step.output.shape[-1]) - 1) * step.stride[1]
+    columns += (int(step.weights.codes.shape[3]) - 1) * step.dilation[1] + 1
     return lines * columns
 
 

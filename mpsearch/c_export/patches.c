@@ -7,7 +7,7 @@
 #include "unpacking.h"
 
 #define CHUNK 256 /* terms whose weights are unpacked at once; a multiple of MPS_GROUP */
-#define MOST 64   /* positions of a block; _MOST_POSITIONS in kernels.py */
+#define MOST 100  /* positions of a block; _MOST_POSITIONS in kernels.py */
 #define STRETCH 64 /* output columns for which lines are kept; _STRETCH in kernels.py */
 #define SLACK 16   /* bytes that are copied at once */
 
@@ -22,6 +22,7 @@ static void unpack_tile(const mps_layer *layer, size_t start, int count, int k, 
     const int whole = terms / MPS_GROUP, rest = terms % MPS_GROUP;
     const size_t at = start + (size_t)count * (size_t)k;
     int8_t last[MPS_TILE * MPS_GROUP];
+    const int8_t *end = last;
     if (count == MPS_TILE) {
         mps_unpack(layer->weights, layer->bits, at, MPS_TILE * MPS_GROUP * whole, weights);
     } else {
@@ -32,11 +33,14 @@ static void unpack_tile(const mps_layer *layer, size_t start, int count, int k, 
     }
     if (rest == 0) return;
     weights += whole * MPS_TILE * MPS_GROUP;
-    memset(weights, 0, MPS_TILE * MPS_GROUP);
     mps_unpack(layer->weights, layer->bits, at + (size_t)(whole * count * MPS_GROUP), count * rest,
                last);
-    for (int channel = 0; channel < count; channel++)
-        for (int i = 0; i < rest; i++) weights[channel * MPS_GROUP + i] = last[channel * rest + i];
+    memset(weights, 0, MPS_TILE * MPS_GROUP);
+    for (int channel = 0; channel < count; channel++, weights += MPS_GROUP, end += rest) {
+        weights[0] = end[0];
+        if (rest > 1) weights[1] = end[1];
+        if (rest > 2) weights[2] = end[2];
+    }
 }
 
 /* Constants of `tiles` tiles of `outputs` channels from `first` on. */
@@ -57,12 +61,24 @@ static void multiply(const mps_layer *layer, const unsigned char *constants, int
                      void *output, size_t at, size_t stride) {
     const size_t width = (size_t)mps_code_bytes(layer);
     int8_t unpacked[CHUNK * MPS_TILE];
-    int32_t sums[MOST * MPS_TILE];
+    int32_t sums[(MOST + 3) * MPS_TILE]; /* up to a multiple of four */
     for (int o = 0; o < outputs; o += MPS_TILE, constants += sizeof(mps_constants)) {
         const int count = at_most(MPS_TILE, outputs - o);
         const size_t start = (size_t)(first + o) * (size_t)terms;
         const int in_place = layer->bits == 8 && count == MPS_TILE && terms % MPS_GROUP == 0;
         mps_constants tile;
+        memcpy(&tile, constants, sizeof tile);
+        if (count == MPS_TILE && (in_place || terms <= CHUNK)) {
+            const int8_t *weights = unpacked;
+            if (in_place)
+                weights = (const int8_t *)layer->weights + start;
+            else
+                unpack_tile(layer, start, count, 0, terms, unpacked);
+            if (mps_products_to_bytes(layer, &tile, weights, patches, row, positions,
+                                      whole_groups(terms),
+                                      (unsigned char *)output + at + (size_t)(first + o), stride))
+                continue;
+        }
         for (int k = 0; k < terms;) {
             const int some = in_place ? terms : at_most(CHUNK, terms - k);
             const int8_t *weights = unpacked;
@@ -74,7 +90,6 @@ static void multiply(const mps_layer *layer, const unsigned char *constants, int
                          whole_groups(some), sums, k > 0);
             k += some;
         }
-        memcpy(&tile, constants, sizeof tile);
         mps_finish_rows(layer, &tile, sums, positions, count, output, at + (size_t)(first + o),
                         stride);
     }

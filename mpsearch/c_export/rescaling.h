@@ -121,26 +121,30 @@ static inline mps_vectors mps_vectors_of(const mps_constants *c) {
 }
 
 /* a = 31: the upper half of a doubled product, then a shift that rounds half up */
-static inline int16x8_t mps_half_up(const mps_vectors *v, int raise, const int32_t *sums) {
-    int32x4_t x = vaddq_s32(vld1q_s32(sums), v->base[0]);
-    int32x4_t y = vaddq_s32(vld1q_s32(sums + 4), v->base[1]);
-    if (raise) x = vshlq_s32(x, vdupq_n_s32(raise)), y = vshlq_s32(y, vdupq_n_s32(raise));
+static inline MPS_INLINE int16x8_t mps_narrow(const mps_vectors *v, int32x4_t x, int32x4_t y) {
     x = vrshlq_s32(vqdmulhq_s32(x, v->multiplier[0]), v->shift[0]);
     y = vrshlq_s32(vqdmulhq_s32(y, v->multiplier[1]), v->shift[1]);
     return vqmovn_high_s32(vqmovn_s32(x), y);
 }
 
+static inline MPS_INLINE int16x8_t mps_upper(const mps_vectors *v, int raise, int32x4_t x,
+                                             int32x4_t y) {
+    x = vaddq_s32(x, v->base[0]), y = vaddq_s32(y, v->base[1]);
+    if (raise) x = vshlq_s32(x, vdupq_n_s32(raise)), y = vshlq_s32(y, vdupq_n_s32(raise));
+    return mps_narrow(v, x, y);
+}
+
 /* Rows of 8 sums -> 8 codes of one byte each, clipped where `clip` says that the byte's range is not
    enough; sums are there up to a multiple of four rows. `clip` and a `raise` of 0 are constants. */
-static inline __attribute__((always_inline)) void mps_bytes(const mps_layer *layer,
+static inline MPS_INLINE void mps_bytes(const mps_layer *layer,
                                                             const mps_vectors *v, int clip,
                                                             int raise, const int32_t *sums, int rows,
                                                             unsigned char *to, size_t stride) {
     const int16x8_t zero = vdupq_n_s16((int16_t)layer->output_zero);
     const uint8x16_t low = vdupq_n_u8((uint8_t)layer->low), high = vdupq_n_u8((uint8_t)layer->high);
     for (; rows > 0; rows -= 2, sums += 2 * MPS_TILE, to += 2 * stride) {
-        const int16x8_t a = vqaddq_s16(mps_half_up(v, raise, sums), zero);
-        const int16x8_t b = vqaddq_s16(mps_half_up(v, raise, sums + MPS_TILE), zero);
+        const int16x8_t a = vqaddq_s16(mps_upper(v, raise, vld1q_s32(sums), vld1q_s32(sums + 4)), zero);
+        const int16x8_t b = vqaddq_s16(mps_upper(v, raise, vld1q_s32(sums + 8), vld1q_s32(sums + 12)), zero);
         uint8x16_t codes = vqmovun_high_s16(vqmovun_s16(a), b);
         if (clip) codes = vminq_u8(vmaxq_u8(codes, low), high);
         vst1_u8(to, vget_low_u8(codes));

@@ -1,25 +1,5 @@
-/* Between the layers: requantize, clamp, add, mean, moves, softmax, arg-max; pooling.c has pools. */
+/* Between the layers: mean, moves, softmax, arg-max. */
 #include "kernels.h"
-
-void mps_requantize(const mps_requantization *s, const void *input, void *output) {
-    for (size_t i = 0; i < s->count; i++) {
-        const int32_t x = mps_get(input, s->input_type, i);
-        const int64_t scaled = mps_rescale(x, s->multiplier, s->shift, 0) + s->output_zero;
-        mps_set(output, s->output_type, i, mps_clip(scaled, s->low, s->high));
-    }
-}
-
-void mps_clamp(const mps_elementwise *s, const void *input, void *output) {
-    for (size_t i = 0; i < s->count; i++)
-        mps_set(output, s->type, i, mps_clip(mps_get(input, s->type, i), s->low, s->high));
-}
-
-void mps_add(const mps_elementwise *s, const void *left, const void *right, void *output) {
-    for (size_t i = 0; i < s->count; i++) {
-        const int64_t sum = (int64_t)mps_get(left, s->type, i) + mps_get(right, s->type, i);
-        mps_set(output, s->type, i, mps_clip(sum, s->low, s->high));
-    }
-}
 
 static size_t number_of(int dims, const int32_t *shape) {
     size_t count = 1;

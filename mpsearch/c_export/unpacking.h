@@ -27,17 +27,26 @@ static int mps_unpack_4(const uint8_t *packed, int count, int8_t *weights) {
 #elif defined(__ARM_NEON) && defined(__aarch64__) && !defined(MPS_PORTABLE)
 #include <arm_neon.h>
 
+static inline void mps_unpack_32(const uint8_t *packed, int8_t *weights) {
+    const int8x16_t bytes = vreinterpretq_s8_u8(vld1q_u8(packed));
+    int8x16x2_t both;
+    both.val[0] = vshrq_n_s8(vshlq_n_s8(bytes, 4), 4);
+    both.val[1] = vshrq_n_s8(bytes, 4);
+    vst2q_s8(weights, both);
+}
+
 /* 4-bit weights, 32 at a time; how many were unpacked */
 static int mps_unpack_4(const uint8_t *packed, int count, int8_t *weights) {
-    int i = 0;
-    for (; i + 32 <= count; i += 32) {
-        const int8x16_t bytes = vreinterpretq_s8_u8(vld1q_u8(packed + i / 2));
-        int8x16x2_t both;
-        both.val[0] = vshrq_n_s8(vshlq_n_s8(bytes, 4), 4);
-        both.val[1] = vshrq_n_s8(bytes, 4);
-        vst2q_s8(weights + i, both);
+    const int8_t *start = weights, *end = weights + count / 128 * 128;
+    for (; weights != end; packed += 64) {
+        mps_unpack_32(packed, weights), weights += 32;
+        mps_unpack_32(packed + 16, weights), weights += 32;
+        mps_unpack_32(packed + 32, weights), weights += 32;
+        mps_unpack_32(packed + 48, weights), weights += 32;
     }
-    return i;
+    for (end += count % 128 / 32 * 32; weights != end; packed += 16, weights += 32)
+        mps_unpack_32(packed, weights);
+    return (int)(weights - start);
 }
 
 #else
