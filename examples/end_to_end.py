@@ -4,7 +4,6 @@ import torch
 from torch import nn
 
 import mpsearch
-from mpsearch.console import progress
 from mpsearch.evaluate import evaluate
 from mpsearch.front import front
 from mpsearch.profile import ProfileSettings, profile
@@ -43,7 +42,7 @@ def main() -> None:
 
     network = mpsearch.Network.from_module(trained(train_x, train_y), (train_x[:1],))
     settings = ProfileSettings(choices=tuple(map(mpsearch.Choice.parse, ("w2a8", "w4a8", "w8a8"))))
-    table, _ = profile(network, sample, "profile.csv", settings, progress)
+    table, _ = profile(network, sample, "profile.csv", settings)
     solution = solve(table, mpsearch.Budget.parse(table, size="40%"))
     print(f"{solution.status}: Ω {solution.omega:.3g}, {solution.totals['size_bytes']} bytes")
     print(*(f"{layer} {choice}" for layer, choice in solution.choices.items()), sep=", ")

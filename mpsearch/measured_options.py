@@ -22,7 +22,7 @@ MOST, TOLERANCE = 32, "0.5%"
 _OPTIONS = (
     click.option(
         "--min-accuracy", metavar="PERCENT",
-        help="The smallest assignment with at least this accuracy, measured: 88.0.",
+        help="The smallest assignment with at least this accuracy, measured: 88%.",
     ),
     click.option(
         "--max-drop", metavar="POINTS",

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from mpsearch import network_file, quantized_file
-from mpsearch.data import Arrays, import_object
+from mpsearch.data import Arrays, import_object, put_working_directory_on_path
 from mpsearch.errors import InputError, first_line
 from mpsearch.network import Network
 from mpsearch.network_file import NetworkFile
@@ -243,6 +243,7 @@ def _load_script(
 def _load_pickle(
     source: ModelSource, data: Arrays | None
 ) -> tuple[nn.Module, Sequence[torch.Tensor]]:
+    put_working_directory_on_path()  # where the class of the module may be defined
     module = torch.load(source.path, map_location="cpu", weights_only=False)
     if not isinstance(module, nn.Module):
         raise InputError(f"{source.path} holds {type(module).__name__}; expected an nn.Module")

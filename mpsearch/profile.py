@@ -4,7 +4,7 @@ import json
 import math
 import os
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -32,6 +32,12 @@ from mpsearch.workers import join, leave
 GROUP = "mpsearch.profilers"
 DEFAULT_METRIC = "sqnr"  # docs/metrics.md says why
 Progress = Callable[[str, int], AbstractContextManager[Callable[[], None]]]
+
+
+def _silent(description: str, total: int) -> AbstractContextManager[Callable[[], None]]:
+    """Progress for scripts: none."""
+    return nullcontext(lambda: None)
+
 
 CONVENTIONS = {
     "size_bytes": "packed weights + 4 bytes per bias and per output channel's scale",
@@ -61,18 +67,21 @@ def profile(
     network: Network,
     data: Data,
     output: str | os.PathLike[str],
-    settings: ProfileSettings,
-    progress: Progress,
+    settings: ProfileSettings | None = None,
+    progress: Progress | None = None,
     device: str = "cpu",
 ) -> tuple[LayerTable, dict[str, Any]]:
     """Score every layer at every choice; write `output` (CSV) and its provenance beside it (JSON).
 
+    Without `settings` their defaults hold, without `progress` nothing is shown.
     `device` is `cpu`, `cuda`, `cuda:1`, … or `auto` (the GPU when there is one). Under torchrun the
     processes share the work, all return the same table and the first one writes it.
     A killed run is resumed by the next call with the same network, data and settings. Returns the
     table and the provenance. Raises InputError for a network without layers and for non-finite
     scores.
     """
+    settings = settings or ProfileSettings()
+    progress = progress or _silent
     profiler: Profiler = load(GROUP, settings.metric, "metric")
     for choice in settings.choices:
         check_bits(choice.w_bits)

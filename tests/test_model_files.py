@@ -4,6 +4,8 @@ import io
 import json
 import os
 import pickle
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -274,3 +276,20 @@ def test_an_operator_that_the_format_lacks_is_named_when_saving(tmp_path: Path) 
     with pytest.raises(InputError, match="bessel_j0"):
         save(Unusual(), tmp_path / "m.pt", (torch.zeros(2, 3),))
     assert not list(tmp_path.iterdir())
+
+
+def test_a_trusted_pickle_finds_its_class_in_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "class_of_a_pickle.py").write_text(
+        "from torch import nn\n\n\nclass Net(nn.Sequential):\n    pass\n"
+    )
+    code = (
+        "import torch; from torch import nn; from class_of_a_pickle import Net; "
+        "torch.save(Net(nn.Linear(3, 2)), 'net.pt')"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry not in ("", ".")])
+    source = ModelSource("net.pt", trust=True, input_shapes=((3,),))
+    assert [layer.name for layer in load_network(source).network.layers] == ["0"]

@@ -112,7 +112,7 @@ def solve(
       mpsearch solve --ranges
       mpsearch solve --minimize size_bytes --omega-limit 0.5
       mpsearch solve --size 50% --limit max:activation_bytes=64KB --limit count:w8=5
-      mpsearch solve --min-accuracy 88.0 --data test.npz --network model.pt
+      mpsearch solve --min-accuracy 88% --data test.npz --network model.pt
     """
     request = parse_measured(**measured)
     table = LayerTable.read_csv(table_path)
