@@ -203,7 +203,7 @@ def table(head: str, rows: Sequence[str]) -> None:
 @click.option("--networks", default=",".join(NETWORKS), show_default=True)
 @click.option("--rounds", type=click.IntRange(1), default=15, show_default=True)
 @click.option("--repeat", type=click.IntRange(1, 100000), default=100, show_default=True)
-@click.option("--cflags", default="-O2 -march=native", show_default=True)
+@click.option("--cflags", default="-O2 -mavx2", show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
 @click.option("-o", "--output", type=click.Path(dir_okay=False), help="Also write the JSON here.")
 def main(

@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).parent / "site"))
 
 project = "mpsearch"
 author = "The mpsearch maintainers"
+copyright = author
 version = release = __version__
 
 # Sources lie in the whole repository: README.md and docs/ link to each other by relative paths.

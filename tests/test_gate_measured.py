@@ -78,7 +78,9 @@ def test_the_model_is_measured_and_the_file_not_believed(
     honest = load_evaluations("evaluation.json")
     reference, row = honest.rows
     Path("evaluation.json").unlink()
-    flattering = replace(row, correct=reference.correct, accuracy=reference.accuracy)
+    flattering = replace(
+        row, correct=reference.correct, accuracy=reference.accuracy, confusion=reference.confusion
+    )
     save_evaluations(replace(honest, rows=(reference, flattering)), "evaluation.json")
     assert judged(capsys)["drop"]["value"] == 0
     float_model = judged(capsys, "model.pt", "--data", "test.npz")

@@ -77,7 +77,7 @@ def table(
     \b
     Example:
       mpsearch device table model.pt --host pi@raspberrypi
-      mpsearch device table model.pt --host local --flags "-O2 -march=native"
+      mpsearch device table model.pt --host local --flags "-O2 -mavx2"
       mpsearch device table model.pt --host pi@raspberrypi --power hwmon:ina219
     """
     from mpsearch.assignment import Assignment
