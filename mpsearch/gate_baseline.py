@@ -5,17 +5,17 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import mpsearch
 from mpsearch.errors import InputError
 from mpsearch.evaluation import Evaluation, row_from_json, row_to_json
 from mpsearch.files import digest, write_atomic
+from mpsearch.json_file import read_document
 from mpsearch.table import LayerTable
 
 FORMAT, VERSION = "mpsearch.baseline", 1
-LARGEST_FILE = 1 << 26
+LARGEST_MIB = 64
 DEVICE = ("steady", "process", "cold", "peak_memory_bytes", "energy_j")
 
 
@@ -145,21 +145,10 @@ def save_baseline(baseline: Baseline, path: str | os.PathLike[str]) -> None:
 def load_baseline(path: str | os.PathLike[str]) -> Baseline:
     """Read what `save_baseline` wrote. Raises InputError for anything else."""
     name = os.fspath(path)
-    try:
-        if Path(path).stat().st_size > LARGEST_FILE:
-            raise InputError(f"{name} is too large for a baseline; expected less than 64 MiB")
-        document = json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(
-            f"there is no baseline {name}; write one with `mpsearch gate --update-baseline {name}`"
-        ) from None
-    except (ValueError, RecursionError, IsADirectoryError) as error:
-        raise InputError(f"{name} is not a baseline: {str(error)[:200]}") from None
-    if not isinstance(document, dict) or document.get("format") != FORMAT:
-        raise InputError(f'{name} is not a baseline; expected "format": "{FORMAT}"')
-    if document.get("version") != VERSION:
-        version = ascii(document.get("version"))[:50]
-        raise InputError(f"{name} has version {version}; this mpsearch reads {VERSION}")
+    missing = (
+        f"there is no baseline {name}; write one with `mpsearch gate --update-baseline {name}`"
+    )
+    document = read_document(path, "baseline", FORMAT, VERSION, LARGEST_MIB, missing)
     try:
         return _parse(document, name)
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:

@@ -6,16 +6,16 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from mpsearch.choice import Choice
 from mpsearch.device.typed_json import from_json
 from mpsearch.errors import InputError
 from mpsearch.files import digest, write_atomic
+from mpsearch.json_file import read_document
 
 FORMAT, VERSION = "mpsearch.device", 1
-LARGEST_FILE = 1 << 20
+LARGEST_MIB = 1
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 Mode = Literal["process", "cold", "steady"]
@@ -184,23 +184,11 @@ def load_device_profile(path: str | os.PathLike[str]) -> DeviceProfile:
     """Read device.json. Raises InputError when it is something else, or could not have been
     measured (negative times, percentiles out of order)."""
     name = os.fspath(path)
+    missing = f"there is no device profile {name}; make one with `mpsearch device run -o {name}`"
+    document = read_document(path, "device.json", FORMAT, VERSION, LARGEST_MIB, missing)
+    content = {key: value for key, value in document.items() if key not in ("format", "version")}
     try:
-        if Path(path).stat().st_size > LARGEST_FILE:
-            raise InputError(f"{name} is too large for a device.json; expected less than 1 MiB")
-        document = json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(
-            f"there is no device profile {name}; make one with `mpsearch device run -o {name}`"
-        ) from None
-    except (ValueError, RecursionError, IsADirectoryError) as error:
-        raise InputError(f"{name} is not a device.json: {str(error)[:200]}") from None
-    if not isinstance(document, dict) or document.pop("format", None) != FORMAT:
-        raise InputError(f'{name} is not a device.json; expected "format": "{FORMAT}"')
-    version = document.pop("version", None)
-    if version != VERSION:
-        raise InputError(f"{name} has version {ascii(version)[:50]}; this mpsearch reads {VERSION}")
-    try:
-        profile = from_json(DeviceProfile, {"energy": None, "power_failure": None, **document}, "")
+        profile = from_json(DeviceProfile, {"energy": None, "power_failure": None, **content}, "")
         check_plausible(profile)
     except ValueError as error:
         raise InputError(f"{name} is not a device.json of mpsearch: {error}") from None
