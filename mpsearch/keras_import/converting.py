@@ -15,6 +15,7 @@ from mpsearch.keras_import import (
     merging,
     normalizing,
     pooling,
+    recurrent,
     shaping,
     weighted,
 )
@@ -31,6 +32,7 @@ LAYERS: dict[str, Convert] = {
     **merging.LAYERS,
     **normalizing.LAYERS,
     **pooling.LAYERS,
+    **recurrent.LAYERS,
     **shaping.LAYERS,
     **weighted.LAYERS,
 }
@@ -116,8 +118,9 @@ class _Walk:
         }
         nodes = {name: value.node for name, value in named.items()}
         self.emit.graph.output(nodes if len(nodes) > 1 else next(iter(nodes.values())))
-        self.emit.graph.eliminate_dead_code()
         module = fx.GraphModule(self.emit.root, self.emit.graph)
+        module.graph.eliminate_dead_code()
+        module.recompile()
         return Converted(module.eval(), tuple(examples), tuple(notes))
 
     def model(
