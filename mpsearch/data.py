@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import re
 import sys
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -38,6 +39,13 @@ class Arrays:
                 "expected x0, x1, … (one per input of the model) and optionally y"
             )
         return tuple(_as_input(self.tensors[name]) for name in names)
+
+    def example_inputs(self) -> tuple[torch.Tensor, ...] | dict[str, torch.Tensor]:
+        """The inputs of the first sample: x0, x1, … in order, or all arrays by their own names."""
+        named = {name: _as_input(x[:1]) for name, x in self.tensors.items() if name != "y"}
+        if named and not any(re.fullmatch(r"x\d+", name) for name in named):
+            return named
+        return tuple(x[:1] for x in self.inputs_in_order())
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from torch import nn
 from mpsearch import network_file, quantized_file
 from mpsearch.data import Arrays, import_object, put_working_directory_on_path
 from mpsearch.errors import InputError, first_line
+from mpsearch.inputs import Call, ExampleInputs
 from mpsearch.network import Network
 from mpsearch.network_file import NetworkFile
 
@@ -112,9 +113,7 @@ def load_network(source: ModelSource, data: Arrays | None = None) -> NetworkFile
     return NetworkFile(Network.from_module(module, examples), {})
 
 
-def load_module(
-    source: ModelSource, data: Arrays | None
-) -> tuple[nn.Module, Sequence[torch.Tensor]]:
+def load_module(source: ModelSource, data: Arrays | None) -> tuple[nn.Module, ExampleInputs]:
     """(module, example inputs) of a file that is not an mpsearch file."""
     kind = detect(source.path)
     if kind == MPSEARCH:
@@ -171,7 +170,7 @@ def _read_state(path: str) -> dict[str, torch.Tensor] | None:
 
 def _from_state(
     source: ModelSource, state: dict[str, torch.Tensor], data: Arrays | None
-) -> tuple[nn.Module, Sequence[torch.Tensor]]:
+) -> tuple[nn.Module, ExampleInputs]:
     from mpsearch.models.registry import ARCHITECTURES, architecture, build
 
     if source.model is None:
@@ -210,39 +209,37 @@ def _call(name: str, factory: Callable[[], object]) -> nn.Module:
 
 def _examples(
     source: ModelSource, shapes: Sequence[tuple[int, ...]], data: Arrays | None
-) -> tuple[torch.Tensor, ...]:
+) -> tuple[torch.Tensor, ...] | dict[str, torch.Tensor]:
     if shapes:
         return tuple(torch.zeros(1, *shape) for shape in shapes)
     if data is not None:
-        return tuple(x[:1] for x in data.inputs_in_order())
+        return data.example_inputs()
     raise InputError(
         f"{source.path} does not say what its inputs look like; give --data, or --input-shape "
         "once per input (for example --input-shape 3x32x32)"
     )
 
 
-def _load_export(
-    source: ModelSource, data: Arrays | None
-) -> tuple[nn.Module, Sequence[torch.Tensor]]:
+def _load_export(source: ModelSource, data: Arrays | None) -> tuple[nn.Module, ExampleInputs]:
     program: torch.export.ExportedProgram = torch.export.load(source.path)
     if program.example_inputs is not None and not source.input_shapes and data is None:
-        return program.module(), program.example_inputs[0]
+        return program.module(), Call(*program.example_inputs)
     return program.module(), _examples(source, source.input_shapes, data)
 
 
-def _load_script(
-    source: ModelSource, data: Arrays | None
-) -> tuple[nn.Module, Sequence[torch.Tensor]]:
+def _load_script(source: ModelSource, data: Arrays | None) -> tuple[nn.Module, ExampleInputs]:
     from torch._export.converter import TS2EPConverter
 
-    examples = tuple(torch.cat([x, x]) for x in _examples(source, source.input_shapes, data))
     script = torch.jit.load(source.path, map_location="cpu").eval()
+    given = _examples(source, source.input_shapes, data)
+    if isinstance(given, dict):  # its own order, which TorchScript keeps
+        names = [argument.name for argument in script.forward.schema.arguments[1:]]
+        given = tuple(given[name] for name in names)
+    examples = tuple(torch.cat([x, x]) for x in given)
     return TS2EPConverter(script, examples).convert().module(), examples
 
 
-def _load_pickle(
-    source: ModelSource, data: Arrays | None
-) -> tuple[nn.Module, Sequence[torch.Tensor]]:
+def _load_pickle(source: ModelSource, data: Arrays | None) -> tuple[nn.Module, ExampleInputs]:
     put_working_directory_on_path()  # where the class of the module may be defined
     module = torch.load(source.path, map_location="cpu", weights_only=False)
     if not isinstance(module, nn.Module):
