@@ -13,8 +13,7 @@ from mpsearch.folding import simplify
 from mpsearch.graph_tensors import get_tensor, set_tensor, tensor_nodes
 from mpsearch.layers import Layer, find_layers
 from mpsearch.operators import output_channels_view
-
-Shape = tuple[int, ...]
+from mpsearch.outputs import Output, Shape, lay_out
 
 
 @dataclass(frozen=True)
@@ -60,6 +59,11 @@ class Network:
     def layers(self) -> tuple[Layer, ...]:
         """Convolutions and linear layers in network order."""
         return find_layers(self.graph)
+
+    @property
+    def outputs(self) -> tuple[Output, ...]:
+        """The outputs by name."""
+        return lay_out(["output"], [self.output_shape])
 
     @cached_property
     def fp32_bytes(self) -> int:

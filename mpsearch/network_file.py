@@ -27,6 +27,7 @@ from mpsearch.exporting import export_graph
 from mpsearch.files import atomic_path
 from mpsearch.graph_json import graph_from_json, graph_to_json
 from mpsearch.graph_tensors import tensor_nodes
+from mpsearch.labels import is_label_name
 from mpsearch.network import Network, record_shapes
 
 FORMAT, VERSION = "mpsearch.network", 1
@@ -75,10 +76,10 @@ def save(
 
 def _checked_sample(sample: Arrays, input_names: Sequence[str]) -> dict[str, torch.Tensor]:
     aliases = {name: f"x{index}" for index, name in enumerate(input_names)}
-    known = {*aliases.values(), "y"}
+    known = {*aliases.values(), "y"}  # and y_NAME, y0, y1, … for several outputs
     tensors = {}
     for name, array in sample.items():
-        short = name if name in known else aliases.get(name)
+        short = name if name in known or is_label_name(name) else aliases.get(name)
         if short is None:
             raise InputError(
                 f"the sample has an array {name!r}; expected {', '.join(sorted(known))} "
