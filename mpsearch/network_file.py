@@ -28,6 +28,7 @@ from mpsearch.files import atomic_path
 from mpsearch.graph_json import graph_from_json, graph_to_json
 from mpsearch.graph_tensors import tensor_nodes
 from mpsearch.inputs import ExampleInputs, bind_inputs
+from mpsearch.labels import is_label_name
 from mpsearch.network import Network, output_shape, record_shapes
 from mpsearch.outputs import describe_outputs, left_out_outputs, read_outputs, recorded_outputs
 
@@ -81,10 +82,10 @@ def save(
 
 def _checked_sample(sample: Arrays, input_names: Sequence[str]) -> dict[str, torch.Tensor]:
     aliases = {name: f"x{index}" for index, name in enumerate(input_names)}
-    known = {*aliases.values(), "y"}
+    known = {*aliases.values(), "y"}  # and y_NAME, y0, y1, … for several outputs
     tensors = {}
     for name, array in sample.items():
-        short = name if name in known else aliases.get(name)
+        short = name if name in known or is_label_name(name) else aliases.get(name)
         if short is None:
             raise InputError(
                 f"the sample has an array {name!r}; expected {', '.join(sorted(known))} "
