@@ -1,8 +1,8 @@
 """Loading `model.pt`: what a file is, is detected by its content, and nothing in it is executed.
 
-Only data are loaded as they are: the mpsearch file, and a state dict together with the code that
-the caller names. A torch.export archive (its loader evaluates expression strings), TorchScript and
-a pickled module carry code and need `trust`.
+Only data are loaded as they are: the mpsearch file, a Keras file, and a state dict together with
+the code that the caller names. A torch.export archive (its loader evaluates expression strings),
+TorchScript and a pickled module carry code and need `trust`.
 """
 
 import os
@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import nn
+from torch import fx, nn
 
 from mpsearch import network_file, quantized_file
 from mpsearch.data import Arrays, import_object, put_working_directory_on_path
@@ -27,6 +27,7 @@ from mpsearch.network_file import NetworkFile
 MPSEARCH, QUANTIZED = "mpsearch file", "quantized mpsearch file"
 STATE_DICT, PICKLE = "state dict", "pickled nn.Module"
 EXPORT, SCRIPT = "torch.export archive", "TorchScript archive"
+KERAS = "Keras file"
 
 
 @dataclass(frozen=True)
@@ -52,11 +53,18 @@ def detect(path: str | os.PathLike[str]) -> str:
     if not file.exists():
         raise InputError(f"{path}: no such file")
     if file.is_dir():
+        if (file / "saved_model.pb").exists() or (file / "keras_metadata.pb").exists():
+            raise InputError(
+                f"{path} is a TensorFlow SavedModel; expected the Keras model, "
+                "model.save('net.keras'), or an ONNX file of tf2onnx"
+            )
         raise InputError(f"{path} is a folder; expected a model file")
     with file.open("rb") as stream:
         head = stream.read(9)
     if not head:
         raise InputError(f"{path}: the file is empty")
+    if head.startswith(b"\x89HDF\r\n\x1a\n"):
+        return KERAS
     if zipfile.is_zipfile(file):
         return _detect_zip(file)
     if head[:1] == b"\x80":
@@ -69,10 +77,13 @@ def detect(path: str | os.PathLike[str]) -> str:
         return STATE_DICT
     if head[:4] == b"PK\x03\x04":
         raise InputError(f"{path}: the file is truncated: a zip archive without its end")
-    known = {b"\x89HDF": "an HDF5 (Keras) file"}.get(head[:4], "an unknown format")
+    if head[4:8] == b"TFL3" or file.suffix == ".pb":
+        kind = "a LiteRT file" if head[4:8] == b"TFL3" else "a TensorFlow graph"
+        raise InputError(f"{path} is {kind}; expected the Keras model: model.save('net.keras')")
     raise InputError(
-        f"{path}: {known}; expected an mpsearch file, a state dict (.pt or .safetensors), a "
-        "torch.export archive, TorchScript or a pickled nn.Module"
+        f"{path}: an unknown format; expected an mpsearch file, a state dict (.pt or "
+        ".safetensors), a Keras file (.keras or .h5), a torch.export archive, TorchScript or a "
+        "pickled nn.Module"
     )
 
 
@@ -85,6 +96,8 @@ def _detect_zip(path: Path) -> str:
     if network_file.HEADER in names:
         found = network_file.read_header(path).get("format")
         return QUANTIZED if found == quantized_file.FORMAT else MPSEARCH
+    if "config.json" in names and any(name.startswith("model.weights.") for name in names):
+        return KERAS
     inside = {name.partition("/")[2] for name in names}
     if "archive_format" in inside or "serialized_exported_program.json" in names:
         return EXPORT
@@ -110,7 +123,7 @@ def load_network(source: ModelSource, data: Arrays | None = None) -> NetworkFile
             raise InputError(f"{source.path} is an mpsearch file and needs no --model")
         return network_file.load(source.path)
     module, examples = load_module(source, data)
-    return NetworkFile(Network.from_module(module, examples), {})
+    return NetworkFile(Network.from_module(module, examples), {}, notes_of(module))
 
 
 def load_module(source: ModelSource, data: Arrays | None) -> tuple[nn.Module, ExampleInputs]:
@@ -123,6 +136,8 @@ def load_module(source: ModelSource, data: Arrays | None) -> tuple[nn.Module, Ex
         if state is not None:
             return _from_state(source, state, data)
         kind = PICKLE
+    if kind == KERAS:
+        return _from_keras(source)
     if not source.trust:
         raise InputError(
             f"{source.path} is a {kind}: loading it can run any code that its author put there, "
@@ -195,6 +210,21 @@ def _from_state(
             f"{source.path} does not fit --model {source.model}: {text[:400]}"
         ) from error
     return module, _examples(source, shapes, data)
+
+
+def _from_keras(source: ModelSource) -> tuple[nn.Module, Sequence[torch.Tensor]]:
+    from mpsearch.keras_import.converting import convert
+
+    if source.model is not None:
+        raise InputError(f"{source.path} is a Keras file and needs no --model")
+    converted = convert(source.path, source.input_shapes)
+    converted.module.meta["notes"] = converted.notes
+    return converted.module, converted.examples
+
+
+def notes_of(module: nn.Module) -> tuple[str, ...]:
+    """What the loader of a file did that its user should know."""
+    return tuple(module.meta.get("notes", ())) if isinstance(module, fx.GraphModule) else ()
 
 
 def _call(name: str, factory: Callable[[], object]) -> nn.Module:

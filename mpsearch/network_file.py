@@ -44,10 +44,11 @@ Arrays = Mapping[str, "np.ndarray[Any, Any] | torch.Tensor"]
 @dataclass(frozen=True)
 class NetworkFile:
     """What an mpsearch file holds: the network and its calibration sample (empty when it has
-    none)."""
+    none); `notes`: what the loader of another format changed."""
 
     network: Network
     sample: Mapping[str, torch.Tensor]
+    notes: tuple[str, ...] = ()
 
 
 def save(
