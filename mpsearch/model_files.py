@@ -2,7 +2,7 @@
 
 Only data are loaded as they are: the mpsearch file, and a state dict together with the code that
 the caller names. A torch.export archive (its loader evaluates expression strings), TorchScript and
-a pickled module carry code and need `trust`.
+a pickled module carry code and need `trust`. An ONNX file is data, too.
 """
 
 import os
@@ -22,10 +22,12 @@ from mpsearch.data import Arrays, import_object, put_working_directory_on_path
 from mpsearch.errors import InputError, first_line
 from mpsearch.network import Network
 from mpsearch.network_file import NetworkFile
+from mpsearch.onnx_import.detection import is_damaged_onnx, is_onnx, is_ort
 
 MPSEARCH, QUANTIZED = "mpsearch file", "quantized mpsearch file"
 STATE_DICT, PICKLE = "state dict", "pickled nn.Module"
 EXPORT, SCRIPT = "torch.export archive", "TorchScript archive"
+ONNX = "ONNX file"
 
 
 @dataclass(frozen=True)
@@ -66,12 +68,20 @@ def detect(path: str | os.PathLike[str]) -> str:
         and head[8] == 123
     ):
         return STATE_DICT
+    if is_onnx(file):
+        return ONNX
+    if is_ort(head):
+        raise InputError(
+            f"{path}: onnxruntime's own format; expected the .onnx file that it was made from"
+        )
+    if is_damaged_onnx(file):
+        raise InputError(f"{path}: damaged or truncated ONNX file; copy or export it again")
     if head[:4] == b"PK\x03\x04":
         raise InputError(f"{path}: the file is truncated: a zip archive without its end")
     known = {b"\x89HDF": "an HDF5 (Keras) file"}.get(head[:4], "an unknown format")
     raise InputError(
         f"{path}: {known}; expected an mpsearch file, a state dict (.pt or .safetensors), a "
-        "torch.export archive, TorchScript or a pickled nn.Module"
+        "torch.export archive, TorchScript, a pickled nn.Module or an ONNX file"
     )
 
 
@@ -124,6 +134,8 @@ def load_module(
         if state is not None:
             return _from_state(source, state, data)
         kind = PICKLE
+    if kind == ONNX:
+        return _load_onnx(source, data)
     if not source.trust:
         raise InputError(
             f"{source.path} is a {kind}: loading it can run any code that its author put there, "
@@ -219,6 +231,15 @@ def _examples(
         f"{source.path} does not say what its inputs look like; give --data, or --input-shape "
         "once per input (for example --input-shape 3x32x32)"
     )
+
+
+def _load_onnx(
+    source: ModelSource, data: Arrays | None
+) -> tuple[nn.Module, Sequence[torch.Tensor]]:
+    from mpsearch.onnx_import.loading import load_onnx
+
+    given = () if data is None or source.input_shapes else data.inputs_in_order()
+    return load_onnx(source.path, source.input_shapes, given)
 
 
 def _load_export(
