@@ -1,8 +1,8 @@
 """Loading `model.pt`: what a file is, is detected by its content, and nothing in it is executed.
 
-Only data are loaded as they are: the mpsearch file, a Keras file, and a state dict together with
-the code that the caller names. A torch.export archive (its loader evaluates expression strings),
-TorchScript and a pickled module carry code and need `trust`.
+Only data are loaded as they are: the mpsearch file, a Keras file, an ONNX file, and a state dict
+together with the code that the caller names. A torch.export archive (its loader evaluates
+expression strings), TorchScript and a pickled module carry code and need `trust`.
 """
 
 import os
@@ -23,11 +23,12 @@ from mpsearch.errors import InputError, first_line
 from mpsearch.inputs import Call, ExampleInputs
 from mpsearch.network import Network
 from mpsearch.network_file import NetworkFile
+from mpsearch.onnx_import.detection import is_damaged_onnx, is_onnx, is_ort
 
 MPSEARCH, QUANTIZED = "mpsearch file", "quantized mpsearch file"
 STATE_DICT, PICKLE = "state dict", "pickled nn.Module"
 EXPORT, SCRIPT = "torch.export archive", "TorchScript archive"
-KERAS = "Keras file"
+KERAS, ONNX = "Keras file", "ONNX file"
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,14 @@ def detect(path: str | os.PathLike[str]) -> str:
         and head[8] == 123
     ):
         return STATE_DICT
+    if is_onnx(file):
+        return ONNX
+    if is_ort(head):
+        raise InputError(
+            f"{path}: onnxruntime's own format; expected the .onnx file that it was made from"
+        )
+    if is_damaged_onnx(file):
+        raise InputError(f"{path}: damaged or truncated ONNX file; copy or export it again")
     if head[:4] == b"PK\x03\x04":
         raise InputError(f"{path}: the file is truncated: a zip archive without its end")
     if head[4:8] == b"TFL3" or file.suffix == ".pb":
@@ -82,8 +91,8 @@ def detect(path: str | os.PathLike[str]) -> str:
         raise InputError(f"{path} is {kind}; expected the Keras model: model.save('net.keras')")
     raise InputError(
         f"{path}: an unknown format; expected an mpsearch file, a state dict (.pt or "
-        ".safetensors), a Keras file (.keras or .h5), a torch.export archive, TorchScript or a "
-        "pickled nn.Module"
+        ".safetensors), a Keras file (.keras or .h5), an ONNX file, a torch.export archive, "
+        "TorchScript or a pickled nn.Module"
     )
 
 
@@ -138,6 +147,8 @@ def load_module(source: ModelSource, data: Arrays | None) -> tuple[nn.Module, Ex
         kind = PICKLE
     if kind == KERAS:
         return _from_keras(source)
+    if kind == ONNX:
+        return _load_onnx(source, data)
     if not source.trust:
         raise InputError(
             f"{source.path} is a {kind}: loading it can run any code that its author put there, "
@@ -248,6 +259,13 @@ def _examples(
         f"{source.path} does not say what its inputs look like; give --data, or --input-shape "
         "once per input (for example --input-shape 3x32x32)"
     )
+
+
+def _load_onnx(source: ModelSource, data: Arrays | None) -> tuple[nn.Module, ExampleInputs]:
+    from mpsearch.onnx_import.loading import load_onnx
+
+    given = () if data is None or source.input_shapes else data.example_inputs()
+    return load_onnx(source.path, source.input_shapes, given)
 
 
 def _load_export(source: ModelSource, data: Arrays | None) -> tuple[nn.Module, ExampleInputs]:
