@@ -17,6 +17,7 @@ from mpsearch.errors import InputError, first_line
 from mpsearch.graph_tensors import set_tensor
 from mpsearch.inputs import Call, ExampleInputs, bind_inputs
 from mpsearch.outputs import concatenate, output_names, record_left_out
+from mpsearch.recurrent_export import in_one_piece, torchs_own
 
 
 def export_graph(model: nn.Module, example_inputs: ExampleInputs) -> fx.GraphModule:
@@ -61,11 +62,13 @@ def _export(model: nn.Module, call: Call) -> torch.export.ExportedProgram:
     bound = inspect.signature(model.forward).bind(*call.args, **call.kwargs)
     shapes = pytree.tree_map(lambda _: batch, dict(bound.arguments))
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), in_one_piece():
             warnings.simplefilter("ignore")
             program = torch.export.export(model, call.args, call.kwargs, dynamic_shapes=shapes)
             if any(_is_in_place(node) for node in program.graph.nodes):
                 program = program.run_decompositions({})  # makes the graph functional
+    except InputError:
+        raise
     except AssertionError as error:  # a guard of a graph that was exported before
         raise InputError(
             f"the model was exported for one input shape ({first_line(error)}); "
@@ -144,6 +147,7 @@ def _as_graph_module(
             graph.output(tuple(copies[node.args[0][index]] for index in outputs))
         elif node.op == "call_function":
             copy = graph.node_copy(node, copies.__getitem__)
+            copy.target = torchs_own(node.target)
             copy.meta = {"module": _module_of(node)}
             copies[node] = copy
         else:

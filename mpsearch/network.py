@@ -49,7 +49,7 @@ class Network:
         parameters = count_parameters(graph)
         folded = copy_graph(graph)
         record_shapes(folded, example_inputs)
-        simplify(folded)
+        simplify(folded, example_inputs)
         record_shapes(folded, example_inputs)
         placeholders = [node for node in folded.graph.nodes if node.op == "placeholder"]
         shape = output_shape(folded)
