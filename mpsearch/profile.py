@@ -92,7 +92,9 @@ def profile(
     if settings.max_probes < 2:
         raise InputError(f"got --max-probes {settings.max_probes}; expected 2 or more")
     if not network.layers:
-        raise InputError("the network has no convolution or linear layer with weights of its own")
+        raise InputError(
+            "the network has no convolution, linear layer or embedding with weights of its own"
+        )
     sample = data.take(settings.samples, settings.seed)
     place = find_device(device)
     workers = join(place.type)

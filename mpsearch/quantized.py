@@ -12,6 +12,7 @@ from mpsearch.errors import InputError
 from mpsearch.graph_tensors import set_tensor
 from mpsearch.layers import Layer
 from mpsearch.network import Network, copy_graph
+from mpsearch.operators import EMBEDDING, packet
 from mpsearch.quantizer import (
     FLOAT_BITS,
     ActivationQuantizer,
@@ -111,7 +112,7 @@ def quantize_layer(
     if choice.w_bits != FLOAT_BITS:
         rows, _ = network.weight_rows(layer)
         if scales is None:
-            weight = quantize_weight(rows, choice.w_bits)
+            weight = quantize_weight(rows, choice.w_bits, layer.scales == 1)
         else:
             weight = weight_at(rows, scales, choice.w_bits)
     return with_activation(network, layer, choice, weight, activation)
@@ -182,6 +183,8 @@ def assemble(network: Network, layers: Mapping[str, QuantizedLayer]) -> Quantize
 def _quantize_input(graph: fx.GraphModule, node: fx.Node, quantizer: ActivationQuantizer) -> None:
     if quantizer.bits == FLOAT_BITS:
         return
+    if packet(node) == EMBEDDING:
+        return  # indices stay as they are
     source = node.args[0]
     with graph.graph.inserting_before(node):
         fake = graph.graph.call_function(

@@ -40,7 +40,7 @@ def payload(layer: Layer, quantized: QuantizedLayer, network: Network) -> dict[s
     else:
         packed = pack(quantized.weight.codes.numpy(), quantized.choice.w_bits)
         tensors[f"{layer.name}:packed"] = torch.from_numpy(packed)
-        tensors[f"{layer.name}:scales"] = quantized.weight.scales
+        tensors[f"{layer.name}:scales"] = quantized.weight.scales[: layer.scales]
     if quantized.bias_codes is not None:
         tensors[f"{layer.name}:bias"] = quantized.bias_codes
     elif bias is not None:
@@ -123,9 +123,9 @@ def _read_layer(entry: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -
         return QuantizedLayer(choice, None, None, activation)
     count = torch.Size(entry["shape"]).numel()
     codes = unpack(tensors[f"{name}:packed"].numpy(), choice.w_bits, count)
-    weight = QuantizedWeight(
-        torch.from_numpy(codes).reshape(channels, -1), tensors[f"{name}:scales"]
-    )
-    if weight.scales.shape != (channels,):
-        raise ValueError(f"scales of {name!r} have shape {tuple(weight.scales.shape)}")
+    scales = tensors[f"{name}:scales"]
+    if scales.shape not in ((channels,), (1,)):
+        raise ValueError(f"scales of {name!r} have shape {tuple(scales.shape)}")
+    scales = scales.repeat(channels) if len(scales) < channels else scales
+    weight = QuantizedWeight(torch.from_numpy(codes).reshape(channels, -1), scales)
     return QuantizedLayer(choice, weight, tensors.get(f"{name}:bias"), activation)

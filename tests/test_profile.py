@@ -254,6 +254,6 @@ def test_what_cannot_be_profiled_is_said(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="two or more class logits"):
         profile(one, rows, tmp_path / "p.csv", ProfileSettings(), progress)
     none = Network.from_module(nn.ReLU(), (torch.zeros(2, 3),))
-    with pytest.raises(InputError, match="no convolution or linear layer"):
+    with pytest.raises(InputError, match="no convolution, linear layer or embedding"):
         profile(none, rows, tmp_path / "p.csv", ProfileSettings(), progress)
     assert load_provenance(tmp_path / "p.csv") == {}
