@@ -1,6 +1,7 @@
 """Samples for calibration, profiling and evaluation, checked against the network at the border."""
 
 import os
+import re
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -41,6 +42,15 @@ class Arrays:
                 "expected x0, x1, … (one per input of the model) and optionally y"
             )
         return tuple(_as_input(self.tensors[name]) for name in names)
+
+    def example_inputs(self) -> tuple[torch.Tensor, ...] | dict[str, torch.Tensor]:
+        """The inputs of the first sample: x0, x1, … in order, or all arrays by their own names."""
+        named = {
+            name: _as_input(x[:1]) for name, x in self.tensors.items() if not is_label_name(name)
+        }
+        if named and not any(re.fullmatch(r"x\d+", name) for name in named):
+            return named
+        return tuple(x[:1] for x in self.inputs_in_order())
 
 
 @dataclass(frozen=True)

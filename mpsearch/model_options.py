@@ -61,6 +61,12 @@ def _shape(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in parts)
 
 
+def print_notes(path: str, notes: tuple[str, ...]) -> None:
+    """What loading changed, once, on standard error."""
+    for note in notes:
+        click.echo(f"{path}: {note}", err=True)
+
+
 def load_model_and_data(
     source: "ModelSource",
     data: str | None,
@@ -81,6 +87,7 @@ def load_model_and_data(
         arrays = read_arrays(data)
         check_repeatable(data, arrays)
     loaded = load_network(source, arrays)
+    print_notes(source.path, loaded.notes)
     if arrays is None:
         if not loaded.sample:
             raise InputError(

@@ -91,7 +91,9 @@ def profile(
     if settings.max_probes < 2:
         raise InputError(f"got --max-probes {settings.max_probes}; expected 2 or more")
     if not network.layers:
-        raise InputError("the network has no convolution or linear layer with weights of its own")
+        raise InputError(
+            "the network has no convolution, linear layer or embedding with weights of its own"
+        )
     data = with_loss(data, network)
     assert data.loss is not None
     sample = data.take(settings.samples, settings.seed)

@@ -19,6 +19,7 @@ from mpsearch.data import Batch
 from mpsearch.journal import Journal
 from mpsearch.layers import Layer
 from mpsearch.profiler import Score, Scores, Study
+from mpsearch.sample_layout import parts
 from mpsearch.sensitivity.cells import Cell, cells_of, replacement
 from mpsearch.sensitivity.forward_metric import check_finite
 from mpsearch.sensitivity.probing import generator
@@ -61,10 +62,35 @@ def _moments(
 ) -> dict[str, list[list[float]]]:
     """[Σ_n, Σ_n squared] of the per-sample value for every layer and choice on one batch."""
     inputs, labels = batch
-    tape = Tape(study.network)
+    nodes = [node for layer in study.network.layers for node in layer.nodes]
+    total: dict[str, list[list[float]]] = {}
+    start = 0
+    for part, layouts in parts(study.network.graph, nodes, inputs):
+        samples = len(part[0])
+        tape = Tape(study.network, layouts, samples)
+        given = None if labels is None else labels[start : start + samples]
+        key = f"{study.seed} {index}" + (f" {start}" if start else "")
+        for name, moments in _part_moments(study, tape, part, given, cells, key).items():
+            sums = total.setdefault(name, [[0.0, 0.0] for _ in moments])
+            total[name] = [
+                [a + b for a, b in zip(*x, strict=True)] for x in zip(sums, moments, strict=True)
+            ]
+        start += samples
+    return total
+
+
+def _part_moments(
+    study: Study,
+    tape: Tape,
+    inputs: tuple[torch.Tensor, ...],
+    labels: torch.Tensor | None,
+    cells: Mapping[str, list[Cell]],
+    key: str,
+) -> dict[str, list[list[float]]]:
+    """The same for samples that pass together."""
     logits = tape.run(*inputs)
     check_finite(study, logits)
-    loss = study.loss.gradient_loss(logits, labels, generator(f"{study.seed} {index}")).sum()
+    loss = study.loss.gradient_loss(logits, labels, generator(key)).sum()
     nodes = list(tape.outputs)
     gradients = torch.autograd.grad(loss, [tape.outputs[n] for n in nodes], allow_unused=True)
     found = dict(zip(nodes, gradients, strict=True))
@@ -90,10 +116,11 @@ def _cell_moments(
     for node, gradient in gradients.items():
         if node.name not in layer.nodes or gradient is None:
             continue
-        args = replace(tape.arguments[node], position)
+        args = replace(node, tape.arguments[node], position)
         with torch.no_grad():
             change = node.target(*args, **node.kwargs) - tape.outputs[node]  # type: ignore[operator]
-        part = 0.5 * (gradient * change).flatten(1).double().square().sum(dim=1)
+        products = tape.layouts[node.name].by_sample(gradient * change, tape.samples)
+        part = 0.5 * products.flatten(1).double().square().sum(dim=1)
         values = part if values is None else values + part
     if values is None:
         return [0.0, 0.0]

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import fx
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from mpsearch.data import Batch
 from mpsearch.layers import Layer
@@ -33,7 +34,8 @@ def residual_traces(
     """
     inputs, labels = batch
     tape = _Weights(network, layers)
-    with torch.enable_grad():
+    # The fused kernels of attention have no second derivative.
+    with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
         logits: torch.Tensor = tape.run(*inputs)
         outputs = logits.detach().requires_grad_(True) if loss.closed else logits
         total = loss.per_sample(outputs, target_of(loss, outputs, labels)).sum()

@@ -251,6 +251,6 @@ def test_what_cannot_be_profiled_is_said(tmp_path: Path) -> None:
         profile(network, data, tmp_path / "p.csv", ProfileSettings(metric="nothing"), progress)
     rows = Data("test", (torch.zeros(2, 3),), None)
     none = Network.from_module(nn.ReLU(), (torch.zeros(2, 3),))
-    with pytest.raises(InputError, match="no convolution or linear layer"):
+    with pytest.raises(InputError, match="no convolution, linear layer or embedding"):
         profile(none, rows, tmp_path / "p.csv", ProfileSettings(), progress)
     assert load_provenance(tmp_path / "p.csv") == {}
