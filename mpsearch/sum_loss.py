@@ -152,6 +152,12 @@ class SumLoss:
             found += [] if one is None else [one]
         return torch.stack(found).mean(dim=0) if found else None
 
+    def split(
+        self, outputs: torch.Tensor, labels: torch.Tensor
+    ) -> list[tuple[Share, torch.Tensor, torch.Tensor | None]]:
+        """Every share with its output and its labels, in their own shapes."""
+        return [(s, self._part(s, outputs), _labels(s, labels)) for s in self.shares]
+
     def _part(self, share: Share, outputs: torch.Tensor) -> torch.Tensor:
         rows = outputs[:, share.output.start : share.output.stop]
         return rows.reshape(-1, *share.output.shape)
