@@ -1,8 +1,8 @@
 """Loading `model.pt`: what a file is, is detected by its content, and nothing in it is executed.
 
-Only data are loaded as they are: the mpsearch file, a Keras file, and a state dict together with
-the code that the caller names. A torch.export archive (its loader evaluates expression strings),
-TorchScript and a pickled module carry code and need `trust`.
+Only data are loaded as they are: the mpsearch file, a Keras file, an ONNX file, and a state dict
+together with the code that the caller names. A torch.export archive (its loader evaluates
+expression strings), TorchScript and a pickled module carry code and need `trust`.
 """
 
 import os
@@ -20,13 +20,15 @@ from torch import fx, nn
 from mpsearch import network_file, quantized_file
 from mpsearch.data import Arrays, import_object, put_working_directory_on_path
 from mpsearch.errors import InputError, first_line
+from mpsearch.inputs import Call, ExampleInputs
 from mpsearch.network import Network
 from mpsearch.network_file import NetworkFile
+from mpsearch.onnx_import.detection import is_damaged_onnx, is_onnx, is_ort
 
 MPSEARCH, QUANTIZED = "mpsearch file", "quantized mpsearch file"
 STATE_DICT, PICKLE = "state dict", "pickled nn.Module"
 EXPORT, SCRIPT = "torch.export archive", "TorchScript archive"
-KERAS = "Keras file"
+KERAS, ONNX = "Keras file", "ONNX file"
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,14 @@ def detect(path: str | os.PathLike[str]) -> str:
         and head[8] == 123
     ):
         return STATE_DICT
+    if is_onnx(file):
+        return ONNX
+    if is_ort(head):
+        raise InputError(
+            f"{path}: onnxruntime's own format; expected the .onnx file that it was made from"
+        )
+    if is_damaged_onnx(file):
+        raise InputError(f"{path}: damaged or truncated ONNX file; copy or export it again")
     if head[:4] == b"PK\x03\x04":
         raise InputError(f"{path}: the file is truncated: a zip archive without its end")
     if head[4:8] == b"TFL3" or file.suffix == ".pb":
@@ -81,8 +91,8 @@ def detect(path: str | os.PathLike[str]) -> str:
         raise InputError(f"{path} is {kind}; expected the Keras model: model.save('net.keras')")
     raise InputError(
         f"{path}: an unknown format; expected an mpsearch file, a state dict (.pt or "
-        ".safetensors), a Keras file (.keras or .h5), a torch.export archive, TorchScript or a "
-        "pickled nn.Module"
+        ".safetensors), a Keras file (.keras or .h5), an ONNX file, a torch.export archive, "
+        "TorchScript or a pickled nn.Module"
     )
 
 
@@ -125,9 +135,7 @@ def load_network(source: ModelSource, data: Arrays | None = None) -> NetworkFile
     return NetworkFile(Network.from_module(module, examples), {}, notes_of(module))
 
 
-def load_module(
-    source: ModelSource, data: Arrays | None
-) -> tuple[nn.Module, Sequence[torch.Tensor]]:
+def load_module(source: ModelSource, data: Arrays | None) -> tuple[nn.Module, ExampleInputs]:
     """(module, example inputs) of a file that is not an mpsearch file."""
     kind = detect(source.path)
     if kind == MPSEARCH:
@@ -139,6 +147,8 @@ def load_module(
         kind = PICKLE
     if kind == KERAS:
         return _from_keras(source)
+    if kind == ONNX:
+        return _load_onnx(source, data)
     if not source.trust:
         raise InputError(
             f"{source.path} is a {kind}: loading it can run any code that its author put there, "
@@ -197,7 +207,7 @@ def _read_state(path: str) -> dict[str, torch.Tensor] | None:
 
 def _from_state(
     source: ModelSource, state: dict[str, torch.Tensor], data: Arrays | None
-) -> tuple[nn.Module, Sequence[torch.Tensor]]:
+) -> tuple[nn.Module, ExampleInputs]:
     from mpsearch.models.registry import ARCHITECTURES, architecture, build
 
     if source.model is None:
@@ -251,39 +261,44 @@ def _call(name: str, factory: Callable[[], object]) -> nn.Module:
 
 def _examples(
     source: ModelSource, shapes: Sequence[tuple[int, ...]], data: Arrays | None
-) -> tuple[torch.Tensor, ...]:
+) -> tuple[torch.Tensor, ...] | dict[str, torch.Tensor]:
     if shapes:
         return tuple(torch.zeros(1, *shape) for shape in shapes)
     if data is not None:
-        return tuple(x[:1] for x in data.inputs_in_order())
+        return data.example_inputs()
     raise InputError(
         f"{source.path} does not say what its inputs look like; give --data, or --input-shape "
         "once per input (for example --input-shape 3x32x32)"
     )
 
 
-def _load_export(
-    source: ModelSource, data: Arrays | None
-) -> tuple[nn.Module, Sequence[torch.Tensor]]:
+def _load_onnx(source: ModelSource, data: Arrays | None) -> tuple[nn.Module, ExampleInputs]:
+    from mpsearch.onnx_import.loading import load_onnx
+
+    given = () if data is None or source.input_shapes else data.example_inputs()
+    return load_onnx(source.path, source.input_shapes, given)
+
+
+def _load_export(source: ModelSource, data: Arrays | None) -> tuple[nn.Module, ExampleInputs]:
     program: torch.export.ExportedProgram = torch.export.load(source.path)
     if program.example_inputs is not None and not source.input_shapes and data is None:
-        return program.module(), program.example_inputs[0]
+        return program.module(), Call(*program.example_inputs)
     return program.module(), _examples(source, source.input_shapes, data)
 
 
-def _load_script(
-    source: ModelSource, data: Arrays | None
-) -> tuple[nn.Module, Sequence[torch.Tensor]]:
+def _load_script(source: ModelSource, data: Arrays | None) -> tuple[nn.Module, ExampleInputs]:
     from torch._export.converter import TS2EPConverter
 
-    examples = tuple(torch.cat([x, x]) for x in _examples(source, source.input_shapes, data))
     script = torch.jit.load(source.path, map_location="cpu").eval()
+    given = _examples(source, source.input_shapes, data)
+    if isinstance(given, dict):  # its own order, which TorchScript keeps
+        names = [argument.name for argument in script.forward.schema.arguments[1:]]
+        given = tuple(given[name] for name in names)
+    examples = tuple(torch.cat([x, x]) for x in given)
     return TS2EPConverter(script, examples).convert().module(), examples
 
 
-def _load_pickle(
-    source: ModelSource, data: Arrays | None
-) -> tuple[nn.Module, Sequence[torch.Tensor]]:
+def _load_pickle(source: ModelSource, data: Arrays | None) -> tuple[nn.Module, ExampleInputs]:
     put_working_directory_on_path()  # where the class of the module may be defined
     module = torch.load(source.path, map_location="cpu", weights_only=False)
     if not isinstance(module, nn.Module):

@@ -14,6 +14,7 @@ def test_every_package_is_shipped() -> None:
     listed = config["tool"]["setuptools"]["packages"]
     own = (
         "c_export", "commands", "device", "integer", "keras_import", "litert_export", "onnx_export",
+        "onnx_import",
     )  # fmt: skip
     found = ["mpsearch", *(f"mpsearch.{name}" for name in own)]
     for part in PARTS:

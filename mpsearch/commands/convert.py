@@ -36,6 +36,7 @@ def convert(
     from mpsearch.model_files import load_module, notes_of
     from mpsearch.network import Network
     from mpsearch.network_file import save
+    from mpsearch.sum_loss import separate
 
     arrays = None if data is None else read_arrays(data)
     module, examples = load_module(source_of(path, **model), arrays)
@@ -46,7 +47,7 @@ def convert(
         bound = bind(arrays, network).take(samples, seed)
         sample = {f"x{i}": x for i, x in enumerate(bound.inputs)}
         if bound.labels is not None:
-            sample["y"] = bound.labels
+            sample |= separate(bound.labels, bound.loss)
     save(module, output, examples, sample)
     if as_json:
         print_json({"output": output, "layers": len(network.layers), "samples": len(sample)})

@@ -4,8 +4,9 @@ Keras has the gates i, f, c, o (LSTM) and z, r, h (GRU), torch i, f, g, o and r,
 reset_after=True is torch's; an LSTM's one bias is torch's first, the second is zero.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from operator import getitem
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +18,10 @@ from mpsearch.keras_import.settings import Settings
 from mpsearch.keras_import.values import Value
 
 _GATES = {"LSTM": 4, "GRU": 3, "SimpleRNN": 1}
-_MERGES = {"sum": torch.add, "ave": torch.add, "mul": torch.mul}
+_MODULES: dict[str, Callable[..., nn.Module]] = {
+    "LSTM": nn.LSTM, "GRU": nn.GRU, "SimpleRNN": nn.RNN
+}  # fmt: skip
+_MERGES: dict[str, Callable[..., Any]] = {"sum": torch.add, "ave": torch.add, "mul": torch.mul}
 
 
 def _recurrent(layer: Building, values: Sequence[Value]) -> Value:
@@ -37,16 +41,16 @@ def _run(
     emit, node = layer.emit, sequence.node
     if settings.flag("go_backwards", False):
         node = emit.call(torch.flip, node, [1])
-    make = {"LSTM": nn.LSTM, "GRU": nn.GRU, "SimpleRNN": nn.RNN}[kind]
 
     def module() -> nn.Module:
-        made = make(features, units, bias=bias, batch_first=True)
+        made = _MODULES[kind](features, units, bias=bias, batch_first=True)
         state = {
             name: torch.from_numpy(np.ascontiguousarray(array))
             for name, array in _state(layer, kind, part, features, units, bias).items()
         }
         made.load_state_dict(state)
-        return made.requires_grad_(False)
+        made.requires_grad_(False)
+        return made
 
     outputs = emit.call(getitem, emit.module(scope, module, node), 0)
     if settings.flag("return_sequences", False):
