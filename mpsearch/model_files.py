@@ -166,6 +166,17 @@ def load_module(source: ModelSource, data: Arrays | None) -> tuple[nn.Module, Ex
         raise InputError(f"{source.path}: cannot load this {kind}: {first_line(error)}") from error
 
 
+def read_tensors(path: str) -> dict[str, torch.Tensor]:
+    """The weights by name of an mpsearch file of a float network or of a state dict."""
+    kind = detect(path)
+    if kind == MPSEARCH:
+        return network_file.read_archive(path)[1]
+    state = _read_state(path) if kind == STATE_DICT else None
+    if state is None:
+        raise InputError(f"{path} is a {kind}; expected an mpsearch file or a state dict")
+    return state
+
+
 def _read_state(path: str) -> dict[str, torch.Tensor] | None:
     """The tensors by name; None when the file holds objects that only unpickling would make."""
     try:
