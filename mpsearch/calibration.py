@@ -100,7 +100,10 @@ def calibrate(network: Network, data: Data, batch_size: int = 64) -> dict[str, H
 
 def missing_classes(network: Network, data: Data) -> tuple[int, ...]:
     """The classes of which labelled `data` have no sample; none where there are no labels."""
-    if data.labels is None or len(network.output_shape) != 1:
+    labels = data.labels
+    if labels is None or len(network.output_shape) != 1 or labels.dtype != torch.int64:
         return ()
-    present = set(data.labels.tolist())
+    if labels.dim() != 1:
+        return ()
+    present = set(labels.tolist())
     return tuple(label for label in range(network.output_shape[0]) if label not in present)

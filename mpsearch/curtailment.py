@@ -50,7 +50,7 @@ def hardest_first(data: Data, logits: torch.Tensor) -> Hardest:
     others = logits.scatter(1, labels, -math.inf).amax(dim=1)
     order = torch.argsort(label - others, stable=True)
     inputs = tuple(x[order] for x in data.inputs)
-    return Hardest(Data(data.name, inputs, labels[order, 0]), order)
+    return Hardest(Data(data.name, inputs, labels[order, 0], data.loss), order)
 
 
 def needed(share: Fraction, samples: int) -> int:

@@ -5,6 +5,7 @@ c = β − a·μ, so behind a convolution or linear layer W' = a·W and b' = a·
 outputs.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -19,16 +20,20 @@ from mpsearch.operators import (
     output_channels_view,
     packet,
 )
+from mpsearch.recurrent import unroll
 
 _IDENTITIES = {"dropout", "feature_dropout", "alpha_dropout", "alias", "detach", "lift_fresh_copy"}
 _BATCH_NORMS = {"batch_norm", "_native_batch_norm_legit_no_training", "cudnn_batch_norm"}
 
 
-def simplify(graph: fx.GraphModule) -> fx.GraphModule:
-    """Drop identities, evaluate constant nodes and fold batch norms; `graph` is changed in
-    place."""
+def simplify(graph: fx.GraphModule, example_inputs: Sequence[torch.Tensor]) -> fx.GraphModule:
+    """Drop identities, unroll recurrent layers, evaluate constant nodes and fold batch norms.
+
+    `graph` is changed in place; its shapes must have been recorded.
+    """
     _drop_identities(graph)
     _plain_embeddings(graph)
+    unroll(graph, example_inputs)
     _fold_constants(graph)
     _fold_batch_norms(graph)
     graph.graph.eliminate_dead_code()

@@ -34,6 +34,7 @@ ALLOWED = frozenset(
     squeeze stack std sub sum swapaxes sym_size t tanh threshold to topk transpose tril triu
     type_as unbind unflatten unsqueeze upsample_bilinear2d upsample_nearest1d upsample_nearest2d
     var view view_as where zeros zeros_like
+    gru_cell lstm_cell rnn_relu rnn_relu_cell rnn_tanh rnn_tanh_cell
     """.split()
 )
 

@@ -17,6 +17,7 @@ from mpsearch.data import Data
 from mpsearch.errors import InputError
 from mpsearch.files import digest, write_atomic
 from mpsearch.float_operators import float_part
+from mpsearch.heads import heads_of, without_heads
 from mpsearch.interactions import interactions_path, save_interactions
 from mpsearch.journal import Journal
 from mpsearch.layers import residual_groups
@@ -100,10 +101,11 @@ def profile(
     sample = data.take(settings.samples, settings.seed)
     place = find_device(device)
     workers = join(place.type)
+    bare, loss = without_heads(network, sample.loss or loss_for(network, sample.labels))
     study = Study(
-        network=network.to(place),
+        network=bare.to(place),
         data=sample,
-        loss=loss_for(network, sample.labels),
+        loss=loss,
         choices=settings.choices,
         batch_size=settings.batch_size,
         seed=settings.seed,
@@ -116,16 +118,21 @@ def profile(
     if settings.interactions:
         study = replace(study, keep_outputs=samples_to_keep(study))
     check_repeatable(study)
-    run = digest(mpsearch.__version__, network.digest, sample.digest, repr(settings), place.type)
+    run = digest(
+        mpsearch.__version__, network.digest, sample.digest, repr(settings), place.type, loss.name
+    )
     with Journal(output, run, workers.rank) as journal:
         resumed = len(journal)
         with progress(f"profile ({settings.metric})", profiler.steps(study)) as step:
             scores = profiler.score(study, journal, step)
         _check_scores(scores, study)
         table = _table(study, scores, settings.group_residual)
-        provenance = _provenance(scores, study, settings, profiler, resumed)
+        provenance = _provenance(
+            scores, replace(study, network=network), settings, profiler, resumed
+        )
+        provenance["heads_taken_off"] = heads_of(sample.loss)
         if settings.interactions:
-            interactions = collect(study, journal, lambda: None)
+            interactions = collect(study, journal, lambda: None, network.digest)
             provenance["interactions"] = {
                 "samples": study.keep_outputs,
                 "bytes": interactions.changes.nbytes + interactions.gram.nbytes,

@@ -172,17 +172,17 @@ def assemble(network: Network, layers: Mapping[str, QuantizedLayer]) -> Quantize
         if bias is not None:
             set_tensor(source, layer.bias_name, bias)
     graph = copy_graph(source)
+    nodes = {node.name: node for node in graph.graph.nodes}
     for layer in network.layers:
         for name in layer.nodes:
-            _quantize_input(graph, name, layers[layer.name].activation)
+            _quantize_input(graph, nodes[name], layers[layer.name].activation)
     graph.recompile()
     return QuantizedNetwork(replace(network, graph=source), graph, dict(layers))
 
 
-def _quantize_input(graph: fx.GraphModule, name: str, quantizer: ActivationQuantizer) -> None:
+def _quantize_input(graph: fx.GraphModule, node: fx.Node, quantizer: ActivationQuantizer) -> None:
     if quantizer.bits == FLOAT_BITS:
         return
-    node = next(node for node in graph.graph.nodes if node.name == name)
     if packet(node) == EMBEDDING:
         return  # indices stay as they are
     source = node.args[0]

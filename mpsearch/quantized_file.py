@@ -23,6 +23,7 @@ from mpsearch.network_file import (
     read_graph,
     write_archive,
 )
+from mpsearch.outputs import describe_outputs, left_out_outputs, recorded_outputs
 from mpsearch.packing import pack, unpack
 from mpsearch.quantized import QuantizedLayer, QuantizedNetwork, assemble
 from mpsearch.quantizer import ActivationQuantizer, QuantizedWeight, check_bits
@@ -59,6 +60,7 @@ def save_quantized(network: QuantizedNetwork, path: str | os.PathLike[str]) -> N
         "format": FORMAT,
         "version": VERSION,
         "inputs": describe_inputs(source.input_shapes, source.input_dtypes),
+        **describe_outputs(source.outputs, source.left_out_outputs),
         "parameters": source.parameters,
         "graph": graph_to_json(source.graph),
         "layers": [_describe(layer, network) for layer in source.layers],
@@ -103,6 +105,8 @@ def load_quantized(path: str | os.PathLike[str]) -> QuantizedNetwork:
         input_dtypes=tuple(x.dtype for x in examples),
         output_shape=output_shape(graph),
         parameters=parameters,
+        outputs=recorded_outputs(graph, output_shape(graph)),
+        left_out_outputs=left_out_outputs(graph),
     )
     if {layer.name for layer in network.layers} != set(layers):
         raise InputError(f"{path}: damaged mpsearch file: its layers do not match its graph")

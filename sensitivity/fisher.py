@@ -1,10 +1,11 @@
 """Diagonal empirical Fisher in a layer's outputs: ½ E[Σ_k (∂ℓ/∂z_k · Δz_k)²].
 
 z are the layer's outputs, Δz how they change when the layer alone takes the choice (weights and
-input), ℓ the cross-entropy. It is the score of gradient-based searches such as ModelOpt's
+input), ℓ the loss. It is the score of gradient-based searches such as ModelOpt's
 auto_quantize: one backward pass and one pass through each layer, no pass through the rest of the
-network. Without labels the classes are drawn from the network's own predictions, which gives the
-Fisher information itself.
+network. Without labels the targets are drawn from the network's own predictions, which gives the
+Fisher information itself: classes from softmax, answers from the sigmoid, and for mse the outputs
+with a noise of variance K/2, for which the Fisher information is the Gauss-Newton matrix.
 """
 
 import math
@@ -13,7 +14,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import fx
-from torch.nn import functional
 
 from mpsearch.data import Batch
 from mpsearch.journal import Journal
@@ -54,7 +54,7 @@ class Fisher:
         }
 
     def notes(self, study: Study) -> Mapping[str, object]:
-        return {"classes": "labels" if study.data.labels is not None else "drawn from predictions"}
+        return {"classes": "labels" if study.loss.uses_labels else "drawn from predictions"}
 
 
 def _moments(
@@ -90,9 +90,7 @@ def _part_moments(
     """The same for samples that pass together."""
     logits = tape.run(*inputs)
     check_finite(study, logits)
-    if labels is None:
-        labels = _drawn(logits, key)
-    loss = functional.cross_entropy(logits, labels, reduction="sum")
+    loss = study.loss.gradient_loss(logits, labels, generator(key)).sum()
     nodes = list(tape.outputs)
     gradients = torch.autograd.grad(loss, [tape.outputs[n] for n in nodes], allow_unused=True)
     found = dict(zip(nodes, gradients, strict=True))
@@ -137,12 +135,6 @@ def _score(study: Study, journal: Journal, layer: Layer, position: int) -> Score
     mean, squares = (math.fsum(part[k] for part in parts) / n for k in (0, 1))
     variance = max(0.0, squares - mean * mean) * n / (n - 1) if n > 1 else 0.0
     return Score(mean, math.sqrt(variance / n))
-
-
-def _drawn(logits: torch.Tensor, key: str) -> torch.Tensor:
-    """A class per sample from softmax(logits), by a seed that depends on `key` alone."""
-    probabilities = torch.softmax(logits.detach().double().cpu(), dim=1)
-    return torch.multinomial(probabilities, 1, generator=generator(key))[:, 0].to(logits.device)
 
 
 PROFILER = Fisher()

@@ -55,7 +55,7 @@ def apply(
     settings = post_training_of(**post_training)
     choices = Assignment.load(assignment).layers
     source = source_of(path, model, trust, input_shapes)
-    loaded, bound = load_model_and_data(source, data, "calibration")
+    loaded, bound = load_model_and_data(source, data, "calibration", need_labels=False)
     network = loaded.network
     check_layers(network, choices)
     note_missing_classes(network, bound)

@@ -1,0 +1,114 @@
+"""Files that were exported for one batch size get a free one.
+
+Exporters fold the batch into the targets of Reshape and Expand: [1, 64] for a file of one sample.
+The graph runs once on the file's own batch size and once on three samples; where the arriving
+tensor has grown along one dimension, the entry of the target that holds this dimension grows too.
+A file in which that is a wrong reading is found by comparing three samples with each one alone.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+
+from mpsearch.errors import InputError
+from mpsearch.onnx_import.calls import Size
+from mpsearch.onnx_import.steps import Plan, Step
+
+Shape = tuple[int, ...]
+
+
+class BatchRewriter:
+    """Targets with the batch in them, by the name of the step's output.
+
+    `learn` is told the shapes of a run on the file's own batch size; from then on a constant target
+    whose tensor has grown is rewritten, and `targets` collects what was done.
+    """
+
+    def __init__(self, plan: Plan, batch: int, fixed: bool) -> None:
+        self._plan, self._batch, self._fixed = plan, batch, fixed
+        self._shapes: Mapping[str, Shape] | None = None
+        self.targets: dict[str, tuple[tuple[int, bool], ...]] = {}
+
+    def learn(self, shapes: Mapping[str, Shape]) -> None:
+        """The shapes of all tensors at the file's own batch size."""
+        self._shapes = shapes
+
+    def __call__(self, step: Step, x: torch.Tensor, batch: Size) -> tuple[Size, ...] | None:
+        """The target for `x`, or None to take it as the file has it."""
+        if step.operator != "Reshape" or self._shapes is None:
+            return None
+        name = step.outputs[0]
+        if name not in self.targets and not torch.compiler.is_exporting():
+            found = self._target(step, tuple(int(size) for size in x.shape))
+            if found is not None:
+                self.targets[name] = found
+        entries = self.targets.get(name)
+        if entries is None:
+            return None
+        return tuple(size * batch if grows else size for size, grows in entries)
+
+    def _target(self, step: Step, now: Shape) -> tuple[tuple[int, bool], ...] | None:
+        assert self._shapes is not None
+        before = self._shapes.get(step.inputs[0])
+        target = self._plan.constants.get(step.inputs[1])
+        if target is None or before is None or before == now or len(before) != len(now):
+            return None
+        written = [int(size) for size in target.reshape(-1)]
+        if not self._fixed and (-1 in written or math.prod(written) == math.prod(now)):
+            return None  # the file leaves the batch free itself
+        return grown_target(before, now, self._shapes[step.outputs[0]], self._batch)
+
+
+def grown_target(
+    before: Shape, now: Shape, target: Shape, batch: int
+) -> tuple[tuple[int, bool], ...] | None:
+    """(size, True where the batch is a factor) of every entry of a Reshape's target.
+
+    `before` and `now` are the arriving shapes at the file's batch size and another one: for
+    (1, 8, 4) and (3, 8, 4) the target (1, 32) becomes ((1, True), (32, False)). None when the
+    dimension that grew cannot be found in the target.
+    """
+    grew = [axis for axis, (old, new) in enumerate(zip(before, now, strict=True)) if old != new]
+    if len(grew) != 1:
+        return None
+    first = math.prod(before[: grew[0]])
+    span = first * before[grew[0]]
+    starts = [math.prod(target[:index]) for index in range(len(target) + 1)]
+    inside = [i for i in range(len(target)) if starts[i] >= first and starts[i + 1] <= span]
+    exact = [i for i in inside if target[i] == batch]
+    if exact:
+        place = exact[0]
+    else:
+        # merged with a neighbour: heads behind the batch, or positions in front of it
+        holding = [i for i in range(len(target)) if starts[i] <= first < starts[i + 1]]
+        if not holding or target[holding[0]] % batch:
+            return None
+        place = holding[0]
+        if starts[place] == first and place and batch == 1 and target[place] != before[grew[0]]:
+            place -= 1 if grew[0] else 0
+    return tuple(
+        (size // batch, True) if index == place else (size, False)
+        for index, size in enumerate(target)
+    )
+
+
+def check_rows(run: "torch.nn.Module", examples: Sequence[torch.Tensor]) -> None:
+    """Three samples together must give what each gives alone. Raises InputError otherwise."""
+    with torch.no_grad():
+        together = _tensors(run(*examples))
+        for row in range(3):
+            alone = _tensors(run(*[x[row : row + 1] for x in examples]))
+            for all_rows, one in zip(together, alone, strict=True):
+                if all_rows.shape[:1] != (3,) or not torch.allclose(
+                    all_rows[row : row + 1], one, rtol=1e-3, atol=1e-4, equal_nan=True
+                ):
+                    raise InputError(
+                        "it was exported for one batch size, and its samples mix when there are "
+                        "more.\nExport it again with a free batch dimension (dynamic_axes or "
+                        "dynamic_shapes of torch.onnx.export)"
+                    )
+
+
+def _tensors(outputs: torch.Tensor | dict[str, torch.Tensor]) -> list[torch.Tensor]:
+    return [outputs] if isinstance(outputs, torch.Tensor) else list(outputs.values())

@@ -1,0 +1,203 @@
+"""One call of an ONNX operator: its inputs as values, its attributes, and where weights go.
+
+A value is a torch tensor, or a numpy array of what is known while the graph is built: constants of
+the file and shapes. Sizes that depend on the batch stand in such an array as torch's symbolic
+integers (`dtype=object`), so that shape arithmetic keeps the batch free.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar, cast
+
+import numpy as np
+import torch
+
+from mpsearch.errors import InputError
+from mpsearch.onnx_import.names import layer_of_node, layer_of_tensor
+from mpsearch.onnx_import.steps import Array, Step
+
+Value = torch.Tensor | Array | None
+Result = Value | tuple[Value, ...]
+Size = int | torch.SymInt
+T = TypeVar("T")
+ELEMENTS_LIMIT = 2**28
+
+
+class Store(Protocol):
+    """Where the tensors of the file live: `fetch` makes one at its first use and keeps it."""
+
+    def fetch(
+        self, key: tuple[str, str], wanted: str, make: Callable[[], torch.Tensor], fixed: bool
+    ) -> torch.Tensor:
+        """The tensor of that key; it is called `wanted` where that name is free."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """`rewritten`: the target that `batch.py` found for a Reshape of a file with a fixed batch."""
+
+    step: Step
+    values: tuple[Value, ...]
+    store: Store
+    constants: Mapping[str, Array]
+    origins: Mapping[str, str]
+    opset: int
+    rewritten: tuple[Size, ...] | None = None
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def has(self, index: int) -> bool:
+        """True when the operator was given its optional input."""
+        return index < len(self.values) and self.values[index] is not None
+
+    def attribute(self, name: str, default: T) -> T:
+        """An attribute as written, or the operator's default."""
+        return cast(T, self.step.attributes.get(name, default))
+
+    def is_constant(self, index: int) -> bool:
+        """True for an input that the file fixes."""
+        return index < len(self.values) and self.step.inputs[index] in self.constants
+
+    def tensor(self, index: int) -> torch.Tensor:
+        """The input as a tensor; constants are kept under the file's name for them."""
+        value = self.values[index]
+        if isinstance(value, torch.Tensor):
+            return value
+        if value is None:
+            raise InputError(f"input {index} is missing")
+        if is_symbolic(value):
+            return _symbolic_tensor(value)
+        name = self.step.inputs[index]
+        return self.store.fetch(
+            (name, ""),
+            self.origins.get(name, name),
+            lambda: as_torch(value),
+            self.is_constant(index),
+        )
+
+    def operand(self, index: int) -> torch.Tensor | float:
+        """The input of an elementwise operator: a constant of one element becomes a number."""
+        value = self.values[index]
+        ranks = [v.ndim for v in self.values if isinstance(v, torch.Tensor)]
+        if (
+            isinstance(value, np.ndarray)
+            and value.size == 1
+            and value.ndim <= max(ranks, default=-1)
+            and value.dtype != bool
+        ):
+            return cast(float, value.reshape(-1)[0] if is_symbolic(value) else value.item())
+        return self.tensor(index)
+
+    def host(self, index: int) -> Array:
+        """The input as an array. Raises InputError for one that depends on the data."""
+        value = self.values[index]
+        if isinstance(value, np.ndarray):
+            return value
+        raise InputError(
+            f"its input {self.step.inputs[index]!r} depends on the data; expected a constant or a "
+            "value that follows from shapes"
+        )
+
+    def sizes(self, index: int) -> list[Size]:
+        """The input as a list of sizes, positions or axes."""
+        return [
+            value if isinstance(value, torch.SymInt) else int(value)
+            for value in self.host(index).reshape(-1)
+        ]
+
+    def axes(self, index: int, name: str = "axes") -> list[int] | None:
+        """Axes as attribute (older opsets) or as input (newer ones); None when absent."""
+        if name in self.step.attributes:
+            return [int(axis) for axis in self.step.attributes[name]]
+        return [int(axis) for axis in self.sizes(index)] if self.has(index) else None
+
+    def derived(self, label: str, make: Callable[[], Array]) -> torch.Tensor:
+        """A tensor that follows from attributes and static shapes, kept with the graph."""
+        output = self.step.outputs[0]
+        return self.store.fetch(
+            (output, label), f"{output}.{label}", lambda: as_torch(make()), False
+        )
+
+    def weight(self, index: int, role: str, change: Callable[[Array], Array] | None = None,
+               label: str = "") -> torch.Tensor:  # fmt: skip
+        """The constant input as the parameter `role` of the step's layer: `conv1.weight`.
+
+        `change` brings it into torch's layout; `label` tells apart several changes of one tensor.
+        """
+        if not self.is_constant(index):
+            return self.tensor(index)
+        name, array = self.step.inputs[index], self.host(index)
+        return self.store.fetch(
+            (name, f"{role} {label}"),
+            f"{self.layer}.{role}",
+            lambda: as_torch(change(array) if change else array),
+            True,
+        )
+
+    @property
+    def layer(self) -> str:
+        """Name of the layer: from a weight's name, else from the node's, else its output's."""
+        given = [self.origins.get(n, n) for n in self.step.inputs if n in self.constants]
+        named = [layer for layer in map(layer_of_tensor, given) if layer]
+        return (
+            (named[0] if named else "")
+            or layer_of_node(self.step.name, dict(self.step.metadata))
+            or self.step.name
+            or self.step.outputs[0]
+        )
+
+
+def is_symbolic(array: Array) -> bool:
+    """True when a size in it depends on the batch."""
+    return array.dtype == object and any(
+        isinstance(value, torch.SymInt | torch.SymFloat) for value in array.reshape(-1)
+    )
+
+
+def sizes_array(sizes: Sequence[Size]) -> Array:
+    """Sizes as a value: int64 where all are known."""
+    if all(isinstance(size, int) for size in sizes):
+        return np.array(sizes, dtype=np.int64)
+    array = np.empty(len(sizes), dtype=object)
+    for index, size in enumerate(sizes):
+        array[index] = size
+    return array
+
+
+def as_torch(array: Array) -> torch.Tensor:
+    """A tensor of the array's own numbers."""
+    if array.dtype == object:
+        array = array.astype(np.int64)
+    return torch.from_numpy(np.array(array))
+
+
+def _symbolic_tensor(array: Array) -> torch.Tensor:
+    """Sizes as data: `[batch, 3]` -> an int64 tensor."""
+    parts = [torch.full((1,), value, dtype=torch.int64) for value in array.reshape(-1)]
+    return torch.cat(parts).reshape(array.shape)
+
+
+def check_elements(shape: Sequence[Any]) -> None:
+    """Refuse to make a tensor that no network needs but a hostile file may ask for."""
+    count = 1
+    for size in shape:
+        count *= size if isinstance(size, int) else 1
+    if count > ELEMENTS_LIMIT:
+        raise InputError(
+            f"it would make a tensor of shape {list(shape)[:8]}; expected at most "
+            f"{ELEMENTS_LIMIT:,} elements"
+        )
+
+
+def axis_of(axis: int, rank: int) -> int:
+    """`-1` of 4 dimensions -> 3. Raises InputError out of range."""
+    if not -rank <= axis < rank:
+        raise InputError(f"got axis {axis} for {rank} dimensions")
+    return axis % rank
+
+
+def sizes_of(tensor: torch.Tensor) -> list[Size]:
+    """The shape, symbolic where it depends on the batch."""
+    shape: Any = tensor.shape
+    return list(shape)

@@ -1,0 +1,95 @@
+"""Which operator is read by which function, and up to which version of its definition."""
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+import torch
+
+from mpsearch.errors import InputError
+from mpsearch.onnx_import.arranging import ARRANGING
+from mpsearch.onnx_import.calls import Call, Result
+from mpsearch.onnx_import.elementwise import ELEMENTWISE
+from mpsearch.onnx_import.gathering import GATHERING
+from mpsearch.onnx_import.normalization import NORMALIZATION
+from mpsearch.onnx_import.packages import onnx_package
+from mpsearch.onnx_import.pooling import POOLING
+from mpsearch.onnx_import.reductions import REDUCTIONS
+from mpsearch.onnx_import.shapes import SHAPES
+from mpsearch.onnx_import.steps import Step
+from mpsearch.onnx_import.weighted import WEIGHTED
+
+Handler = Callable[[Call], Result]
+
+
+def _constant(call: Call) -> Result:
+    for name, value in call.step.attributes.items():
+        if name == "value":
+            return np.asarray(value)
+        if name in ("value_float", "value_floats"):
+            return np.array(value, dtype=np.float32)
+        if name in ("value_int", "value_ints"):
+            return np.array(value, dtype=np.int64)
+    raise InputError("got text or a sparse tensor; expected numbers")
+
+
+OPERATORS: dict[str, Handler] = {
+    "Constant": _constant,
+    **ELEMENTWISE,
+    **WEIGHTED,
+    **NORMALIZATION,
+    **POOLING,
+    **REDUCTIONS,
+    **ARRANGING,
+    **GATHERING,
+}
+
+# The newest definitions whose changes were read, where they are newer than opset 21.
+_NEWEST = 28
+_QUANTIZED = {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv",
+              "QLinearMatMul", "ConvInteger", "MatMulInteger"}  # fmt: skip
+_CONTROL = {"If", "Loop", "Scan", "SequenceMap"}
+# Outputs beside the first that no network needs for inference.
+_ONE_OUTPUT = {"MaxPool", "Dropout", "BatchNormalization", "LayerNormalization"}
+
+
+def handler_of(call: Call) -> Handler:
+    """The function of the call's operator; shape arithmetic where no input is a tensor."""
+    operator = call.step.operator
+    if operator in SHAPES and not any(isinstance(v, torch.Tensor) for v in call.values):
+        symbolic_or_whole = all(
+            v is None or (isinstance(v, np.ndarray) and v.dtype.kind in "iubOf")
+            for v in call.values
+        )
+        if symbolic_or_whole:
+            return SHAPES[operator]
+    return OPERATORS[operator]
+
+
+def check_operators(steps: Iterable[Step], domains: Iterable[str], opset: int) -> None:
+    """Raise InputError that lists everything that cannot be read, with one node for each."""
+    defs = onnx_package().defs
+    problems: dict[str, str] = {}
+    for step, domain in zip(steps, domains, strict=True):
+        name = step.operator
+        if name in _QUANTIZED:
+            raise InputError(
+                f"it is quantized already ({step.label}); expected the float model that it was "
+                "made from"
+            )
+        if domain not in ("", "ai.onnx"):
+            problems.setdefault(f"{domain}.{name}", f"{step.label}")
+        elif name not in OPERATORS:
+            problems.setdefault(name, step.label)
+        elif defs.get_schema(name, opset, "").since_version > _NEWEST:
+            problems.setdefault(f"{name} of opset {opset}", step.label)
+    if not problems:
+        return
+    listed = ", ".join(f"{name} ({label})" for name, label in list(problems.items())[:12])
+    more = f" and {len(problems) - 12} more" if len(problems) > 12 else ""
+    if set(problems) & _CONTROL:
+        way = "export it again with fixed control flow (torch.onnx.export of a traced model)"
+    elif any("." in name for name in problems):
+        way = "export it again without runtime-specific optimizations or custom operators"
+    else:
+        way = "docs/onnx-import.md lists what can be read"
+    raise InputError(f"it uses operators that cannot be read: {listed}{more}.\nTo go on: {way}")

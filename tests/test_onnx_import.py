@@ -1,0 +1,112 @@
+"""Float ONNX files as networks: names, MACs and outputs against torch, onnxruntime and onnx."""
+
+import contextlib
+import io
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import networks
+import pytest
+import torch
+from torch import nn
+
+from mpsearch.errors import InputError
+from mpsearch.model_files import ONNX, ModelSource, detect, load_network
+from mpsearch.models.registry import build
+from mpsearch.network import Network
+from mpsearch.network_file import save
+from mpsearch.onnx_import.loading import load_onnx
+
+onnx = pytest.importorskip("onnx", reason="the extra `onnx` is not installed")
+
+
+def _export(
+    model: nn.Module,
+    inputs: Sequence[torch.Tensor],
+    path: Path,
+    opset: int,
+    dynamo: bool = False,
+    free: bool = True,
+) -> str:
+    """Write the model by torch's own exporter, with a free batch or for one sample."""
+    names = [f"in{index}" for index in range(len(inputs))]
+    if dynamo:
+        pytest.importorskip("onnxscript", reason="torch's newer ONNX exporter needs onnxscript")
+    how: dict[str, object] = {"dynamo": dynamo, "opset_version": opset, "input_names": names}
+    if free and dynamo:
+        how["dynamic_shapes"] = tuple({0: torch.export.Dim("batch")} for _ in inputs)
+    elif free:
+        how["dynamic_axes"] = {name: {0: "batch"} for name in names}
+    samples = tuple(x[: 2 if free else 1] for x in inputs)
+    logging.disable(logging.WARNING)  # the exporters are talkative
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            torch.onnx.export(model, samples, str(path), external_data=False, **how)  # type: ignore[arg-type]
+    finally:
+        logging.disable(logging.NOTSET)
+    return str(path)
+
+
+def _layers(network: Network) -> list[tuple[str, str, int, int]]:
+    return [(layer.name, layer.kind, layer.macs, layer.weights) for layer in network.layers]
+
+
+CASES = [
+    (name, opset, opset == 18, free)
+    for index, name in enumerate(networks.BUILDERS)
+    for opset, free in (((11, True), (13, False), (17, True), (18, False))[index % 4],)
+]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("name", "opset", "dynamo", "free"), CASES)
+def test_torchs_exports_give_the_same_network_back(
+    name: str, opset: int, dynamo: bool, free: bool, tmp_path: Path
+) -> None:
+    model, inputs, _ = networks.build(name)
+    path = _export(model, inputs, tmp_path / "model.onnx", opset, dynamo, free)
+    network = load_network(ModelSource(path)).network
+    own = Network.from_module(model, inputs)
+    assert sorted(_layers(network)) == sorted(_layers(own))
+    assert network.input_names == tuple(f"in{index}" for index in range(len(inputs)))
+    with torch.no_grad():
+        torch.testing.assert_close(network(*inputs), own(*inputs), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_trained_size_network_keeps_names_and_converts(tmp_path: Path) -> None:
+    model, inputs = build("resnet20").eval(), (torch.randn(3, 3, 32, 32),)
+    path = _export(model, inputs, tmp_path / "resnet20.onnx", 13)
+    module, examples = load_onnx(path)
+    network, own = Network.from_module(module, examples), Network.from_module(model, inputs)
+    assert _layers(network) == _layers(own)
+    save(module, tmp_path / "model.pt", examples)
+    again = load_network(ModelSource(str(tmp_path / "model.pt"))).network
+    assert again.digest == network.digest
+    with torch.no_grad():
+        torch.testing.assert_close(again(*inputs), own(*inputs), rtol=1e-4, atol=1e-5)
+
+
+def test_foreign_and_damaged_files_are_named(tmp_path: Path) -> None:
+    helper = onnx.helper
+    value = helper.make_tensor_value_info("x", 1, ["n", 3])
+    graph = helper.make_graph(
+        [helper.make_node("Relu", ["x"], ["y"])],
+        "g",
+        [value],
+        [helper.make_tensor_value_info("y", 1, ["n", 3])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    content = model.SerializeToString()
+    good = tmp_path / "anything"
+    good.write_bytes(content)
+    assert detect(good) == ONNX
+    for data, message in (
+        (content[:-9], "damaged or truncated ONNX"),
+        (b"\x08\x07 not a model", "unknown format"),
+        (b"\x20\0\0\0ORTM" + bytes(40), "onnxruntime's own format"),
+    ):
+        good.write_bytes(data)
+        with pytest.raises(InputError, match=message):
+            detect(good)
