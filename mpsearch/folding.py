@@ -20,6 +20,7 @@ from mpsearch.operators import (
     output_channels_view,
     packet,
 )
+from mpsearch.products import products_to_linear
 from mpsearch.recurrent import unroll
 
 _IDENTITIES = {"dropout", "feature_dropout", "alpha_dropout", "alias", "detach", "lift_fresh_copy"}
@@ -27,13 +28,15 @@ _BATCH_NORMS = {"batch_norm", "_native_batch_norm_legit_no_training", "cudnn_bat
 
 
 def simplify(graph: fx.GraphModule, example_inputs: Sequence[torch.Tensor]) -> fx.GraphModule:
-    """Drop identities, unroll recurrent layers, evaluate constant nodes and fold batch norms.
+    """Drop identities, unroll recurrent layers, turn products into linear layers, evaluate
+    constant nodes and fold batch norms.
 
     `graph` is changed in place; its shapes must have been recorded.
     """
     _drop_identities(graph)
     _plain_embeddings(graph)
     unroll(graph, example_inputs)
+    products_to_linear(graph)
     _fold_constants(graph)
     _fold_batch_norms(graph)
     graph.graph.eliminate_dead_code()
