@@ -33,6 +33,8 @@ ALLOWED = frozenset(
     squeeze stack std sub sum swapaxes sym_size t tanh threshold to topk transpose tril triu
     type_as unbind unflatten unsqueeze upsample_bilinear2d upsample_nearest1d upsample_nearest2d
     var view view_as where zeros zeros_like
+    acos acosh asin asinh atan atanh cosh fmod isnan logical_xor logsumexp sinh tan
+    upsample_bicubic2d upsample_linear1d upsample_nearest3d upsample_trilinear3d
     """.split()
 )
 
