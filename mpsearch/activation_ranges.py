@@ -15,6 +15,7 @@ from mpsearch.data import Data
 from mpsearch.errors import InputError
 from mpsearch.graph_tensors import tensor_nodes
 from mpsearch.network import Network
+from mpsearch.operators import EMBEDDING, packet
 from mpsearch.partial_forward import PartialForward
 from mpsearch.quantizer import FLOAT_BITS, ActivationQuantizer, affine, check_bits
 
@@ -100,6 +101,8 @@ def output_errors(
         for layer in network.layers:
             weight = network.weight(layer)
             for node in (nodes[name] for name in layer.nodes):
+                if packet(node) == EMBEDDING:
+                    continue
                 source = node.args[0]
                 assert isinstance(source, fx.Node)
                 x = values[source]

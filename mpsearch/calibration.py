@@ -10,6 +10,7 @@ from torch import fx
 from mpsearch.data import Data
 from mpsearch.graph_tensors import tensor_nodes
 from mpsearch.network import Network
+from mpsearch.operators import EMBEDDING, packet
 from mpsearch.quantizer import ActivationQuantizer, activation_quantizer
 
 _BINS = 2048
@@ -50,8 +51,14 @@ class _Inputs(fx.Interpreter):
 def layer_inputs(
     network: Network, data: Data, batch_size: int
 ) -> Iterator[tuple[str, torch.Tensor]]:
-    """(layer name, input tensor) for every use of every layer, batch by batch."""
-    layer_of = {node: layer.name for layer in network.layers for node in layer.nodes}
+    """(layer name, input tensor) for every use of every layer, batch by batch.
+
+    Embeddings are left out: indices are not quantized.
+    """
+    tables = {node.name for node in network.graph.graph.nodes if packet(node) == EMBEDDING}
+    layer_of = {
+        node: layer.name for layer in network.layers for node in layer.nodes if node not in tables
+    }
     device = next((tensor.device for _, _, tensor in tensor_nodes(network.graph)), None)
     for inputs, _ in data.batches(batch_size):
         inputs = tuple(x.to(device) for x in inputs)
@@ -66,7 +73,8 @@ def calibrate(network: Network, data: Data, batch_size: int = 64) -> dict[str, H
 
     The data go to where the network's weights are.
 
-    A layer that is used more than once has one histogram over all uses.
+    A layer that is used more than once has one histogram over all uses. That of an embedding table
+    is empty: its quantizer is never used.
     """
     ranges: dict[str, tuple[float, float]] = {}
     for name, value in layer_inputs(network, data, batch_size):
@@ -81,12 +89,21 @@ def calibrate(network: Network, data: Data, batch_size: int = 64) -> dict[str, H
             counts[name] += binned.to(torch.int64).cpu().numpy()
         else:
             counts[name][0] += value.numel()
-    return {name: Histogram(counts[name], *ranges[name]) for name in ranges}
+    empty = Histogram(np.zeros(_BINS, dtype=np.int64), 0.0, 0.0)
+    return {
+        layer.name: Histogram(counts[layer.name], *ranges[layer.name])
+        if layer.name in ranges
+        else empty
+        for layer in network.layers
+    }
 
 
 def missing_classes(network: Network, data: Data) -> tuple[int, ...]:
     """The classes of which labelled `data` have no sample; none where there are no labels."""
-    if data.labels is None or len(network.output_shape) != 1:
+    labels = data.labels
+    if labels is None or len(network.output_shape) != 1 or labels.dtype != torch.int64:
         return ()
-    present = set(data.labels.tolist())
+    if labels.dim() != 1:
+        return ()
+    present = set(labels.tolist())
     return tuple(label for label in range(network.output_shape[0]) if label not in present)

@@ -1,11 +1,10 @@
 """Samples for calibration, profiling and evaluation, checked against the network at the border."""
 
-import importlib
 import os
-import sys
+import re
 import zipfile
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -16,6 +15,11 @@ from safetensors.torch import load_file
 
 from mpsearch.errors import InputError
 from mpsearch.files import digest
+from mpsearch.importing import import_object as import_object
+from mpsearch.importing import put_working_directory_on_path as put_working_directory_on_path
+from mpsearch.labels import is_label_name
+from mpsearch.loss_choice import choose
+from mpsearch.losses import Loss
 from mpsearch.network import Network
 
 Batch = tuple[tuple[torch.Tensor, ...], "torch.Tensor | None"]
@@ -30,7 +34,7 @@ class Arrays:
 
     def inputs_in_order(self) -> tuple[torch.Tensor, ...]:
         """x0, x1, …, for a model whose input names are not known yet."""
-        count = len(self.tensors) - ("y" in self.tensors)
+        count = sum(not is_label_name(name) for name in self.tensors)
         names = [f"x{index}" for index in range(count)]
         if not count or any(name not in self.tensors for name in names):
             raise InputError(
@@ -39,14 +43,28 @@ class Arrays:
             )
         return tuple(_as_input(self.tensors[name]) for name in names)
 
+    def example_inputs(self) -> tuple[torch.Tensor, ...] | dict[str, torch.Tensor]:
+        """The inputs of the first sample: x0, x1, … in order, or all arrays by their own names."""
+        named = {
+            name: _as_input(x[:1]) for name, x in self.tensors.items() if not is_label_name(name)
+        }
+        if named and not any(re.fullmatch(r"x\d+", name) for name in named):
+            return named
+        return tuple(x[:1] for x in self.inputs_in_order())
+
 
 @dataclass(frozen=True)
 class Data:
-    """Samples that fit a network: inputs [N, …] in the network's order and labels [N] or None."""
+    """Samples that fit a network: inputs [N, …] in the network's order and labels or None.
+
+    labels: class numbers int64 [N], or targets as `loss_choice.choose` describes them; `loss` is
+    the loss that they were checked for (None: cross-entropy, or divergence without labels).
+    """
 
     name: str
     inputs: tuple[torch.Tensor, ...]
     labels: torch.Tensor | None
+    loss: Loss | None = None
 
     def __len__(self) -> int:
         return len(self.inputs[0])
@@ -65,7 +83,7 @@ class Data:
         generator = torch.Generator().manual_seed(seed)
         rows = torch.randperm(len(self), generator=generator)[:count].sort().values
         labels = None if self.labels is None else self.labels[rows]
-        return Data(self.name, tuple(x[rows] for x in self.inputs), labels)
+        return Data(self.name, tuple(x[rows] for x in self.inputs), labels, self.loss)
 
     @cached_property
     def digest(self) -> str:
@@ -160,24 +178,6 @@ def _tensor(path: str, name: str, array: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(array))
 
 
-def put_working_directory_on_path() -> None:
-    """What a user names, or a trusted pickle needs, may lie where the command is run."""
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
-
-
-def import_object(spec: str) -> object:
-    """The object that `package.module:name` names; the working directory is on the path."""
-    module, colon, name = spec.partition(":")
-    if not colon or not module or not name:
-        raise InputError(f"got {spec!r}; expected the form package.module:name")
-    put_working_directory_on_path()
-    try:
-        return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise InputError(f"cannot import {spec!r}: {error}") from error
-
-
 def _from_function(source: str, module: str, function: str) -> dict[str, torch.Tensor]:
     make = import_object(f"{module}:{function}")
     if not callable(make):
@@ -203,20 +203,29 @@ def _named(source: str, batch: object) -> dict[str, torch.Tensor]:
     )
 
 
-def bind(arrays: Arrays, network: Network) -> Data:
-    """The arrays as inputs and labels of `network`. Raises InputError naming the array."""
+def bind(
+    arrays: Arrays, network: Network, losses: Sequence[str] = (), need_labels: bool = True
+) -> Data:
+    """The arrays as inputs and labels of `network`. Raises InputError naming the array.
+
+    `losses` names the loss as `--loss` does; without it output and labels decide. need_labels:
+    whether labels that the loss wants have to be there.
+    """
     aliases = {f"x{i}": name for i, name in enumerate(network.input_names)}
     wanted = ", ".join(f"{short} ({name})" for short, name in aliases.items())
     named: dict[str, torch.Tensor] = {}
+    labels: dict[str, torch.Tensor] = {}
     for name, tensor in arrays.tensors.items():
         target = aliases.get(name, name)
-        if target not in network.input_names and name != "y":
+        if target in network.input_names:
+            named[target] = tensor
+        elif is_label_name(name):
+            labels[name] = tensor
+        else:
             raise InputError(f"{arrays.name}: unknown array {name!r}; expected {wanted} and y")
-        named[target] = tensor
     for short, name in aliases.items():
         if name not in named:
             raise InputError(f"{arrays.name}: no array {short!r} ({name}); expected {wanted} and y")
-    labels = named.pop("y", None)
     inputs = tuple(
         _checked_input(arrays.name, f"x{i} ({name})", named[name], shape, dtype)
         for i, (name, shape, dtype) in enumerate(
@@ -229,9 +238,17 @@ def bind(arrays: Arrays, network: Network) -> Data:
                 f"{arrays.name}: array {short} has {len(tensor)} samples and x0 has "
                 f"{len(inputs[0])}; expected the same number"
             )
-    if labels is not None:
-        labels = _checked_labels(arrays.name, labels, len(inputs[0]), network.output_shape)
-    return Data(arrays.name, inputs, labels)
+    targets, loss = choose(arrays.name, labels, inputs, network, losses, need_labels)
+    return Data(arrays.name, inputs, targets, loss)
+
+
+def with_loss(data: Data, network: Network) -> Data:
+    """Data that were put together by hand, with the loss that output and labels decide."""
+    if data.loss is not None:
+        return data
+    arrays = {} if data.labels is None else {"y": data.labels}
+    labels, loss = choose(data.name, arrays, data.inputs, network)
+    return replace(data, labels=labels, loss=loss)
 
 
 def _as_input(tensor: torch.Tensor) -> torch.Tensor:
@@ -253,24 +270,3 @@ def _checked_input(
         row = int((~torch.isfinite(converted)).flatten(1).any(1).nonzero()[0])
         raise InputError(f"{source}: array {name} has NaN or infinity in sample {row}")
     return converted
-
-
-def _checked_labels(
-    source: str, labels: torch.Tensor, samples: int, output_shape: tuple[int, ...]
-) -> torch.Tensor:
-    if tuple(labels.shape) != (samples,):
-        raise InputError(
-            f"{source}: array y has shape {tuple(labels.shape)}; expected ({samples},), "
-            "one class number per sample"
-        )
-    if labels.is_floating_point() and not bool((labels == labels.round()).all()):
-        raise InputError(f"{source}: array y has fractions; expected class numbers")
-    classes = output_shape[-1] if output_shape else 1
-    whole = labels.to(torch.int64)
-    low, high = int(whole.min()), int(whole.max())
-    if low < 0 or high >= classes:
-        raise InputError(
-            f"{source}: array y has labels from {low} to {high}; expected 0 to {classes - 1}, "
-            f"as the network has {classes} outputs"
-        )
-    return whole

@@ -6,57 +6,69 @@ parameters and buffers under their qualified names, every other node is an aten 
 
 import contextlib
 import inspect
+import keyword
 import warnings
-from collections.abc import Sequence
 
 import torch
 from torch import fx, nn
+from torch.utils import _pytree as pytree
 
 from mpsearch.errors import InputError, first_line
 from mpsearch.graph_tensors import set_tensor
+from mpsearch.inputs import Call, ExampleInputs, bind_inputs
+from mpsearch.outputs import concatenate, output_names, record_left_out
+from mpsearch.recurrent_export import in_one_piece, torchs_own
 
 
-def export_graph(model: nn.Module, example_inputs: Sequence[torch.Tensor]) -> fx.GraphModule:
+def export_graph(model: nn.Module, example_inputs: ExampleInputs) -> fx.GraphModule:
     """The aten graph of `model` in evaluation mode with a free batch dimension.
 
-    `example_inputs`: one tensor per positional input, the first dimension is the batch, for example
-    `(torch.zeros(1, 1, 44, 13), torch.zeros(1, 3, 32, 32))`. The caller's model keeps its training
-    flags; the graph shares its weights. Raises InputError with the reason in one line when the
-    model cannot be exported, fixes its batch size or returns something else than one tensor.
+    `example_inputs` as `inputs.bind_inputs` takes them, for example `(torch.zeros(1, 3, 32, 32),)`;
+    the first dimension is the batch. Several outputs become one (see `outputs`). The caller's model
+    keeps its training flags; the graph shares its weights. Raises InputError with the reason in one
+    line when the model cannot be exported, fixes its batch size or returns no tensor.
     """
-    inputs = tuple(_two_samples(example, i) for i, example in enumerate(example_inputs))
+    call = bind_inputs(model, example_inputs).map(_two_samples)
     training = [module for module in model.modules() if module.training]
     with contextlib.suppress(NotImplementedError):  # the mode of an exported module is fixed
         model.eval()
     try:
-        program = _export(model, inputs)
+        program = _export(model, call)
     finally:
         for module in training:
             module.training = True
-    graph = _as_graph_module(program)
-    _check_free_batch(graph, inputs)
+    names, left_out = _choose_outputs(program)
+    graph = _as_graph_module(program, names)
+    shapes = _check_free_batch(graph, call.tensors(), list(names.values()))
+    concatenate(graph, list(names.values()), shapes)
+    record_left_out(graph, left_out)
+    _name_inputs(graph, call.names())
     return graph
 
 
-def _two_samples(example: torch.Tensor, index: int) -> torch.Tensor:
+def _two_samples(example: torch.Tensor, name: str) -> torch.Tensor:
     """Two samples, because torch.export would treat a batch of one as a constant."""
     if example.dim() == 0 or example.shape[0] == 0:
         raise InputError(
-            f"example input {index} has shape {tuple(example.shape)}; "
+            f"example input {name} has shape {tuple(example.shape)}; "
             "expected at least one sample along the first (batch) dimension"
         )
     return torch.cat([example[:1], example[-1:]]).detach()
 
 
-def _export(model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> torch.export.ExportedProgram:
+def _export(model: nn.Module, call: Call) -> torch.export.ExportedProgram:
     """Export with a batch dimension that all inputs share."""
-    shapes = _free_batch(model, inputs)
+    batch = {0: torch.export.Dim("batch", min=1)}
+    bound = inspect.signature(model.forward).bind(*call.args, **call.kwargs)
+    shapes = pytree.tree_map(lambda _: batch, dict(bound.arguments))
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), in_one_piece():
             warnings.simplefilter("ignore")
-            program = torch.export.export(model, inputs, dynamic_shapes=shapes)
+            program = torch.export.export(model, call.args, call.kwargs, dynamic_shapes=shapes)
             if any(_is_in_place(node) for node in program.graph.nodes):
                 program = program.run_decompositions({})  # makes the graph functional
+    except InputError:
+        raise
     except AssertionError as error:  # a guard of a graph that was exported before
         raise InputError(
             f"the model was exported for one input shape ({first_line(error)}); "
@@ -69,26 +81,48 @@ def _export(model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> torch.export.
     return program
 
 
-def _free_batch(model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> dict[str, object]:
-    """torch.export's description of inputs that share a free first dimension, by argument."""
-    batch = {0: torch.export.Dim("batch", min=1)}
-    try:
-        bound = inspect.signature(model.forward).bind(*inputs).arguments
-    except TypeError as error:
-        raise InputError(f"the model does not take {len(inputs)} inputs: {error}") from error
-    return {
-        name: tuple(batch for _ in value) if isinstance(value, tuple) else batch
-        for name, value in bound.items()
-    }
-
-
 def _is_in_place(node: fx.Node) -> bool:
     schema = getattr(node.target, "_schema", None)
     return node.op == "call_function" and schema is not None and bool(schema.is_mutable)
 
 
-def _as_graph_module(program: torch.export.ExportedProgram) -> fx.GraphModule:
-    """Lifted parameters become `get_attr` nodes again; checks on inputs are dropped."""
+def _choose_outputs(
+    program: torch.export.ExportedProgram,
+) -> tuple[dict[int, str], tuple[str, ...]]:
+    """({position among the graph's outputs: name} of those to keep, names of the others).
+
+    Floats are kept; whole numbers and flags (an arg-max, a mask) only when they are alone.
+    """
+    signature = program.graph_signature
+    changed = {**signature.buffers_to_mutate, **signature.user_inputs_to_mutate}
+    if changed:
+        raise InputError(
+            f"the model changes its {min(changed.values())!r} when it runs; "
+            "expected a network without memory between calls"
+        )
+    values = next(node for node in program.graph.nodes if node.op == "output").args[0]
+    names = output_names(program.call_spec.out_spec)
+    tensors: dict[int, torch.dtype] = {}
+    for index, value in enumerate(values):
+        meta = value.meta.get("val") if isinstance(value, fx.Node) else None
+        if isinstance(meta, torch.Tensor):
+            tensors[index] = meta.dtype
+    floats = [index for index, dtype in tensors.items() if dtype.is_floating_point]
+    kept = list(tensors) if len(tensors) == 1 else floats
+    if not kept:
+        found = ", ".join(f"{names[i]}: {dtype}" for i, dtype in tensors.items()) or "no tensor"
+        raise InputError(f"the model returns {found}; expected one or more tensors of floats")
+    left_out = [i for i, value in enumerate(values) if i not in kept and value is not None]
+    return {index: names[index] for index in kept}, tuple(names[index] for index in left_out)
+
+
+def _as_graph_module(
+    program: torch.export.ExportedProgram, outputs: dict[int, str]
+) -> fx.GraphModule:
+    """Lifted parameters become `get_attr` nodes again; checks on inputs are dropped.
+
+    The graph returns the tuple of those `outputs`.
+    """
     signature = program.graph_signature
     lifted = {
         **signature.inputs_to_parameters,
@@ -110,9 +144,10 @@ def _as_graph_module(program: torch.export.ExportedProgram) -> fx.GraphModule:
         elif node.op == "placeholder":
             copies[node] = graph.placeholder(node.name)
         elif node.op == "output":
-            graph.output(_only_tensor(node, copies))
+            graph.output(tuple(copies[node.args[0][index]] for index in outputs))
         elif node.op == "call_function":
             copy = graph.node_copy(node, copies.__getitem__)
+            copy.target = torchs_own(node.target)
             copy.meta = {"module": _module_of(node)}
             copies[node] = copy
         else:
@@ -127,32 +162,42 @@ def _as_graph_module(program: torch.export.ExportedProgram) -> fx.GraphModule:
     return module
 
 
-def _only_tensor(output: fx.Node, copies: dict[fx.Node, fx.Node]) -> fx.Node:
-    (values,) = output.args
-    nodes = [value for value in values if isinstance(value, fx.Node)]  # type: ignore[union-attr]
-    if len(nodes) != 1:
-        raise InputError(f"the model returns {len(nodes)} tensors; expected one (the logits)")
-    return copies[nodes[0]]
-
-
 def _module_of(node: fx.Node) -> str:
     """Qualified name of the module whose code made the node; empty for the root."""
     stack = list((node.meta.get("nn_module_stack") or {}).values())
     return str(stack[-1][0]) if stack else ""
 
 
-def _check_free_batch(graph: fx.GraphModule, inputs: tuple[torch.Tensor, ...]) -> None:
-    """torch.export may bake the batch size in without a word: try another one."""
+def _check_free_batch(
+    graph: fx.GraphModule, inputs: tuple[torch.Tensor, ...], names: list[str]
+) -> list[tuple[int, ...]]:
+    """Shapes of one sample's outputs. torch.export may bake the batch size in without a word: try
+    another one."""
     three = tuple(torch.cat([x, x[:1]]) for x in inputs)
     try:
         with torch.no_grad():
-            rows = graph(*three).shape[:1]
+            outputs = graph(*three)
     except (RuntimeError, IndexError) as error:
         raise InputError(
             f"the model fixes its batch size, expected a free one: {first_line(error)}"
         ) from error
-    if rows != (3,):
-        raise InputError(
-            f"the model turns 3 samples into {rows[0] if rows else 'no'} output rows; "
-            "expected one row of outputs per sample"
-        )
+    for name, output in zip(names, outputs, strict=True):
+        if output.shape[:1] != (3,):
+            which = f" of its output {name!r}" if len(names) > 1 else ""
+            rows = f"{output.shape[0]} rows" if output.dim() else "one number"
+            raise InputError(
+                f"the model turns 3 samples into {rows}{which}; "
+                "expected one row of outputs per sample"
+            )
+    return [tuple(output.shape[1:]) for output in outputs]
+
+
+def _name_inputs(graph: fx.GraphModule, names: list[str]) -> None:
+    """Inputs that come out of a dictionary are called as in it, where torch prefixes the keys."""
+    placeholders = [node for node in graph.graph.nodes if node.op == "placeholder"]
+    taken = {node.name for node in graph.graph.nodes}
+    for node, name in zip(placeholders, names, strict=True):
+        if name not in taken and name.isidentifier() and not keyword.iskeyword(name):
+            node.target = node.name = name
+            taken.add(name)
+    graph.recompile()

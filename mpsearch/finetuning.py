@@ -19,7 +19,8 @@ from mpsearch.files import digest
 from mpsearch.finetuning_checkpoint import State, checkpoint_path, load_state, save_state
 from mpsearch.finetuning_data import Samples, Teacher, check_augmentable, split
 from mpsearch.finetuning_student import Student, check_same_network, student
-from mpsearch.losses import DIVERGENCE, loss_for
+from mpsearch.loss_forms import Softmax
+from mpsearch.losses import DIVERGENCE, PlainLoss, loss_for
 from mpsearch.network import Network
 from mpsearch.quantized import QuantizedNetwork, check_layers, quantize
 
@@ -99,7 +100,8 @@ def finetune(
     settings = settings or FineTuning()
     _check_settings(settings)
     check_layers(network, choices)
-    loss_for(network, train.labels)
+    for data in (train, validation or train):
+        _check_classes(network, data)
     if start is not None:
         check_same_network(network, start)
         if start.assignment != dict(choices):
@@ -265,6 +267,17 @@ def _run_digest(
     begun = replace(start.source, graph=start.graph).digest
     parts = (network.digest, begun, fitting.digest, validation.digest)
     return digest(mpsearch.__version__, *parts, repr(settings))
+
+
+def _check_classes(network: Network, data: Data) -> None:
+    """Raise InputError unless the loss is that of one row of class logits per sample."""
+    loss = data.loss or loss_for(network, data.labels)
+    softmax = isinstance(loss, PlainLoss) and isinstance(loss.form, Softmax) and not loss.head
+    if not softmax or len(network.output_shape) != 1:
+        raise InputError(
+            f"fine-tuning needs a network that returns one row of class logits per sample; this "
+            f"one returns {network.output_shape} with the loss {loss.name} on {data.name}"
+        )
 
 
 def _check_settings(settings: FineTuning) -> None:

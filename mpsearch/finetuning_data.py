@@ -38,7 +38,7 @@ def split(train: Data, validation: Data | None, seed: int) -> tuple[Data, Data]:
 def take(data: Data, rows: torch.Tensor) -> Data:
     """The samples at `rows`, in that order."""
     labels = None if data.labels is None else data.labels[rows]
-    return Data(data.name, tuple(x[rows] for x in data.inputs), labels)
+    return Data(data.name, tuple(x[rows] for x in data.inputs), labels, data.loss)
 
 
 def check_augmentable(data: Data) -> None:

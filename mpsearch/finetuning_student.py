@@ -16,7 +16,7 @@ from mpsearch.graph_tensors import get_tensor, set_tensor, tensor_nodes
 from mpsearch.layers import Layer
 from mpsearch.learned_steps import quantize_input, quantize_rows
 from mpsearch.network import Network, copy_graph
-from mpsearch.operators import output_channels_view
+from mpsearch.operators import EMBEDDING, output_channels_view, packet
 from mpsearch.quantized import (
     QuantizedLayer,
     QuantizedNetwork,
@@ -106,6 +106,7 @@ def student(network: Network, start: QuantizedNetwork) -> Student:
     for name in trained_tensors(network):
         tensors[name] = get_tensor(network.graph, name).clone()
     nodes = first_nodes(network)
+    by_name = {node.name: node for node in network.graph.graph.nodes}
     for layer in network.layers:
         quantized = start.layers[layer.name]
         rows, restore = output_channels_view(nodes[layer.name], tensors[layer.weight_name])
@@ -114,7 +115,7 @@ def student(network: Network, start: QuantizedNetwork) -> Student:
             units[layer.name + _WEIGHT_STEP] = quantized.weight.scales.clone()
         tensors[layer.weight_name] = restore(rows)
         units[layer.weight_name] = restore(_channel_units(rows).expand_as(rows))
-        if quantized.activation.bits != FLOAT_BITS:
+        if _has_input_step(by_name, layer, start):
             units[layer.name + _INPUT_STEP] = torch.tensor(quantized.activation.scale)
     parameters = {}
     for name, tensor in tensors.items():
@@ -199,9 +200,7 @@ def _with_arguments(
     """The graph with trained tensors and input steps as its first arguments, and their names."""
     graph = copy_graph(network.graph)
     by_name = {node.name: node for node in graph.graph.nodes}
-    steps = [
-        layer for layer in network.layers if start.layers[layer.name].activation.bits != FLOAT_BITS
-    ]
+    steps = [layer for layer in network.layers if _has_input_step(by_name, layer, start)]
     names = (*tensors, *(layer.name + _INPUT_STEP for layer in steps))
     places = {}
     with graph.graph.inserting_before(next(iter(graph.graph.nodes))):
@@ -214,6 +213,8 @@ def _with_arguments(
     for layer in steps:
         activation = start.layers[layer.name].activation
         for node in (by_name[name] for name in layer.nodes):
+            if packet(node) == EMBEDDING:
+                continue
             with graph.graph.inserting_before(node):
                 fake = graph.graph.call_function(
                     quantize_input,
@@ -227,6 +228,12 @@ def _with_arguments(
             node.args = (fake, *node.args[1:])
     graph.recompile()
     return graph, names
+
+
+def _has_input_step(nodes: Mapping[str, fx.Node], layer: Layer, start: QuantizedNetwork) -> bool:
+    """False for a layer with float inputs, and for an embedding table, which reads indices."""
+    reads = any(packet(nodes[name]) != EMBEDDING for name in layer.nodes)
+    return reads and start.layers[layer.name].activation.bits != FLOAT_BITS
 
 
 def _rounded(bias: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:

@@ -5,22 +5,35 @@ c = β − a·μ, so behind a convolution or linear layer W' = a·W and b' = a·
 outputs.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import fx
 
 from mpsearch.graph_tensors import fresh_name, get_tensor, set_tensor
-from mpsearch.operators import LINEAR_OPERATORS, output_channels_last, output_channels_view, packet
+from mpsearch.operators import (
+    EMBEDDING,
+    LINEAR_OPERATORS,
+    argument,
+    output_channels_last,
+    output_channels_view,
+    packet,
+)
+from mpsearch.recurrent import unroll
 
 _IDENTITIES = {"dropout", "feature_dropout", "alpha_dropout", "alias", "detach", "lift_fresh_copy"}
 _BATCH_NORMS = {"batch_norm", "_native_batch_norm_legit_no_training", "cudnn_batch_norm"}
 
 
-def simplify(graph: fx.GraphModule) -> fx.GraphModule:
-    """Drop identities, evaluate constant nodes and fold batch norms; `graph` is changed in
-    place."""
+def simplify(graph: fx.GraphModule, example_inputs: Sequence[torch.Tensor]) -> fx.GraphModule:
+    """Drop identities, unroll recurrent layers, evaluate constant nodes and fold batch norms.
+
+    `graph` is changed in place; its shapes must have been recorded.
+    """
     _drop_identities(graph)
+    _plain_embeddings(graph)
+    unroll(graph, example_inputs)
     _fold_constants(graph)
     _fold_batch_norms(graph)
     graph.graph.eliminate_dead_code()
@@ -36,6 +49,14 @@ def _drop_identities(graph: fx.GraphModule) -> None:
             graph.graph.erase_node(node)
 
 
+def _plain_embeddings(graph: fx.GraphModule) -> None:
+    """Without `scale_grad_by_freq` and `sparse`, which are about training and falsify gradients."""
+    for node in graph.graph.nodes:
+        if packet(node) == EMBEDDING:
+            padding = argument(node, "padding_idx")
+            node.args, node.kwargs = (*node.args[:2], padding), {}
+
+
 def _fold_constants(graph: fx.GraphModule) -> None:
     """Nodes that depend on weights only (weight norm, a transposed weight) become tensors."""
     values: dict[fx.Node, Any] = {}
@@ -45,6 +66,8 @@ def _fold_constants(graph: fx.GraphModule) -> None:
         elif node.op == "call_function" and node.all_input_nodes:
             if not all(source in values for source in node.all_input_nodes):
                 continue
+            if packet(node) == EMBEDDING and any(n.op == "get_attr" for n in node.all_input_nodes):
+                continue  # a table of positions is a layer, however constant its indices are
             args = fx.map_arg(node.args, values.__getitem__)
             kwargs = fx.map_arg(node.kwargs, values.__getitem__)
             with torch.no_grad():

@@ -15,6 +15,7 @@ from mpsearch.data import Data
 from mpsearch.graph_tensors import get_tensor, set_tensor, tensor_nodes
 from mpsearch.layers import Layer
 from mpsearch.network import Network, copy_graph
+from mpsearch.operators import EMBEDDING, layer_input, packet
 from mpsearch.partial_forward import PartialForward
 from mpsearch.quantized import QuantizedLayer, QuantizedNetwork, assemble
 
@@ -65,8 +66,7 @@ def quantize_in_order(
                 exact[node] = _call(node, exact, len(batches))
                 layer = layer_of.get(node.name)
                 if layer is not None:
-                    source = node.args[0]
-                    assert isinstance(source, fx.Node)
+                    source = layer_input(node)
                     if layer.name not in decisions:
                         uses = [Use(node, rough[source], exact[node]), *later.get(layer.name, ())]
                         decisions[layer.name] = decide(layer, uses)
@@ -103,6 +103,10 @@ def layer_output(
     weight = network.weight(layer)
     if quantized.weight is not None:
         weight = network.weight_rows(layer)[1](quantized.weight.dequantize())
+    if packet(node) == EMBEDDING:
+        rows = node.target(weight, x, *node.args[2:], **node.kwargs)  # type: ignore[operator]
+        assert isinstance(rows, torch.Tensor)
+        return rows
     from_codes = quantized.bias()
     arguments = [quantized.activation.fake_quantize(x), weight, *node.args[2:]]
     if bias is not None:
@@ -127,8 +131,7 @@ def _later_inputs(
     for inputs in batches:
         values = forward.run(inputs)
         for use in (use for found in uses.values() for use in found):
-            source = use.node.args[0]
-            assert isinstance(source, fx.Node)
+            source = layer_input(use.node)
             use.inputs.append(values[source])
             use.targets.append(values[use.node])
     return uses

@@ -1,4 +1,4 @@
-"""The layers that the search decides about: convolutions and linear layers of the graph."""
+"""The layers that the search decides about: convolutions, linear layers and embedding tables."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -7,7 +7,21 @@ from dataclasses import dataclass
 from torch import fx
 
 from mpsearch.graph_tensors import get_tensor
-from mpsearch.operators import CONVOLUTIONS, LINEAR_OPERATORS, groups, is_transposed, packet
+from mpsearch.operators import (
+    CONVOLUTIONS,
+    EMBEDDING,
+    LINEAR_OPERATORS,
+    groups,
+    is_transposed,
+    packet,
+    weight_position,
+)
+
+# Rows of an embedding table that are shorter than this share one scale: a float32 scale per row
+# costs 32/D bits per weight, and a bit is worth 5.5 dB. On normal rows whose norms scatter by 30 %
+# (standard deviation of the logarithm), a scale per row gains 5 dB at 4 bits and 10 dB at 8 bits
+# for D = 16, where it costs 11 dB; 4 and 9.5 dB for D = 32, where it costs 5.5 dB.
+SHORTEST_ROW_WITH_SCALE = 32
 
 # Operators between a layer and an addition that keep the tensor's meaning channel by channel.
 _PASSING = {
@@ -16,6 +30,16 @@ _PASSING = {
     "pad", "constant_pad_nd", "slice", "clone", "contiguous", "getitem",
     "_native_batch_norm_legit_no_training",
 }  # fmt: skip
+# Operators that move numbers and change none.
+MOVING = frozenset(
+    """
+    _unsafe_view alias broadcast_tensors cat channel_shuffle chunk clone constant_pad_nd contiguous
+    copy detach expand expand_as flatten flip gather getitem index index_select lift_fresh_copy
+    meshgrid movedim narrow pad permute pixel_shuffle pixel_unshuffle repeat repeat_interleave
+    reshape roll select slice split split_with_sizes squeeze stack swapaxes t transpose unbind
+    unflatten unsqueeze upsample_nearest1d upsample_nearest2d view view_as
+    """.split()
+)
 
 
 @dataclass(frozen=True)
@@ -23,9 +47,10 @@ class Layer:
     """One weight and the places where it is used.
 
     `name` is the qualified module name (`image.conv1`), `kind` the operator (`conv2d`,
-    `depthwise_conv2d`, `conv_transpose2d`, `linear`), `weights` the number of weight elements,
-    `channels` the output channels, `macs` the multiply-accumulates of one sample over all `nodes`
-    (graph nodes by name), `bias_name` is empty for a layer without bias.
+    `depthwise_conv2d`, `conv_transpose2d`, `linear`, `embedding`; an embedding table that is also
+    the weight of a linear layer is `linear`), `weights` the number of weight elements, `channels`
+    the output channels (rows of an embedding table), `macs` the multiply-accumulates of one sample
+    over all `nodes` (graph nodes by name), `bias_name` is empty for a layer without bias.
     """
 
     name: str
@@ -37,13 +62,19 @@ class Layer:
     macs: int
     nodes: tuple[str, ...]
 
+    @property
+    def scales(self) -> int:
+        """How many weight scales are stored: one per output channel; for short table rows one."""
+        short = self.weights < SHORTEST_ROW_WITH_SCALE * self.channels
+        return 1 if self.kind == EMBEDDING and short else self.channels
+
 
 def find_layers(graph: fx.GraphModule) -> tuple[Layer, ...]:
-    """Every convolution and linear layer with a weight of its own, in order of first use.
+    """Every convolution, linear layer and embedding with a weight of its own, by first use.
 
     Shapes must have been recorded. MACs = elements of one output sample × weights that meet in one
     output element; for a transposed convolution, elements of one input sample × weights per input
-    element (Dumoulin & Visin, arXiv 1603.07285).
+    element (Dumoulin & Visin, arXiv 1603.07285); 0 for an embedding, which multiplies nothing.
     """
     uses: dict[str, list[fx.Node]] = {}
     for node in graph.graph.nodes:
@@ -54,9 +85,9 @@ def find_layers(graph: fx.GraphModule) -> tuple[Layer, ...]:
 
 
 def _weight_node(node: fx.Node) -> fx.Node | None:
-    if packet(node) not in LINEAR_OPERATORS or len(node.args) < 2:
+    if packet(node) not in {*LINEAR_OPERATORS, EMBEDDING} or len(node.args) < 2:
         return None
-    weight = node.args[1]
+    weight = node.args[weight_position(node)]
     return weight if isinstance(weight, fx.Node) and weight.op == "get_attr" else None
 
 
@@ -67,7 +98,7 @@ def _layer(graph: fx.GraphModule, weight_name: str, nodes: list[fx.Node]) -> Lay
         for node in nodes
         if len(node.args) > 2 and isinstance(node.args[2], fx.Node)
     }
-    first = nodes[0]
+    first = next((node for node in nodes if packet(node) != EMBEDDING), nodes[0])
     channels = weight.shape[1] * groups(first) if is_transposed(first) else weight.shape[0]
     return Layer(
         name=weight_name.removesuffix(".weight"),
@@ -76,7 +107,7 @@ def _layer(graph: fx.GraphModule, weight_name: str, nodes: list[fx.Node]) -> Lay
         bias_name=min(biases, default=""),
         weights=weight.numel(),
         channels=channels,
-        macs=sum(_macs(node, weight.shape) for node in nodes),
+        macs=sum(layer_macs(node, weight.shape) for node in nodes),
         nodes=tuple(node.name for node in nodes),
     )
 
@@ -90,7 +121,10 @@ def _kind(node: fx.Node, shape: tuple[int, ...]) -> str:
     return operator
 
 
-def _macs(node: fx.Node, shape: tuple[int, ...]) -> int:
+def layer_macs(node: fx.Node, shape: tuple[int, ...]) -> int:
+    """MACs of one sample at `node`, whose weight has `shape`; see `find_layers`."""
+    if packet(node) == EMBEDDING:
+        return 0
     source = node.args[0]
     assert isinstance(source, fx.Node)
     elements: tuple[int, ...] = (source if is_transposed(node) else node).meta["shape"]

@@ -1,8 +1,8 @@
 """Loading `model.pt`: what a file is, is detected by its content, and nothing in it is executed.
 
-Only data are loaded as they are: the mpsearch file, and a state dict together with the code that
-the caller names. A torch.export archive (its loader evaluates expression strings), TorchScript and
-a pickled module carry code and need `trust`. An ONNX file is data, too.
+Only data are loaded as they are: the mpsearch file, a Keras file, an ONNX file, and a state dict
+together with the code that the caller names. A torch.export archive (its loader evaluates
+expression strings), TorchScript and a pickled module carry code and need `trust`.
 """
 
 import os
@@ -15,11 +15,12 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import nn
+from torch import fx, nn
 
 from mpsearch import network_file, quantized_file
 from mpsearch.data import Arrays, import_object, put_working_directory_on_path
 from mpsearch.errors import InputError, first_line
+from mpsearch.inputs import Call, ExampleInputs
 from mpsearch.network import Network
 from mpsearch.network_file import NetworkFile
 from mpsearch.onnx_import.detection import is_damaged_onnx, is_onnx, is_ort
@@ -27,7 +28,7 @@ from mpsearch.onnx_import.detection import is_damaged_onnx, is_onnx, is_ort
 MPSEARCH, QUANTIZED = "mpsearch file", "quantized mpsearch file"
 STATE_DICT, PICKLE = "state dict", "pickled nn.Module"
 EXPORT, SCRIPT = "torch.export archive", "TorchScript archive"
-ONNX = "ONNX file"
+KERAS, ONNX = "Keras file", "ONNX file"
 
 
 @dataclass(frozen=True)
@@ -53,11 +54,18 @@ def detect(path: str | os.PathLike[str]) -> str:
     if not file.exists():
         raise InputError(f"{path}: no such file")
     if file.is_dir():
+        if (file / "saved_model.pb").exists() or (file / "keras_metadata.pb").exists():
+            raise InputError(
+                f"{path} is a TensorFlow SavedModel; expected the Keras model, "
+                "model.save('net.keras'), or an ONNX file of tf2onnx"
+            )
         raise InputError(f"{path} is a folder; expected a model file")
     with file.open("rb") as stream:
         head = stream.read(9)
     if not head:
         raise InputError(f"{path}: the file is empty")
+    if head.startswith(b"\x89HDF\r\n\x1a\n"):
+        return KERAS
     if zipfile.is_zipfile(file):
         return _detect_zip(file)
     if head[:1] == b"\x80":
@@ -78,10 +86,13 @@ def detect(path: str | os.PathLike[str]) -> str:
         raise InputError(f"{path}: damaged or truncated ONNX file; copy or export it again")
     if head[:4] == b"PK\x03\x04":
         raise InputError(f"{path}: the file is truncated: a zip archive without its end")
-    known = {b"\x89HDF": "an HDF5 (Keras) file"}.get(head[:4], "an unknown format")
+    if head[4:8] == b"TFL3" or file.suffix == ".pb":
+        kind = "a LiteRT file" if head[4:8] == b"TFL3" else "a TensorFlow graph"
+        raise InputError(f"{path} is {kind}; expected the Keras model: model.save('net.keras')")
     raise InputError(
-        f"{path}: {known}; expected an mpsearch file, a state dict (.pt or .safetensors), a "
-        "torch.export archive, TorchScript, a pickled nn.Module or an ONNX file"
+        f"{path}: an unknown format; expected an mpsearch file, a state dict (.pt or "
+        ".safetensors), a Keras file (.keras or .h5), an ONNX file, a torch.export archive, "
+        "TorchScript or a pickled nn.Module"
     )
 
 
@@ -94,6 +105,8 @@ def _detect_zip(path: Path) -> str:
     if network_file.HEADER in names:
         found = network_file.read_header(path).get("format")
         return QUANTIZED if found == quantized_file.FORMAT else MPSEARCH
+    if "config.json" in names and any(name.startswith("model.weights.") for name in names):
+        return KERAS
     inside = {name.partition("/")[2] for name in names}
     if "archive_format" in inside or "serialized_exported_program.json" in names:
         return EXPORT
@@ -119,12 +132,10 @@ def load_network(source: ModelSource, data: Arrays | None = None) -> NetworkFile
             raise InputError(f"{source.path} is an mpsearch file and needs no --model")
         return network_file.load(source.path)
     module, examples = load_module(source, data)
-    return NetworkFile(Network.from_module(module, examples), {})
+    return NetworkFile(Network.from_module(module, examples), {}, notes_of(module))
 
 
-def load_module(
-    source: ModelSource, data: Arrays | None
-) -> tuple[nn.Module, Sequence[torch.Tensor]]:
+def load_module(source: ModelSource, data: Arrays | None) -> tuple[nn.Module, ExampleInputs]:
     """(module, example inputs) of a file that is not an mpsearch file."""
     kind = detect(source.path)
     if kind == MPSEARCH:
@@ -134,6 +145,8 @@ def load_module(
         if state is not None:
             return _from_state(source, state, data)
         kind = PICKLE
+    if kind == KERAS:
+        return _from_keras(source)
     if kind == ONNX:
         return _load_onnx(source, data)
     if not source.trust:
@@ -183,7 +196,7 @@ def _read_state(path: str) -> dict[str, torch.Tensor] | None:
 
 def _from_state(
     source: ModelSource, state: dict[str, torch.Tensor], data: Arrays | None
-) -> tuple[nn.Module, Sequence[torch.Tensor]]:
+) -> tuple[nn.Module, ExampleInputs]:
     from mpsearch.models.registry import ARCHITECTURES, architecture, build
 
     if source.model is None:
@@ -210,6 +223,21 @@ def _from_state(
     return module, _examples(source, shapes, data)
 
 
+def _from_keras(source: ModelSource) -> tuple[nn.Module, Sequence[torch.Tensor]]:
+    from mpsearch.keras_import.converting import convert
+
+    if source.model is not None:
+        raise InputError(f"{source.path} is a Keras file and needs no --model")
+    converted = convert(source.path, source.input_shapes)
+    converted.module.meta["notes"] = converted.notes
+    return converted.module, converted.examples
+
+
+def notes_of(module: nn.Module) -> tuple[str, ...]:
+    """What the loader of a file did that its user should know."""
+    return tuple(module.meta.get("notes", ())) if isinstance(module, fx.GraphModule) else ()
+
+
 def _call(name: str, factory: Callable[[], object]) -> nn.Module:
     try:
         module = factory()
@@ -222,48 +250,44 @@ def _call(name: str, factory: Callable[[], object]) -> nn.Module:
 
 def _examples(
     source: ModelSource, shapes: Sequence[tuple[int, ...]], data: Arrays | None
-) -> tuple[torch.Tensor, ...]:
+) -> tuple[torch.Tensor, ...] | dict[str, torch.Tensor]:
     if shapes:
         return tuple(torch.zeros(1, *shape) for shape in shapes)
     if data is not None:
-        return tuple(x[:1] for x in data.inputs_in_order())
+        return data.example_inputs()
     raise InputError(
         f"{source.path} does not say what its inputs look like; give --data, or --input-shape "
         "once per input (for example --input-shape 3x32x32)"
     )
 
 
-def _load_onnx(
-    source: ModelSource, data: Arrays | None
-) -> tuple[nn.Module, Sequence[torch.Tensor]]:
+def _load_onnx(source: ModelSource, data: Arrays | None) -> tuple[nn.Module, ExampleInputs]:
     from mpsearch.onnx_import.loading import load_onnx
 
-    given = () if data is None or source.input_shapes else data.inputs_in_order()
+    given = () if data is None or source.input_shapes else data.example_inputs()
     return load_onnx(source.path, source.input_shapes, given)
 
 
-def _load_export(
-    source: ModelSource, data: Arrays | None
-) -> tuple[nn.Module, Sequence[torch.Tensor]]:
+def _load_export(source: ModelSource, data: Arrays | None) -> tuple[nn.Module, ExampleInputs]:
     program: torch.export.ExportedProgram = torch.export.load(source.path)
     if program.example_inputs is not None and not source.input_shapes and data is None:
-        return program.module(), program.example_inputs[0]
+        return program.module(), Call(*program.example_inputs)
     return program.module(), _examples(source, source.input_shapes, data)
 
 
-def _load_script(
-    source: ModelSource, data: Arrays | None
-) -> tuple[nn.Module, Sequence[torch.Tensor]]:
+def _load_script(source: ModelSource, data: Arrays | None) -> tuple[nn.Module, ExampleInputs]:
     from torch._export.converter import TS2EPConverter
 
-    examples = tuple(torch.cat([x, x]) for x in _examples(source, source.input_shapes, data))
     script = torch.jit.load(source.path, map_location="cpu").eval()
+    given = _examples(source, source.input_shapes, data)
+    if isinstance(given, dict):  # its own order, which TorchScript keeps
+        names = [argument.name for argument in script.forward.schema.arguments[1:]]
+        given = tuple(given[name] for name in names)
+    examples = tuple(torch.cat([x, x]) for x in given)
     return TS2EPConverter(script, examples).convert().module(), examples
 
 
-def _load_pickle(
-    source: ModelSource, data: Arrays | None
-) -> tuple[nn.Module, Sequence[torch.Tensor]]:
+def _load_pickle(source: ModelSource, data: Arrays | None) -> tuple[nn.Module, ExampleInputs]:
     put_working_directory_on_path()  # where the class of the module may be defined
     module = torch.load(source.path, map_location="cpu", weights_only=False)
     if not isinstance(module, nn.Module):

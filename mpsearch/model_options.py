@@ -29,6 +29,15 @@ _OPTIONS = (
 )  # fmt: skip
 
 
+def loss_option(function: Function) -> Function:
+    """Add `--loss`, which gives `loss`: a tuple of texts for `bind`."""
+    return click.option(
+        "--loss", "loss", multiple=True, metavar="[OUTPUT=]LOSS",
+        help="cross-entropy, bce, mse, mae, reconstruction, kl, … or package.module:function; once "
+        "per output [default: by outputs and labels, see docs/losses.md].",
+    )(function)  # fmt: skip
+
+
 def model_options(function: Function) -> Function:
     """Add `--model`, `--trust` and `--input-shape`; read them with `source_of`."""
     for option in reversed(_OPTIONS):
@@ -52,12 +61,23 @@ def _shape(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in parts)
 
 
+def print_notes(path: str, notes: tuple[str, ...]) -> None:
+    """What loading changed, once, on standard error."""
+    for note in notes:
+        click.echo(f"{path}: {note}", err=True)
+
+
 def load_model_and_data(
-    source: "ModelSource", data: str | None, purpose: str
+    source: "ModelSource",
+    data: str | None,
+    purpose: str,
+    losses: tuple[str, ...] = (),
+    need_labels: bool = True,
 ) -> tuple["NetworkFile", "Data"]:
     """The network, and the named data or else the sample in the model file, bound to it.
 
-    `purpose` completes "… needs data" in the error when there are none.
+    `purpose` completes "… needs data" in the error when there are none; `losses` and `need_labels`
+    are those of `bind`.
     """
     from mpsearch.data import Arrays, bind, check_repeatable, read_arrays
     from mpsearch.model_files import load_network
@@ -67,6 +87,7 @@ def load_model_and_data(
         arrays = read_arrays(data)
         check_repeatable(data, arrays)
     loaded = load_network(source, arrays)
+    print_notes(source.path, loaded.notes)
     if arrays is None:
         if not loaded.sample:
             raise InputError(
@@ -74,4 +95,4 @@ def load_model_and_data(
                 "--data FILE.npz, a dataset's name or package.module:function"
             )
         arrays = Arrays(f"the sample in {source.path}", loaded.sample)
-    return loaded, bind(arrays, loaded.network)
+    return loaded, bind(arrays, loaded.network, losses, need_labels)

@@ -11,10 +11,10 @@ from mpsearch.exporting import export_graph
 from mpsearch.files import digest
 from mpsearch.folding import simplify
 from mpsearch.graph_tensors import get_tensor, set_tensor, tensor_nodes
+from mpsearch.inputs import ExampleInputs, bind_inputs
 from mpsearch.layers import Layer, find_layers
 from mpsearch.operators import output_channels_view
-
-Shape = tuple[int, ...]
+from mpsearch.outputs import Output, Shape, left_out_outputs, recorded_outputs
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,9 @@ class Network:
 
     `graph` takes the inputs in order and returns one tensor [N, …]; `input_shapes` are those of one
     sample, for example `((1, 44, 13), (3, 32, 32))`; `parameters` counts the elements of the model
-    as it was given, running statistics of batch norms included.
+    as it was given, running statistics of batch norms included. `outputs` are the model's outputs
+    by name, side by side in that one tensor [N, K] where there are several; `left_out_outputs` are
+    those that are not in it (whole numbers, flags).
     """
 
     graph: fx.GraphModule
@@ -32,11 +34,14 @@ class Network:
     input_dtypes: tuple[torch.dtype, ...]
     output_shape: Shape
     parameters: int
+    outputs: tuple[Output, ...]
+    left_out_outputs: tuple[str, ...] = ()
 
     @staticmethod
-    def from_module(model: nn.Module, example_inputs: Sequence[torch.Tensor]) -> "Network":
+    def from_module(model: nn.Module, example_inputs: ExampleInputs) -> "Network":
         """Export a module. The module is left as it was. Raises InputError as `export_graph`."""
-        return Network.from_graph(export_graph(model, example_inputs), example_inputs)
+        examples = bind_inputs(model, example_inputs).tensors()
+        return Network.from_graph(export_graph(model, example_inputs), examples)
 
     @staticmethod
     def from_graph(graph: fx.GraphModule, example_inputs: Sequence[torch.Tensor]) -> "Network":
@@ -44,16 +49,19 @@ class Network:
         parameters = count_parameters(graph)
         folded = copy_graph(graph)
         record_shapes(folded, example_inputs)
-        simplify(folded)
+        simplify(folded, example_inputs)
         record_shapes(folded, example_inputs)
         placeholders = [node for node in folded.graph.nodes if node.op == "placeholder"]
+        shape = output_shape(folded)
         return Network(
             graph=folded,
             input_names=tuple(str(node.target) for node in placeholders),
             input_shapes=tuple(tuple(example.shape[1:]) for example in example_inputs),
             input_dtypes=tuple(example.dtype for example in example_inputs),
-            output_shape=output_shape(folded),
+            output_shape=shape,
             parameters=parameters,
+            outputs=recorded_outputs(folded, shape),
+            left_out_outputs=left_out_outputs(folded),
         )
 
     @cached_property
@@ -74,6 +82,8 @@ class Network:
             parts.append(f"{node.op} {node.target} {node.args} {sorted(node.kwargs.items())}")
         for _, name, tensor in tensor_nodes(self.graph):
             parts += [name, str(tensor.dtype), str(tuple(tensor.shape)), _bytes(tensor)]
+        if len(self.outputs) > 1:
+            parts += [f"{output.name} {output.shape}" for output in self.outputs]
         return digest(*parts)
 
     def to(self, device: torch.device) -> "Network":

@@ -27,7 +27,10 @@ from mpsearch.exporting import export_graph
 from mpsearch.files import atomic_path
 from mpsearch.graph_json import graph_from_json, graph_to_json
 from mpsearch.graph_tensors import tensor_nodes
-from mpsearch.network import Network, record_shapes
+from mpsearch.inputs import ExampleInputs, bind_inputs
+from mpsearch.labels import is_label_name
+from mpsearch.network import Network, output_shape, record_shapes
+from mpsearch.outputs import describe_outputs, left_out_outputs, read_outputs, recorded_outputs
 
 FORMAT, VERSION = "mpsearch.network", 1
 HEADER = "mpsearch.json"
@@ -41,30 +44,35 @@ Arrays = Mapping[str, "np.ndarray[Any, Any] | torch.Tensor"]
 @dataclass(frozen=True)
 class NetworkFile:
     """What an mpsearch file holds: the network and its calibration sample (empty when it has
-    none)."""
+    none); `notes`: what the loader of another format changed."""
 
     network: Network
     sample: Mapping[str, torch.Tensor]
+    notes: tuple[str, ...] = ()
 
 
 def save(
     model: nn.Module,
     path: str | os.PathLike[str],
-    example_inputs: Sequence[torch.Tensor],
+    example_inputs: ExampleInputs,
     sample: Arrays | None = None,
 ) -> None:
     """Write `model` as an mpsearch file that loads without executing anything.
 
-    `example_inputs`: one tensor per input, batch first: `(torch.zeros(1, 3, 32, 32),)`.
+    `example_inputs`: one tensor per input, batch first: `(torch.zeros(1, 3, 32, 32),)`, or by name:
+    `{"image": torch.zeros(1, 3, 32, 32), "audio": torch.zeros(1, 1, 44, 13)}` for keyword arguments
+    or for one argument that is a dictionary.
     `sample`: a few hundred calibration samples `{"x0": …, "x1": …, "y": labels}` for
     `mpsearch profile`; input names may stand for `x0, x1, …`. Written atomically. Raises InputError
     when the model cannot be exported or uses an operator outside the allow-list.
     """
     graph = export_graph(model, example_inputs)
+    examples = bind_inputs(model, example_inputs).tensors()
     header = {
         "inputs": describe_inputs(
-            [tuple(x.shape[1:]) for x in example_inputs], [x.dtype for x in example_inputs]
+            [tuple(x.shape[1:]) for x in examples], [x.dtype for x in examples]
         ),
+        **describe_outputs(recorded_outputs(graph, ()), left_out_outputs(graph)),
         "graph": graph_to_json(graph),
     }
     tensors = {name: tensor for _, name, tensor in tensor_nodes(graph)}
@@ -75,10 +83,10 @@ def save(
 
 def _checked_sample(sample: Arrays, input_names: Sequence[str]) -> dict[str, torch.Tensor]:
     aliases = {name: f"x{index}" for index, name in enumerate(input_names)}
-    known = {*aliases.values(), "y"}
+    known = {*aliases.values(), "y"}  # and y_NAME, y0, y1, … for several outputs
     tensors = {}
     for name, array in sample.items():
-        short = name if name in known else aliases.get(name)
+        short = name if name in known or is_label_name(name) else aliases.get(name)
         if short is None:
             raise InputError(
                 f"the sample has an array {name!r}; expected {', '.join(sorted(known))} "
@@ -178,6 +186,10 @@ def read_graph(
     except Exception as error:  # whatever the operators raise on arguments that do not fit them
         text = str(error).strip().splitlines() or [type(error).__name__]
         raise InputError(f"{path}: damaged graph: it does not run: {text[0][:200]}") from error
+    try:
+        read_outputs(graph, header, output_shape(graph))
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
     return graph, examples
 
 

@@ -8,6 +8,7 @@ from torch import fx
 CONVOLUTIONS = {"conv1d": 1, "conv2d": 2, "conv3d": 3}
 TRANSPOSED = {"conv_transpose1d": 1, "conv_transpose2d": 2, "conv_transpose3d": 3}
 LINEAR_OPERATORS = {*CONVOLUTIONS, *TRANSPOSED, "linear", "convolution"}
+EMBEDDING = "embedding"  # reads whole rows of its weight: no arithmetic, no input to quantize
 
 # Operators that an mpsearch file may name: functions of their arguments and nothing else. None
 # of them reads a file, a clock or a random number, allocates by a given address or calls back.
@@ -33,6 +34,7 @@ ALLOWED = frozenset(
     squeeze stack std sub sum swapaxes sym_size t tanh threshold to topk transpose tril triu
     type_as unbind unflatten unsqueeze upsample_bilinear2d upsample_nearest1d upsample_nearest2d
     var view view_as where zeros zeros_like
+    gru_cell lstm_cell rnn_relu rnn_relu_cell rnn_tanh rnn_tanh_cell
     acos acosh asin asinh atan atanh cosh fmod isnan logical_xor logsumexp sinh tan
     upsample_bicubic2d upsample_linear1d upsample_nearest3d upsample_trilinear3d
     """.split()
@@ -59,6 +61,18 @@ def argument(node: fx.Node, name: str) -> object:
     raise KeyError(name)
 
 
+def weight_position(layer: fx.Node) -> int:
+    """Where the weight stands among the arguments: first in `embedding(weight, indices)`."""
+    return 0 if packet(layer) == EMBEDDING else 1
+
+
+def layer_input(layer: fx.Node) -> fx.Node:
+    """The node whose values meet the weight: activations, or the indices of an embedding."""
+    source = layer.args[1 - weight_position(layer)]
+    assert isinstance(source, fx.Node)
+    return source
+
+
 def is_transposed(layer: fx.Node) -> bool:
     """True when the weight's first dimension is the input channels."""
     if packet(layer) == "convolution":
@@ -67,8 +81,8 @@ def is_transposed(layer: fx.Node) -> bool:
 
 
 def groups(layer: fx.Node) -> int:
-    """Number of convolution groups; 1 for linear layers."""
-    if packet(layer) == "linear":
+    """Number of convolution groups; 1 for linear layers and embeddings."""
+    if packet(layer) in ("linear", EMBEDDING):
         return 1
     count = argument(layer, "groups")
     assert isinstance(count, int)

@@ -16,9 +16,9 @@ def packed_bytes(count: int, bits: int) -> int:
 
 
 def layer_bytes(layer: Layer, choice: Choice) -> int:
-    """What the export stores for a layer: packed weights, 32-bit biases, per-channel scales."""
+    """What the export stores for a layer: packed weights, 32-bit biases, scales."""
     bias = BIAS_BYTES * layer.channels if layer.bias_name else 0
-    scales = SCALE_BYTES * layer.channels if choice.w_bits != FLOAT_BITS else 0
+    scales = SCALE_BYTES * layer.scales if choice.w_bits != FLOAT_BITS else 0
     return packed_bytes(layer.weights, choice.w_bits) + bias + scales
 
 

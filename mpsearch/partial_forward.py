@@ -17,8 +17,8 @@ from mpsearch.graph_tensors import get_tensor
 from mpsearch.layers import Layer
 from mpsearch.operators import packet
 
-# replace(node's layer arguments, index of the choice) -> arguments to use
-Replacement = Callable[[tuple[Any, ...], int], tuple[Any, ...]]
+# replace(a node of the layer, its arguments, index of the choice) -> arguments to use
+Replacement = Callable[[fx.Node, tuple[Any, ...], int], tuple[Any, ...]]
 # Choices share one batch while each of its tensors holds at most this much. On a CPU larger ones
 # fall out of the cache (ResNet-20: 0.43 forward passes per cell with 1 MB, 0.61 with 4 MB).
 _STACKED_BYTES = {"cpu": 2**20, "cuda": 2**28}
@@ -33,10 +33,10 @@ class PartialForward:
         (self.output,) = next(n for n in graph.graph.nodes if n.op == "output").args
         self._example = [x[:1] for x in inputs]
         self._downstream: dict[str, list[fx.Node]] = {}
-        self._varying: set[fx.Node] = set()  # nodes whose value depends on the inputs
+        self.varying: set[fx.Node] = set()  # nodes whose value depends on the inputs
         for node in self.nodes:
-            if node.op == "placeholder" or any(s in self._varying for s in node.all_input_nodes):
-                self._varying.add(node)
+            if node.op == "placeholder" or any(s in self.varying for s in node.all_input_nodes):
+                self.varying.add(node)
 
     @cached_property
     def batch_first(self) -> bool:
@@ -46,7 +46,7 @@ class PartialForward:
         from the size of the batch itself.
         """
         runs = [self.run([torch.cat([x] * n) for x in self._example]) for n in (2, 3)]
-        for node in self._varying:
+        for node in self.varying:
             two, three = (values[node] for values in runs)
             if isinstance(two, torch.Tensor) and two.dim() > 0:
                 if (two.shape[0], three.shape[0]) != (2, 3) or two.shape[1:] != three.shape[1:]:
@@ -101,7 +101,10 @@ class PartialForward:
             return [self.logits(values)] * choices
         largest = max(v.nbytes for n in nodes if isinstance(v := values[n], torch.Tensor))
         limit = _STACKED_BYTES.get(self.logits(values).device.type, 0)
-        if choices > 1 and largest * choices <= limit and self.batch_first:
+        varying = {node.name for node in self.varying}
+        # An embedding of positions has no row per sample: its choices would not add up.
+        apart = not varying.issuperset(layer.nodes)
+        if choices > 1 and largest * choices <= limit and not apart and self.batch_first:
             return list(self._suffix(layer, nodes, values, replace, range(choices)).chunk(choices))
         return [self._suffix(layer, nodes, values, replace, [c]) for c in range(choices)]
 
@@ -121,22 +124,24 @@ class PartialForward:
             if node in changed:
                 return changed[node]
             value = values[node]
-            if count == 1 or node not in self._varying:
+            if count == 1 or node not in self.varying:
                 return value
             return torch.cat([value] * count) if isinstance(value, torch.Tensor) else value * count
 
         with torch.no_grad():
             for node in nodes:
                 if node.name in layer.nodes:
-                    source = node.args[0]
-                    assert isinstance(source, fx.Node)
-                    whole = changed.get(source)
-                    parts = [values[source]] * count if whole is None else whole.chunk(count)
-                    rest = fx.map_arg(node.args[1:], values.__getitem__)
-                    results = [
-                        node.target(*replace((part, *rest), choice), **node.kwargs)  # type: ignore[operator]
-                        for part, choice in zip(parts, choices, strict=True)
-                    ]
+                    parts = {
+                        source: changed[source].chunk(count)
+                        if source in changed
+                        else [values[source]] * count
+                        for source in node.all_input_nodes
+                    }
+                    results = []
+                    for position, choice in enumerate(choices):
+                        here = {source: part[position] for source, part in parts.items()}
+                        args = replace(node, fx.map_arg(node.args, here.__getitem__), choice)
+                        results.append(node.target(*args, **node.kwargs))  # type: ignore[operator]
                     changed[node] = torch.cat(results) if count > 1 else results[0]
                 else:
                     changed[node] = _call(node, node.args, node.kwargs, stacked)

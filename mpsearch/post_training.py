@@ -17,6 +17,7 @@ from mpsearch.errors import InputError
 from mpsearch.layer_by_layer import Decision, Use, quantize_in_order
 from mpsearch.layers import Layer
 from mpsearch.network import Network
+from mpsearch.operators import EMBEDDING, packet
 from mpsearch.quantized import (
     QuantizedLayer,
     QuantizedNetwork,
@@ -89,7 +90,7 @@ def quantize_after_training(
         rows, _ = network.weight_rows(layer)
         weight = None
         if choice.w_bits != FLOAT_BITS:
-            weight = quantize_weight(rows, choice.w_bits, settings.per_tensor)
+            weight = quantize_weight(rows, choice.w_bits, settings.per_tensor or layer.scales == 1)
         return with_activation(network, layer, choice, weight, activations[layer.name])
 
     def decide(layer: Layer, uses: Sequence[Use]) -> Decision:
@@ -122,7 +123,10 @@ def _repaired(
     correct = settings.correct_bias and can_correct(network, layer)
     choice, bias = quantized.choice, network.bias(layer)
     weight = quantized.weight
-    if settings.rounding == "adaptive" and weight is not None and choice.w_bits <= _ADAPTIVE_UP_TO:
+    # What an embedding gives is the rounded rows themselves: for them the nearest codes are best.
+    uses = [use for use in uses if packet(use.node) != EMBEDDING]
+    adaptive = settings.rounding == "adaptive" and choice.w_bits <= _ADAPTIVE_UP_TO
+    if adaptive and weight is not None and uses:
         generator = torch.Generator().manual_seed(settings.seed)
         seen = moments(network, layer, uses, quantized.activation, correct, generator)
         rows, _ = network.weight_rows(layer)

@@ -12,13 +12,15 @@ import torch
 
 import mpsearch
 from mpsearch.choice import Choice
-from mpsearch.data import Data
+from mpsearch.cost import float_bytes_outside
+from mpsearch.data import Data, with_loss
 from mpsearch.errors import InputError
 from mpsearch.files import digest, write_atomic
+from mpsearch.float_operators import float_part
+from mpsearch.heads import heads_of, without_heads
 from mpsearch.interactions import interactions_path, save_interactions
 from mpsearch.journal import Journal
 from mpsearch.layers import residual_groups
-from mpsearch.losses import loss_for
 from mpsearch.network import Network
 from mpsearch.packing import layer_bytes
 from mpsearch.plugins import load
@@ -40,7 +42,8 @@ def _silent(description: str, total: int) -> AbstractContextManager[Callable[[],
 
 
 CONVENTIONS = {
-    "size_bytes": "packed weights + 4 bytes per bias and per output channel's scale",
+    "size_bytes": "packed weights + 4 bytes per bias and per output channel's scale; one scale for "
+    "an embedding table with rows below 32 weights",
     "bops": "MACs * w_bits * a_bits, one sample",
     "weights": "symmetric per output channel, least squared error",
     "activations": "affine per tensor, least squared error on the calibration data",
@@ -91,14 +94,19 @@ def profile(
     if settings.max_probes < 2:
         raise InputError(f"got --max-probes {settings.max_probes}; expected 2 or more")
     if not network.layers:
-        raise InputError("the network has no convolution or linear layer with weights of its own")
+        raise InputError(
+            "the network has no convolution, linear layer or embedding with weights of its own"
+        )
+    data = with_loss(data, network)
+    assert data.loss is not None
     sample = data.take(settings.samples, settings.seed)
     place = find_device(device)
     workers = join(place.type)
+    bare, loss = without_heads(network, data.loss)
     study = Study(
-        network=network.to(place),
+        network=bare.to(place),
         data=sample,
-        loss=loss_for(network, sample.labels),
+        loss=loss,
         choices=settings.choices,
         batch_size=settings.batch_size,
         seed=settings.seed,
@@ -111,16 +119,21 @@ def profile(
     if settings.interactions:
         study = replace(study, keep_outputs=samples_to_keep(study))
     check_repeatable(study)
-    run = digest(mpsearch.__version__, network.digest, sample.digest, repr(settings), place.type)
+    run = digest(
+        mpsearch.__version__, network.digest, sample.digest, repr(settings), place.type, loss.name
+    )
     with Journal(output, run, workers.rank) as journal:
         resumed = len(journal)
         with progress(f"profile ({settings.metric})", profiler.steps(study)) as step:
             scores = profiler.score(study, journal, step)
         _check_scores(scores, study)
         table = _table(study, scores, settings.group_residual)
-        provenance = _provenance(scores, study, settings, profiler, resumed)
+        provenance = _provenance(
+            scores, replace(study, network=network), settings, profiler, resumed
+        )
+        provenance["heads_taken_off"] = heads_of(sample.loss)
         if settings.interactions:
-            interactions = collect(study, journal, lambda: None)
+            interactions = collect(study, journal, lambda: None, network.digest)
             provenance["interactions"] = {
                 "samples": study.keep_outputs,
                 "bytes": interactions.changes.nbytes + interactions.gram.nbytes,
@@ -211,10 +224,6 @@ def _provenance(
     scores: Scores, study: Study, settings: ProfileSettings, profiler: Profiler, resumed: int
 ) -> dict[str, Any]:
     network = study.network
-    layer_sizes = sum(
-        4 * layer.weights + (4 * layer.channels if layer.bias_name else 0)
-        for layer in network.layers
-    )
     return {
         "format": FORMAT,
         "version": VERSION,
@@ -235,7 +244,8 @@ def _provenance(
         "max_probes": settings.max_probes,
         "parameters": network.parameters,
         "fp32_bytes": network.fp32_bytes,
-        "float_bytes_outside_layers": network.fp32_bytes - layer_sizes,
+        "float_bytes_outside_layers": float_bytes_outside(network),
+        "float_operators": float_part(network).to_json(),
         "macs": sum(layer.macs for layer in network.layers),
         "resumed_pieces": resumed,
         "conventions": CONVENTIONS,

@@ -12,6 +12,7 @@ from mpsearch.errors import InputError
 from mpsearch.graph_tensors import set_tensor
 from mpsearch.layers import Layer
 from mpsearch.network import Network, copy_graph
+from mpsearch.operators import EMBEDDING, packet
 from mpsearch.quantizer import (
     FLOAT_BITS,
     ActivationQuantizer,
@@ -111,7 +112,7 @@ def quantize_layer(
     if choice.w_bits != FLOAT_BITS:
         rows, _ = network.weight_rows(layer)
         if scales is None:
-            weight = quantize_weight(rows, choice.w_bits)
+            weight = quantize_weight(rows, choice.w_bits, layer.scales == 1)
         else:
             weight = weight_at(rows, scales, choice.w_bits)
     return with_activation(network, layer, choice, weight, activation)
@@ -171,17 +172,19 @@ def assemble(network: Network, layers: Mapping[str, QuantizedLayer]) -> Quantize
         if bias is not None:
             set_tensor(source, layer.bias_name, bias)
     graph = copy_graph(source)
+    nodes = {node.name: node for node in graph.graph.nodes}
     for layer in network.layers:
         for name in layer.nodes:
-            _quantize_input(graph, name, layers[layer.name].activation)
+            _quantize_input(graph, nodes[name], layers[layer.name].activation)
     graph.recompile()
     return QuantizedNetwork(replace(network, graph=source), graph, dict(layers))
 
 
-def _quantize_input(graph: fx.GraphModule, name: str, quantizer: ActivationQuantizer) -> None:
+def _quantize_input(graph: fx.GraphModule, node: fx.Node, quantizer: ActivationQuantizer) -> None:
     if quantizer.bits == FLOAT_BITS:
         return
-    node = next(node for node in graph.graph.nodes if node.name == name)
+    if packet(node) == EMBEDDING:
+        return  # indices stay as they are
     source = node.args[0]
     with graph.graph.inserting_before(node):
         fake = graph.graph.call_function(

@@ -23,6 +23,7 @@ from mpsearch.network_file import (
     read_graph,
     write_archive,
 )
+from mpsearch.outputs import describe_outputs, left_out_outputs, recorded_outputs
 from mpsearch.packing import pack, unpack
 from mpsearch.quantized import QuantizedLayer, QuantizedNetwork, assemble
 from mpsearch.quantizer import ActivationQuantizer, QuantizedWeight, check_bits
@@ -39,7 +40,7 @@ def payload(layer: Layer, quantized: QuantizedLayer, network: Network) -> dict[s
     else:
         packed = pack(quantized.weight.codes.numpy(), quantized.choice.w_bits)
         tensors[f"{layer.name}:packed"] = torch.from_numpy(packed)
-        tensors[f"{layer.name}:scales"] = quantized.weight.scales
+        tensors[f"{layer.name}:scales"] = quantized.weight.scales[: layer.scales]
     if quantized.bias_codes is not None:
         tensors[f"{layer.name}:bias"] = quantized.bias_codes
     elif bias is not None:
@@ -59,6 +60,7 @@ def save_quantized(network: QuantizedNetwork, path: str | os.PathLike[str]) -> N
         "format": FORMAT,
         "version": VERSION,
         "inputs": describe_inputs(source.input_shapes, source.input_dtypes),
+        **describe_outputs(source.outputs, source.left_out_outputs),
         "parameters": source.parameters,
         "graph": graph_to_json(source.graph),
         "layers": [_describe(layer, network) for layer in source.layers],
@@ -103,6 +105,8 @@ def load_quantized(path: str | os.PathLike[str]) -> QuantizedNetwork:
         input_dtypes=tuple(x.dtype for x in examples),
         output_shape=output_shape(graph),
         parameters=parameters,
+        outputs=recorded_outputs(graph, output_shape(graph)),
+        left_out_outputs=left_out_outputs(graph),
     )
     if {layer.name for layer in network.layers} != set(layers):
         raise InputError(f"{path}: damaged mpsearch file: its layers do not match its graph")
@@ -119,9 +123,9 @@ def _read_layer(entry: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -
         return QuantizedLayer(choice, None, None, activation)
     count = torch.Size(entry["shape"]).numel()
     codes = unpack(tensors[f"{name}:packed"].numpy(), choice.w_bits, count)
-    weight = QuantizedWeight(
-        torch.from_numpy(codes).reshape(channels, -1), tensors[f"{name}:scales"]
-    )
-    if weight.scales.shape != (channels,):
-        raise ValueError(f"scales of {name!r} have shape {tuple(weight.scales.shape)}")
+    scales = tensors[f"{name}:scales"]
+    if scales.shape not in ((channels,), (1,)):
+        raise ValueError(f"scales of {name!r} have shape {tuple(scales.shape)}")
+    scales = scales.repeat(channels) if len(scales) < channels else scales
+    weight = QuantizedWeight(torch.from_numpy(codes).reshape(channels, -1), scales)
     return QuantizedLayer(choice, weight, tensors.get(f"{name}:bias"), activation)

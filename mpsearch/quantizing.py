@@ -77,5 +77,5 @@ class Quantizing:
         key = (layer.name, choice.w_bits)
         if key not in self._scales:
             rows, _ = self.network.weight_rows(layer)
-            self._scales[key] = quantize_weight(rows, choice.w_bits).scales
+            self._scales[key] = quantize_weight(rows, choice.w_bits, layer.scales == 1).scales
         return self._scales[key]

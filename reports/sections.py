@@ -6,7 +6,12 @@ from mpsearch.reports.drawing import Drawing
 from mpsearch.reports.facts import AccuracyFacts, ConfusionFacts, Facts, PublishedFacts
 from mpsearch.reports.front_figure import front_drawing
 from mpsearch.reports.front_points_table import front_points_table
-from mpsearch.reports.layer_sections import bits_section, price_section, sensitivity_section
+from mpsearch.reports.layer_sections import (
+    bits_section,
+    float_section,
+    price_section,
+    sensitivity_section,
+)
 from mpsearch.reports.parts import Code, More, Paragraph, Part, Section, Table
 from mpsearch.reports.prediction_figure import prediction_drawing
 from mpsearch.reports.prose import NAMES, answer_text, notices, question_text
@@ -16,12 +21,13 @@ CONFUSION_ROWS = 10
 
 
 def sections_of(facts: Facts) -> tuple[Section, ...]:
-    """Question and answer, front, bits, sensitivity, predicted and measured, accuracies, device,
-    confusion, prices, provenance; those without facts are left out."""
+    """Question and answer, front, bits, float operators, sensitivity, predicted and measured,
+    accuracies, device, confusion, prices, provenance; those without facts are left out."""
     made = (
         _answer(facts),
         _front(facts),
         bits_section(facts),
+        float_section(facts),
         sensitivity_section(facts),
         _predictions(facts),
         _accuracies(facts),
@@ -97,7 +103,7 @@ def _predictions(facts: Facts) -> Section | None:
 
 def _accuracies(facts: Facts) -> Section | None:
     if not facts.accuracies:
-        return None
+        return _metrics_alone(facts)
     where = f"Measured on {facts.accuracies[0].n:,} samples of {facts.accuracy_data}"
     unseen = "" if facts.held_out else " (also used for calibration: not unseen data)"
     note = (
@@ -109,10 +115,39 @@ def _accuracies(facts: Facts) -> Section | None:
     parts: list[Part] = [
         Table("Networks, sizes and measured accuracies", header, rows),
         Paragraph(note),
+        *_metrics(facts),
     ]
     if facts.published is not None:
         parts += _published(facts.published)
     return Section("accuracy", "Measured accuracy", parts)
+
+
+def _metrics(facts: Facts) -> list[Part]:
+    if not facts.metrics:
+        return []
+    rows = []
+    for one in facts.metrics:
+        change = "" if one.difference is None else f"{one.difference:+.4g}"
+        if one.difference_interval is not None:
+            low, high = one.difference_interval
+            change += f" [{low:+.4g}, {high:+.4g}]"
+        low, high = one.interval
+        value = f"{one.value:.4g} [{low:.4g}, {high:.4g}]"
+        rows.append([one.network, one.metric, value, change, one.method])
+    header = ["network", "metric", "value", "less FP32's", "interval"]
+    return [Table("Other metrics", header, rows)]
+
+
+def _metrics_alone(facts: Facts) -> Section | None:
+    """Of networks that have no accuracy."""
+    if not facts.metrics:
+        return None
+    unseen = "" if facts.held_out else " (also used for calibration: not unseen data)"
+    note = (
+        f"Measured on {facts.measured_samples:,} samples of {facts.accuracy_data}{unseen}. "
+        "Brackets: 95 % intervals, those of differences paired sample by sample."
+    )
+    return Section("accuracy", "Measured", [*_metrics(facts), Paragraph(note)])
 
 
 def _accuracy_row(row: AccuracyFacts) -> list[str]:
@@ -189,6 +224,8 @@ def _mistakes(found: ConfusionFacts) -> Table:
 def _provenance(facts: Facts) -> Section | None:
     rows = []
     for name, value in facts.provenance.items():
+        if name == "float_operators":
+            continue  # has a section of its own
         if isinstance(value, dict):
             rows += [[f"{name}: {key}", str(item)] for key, item in value.items()]
         elif name not in ("format", "version"):

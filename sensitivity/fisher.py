@@ -1,10 +1,11 @@
 """Diagonal empirical Fisher in a layer's outputs: ½ E[Σ_k (∂ℓ/∂z_k · Δz_k)²].
 
 z are the layer's outputs, Δz how they change when the layer alone takes the choice (weights and
-input), ℓ the cross-entropy. It is the score of gradient-based searches such as ModelOpt's
+input), ℓ the loss. It is the score of gradient-based searches such as ModelOpt's
 auto_quantize: one backward pass and one pass through each layer, no pass through the rest of the
-network. Without labels the classes are drawn from the network's own predictions, which gives the
-Fisher information itself.
+network. Without labels the targets are drawn from the network's own predictions, which gives the
+Fisher information itself: classes from softmax, answers from the sigmoid, and for mse the outputs
+with a noise of variance K/2, for which the Fisher information is the Gauss-Newton matrix.
 """
 
 import math
@@ -13,12 +14,12 @@ from dataclasses import dataclass
 
 import torch
 from torch import fx
-from torch.nn import functional
 
 from mpsearch.data import Batch
 from mpsearch.journal import Journal
 from mpsearch.layers import Layer
 from mpsearch.profiler import Score, Scores, Study
+from mpsearch.sample_layout import parts
 from mpsearch.sensitivity.cells import Cell, cells_of, replacement
 from mpsearch.sensitivity.forward_metric import check_finite
 from mpsearch.sensitivity.probing import generator
@@ -53,7 +54,7 @@ class Fisher:
         }
 
     def notes(self, study: Study) -> Mapping[str, object]:
-        return {"classes": "labels" if study.data.labels is not None else "drawn from predictions"}
+        return {"classes": "labels" if study.loss.uses_labels else "drawn from predictions"}
 
 
 def _moments(
@@ -61,12 +62,35 @@ def _moments(
 ) -> dict[str, list[list[float]]]:
     """[Σ_n, Σ_n squared] of the per-sample value for every layer and choice on one batch."""
     inputs, labels = batch
-    tape = Tape(study.network)
+    nodes = [node for layer in study.network.layers for node in layer.nodes]
+    total: dict[str, list[list[float]]] = {}
+    start = 0
+    for part, layouts in parts(study.network.graph, nodes, inputs):
+        samples = len(part[0])
+        tape = Tape(study.network, layouts, samples)
+        given = None if labels is None else labels[start : start + samples]
+        key = f"{study.seed} {index}" + (f" {start}" if start else "")
+        for name, moments in _part_moments(study, tape, part, given, cells, key).items():
+            sums = total.setdefault(name, [[0.0, 0.0] for _ in moments])
+            total[name] = [
+                [a + b for a, b in zip(*x, strict=True)] for x in zip(sums, moments, strict=True)
+            ]
+        start += samples
+    return total
+
+
+def _part_moments(
+    study: Study,
+    tape: Tape,
+    inputs: tuple[torch.Tensor, ...],
+    labels: torch.Tensor | None,
+    cells: Mapping[str, list[Cell]],
+    key: str,
+) -> dict[str, list[list[float]]]:
+    """The same for samples that pass together."""
     logits = tape.run(*inputs)
     check_finite(study, logits)
-    if labels is None:
-        labels = _drawn(logits, f"{study.seed} {index}")
-    loss = functional.cross_entropy(logits, labels, reduction="sum")
+    loss = study.loss.gradient_loss(logits, labels, generator(key)).sum()
     nodes = list(tape.outputs)
     gradients = torch.autograd.grad(loss, [tape.outputs[n] for n in nodes], allow_unused=True)
     found = dict(zip(nodes, gradients, strict=True))
@@ -92,10 +116,11 @@ def _cell_moments(
     for node, gradient in gradients.items():
         if node.name not in layer.nodes or gradient is None:
             continue
-        args = replace(tape.arguments[node], position)
+        args = replace(node, tape.arguments[node], position)
         with torch.no_grad():
             change = node.target(*args, **node.kwargs) - tape.outputs[node]  # type: ignore[operator]
-        part = 0.5 * (gradient * change).flatten(1).double().square().sum(dim=1)
+        products = tape.layouts[node.name].by_sample(gradient * change, tape.samples)
+        part = 0.5 * products.flatten(1).double().square().sum(dim=1)
         values = part if values is None else values + part
     if values is None:
         return [0.0, 0.0]
@@ -110,12 +135,6 @@ def _score(study: Study, journal: Journal, layer: Layer, position: int) -> Score
     mean, squares = (math.fsum(part[k] for part in parts) / n for k in (0, 1))
     variance = max(0.0, squares - mean * mean) * n / (n - 1) if n > 1 else 0.0
     return Score(mean, math.sqrt(variance / n))
-
-
-def _drawn(logits: torch.Tensor, key: str) -> torch.Tensor:
-    """A class per sample from softmax(logits), by a seed that depends on `key` alone."""
-    probabilities = torch.softmax(logits.detach().double().cpu(), dim=1)
-    return torch.multinomial(probabilities, 1, generator=generator(key))[:, 0].to(logits.device)
 
 
 PROFILER = Fisher()

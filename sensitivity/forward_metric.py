@@ -1,13 +1,15 @@
 """Metrics that compare the network's outputs with one layer quantized to its float outputs.
 
-A metric is a function of float logits, changed logits and labels, per sample; Ω is its mean over
-the data, and the standard error that of a mean over samples. Only what depends on the changed layer
+A metric is a function of float outputs, changed outputs and labels, per sample; Ω is its mean over
+the data, and the standard error that of a mean over samples. `LossMetric` is one that also asks the
+loss. Only what depends on the changed layer
 is recomputed (mpsearch.partial_forward).
 """
 
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,13 +17,15 @@ import torch
 from mpsearch.errors import InputError
 from mpsearch.journal import Journal
 from mpsearch.layers import Layer
+from mpsearch.losses import Loss, check_curved
 from mpsearch.partial_forward import PartialForward
 from mpsearch.profiler import Score, Scores, Study
 from mpsearch.sensitivity.cells import Cell, cells_of, replacement
 from mpsearch.sensitivity.changes import encode
 
-# (float logits [n, C], changed logits [n, C], labels [n] or None) -> [n]
+# (float outputs [n, …], changed outputs [n, …], labels or None) -> [n]
 PerSample = Callable[[torch.Tensor, torch.Tensor, "torch.Tensor | None"], torch.Tensor]
+OfLoss = Callable[[Loss, torch.Tensor, torch.Tensor, "torch.Tensor | None"], torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,32 @@ class ForwardMetric:
         mean = total / n
         variance = max(0.0, squares / n - mean * mean) * n / (n - 1) if n > 1 else 0.0
         return Score(max(0.0, mean), math.sqrt(variance / n))
+
+
+@dataclass(frozen=True)
+class LossMetric:
+    """A metric of loss, outputs and labels. `needs_curvature`: it is 0 for a loss without one."""
+
+    name: str
+    description: str
+    per_sample: OfLoss
+    needs_labels: bool = False
+    needs_curvature: bool = False
+
+    def steps(self, study: Study) -> int:
+        return self._of(study).steps(study)
+
+    def score(self, study: Study, journal: Journal, step: Callable[[], None]) -> Scores:
+        if self.needs_curvature:
+            check_curved(study.loss, self.name)
+        return self._of(study).score(study, journal, step)
+
+    def notes(self, study: Study) -> Mapping[str, object]:
+        return self._of(study).notes(study)
+
+    def _of(self, study: Study) -> ForwardMetric:
+        function = partial(self.per_sample, study.loss)
+        return ForwardMetric(self.name, self.description, function, self.needs_labels)
 
 
 def piece(batch: int, layer: Layer) -> str:

@@ -82,7 +82,9 @@ def _notes(
         "hit_max_probes": [
             name for name in estimated if not within_bound(name, found, weights, study.rtol)
         ],
-        "gauss_newton": "sampled" if is_sampled(study) else "exact",
+        "gauss_newton": (
+            "sampled" if is_sampled(study) else "exact" if study.loss.closed else "not taken apart"
+        ),
         "hessian_equals_gauss_newton": [layer.name for layer in equal],
         "traces_of_smooth_layers": {
             layer.name: {

@@ -6,12 +6,16 @@ with independent random signs (Hutchinson, 1989). R_i is small in a trained netw
 estimate scatters less than one of the whole block. The probe is restricted to one layer, so that no
 cross-layer term raises the variance; R_i v comes from a second backward pass through the gradient
 (Pearlmutter, 1994).
+
+Of a loss of the user's own G_i is not known in closed form, and need not be positive: there the
+whole block is estimated, H_i in place of R_i.
 """
 
 from collections.abc import Sequence
 
 import torch
 from torch import fx
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from mpsearch.data import Batch
 from mpsearch.layers import Layer
@@ -25,21 +29,25 @@ def residual_traces(
 ) -> dict[str, Moments]:
     """Σ_n v_kᵀ ∇²(r_nᵀ f_n) v_k over the samples of a batch, one v_k per key, by layer name.
 
-    Added to the sum of the Gauss-Newton traces, the mean over k is unbiased for Σ_n Tr(∇²ℓ_n).
+    Added to the sum of the Gauss-Newton traces, the mean over k is unbiased for Σ_n Tr(∇²ℓ_n). For
+    a loss that is not `closed` it is so by itself: v_kᵀ ∇²ℓ_n v_k is what is summed.
     """
     inputs, labels = batch
     tape = _Weights(network, layers)
-    with torch.enable_grad():
+    # The fused kernels of attention have no second derivative.
+    with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
         logits: torch.Tensor = tape.run(*inputs)
-        outputs = logits.detach().requires_grad_(True)
+        outputs = logits.detach().requires_grad_(True) if loss.closed else logits
         total = loss.per_sample(outputs, target_of(loss, outputs, labels)).sum()
-    (residual,) = torch.autograd.grad(total, outputs)
     weights = [tape.weights[layer.name] for layer in layers]
     gradients: Sequence[torch.Tensor | None] = [None] * len(layers)
-    if logits.requires_grad:
+    if logits.requires_grad and loss.closed:
+        (residual,) = torch.autograd.grad(total, outputs)
         gradients = torch.autograd.grad(
             logits, weights, residual, create_graph=True, allow_unused=True
         )
+    elif total.requires_grad and not loss.closed:
+        gradients = torch.autograd.grad(total, weights, create_graph=True, allow_unused=True)
     return {
         layer.name: _moments(gradient, weight, [f"{key} {layer.name}" for key in keys])
         for layer, weight, gradient in zip(layers, weights, gradients, strict=True)

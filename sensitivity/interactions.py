@@ -5,8 +5,11 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
+from mpsearch.errors import InputError
 from mpsearch.interactions import Interactions, gram_matrix
 from mpsearch.journal import Journal
+from mpsearch.loss_forms import Softmax
+from mpsearch.losses import PlainLoss
 from mpsearch.profiler import Study
 from mpsearch.sensitivity import perturbation
 from mpsearch.sensitivity.changes import decode
@@ -15,13 +18,31 @@ from mpsearch.sensitivity.forward_metric import piece
 MOST_BYTES = 2**26  # of float16 changes; fewer samples are kept where all would take more
 
 
+def check_classes(study: Study) -> None:
+    """Raise InputError unless the loss looks at one row of class logits per sample."""
+    loss = study.loss
+    softmax = isinstance(loss, PlainLoss) and isinstance(loss.form, Softmax)
+    if not softmax or len(study.network.output_shape) != 1:
+        raise InputError(
+            f"interactions need one row of class logits, and this network returns "
+            f"{study.network.output_shape} per sample with the loss {loss.name}; leave out "
+            "--interactions"
+        )
+
+
 def samples_to_keep(study: Study) -> int:
-    """How many samples' changes fit into 64 MB: all of them for small networks."""
+    """How many samples' changes fit into 64 MB: all of them for small networks.
+
+    Raises InputError for a network that does not classify.
+    """
+    check_classes(study)
     per_sample = 2 * len(study.network.layers) * len(study.choices) * study.network.output_shape[0]
     return max(1, min(len(study.data), MOST_BYTES // per_sample))
 
 
-def collect(study: Study, journal: Journal, step: Callable[[], None]) -> Interactions:
+def collect(
+    study: Study, journal: Journal, step: Callable[[], None], model_digest: str | None = None
+) -> Interactions:
     """The interactions of all cells on the first `study.keep_outputs` samples.
 
     What a forward metric has left in the journal is taken as it is; otherwise the metric
@@ -52,7 +73,7 @@ def collect(study: Study, journal: Journal, step: Callable[[], None]) -> Interac
         scales=scales,
         gram=gram_matrix(logits, stored, scales),
         labels=np.empty(0, np.int64) if labels is None else labels[:kept].numpy(),
-        model_digest=study.network.digest,
+        model_digest=model_digest or study.network.digest,
     )
 
 

@@ -1,17 +1,19 @@
-"""Kullback-Leibler divergence of the outputs with one layer quantized from the float outputs."""
+"""Divergence of the outputs with one layer quantized from the float outputs.
+
+For cross-entropy it is the Kullback-Leibler divergence of the predictions, for bce the mean of that
+of each answer, for mse the mean squared difference (up to a factor that of two Gaussians).
+"""
 
 import torch
 
-from mpsearch.losses import DIVERGENCE
-from mpsearch.sensitivity.forward_metric import ForwardMetric
+from mpsearch.losses import Loss
+from mpsearch.sensitivity.forward_metric import LossMetric
 
 
 def _per_sample(
-    logits: torch.Tensor, changed: torch.Tensor, labels: torch.Tensor | None
+    loss: Loss, logits: torch.Tensor, changed: torch.Tensor, labels: torch.Tensor | None
 ) -> torch.Tensor:
-    return DIVERGENCE.per_sample(changed.double(), torch.softmax(logits.double(), dim=1))
+    return loss.divergence(logits, changed)
 
 
-PROFILER = ForwardMetric(
-    "kl", "E[KL(float ‖ quantized)] of the predictions; no labels", _per_sample
-)
+PROFILER = LossMetric("kl", "E[KL(float ‖ quantized)] of the predictions; no labels", _per_sample)

@@ -5,19 +5,16 @@ Without labels the loss is the divergence from the float network's predictions.
 
 import torch
 
-from mpsearch.losses import CROSS_ENTROPY, DIVERGENCE
-from mpsearch.sensitivity.forward_metric import ForwardMetric
+from mpsearch.losses import Loss
+from mpsearch.sensitivity.forward_metric import LossMetric
 
 
 def _per_sample(
-    logits: torch.Tensor, changed: torch.Tensor, labels: torch.Tensor | None
+    loss: Loss, logits: torch.Tensor, changed: torch.Tensor, labels: torch.Tensor | None
 ) -> torch.Tensor:
-    if labels is None:
-        return DIVERGENCE.per_sample(changed.double(), torch.softmax(logits.double(), dim=1))
-    before, after = logits.double(), changed.double()
-    return CROSS_ENTROPY.per_sample(after, labels) - CROSS_ENTROPY.per_sample(before, labels)
+    return loss.increase(logits, changed, labels)
 
 
 _TEXT = "increase of the mean loss with one layer quantized"
-PROFILER = ForwardMetric("loss", _TEXT, _per_sample)
-EMPIRICAL = ForwardMetric("empirical", f"{_TEXT} (another name of loss)", _per_sample)
+PROFILER = LossMetric("loss", _TEXT, _per_sample)
+EMPIRICAL = LossMetric("empirical", f"{_TEXT} (another name of loss)", _per_sample)

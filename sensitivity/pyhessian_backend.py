@@ -21,11 +21,12 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from mpsearch.data import Batch
 from mpsearch.journal import Journal
 from mpsearch.layers import Layer
-from mpsearch.losses import target_of
+from mpsearch.losses import check_curved, target_of
 from mpsearch.network import Network
 from mpsearch.profiler import Scores, Study
 from mpsearch.sensitivity.hessian import mean_squared_errors, omegas
@@ -44,6 +45,7 @@ class PyHessian:
         return len(study.network.layers)
 
     def score(self, study: Study, journal: Journal, step: Callable[[], None]) -> Scores:
+        check_curved(study.loss, self.name)
         found = {}
         for layer in study.network.layers:
             pieces = []
@@ -83,7 +85,12 @@ def samples(study: Study, layer: Layer, batch: Batch, key: str, probes: int) -> 
 
     placeholder = torch.empty(0, device=target.device)
     devices = [target.device] if target.is_cuda else []
-    with torch.random.fork_rng(devices), warnings.catch_warnings(), torch.enable_grad():
+    with (
+        torch.random.fork_rng(devices),
+        warnings.catch_warnings(),
+        torch.enable_grad(),
+        sdpa_kernel(SDPBackend.MATH),  # the fused kernels of attention have no second derivative
+    ):
         warnings.filterwarnings("ignore", message="Using backward.. with create_graph")
         torch.manual_seed(seed_of(f"{key} {layer.name}"))
         sampler = hessian(model, criterion, (placeholder, target), cuda=target.is_cuda)

@@ -1,7 +1,8 @@
 """Noise-to-signal ratio of the outputs with one layer quantized: the inverse of SQNR.
 
-Ω = E[‖u‖²] / E[‖f‖²] with u the change of the logits f, each centred over the classes, because a
-constant added to all logits changes no prediction.
+Ω = E[‖u‖²] / E[‖f‖²] with u the change of the outputs f. Class logits are centred over the classes
+first, because a constant added to all of them changes no prediction. Of several outputs each has
+its own ratio, and Ω is their sum: an output of large numbers does not drown another one.
 """
 
 import math
@@ -12,21 +13,9 @@ import torch
 
 from mpsearch.errors import InputError
 from mpsearch.journal import Journal
+from mpsearch.losses import Loss
 from mpsearch.profiler import Score, Scores, Study
 from mpsearch.sensitivity.forward_metric import ForwardMetric
-
-
-def _centred(values: torch.Tensor) -> torch.Tensor:
-    return values.double() - values.double().mean(dim=1, keepdim=True)
-
-
-def _noise(
-    logits: torch.Tensor, changed: torch.Tensor, labels: torch.Tensor | None
-) -> torch.Tensor:
-    return _centred(changed - logits).square().sum(dim=1)
-
-
-_NOISE = ForwardMetric("sqnr", "", _noise)
 
 
 @dataclass(frozen=True)
@@ -37,26 +26,55 @@ class Sqnr:
     description: str = "noise-to-signal ratio of the outputs with one layer quantized; no labels"
 
     def steps(self, study: Study) -> int:
-        return _NOISE.steps(study)
+        return study.batch_count * len(study.network.layers)
 
     def score(self, study: Study, journal: Journal, step: Callable[[], None]) -> Scores:
-        noise = _NOISE.score(study, journal, step)
-        with torch.no_grad():
-            signal = math.fsum(
-                float(_centred(study.network(*inputs)).square().sum())
-                for inputs, _ in study.batches()
-            ) / len(study.data)
-        if signal == 0:
-            raise InputError(
-                "the network returns the same logit for every class: the metric sqnr has no signal "
-                "to compare the noise to"
-            )
+        signals = _signals(study)
+        # One output's ratio is divided at the end, so that its noise in the journal has units.
+        weights = {name: 1 / value if len(signals) > 1 else 1.0 for name, value in signals.items()}
+
+        def noise(
+            logits: torch.Tensor, changed: torch.Tensor, labels: torch.Tensor | None
+        ) -> torch.Tensor:
+            return _power(study.loss, changed - logits, weights)
+
+        found = ForwardMetric(self.name, "", noise).score(study, journal, step)
+        (signal,) = signals.values() if len(signals) == 1 else (1.0,)
         return {
-            key: Score(score.omega / signal, score.stderr / signal) for key, score in noise.items()
+            key: Score(score.omega / signal, score.stderr / signal) for key, score in found.items()
         }
 
     def notes(self, study: Study) -> Mapping[str, object]:
         return {"batch_rows": study.rows}
+
+
+def _power(loss: Loss, values: torch.Tensor, weights: Mapping[str, float]) -> torch.Tensor:
+    """Σ weight · ‖output‖² of every sample [n]."""
+    parts = [
+        part.flatten(1).square().sum(dim=1) * weights[name]
+        for name, part in loss.centred(values).items()
+    ]
+    return torch.stack(parts).sum(dim=0)
+
+
+def _signals(study: Study) -> dict[str, float]:
+    """E[‖f‖²] of every output. Raises InputError where one has none."""
+    totals: dict[str, list[float]] = {}
+    with torch.no_grad():
+        for inputs, _ in study.batches():
+            for name, part in study.loss.centred(study.network(*inputs)).items():
+                totals.setdefault(name, []).append(float(part.square().sum()))
+    signals = {name: math.fsum(parts) / len(study.data) for name, parts in totals.items()}
+    for name, signal in signals.items():
+        if signal == 0:
+            raise InputError(
+                "the network returns the same logit for every class: the metric sqnr has no signal "
+                "to compare the noise to"
+                if len(signals) == 1
+                else f"the output {name!r} has no signal: the metric sqnr has nothing to compare "
+                "the noise to; leave it out with --loss NAME=none"
+            )
+    return signals
 
 
 PROFILER = Sqnr()

@@ -3,10 +3,11 @@
 Tr(H_i) = Tr(G_i) + Tr(R_i), Gauss-Newton part and residual part. R_i vanishes where the outputs are
 piecewise linear in the layer's weights, and for every layer where the loss is the divergence from
 the network's own predictions (its gradient in the outputs is zero there). Tr(G_i) is exact for up
-to `MOST_EXACT_CLASSES` classes. What remains is estimated in rounds of probes, until each layer's
-standard error, times what one unit of trace contributes to its Ω, is below rtol × max(its own Ω,
-the layers' mean Ω): a layer that contributes little need not be known well, and no layer hides
-behind the total.
+to `MOST_EXACT_CLASSES` classes (for other losses: outputs below that number). A loss of the user's
+own is not taken apart: all of Tr(H_i) is estimated. What remains is estimated in rounds of probes,
+until each layer's standard error, times what one unit of trace contributes to its Ω, is below rtol
+× max(its own Ω, the layers' mean Ω): a layer that contributes little need not be known well, and no
+layer hides behind the total.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from mpsearch.errors import InputError
 from mpsearch.journal import Journal
 from mpsearch.layers import Layer
+from mpsearch.losses import check_curved
 from mpsearch.profiler import Study
 from mpsearch.sensitivity.gauss_newton import sampled_traces, trace_sums
 from mpsearch.sensitivity.hutchinson import residual_traces
@@ -44,14 +46,17 @@ def split(study: Study) -> tuple[list[Layer], list[Layer]]:
     equal: list[Layer] = []
     smooth: list[Layer] = []
     for layer in study.network.layers:
-        vanishes = not study.loss.uses_labels or piecewise_linear(study.network.graph, layer)
+        vanishes = study.loss.closed and (
+            not study.loss.uses_labels or piecewise_linear(study.network.graph, layer)
+        )
         (equal if vanishes else smooth).append(layer)
     return equal, smooth
 
 
 def is_sampled(study: Study) -> bool:
-    """True when there are too many classes for exact Gauss-Newton traces."""
-    return study.network.output_shape[0] > MOST_EXACT_CLASSES
+    """True when there are too many classes or outputs for exact Gauss-Newton traces."""
+    loss = study.loss
+    return loss.closed and loss.columns(study.network.output_shape) >= MOST_EXACT_CLASSES
 
 
 def traces(
@@ -62,17 +67,19 @@ def traces(
     Pieces go to the journal per batch and round. `step` is called once per batch: in the first
     round, or with the exact traces. Raises InputError when a trace is not finite.
     """
+    check_curved(study.loss, "hessian")
     n = len(study.data)
     _, smooth = split(study)
     sampled = is_sampled(study)
+    exactly = study.loss.closed and not sampled
     exact: dict[str, float] = dict.fromkeys((layer.name for layer in study.network.layers), 0.0)
     for index, batch in enumerate(study.batches()):
         key = f"exact batch {index}"
-        if not sampled and study.workers.owns(index) and journal.get(key) is None:
-            journal.put(key, trace_sums(study.network, batch[0]))
+        if exactly and study.workers.owns(index) and journal.get(key) is None:
+            journal.put(key, trace_sums(study.network, batch[0], study.loss))
         step()
     journal.adopt(study.workers.share(journal.values()))
-    for index in range(0 if sampled else study.batch_count):
+    for index in range(study.batch_count if exactly else 0):
         for name, value in journal.get(f"exact batch {index}").items():
             exact[name] += value / n
     result = {name: Trace(value, 0.0, value, 0.0, 0) for name, value in exact.items()}
@@ -136,7 +143,7 @@ def _round(
             keys = [f"{study.seed} {index} {probe}" for probe in probes]
             piece: dict[str, dict[str, list[float]]] = {"gauss_newton": {}, "residual": {}}
             if is_sampled(study):
-                found = sampled_traces(study.network, inputs, active, keys)
+                found = sampled_traces(study.network, inputs, active, keys, study.loss)
                 piece["gauss_newton"] = _plain(found)
             if curved:
                 found = residual_traces(study.network, study.loss, (inputs, labels), curved, keys)

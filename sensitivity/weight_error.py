@@ -10,5 +10,6 @@ def squared_weight_error(network: Network, layer: Layer, bits: int) -> float:
     if bits == FLOAT_BITS:
         return 0.0
     rows, _ = network.weight_rows(layer)
-    difference = quantize_weight(rows, bits).dequantize().double() - rows.double()
+    quantized = quantize_weight(rows, bits, layer.scales == 1)
+    difference = quantized.dequantize().double() - rows.double()
     return float(difference.square().sum())

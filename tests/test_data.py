@@ -44,7 +44,7 @@ def test_arrays_bind_by_position_or_by_the_models_input_names(network: Network) 
         ({"y": torch.tensor([0, 1, 2, 3, 4])}, "labels from 0 to 4; expected 0 to 3"),
         ({"y": torch.tensor([0, 1, 2, 3, -1])}, "labels from -1 to 3"),
         ({"y": torch.tensor([0.5, 1, 2, 3, 1])}, "array y has fractions"),
-        ({"y": torch.zeros(5, 4)}, r"array y has shape \(5, 4\)"),
+        ({"y": torch.zeros(5, 3)}, r"array y has shape \(5, 3\)"),
         ({"y": torch.zeros(4)}, r"array y has shape \(4,\); expected \(5,\)"),
     ],
 )

@@ -13,14 +13,9 @@ def test_every_package_is_shipped() -> None:
     config = tomllib.loads((ROOT / "pyproject.toml").read_text())
     listed = config["tool"]["setuptools"]["packages"]
     own = (
-        "c_export",
-        "commands",
-        "device",
-        "integer",
-        "litert_export",
-        "onnx_export",
+        "c_export", "commands", "device", "integer", "keras_import", "litert_export", "onnx_export",
         "onnx_import",
-    )
+    )  # fmt: skip
     found = ["mpsearch", *(f"mpsearch.{name}" for name in own)]
     for part in PARTS:
         inits = sorted((ROOT / part).rglob("__init__.py"))

@@ -205,7 +205,7 @@ def test_damaged_headers_are_one_clear_error(
     [
         (b"", "the file is empty"),
         (b"hello, this is no model", "unknown format"),
-        (b"\x89HDF\r\n\x1a\n" + bytes(64), "HDF5"),
+        (b"\x1c\0\0\0TFL3" + bytes(64), "LiteRT"),
         (b"\x80\x02garbage", "pickled|damaged"),
         ((20).to_bytes(8, "little") + b"{" + bytes(40), "damaged safetensors"),
     ],

@@ -16,14 +16,13 @@ from mpsearch.network import Network
 from mpsearch.operators import is_transposed
 from mpsearch.sensitivity import gradient_norms
 from mpsearch.sensitivity.gauss_newton import (
-    output_factor,
-    random_direction,
     sampled_traces,
     trace_sums,
 )
 from mpsearch.sensitivity.gradient_norms import GradientNorms
 from mpsearch.sensitivity.hutchinson import residual_traces
 from mpsearch.sensitivity.linearity import piecewise_linear
+from mpsearch.sensitivity.output_hessian import output_factor, random_direction
 from mpsearch.sensitivity.probing import estimate, generator
 
 PIECEWISE_LINEAR = ("residual", "two-inputs", "transposed")

@@ -123,7 +123,10 @@ class _Plan:
                 order = any(self.is_last(source) for source in sources)
                 if isinstance(step, Add):
                     sources = tuple(self.wanted(source, order) for source in sources)
-            case Permute() | Mean():
+            case Permute(axes=axes):
+                # An input with channels last goes on in that order: the permute is a copy
+                order = axes == (2, 0, 1) and not self.is_last(sources[0])
+            case Mean():
                 order = False
             case Linear():
                 order = False

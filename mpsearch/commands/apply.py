@@ -45,7 +45,8 @@ def apply(
       mpsearch apply model.pt --rounding adaptive --bias-correction -o quantized.pt
     """
     from mpsearch.assignment import Assignment
-    from mpsearch.cost import bops, size_bytes
+    from mpsearch.cost import bops, float_bytes_outside, size_bytes
+    from mpsearch.float_text import outside_sentence
     from mpsearch.post_training import quantize_after_training
     from mpsearch.quantized import check_layers
     from mpsearch.quantized_file import save_quantized
@@ -54,7 +55,7 @@ def apply(
     settings = post_training_of(**post_training)
     choices = Assignment.load(assignment).layers
     source = source_of(path, model, trust, input_shapes)
-    loaded, bound = load_model_and_data(source, data, "calibration")
+    loaded, bound = load_model_and_data(source, data, "calibration", need_labels=False)
     network = loaded.network
     check_layers(network, choices)
     note_missing_classes(network, bound)
@@ -71,3 +72,5 @@ def apply(
         f"{format_size(network.fp32_bytes)}), {format_count(operations)}BOPS; ranges from "
         f"{len(bound)} samples of {bound.name}"
     )
+    if outside := float_bytes_outside(network):
+        click.echo(outside_sentence(outside))

@@ -5,7 +5,7 @@ from typing import Any
 import click
 
 from mpsearch.console import json_option, print_json
-from mpsearch.model_options import model_options, source_of
+from mpsearch.model_options import model_options, print_notes, source_of
 
 
 @click.command()
@@ -33,19 +33,21 @@ def convert(
       mpsearch convert weights.safetensors --model resnet20 --data cifar10:train -o model.pt
     """
     from mpsearch.data import bind, read_arrays
-    from mpsearch.model_files import load_module
+    from mpsearch.model_files import load_module, notes_of
     from mpsearch.network import Network
     from mpsearch.network_file import save
+    from mpsearch.sum_loss import separate
 
     arrays = None if data is None else read_arrays(data)
     module, examples = load_module(source_of(path, **model), arrays)
+    print_notes(path, notes_of(module))
     network = Network.from_module(module, examples)
     sample = {}
     if arrays is not None:
         bound = bind(arrays, network).take(samples, seed)
         sample = {f"x{i}": x for i, x in enumerate(bound.inputs)}
         if bound.labels is not None:
-            sample["y"] = bound.labels
+            sample |= separate(bound.labels, bound.loss)
     save(module, output, examples, sample)
     if as_json:
         print_json({"output": output, "layers": len(network.layers), "samples": len(sample)})

@@ -94,7 +94,9 @@ def table(
     if assignment is None and Path("assignment.json").exists():
         assignment = "assignment.json"
     chosen = None if assignment is None else Assignment.load(assignment).layers
-    loaded, bound = load_model_and_data(source_of(path, **model), data, "calibration")
+    loaded, bound = load_model_and_data(
+        source_of(path, **model), data, "calibration", need_labels=False
+    )
     total = steps_of(before, rounds, chosen is not None, meter is not None)
     with progress(f"measuring on {host}", total) as step:
         found = measure_table(

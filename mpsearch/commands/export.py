@@ -98,9 +98,10 @@ def _calibration(
     if calibration is not None:
         arrays = read_arrays(calibration)
         check_repeatable(calibration, arrays)
-        return bind(arrays, quantized.source)
+        return bind(arrays, quantized.source, need_labels=False)
     if float_model is not None:
         sample = load_network(float_model).sample
         if sample:
-            return bind(Arrays(f"the sample in {float_model.path}", sample), quantized.source)
+            named = Arrays(f"the sample in {float_model.path}", sample)
+            return bind(named, quantized.source, need_labels=False)
     return None

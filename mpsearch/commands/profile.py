@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from mpsearch.console import json_option, print_json, print_table, progress
-from mpsearch.model_options import load_model_and_data, model_options, source_of
+from mpsearch.model_options import load_model_and_data, loss_option, model_options, source_of
 
 
 @click.command()
@@ -17,6 +17,7 @@ from mpsearch.model_options import load_model_and_data, model_options, source_of
 @click.option("--metric", default="sqnr", show_default=True, help="Ω, see docs/metrics.md.")
 @click.option("--bits", metavar="4,8", help="Same bits for weights and activations [default: 4,8].")
 @click.option("--choices", metavar="w4a8,…", help="Or the choices one by one.")
+@loss_option
 @click.option("--samples", type=click.IntRange(1), default=256, show_default=True)
 @click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True)
 @click.option(
@@ -45,6 +46,7 @@ def profile(
     metric: str,
     bits: str | None,
     choices: str | None,
+    loss: tuple[str, ...],
     samples: int,
     batch_size: int,
     rtol: float,
@@ -67,8 +69,10 @@ def profile(
     Example:
       mpsearch profile model.pt
       mpsearch profile model.pt --metric hessian --bits 2,3,4,8 --interactions
+      mpsearch profile autoencoder.pt --loss reconstruction
       mpsearch profile weights.safetensors --model resnet20 --data cifar10:train --bits 2,4,8
     """
+    from mpsearch.float_text import HEADER, float_rows, float_sentence
     from mpsearch.memory import peak_bytes
     from mpsearch.profile import ProfileSettings, parse_choices
     from mpsearch.profile import profile as run_profile
@@ -76,7 +80,7 @@ def profile(
     from mpsearch.units import format_size, parse_bytes
 
     parsed = parse_choices(bits, choices)
-    loaded, bound = load_model_and_data(source_of(path, **model), data, "profiling")
+    loaded, bound = load_model_and_data(source_of(path, **model), data, "profiling", loss)
     settings = ProfileSettings(
         metric=metric,
         choices=parsed,
@@ -106,10 +110,18 @@ def profile(
             for layer in table.layers
         ],
     )  # fmt: skip
+    in_float = float_rows(provenance["float_operators"])
+    if in_float:
+        print_table(HEADER, in_float)
+    if sentence := float_sentence(provenance["float_operators"]):
+        click.echo(sentence)
     used = f"{provenance['samples']} samples of {provenance['data']}"
     click.echo(f"{metric} on {used}, loss {provenance['loss']}")
     if not provenance["labels"]:
         click.echo("no labels: the loss is the divergence from the network's own predictions")
+    if provenance["heads_taken_off"]:
+        heads = ", ".join(provenance["heads_taken_off"])
+        click.echo(f"the network ends in {heads}, which the loss has too: it is taken off for it")
     if provenance["layers_without_effect"]:
         names = ", ".join(provenance["layers_without_effect"])
         click.echo(f"no choice of these layers changes the outputs (Ω = 0): {names}")

@@ -61,6 +61,11 @@ class Tensors:
         self.quantizers[name] = self.quantizers[source]
         self.numbers[name] = self.numbers[source]
 
+    def channels_forward(self, name: str, source: str, shape: Shape) -> None:
+        """`name` [C, H, W] is `source` [H, W, C], whose bytes are those with channels last."""
+        self.shapes[name], self.quantizers[name] = shape, self.quantizers[source]
+        self.numbers[name] = {LAST: self.read(source, FIRST)}
+
     def scratch(self, name: str, stored: Sequence[int], quantizer: ActivationQuantizer) -> int:
         """A tensor between two operators of one step."""
         return self._int8(name, stored, quantizer)

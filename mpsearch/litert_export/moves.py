@@ -41,7 +41,10 @@ def reshape(tensors: Tensors, step: Reshape) -> None:
 
 
 def permute(tensors: Tensors, step: Permute) -> None:
-    """TRANSPOSE."""
+    """TRANSPOSE; nothing for [H, W, C] to [C, H, W], which is stored as [H, W, C]."""
+    if step.axes == (2, 0, 1):
+        tensors.channels_forward(step.output.name, step.sources[0], step.output.shape)
+        return
     source, target = move(tensors, step, FIRST)
     tensors.transpose(source, target, (0, *(axis + 1 for axis in step.axes)))
 

@@ -1,7 +1,7 @@
 """An ONNX file -> (nn.Module, example inputs), as every other format of a model file."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -21,13 +21,14 @@ _INPUT_ELEMENTS = 2**26
 def load_onnx(
     path: str,
     input_shapes: Sequence[tuple[int, ...]] = (),
-    given: Sequence[torch.Tensor] = (),
+    given: Sequence[torch.Tensor] | Mapping[str, torch.Tensor] = (),
 ) -> tuple[nn.Module, tuple[torch.Tensor, ...]]:
     """(module, one zero sample per input). Raises InputError in one or two lines.
 
     `input_shapes`: shapes of one sample, for inputs whose sizes the file leaves open; `given`:
-    samples of data that tell them, too. The module's first dimension is a free batch, also when the
-    file fixes it. Weights of any floating-point width become float32.
+    samples of data that tell them, too, in order or by the file's own names. The module's first
+    dimension is a free batch, also when the file fixes it. Weights of any floating-point width
+    become float32.
     """
     try:
         return _load(path, input_shapes, given)
@@ -37,7 +38,9 @@ def load_onnx(
 
 
 def _load(
-    path: str, input_shapes: Sequence[tuple[int, ...]], given: Sequence[torch.Tensor]
+    path: str,
+    input_shapes: Sequence[tuple[int, ...]],
+    given: Sequence[torch.Tensor] | Mapping[str, torch.Tensor],
 ) -> tuple[nn.Module, tuple[torch.Tensor, ...]]:
     model = read_model(path)
     graph, opset = model.graph, opset_of(model)
@@ -47,6 +50,8 @@ def _load(
     check_operators(steps, domains, opset)
     constants = {tensor.name: array_of(tensor) for tensor in graph.initializer}
     inputs = [value for value in graph.input if value.name not in constants]
+    if isinstance(given, Mapping):
+        given = [given[value.name] for value in inputs if value.name in given]
     examples, batch, fixed = _examples(inputs, input_shapes, given)
     plan = Plan(
         inputs=tuple(value.name for value in inputs),

@@ -1,0 +1,148 @@
+"""Keras files as networks: the same outputs as Keras, its layer names, and nothing that runs."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import keras_models
+import numpy as np
+import pytest
+import torch
+from keras_models import ACTIVATIONS, SINGLE, STRUCTURES, chain, outputs, randomize, samples
+
+from mpsearch.keras_import.converting import Converted, convert
+from mpsearch.model_files import ModelSource, load_network
+from mpsearch.network import Network
+
+L: Any = keras_models.L
+
+
+def compare(model: Any, converted: Converted, tolerance: float = 1e-4) -> None:
+    """The module's outputs against Keras's own."""
+    arrays = samples(model)
+    found = converted.module(*(torch.from_numpy(array) for array in arrays))
+    got = list(found.values()) if isinstance(found, dict) else [found]
+    for ours, theirs in zip(got, outputs(model, arrays), strict=True):
+        np.testing.assert_allclose(ours.detach().numpy(), theirs, atol=tolerance, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", SINGLE)
+def test_every_layer_gives_the_outputs_of_keras(name: str, tmp_path: Path) -> None:
+    shape, layers = SINGLE[name]
+    model = chain(shape, *layers())
+    model.save(tmp_path / "net.keras")
+    compare(model, convert(tmp_path / "net.keras"))
+
+
+def test_every_activation_gives_the_outputs_of_keras(tmp_path: Path) -> None:
+    x = keras_models.keras.Input((3, 4), name="x")
+    heads = [L.Dense(2)(L.Activation(name)(x)) for name in ACTIVATIONS]
+    model = randomize(keras_models.keras.Model(x, heads))
+    model.save(tmp_path / "net.keras")
+    compare(model, convert(tmp_path / "net.keras"))
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+@pytest.mark.parametrize("name", STRUCTURES)
+def test_graphs_of_layers_give_the_outputs_of_keras(name: str, suffix: str, tmp_path: Path) -> None:
+    model = STRUCTURES[name]()
+    model.save(tmp_path / f"net{suffix}")
+    compare(model, convert(tmp_path / f"net{suffix}"))
+
+
+def mean_of_windows(
+    x: np.ndarray[Any, Any], window: tuple[int, int], strides: tuple[int, int]
+) -> np.ndarray[Any, Any]:
+    """TensorFlow's average pooling with padding 'same', window by window."""
+    _, height, width, _ = x.shape
+    rows = []
+    for size, k, s in zip((height, width), window, strides, strict=True):
+        places = -(-size // s)
+        before = max((places - 1) * s + k - size, 0) // 2
+        rows.append(
+            [range(max(i * s - before, 0), min(i * s - before + k, size)) for i in range(places)]
+        )
+    return np.stack(
+        [np.stack([x[:, r][:, :, c].mean((1, 2)) for c in rows[1]], 1) for r in rows[0]], 1
+    )
+
+
+@pytest.mark.parametrize(
+    ("window", "strides"), [((3, 3), (2, 2)), ((2, 4), (1, 1)), ((5, 2), (3, 1)), ((3, 3), (1, 1))]
+)
+def test_average_pooling_with_same_padding_is_tensorflows(
+    window: tuple[int, int], strides: tuple[int, int], tmp_path: Path
+) -> None:
+    """Keras's torch backend repeats the border instead where the two sides differ (3.15)."""
+    model = chain((9, 8, 3), L.AveragePooling2D(window, strides=strides, padding="same"))
+    model.save(tmp_path / "net.keras")
+    (x,) = samples(model)
+    got = convert(tmp_path / "net.keras").module(torch.from_numpy(x)).detach().numpy()
+    np.testing.assert_allclose(got, mean_of_windows(x, window, strides), atol=1e-6)
+
+
+def test_batch_norms_of_a_model_inside_fold_into_its_convolutions(tmp_path: Path) -> None:
+    model = STRUCTURES["frozen"]()
+    model.save(tmp_path / "net.h5")
+    network = load_network(ModelSource(str(tmp_path / "net.h5"))).network
+    assert not any("batch_norm" in str(node.target) for node in network.graph.graph.nodes)
+    arrays = samples(model)
+    with torch.no_grad():
+        got = network(torch.from_numpy(arrays[0])).numpy()
+    np.testing.assert_allclose(got, outputs(model, arrays)[0], atol=1e-4)
+
+
+def test_layers_have_the_names_of_keras(tmp_path: Path) -> None:
+    model = STRUCTURES["shared"]()
+    model.save(tmp_path / "net.keras")
+    loaded = load_network(ModelSource(str(tmp_path / "net.keras")))
+    network = loaded.network
+    assert network.input_names == ("left", "right")
+    assert network.input_shapes == ((4, 4, 2), (4, 4, 2))
+    last = model.layers[-1].name
+    one_by_one = model.get_layer("tower").layers[2].name
+    assert [(layer.name, layer.kind, len(layer.nodes)) for layer in network.layers] == [
+        ("tower.conv", "conv2d", 2),
+        (f"tower.{one_by_one}", "conv2d", 2),
+        ("tower.depth", "depthwise_conv2d", 2),
+        ("both", "linear", 2),
+        (last, "linear", 1),
+    ]
+    arrays = samples(model)
+    with torch.no_grad():
+        got = network(*(torch.from_numpy(array) for array in arrays)).numpy()
+    np.testing.assert_allclose(got, outputs(model, arrays)[0], atol=1e-4)
+
+
+needs_data = pytest.mark.skipif(
+    "MPSEARCH_DATA" not in os.environ, reason="MPSEARCH_DATA names the real data"
+)
+
+
+@pytest.mark.data
+@needs_data
+def test_the_resnet_of_mlperf_tiny_has_its_accuracy() -> None:
+    root = Path(os.environ["MPSEARCH_DATA"])
+    converted = convert(root / "pretrained" / "pretrainedResnet.h5")
+    assert "softmax" in converted.notes[0]
+    network = Network.from_module(converted.module, converted.examples)
+    archive = np.load(root / "cifar10" / "cifar10_test1000.npz")
+    with torch.no_grad():
+        logits = network(torch.from_numpy(archive["images"]).float())
+    assert int((logits.argmax(1).numpy() == archive["labels"]).sum()) == 881
+
+
+@pytest.mark.data
+@needs_data
+def test_the_autoencoder_of_mlperf_tiny_gives_the_outputs_of_keras() -> None:
+    path = Path(os.environ["MPSEARCH_DATA"]) / "pretrained" / "ad01.h5"
+    model = keras_models.keras.models.load_model(path, compile=False)
+    converted = convert(path)
+    assert converted.notes == ()
+    compare(model, converted)
+    network = Network.from_module(converted.module, converted.examples)
+    assert network.output_shape == (640,)
+    assert [layer.name for layer in network.layers] == [
+        "dense",
+        *(f"dense_{i}" for i in range(1, 10)),
+    ]
