@@ -8,6 +8,7 @@ node's metadata (`pkg.torch.onnx.name_scopes`).
 import ast
 import keyword
 import re
+from collections.abc import Mapping
 
 from torch import fx
 
@@ -69,14 +70,20 @@ def identifier(name: str) -> str:
 
 
 def layer_of_tensor(name: str) -> str:
-    """`layer1.0.conv1.weight` -> `layer1.0.conv1`; empty for a name that tells no layer."""
+    """Where a parameter's role follows: `layer1.0.conv1.weight` -> `layer1.0.conv1.`.
+
+    torch's attention has `attn.in_proj_weight` -> `attn.in_proj_`. Empty for a name that tells no
+    layer, such as `onnx::Conv_123`.
+    """
     match = _ROLE.match(name)
     if match is None or "::" in name:
         return ""
-    return match.group(1) or match.group(4)
+    if match.group(1):
+        return match.group(1) + "."
+    return match.group(4) + ("_" if "." in name else ".")
 
 
-def layer_of_node(name: str, metadata: dict[str, str]) -> str:
+def layer_of_node(name: str, metadata: Mapping[str, str]) -> str:
     """`/layer1/layer1.0/conv1/Conv` -> `layer1.0.conv1`; empty when the node stands at the top."""
     scopes = _scopes(metadata)
     if scopes:
@@ -91,7 +98,7 @@ def layer_of_node(name: str, metadata: dict[str, str]) -> str:
     return ".".join(path)
 
 
-def _scopes(metadata: dict[str, str]) -> str:
+def _scopes(metadata: Mapping[str, str]) -> str:
     """The innermost module in torch's list `['', 'encoder', 'encoder.fc', 'linear']`."""
     try:
         scopes = ast.literal_eval(metadata.get(_SCOPES, "[]"))
