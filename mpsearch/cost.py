@@ -18,3 +18,12 @@ def bops(network: Network, choices: Mapping[str, Choice]) -> int:
         layer.macs * choices[layer.name].w_bits * choices[layer.name].a_bits
         for layer in network.layers
     )
+
+
+def float_bytes_outside(network: Network) -> int:
+    """Bytes of all tensors that belong to no layer, 4 per element: they are stored in float."""
+    in_layers = sum(
+        4 * layer.weights + (4 * layer.channels if layer.bias_name else 0)
+        for layer in network.layers
+    )
+    return network.fp32_bytes - in_layers

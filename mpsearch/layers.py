@@ -19,8 +19,9 @@ from mpsearch.operators import (
 
 # Rows of an embedding table that are shorter than this share one scale: a float32 scale per row
 # costs 32/D bits per weight, and a bit is worth 5.5 dB. On normal rows whose norms scatter by 30 %
-# (standard deviation of the logarithm), scales per row gain 4 to 5 dB at 4 bits.
-SHORTEST_ROW_WITH_SCALE = 64
+# (standard deviation of the logarithm), a scale per row gains 5 dB at 4 bits and 10 dB at 8 bits
+# for D = 16, where it costs 11 dB; 4 and 9.5 dB for D = 32, where it costs 5.5 dB.
+SHORTEST_ROW_WITH_SCALE = 32
 
 # Operators between a layer and an addition that keep the tensor's meaning channel by channel.
 _PASSING = {
@@ -29,6 +30,16 @@ _PASSING = {
     "pad", "constant_pad_nd", "slice", "clone", "contiguous", "getitem",
     "_native_batch_norm_legit_no_training",
 }  # fmt: skip
+# Operators that move numbers and change none.
+MOVING = frozenset(
+    """
+    _unsafe_view alias broadcast_tensors cat channel_shuffle chunk clone constant_pad_nd contiguous
+    copy detach expand expand_as flatten flip gather getitem index index_select lift_fresh_copy
+    meshgrid movedim narrow pad permute pixel_shuffle pixel_unshuffle repeat repeat_interleave
+    reshape roll select slice split split_with_sizes squeeze stack swapaxes t transpose unbind
+    unflatten unsqueeze upsample_nearest1d upsample_nearest2d view view_as
+    """.split()
+)
 
 
 @dataclass(frozen=True)
@@ -96,7 +107,7 @@ def _layer(graph: fx.GraphModule, weight_name: str, nodes: list[fx.Node]) -> Lay
         bias_name=min(biases, default=""),
         weights=weight.numel(),
         channels=channels,
-        macs=sum(_macs(node, weight.shape) for node in nodes),
+        macs=sum(layer_macs(node, weight.shape) for node in nodes),
         nodes=tuple(node.name for node in nodes),
     )
 
@@ -110,7 +121,8 @@ def _kind(node: fx.Node, shape: tuple[int, ...]) -> str:
     return operator
 
 
-def _macs(node: fx.Node, shape: tuple[int, ...]) -> int:
+def layer_macs(node: fx.Node, shape: tuple[int, ...]) -> int:
+    """MACs of one sample at `node`, whose weight has `shape`; see `find_layers`."""
     if packet(node) == EMBEDDING:
         return 0
     source = node.args[0]

@@ -12,9 +12,11 @@ import torch
 
 import mpsearch
 from mpsearch.choice import Choice
+from mpsearch.cost import float_bytes_outside
 from mpsearch.data import Data, with_loss
 from mpsearch.errors import InputError
 from mpsearch.files import digest, write_atomic
+from mpsearch.float_operators import float_part
 from mpsearch.heads import heads_of, without_heads
 from mpsearch.interactions import interactions_path, save_interactions
 from mpsearch.journal import Journal
@@ -40,7 +42,8 @@ def _silent(description: str, total: int) -> AbstractContextManager[Callable[[],
 
 
 CONVENTIONS = {
-    "size_bytes": "packed weights + 4 bytes per bias and per output channel's scale",
+    "size_bytes": "packed weights + 4 bytes per bias and per output channel's scale; one scale for "
+    "an embedding table with rows below 32 weights",
     "bops": "MACs * w_bits * a_bits, one sample",
     "weights": "symmetric per output channel, least squared error",
     "activations": "affine per tensor, least squared error on the calibration data",
@@ -221,10 +224,6 @@ def _provenance(
     scores: Scores, study: Study, settings: ProfileSettings, profiler: Profiler, resumed: int
 ) -> dict[str, Any]:
     network = study.network
-    layer_sizes = sum(
-        4 * layer.weights + (4 * layer.channels if layer.bias_name else 0)
-        for layer in network.layers
-    )
     return {
         "format": FORMAT,
         "version": VERSION,
@@ -245,7 +244,8 @@ def _provenance(
         "max_probes": settings.max_probes,
         "parameters": network.parameters,
         "fp32_bytes": network.fp32_bytes,
-        "float_bytes_outside_layers": network.fp32_bytes - layer_sizes,
+        "float_bytes_outside_layers": float_bytes_outside(network),
+        "float_operators": float_part(network).to_json(),
         "macs": sum(layer.macs for layer in network.layers),
         "resumed_pieces": resumed,
         "conventions": CONVENTIONS,

@@ -1,7 +1,8 @@
 """The sections about layers: their bits, their sensitivity, what more bits would cost."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from mpsearch.float_text import HEADER, float_rows, float_sentence
 from mpsearch.reports.bits_figure import bits_drawing
 from mpsearch.reports.facts import Facts, LayerFacts, LayerPrice, PriceFacts
 from mpsearch.reports.heat_figure import heat_drawing, most_sensitive
@@ -41,6 +42,17 @@ def bits_section(facts: Facts) -> Section | None:
         title += f"; {note}" if solved else ""
         parts += [Table(title, header, rows), More(f"All {len(layers):,} layers", whole)]
     return Section("bits", "Bits per layer" if solved else "Layers", parts)
+
+
+def float_section(facts: Facts) -> Section | None:
+    """What is computed or stored in float outside the layers; None where all is in layers."""
+    document = facts.provenance.get("float_operators")
+    if not isinstance(document, Mapping) or not (rows := float_rows(document)):
+        return None
+    parts: list[Part] = [Table("Outside the layers, and not in their size or BOPS", HEADER, rows)]
+    if sentence := float_sentence(document):
+        parts.append(Paragraph(sentence[0].upper() + sentence[1:] + "."))
+    return Section("float", "What stays in float", parts)
 
 
 def _largest(layers: Sequence[LayerFacts]) -> tuple[LayerFacts, ...]:

@@ -6,7 +6,12 @@ from mpsearch.reports.drawing import Drawing
 from mpsearch.reports.facts import AccuracyFacts, ConfusionFacts, Facts, PublishedFacts
 from mpsearch.reports.front_figure import front_drawing
 from mpsearch.reports.front_points_table import front_points_table
-from mpsearch.reports.layer_sections import bits_section, price_section, sensitivity_section
+from mpsearch.reports.layer_sections import (
+    bits_section,
+    float_section,
+    price_section,
+    sensitivity_section,
+)
 from mpsearch.reports.parts import Code, More, Paragraph, Part, Section, Table
 from mpsearch.reports.prediction_figure import prediction_drawing
 from mpsearch.reports.prose import NAMES, answer_text, notices, question_text
@@ -16,12 +21,13 @@ CONFUSION_ROWS = 10
 
 
 def sections_of(facts: Facts) -> tuple[Section, ...]:
-    """Question and answer, front, bits, sensitivity, predicted and measured, accuracies, device,
-    confusion, prices, provenance; those without facts are left out."""
+    """Question and answer, front, bits, float operators, sensitivity, predicted and measured,
+    accuracies, device, confusion, prices, provenance; those without facts are left out."""
     made = (
         _answer(facts),
         _front(facts),
         bits_section(facts),
+        float_section(facts),
         sensitivity_section(facts),
         _predictions(facts),
         _accuracies(facts),
@@ -218,6 +224,8 @@ def _mistakes(found: ConfusionFacts) -> Table:
 def _provenance(facts: Facts) -> Section | None:
     rows = []
     for name, value in facts.provenance.items():
+        if name == "float_operators":
+            continue  # has a section of its own
         if isinstance(value, dict):
             rows += [[f"{name}: {key}", str(item)] for key, item in value.items()]
         elif name not in ("format", "version"):

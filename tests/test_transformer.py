@@ -111,10 +111,15 @@ def test_profile_solve_apply_evaluate(
         assert result.exit_code == 0, result.output
         return result.output
 
-    run("profile", "model.pt", "--metric", metric, "--max-probes", "8")
-    run("solve", "--size", "85%", "-o", "assignment.json")
-    run("apply", "model.pt", "assignment.json", "-o", "quantized.pt")
+    outside = "128 B of float tensors outside the layers are not counted in the size"
+    said = run("profile", "model.pt", "--metric", metric, "--max-probes", "8")
+    assert "encoder.layers.0.norm1 and 1 more" in said
+    assert "without weights or MACs: gelu (1)" in said
+    assert outside in run("solve", "--size", "85%", "-o", "assignment.json")
+    assert outside in run("apply", "model.pt", "assignment.json", "-o", "quantized.pt")
     assignment = json.loads(Path("assignment.json").read_text())
     assert len({tuple(bits.values()) for bits in assignment["layers"].values()}) == 2
     np.savez("test.npz", x0=inputs[0].numpy(), y=labels.numpy())
     run("evaluate", "quantized.pt", "--fp32", "model.pt", "--data", "test.npz")
+    run("report", ".", "-o", "report.md")
+    assert "What stays in float" in Path("report.md").read_text()

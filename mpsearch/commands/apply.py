@@ -45,7 +45,8 @@ def apply(
       mpsearch apply model.pt --rounding adaptive --bias-correction -o quantized.pt
     """
     from mpsearch.assignment import Assignment
-    from mpsearch.cost import bops, size_bytes
+    from mpsearch.cost import bops, float_bytes_outside, size_bytes
+    from mpsearch.float_text import outside_sentence
     from mpsearch.post_training import quantize_after_training
     from mpsearch.quantized import check_layers
     from mpsearch.quantized_file import save_quantized
@@ -71,3 +72,5 @@ def apply(
         f"{format_size(network.fp32_bytes)}), {format_count(operations)}BOPS; ranges from "
         f"{len(bound)} samples of {bound.name}"
     )
+    if outside := float_bytes_outside(network):
+        click.echo(outside_sentence(outside))

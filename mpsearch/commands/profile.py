@@ -72,6 +72,7 @@ def profile(
       mpsearch profile autoencoder.pt --loss reconstruction
       mpsearch profile weights.safetensors --model resnet20 --data cifar10:train --bits 2,4,8
     """
+    from mpsearch.float_text import HEADER, float_rows, float_sentence
     from mpsearch.memory import peak_bytes
     from mpsearch.profile import ProfileSettings, parse_choices
     from mpsearch.profile import profile as run_profile
@@ -109,6 +110,11 @@ def profile(
             for layer in table.layers
         ],
     )  # fmt: skip
+    in_float = float_rows(provenance["float_operators"])
+    if in_float:
+        print_table(HEADER, in_float)
+    if sentence := float_sentence(provenance["float_operators"]):
+        click.echo(sentence)
     used = f"{provenance['samples']} samples of {provenance['data']}"
     click.echo(f"{metric} on {used}, loss {provenance['loss']}")
     if not provenance["labels"]:

@@ -1,5 +1,6 @@
 """`mpsearch solve`."""
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
@@ -11,8 +12,10 @@ from mpsearch.budget import Budget
 from mpsearch.choice import Choice
 from mpsearch.console import json_option, print_json
 from mpsearch.errors import InputError
+from mpsearch.float_text import outside_sentence
 from mpsearch.measured_options import measured_options, parse_measured
 from mpsearch.minimand import Minimand
+from mpsearch.provenance import load_provenance
 from mpsearch.search_options import (
     budget_options,
     parse_excludes,
@@ -150,7 +153,7 @@ def solve(
     if request is not None:
         return _solve_measured(
             request, table, minimand, budget, (pinned, excluded), from_front, search,
-            output, as_json,
+            output, as_json, table_path,
         )  # fmt: skip
     if from_front is not None:
         from mpsearch.solution_sources import look_up
@@ -191,6 +194,7 @@ def solve(
             click.echo(f"note: {note}", err=True)
         if solution.choices:
             print_solution(table, solution)
+            _say_what_is_outside(table_path)
             for line in lines:
                 click.echo(line)
             click.echo(f"wrote {output}")
@@ -209,6 +213,7 @@ def _solve_measured(
     search: Mapping[str, tuple[str, ...]],
     output: str,
     as_json: bool,
+    table_path: str,
 ) -> int:
     """The smallest assignment whose measured accuracy holds; exit code 1 where none does."""
     from mpsearch.measured_answer import to_document
@@ -239,12 +244,21 @@ def _solve_measured(
         print_json(_document(solution, table) | {"measured": to_document(answer)})
     else:
         print_tables(table, solution)
+        _say_what_is_outside(table_path)
         for line in describe(answer, front):
             click.echo(line)
         click.echo(f"wrote {output}" if holds else "wrote nothing")
     if not holds:
         click.echo(f"mpsearch: no measured assignment has {answer.target}", err=True)
     return 0 if holds else 1
+
+
+def _say_what_is_outside(table_path: str) -> None:
+    """One line where profile.json beside the table knows of bytes that no layer has."""
+    with contextlib.suppress(InputError):  # a table needs no provenance, nor a sound one
+        outside = load_provenance(table_path).get("float_bytes_outside_layers")
+        if isinstance(outside, int) and outside:
+            click.echo(outside_sentence(outside))
 
 
 def _document(solution: Solution, table: LayerTable) -> dict[str, Any]:
