@@ -13,6 +13,7 @@ from fractions import Fraction
 import torch
 
 from mpsearch.data import Data
+from mpsearch.errors import InputError
 from mpsearch.evaluate import Callee, labels_of
 
 
@@ -45,7 +46,14 @@ class Decision:
 
 def hardest_first(data: Data, logits: torch.Tensor) -> Hardest:
     """Order `data` by how far a network's outputs [N, classes] put the label before the others."""
-    labels = labels_of(data)[:, None]
+    labels = labels_of(data)
+    if labels.dtype != torch.int64 or labels.dim() != 1 or logits.dim() != 2:
+        raise InputError(
+            f"the smallest assignment that holds is searched by accuracy, over one row of class "
+            f"logits per sample; this network returns {tuple(logits.shape[1:])} per sample: solve "
+            "for a size and compare metrics with `mpsearch evaluate --metric`"
+        )
+    labels = labels[:, None]
     label = logits.gather(1, labels)[:, 0]
     others = logits.scatter(1, labels, -math.inf).amax(dim=1)
     order = torch.argsort(label - others, stable=True)

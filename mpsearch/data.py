@@ -4,7 +4,7 @@ import os
 import re
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -240,6 +240,15 @@ def bind(
             )
     targets, loss = choose(arrays.name, labels, inputs, network, losses, need_labels)
     return Data(arrays.name, inputs, targets, loss)
+
+
+def with_loss(data: Data, network: Network) -> Data:
+    """Data that were put together by hand, with the loss that output and labels decide."""
+    if data.loss is not None:
+        return data
+    arrays = {} if data.labels is None else {"y": data.labels}
+    labels, loss = choose(data.name, arrays, data.inputs, network)
+    return replace(data, labels=labels, loss=loss)
 
 
 def _as_input(tensor: torch.Tensor) -> torch.Tensor:

@@ -1,14 +1,20 @@
 """Measuring a network on labelled data."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 
 from mpsearch.data import Data
 from mpsearch.errors import InputError
-from mpsearch.evaluation import MOST_CLASSES, Z95, Evaluation, wilson_interval
-from mpsearch.losses import CROSS_ENTROPY
+from mpsearch.evaluation import MOST_CLASSES, Z95, Evaluation, Metric, wilson_interval
+from mpsearch.heads import logits as as_logits
+from mpsearch.loss_forms import Bernoulli, Softmax
+from mpsearch.losses import CROSS_ENTROPY, Loss, PlainLoss
+from mpsearch.metric_choice import chosen, is_own, statistics_of
+from mpsearch.metric_intervals import DRAWS, OWN_DRAWS, measured
+from mpsearch.outputs import Shape
+from mpsearch.sum_loss import SumLoss
 
 Callee = Callable[..., torch.Tensor]
 
@@ -20,21 +26,28 @@ def evaluate(
     batch_size: int = 64,
     size_bytes: int | None = None,
     bops: int | None = None,
+    metrics: Sequence[str] = (),
+    reference: torch.Tensor | None = None,
 ) -> Evaluation:
-    """Run `network` over labelled `data`. Raises InputError when the data have no labels."""
+    """Run `network` over labelled `data`. Raises InputError when the data have no labels.
+
+    metrics: names as `--metric` has them; empty: what fits the data's loss. reference: the outputs
+    of FP32 on the same data, which metrics are compared with.
+    """
     labels_of(data)
-    return from_logits(name, logits_of(network, data, batch_size), data, size_bytes, bops)
+    outputs = logits_of(network, data, batch_size)
+    return from_logits(name, outputs, data, size_bytes, bops, metrics, reference)
 
 
 def labels_of(data: Data) -> torch.Tensor:
-    """The labels [N]. Raises InputError when the data have none."""
+    """The labels [N, …]. Raises InputError when the data have none."""
     if data.labels is None:
         raise InputError(f"{data.name} has no labels (array y); accuracy needs them")
     return data.labels
 
 
 def logits_of(network: Callee, data: Data, batch_size: int = 64) -> torch.Tensor:
-    """The outputs [N, classes] over `data`, batch by batch."""
+    """The outputs [N, …] over `data`, batch by batch."""
     with torch.no_grad():
         return torch.cat([network(*inputs) for inputs, _ in data.batches(batch_size)])
 
@@ -45,19 +58,81 @@ def from_logits(
     data: Data,
     size_bytes: int | None = None,
     bops: int | None = None,
+    metrics: Sequence[str] = (),
+    reference: torch.Tensor | None = None,
 ) -> Evaluation:
-    """Accuracy and loss of outputs [N, classes] on the labels of `data`."""
+    """Accuracy, loss and metrics of outputs [N, …] on the labels of `data`."""
     labels = labels_of(data)
-    hits = tuple((logits.argmax(dim=1) == labels).tolist())
-    loss = CROSS_ENTROPY.per_sample(logits, labels).double()
-    n = len(hits)
-    mean = float(loss.mean())
-    half = Z95 * float(loss.std()) / math.sqrt(n) if n > 1 else math.inf
-    accuracy = sum(hits) / n
+    loss = data.loss or CROSS_ENTROPY
+    found = _metrics(metrics, loss, logits, labels, reference)
+    logits = as_logits(loss, logits)
+    losses = _on_labels(loss, logits, labels).double()
+    n = len(logits)
+    mean = float(losses.mean())
+    half = Z95 * float(losses.std()) / math.sqrt(n) if n > 1 else math.inf
+    interval = (mean - half, mean + half)
+    if not one_answer(loss, tuple(logits.shape[1:])):
+        nothing = (math.nan, math.nan)
+        return Evaluation(
+            name, n, math.nan, nothing, mean, interval, (), size_bytes, bops, None, found
+        )
+    predicted, true, classes = _answers(loss, logits, labels)
+    hits = tuple((predicted == true).tolist())
     return Evaluation(
-        name, n, accuracy, wilson_interval(sum(hits), n), mean, (mean - half, mean + half), hits,
-        size_bytes, bops, confusion(logits.argmax(dim=1), labels, logits.shape[1]),
+        name, n, sum(hits) / n, wilson_interval(sum(hits), n), mean, interval, hits,
+        size_bytes, bops, confusion(predicted, true, classes), found,
     )  # fmt: skip
+
+
+def one_answer(loss: Loss, shape: Shape) -> bool:
+    """Whether outputs of this shape (of one sample) say one thing that is right or wrong."""
+    if not isinstance(loss, PlainLoss):
+        return False
+    if isinstance(loss.form, Softmax):
+        return len(shape) == 1
+    return isinstance(loss.form, Bernoulli) and math.prod(shape) == 1
+
+
+def _answers(
+    loss: Loss, logits: torch.Tensor, labels: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, int]:
+    """(predicted class [N], true class [N], classes) where there is one answer per sample."""
+    if isinstance(loss, PlainLoss) and isinstance(loss.form, Softmax):
+        return logits.argmax(dim=1), labels, logits.shape[1]
+    return (logits > 0).flatten().long(), (labels > 0.5).flatten().long(), 2
+
+
+def _on_labels(loss: Loss, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """[N]: the loss on labels, also where sensitivity is measured without them."""
+    if isinstance(loss, PlainLoss):
+        return loss.form.per_sample(logits, labels)
+    assert isinstance(loss, SumLoss)
+    parts = [
+        share.weight * share.loss.form.per_sample(part, own)
+        for share, part, own in loss.split(logits, labels)
+        if own is not None
+    ]
+    return torch.stack(parts).sum(dim=0)
+
+
+def _metrics(
+    wanted: Sequence[str],
+    loss: Loss,
+    outputs: torch.Tensor,
+    labels: torch.Tensor,
+    reference: torch.Tensor | None,
+) -> dict[str, Metric]:
+    if not wanted and one_answer(loss, tuple(outputs.shape[1:])):
+        return {}  # accuracy and loss are there anyway
+    names = chosen(loss, wanted)
+    here = statistics_of(names, loss, outputs, labels)
+    there = None if reference is None else statistics_of(names, loss, reference, labels)
+    return {
+        name: measured(
+            one, None if there is None else there[name], OWN_DRAWS if is_own(name) else DRAWS
+        )
+        for name, one in here.items()
+    }
 
 
 def confusion(

@@ -1,11 +1,11 @@
-"""`Evaluation`: measured accuracy and loss, with 95 % intervals, and the file that keeps them."""
+"""`Evaluation`: accuracy, loss and other metrics with 95 % intervals, and the file for them."""
 
 import base64
 import json
 import math
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import NormalDist
 from typing import Any
@@ -22,12 +22,30 @@ MOST_CLASSES = 100  # a confusion matrix of more would be larger than all else i
 
 
 @dataclass(frozen=True)
+class Metric:
+    """A metric's value with its 95 % interval, and how that was found (`wilson`, `normal`,
+    `bootstrap of 1000`).
+
+    difference: the value less that of FP32 on the same samples, with an interval for the paired
+    difference; None where FP32 was not measured beside it.
+    """
+
+    value: float
+    interval: tuple[float, float]
+    method: str
+    difference: float | None = None
+    difference_interval: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
 class Evaluation:
-    """Accuracy (Wilson interval) and mean cross-entropy (normal interval) on `n` labelled samples.
+    """Accuracy (Wilson interval) and the mean loss (normal interval) on `n` labelled samples.
 
     `correct` has one entry per sample, so that two evaluations on the same data can be paired.
     `size_bytes` and `bops` are those of the assignment; None where there is none. confusion:
-    [true class][predicted class], how many samples; None where it was not kept.
+    [true class][predicted class], how many samples; None where it was not kept. A network that does
+    not give one answer per sample (a regression, several outputs) has an accuracy of NaN and an
+    empty `correct`; what it is measured by is in `metrics`, by name.
     """
 
     name: str
@@ -40,20 +58,37 @@ class Evaluation:
     size_bytes: int | None = None
     bops: int | None = None
     confusion: tuple[tuple[int, ...], ...] | None = None
+    metrics: Mapping[str, Metric] = field(default_factory=dict)
+
+    @property
+    def classifies(self) -> bool:
+        """Whether it has an accuracy: one answer per sample that is right or wrong."""
+        return bool(self.correct) or not self.n
 
 
 @dataclass(frozen=True)
 class Evaluations:
-    """Several networks measured on the same data."""
+    """Several networks measured on the same data; `loss`: what `Evaluation.loss` is."""
 
     data_name: str
     data_digest: str
     held_out: bool
     rows: tuple[Evaluation, ...]
+    loss: str = "cross-entropy"
 
     def named(self, name: str) -> Evaluation | None:
         """The row called `name`, or None."""
         return next((row for row in self.rows if row.name == name), None)
+
+
+def check_classifies(row: Evaluation, what: str) -> None:
+    """Raise InputError where `what` needs an accuracy and the network has none."""
+    if not row.classifies:
+        raise InputError(
+            f"{what} needs the accuracy of a network that classifies, and {row.name} has none; "
+            "compare its metrics with `mpsearch evaluate --metric`, or guard them with "
+            "`mpsearch gate --max mae=0.05`"
+        )
 
 
 def wilson_interval(
@@ -99,6 +134,7 @@ def save_evaluations(evaluations: Evaluations, path: str | os.PathLike[str]) -> 
             "digest": evaluations.data_digest,
             "held_out": evaluations.held_out,
         },
+        "loss": evaluations.loss,
         "rows": [row_to_json(row) for row in evaluations.rows],
     }
     write_atomic(path, json.dumps(document, indent=2) + "\n")
@@ -111,15 +147,31 @@ def row_to_json(row: Evaluation) -> dict[str, Any]:
     return {
         "name": row.name,
         "n": row.n,
-        "accuracy": row.accuracy,
-        "accuracy_interval": list(row.accuracy_interval),
+        "accuracy": row.accuracy if row.classifies else None,
+        "accuracy_interval": list(row.accuracy_interval) if row.classifies else None,
         "loss": row.loss,
-        "loss_interval": [end if math.isfinite(end) else None for end in row.loss_interval],
+        "loss_interval": _ends(row.loss_interval),
         "size_bytes": row.size_bytes,
         "bops": row.bops,
         "correct": base64.b64encode(packed).decode(),
         **({} if counts is None else {"confusion": [" ".join(map(str, one)) for one in counts]}),
-    }
+        **({"metrics": {k: _metric_to_json(v) for k, v in row.metrics.items()}}
+           if row.metrics else {}),
+    }  # fmt: skip
+
+
+def _metric_to_json(metric: Metric) -> dict[str, Any]:
+    document: dict[str, Any] = {
+        "value": metric.value, "interval": _ends(metric.interval), "method": metric.method,
+    }  # fmt: skip
+    if metric.difference is not None and metric.difference_interval is not None:
+        ends = _ends(metric.difference_interval)
+        document["against_fp32"] = {"difference": metric.difference, "interval": ends}
+    return document
+
+
+def _ends(interval: tuple[float, float]) -> list[float | None]:
+    return [end if math.isfinite(end) else None for end in interval]
 
 
 def load_evaluations(path: str | os.PathLike[str]) -> Evaluations:
@@ -130,7 +182,9 @@ def load_evaluations(path: str | os.PathLike[str]) -> Evaluations:
             raise ValueError(f"format {document['format']!r} {document['version']!r}")
         data = document["data"]
         rows = tuple(row_from_json(row) for row in document["rows"])
-        return Evaluations(str(data["name"]), str(data["digest"]), bool(data["held_out"]), rows)
+        name, held_out = str(data["name"]), bool(data["held_out"])
+        loss = str(document.get("loss", "cross-entropy"))
+        return Evaluations(name, str(data["digest"]), held_out, rows, loss)
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file; expected an evaluation.json") from error
     except (ValueError, KeyError, TypeError) as error:
@@ -140,14 +194,17 @@ def load_evaluations(path: str | os.PathLike[str]) -> Evaluations:
 def row_from_json(row: Mapping[str, Any]) -> Evaluation:
     """One row of evaluation.json. Raises ValueError, KeyError or TypeError for anything else."""
     n = int(row["n"])
+    classifies = row["accuracy"] is not None
     packed = np.frombuffer(base64.b64decode(row["correct"], validate=True), dtype=np.uint8)
-    if not 0 <= n <= 8 * len(packed):  # before it is unpacked: n decides how much memory that takes
+    most = 8 * len(packed) if classifies else 2**40
+    if not 0 <= n <= most:  # before it is unpacked: n decides how much memory that takes
         raise ValueError(f"row {row['name']!r}: n is {n}, and it has {8 * len(packed)} samples")
-    hits = tuple(bool(bit) for bit in np.unpackbits(packed, count=n))
-    low, high = row["accuracy_interval"]
-    ends = [math.inf if end is None else float(end) for end in row["loss_interval"]]
-    if len(hits) != n or sum(hits) != round(float(row["accuracy"]) * n):
+    hits = tuple(bool(bit) for bit in np.unpackbits(packed, count=n)) if classifies else ()
+    accuracy = float(row["accuracy"]) if classifies else math.nan
+    low, high = row["accuracy_interval"] if classifies else (math.nan, math.nan)
+    if classifies and (len(hits) != n or sum(hits) != round(accuracy * n)):
         raise ValueError(f"row {row['name']!r}: the accuracy is not that of its samples")
+    metrics = {str(k): _metric_from_json(v) for k, v in row.get("metrics", {}).items()}
     confusion = _confusion(row)
     if confusion is not None and (
         sum(map(sum, confusion)) != n
@@ -155,10 +212,29 @@ def row_from_json(row: Mapping[str, Any]) -> Evaluation:
     ):
         raise ValueError(f"row {row['name']!r}: the confusion matrix is not that of its samples")
     return Evaluation(
-        str(row["name"]), n, float(row["accuracy"]), (float(low), float(high)),
-        float(row["loss"]), (-ends[0] if math.isinf(ends[0]) else ends[0], ends[1]), hits,
-        _count(row["size_bytes"]), _count(row["bops"]), confusion,
+        str(row["name"]), n, accuracy, (float(low), float(high)),
+        float(row["loss"]), _interval(row["loss_interval"]), hits,
+        _count(row["size_bytes"]), _count(row["bops"]), confusion, metrics,
     )  # fmt: skip
+
+
+def _metric_from_json(document: Mapping[str, Any]) -> Metric:
+    value, method = float(document["value"]), str(document["method"])
+    if math.isnan(value):
+        raise ValueError("a metric is no number")
+    against = document.get("against_fp32")
+    if against is None:
+        return Metric(value, _interval(document["interval"]), method)
+    return Metric(
+        value, _interval(document["interval"]), method,
+        float(against["difference"]), _interval(against["interval"]),
+    )  # fmt: skip
+
+
+def _interval(ends: Any) -> tuple[float, float]:
+    """An end that is not known is null."""
+    low, high = ends
+    return -math.inf if low is None else float(low), math.inf if high is None else float(high)
 
 
 def _confusion(row: Mapping[str, Any]) -> tuple[tuple[int, ...], ...] | None:

@@ -1,16 +1,19 @@
 """Which networks `evaluate` measures, on which data."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+
+import torch
 
 from mpsearch.assignment import Assignment
 from mpsearch.choice import Choice
 from mpsearch.cost import bops, size_bytes
 from mpsearch.data import Arrays, Data, bind, read_arrays
 from mpsearch.errors import InputError
-from mpsearch.evaluate import evaluate, labels_of
+from mpsearch.evaluate import evaluate, from_logits, labels_of, logits_of, one_answer
 from mpsearch.evaluation import Evaluation, Evaluations
+from mpsearch.losses import CROSS_ENTROPY
 from mpsearch.model_files import QUANTIZED, ModelSource, detect, load_network
 from mpsearch.network import Network
 from mpsearch.post_training import PostTraining
@@ -35,6 +38,8 @@ class EvaluationRequest:
     batch_size: int = 64
     post_training: PostTraining = PLAIN
     integer: bool = False
+    losses: tuple[str, ...] = ()
+    metrics: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,7 @@ class Subject:
     calibration: Data | None
     batch_size: int = 64
     post_training: PostTraining = PLAIN
+    metrics: tuple[str, ...] = ()
 
     @property
     def held_out(self) -> bool:
@@ -67,11 +73,23 @@ class Subject:
         """The network at these choices. Raises InputError for another network's choices."""
         return self.quantizing(choices)
 
+    @cached_property
+    def float_outputs(self) -> torch.Tensor:
+        """Of the float network on the data: what metrics of others are compared with."""
+        return logits_of(self.network, self.data, self.batch_size)
+
+    @property
+    def reference(self) -> torch.Tensor | None:
+        """The same where metrics are compared; accuracy is paired by its samples."""
+        loss = self.data.loss or CROSS_ENTROPY
+        plain = not self.metrics and one_answer(loss, self.network.output_shape)
+        return None if plain else self.float_outputs
+
     def float_row(self) -> Evaluation:
         """The float network, measured."""
-        return evaluate(
-            FLOAT, self.network, self.data, self.batch_size, self.network.fp32_bytes,
-            float_bops(self.network),
+        return from_logits(
+            FLOAT, self.float_outputs, self.data, self.network.fp32_bytes,
+            float_bops(self.network), self.metrics,
         )  # fmt: skip
 
     def measure(
@@ -81,6 +99,7 @@ class Subject:
         return evaluate(
             name, quantized or self.quantized(choices), self.data, self.batch_size,
             size_bytes(self.network, choices), bops(self.network, choices),
+            self.metrics, self.reference,
         )  # fmt: skip
 
 
@@ -90,6 +109,8 @@ def load_subject(
     calibration: str | None,
     batch_size: int = 64,
     post_training: PostTraining = PLAIN,
+    losses: tuple[str, ...] = (),
+    metrics: tuple[str, ...] = (),
 ) -> Subject:
     """Read a float model and its data; the model file's sample where they are not named.
 
@@ -105,10 +126,12 @@ def load_subject(
     evaluated = arrays if arrays is not None else sample
     if evaluated is None:
         raise InputError(f"{source.path} carries no sample; give labelled data with --data")
-    bound = bind(evaluated, loaded.network)
+    bound = bind(evaluated, loaded.network, losses)
     labels_of(bound)
-    ranges = None if sample is None else bind(sample, loaded.network)
-    return Subject(source.path, loaded.network, bound, ranges, batch_size, post_training)
+    ranges = None
+    if sample is not None:
+        ranges = bind(sample, loaded.network, losses, need_labels=False)
+    return Subject(source.path, loaded.network, bound, ranges, batch_size, post_training, metrics)
 
 
 def run(request: EvaluationRequest) -> Evaluations:
@@ -120,8 +143,9 @@ def run(request: EvaluationRequest) -> Evaluations:
             f"{request.source.path} is a float model; --fp32 goes with a quantized one"
         )
     subject = load_subject(
-        request.source, request.data, request.calibration, request.batch_size, request.post_training
-    )
+        request.source, request.data, request.calibration, request.batch_size,
+        request.post_training, request.losses, request.metrics,
+    )  # fmt: skip
     choices = _wanted(request, subject.network)
     if choices:
         _ = subject.quantizing  # raises before anything is measured
@@ -130,10 +154,12 @@ def run(request: EvaluationRequest) -> Evaluations:
         rows.append(subject.measure(name, chosen))
         if request.integer:
             rows.append(
-                _integers(name, subject.quantized(chosen), subject.calibration, subject.data)
-            )
-    data = subject.data
-    return Evaluations(data.name, data.digest, subject.held_out, tuple(rows))
+                _integers(
+                    name, subject.quantized(chosen), subject.calibration, subject.data,
+                    request.metrics, subject.reference,
+                )
+            )  # fmt: skip
+    return _together(subject.data, subject.held_out, rows)
 
 
 def float_bops(network: Network) -> int:
@@ -166,32 +192,46 @@ def _quantized_file(request: EvaluationRequest) -> Evaluations:
     if request.data is None:
         raise InputError(f"{request.source.path} carries no data; give labelled data with --data")
     arrays = read_arrays(request.data)
-    data = bind(arrays, quantized.source)
+    data = bind(arrays, quantized.source, request.losses)
     chosen = quantized.assignment
+    subject = None
+    if request.fp32 is not None:
+        float_source = replace(request.source, path=request.fp32)
+        subject = load_subject(
+            float_source, request.data, request.calibration, request.batch_size,
+            losses=request.losses, metrics=request.metrics,
+        )  # fmt: skip
+    reference = None if subject is None else subject.reference
     rows = [
         evaluate(
             "quantized", quantized, data, request.batch_size,
             size_bytes(quantized.source, chosen), bops(quantized.source, chosen),
+            request.metrics, reference,
         )
     ]  # fmt: skip
-    subject = None
-    if request.fp32 is not None:
-        float_source = replace(request.source, path=request.fp32)
-        subject = load_subject(float_source, request.data, request.calibration, request.batch_size)
     if request.integer:
         calibration = None if subject is None else subject.calibration
         if request.calibration is not None:
-            calibration = bind(read_arrays(request.calibration), quantized.source)
-        rows.append(_integers("quantized", quantized, calibration, data))
+            given = read_arrays(request.calibration)
+            calibration = bind(given, quantized.source, request.losses, need_labels=False)
+        rows.append(
+            _integers("quantized", quantized, calibration, data, request.metrics, reference)
+        )
     if subject is None:
-        return Evaluations(data.name, data.digest, True, tuple(rows))
+        return _together(data, True, rows)
     rows.insert(0, subject.float_row())
-    return Evaluations(data.name, data.digest, subject.held_out, tuple(rows))
+    return _together(data, subject.held_out, rows)
+
+
+def _together(data: Data, held_out: bool, rows: Sequence[Evaluation]) -> Evaluations:
+    name = "cross-entropy" if data.loss is None else data.loss.name
+    return Evaluations(data.name, data.digest, held_out, tuple(rows), name)
 
 
 def _integers(
-    name: str, quantized: QuantizedNetwork, calibration: Data | None, data: Data
-) -> Evaluation:
+    name: str, quantized: QuantizedNetwork, calibration: Data | None, data: Data,
+    metrics: Sequence[str], reference: torch.Tensor | None,
+) -> Evaluation:  # fmt: skip
     """The same network computed with integers only. Raises InputError without calibration data."""
     from mpsearch.integer.network import integer_network, ranges_from
 
@@ -199,4 +239,5 @@ def _integers(
     return evaluate(
         f"{name}, integers", integer_network(quantized, ranges_from(calibration)), data,
         size_bytes=size_bytes(source, chosen), bops=bops(source, chosen),
+        metrics=metrics, reference=reference,
     )  # fmt: skip

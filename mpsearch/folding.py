@@ -82,7 +82,7 @@ def _fold_constants(graph: fx.GraphModule) -> None:
 
 def _replace_by_tensor(graph: fx.GraphModule, node: fx.Node, value: torch.Tensor) -> None:
     owners = {str(user.meta.get("module", "")) for user in node.users if packet(user)}
-    owner = owners.pop() if len(owners) == 1 else ""
+    owner = (owners.pop() if len(owners) == 1 else "") or _common_owner(node)
     is_weight = any(
         packet(user) in LINEAR_OPERATORS and user.args[1] is node for user in node.users
     )
@@ -92,6 +92,17 @@ def _replace_by_tensor(graph: fx.GraphModule, node: fx.Node, value: torch.Tensor
     with graph.graph.inserting_before(node):
         constant = graph.graph.get_attr(name)
     node.replace_all_uses_with(constant)
+
+
+def _common_owner(node: fx.Node) -> str:
+    """Where no module is known (TorchScript): the one whose tensors the value is made of.
+
+    `first` for `first.weight_g` and `first.weight_v`, and for torch's parametrizations below it.
+    """
+    names = [str(source.target) for source in node.all_input_nodes if source.op == "get_attr"]
+    owners = {name.partition(".parametrizations.")[0] for name in names if ".param" in name}
+    owners = owners or {name.rpartition(".")[0] for name in names}
+    return owners.pop() if len(owners) == 1 else ""
 
 
 def _fold_batch_norms(graph: fx.GraphModule) -> None:

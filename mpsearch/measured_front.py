@@ -11,7 +11,13 @@ import numpy as np
 
 import mpsearch
 from mpsearch.errors import InputError
-from mpsearch.evaluation import Evaluation, paired_drop, row_from_json, row_to_json
+from mpsearch.evaluation import (
+    Evaluation,
+    check_classifies,
+    paired_drop,
+    row_from_json,
+    row_to_json,
+)
 from mpsearch.evaluation_run import Subject
 from mpsearch.front import Front
 from mpsearch.front_files import read_json, write_csv, write_json
@@ -73,6 +79,7 @@ def measure_front(
             ) from error
     else:
         reference = subject.float_row()
+        check_classifies(reference, "a measured front")
         described["fp32"] = row_to_json(reference)
     nothing = np.full(len(front), math.nan)
     columns = {name: front.measured.get(name, nothing).copy() for name in COLUMNS}

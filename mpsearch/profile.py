@@ -13,7 +13,7 @@ import torch
 import mpsearch
 from mpsearch.choice import Choice
 from mpsearch.cost import float_bytes_outside
-from mpsearch.data import Data
+from mpsearch.data import Data, with_loss
 from mpsearch.errors import InputError
 from mpsearch.files import digest, write_atomic
 from mpsearch.float_operators import float_part
@@ -21,7 +21,6 @@ from mpsearch.heads import heads_of, without_heads
 from mpsearch.interactions import interactions_path, save_interactions
 from mpsearch.journal import Journal
 from mpsearch.layers import residual_groups
-from mpsearch.losses import loss_for
 from mpsearch.network import Network
 from mpsearch.packing import layer_bytes
 from mpsearch.plugins import load
@@ -98,10 +97,12 @@ def profile(
         raise InputError(
             "the network has no convolution, linear layer or embedding with weights of its own"
         )
+    data = with_loss(data, network)
+    assert data.loss is not None
     sample = data.take(settings.samples, settings.seed)
     place = find_device(device)
     workers = join(place.type)
-    bare, loss = without_heads(network, sample.loss or loss_for(network, sample.labels))
+    bare, loss = without_heads(network, data.loss)
     study = Study(
         network=bare.to(place),
         data=sample,

@@ -8,6 +8,7 @@ from mpsearch.reports.facts import (
     AccuracyFacts,
     AnswerFacts,
     ConfusionFacts,
+    MetricFacts,
     PublishedFacts,
     PublishedRow,
 )
@@ -24,7 +25,22 @@ def accuracy_facts(evaluations: Evaluations | None) -> tuple[AccuracyFacts, ...]
     if evaluations is None:
         return ()
     reference = evaluations.named("FP32")
-    return tuple(_accuracy(row, reference) for row in evaluations.rows if row.n)
+    rows = [row for row in evaluations.rows if row.n and row.classifies]
+    return tuple(_accuracy(row, reference) for row in rows)
+
+
+def metric_facts(evaluations: Evaluations | None) -> tuple[MetricFacts, ...]:
+    """Every other metric of every measured network, and the loss where there is no accuracy."""
+    found = []
+    for row in evaluations.rows if evaluations else ():
+        if not row.classifies:
+            found.append(
+                MetricFacts(row.name, "loss", row.loss, row.loss_interval, None, None, "normal")
+            )
+        for name, one in row.metrics.items():
+            found.append(MetricFacts(row.name, name, one.value, one.interval, one.difference,
+                                     one.difference_interval, one.method))  # fmt: skip
+    return tuple(found)
 
 
 def _accuracy(row: Evaluation, reference: Evaluation | None) -> AccuracyFacts:

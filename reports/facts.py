@@ -145,6 +145,19 @@ class AccuracyFacts:
 
 
 @dataclass(frozen=True)
+class MetricFacts:
+    """A metric of one network. difference: less FP32's on the same samples; None: not compared."""
+
+    network: str
+    metric: str
+    value: float
+    interval: tuple[float, float]
+    difference: float | None
+    difference_interval: tuple[float, float] | None
+    method: str
+
+
+@dataclass(frozen=True)
 class ConfusionFacts:
     """Samples of one network by [true class][predicted class]."""
 
@@ -262,6 +275,8 @@ class Facts:
     front: FrontFacts | None = None
     layers: tuple[LayerFacts, ...] = ()
     accuracies: tuple[AccuracyFacts, ...] = ()
+    metrics: tuple[MetricFacts, ...] = ()
+    measured_samples: int = 0
     accuracy_data: str | None = None
     held_out: bool = True
     device: DeviceFacts | None = None

@@ -14,6 +14,7 @@ from mpsearch.reports.accuracy_facts import (
     accuracy_facts,
     accuracy_warnings,
     confusion_facts,
+    metric_facts,
     published_facts,
 )
 from mpsearch.reports.commands import commands_of
@@ -57,6 +58,8 @@ def gather(run: Run) -> Facts:
         front=front_facts(front) if front is not None else None,
         layers=_layers(run.table, run.assignment, fitting),
         accuracies=accuracies,
+        metrics=metric_facts(evaluations),
+        measured_samples=evaluations.rows[0].n if evaluations and evaluations.rows else 0,
         accuracy_data=evaluations.data_name if evaluations else None,
         held_out=evaluations.held_out if evaluations else True,
         device=device_facts(run, warnings),

@@ -103,7 +103,7 @@ def _predictions(facts: Facts) -> Section | None:
 
 def _accuracies(facts: Facts) -> Section | None:
     if not facts.accuracies:
-        return None
+        return _metrics_alone(facts)
     where = f"Measured on {facts.accuracies[0].n:,} samples of {facts.accuracy_data}"
     unseen = "" if facts.held_out else " (also used for calibration: not unseen data)"
     note = (
@@ -115,10 +115,39 @@ def _accuracies(facts: Facts) -> Section | None:
     parts: list[Part] = [
         Table("Networks, sizes and measured accuracies", header, rows),
         Paragraph(note),
+        *_metrics(facts),
     ]
     if facts.published is not None:
         parts += _published(facts.published)
     return Section("accuracy", "Measured accuracy", parts)
+
+
+def _metrics(facts: Facts) -> list[Part]:
+    if not facts.metrics:
+        return []
+    rows = []
+    for one in facts.metrics:
+        change = "" if one.difference is None else f"{one.difference:+.4g}"
+        if one.difference_interval is not None:
+            low, high = one.difference_interval
+            change += f" [{low:+.4g}, {high:+.4g}]"
+        low, high = one.interval
+        value = f"{one.value:.4g} [{low:.4g}, {high:.4g}]"
+        rows.append([one.network, one.metric, value, change, one.method])
+    header = ["network", "metric", "value", "less FP32's", "interval"]
+    return [Table("Other metrics", header, rows)]
+
+
+def _metrics_alone(facts: Facts) -> Section | None:
+    """Of networks that have no accuracy."""
+    if not facts.metrics:
+        return None
+    unseen = "" if facts.held_out else " (also used for calibration: not unseen data)"
+    note = (
+        f"Measured on {facts.measured_samples:,} samples of {facts.accuracy_data}{unseen}. "
+        "Brackets: 95 % intervals, those of differences paired sample by sample."
+    )
+    return Section("accuracy", "Measured", [*_metrics(facts), Paragraph(note)])
 
 
 def _accuracy_row(row: AccuracyFacts) -> list[str]:

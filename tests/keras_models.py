@@ -106,6 +106,17 @@ SINGLE: dict[str, tuple[tuple[int, ...], Callable[[], list[Any]]]] = {
         lambda: [L.Normalization(mean=[1.0, 2.0, 0.0], variance=[4.0, 1.0, 2.0])],
     ),
     "embedding": ((5,), lambda: [L.Embedding(6, 4), L.Conv1D(3, 2)]),
+    "lstm": (LINE, lambda: [L.LSTM(5, return_sequences=True), L.LSTM(3, use_bias=False)]),
+    "gru": (LINE, lambda: [L.GRU(5, return_sequences=True), L.GRU(3, go_backwards=True)]),
+    "simple-rnn": (LINE, lambda: [L.SimpleRNN(5, return_sequences=True), L.Dense(2)]),
+    "bidirectional": (
+        LINE,
+        lambda: [
+            L.Bidirectional(L.LSTM(5, return_sequences=True)),
+            L.Bidirectional(L.GRU(3, return_sequences=True), merge_mode="ave"),
+            L.Bidirectional(L.SimpleRNN(3), merge_mode="mul"),
+        ],
+    ),
     "random-layers": (
         IMAGE,
         lambda: [L.RandomFlip(), L.GaussianNoise(0.5), L.SpatialDropout2D(0.5)],

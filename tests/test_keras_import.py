@@ -1,6 +1,9 @@
 """Keras files as networks: the same outputs as Keras, its layer names, and nothing that runs."""
 
+import json
 import os
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +11,10 @@ import keras_models
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from keras_models import ACTIVATIONS, SINGLE, STRUCTURES, chain, outputs, randomize, samples
 
+from mpsearch.cli import cli
 from mpsearch.keras_import.converting import Converted, convert
 from mpsearch.model_files import ModelSource, load_network
 from mpsearch.network import Network
@@ -146,3 +151,35 @@ def test_the_autoencoder_of_mlperf_tiny_gives_the_outputs_of_keras() -> None:
         "dense",
         *(f"dense_{i}" for i in range(1, 10)),
     ]
+
+
+@pytest.mark.data
+@pytest.mark.slow
+@needs_data
+def test_the_resnet_of_mlperf_tiny_goes_through_the_whole_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = Path(os.environ["MPSEARCH_DATA"])
+    archive = np.load(root / "cifar10" / "cifar10_test1000.npz")
+    images, labels = archive["images"].astype(np.float32), archive["labels"].astype(np.int64)
+    monkeypatch.chdir(tmp_path)
+    np.savez("few.npz", x0=images[:32], y=labels[:32])
+    np.savez("test.npz", input_1=images[:300], y=labels[:300])
+    model = str(root / "pretrained" / "pretrainedResnet.h5")
+
+    def run(*arguments: str) -> str:
+        done = CliRunner().invoke(cli, [*arguments], catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+        return done.output
+
+    assert "softmax at the output is left out" in run("convert", model, "-o", "model.pt", "--data",
+                                                      "few.npz")  # fmt: skip
+    run("profile", model, "--data", "few.npz", "--metric", "sqnr")
+    run("solve", "--size", "70%")
+    run("apply", model, "--data", "few.npz")
+    run("evaluate", "quantized.pt", "--data", "test.npz")
+    (row,) = json.loads(Path("evaluation.json").read_text())["rows"]
+    assert row["accuracy"] > 0.8
+    run("export", "quantized.pt", "--fp32", "model.pt", "-o", "network")
+    if shutil.which("cc") and shutil.which("make"):
+        subprocess.run(["make", "-s", "-C", "network", "check"], check=True)

@@ -8,7 +8,7 @@ import click
 
 from mpsearch.console import json_option, print_json, print_table, progress
 from mpsearch.errors import InputError
-from mpsearch.model_options import model_options, source_of
+from mpsearch.model_options import loss_option, model_options, source_of
 from mpsearch.post_training_options import post_training_of, post_training_options
 
 if TYPE_CHECKING:
@@ -53,6 +53,15 @@ POINTS = 12
     is_flag=True,
     help="Also with integers only, as a device computes.",
 )
+@click.option(
+    "--metric",
+    "metrics",
+    multiple=True,
+    metavar="[OUTPUT=]METRIC",
+    help="accuracy, balanced-accuracy, top5, f1, auc, mae, mse, rmse, r2 or "
+    "package.module:function; repeatable [default: by the loss].",
+)
+@loss_option
 @click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True)
 @click.option("-o", "--output", metavar="FILE", help="[default: evaluation.json]")
 @post_training_options
@@ -71,6 +80,8 @@ def evaluate(
     calibration: str | None,
     fp32: str | None,
     integer: bool,
+    metrics: tuple[str, ...],
+    loss: tuple[str, ...],
     batch_size: int,
     output: str | None,
     ranges: str,
@@ -91,7 +102,7 @@ def evaluate(
     \b
     Example:
       mpsearch evaluate model.pt --assignment assignment.json --data test.npz
-      mpsearch evaluate quantized.pt --fp32 model.pt --data test.npz
+      mpsearch evaluate quantized.pt --fp32 model.pt --data test.npz --metric f1 --metric auc
       mpsearch evaluate model.pt --front front.csv --points 12 --data test.npz --plot front.png
     """
     from mpsearch.evaluation import save_evaluations
@@ -105,6 +116,8 @@ def evaluate(
                 "--front adds its columns to the front; leave out --assignment, --uniform, --fp32, "
                 "--integer and -o"
             )
+        if metrics or loss:
+            raise InputError("--front measures accuracy; leave out --metric and --loss")
         if points is not None and amounts:
             raise InputError("got --points and --point; name the points in one of the two ways")
         chosen = (points or str(POINTS), amounts, remeasure)
@@ -124,6 +137,8 @@ def evaluate(
         batch_size=batch_size,
         post_training=settings,
         integer=integer,
+        losses=loss,
+        metrics=metrics,
     )
     evaluations = run(request)
     output = output or "evaluation.json"
@@ -227,34 +242,60 @@ def _document(evaluations: "Evaluations") -> dict[str, Any]:
     return {
         "data": evaluations.data_name,
         "held_out": evaluations.held_out,
+        "loss": evaluations.loss,
         "rows": [row_to_json(row) for row in evaluations.rows],
     }
 
 
 def print_evaluations(evaluations: "Evaluations") -> None:
-    """The measured networks as a table: accuracy and loss with intervals, drop against FP32."""
+    """The measured networks as a table: accuracy and loss with intervals, drop against FP32.
+
+    Other metrics have a table of their own below.
+    """
     from mpsearch.evaluation import paired_drop
     from mpsearch.units import format_count, format_size
 
     reference = evaluations.named("FP32")
     rows = []
     for row in evaluations.rows:
-        low, high = row.accuracy_interval
-        drop = ""
-        if reference is not None and row is not reference:
-            lost, (least, most) = paired_drop(reference.correct, row.correct)
-            drop = f"{100 * lost:+.2f} [{100 * least:+.2f}, {100 * most:+.2f}]"
+        cells = []
+        if row.classifies:
+            low, high = row.accuracy_interval
+            drop = ""
+            if reference is not None and row is not reference:
+                lost, (least, most) = paired_drop(reference.correct, row.correct)
+                drop = f"{100 * lost:+.2f} [{100 * least:+.2f}, {100 * most:+.2f}]"
+            cells = [f"{100 * row.accuracy:.2f} [{100 * low:.2f}, {100 * high:.2f}]", drop]
         rows.append([
             row.name,
-            f"{100 * row.accuracy:.2f} [{100 * low:.2f}, {100 * high:.2f}]",
-            drop,
+            *cells,
             f"{row.loss:.4f} ± {(row.loss_interval[1] - row.loss):.4f}",
             "" if row.size_bytes is None else format_size(row.size_bytes),
             "" if row.bops is None else format_count(row.bops),
         ])  # fmt: skip
-    columns = ["network", "accuracy % [95 %]", "points lost [95 %]", "loss ± 95 %", "size", "BOPS"]
+    columns = ["network", "loss ± 95 %", "size", "BOPS"]
+    if evaluations.rows[0].classifies:
+        columns[1:1] = ["accuracy % [95 %]", "points lost [95 %]"]
     print_table(columns, rows)
+    _print_metrics(evaluations)
     n = evaluations.rows[0].n
     where = f"{n} samples of {evaluations.data_name}"
     note = "" if evaluations.held_out else " (also used for calibration: not unseen data)"
-    click.echo(f"measured on {where}{note}")
+    loss = "" if evaluations.loss == "cross-entropy" else f", loss {evaluations.loss}"
+    click.echo(f"measured on {where}{note}{loss}")
+
+
+def _print_metrics(evaluations: "Evaluations") -> None:
+    rows = []
+    for row in evaluations.rows:
+        for name, metric in row.metrics.items():
+            change = ""
+            if metric.difference is not None and metric.difference_interval is not None:
+                low, high = metric.difference_interval
+                change = f"{metric.difference:+.4g} [{low:+.4g}, {high:+.4g}]"
+            low, high = metric.interval
+            value = f"{metric.value:.4g} [{low:.4g}, {high:.4g}]"
+            rows.append([row.name, name, value, change, metric.method])
+    if rows:
+        columns = ["network", "metric", "value [95 %]", "less FP32's [95 %]", "interval"]
+        print_table(columns, rows)

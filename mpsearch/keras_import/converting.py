@@ -15,6 +15,7 @@ from mpsearch.keras_import import (
     merging,
     normalizing,
     pooling,
+    recurrent,
     shaping,
     weighted,
 )
@@ -31,6 +32,7 @@ LAYERS: dict[str, Convert] = {
     **merging.LAYERS,
     **normalizing.LAYERS,
     **pooling.LAYERS,
+    **recurrent.LAYERS,
     **shaping.LAYERS,
     **weighted.LAYERS,
 }
@@ -79,7 +81,8 @@ def _refuse_foreign(model: KerasModel) -> None:
         )
         raise InputError(
             f"layer {layer.name!r:.60} has the class {layer.class_name:.60}{where}{code} and "
-            "cannot be read from the file.\nReplace it by other layers of Keras"
+            "cannot be read from the file.\nBuild it from Keras's own layers, or write the model "
+            "as ONNX: model.export('net.onnx', format='onnx')"
         )
 
 
@@ -115,8 +118,9 @@ class _Walk:
         }
         nodes = {name: value.node for name, value in named.items()}
         self.emit.graph.output(nodes if len(nodes) > 1 else next(iter(nodes.values())))
-        self.emit.graph.eliminate_dead_code()
         module = fx.GraphModule(self.emit.root, self.emit.graph)
+        module.graph.eliminate_dead_code()
+        module.recompile()
         return Converted(module.eval(), tuple(examples), tuple(notes))
 
     def model(

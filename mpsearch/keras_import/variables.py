@@ -53,6 +53,19 @@ def _normalization(config: Config) -> tuple[Variable, ...]:
     return tuple(Variable(name, False) for name in ("mean", "variance", "count"))
 
 
+def _recurrent(config: Config, part: str = "cell") -> tuple[Variable, ...]:
+    bias = ("bias",) if config.get("use_bias", True) else ()
+    return tuple(Variable(name, part=part) for name in ("kernel", "recurrent_kernel", *bias))
+
+
+def _bidirectional(config: Config) -> tuple[Variable, ...]:
+    entry = config.get("layer")
+    inner = entry.get("config") if isinstance(entry, Mapping) else None
+    settings: Config = inner if isinstance(inner, Mapping) else {}
+    ways = ("forward_layer/cell", "backward_layer/cell")
+    return tuple(variable for way in ways for variable in _recurrent(settings, way))
+
+
 VARIABLES: dict[str, Callable[[Config], tuple[Variable, ...]]] = {
     **dict.fromkeys(
         ("Conv1D", "Conv2D", "Conv2DTranspose", "Conv1DTranspose", "Dense"), _biased("kernel")
@@ -61,6 +74,8 @@ VARIABLES: dict[str, Callable[[Config], tuple[Variable, ...]]] = {
     **dict.fromkeys(
         ("SeparableConv1D", "SeparableConv2D"), _biased("depthwise_kernel", "pointwise_kernel")
     ),
+    **dict.fromkeys(("LSTM", "GRU", "SimpleRNN"), _recurrent),
+    "Bidirectional": _bidirectional,
     "BatchNormalization": _batch_norm,
     "LayerNormalization": _layer_norm,
     "Normalization": _normalization,
