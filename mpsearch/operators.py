@@ -35,6 +35,8 @@ ALLOWED = frozenset(
     type_as unbind unflatten unsqueeze upsample_bilinear2d upsample_nearest1d upsample_nearest2d
     var view view_as where zeros zeros_like
     gru_cell lstm_cell rnn_relu rnn_relu_cell rnn_tanh rnn_tanh_cell
+    acos acosh asin asinh atan atanh cosh fmod isnan logical_xor logsumexp sinh tan
+    upsample_bicubic2d upsample_linear1d upsample_nearest3d upsample_trilinear3d
     """.split()
 )
 

@@ -28,6 +28,7 @@ class BatchRewriter:
     def __init__(self, plan: Plan, batch: int, fixed: bool) -> None:
         self._plan, self._batch, self._fixed = plan, batch, fixed
         self._shapes: Mapping[str, Shape] | None = None
+        self._ahead: dict[str, int] = {}
         self.targets: dict[str, tuple[tuple[int, bool], ...]] = {}
 
     def learn(self, shapes: Mapping[str, Shape]) -> None:
@@ -36,9 +37,12 @@ class BatchRewriter:
 
     def __call__(self, step: Step, x: torch.Tensor, batch: Size) -> tuple[Size, ...] | None:
         """The target for `x`, or None to take it as the file has it."""
-        if step.operator != "Reshape" or self._shapes is None:
+        if self._shapes is None:
             return None
         name = step.outputs[0]
+        if step.operator != "Reshape":
+            self._ahead[name] = self._ahead.get(step.inputs[0], 1)
+            return None
         if name not in self.targets and not torch.compiler.is_exporting():
             found = self._target(step, tuple(int(size) for size in x.shape))
             if found is not None:
@@ -57,40 +61,51 @@ class BatchRewriter:
         written = [int(size) for size in target.reshape(-1)]
         if not self._fixed and (-1 in written or math.prod(written) == math.prod(now)):
             return None  # the file leaves the batch free itself
-        return grown_target(before, now, self._shapes[step.outputs[0]], self._batch)
+        target_before = self._shapes[step.outputs[0]]
+        ahead = self._ahead.get(step.inputs[0], 1)
+        place = place_of_batch(before, now, target_before, self._batch, ahead)
+        if place is None:
+            return None
+        first = math.prod(before[: _grown(before, now)[0]]) * ahead
+        self._ahead[step.outputs[0]] = first // math.prod(target_before[:place])
+        return tuple(
+            (size // self._batch, True) if index == place else (size, False)
+            for index, size in enumerate(target_before)
+        )
 
 
-def grown_target(
-    before: Shape, now: Shape, target: Shape, batch: int
-) -> tuple[tuple[int, bool], ...] | None:
-    """(size, True where the batch is a factor) of every entry of a Reshape's target.
+def _grown(before: Shape, now: Shape) -> list[int]:
+    return [axis for axis, (old, new) in enumerate(zip(before, now, strict=True)) if old != new]
+
+
+def place_of_batch(
+    before: Shape, now: Shape, target: Shape, batch: int, ahead: int = 1
+) -> int | None:
+    """Which entry of a Reshape's target has the batch as a factor; None when that cannot be told.
 
     `before` and `now` are the arriving shapes at the file's batch size and another one: for
-    (1, 8, 4) and (3, 8, 4) the target (1, 32) becomes ((1, True), (32, False)). None when the
-    dimension that grew cannot be found in the target.
+    (1, 8, 4) and (3, 8, 4) the target (1, 32) has it in entry 0. `ahead` counts the positions that
+    come before the batch in the dimension that grew: (T·N, C) has T ahead of N. Of two
+    possible entries the last is not taken: features stay together.
     """
-    grew = [axis for axis, (old, new) in enumerate(zip(before, now, strict=True)) if old != new]
+    grew = _grown(before, now)
     if len(grew) != 1:
         return None
-    first = math.prod(before[: grew[0]])
-    span = first * before[grew[0]]
+    start = math.prod(before[: grew[0]])
+    first, end = start * ahead, start * before[grew[0]]
     starts = [math.prod(target[:index]) for index in range(len(target) + 1)]
-    inside = [i for i in range(len(target)) if starts[i] >= first and starts[i + 1] <= span]
-    exact = [i for i in inside if target[i] == batch]
-    if exact:
-        place = exact[0]
-    else:
-        # merged with a neighbour: heads behind the batch, or positions in front of it
-        holding = [i for i in range(len(target)) if starts[i] <= first < starts[i + 1]]
-        if not holding or target[holding[0]] % batch:
-            return None
-        place = holding[0]
-        if starts[place] == first and place and batch == 1 and target[place] != before[grew[0]]:
-            place -= 1 if grew[0] else 0
-    return tuple(
-        (size // batch, True) if index == place else (size, False)
-        for index, size in enumerate(target)
-    )
+    inside = [i for i in range(len(target)) if starts[i] >= first and starts[i + 1] <= end]
+    alone = [i for i in inside if target[i] == batch]
+    if alone:
+        return alone[0]
+    # merged with a neighbour: heads behind the batch, or positions in front of it
+    holding = [i for i in range(len(target)) if starts[i] <= first < starts[i + 1]]
+    if not holding:
+        return None
+    place = holding[0]
+    if starts[place] == first and 0 < place == len(target) - 1:
+        place -= 1
+    return place if target[place] % batch == 0 else None
 
 
 def check_rows(run: "torch.nn.Module", examples: Sequence[torch.Tensor]) -> None:

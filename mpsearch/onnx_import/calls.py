@@ -71,7 +71,7 @@ class Call:
         name = self.step.inputs[index]
         return self.store.fetch(
             (name, ""),
-            self.origins.get(name, name),
+            self._origin(index),
             lambda: as_torch(value),
             self.is_constant(index),
         )
@@ -128,24 +128,32 @@ class Call:
         if not self.is_constant(index):
             return self.tensor(index)
         name, array = self.step.inputs[index], self.host(index)
-        return self.store.fetch(
-            (name, f"{role} {label}"),
-            f"{self.layer}.{role}",
-            lambda: as_torch(change(array) if change else array),
-            True,
-        )
+        found = change(array) if change else array
+        original = self.constants.get(self._origin(index))
+        if original is not None and np.array_equal(found, original):
+            name, label = self._origin(index), ""  # so that a tied weight stays one tensor
+        key = (name, f"{role} {label}")
+        return self.store.fetch(key, self._layer(index) + role, lambda: as_torch(found), True)
 
-    @property
-    def layer(self) -> str:
-        """Name of the layer: from a weight's name, else from the node's, else its output's."""
-        given = [self.origins.get(n, n) for n in self.step.inputs if n in self.constants]
-        named = [layer for layer in map(layer_of_tensor, given) if layer]
-        return (
-            (named[0] if named else "")
-            or layer_of_node(self.step.name, dict(self.step.metadata))
-            or self.step.name
-            or self.step.outputs[0]
-        )
+    def _layer(self, index: int) -> str:
+        """Where the role follows: after the tensor's own name, the node's or a neighbour's.
+
+        Exporters write equal tensors once, so a bias may carry the name of another layer: it is
+        believed where it does not contradict the node.
+        """
+        own = layer_of_tensor(self._origin(index))
+        if own:
+            return own
+        scope = layer_of_node(self.step.name, self.step.metadata)
+        others = [self._origin(i) for i in range(len(self)) if self.is_constant(i)]
+        for layer in filter(None, map(layer_of_tensor, others)):
+            if layer.startswith(scope):
+                return layer
+        return (scope or self.step.name or self.step.outputs[0]) + "."
+
+    def _origin(self, index: int) -> str:
+        name = self.step.inputs[index]
+        return self.origins.get(name, name)
 
 
 def is_symbolic(array: Array) -> bool:
@@ -176,6 +184,11 @@ def _symbolic_tensor(array: Array) -> torch.Tensor:
     """Sizes as data: `[batch, 3]` -> an int64 tensor."""
     parts = [torch.full((1,), value, dtype=torch.int64) for value in array.reshape(-1)]
     return torch.cat(parts).reshape(array.shape)
+
+
+def as_type(x: torch.Tensor, kind: torch.dtype) -> torch.Tensor:
+    """The tensor as another type. `x.to` would leave a check of the type in the exported graph."""
+    return x if x.dtype == kind else torch.ops.aten._to_copy.default(x, dtype=kind)
 
 
 def check_elements(shape: Sequence[Any]) -> None:

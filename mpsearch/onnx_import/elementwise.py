@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from mpsearch.errors import InputError
-from mpsearch.onnx_import.calls import Call, Result
+from mpsearch.onnx_import.calls import Call, Result, as_type
 
 # ONNX's numbers of the types; floating point of any width is float32 here.
 DTYPES = {
@@ -73,7 +73,7 @@ def _pow(call: Call) -> Result:
     kind = call.values[0]
     result = torch.pow(base, exponent)
     whole = isinstance(kind, torch.Tensor) and not kind.is_floating_point()
-    return result.to(kind.dtype) if whole and isinstance(kind, torch.Tensor) else result
+    return as_type(result, kind.dtype) if whole and isinstance(kind, torch.Tensor) else result
 
 
 def _div(call: Call) -> Result:
@@ -124,14 +124,14 @@ def _cast(call: Call) -> Result:
     kind = call.attribute("to", 0)
     if kind not in DTYPES:
         raise InputError(f"got the target type {kind}; expected floats, integers or bool")
-    return call.tensor(0).to(DTYPES[kind])
+    return as_type(call.tensor(0), DTYPES[kind])
 
 
 def _where(call: Call) -> Result:
     condition, first, second = call.tensor(0), call.operand(1), call.operand(2)
     if not isinstance(first, torch.Tensor) and not isinstance(second, torch.Tensor):
         first = call.tensor(1)
-    return torch.where(condition.bool(), first, second)
+    return torch.where(as_type(condition, torch.bool), first, second)
 
 
 def _prelu(call: Call) -> Result:
@@ -215,7 +215,7 @@ ELEMENTWISE: dict[str, Callable[[Call], Result]] = {
     "Mean": _mean,
     "Clip": _clip,
     "Cast": _cast,
-    "CastLike": lambda call: call.tensor(0).to(call.tensor(1).dtype),
+    "CastLike": lambda call: as_type(call.tensor(0), call.tensor(1).dtype),
     "Where": _where,
     "PRelu": _prelu,
     "LeakyRelu": lambda call: F.leaky_relu(call.tensor(0), call.attribute("alpha", 0.01)),

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from mpsearch.errors import InputError
-from mpsearch.onnx_import.calls import Call, Result, axis_of, is_symbolic
+from mpsearch.onnx_import.calls import Call, Result, as_type, axis_of, is_symbolic
 
 
 def _gather(call: Call) -> Result:
@@ -17,7 +17,7 @@ def _gather(call: Call) -> Result:
     if isinstance(where, torch.Tensor) and axis == 0 and call.is_constant(0):
         table = call.host(0)
         if table.ndim == 2 and table.dtype.kind == "f":
-            return F.embedding(where.long(), call.weight(0, "weight"))
+            return F.embedding(as_type(where, torch.int64), call.weight(0, "weight"))
     x = call.tensor(0)
     axis = axis_of(axis, x.dim())
     if isinstance(where, np.ndarray) and not is_symbolic(where):
@@ -29,17 +29,17 @@ def _gather(call: Call) -> Result:
             return x.index_select(axis, call.derived("rows", lambda: rows.astype(np.int64)))
     # an index behind `axis` whole dimensions
     before: list[slice | torch.Tensor] = [slice(None)] * axis
-    return x[(*before, call.tensor(1).long())]
+    return x[(*before, as_type(call.tensor(1), torch.int64))]
 
 
 def _gather_elements(call: Call) -> Result:
     x, axis, where = call.tensor(0), call.attribute("axis", 0), call.tensor(1)
     size = x.shape[axis]
-    return torch.gather(x, axis, torch.where(where < 0, where + size, where).long())
+    return torch.gather(x, axis, as_type(torch.where(where < 0, where + size, where), torch.int64))
 
 
 def _gather_nd(call: Call) -> Result:
-    x, where = call.tensor(0), call.tensor(1).long()
+    x, where = call.tensor(0), as_type(call.tensor(1), torch.int64)
     if call.attribute("batch_dims", 0):
         raise InputError("got batch_dims; expected 0")
     return x[tuple(where.unbind(-1))]
@@ -51,7 +51,8 @@ def _scatter_elements(call: Call) -> Result:
     if call.attribute("reduction", "none") != "none":
         raise InputError("got a reduction; expected none")
     size = x.shape[axis]
-    return torch.scatter(x, axis, torch.where(where < 0, where + size, where).long(), updates)
+    where = as_type(torch.where(where < 0, where + size, where), torch.int64)
+    return torch.scatter(x, axis, where, updates)
 
 
 def _one_hot(call: Call) -> Result:

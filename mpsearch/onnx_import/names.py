@@ -8,6 +8,7 @@ node's metadata (`pkg.torch.onnx.name_scopes`).
 import ast
 import keyword
 import re
+from collections.abc import Mapping
 
 from torch import fx
 
@@ -30,9 +31,7 @@ class TensorNames:
         name, count = legal, 0
         while not self._is_free(name):
             count += 1
-            owner, dot, leaf = legal.rpartition(".")
-            # a second weight under one layer's name is another layer, not another tensor of it
-            name = f"{owner}_{count}{dot}{leaf}" if dot else f"{leaf}_{count}"
+            name = _numbered(legal, count)
         self._leaves.add(name)
         parts = name.split(".")
         self._branches.update(".".join(parts[:i]) for i in range(1, len(parts)))
@@ -42,6 +41,19 @@ class TensorNames:
         parts = name.split(".")
         above = {".".join(parts[:i]) for i in range(1, len(parts) + 1)}
         return name not in self._branches and not above & self._leaves
+
+
+def _numbered(name: str, count: int) -> str:
+    """The name of another layer: a second weight under a name is not another tensor of its layer.
+
+    `fc.weight` -> `fc_1.weight`, and for the layers of an LSTM `rnn.weight_ih_l0` ->
+    `rnn.weight_ih_l1`.
+    """
+    stacked = re.match(r"(.*_[ih]h_l)0(_reverse)?$", name)
+    if stacked:
+        return f"{stacked.group(1)}{count}{stacked.group(2) or ''}"
+    owner, dot, leaf = name.rpartition(".")
+    return f"{owner}_{count}.{leaf}" if dot else f"{leaf}_{count}"
 
 
 def legal_path(name: str) -> str:
@@ -69,14 +81,20 @@ def identifier(name: str) -> str:
 
 
 def layer_of_tensor(name: str) -> str:
-    """`layer1.0.conv1.weight` -> `layer1.0.conv1`; empty for a name that tells no layer."""
+    """Where a parameter's role follows: `layer1.0.conv1.weight` -> `layer1.0.conv1.`.
+
+    torch's attention has `attn.in_proj_weight` -> `attn.in_proj_`. Empty for a name that tells no
+    layer, such as `onnx::Conv_123`.
+    """
     match = _ROLE.match(name)
     if match is None or "::" in name:
         return ""
-    return match.group(1) or match.group(4)
+    if match.group(1):
+        return match.group(1) + "."
+    return match.group(4) + ("_" if "." in name else ".")
 
 
-def layer_of_node(name: str, metadata: dict[str, str]) -> str:
+def layer_of_node(name: str, metadata: Mapping[str, str]) -> str:
     """`/layer1/layer1.0/conv1/Conv` -> `layer1.0.conv1`; empty when the node stands at the top."""
     scopes = _scopes(metadata)
     if scopes:
@@ -91,7 +109,7 @@ def layer_of_node(name: str, metadata: dict[str, str]) -> str:
     return ".".join(path)
 
 
-def _scopes(metadata: dict[str, str]) -> str:
+def _scopes(metadata: Mapping[str, str]) -> str:
     """The innermost module in torch's list `['', 'encoder', 'encoder.fc', 'linear']`."""
     try:
         scopes = ast.literal_eval(metadata.get(_SCOPES, "[]"))

@@ -105,7 +105,7 @@ def _cast(call: Call) -> Result:
         return array
     if kind not in DTYPES:
         raise InputError(f"got the target type {kind}; expected floats, integers or bool")
-    return array.astype(torch.empty(0, dtype=DTYPES[kind]).numpy().dtype)
+    return array.astype(str(DTYPES[kind]).removeprefix("torch."))
 
 
 def _where(call: Call) -> Result:

@@ -7,13 +7,16 @@ import torch
 
 from mpsearch.errors import InputError
 from mpsearch.onnx_import.arranging import ARRANGING
-from mpsearch.onnx_import.calls import Call, Result
+from mpsearch.onnx_import.attention import ATTENTION
+from mpsearch.onnx_import.calls import Call, Result, is_symbolic
 from mpsearch.onnx_import.elementwise import ELEMENTWISE
 from mpsearch.onnx_import.gathering import GATHERING
 from mpsearch.onnx_import.normalization import NORMALIZATION
 from mpsearch.onnx_import.packages import onnx_package
 from mpsearch.onnx_import.pooling import POOLING
+from mpsearch.onnx_import.recurrent import RECURRENT
 from mpsearch.onnx_import.reductions import REDUCTIONS
+from mpsearch.onnx_import.resizing import RESIZING
 from mpsearch.onnx_import.shapes import SHAPES
 from mpsearch.onnx_import.steps import Step
 from mpsearch.onnx_import.weighted import WEIGHTED
@@ -41,6 +44,9 @@ OPERATORS: dict[str, Handler] = {
     **REDUCTIONS,
     **ARRANGING,
     **GATHERING,
+    **RESIZING,
+    **RECURRENT,
+    **ATTENTION,
 }
 
 # The newest definitions whose changes were read, where they are newer than opset 21.
@@ -48,21 +54,26 @@ _NEWEST = 28
 _QUANTIZED = {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv",
               "QLinearMatMul", "ConvInteger", "MatMulInteger"}  # fmt: skip
 _CONTROL = {"If", "Loop", "Scan", "SequenceMap"}
-# Outputs beside the first that no network needs for inference.
-_ONE_OUTPUT = {"MaxPool", "Dropout", "BatchNormalization", "LayerNormalization"}
 
 
 def handler_of(call: Call) -> Handler:
     """The function of the call's operator; shape arithmetic where no input is a tensor."""
     operator = call.step.operator
-    if operator in SHAPES and not any(isinstance(v, torch.Tensor) for v in call.values):
-        symbolic_or_whole = all(
-            v is None or (isinstance(v, np.ndarray) and v.dtype.kind in "iubOf")
-            for v in call.values
-        )
-        if symbolic_or_whole:
-            return SHAPES[operator]
-    return OPERATORS[operator]
+    return (
+        SHAPES[operator]
+        if operator in SHAPES and _is_shape_arithmetic(call)
+        else OPERATORS[operator]
+    )
+
+
+def _is_shape_arithmetic(call: Call) -> bool:
+    """All inputs are known, none is a parameter, and the result's own shape has no batch in it."""
+    arrays = [value for value in call.values if isinstance(value, np.ndarray)]
+    if any(isinstance(value, torch.Tensor) for value in call.values):
+        return False
+    if call.step.operator in ("Expand", "Reshape") and is_symbolic(call.host(1)):
+        return False
+    return not any(array.dtype.kind == "f" and array.size > 1 for array in arrays)
 
 
 def check_operators(steps: Iterable[Step], domains: Iterable[str], opset: int) -> None:
