@@ -8,6 +8,7 @@ from pathlib import Path
 
 import networks
 import pytest
+import token_networks
 import torch
 from onnx_cases import CASES, Case, data_of, model_of
 from torch import nn
@@ -78,6 +79,41 @@ def test_torchs_exports_give_the_same_network_back(
     assert network.input_names == tuple(f"in{index}" for index in range(len(inputs)))
     with torch.no_grad():
         torch.testing.assert_close(network(*inputs), own(*inputs), rtol=1e-5, atol=1e-5)
+
+
+class Recurrent(nn.Module):
+    """Two LSTM layers and two outputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn = nn.LSTM(3, 4, num_layers=2, batch_first=True)
+        self.near, self.far = nn.Linear(4, 2), nn.Linear(4, 3)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        last = self.rnn(x)[0][:, -1]
+        return self.near(last), torch.sigmoid(self.far(last))
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", ["language", "vision-fused", "sequence-first", "recurrent"])
+def test_a_batch_that_the_exporter_folded_in_is_free_again(name: str, tmp_path: Path) -> None:
+    """Class tokens, heads behind the batch, tokens in front of it, initial states, tied weights."""
+    model: nn.Module
+    inputs: tuple[torch.Tensor, ...]
+    if name == "recurrent":
+        torch.manual_seed(0)
+        model, inputs = Recurrent().eval(), (torch.randn(5, 6, 3),)
+    else:
+        model, inputs, _ = token_networks.build(name, 5)
+    path = _export(model, inputs, tmp_path / "model.onnx", 17, free=False)
+    network, own = load_network(ModelSource(path)).network, Network.from_module(model, inputs)
+    if name == "language":  # its positions are a constant in the file, not a table
+        layers = [layer for layer in own.layers if layer.name != "positions"]
+        assert [layer.macs for layer in network.layers] == [layer.macs for layer in layers]
+    else:
+        assert sorted(_layers(network)) == sorted(_layers(own))
+    with torch.no_grad():
+        torch.testing.assert_close(network(*inputs), own(*inputs), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.filterwarnings("ignore")

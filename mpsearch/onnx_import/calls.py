@@ -128,12 +128,12 @@ class Call:
         if not self.is_constant(index):
             return self.tensor(index)
         name, array = self.step.inputs[index], self.host(index)
-        return self.store.fetch(
-            (name, f"{role} {label}"),
-            self._layer(index) + role,
-            lambda: as_torch(change(array) if change else array),
-            True,
-        )
+        found = change(array) if change else array
+        original = self.constants.get(self._origin(index))
+        if original is not None and np.array_equal(found, original):
+            name, label = self._origin(index), ""  # so that a tied weight stays one tensor
+        key = (name, f"{role} {label}")
+        return self.store.fetch(key, self._layer(index) + role, lambda: as_torch(found), True)
 
     def _layer(self, index: int) -> str:
         """Where the role follows: after the tensor's own name, the node's or a neighbour's.

@@ -31,9 +31,7 @@ class TensorNames:
         name, count = legal, 0
         while not self._is_free(name):
             count += 1
-            owner, dot, leaf = legal.rpartition(".")
-            # a second weight under one layer's name is another layer, not another tensor of it
-            name = f"{owner}_{count}{dot}{leaf}" if dot else f"{leaf}_{count}"
+            name = _numbered(legal, count)
         self._leaves.add(name)
         parts = name.split(".")
         self._branches.update(".".join(parts[:i]) for i in range(1, len(parts)))
@@ -43,6 +41,19 @@ class TensorNames:
         parts = name.split(".")
         above = {".".join(parts[:i]) for i in range(1, len(parts) + 1)}
         return name not in self._branches and not above & self._leaves
+
+
+def _numbered(name: str, count: int) -> str:
+    """The name of another layer: a second weight under a name is not another tensor of its layer.
+
+    `fc.weight` -> `fc_1.weight`, and for the layers of an LSTM `rnn.weight_ih_l0` ->
+    `rnn.weight_ih_l1`.
+    """
+    stacked = re.match(r"(.*_[ih]h_l)0(_reverse)?$", name)
+    if stacked:
+        return f"{stacked.group(1)}{count}{stacked.group(2) or ''}"
+    owner, dot, leaf = name.rpartition(".")
+    return f"{owner}_{count}.{leaf}" if dot else f"{leaf}_{count}"
 
 
 def legal_path(name: str) -> str:
