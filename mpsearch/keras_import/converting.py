@@ -20,7 +20,8 @@ from mpsearch.keras_import import (
     weighted,
 )
 from mpsearch.keras_import.building import Building, Convert
-from mpsearch.keras_import.layer_graph import KerasLayer, KerasModel, Reference, read_model
+from mpsearch.keras_import.calls import Reference
+from mpsearch.keras_import.layer_graph import KerasLayer, KerasModel, read_model
 from mpsearch.keras_import.naming import clean_names
 from mpsearch.keras_import.reading import open_keras
 from mpsearch.keras_import.rescaling import fold_rescaling
