@@ -6,8 +6,11 @@ parameters and buffers under their qualified names, every other node is an aten 
 
 import contextlib
 import inspect
+import io
 import keyword
+import logging
 import warnings
+from collections.abc import Iterator
 
 import torch
 from torch import fx, nn
@@ -18,6 +21,11 @@ from mpsearch.graph_tensors import set_tensor
 from mpsearch.inputs import Call, ExampleInputs, bind_inputs
 from mpsearch.outputs import concatenate, output_names, record_left_out
 from mpsearch.recurrent_export import in_one_piece, torchs_own
+
+BRANCHES_ON_DATA = (
+    "the model cannot be exported: it branches on its data; expected operations that are the same "
+    "for all data: torch.where in place of the branch"
+)
 
 
 def export_graph(model: nn.Module, example_inputs: ExampleInputs) -> fx.GraphModule:
@@ -62,7 +70,7 @@ def _export(model: nn.Module, call: Call) -> torch.export.ExportedProgram:
     bound = inspect.signature(model.forward).bind(*call.args, **call.kwargs)
     shapes = pytree.tree_map(lambda _: batch, dict(bound.arguments))
     try:
-        with warnings.catch_warnings(), in_one_piece():
+        with warnings.catch_warnings(), _quiet(), in_one_piece():
             warnings.simplefilter("ignore")
             program = torch.export.export(model, call.args, call.kwargs, dynamic_shapes=shapes)
             if any(_is_in_place(node) for node in program.graph.nodes):
@@ -75,10 +83,24 @@ def _export(model: nn.Module, call: Call) -> torch.export.ExportedProgram:
             "export it again with a dynamic batch dimension"
         ) from error
     except Exception as error:  # torch.export raises whatever the model's own code raises
+        if type(error).__name__ == "GuardOnDataDependentSymNode":
+            raise InputError(BRANCHES_ON_DATA) from error
         raise InputError(
             f"the model cannot be exported to an aten graph: {first_line(error)}"
         ) from error
     return program
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """torch also logs and prints what it raises; our error says it in one line."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        logging.disable(before)
 
 
 def _is_in_place(node: fx.Node) -> bool:

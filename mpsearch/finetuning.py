@@ -7,24 +7,27 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch.nn import functional
 
 import mpsearch
 from mpsearch.calibration import calibrate
 from mpsearch.choice import Choice
-from mpsearch.data import Data
+from mpsearch.data import Data, with_loss
 from mpsearch.errors import InputError
-from mpsearch.evaluate import evaluate
 from mpsearch.files import digest
 from mpsearch.finetuning_checkpoint import State, checkpoint_path, load_state, save_state
 from mpsearch.finetuning_data import Samples, Teacher, check_augmentable, split
+from mpsearch.finetuning_loss import (
+    EVALUATION_BATCH,
+    check_loss,
+    classifies,
+    float_targets,
+    known_loss,
+    learning_loss,
+    measure,
+)
 from mpsearch.finetuning_student import Student, check_same_network, student
-from mpsearch.loss_forms import Softmax
-from mpsearch.losses import DIVERGENCE, PlainLoss, loss_for
 from mpsearch.network import Network
 from mpsearch.quantized import QuantizedNetwork, check_layers, quantize
-
-EVALUATION_BATCH = 64  # as `mpsearch evaluate` has it: equal batches, equal sums
 
 
 @dataclass(frozen=True)
@@ -32,8 +35,8 @@ class FineTuning:
     """How to train; docs/finetune.md says how the defaults were found.
 
     `distillation` is the share of the divergence from the float network in the loss; the rest is
-    cross-entropy. Without labels it counts as 1. `lr` is the relative change per step: 1e-3 moves
-    a tensor by a thousandth of its own size.
+    the data's loss on labels, such as cross-entropy. Without labels it counts as 1. `lr` is the
+    relative change per step: 1e-3 moves a tensor by a thousandth of its own size.
     """
 
     epochs: int = 10
@@ -50,13 +53,14 @@ class Epoch:
     """What the network scored after `number` passes over the data; 0 is the start.
 
     `accuracy` and `loss` are those of the integers on the validation data. Without labels there,
-    they are the agreement with the float network's decisions and the divergence from it.
+    they are the agreement with the float network's decisions and the divergence from it. A network
+    that does not give one answer per sample (a regression) has no accuracy.
     """
 
     number: int
     train_loss: float | None
     loss: float
-    accuracy: float
+    accuracy: float | None
 
 
 @dataclass(frozen=True)
@@ -100,13 +104,17 @@ def finetune(
     settings = settings or FineTuning()
     _check_settings(settings)
     check_layers(network, choices)
+    train = with_loss(train, network)
+    validation = None if validation is None else with_loss(validation, network)
     for data in (train, validation or train):
-        _check_classes(network, data)
+        check_loss(data)
     if start is not None:
         check_same_network(network, start)
         if start.assignment != dict(choices):
             raise InputError("the starting network has other bits than the assignment")
     if settings.augment:
+        if not classifies(train.loss):
+            raise InputError("augmentation keeps classes, not targets: leave it off for this loss")
         check_augmentable(train)
     fitting, validation = split(train, validation, settings.seed)
     if start is None:
@@ -149,9 +157,10 @@ class _Trainer:
         self.student: Student = student(network, start)
         self.samples = Samples(fitting, Teacher(network), settings.augment)
         self.optimizer = torch.optim.Adam(self.student.parameters.values(), lr=settings.lr)
-        self.targets = _targets(network, validation)
+        self.loss = known_loss(fitting)
+        self.targets = float_targets(network, validation)
         self.best_parameters: dict[str, torch.Tensor] = {}
-        loss, accuracy = _measure(start, validation, self.targets)
+        loss, accuracy = measure(start, validation, self.targets)
         self.history = [Epoch(0, None, loss, accuracy)]
 
     def run_epoch(self, number: int) -> None:
@@ -160,7 +169,7 @@ class _Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.lr * 0.5 * (1 + math.cos(math.pi * progress))
         train_loss = self._pass_over(number)
-        loss, accuracy = _measure(self.student.quantized(), self.validation, self.targets)
+        loss, accuracy = measure(self.student.quantized(), self.validation, self.targets)
         epoch = Epoch(number, train_loss, loss, accuracy)
         if _rank(epoch) > max(map(_rank, self.history)):
             self.best_parameters = {
@@ -172,7 +181,8 @@ class _Trainer:
         generator = torch.Generator().manual_seed(self.settings.seed + number)
         total = 0.0
         for inputs, labels, logits in self.samples.batches(self.settings.batch_size, generator):
-            loss = _loss(self.student(*inputs), labels, logits, self.settings.distillation)
+            outputs = self.student(*inputs)
+            loss = learning_loss(self.loss, outputs, labels, logits, self.settings.distillation)
             value = loss.item()
             if not math.isfinite(value):
                 raise InputError(
@@ -218,43 +228,9 @@ class _Trainer:
         self.history = [Epoch(*values) for values in state.history]
 
 
-def _loss(
-    outputs: torch.Tensor,
-    labels: torch.Tensor | None,
-    teacher: torch.Tensor,
-    distillation: float,
-) -> torch.Tensor:
-    """(1 - d)·cross-entropy + d·KL(teacher ‖ student), means over the batch."""
-    divergence = DIVERGENCE.per_sample(outputs, functional.softmax(teacher, dim=1)).mean()
-    if labels is None:
-        return divergence
-    entropy = functional.cross_entropy(outputs, labels)
-    return (1 - distillation) * entropy + distillation * divergence
-
-
-def _targets(network: Network, data: Data) -> torch.Tensor | None:
-    """FP32's distributions on unlabelled data, to measure against; None where there are labels."""
-    if data.labels is not None:
-        return None
-    return functional.softmax(Teacher(network).logits(data.inputs), dim=1)
-
-
-def _measure(
-    network: QuantizedNetwork, data: Data, targets: torch.Tensor | None
-) -> tuple[float, float]:
-    """(loss, accuracy) on labels, or (divergence, agreement) with the targets."""
-    if targets is None:
-        measured = evaluate("quantized", network, data, EVALUATION_BATCH)
-        return measured.loss, measured.accuracy
-    with torch.no_grad():
-        outputs = torch.cat([network(*inputs) for inputs, _ in data.batches(EVALUATION_BATCH)])
-    loss = float(DIVERGENCE.per_sample(outputs, targets).double().mean())
-    return loss, float((outputs.argmax(1) == targets.argmax(1)).double().mean())
-
-
 def _rank(epoch: Epoch) -> tuple[float, float]:
-    """Accuracy decides; where it is equal, the smaller loss."""
-    return epoch.accuracy, -epoch.loss if math.isfinite(epoch.loss) else -math.inf
+    """Accuracy decides; where it is equal, or there is none, the smaller loss."""
+    return epoch.accuracy or 0.0, -epoch.loss if math.isfinite(epoch.loss) else -math.inf
 
 
 def _run_digest(
@@ -265,19 +241,9 @@ def _run_digest(
     settings: FineTuning,
 ) -> str:
     begun = replace(start.source, graph=start.graph).digest
-    parts = (network.digest, begun, fitting.digest, validation.digest)
+    losses = (known_loss(fitting).name, known_loss(validation).name)
+    parts = (network.digest, begun, fitting.digest, validation.digest, *losses)
     return digest(mpsearch.__version__, *parts, repr(settings))
-
-
-def _check_classes(network: Network, data: Data) -> None:
-    """Raise InputError unless the loss is that of one row of class logits per sample."""
-    loss = data.loss or loss_for(network, data.labels)
-    softmax = isinstance(loss, PlainLoss) and isinstance(loss.form, Softmax) and not loss.head
-    if not softmax or len(network.output_shape) != 1:
-        raise InputError(
-            f"fine-tuning needs a network that returns one row of class logits per sample; this "
-            f"one returns {network.output_shape} with the loss {loss.name} on {data.name}"
-        )
 
 
 def _check_settings(settings: FineTuning) -> None:

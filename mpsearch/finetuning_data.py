@@ -28,7 +28,8 @@ def split(train: Data, validation: Data | None, seed: int) -> tuple[Data, Data]:
         return train, validation
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(train), generator=generator)
-    if train.labels is not None:  # classes one after the other, at random inside
+    if train.labels is not None and train.labels.dtype == torch.int64 and train.labels.dim() == 1:
+        # classes one after the other, at random inside
         order = order[train.labels[order].sort(stable=True).indices]
     held_out = torch.zeros(len(train), dtype=torch.bool)
     held_out[order[_FOLDS // 2 :: _FOLDS] if len(train) > _FOLDS // 2 else order[:1]] = True

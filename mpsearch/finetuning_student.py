@@ -5,6 +5,7 @@ then means one relative change for all of them, whatever scales batch-norm foldi
 channels; units are powers of two, so that they change no bit of a number.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -223,6 +224,7 @@ def _with_arguments(
                         places[layer.name + _INPUT_STEP],
                         activation.zero_point,
                         activation.bits,
+                        math.prod(node.args[0].meta["shape"]),
                     ),
                 )
             node.args = (fake, *node.args[1:])

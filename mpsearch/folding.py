@@ -20,6 +20,7 @@ from mpsearch.operators import (
     output_channels_view,
     packet,
 )
+from mpsearch.products import products_to_linear
 from mpsearch.recurrent import unroll
 
 _IDENTITIES = {"dropout", "feature_dropout", "alpha_dropout", "alias", "detach", "lift_fresh_copy"}
@@ -27,13 +28,15 @@ _BATCH_NORMS = {"batch_norm", "_native_batch_norm_legit_no_training", "cudnn_bat
 
 
 def simplify(graph: fx.GraphModule, example_inputs: Sequence[torch.Tensor]) -> fx.GraphModule:
-    """Drop identities, unroll recurrent layers, evaluate constant nodes and fold batch norms.
+    """Drop identities, unroll recurrent layers, turn products into linear layers, evaluate
+    constant nodes and fold batch norms.
 
     `graph` is changed in place; its shapes must have been recorded.
     """
     _drop_identities(graph)
     _plain_embeddings(graph)
     unroll(graph, example_inputs)
+    products_to_linear(graph)
     _fold_constants(graph)
     _fold_batch_norms(graph)
     graph.graph.eliminate_dead_code()
@@ -79,7 +82,7 @@ def _fold_constants(graph: fx.GraphModule) -> None:
 
 def _replace_by_tensor(graph: fx.GraphModule, node: fx.Node, value: torch.Tensor) -> None:
     owners = {str(user.meta.get("module", "")) for user in node.users if packet(user)}
-    owner = owners.pop() if len(owners) == 1 else ""
+    owner = (owners.pop() if len(owners) == 1 else "") or _common_owner(node)
     is_weight = any(
         packet(user) in LINEAR_OPERATORS and user.args[1] is node for user in node.users
     )
@@ -89,6 +92,17 @@ def _replace_by_tensor(graph: fx.GraphModule, node: fx.Node, value: torch.Tensor
     with graph.graph.inserting_before(node):
         constant = graph.graph.get_attr(name)
     node.replace_all_uses_with(constant)
+
+
+def _common_owner(node: fx.Node) -> str:
+    """Where no module is known (TorchScript): the one whose tensors the value is made of.
+
+    `first` for `first.weight_g` and `first.weight_v`, and for torch's parametrizations below it.
+    """
+    names = [str(source.target) for source in node.all_input_nodes if source.op == "get_attr"]
+    owners = {name.partition(".parametrizations.")[0] for name in names if ".param" in name}
+    owners = owners or {name.rpartition(".")[0] for name in names}
+    return owners.pop() if len(owners) == 1 else ""
 
 
 def _fold_batch_norms(graph: fx.GraphModule) -> None:

@@ -6,7 +6,7 @@ from fractions import Fraction
 from typing import Any
 
 from mpsearch.errors import InputError
-from mpsearch.evaluation import Evaluation, wilson_interval
+from mpsearch.evaluation import Evaluation, check_classifies, wilson_interval
 from mpsearch.gate_baseline import Baseline, check_same_data, check_same_model, is_same_network
 from mpsearch.gate_evidence import (
     Evidence,
@@ -19,12 +19,14 @@ from mpsearch.gate_evidence import (
 from mpsearch.gate_limits import (
     ON_ACCURACY,
     ON_BASELINE,
+    ON_METRICS,
     Conditions,
     parse_accuracy,
     parse_growth,
     parse_limit,
     parse_points,
 )
+from mpsearch.gate_metrics import judge_metrics
 from mpsearch.gate_statistics import (
     check_confidence,
     drop_interval,
@@ -42,7 +44,7 @@ REFERENCE = "FP32"
 def judge(
     conditions: Conditions, evidence: Evidence, confidence: float = 0.95
 ) -> tuple[Verdict, ...]:
-    """Every condition that was asked: size, BOPS, accuracy, drops, latency, memory, energy, growth.
+    """Every condition that was asked: size, BOPS, accuracy, drops, device, metrics, growth.
 
     Size and BOPS are recomputed from the table when there is one, accuracy and interval from the
     samples. Raises InputError without a condition, for a limit that cannot be read, for evidence
@@ -53,11 +55,14 @@ def judge(
     if not conditions.asks():
         raise InputError(
             "no condition given; expected at least one of --max-size, --max-bops, --min-accuracy, "
-            "--max-drop, --max-latency, --max-peak-memory, --max-energy, or one against a baseline"
+            "--max-drop, --max-latency, --max-peak-memory, --max-energy, one on a metric (--min, "
+            "--max, --max-rise, --max-fall), or one against a baseline"
         )
     if evidence.baseline is not None:
         check_same_model(evidence.baseline, identity_of(evidence))
-    measured = conditions.asks(*ON_ACCURACY)
+    measured = conditions.asks(*ON_ACCURACY, *ON_METRICS)
+    if conditions.asks(*ON_ACCURACY):
+        check_classifies(judged_row(evidence), "a condition on accuracy")
     totals = totals_of(evidence, measured)
     verdicts = []
     for column, text in (("size_bytes", conditions.max_size), ("bops", conditions.max_bops)):
@@ -78,6 +83,8 @@ def judge(
             exact = device_value(evidence, column, conditions.latency_mode)
             limit = parse_limit(None, column, text)
             verdicts.append(Verdict(column, exact, limit, exact <= limit))
+    if conditions.asks(*ON_METRICS):
+        verdicts += judge_metrics(conditions, judged_row(evidence), confidence)
     if conditions.asks(*ON_BASELINE):
         verdicts += _against_baseline(conditions, evidence, totals, confidence)
     return tuple(verdicts)

@@ -16,9 +16,10 @@ CONDITIONS = (
     "max-bops-growth", "max-latency-growth", "max-latency", "max-peak-memory", "max-energy",
 )  # fmt: skip
 FILES = ("assignment", "evaluation", "device", "profile", "baseline")
+METRICS = ("min", "max", "max-rise", "max-fall")
 TEXTS = (*CONDITIONS, "latency-mode", "network", "confidence")
 FLAGS = ("strict", "lenient")
-KEYS = (*TEXTS, *FILES, *FLAGS)
+KEYS = (*TEXTS, *METRICS, *FILES, *FLAGS)
 MODES = ("steady", "process", "cold")
 
 
@@ -89,12 +90,27 @@ def _value(key: str, value: Any, where: str, folder: Path) -> Any:
         if not isinstance(value, bool):
             raise InputError(f"{where}: {key} is {ascii(value)[:60]}; expected true or false")
         return value
+    if key in METRICS:
+        return _metrics(key, value, where)
     number = isinstance(value, int | Decimal) and not isinstance(value, bool)
     if not isinstance(value, str) and not (number and key not in FILES):
         raise InputError(f'{where}: {key} is {ascii(value)[:60]}; expected a text such as "145KB"')
     if key == "latency-mode" and value not in MODES:
         raise InputError(f"{where}: {key} is {ascii(value)[:60]}; expected {', '.join(MODES)}")
     return _shown(folder / value) if key in FILES else str(value)
+
+
+def _metrics(key: str, value: Any, where: str) -> tuple[str, ...]:
+    """`{ f1 = 0.9 }` or `["f1=0.9"]` -> ("f1=0.9",)."""
+    if isinstance(value, dict):
+        limits = [(name, limit) for name, limit in value.items()]
+        if all(isinstance(x, int | Decimal | str) and not isinstance(x, bool) for _, x in limits):
+            return tuple(f"{name}={limit}" for name, limit in limits)
+    if isinstance(value, list) and all(isinstance(one, str) for one in value):
+        return tuple(value)
+    raise InputError(
+        f"{where}: {key} is {ascii(value)[:60]}; expected limits by metric, such as {{ f1 = 0.9 }}"
+    )
 
 
 def _shown(path: Path) -> str:

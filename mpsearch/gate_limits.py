@@ -13,6 +13,7 @@ from mpsearch.units import parse_amount
 
 ON_DEVICE = ("max_latency", "max_peak_memory", "max_energy", "max_latency_growth")
 ON_ACCURACY = ("min_accuracy", "max_drop", "max_drop_baseline")
+ON_METRICS = ("min", "max", "max_rise", "max_fall")
 ON_BASELINE = ("max_drop_baseline", "max_size_growth", "max_bops_growth", "max_latency_growth")
 
 
@@ -21,7 +22,8 @@ class Conditions:
     """The limits as they were written; None: not asked. Drops are in percentage points.
 
     latency_mode: which of a device's latencies counts, `steady`, `process` or `cold`.
-    The growths, such as `1%`, and max_drop_baseline are against a baseline.
+    The growths, such as `1%`, and max_drop_baseline are against a baseline. min, max: limits of
+    metrics, such as `f1=0.9`; max_rise, max_fall: of their difference from FP32's.
     """
 
     max_size: str | None = None
@@ -36,6 +38,10 @@ class Conditions:
     max_size_growth: str | None = None
     max_bops_growth: str | None = None
     max_latency_growth: str | None = None
+    min: tuple[str, ...] | None = None
+    max: tuple[str, ...] | None = None
+    max_rise: tuple[str, ...] | None = None
+    max_fall: tuple[str, ...] | None = None
 
     def asks(self, *names: str) -> bool:
         """Whether any of these is asked; without names, whether anything is."""

@@ -29,7 +29,7 @@ class Sources:
     """Paths; None: the usual file where it is there.
 
     network: the row of the evaluation that is judged. model: measure this one now, on `data` or
-    the sample that it carries, instead of reading an evaluation.
+    the sample that it carries, instead of reading an evaluation; metrics, losses: then by these.
     """
 
     assignment: str | None = None
@@ -43,6 +43,8 @@ class Sources:
     calibration: str | None = None
     fp32: str | None = None
     batch_size: int = 64
+    metrics: tuple[str, ...] = ()
+    losses: tuple[str, ...] = ()
 
 
 def read_evidence(sources: Sources, on_device: bool = False, usual: bool = True) -> Evidence:
@@ -100,7 +102,7 @@ def _measure(
     if detect(model.path) == QUANTIZED:
         request = EvaluationRequest(
             model, data=sources.data, calibration=sources.calibration, fp32=sources.fp32,
-            batch_size=sources.batch_size,
+            batch_size=sources.batch_size, losses=sources.losses, metrics=sources.metrics,
         )  # fmt: skip
         evaluations = run(request)
         quantized = load_quantized(model.path)
@@ -115,11 +117,15 @@ def _measure(
         return evaluations, assignment or Assignment(own, totals=totals), None
     if sources.fp32 is not None:
         raise InputError(f"{model.path} is a float model; --fp32 goes with a quantized one")
-    subject = load_subject(model, sources.data, sources.calibration, sources.batch_size)
+    subject = load_subject(
+        model, sources.data, sources.calibration, sources.batch_size,
+        losses=sources.losses, metrics=sources.metrics,
+    )  # fmt: skip
     rows = [subject.float_row()]
     if assignment is not None:
         check_layers(subject.network, dict(assignment.layers))
         rows.append(subject.measure("assignment", assignment.layers))
     data = subject.data
-    found = Evaluations(data.name, data.digest, subject.held_out, tuple(rows))
+    name = "cross-entropy" if data.loss is None else data.loss.name
+    found = Evaluations(data.name, data.digest, subject.held_out, tuple(rows), name)
     return found, assignment, subject.network.digest

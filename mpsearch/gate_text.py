@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mpsearch.gate_evidence import Evidence
-from mpsearch.gate_verdict import HIGHER_IS_BETTER, Number, Policy, Verdict, says_no
+from mpsearch.gate_verdict import Number, Policy, Verdict, says_no
 from mpsearch.units import format_count, format_size
 
 TITLES = {
@@ -13,6 +13,7 @@ TITLES = {
     "bops_growth": "BOPS growth", "latency_s_growth": "latency growth",
     "latency_s": "latency", "peak_memory_bytes": "peak memory", "energy_j": "energy",
 }  # fmt: skip
+METRIC = "metric "
 
 
 @dataclass(frozen=True)
@@ -33,10 +34,11 @@ def row_of(verdict: Verdict) -> Row:
     if verdict.interval is not None:
         scale = 100 if verdict.quantity == "accuracy" else 1
         low, high = (scale * end for end in verdict.interval)
-        interval, samples = f"[{low:.2f}, {high:.2f}]", str(verdict.samples)
+        digits = ".4g" if verdict.quantity.startswith(METRIC) else ".2f"
+        interval, samples = f"[{low:{digits}}, {high:{digits}}]", str(verdict.samples)
     return Row(
         verdict.outcome.upper(),
-        TITLES[verdict.quantity],
+        title_of(verdict),
         amount(verdict.quantity, verdict.value),
         f"{sign(verdict)} {amount(verdict.quantity, verdict.limit)}",
         interval,
@@ -46,7 +48,13 @@ def row_of(verdict: Verdict) -> Row:
 
 def sign(verdict: Verdict) -> str:
     """What the condition asks: `<=` or `>=`."""
-    return ">=" if verdict.quantity in HIGHER_IS_BETTER else "<="
+    return ">=" if verdict.higher_is_better else "<="
+
+
+def title_of(verdict: Verdict) -> str:
+    """`accuracy`, `points lost`, `f1`; what is no plain text is shown as ASCII."""
+    title = TITLES.get(verdict.quantity, verdict.quantity.removeprefix(METRIC))
+    return title if title.isprintable() else ascii(title)
 
 
 def amount(quantity: str, exact: Number) -> str:
@@ -54,6 +62,8 @@ def amount(quantity: str, exact: Number) -> str:
     value = float(exact)
     if quantity == "accuracy":
         return f"{100 * value:.6g} %"
+    if quantity.startswith(METRIC):
+        return f"{value:.6g}"
     if quantity.startswith("drop"):
         return f"{value:.6g} points"
     if quantity.endswith("_growth"):
@@ -99,7 +109,7 @@ def notes_of(
     """What a reader of the verdicts should know."""
     notes = []
     for verdict in verdicts:
-        title = TITLES[verdict.quantity]
+        title = title_of(verdict)
         if not verdict.decided:
             notes.append(
                 f"{title}: the limit lies inside the {percent(verdict.confidence)} interval; "
@@ -153,7 +163,7 @@ def _of_the_baseline(verdicts: Sequence[Verdict], evidence: Evidence) -> list[st
 
 def conclusion(verdicts: Sequence[Verdict], policy: Policy = "measured") -> str:
     """The last line: yes or no, and because of what."""
-    stopping = [TITLES[verdict.quantity] for verdict in verdicts if verdict.stops(policy)]
+    stopping = [title_of(verdict) for verdict in verdicts if verdict.stops(policy)]
     if says_no(verdicts, policy):
         return f"the gate says no: {', '.join(stopping)}"
     open_ = sum(not verdict.decided for verdict in verdicts)

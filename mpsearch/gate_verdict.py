@@ -29,7 +29,8 @@ class Verdict:
 
     quantity: `size_bytes`, `bops`, `accuracy` (0 to 1), `drop` or `drop_baseline` (in points),
     what a device took: `latency_s`, `peak_memory_bytes`, `energy_j`; or the growth of one of these
-    against the baseline, `size_bytes_growth` and so on (a share: 0.01 is 1 % more).
+    against the baseline, `size_bytes_growth` and so on (a share: 0.01 is 1 % more). `metric f1`
+    and so on: a metric of the evaluation; at_least: its limit is one from below.
     passed: the measured value meets the limit; one equal to its limit does.
     interval, samples: of what was measured on samples; None for exact numbers, such as the drop
     of a network against itself.
@@ -47,6 +48,12 @@ class Verdict:
     needed: int | None = None
     paired: Paired | None = None
     baseline: Number | None = None
+    at_least: bool = False
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Whether the limit is one from below."""
+        return self.at_least or self.quantity in HIGHER_IS_BETTER
 
     @property
     def outcome(self) -> Outcome:
@@ -54,7 +61,7 @@ class Verdict:
         if self.interval is None:
             return "pass" if self.passed else "fail"
         low, high = self.interval
-        if self.quantity in HIGHER_IS_BETTER:
+        if self.higher_is_better:
             met, missed = low >= self.limit, high <= self.limit
         else:
             met, missed = high <= self.limit, low >= self.limit

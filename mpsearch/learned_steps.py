@@ -27,11 +27,14 @@ def quantize_rows(rows: torch.Tensor, scales: torch.Tensor, bits: int) -> torch.
 
 
 def quantize_input(
-    x: torch.Tensor, scale: torch.Tensor, zero_point: int, bits: int
+    x: torch.Tensor, scale: torch.Tensor, zero_point: int, bits: int, count: int
 ) -> torch.Tensor:
-    """Activations [N, …] on the step `scale` [], a zero of code `zero_point`, LSQ's gradients."""
+    """Activations on the step `scale` [], a zero of code `zero_point`, LSQ's gradients.
+
+    `count` are the numbers of one sample; its dimension need not be the first.
+    """
     low, high = -zero_point, 2**bits - 1 - zero_point
-    factor = gradient_factor(x[0].numel(), max(high, -low))
+    factor = gradient_factor(count, max(high, -low))
     return _on_steps(x, scale, low, high, factor)
 
 

@@ -11,6 +11,7 @@ from mpsearch.metrics import Statistic
 
 DRAWS = 1000  # of the bootstrap; for a function of the user's, which may be slow, fewer
 OWN_DRAWS = 200
+FEWEST_DRAWS, MOST_WORK = 100, 2 * 10**9  # elements; AUC of 1,000 classes would take hours
 SEED = 0
 
 
@@ -28,6 +29,8 @@ def measured(statistic: Statistic, reference: Statistic | None, draws: int = DRA
     the normal distribution; everything else percentiles of a seeded bootstrap over samples, paired
     for the difference.
     """
+    affordable = MOST_WORK // max(statistic.work, statistic.n)
+    draws = min(draws, max(FEWEST_DRAWS, affordable))
     found = _value(statistic, draws)
     change = None if reference is None else _difference(statistic, reference, draws)
     return Metric(

@@ -23,6 +23,7 @@ class Statistic:
     at: Callable[[Array], float]
     values: Array | None = None
     transform: Callable[[float], float] = float
+    work: int = 0  # elements that `at` goes through, where that is more than n
 
     @property
     def value(self) -> float:
@@ -116,7 +117,7 @@ def mean_of_statistics(statistics: list[Statistic]) -> Statistic:
         known = found[~np.isnan(found)]
         return float(known.mean()) if len(known) else float("nan")
 
-    return Statistic(statistics[0].n, at)
+    return Statistic(statistics[0].n, at, work=sum(max(one.work, one.n) for one in statistics))
 
 
 def r2(outputs: Array, targets: Array) -> Statistic:

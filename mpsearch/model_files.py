@@ -166,6 +166,17 @@ def load_module(source: ModelSource, data: Arrays | None) -> tuple[nn.Module, Ex
         raise InputError(f"{source.path}: cannot load this {kind}: {first_line(error)}") from error
 
 
+def read_tensors(path: str) -> dict[str, torch.Tensor]:
+    """The weights by name of an mpsearch file of a float network or of a state dict."""
+    kind = detect(path)
+    if kind == MPSEARCH:
+        return network_file.read_archive(path)[1]
+    state = _read_state(path) if kind == STATE_DICT else None
+    if state is None:
+        raise InputError(f"{path} is a {kind}; expected an mpsearch file or a state dict")
+    return state
+
+
 def _read_state(path: str) -> dict[str, torch.Tensor] | None:
     """The tensors by name; None when the file holds objects that only unpickling would make."""
     try:
@@ -276,15 +287,16 @@ def _load_export(source: ModelSource, data: Arrays | None) -> tuple[nn.Module, E
 
 
 def _load_script(source: ModelSource, data: Arrays | None) -> tuple[nn.Module, ExampleInputs]:
-    from torch._export.converter import TS2EPConverter
+    from mpsearch.torchscript import WAY_OUT, as_module
 
-    script = torch.jit.load(source.path, map_location="cpu").eval()
-    given = _examples(source, source.input_shapes, data)
-    if isinstance(given, dict):  # its own order, which TorchScript keeps
-        names = [argument.name for argument in script.forward.schema.arguments[1:]]
-        given = tuple(given[name] for name in names)
-    examples = tuple(torch.cat([x, x]) for x in given)
-    return TS2EPConverter(script, examples).convert().module(), examples
+    try:
+        script = torch.jit.load(source.path, map_location="cpu").eval()
+    except RuntimeError as error:
+        raise InputError(
+            f"{source.path}: cannot read this TorchScript archive: {first_line(error)[:120]};"
+            f"\nwas it saved after optimize_for_inference? Then {WAY_OUT}"
+        ) from error
+    return as_module(script), _examples(source, source.input_shapes, data)
 
 
 def _load_pickle(source: ModelSource, data: Arrays | None) -> tuple[nn.Module, ExampleInputs]:

@@ -1,7 +1,7 @@
 """The loss of a network with several outputs: a weighted sum of one loss per output."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -187,6 +187,15 @@ def _labels(share: Share, labels: torch.Tensor | None) -> torch.Tensor | None:
         return None
     rows = labels[:, share.labels.start : share.labels.stop]
     return rows.reshape(-1, *share.labels.shape)
+
+
+def to_fp32(loss: Loss) -> Loss:
+    """The same loss with what the float network returns as its target."""
+    if isinstance(loss, SumLoss):
+        shares = [replace(s, loss=replace(s.loss, uses_labels=False)) for s in loss.shares]
+        return SumLoss(tuple(shares))
+    assert isinstance(loss, PlainLoss)
+    return replace(loss, uses_labels=False)
 
 
 def separate(labels: torch.Tensor, loss: Loss | None) -> dict[str, torch.Tensor]:

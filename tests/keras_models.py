@@ -100,12 +100,30 @@ SINGLE: dict[str, tuple[tuple[int, ...], Callable[[], list[Any]]]] = {
     "softmax-inside": (IMAGE, lambda: [L.Conv2D(4, 2), L.Softmax(), L.Conv2D(2, 2)]),
     "softmax-axis": (IMAGE, lambda: [L.Conv2D(4, 2), L.Softmax(axis=1), L.Conv2D(2, 2)]),
     "rescaling": (IMAGE, lambda: [L.Rescaling(1 / 3, offset=-0.5), L.Rescaling([1.0, 2.0, 3.0])]),
+    "rescaling-same": (IMAGE, lambda: [L.Rescaling(0.5, -1.0), L.Conv2D(4, 3, padding="same")]),
+    "rescaling-uneven": (
+        IMAGE,
+        lambda: [L.Rescaling(2.0, 0.3), L.DepthwiseConv2D(3, strides=2, padding="same"),
+                 L.Rescaling(0.1, 0.2), L.SeparableConv2D(3, 2, use_bias=False)],
+    ),
+    "rescaling-dense": (IMAGE, lambda: [L.Rescaling(3.0, 0.5), L.Flatten(), L.Dense(3)]),
     "normalization": (IMAGE, lambda: [adapted(), L.Conv2D(2, 2)]),
     "normalization-given": (
         IMAGE,
         lambda: [L.Normalization(mean=[1.0, 2.0, 0.0], variance=[4.0, 1.0, 2.0])],
     ),
     "embedding": ((5,), lambda: [L.Embedding(6, 4), L.Conv1D(3, 2)]),
+    "lstm": (LINE, lambda: [L.LSTM(5, return_sequences=True), L.LSTM(3, use_bias=False)]),
+    "gru": (LINE, lambda: [L.GRU(5, return_sequences=True), L.GRU(3, go_backwards=True)]),
+    "simple-rnn": (LINE, lambda: [L.SimpleRNN(5, return_sequences=True), L.Dense(2)]),
+    "bidirectional": (
+        LINE,
+        lambda: [
+            L.Bidirectional(L.LSTM(5, return_sequences=True)),
+            L.Bidirectional(L.GRU(3, return_sequences=True), merge_mode="ave"),
+            L.Bidirectional(L.SimpleRNN(3), merge_mode="mul"),
+        ],
+    ),
     "random-layers": (
         IMAGE,
         lambda: [L.RandomFlip(), L.GaussianNoise(0.5), L.SpatialDropout2D(0.5)],

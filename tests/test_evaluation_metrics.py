@@ -146,6 +146,14 @@ def test_intervals_are_wilsons_the_normals_and_bootstraps() -> None:
     assert root.interval == pytest.approx(tuple(math.sqrt(end) for end in normal.interval))
 
 
+def test_costly_statistics_have_fewer_draws() -> None:
+    values = RANDOM.normal(size=5)
+    costly = Statistic(5, lambda w: float(w @ values / w.sum()), work=10**7)
+    assert measured(costly, None).method == "bootstrap of 200"
+    hopeless = Statistic(5, lambda w: float(w @ values / w.sum()), work=10**12)
+    assert measured(hopeless, None).method == "bootstrap of 100"
+
+
 def test_differences_are_paired() -> None:
     """A constant shift is known exactly, however much the values scatter."""
     values = RANDOM.normal(10, 5, size=50)

@@ -48,7 +48,7 @@ def test_inputs_are_the_projects_integers_with_the_papers_gradients(bits: int, z
     upstream = torch.randn(5, 6, 4, 4, generator=generator)
     low, high = -zero, 2**bits - 1 - zero
     scale = torch.tensor(1.5 / max(high, zero)).requires_grad_()
-    quantized = quantize_input(x, scale, zero, bits)
+    quantized = quantize_input(x, scale, zero, bits, x[0].numel())
     quantized.backward(upstream)
     whole = ActivationQuantizer(bits, scale.item(), zero).fake_quantize(x.detach())
     torch.testing.assert_close(quantized, whole)
@@ -82,7 +82,7 @@ def test_the_layout_in_memory_changes_nothing() -> None:
     for layout in (torch.contiguous_format, torch.channels_last):
         leaf = x.contiguous(memory_format=layout).detach().clone().requires_grad_()
         scale = torch.tensor(0.2, requires_grad=True)
-        (quantize_input(leaf, scale, 3, 3) ** 2).sum().backward()
+        (quantize_input(leaf, scale, 3, 3, leaf[0].numel()) ** 2).sum().backward()
         assert leaf.grad is not None
         assert scale.grad is not None
         found.append((leaf.grad.contiguous(), scale.grad))

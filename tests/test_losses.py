@@ -22,7 +22,7 @@ from mpsearch.profile import ProfileSettings, profile
 from mpsearch.sensitivity.gauss_newton import sampled_traces, trace_sums
 from mpsearch.sensitivity.hutchinson import residual_traces
 from mpsearch.sensitivity.probing import estimate, generator
-from mpsearch.sum_loss import SumLoss
+from mpsearch.sum_loss import SumLoss, separate
 
 N = 4
 MAE = PlainLoss("mae", True, ABSOLUTE)
@@ -349,3 +349,114 @@ def test_take_keeps_labels_and_loss_together() -> None:
     for row, label in zip(few.inputs[0], few.labels, strict=True):
         (place,) = [i for i in range(4) if torch.equal(data.inputs[0][i], row)]
         assert torch.equal(data.labels[place], label)
+
+
+# --- several outputs ------------------------------------------------------------------------------
+
+
+class Pair(nn.Module):
+    """A class of three, flat, and a box [2, 2]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kind = nn.Linear(6, 3)
+        self.box = nn.Linear(6, 4)
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"class": torch.softmax(self.kind(x), 1), "box": self.box(x).reshape(-1, 2, 2)}
+
+
+@pytest.fixture(scope="module")
+def pair() -> Network:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return Network.from_module(Pair().eval(), (torch.zeros(2, 6),))
+
+
+CLASS, BOX = torch.tensor([0, 1, 2, 0]), torch.arange(16).reshape(4, 2, 2).float()
+
+
+def _pair_arrays(**labels: torch.Tensor) -> Arrays:
+    return Arrays("source", {"x0": _arrays(None).tensors["x0"], **labels})
+
+
+@pytest.mark.parametrize(
+    ("labels", "losses", "name", "columns"),
+    [
+        ({}, (), "class=kl-to-fp32 + box=mse-to-fp32", None),
+        ({"y_class": CLASS, "y_box": BOX}, (), "class=cross-entropy + box=mse", 5),
+        ({"y0": CLASS, "y1": BOX}, ("box=2*mse",), "class=cross-entropy + box=2*mse", 5),
+        ({"y": BOX}, ("box=mse",), "class=kl-to-fp32 + box=mse", 4),
+        ({"y_box": BOX}, ("class=none",), "box=mse", 4),
+        ({"y_class": CLASS, "y_box": BOX}, ("test_losses:of_both",), "test_losses:of_both", 5),
+    ],
+)
+def test_several_outputs_have_a_sum_of_losses(
+    pair: Network, labels: dict[str, torch.Tensor], losses: tuple[str, ...], name: str,
+    columns: int | None,
+) -> None:  # fmt: skip
+    data = bind(_pair_arrays(**labels), pair, losses)
+    assert data.loss is not None
+    assert data.loss.name == name
+    assert (None if data.labels is None else data.labels.shape[1]) == columns
+
+
+def of_both(outputs: dict[str, torch.Tensor], targets: dict[str, torch.Tensor]) -> torch.Tensor:
+    """A loss over dictionaries; class numbers arrive as whole numbers, in the labels' shapes."""
+    wrong = nn.functional.nll_loss(outputs["class"].log(), targets["class"], reduction="none")
+    return wrong + (outputs["box"] - targets["box"]).square().flatten(1).sum(1)
+
+
+def test_a_loss_of_ones_own_gets_outputs_and_targets_by_name(pair: Network) -> None:
+    data = bind(_pair_arrays(y_class=CLASS, y_box=BOX), pair, ("test_losses:of_both",))
+    assert data.loss is not None
+    assert data.labels is not None
+    outputs = pair(*data.inputs)
+    p, box = outputs[:, :3], outputs[:, 3:].reshape(-1, 2, 2)
+    expected = -p[torch.arange(4), CLASS].log() + ((box - BOX) ** 2).sum((1, 2))
+    torch.testing.assert_close(data.loss.per_sample(outputs, data.labels), expected)
+
+
+def test_the_head_of_one_output_is_taken_off_alone(pair: Network) -> None:
+    data = bind(_pair_arrays(y_class=CLASS, y_box=BOX), pair)
+    assert data.loss is not None
+    bare, loss = without_heads(pair, data.loss)
+    x = data.inputs[0]
+    outputs = bare(x)
+    torch.testing.assert_close(outputs[:, :3].softmax(1), pair(x)[:, :3])
+    torch.testing.assert_close(outputs[:, 3:], pair(x)[:, 3:])
+    assert [layer.name for layer in bare.layers] == [layer.name for layer in pair.layers]
+    torch.testing.assert_close(
+        loss.per_sample(outputs, loss.target(outputs, data.labels)),
+        nn.functional.cross_entropy(outputs[:, :3], CLASS, reduction="none")
+        + (outputs[:, 3:] - BOX.flatten(1)).square().mean(1),
+    )
+
+
+@pytest.mark.parametrize(
+    ("labels", "losses", "message"),
+    [
+        ({}, ("mse",), r"for a network with 2 outputs; name the output, once for each"),
+        ({}, ("class=none", "box=none"), "every output has --loss none"),
+        ({}, ("box=mse",), r"the loss mse needs labels \(array y_box\)"),
+        ({"y": BOX}, (), "unknown array of labels 'y'; expected y_class, y_box"),
+        ({"y_mask": BOX}, (), "unknown array of labels 'y_mask'"),
+        ({"y1": BOX, "y_box": BOX}, (), "y1 and y_box are labels of one output"),
+        ({"y_class": BOX}, (), r"array y_class has shape \(4, 2, 2\); expected \(4,\)"),
+        ({}, ("test_losses:of_both",), "the loss test_losses:of_both needs labels"),
+    ],
+)
+def test_what_does_not_fit_several_outputs_is_said(
+    pair: Network, labels: dict[str, torch.Tensor], losses: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        bind(_pair_arrays(**labels), pair, losses)
+
+
+def test_labels_of_several_outputs_can_be_taken_apart_again(pair: Network) -> None:
+    """As `convert` writes them into a model file's sample."""
+    data = bind(_pair_arrays(y_class=CLASS, y_box=BOX), pair)
+    assert data.labels is not None
+    back = separate(data.labels, data.loss)
+    assert torch.equal(back["y_class"], CLASS)
+    assert torch.equal(back["y_box"], BOX)

@@ -7,7 +7,7 @@ import click
 
 from mpsearch.console import json_option, print_json, progress
 from mpsearch.errors import InputError
-from mpsearch.model_options import load_model_and_data, model_options, source_of
+from mpsearch.model_options import load_model_and_data, loss_option, model_options, source_of
 
 if TYPE_CHECKING:
     from mpsearch.data import Data
@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 @click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True)
 @click.option(
     "--distillation", type=float, default=0.5, show_default=True,
-    help="Share of the divergence from FP32 in the loss; the rest is cross-entropy.",
+    help="Share of the divergence from FP32 in the loss; the rest is that on labels.",
 )  # fmt: skip
+@loss_option
 @click.option("--augment", is_flag=True, help="Change images and spectrograms at random.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option("-o", "--output", default="quantized.pt", show_default=True)
@@ -43,6 +44,7 @@ def finetune(
     lr: float,
     batch_size: int,
     distillation: float,
+    loss: tuple[str, ...],
     augment: bool,
     seed: int,
     output: str,
@@ -72,8 +74,8 @@ def finetune(
         choices = begun.assignment
     else:
         choices = dict(Assignment.load(assignment or "assignment.json").layers)
-    loaded, train = load_model_and_data(source_of(path, **model), data, "fine-tuning")
-    held_out = None if validation is None else _validation(validation, loaded.network)
+    loaded, train = load_model_and_data(source_of(path, **model), data, "fine-tuning", loss)
+    held_out = None if validation is None else _validation(validation, loaded.network, loss)
     settings = FineTuning(epochs, lr, batch_size, distillation, augment, seed)
     with progress("fine-tuning", epochs) as step:
 
@@ -96,17 +98,18 @@ def finetune(
         _print_summary(result, output, loaded.network, train)
 
 
-def _validation(source: str, network: "Network") -> "Data":
+def _validation(source: str, network: "Network", losses: tuple[str, ...]) -> "Data":
     from mpsearch.data import bind, check_repeatable, read_arrays
 
     arrays = read_arrays(source)
     check_repeatable(source, arrays)
-    return bind(arrays, network)
+    return bind(arrays, network, losses)
 
 
 def _line(epoch: "Epoch", labelled: bool) -> str:
     name = "accuracy" if labelled else "agreement with FP32"
-    measured = f"validation {name} {100 * epoch.accuracy:.2f} %, loss {epoch.loss:.4f}"
+    score = "" if epoch.accuracy is None else f"{name} {100 * epoch.accuracy:.2f} %, "
+    measured = f"validation {score}loss {epoch.loss:.4f}"
     if epoch.train_loss is None:
         return f"before training: {measured}"
     return f"epoch {epoch.number}: training loss {epoch.train_loss:.4f}, {measured}"

@@ -8,7 +8,7 @@ import click
 
 from mpsearch.console import json_option, print_json, print_table
 from mpsearch.errors import InputError, MpsearchError
-from mpsearch.model_options import model_options, source_of
+from mpsearch.model_options import loss_option, model_options, source_of
 
 if TYPE_CHECKING:
     from mpsearch.gate_config import GateConfig
@@ -18,6 +18,7 @@ CONDITIONS = (
     "max_size", "max_bops", "min_accuracy", "max_drop", "max_latency", "max_peak_memory",
     "max_energy", "max_drop_baseline", "max_size_growth", "max_bops_growth", "max_latency_growth",
 )  # fmt: skip
+METRICS = ("min", "max", "max_rise", "max_fall")
 
 
 @click.command()
@@ -26,6 +27,15 @@ CONDITIONS = (
 @click.option("--max-bops", metavar="1.2G", help="Also 50% or w8a8 of the table.")
 @click.option("--min-accuracy", metavar="88%", help="With its sign, or a share from 0 to 1: 0.88.")
 @click.option("--max-drop", metavar="1.0", help="Percentage points lost against FP32, paired.")
+@click.option(
+    "--min", multiple=True, metavar="f1=0.9", help="Of a metric of the evaluation. Repeatable."
+)
+@click.option("--max", multiple=True, metavar="mae=0.05", help="The same from above.")
+@click.option(
+    "--max-rise", multiple=True, metavar="mse=10%",
+    help="Of a metric above FP32's, paired; with its sign relative to FP32's value.",
+)  # fmt: skip
+@click.option("--max-fall", multiple=True, metavar="f1=0.02", help="The same below FP32's.")
 @click.option("--max-latency", metavar="5ms", help="Median seconds of one inference on a device.")
 @click.option("--max-peak-memory", metavar="2MB", help="Of the whole process on a device.")
 @click.option("--max-energy", metavar="3mJ", help="Joules of one inference above idle.")
@@ -75,6 +85,7 @@ CONDITIONS = (
 @click.option("--calibration", metavar="D", help="Data for the ranges [default: MODEL's sample].")
 @click.option("--fp32", metavar="FILE", help="The float model beside a quantized MODEL.")
 @click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True)
+@loss_option
 @click.option("--junit", metavar="FILE.xml", help="Also write a JUnit report.")
 @click.option("--gitlab", metavar="FILE.json", help="Also write a Code Quality report of GitLab.")
 @click.option(
@@ -94,6 +105,7 @@ def gate(path: str | None, as_json: bool, github: bool | None, **options: Any) -
     Example:
       mpsearch gate --max-size 145KB --min-accuracy 88% --max-drop 1.0
       mpsearch gate quantized.pt --fp32 model.pt --data test.npz --max-drop 1.0 --strict
+      mpsearch gate --min auc=0.95 --max mae=0.05 --max-rise mse=10%
       mpsearch gate --baseline main.json --max-drop-baseline 0.5 --max-size-growth 1%
     """
     from mpsearch.gate_github import error_command
@@ -119,6 +131,7 @@ def _judged(path: str | None, options: dict[str, Any]) -> "Report":
     from mpsearch.gate import judge
     from mpsearch.gate_config import find_config
     from mpsearch.gate_limits import ON_BASELINE, ON_DEVICE, Conditions
+    from mpsearch.gate_metrics import check_names, wanted_metrics
     from mpsearch.gate_reading import Sources, read_evidence
     from mpsearch.gate_report import Report, baseline_of
     from mpsearch.gate_statistics import parse_confidence
@@ -127,12 +140,12 @@ def _judged(path: str | None, options: dict[str, Any]) -> "Report":
 
     def asked(name: str) -> Any:
         given = options[name]
-        return config.get(name.replace("_", "-")) if given is None else given
+        missing = given is None or given == ()
+        return config.get(_dashed(name)) if missing else given
 
-    conditions = Conditions(
-        **{name: asked(name) for name in CONDITIONS},
-        latency_mode=asked("latency_mode") or "steady",
-    )
+    written: dict[str, Any] = {name: asked(name) for name in CONDITIONS}
+    written |= {name: check_names(asked(name), f"--{_dashed(name)}") for name in METRICS}
+    conditions = Conditions(**written, latency_mode=asked("latency_mode") or "steady")
     update, baseline, remarks = options["update_baseline"], asked("baseline"), []
     if update is not None and baseline is not None and _same_file(update, baseline):
         if conditions.asks(*ON_BASELINE):
@@ -156,6 +169,8 @@ def _judged(path: str | None, options: dict[str, Any]) -> "Report":
         calibration=options["calibration"],
         fp32=options["fp32"],
         batch_size=options["batch_size"],
+        metrics=wanted_metrics(conditions),
+        losses=options["loss"],
     )
     confidence = parse_confidence(asked("confidence") or "0.95")
     policy = _policy(options, config)
@@ -167,6 +182,10 @@ def _judged(path: str | None, options: dict[str, Any]) -> "Report":
         return report.with_update(None if update is None else (update, False))
     baseline_of(evidence, update)
     return report.with_update((update, True))
+
+
+def _dashed(name: str) -> str:
+    return name.replace("_", "-")
 
 
 def _same_file(one: str, other: str) -> bool:

@@ -1,21 +1,62 @@
-"""`mpsearch models`: the bundled networks and datasets."""
+"""`mpsearch models`: the bundled networks and datasets, and TinyM²Net as a Keras file."""
 
 import click
 
 from mpsearch.console import json_option, print_json, print_table
 
 
-@click.command()
+@click.group(invoke_without_command=True)
 @json_option
-def models(as_json: bool) -> None:
-    """List the bundled networks and datasets.
+@click.pass_context
+def models(ctx: click.Context, as_json: bool) -> None:
+    """List the bundled networks and datasets, or export one.
 
     Parameters are counted with the batch norms' running statistics, as in the TinyM²Net paper.
 
     \b
-    Example:
+    Examples:
       mpsearch models
+      mpsearch models export tinym2net-covid --keras net.keras
     """
+    if ctx.invoked_subcommand is None:
+        _list(as_json)
+
+
+@models.command()
+@click.argument("network")
+@click.option(
+    "--keras", "output", metavar="FILE", required=True, help="The .keras or .h5 file to write."
+)
+@click.option("--weights", metavar="MODEL", help="Trained weights: an mpsearch file or state dict.")
+@click.option(
+    "--seed",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Draws the weights where none are given.",
+)
+@json_option
+def export(network: str, output: str, weights: str | None, seed: int, as_json: bool) -> None:
+    """Write NETWORK, one of the TinyM²Nets, as a Keras model; needs the extra `keras`.
+
+    Inputs have channels last, outputs are logits. With --weights it computes what the trained torch
+    network computes; `mpsearch profile net.keras` reads the file back.
+
+    \b
+    Examples:
+      mpsearch models export tinym2net-covid --keras net.keras
+      mpsearch models export tinym2net-battlefield:image --keras net.h5 --weights model.pt
+    """
+    from mpsearch.models.tinym2net_keras_file import write_keras
+
+    parameters = write_keras(network, output, weights, seed)
+    if as_json:
+        print_json({"output": output, "parameters": parameters})
+        return
+    click.echo(f"wrote {output}: {parameters:,} parameters")
+
+
+def _list(as_json: bool) -> None:
     from mpsearch.models.datasets import DATASETS, why_unavailable
     from mpsearch.models.registry import ARCHITECTURES, build
     from mpsearch.models.tinym2net import parameter_count

@@ -15,6 +15,7 @@ from mpsearch.keras_import import (
     merging,
     normalizing,
     pooling,
+    recurrent,
     shaping,
     weighted,
 )
@@ -22,6 +23,7 @@ from mpsearch.keras_import.building import Building, Convert
 from mpsearch.keras_import.layer_graph import KerasLayer, KerasModel, Reference, read_model
 from mpsearch.keras_import.naming import clean_names
 from mpsearch.keras_import.reading import open_keras
+from mpsearch.keras_import.rescaling import fold_rescaling
 from mpsearch.keras_import.settings import Settings
 from mpsearch.keras_import.values import Emitter, Shape, Value
 from mpsearch.keras_import.variables import Path, read_variables
@@ -31,6 +33,7 @@ LAYERS: dict[str, Convert] = {
     **merging.LAYERS,
     **normalizing.LAYERS,
     **pooling.LAYERS,
+    **recurrent.LAYERS,
     **shaping.LAYERS,
     **weighted.LAYERS,
 }
@@ -79,7 +82,8 @@ def _refuse_foreign(model: KerasModel) -> None:
         )
         raise InputError(
             f"layer {layer.name!r:.60} has the class {layer.class_name:.60}{where}{code} and "
-            "cannot be read from the file.\nReplace it by other layers of Keras"
+            "cannot be read from the file.\nBuild it from Keras's own layers, or write the model "
+            "as ONNX: model.export('net.onnx', format='onnx')"
         )
 
 
@@ -115,8 +119,8 @@ class _Walk:
         }
         nodes = {name: value.node for name, value in named.items()}
         self.emit.graph.output(nodes if len(nodes) > 1 else next(iter(nodes.values())))
-        self.emit.graph.eliminate_dead_code()
         module = fx.GraphModule(self.emit.root, self.emit.graph)
+        fold_rescaling(module)
         return Converted(module.eval(), tuple(examples), tuple(notes))
 
     def model(

@@ -69,6 +69,7 @@ class Emitter:
     root: nn.Module = field(default_factory=nn.Module)
     moved: dict[tuple[fx.Node, str], fx.Node] = field(default_factory=dict)
     tensors: dict[str, fx.Node] = field(default_factory=dict)
+    modules: set[str] = field(default_factory=set)
 
     def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> fx.Node:
         """A node that calls a function of torch."""
@@ -80,6 +81,19 @@ class Emitter:
             set_tensor(self.root, name, make().contiguous())
             self.tensors[name] = self.graph.get_attr(name)
         return self.tensors[name]
+
+    def module(self, name: str, make: Callable[[], nn.Module], node: fx.Node) -> fx.Node:
+        """A call of the module `name`, made once for a shared layer."""
+        if name not in self.modules:
+            *path, leaf = name.split(".")
+            parent = self.root
+            for part in path:
+                if not hasattr(parent, part):
+                    parent.add_module(part, nn.Module())
+                parent = getattr(parent, part)
+            parent.add_module(leaf, make())
+            self.modules.add(name)
+        return self.graph.call_module(name, (node,))
 
     def plain(self, value: Value) -> Value:
         """The value with its axes as in Keras."""

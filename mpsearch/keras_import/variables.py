@@ -53,6 +53,19 @@ def _normalization(config: Config) -> tuple[Variable, ...]:
     return tuple(Variable(name, False) for name in ("mean", "variance", "count"))
 
 
+def _recurrent(config: Config, part: str = "cell") -> tuple[Variable, ...]:
+    bias = ("bias",) if config.get("use_bias", True) else ()
+    return tuple(Variable(name, part=part) for name in ("kernel", "recurrent_kernel", *bias))
+
+
+def _bidirectional(config: Config) -> tuple[Variable, ...]:
+    entry = config.get("layer")
+    inner = entry.get("config") if isinstance(entry, Mapping) else None
+    settings: Config = inner if isinstance(inner, Mapping) else {}
+    ways = ("forward_layer/cell", "backward_layer/cell")
+    return tuple(variable for way in ways for variable in _recurrent(settings, way))
+
+
 VARIABLES: dict[str, Callable[[Config], tuple[Variable, ...]]] = {
     **dict.fromkeys(
         ("Conv1D", "Conv2D", "Conv2DTranspose", "Conv1DTranspose", "Dense"), _biased("kernel")
@@ -61,9 +74,12 @@ VARIABLES: dict[str, Callable[[Config], tuple[Variable, ...]]] = {
     **dict.fromkeys(
         ("SeparableConv1D", "SeparableConv2D"), _biased("depthwise_kernel", "pointwise_kernel")
     ),
+    **dict.fromkeys(("LSTM", "GRU", "SimpleRNN"), _recurrent),
+    "Bidirectional": _bidirectional,
     "BatchNormalization": _batch_norm,
     "LayerNormalization": _layer_norm,
     "Normalization": _normalization,
+    "LayerScale": lambda config: (Variable("gamma"),),
     "PReLU": lambda config: (Variable("alpha"),),
     "Embedding": lambda config: (Variable("embeddings"),),
 }
@@ -152,7 +168,8 @@ def _legacy(
     slots = [s for s in slots if s[2]] + [s for s in slots if not s[2]]
     for name, (path, variable, _) in zip(names, slots, strict=True):
         stored = name.rpartition("/")[2].partition(":")[0]
-        if stored != variable.name and not variable.name.endswith(f"_{stored}"):
+        named = not stored.startswith("variable")  # some layers give their weights no name
+        if named and stored != variable.name and not variable.name.endswith(f"_{stored}"):
             raise InputError(
                 f"layer {layer.title} has the weight {name!r:.80} where {variable.name} of "
                 f"{path[-1]!r:.60} was expected"
