@@ -82,6 +82,7 @@ def main() -> None:
     part = sys.argv[1] if len(sys.argv) > 1 else ""
     counts: Counter[str] = Counter()
     for case in load_model_tests(kind="node"):
+        assert case.model is not None
         nodes = case.model.graph.node
         if part not in case.name or not case.model.graph.input:
             continue
