@@ -1,5 +1,6 @@
 """ONNX files that are damaged, hostile, or of a kind that cannot be a network here."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import torch
 from torch import nn
 
 from mpsearch.cli import run
-from mpsearch.errors import InputError
+from mpsearch.errors import InputError, MissingExtraError
 from mpsearch.model_files import ModelSource, load_network
 from mpsearch.onnx_import.batch import place_of_batch
 from mpsearch.onnx_import.loading import load_onnx
@@ -282,3 +283,10 @@ def test_an_onnx_file_goes_through_the_whole_loop(
         assert run(command.split()) == 0, command
     table = (tmp_path / "profile.csv").read_text()
     assert {line.split(",")[0] for line in table.splitlines()[1:]} == {"conv", "head"}
+
+
+def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = _saved(_model([PRODUCT], constants=[("w", WEIGHT)]), tmp_path)
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'mpsearch\[onnx\]'"):
+        load_network(ModelSource(path))
