@@ -1,6 +1,6 @@
 """What reaches each layer: histograms of the input activations over the calibration data."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,7 @@ from mpsearch.operators import EMBEDDING, packet
 from mpsearch.quantizer import ActivationQuantizer, activation_quantizer
 
 _BINS = 2048
+Observe = Callable[[str, torch.Tensor], None]  # (layer name, what reaches it)
 
 
 @dataclass(frozen=True)
@@ -30,12 +31,14 @@ class Histogram:
 
 
 class _Inputs(fx.Interpreter):
-    """Runs the graph and shows the first argument of chosen nodes."""
+    """Runs the graph and shows what reaches chosen nodes, each tensor while it is there anyway."""
 
-    def __init__(self, graph: fx.GraphModule, layer_of: Mapping[str, str]) -> None:
+    def __init__(
+        self, graph: fx.GraphModule, layer_of: Mapping[str, str], observe: Observe
+    ) -> None:
         super().__init__(graph)
         self.layer_of = layer_of
-        self.seen: list[tuple[str, torch.Tensor]] = []
+        self.observe = observe
 
     def run_node(self, n: fx.Node) -> object:
         if n.name in self.layer_of:
@@ -44,14 +47,9 @@ class _Inputs(fx.Interpreter):
             self.observe(self.layer_of[n.name], value)
         return super().run_node(n)
 
-    def observe(self, layer: str, value: torch.Tensor) -> None:
-        self.seen.append((layer, value))
 
-
-def layer_inputs(
-    network: Network, data: Data, batch_size: int
-) -> Iterator[tuple[str, torch.Tensor]]:
-    """(layer name, input tensor) for every use of every layer, batch by batch.
+def show_inputs(network: Network, data: Data, batch_size: int, observe: Observe) -> None:
+    """Call `observe(layer name, input)` for every use of every layer, batch by batch.
 
     Embeddings are left out: indices are not quantized.
     """
@@ -62,10 +60,8 @@ def layer_inputs(
     device = next((tensor.device for _, _, tensor in tensor_nodes(network.graph)), None)
     for inputs, _ in data.batches(batch_size):
         inputs = tuple(x.to(device) for x in inputs)
-        interpreter = _Inputs(network.graph, layer_of)
         with torch.no_grad():
-            interpreter.run(*inputs)
-        yield from interpreter.seen
+            _Inputs(network.graph, layer_of, observe).run(*inputs)
 
 
 def calibrate(network: Network, data: Data, batch_size: int = 64) -> dict[str, Histogram]:
@@ -77,18 +73,24 @@ def calibrate(network: Network, data: Data, batch_size: int = 64) -> dict[str, H
     is empty: its quantizer is never used.
     """
     ranges: dict[str, tuple[float, float]] = {}
-    for name, value in layer_inputs(network, data, batch_size):
+
+    def widen(name: str, value: torch.Tensor) -> None:
         low, high = (float(end) for end in torch.aminmax(value))
         old = ranges.get(name, (low, high))
         ranges[name] = (min(old[0], low), max(old[1], high))
+
+    show_inputs(network, data, batch_size, widen)
     counts = {name: np.zeros(_BINS, dtype=np.int64) for name in ranges}
-    for name, value in layer_inputs(network, data, batch_size):
+
+    def count(name: str, value: torch.Tensor) -> None:
         low, high = ranges[name]
         if low < high:
             binned = torch.histc(value.float(), bins=_BINS, min=low, max=high)
             counts[name] += binned.to(torch.int64).cpu().numpy()
         else:
             counts[name][0] += value.numel()
+
+    show_inputs(network, data, batch_size, count)
     empty = Histogram(np.zeros(_BINS, dtype=np.int64), 0.0, 0.0)
     return {
         layer.name: Histogram(counts[layer.name], *ranges[layer.name])

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from mpsearch.choice import Choice
 from mpsearch.journal import Journal
 from mpsearch.profiler import Score, Scores, Study
-from mpsearch.sensitivity.traces import Trace, is_sampled, split, traces, within_bound
+from mpsearch.sensitivity.traces import Trace, is_sampled, split, steps, traces, within_bound
 from mpsearch.sensitivity.weight_error import squared_weight_error
 
 
@@ -23,7 +23,7 @@ class Hessian:
     description: str = "HAWQ's Ω: Tr(H)/n · ||ΔW||²; exact traces where the theory allows"
 
     def steps(self, study: Study) -> int:
-        return study.batch_count
+        return steps(study)
 
     def score(self, study: Study, journal: Journal, step: Callable[[], None]) -> Scores:
         errors = mean_squared_errors(study)

@@ -21,6 +21,7 @@ from mpsearch.data import Batch
 from mpsearch.layers import Layer
 from mpsearch.losses import Loss, target_of
 from mpsearch.network import Network
+from mpsearch.operators import packet
 from mpsearch.sensitivity.probing import Moments, generator, signs
 
 
@@ -83,4 +84,7 @@ class _Weights(fx.Interpreter):
     def run_node(self, n: fx.Node) -> object:
         if n.op == "get_attr" and str(n.target) in self.layer_of:
             return self.weights[self.layer_of[str(n.target)]]
+        if packet(n) == "hardsigmoid":  # torch's own has no second derivative
+            (x,) = self.fetch_args_kwargs_from_env(n)[0]
+            return torch.clamp(x / 6 + 0.5, 0, 1)
         return super().run_node(n)

@@ -64,41 +64,61 @@ def traces(
 ) -> dict[str, Trace]:
     """Trace of every layer by name. `weights`: Ω of the layer per unit of trace.
 
-    Pieces go to the journal per batch and round. `step` is called once per batch: in the first
-    round, or with the exact traces. Raises InputError when a trace is not finite.
+    Pieces go to the journal per batch and round. `step` is called as often as `steps` says: for the
+    rounds that are not needed, at the end. Raises InputError when a trace is not finite.
     """
     check_curved(study.loss, "hessian")
     n = len(study.data)
-    _, smooth = split(study)
-    sampled = is_sampled(study)
-    exactly = study.loss.closed and not sampled
+    exactly = _is_exact(study)
     exact: dict[str, float] = dict.fromkeys((layer.name for layer in study.network.layers), 0.0)
     for index, batch in enumerate(study.batches()):
         key = f"exact batch {index}"
         if exactly and study.workers.owns(index) and journal.get(key) is None:
             journal.put(key, trace_sums(study.network, batch[0], study.loss))
-        step()
+        if exactly:
+            step()
     journal.adopt(study.workers.share(journal.values()))
     for index in range(study.batch_count if exactly else 0):
         for name, value in journal.get(f"exact batch {index}").items():
             exact[name] += value / n
     result = {name: Trace(value, 0.0, value, 0.0, 0) for name, value in exact.items()}
     _check(result)
-    active = list(study.network.layers) if sampled else smooth
+    active = _estimated(study)
+    left = _most_rounds(study)
     samples = {layer.name: _Samples() for layer in active}
     done = 0
     while active and done < study.max_probes:
         probes = min(ROUND, study.max_probes - done)
         keys = range(done, done + probes)
-        _round(study, active, keys, samples, journal)
+        _round(study, active, keys, samples, journal, step)
         done += probes
+        left -= 1
         for layer in active:
             result[layer.name] = samples[layer.name].trace(exact[layer.name], n, done)
         _check(result)
         active = [
             layer for layer in active if not within_bound(layer.name, result, weights, study.rtol)
         ]
+    for _ in range(left * study.batch_count):
+        step()
     return result
+
+
+def steps(study: Study) -> int:
+    """Batches times passes over the data, if every round of probes should be needed."""
+    return study.batch_count * (_is_exact(study) + _most_rounds(study))
+
+
+def _is_exact(study: Study) -> bool:
+    return study.loss.closed and not is_sampled(study)
+
+
+def _estimated(study: Study) -> list[Layer]:
+    return list(study.network.layers) if is_sampled(study) else split(study)[1]
+
+
+def _most_rounds(study: Study) -> int:
+    return -(-study.max_probes // ROUND) if _estimated(study) else 0
 
 
 def within_bound(
@@ -130,6 +150,7 @@ def _round(
     probes: range,
     samples: Mapping[str, _Samples],
     journal: Journal,
+    step: Callable[[], None],
 ) -> None:
     """One round of probes for the active layers: from the journal, or measured and journaled."""
     smooth = {layer.name for layer in split(study)[1]}
@@ -149,6 +170,7 @@ def _round(
                 found = residual_traces(study.network, study.loss, (inputs, labels), curved, keys)
                 piece["residual"] = _plain(found)
             journal.put(name_of(index), piece)
+        step()
     journal.adopt(study.workers.share(journal.values()))
     for index in range(study.batch_count):
         piece = journal.get(name_of(index))

@@ -1,6 +1,7 @@
 """Families of networks through the whole loop: profile, solve, apply, evaluate, tiny instances."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import networks
@@ -132,6 +133,25 @@ def test_profile_solve_apply_evaluate(name: str, tmp_path: Path) -> None:
     assert data.labels is not None
     right = [a == b for a, b in zip(said, data.labels.tolist(), strict=True)]
     assert measured.accuracy == pytest.approx(sum(right) / 12)
+
+
+@pytest.mark.parametrize("metric", ["hessian", "fisher", "sqnr"])
+def test_progress_ends_at_its_total(metric: str, tmp_path: Path) -> None:
+    model, data = _subject("mobile")
+    network = Network.from_module(model, data.inputs)
+    totals, done = [], []
+
+    @contextmanager
+    def progress(_: str, total: int) -> Iterator[Callable[[], None]]:
+        totals.append(total)
+        yield lambda: done.append(1)
+
+    settings = ProfileSettings(metric=metric, batch_size=6, max_probes=32, rtol=0.5)
+    profile(network, data, tmp_path / "profile.csv", settings, progress)
+    batches, layers = 2, 6
+    # exact Gauss-Newton traces, then at most four rounds of eight probes for what is smooth
+    assert totals == [{"hessian": batches * 5, "fisher": batches, "sqnr": batches * layers}[metric]]
+    assert len(done) == totals[0]
 
 
 def test_additions_of_sums_tie_no_layers() -> None:
