@@ -205,8 +205,8 @@ def _check_free_batch(
         ) from error
     for name, output in zip(names, outputs, strict=True):
         if output.shape[:1] != (3,):
-            which = f" of its output {name!r}" if len(names) > 1 else ""
-            rows = f"{output.shape[0]} rows" if output.dim() else "one number"
+            which = f" of {name!r}" if len(names) > 1 else ""
+            rows = f"{output.shape[0]} output rows" if output.dim() else "one number"
             raise InputError(
                 f"the model turns 3 samples into {rows}{which}; "
                 "expected one row of outputs per sample"

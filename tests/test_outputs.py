@@ -128,8 +128,8 @@ def test_one_tensor_of_floats_keeps_its_shape(
 @pytest.mark.parametrize(
     ("arrange", "message"),
     [
-        (lambda a, b, c: {"loss": a.mean(), "z": a}, "into one number of its output 'loss'"),
-        (lambda a, b, c: (a, b.flatten(0, 1)), "into 6 rows of its output 'output1'"),
+        (lambda a, b, c: {"loss": a.mean(), "z": a}, "into one number of 'loss'"),
+        (lambda a, b, c: (a, b.flatten(0, 1)), "into 6 output rows of 'output1'"),
         (lambda a, b, c: (a.argmax(1), c > 0), "output0: torch.int64, output1: torch.bool"),
         (lambda a, b, c: {"nothing": None}, "returns no tensor"),
     ],
