@@ -30,7 +30,7 @@ COMMANDS = {
     "reproduce": "Repeat TinyM²Net's accuracy table: train, search, fine-tune, measure.",
     "convert": "Turn a model file into an mpsearch file, which executes nothing.",
     "demo": "The whole loop on a bundled network, with measured accuracies.",
-    "models": "List the bundled networks and datasets.",
+    "models": "List the bundled networks and datasets; write TinyM²Net as a Keras file.",
     "doctor": "What works here: packages, solvers, compilers; how to get the rest.",
     "solvers": "List the installed solvers and what each can do.",
 }

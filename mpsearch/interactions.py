@@ -15,6 +15,7 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,14 +25,17 @@ from mpsearch.errors import InputError
 from mpsearch.files import atomic_path
 
 VERSION = 1
+LOSSES = ("cross-entropy", "bce", "mse")
 
 
 @dataclass(frozen=True, eq=False)
 class Interactions:
     """Cells [K] by layer name and choice, float outputs [N, C], changes [K, N, C] and labels [N].
 
-    `changes` are float16 times `scales` [K]; `gram` is [K, K] float64, positive semidefinite.
-    `labels` is empty for data without labels. `model_digest` says which network it belongs to.
+    `loss` says what H is: `cross-entropy` of one row of class logits, or `bce` or `mse` of an
+    output of any shape, flattened, whose labels are [N, C] floats. `changes` are float16 times
+    `scales` [K]; `gram` is [K, K] float64, positive semidefinite. `labels` is empty for data
+    without labels. `model_digest` says which network it belongs to.
     """
 
     layers: tuple[str, ...]
@@ -40,8 +44,9 @@ class Interactions:
     changes: NDArray[np.float16]
     scales: NDArray[np.float64]
     gram: NDArray[np.float64]
-    labels: NDArray[np.int64]
+    labels: NDArray[np.int64] | NDArray[np.float64]
     model_digest: str
+    loss: str = "cross-entropy"
 
     def cells(self, assignment: Mapping[str, Choice]) -> NDArray[np.int64]:
         """The cell of each layer. Raises InputError for a layer or choice that is not there."""
@@ -85,32 +90,67 @@ def predict(interactions: Interactions, assignment: Mapping[str, Choice]) -> Pre
     logits = interactions.logits.astype(np.float64)
     weighted = interactions.changes[chosen].astype(np.float64)
     outputs = logits + np.tensordot(interactions.scales[chosen], weighted, axes=1)
-    before, after = _log_softmax(logits), _log_softmax(outputs)
-    divergence = (np.exp(before) * (before - after)).sum(axis=1).mean()
-    labels = interactions.labels
-    rows = np.arange(len(labels))
+    loss, labels = interactions.loss, interactions.labels
     known = len(labels) > 0
     return Prediction(
         additive=float(np.trace(gram)),
         quadratic=float(gram.sum()),
-        kl=float(divergence),
-        loss=float(-after[rows, labels].mean()) if known else None,
-        accuracy=float((outputs.argmax(axis=1) == labels).mean()) if known else None,
-        float_loss=float(-before[rows, labels].mean()) if known else None,
-        float_accuracy=float((logits.argmax(axis=1) == labels).mean()) if known else None,
+        kl=_divergence(loss, logits, outputs),
+        loss=_loss(loss, outputs, labels) if known else None,
+        accuracy=_accuracy(loss, outputs, labels) if known else None,
+        float_loss=_loss(loss, logits, labels) if known else None,
+        float_accuracy=_accuracy(loss, logits, labels) if known else None,
         samples=len(logits),
     )
 
 
+def _divergence(loss: str, before: NDArray[np.float64], after: NDArray[np.float64]) -> float:
+    if loss == "mse":
+        return float(((after - before) ** 2).mean())
+    if loss == "bce":
+        p = np.exp(-np.logaddexp(0, -before))
+        return float(
+            (p * (before - after) + np.logaddexp(0, after) - np.logaddexp(0, before)).mean()
+        )
+    first, second = _log_softmax(before), _log_softmax(after)
+    return float((np.exp(first) * (first - second)).sum(axis=1).mean())
+
+
+def _loss(loss: str, outputs: NDArray[np.float64], labels: NDArray[Any]) -> float:
+    if loss == "mse":
+        return float(((outputs - labels) ** 2).mean())
+    if loss == "bce":
+        return float((np.logaddexp(0, outputs) - labels * outputs).mean())
+    return float(-_log_softmax(outputs)[np.arange(len(labels)), labels].mean())
+
+
+def _accuracy(loss: str, outputs: NDArray[np.float64], labels: NDArray[Any]) -> float | None:
+    if loss == "mse":
+        return None
+    if loss == "bce":
+        return float(((outputs > 0) == (labels > 0.5)).mean())
+    return float((outputs.argmax(axis=1) == labels).mean())
+
+
 def gram_matrix(
-    logits: NDArray[np.float32], changes: NDArray[np.float16], scales: NDArray[np.float64]
+    logits: NDArray[np.float32],
+    changes: NDArray[np.float16],
+    scales: NDArray[np.float64],
+    loss: str = "cross-entropy",
 ) -> NDArray[np.float64]:
     """G [K, K] for logits [N, C] and changes [K, N, C] times scales [K].
 
-    uᵀ H u' is the covariance of u and u' under p, so G = V Vᵀ/(2N) with v = √p ∘ (u − pᵀu).
+    G = V Vᵀ/(2N) with v·v' = uᵀ H u'. Of cross-entropy uᵀ H u' is the covariance of u and u' under
+    p, so v = √p ∘ (u − pᵀu); of bce v = √(p (1 − p)/C) ∘ u, of mse v = √(2/C) u.
     """
-    p = np.exp(_log_softmax(logits.astype(np.float64)))
-    root = np.sqrt(p)
+    z, p = logits.astype(np.float64), np.zeros(1)  # no mean is taken off where p is zero
+    if loss == "mse":
+        root = np.full(z.shape, np.sqrt(2 / z.shape[1]))
+    elif loss == "bce":
+        root = np.exp(-(np.logaddexp(0, -z) + np.logaddexp(0, z)) / 2) / np.sqrt(z.shape[1])
+    else:
+        p = np.exp(_log_softmax(z))
+        root = np.sqrt(p)
     rows = np.empty((len(changes), logits.size), dtype=np.float64)
     for k, (change, scale) in enumerate(zip(changes, scales, strict=True)):
         u = change.astype(np.float64) * scale
@@ -125,6 +165,9 @@ def interactions_path(table: str | os.PathLike[str]) -> Path:
 
 def save_interactions(interactions: Interactions, path: str | os.PathLike[str]) -> None:
     """Write the file in one step."""
+    own: dict[str, Any] = {}  # files of classifiers stay as they always were
+    if interactions.loss != "cross-entropy":
+        own["loss"] = np.array(interactions.loss)
     with atomic_path(path) as temporary, temporary.open("wb") as stream:
         np.savez(
             stream,
@@ -137,6 +180,7 @@ def save_interactions(interactions: Interactions, path: str | os.PathLike[str]) 
             gram=interactions.gram,
             labels=interactions.labels,
             model_digest=np.array(interactions.model_digest),
+            **own,
         )
 
 
@@ -155,6 +199,7 @@ def load_interactions(path: str | os.PathLike[str]) -> Interactions:
                 gram=archive["gram"],
                 labels=archive["labels"],
                 model_digest=str(archive["model_digest"]),
+                loss=str(archive["loss"]) if "loss" in archive.files else "cross-entropy",
             )
     except FileNotFoundError as error:
         raise InputError(
@@ -167,6 +212,7 @@ def load_interactions(path: str | os.PathLike[str]) -> Interactions:
         loaded.changes.shape != (count, *loaded.logits.shape)
         or loaded.gram.shape != (count, count)
         or len(loaded.choices) != count
+        or loaded.loss not in LOSSES
     ):
         raise InputError(f"{path}: damaged: its arrays do not belong together")
     return loaded

@@ -275,9 +275,8 @@ def default_name(output: Output, head: str, labels: torch.Tensor | None) -> str:
         math.prod(shape) == 1 and labels[0].numel() == 1
     )
     if of_output:
-        if labels.is_floating_point():
-            return "mse"
-        return "bce" if bool(((labels == 0) | (labels == 1)).all()) else "mse"
+        answers = bool(((labels == 0) | (labels == 1)).all())
+        return "bce" if answers and (head == "sigmoid" or not labels.is_floating_point()) else "mse"
     if classes or (len(shape) > 1 and tuple(labels.shape[1:]) == shape[1:]):
         return "cross-entropy"
     return "mse"  # which says what shape it wants

@@ -237,6 +237,7 @@ def _provenance(
         "metric": settings.metric,
         "metric_notes": dict(profiler.notes(study)),
         "layers_without_effect": _without_effect(scores, study),
+        "left_out_outputs": list(network.left_out_outputs),
         "choices": [str(choice) for choice in settings.choices],
         "batch_size": settings.batch_size,
         "seed": settings.seed,

@@ -55,15 +55,26 @@ def unroll(graph: fx.GraphModule, example_inputs: Sequence[torch.Tensor]) -> Non
     nodes = [n for n in graph.graph.nodes if packet(n) in _SEQUENCES or packet(n) in _CELLS]
     if not nodes:
         return
-    _check_batch(graph, [n for n in nodes if packet(n) in _SEQUENCES], example_inputs)
+    sequences = [n for n in nodes if packet(n) in _SEQUENCES]
+    _check_batch(graph, sequences, example_inputs)
+    # Now, because what is written in place of one operator has no shapes yet for the next one
+    steps = {node: _steps(node) for node in sequences}
     for node in nodes:
         writer = _Writer(graph.graph, node)
         if packet(node) in _CELLS:
             writer.cell()
         else:
-            writer.sequence()
+            writer.sequence(steps[node])
     # fx keeps operators with a dropout option: they might draw random numbers
     graph.graph.eliminate_dead_code(lambda node: node.op in ("placeholder", "output"))
+
+
+def _steps(node: fx.Node) -> int:
+    """The length of the sequence that a recurrent operator runs over."""
+    source = node.args[0]
+    assert isinstance(source, fx.Node)
+    length: int = source.meta["shape"][1 if argument(node, "batch_first") else 0]
+    return length
 
 
 def _check_batch(
@@ -127,7 +138,7 @@ class _Writer:
         else:
             node.replace_all_uses_with(h)
 
-    def sequence(self) -> None:
+    def sequence(self, steps: int) -> None:
         """All steps of all layers and directions."""
         node, kind = self.node, _SEQUENCES[packet(self.node)]
         if argument(node, "train") and argument(node, "dropout"):
@@ -141,7 +152,6 @@ class _Writer:
         with self.graph.inserting_before(node):
             source = node.args[0]
             assert isinstance(source, fx.Node)
-            steps = source.meta["shape"][1 if batch_first else 0]
             x = source if batch_first else self.batch_first(source)
             for index in range(0, len(cells), directions):
                 runs = []

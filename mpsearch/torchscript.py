@@ -103,7 +103,7 @@ class _Interpreter(nn.Module):
         kind = node.kind()
         if kind == "prim::Constant":
             name = self._constants.get(_name(node))
-            return [_number(node.output().toIValue()) if name is None else get_tensor(self, name)]
+            return [_constant(node) if name is None else get_tensor(self, name)]
         args = [values[x.debugName()] for x in node.inputs()]
         if kind == "prim::GetAttr":
             return [self._attribute(args[0], node.s("name"))]
@@ -144,8 +144,12 @@ def _name(node: Any) -> str:
     return str(node.output().debugName()) if node.outputsSize() == 1 else ""
 
 
-def _number(value: Any) -> Any:
-    """Tracing writes whole numbers that sizes are divided by as tensors."""
+def _constant(node: Any) -> Any:
+    """A constant's value: tensors of one whole number, which tracing divides sizes by, as numbers;
+    devices as the CPU, where the weights have been loaded."""
+    value = node.output().toIValue()
+    if value is not None and str(node.output().type()) == "Device":
+        return torch.device("cpu")
     single = isinstance(value, torch.Tensor) and value.dim() == 0 and not value.is_floating_point()
     return value.item() if single else value
 
@@ -159,8 +163,7 @@ def _name_constants(graph: Any) -> dict[str, str]:
     constants = {
         _name(node): ""
         for node in _nodes(graph)
-        if node.kind() == "prim::Constant"
-        and isinstance(_number(node.output().toIValue()), torch.Tensor)
+        if node.kind() == "prim::Constant" and isinstance(_constant(node), torch.Tensor)
     }
     counts: Counter[str] = Counter()
     for node in _nodes(graph):

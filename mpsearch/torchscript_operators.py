@@ -1,5 +1,6 @@
 """What the nodes of a TorchScript graph compute: Python's part by name, torch's by its schema."""
 
+import math
 import operator
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -197,7 +198,12 @@ _NUMBERS: dict[str, Callable[..., Any]] = {
     "aten::remainder": operator.mod,
     "aten::neg": operator.neg,
     "aten::pow": operator.pow,
-    "aten::sqrt": lambda value: value**0.5,
+    "aten::sqrt": math.sqrt,
+    "aten::floor": math.floor,
+    "aten::ceil": math.ceil,
+    "aten::round": round,
+    "aten::log": math.log,
+    "aten::abs": abs,
     "aten::eq": operator.eq,
     "aten::ne": operator.ne,
     "aten::lt": operator.lt,

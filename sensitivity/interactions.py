@@ -1,5 +1,6 @@
 """Gathering the changes of the outputs that a forward metric left in the journal."""
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -18,25 +19,27 @@ from mpsearch.sensitivity.forward_metric import piece
 MOST_BYTES = 2**26  # of float16 changes; fewer samples are kept where all would take more
 
 
-def check_classes(study: Study) -> None:
-    """Raise InputError unless the loss looks at one row of class logits per sample."""
-    loss = study.loss
-    softmax = isinstance(loss, PlainLoss) and isinstance(loss.form, Softmax)
-    if not softmax or len(study.network.output_shape) != 1:
-        raise InputError(
-            f"interactions need one row of class logits, and this network returns "
-            f"{study.network.output_shape} per sample with the loss {loss.name}; leave out "
-            "--interactions"
-        )
+def kind_of(study: Study) -> str:
+    """The loss as a file of interactions has it. Raises InputError for one that it cannot have."""
+    loss, shape = study.loss, study.network.output_shape
+    form = loss.form if isinstance(loss, PlainLoss) and loss.closed else None
+    if form is not None and (len(shape) == 1 or not isinstance(form, Softmax)):
+        return form.name
+    raise InputError(
+        f"interactions are kept of one output, for cross-entropy of a row of class logits, bce or "
+        f"mse; this network returns {shape} with the loss {loss.name}: leave out --interactions"
+    )
 
 
 def samples_to_keep(study: Study) -> int:
     """How many samples' changes fit into 64 MB: all of them for small networks.
 
-    Raises InputError for a network that does not classify.
+    Raises InputError for a loss of which none can be kept.
     """
-    check_classes(study)
-    per_sample = 2 * len(study.network.layers) * len(study.choices) * study.network.output_shape[0]
+    kind_of(study)
+    per_sample = (
+        2 * len(study.network.layers) * len(study.choices) * math.prod(study.network.output_shape)
+    )
     return max(1, min(len(study.data), MOST_BYTES // per_sample))
 
 
@@ -54,16 +57,19 @@ def collect(
     if any(journal.get(key) is None or "changes" not in journal.get(key) for key in pieces):
         perturbation.PROFILER.score(study, journal, step)
     kept = study.keep_outputs
-    changes = np.empty((len(layers) * len(study.choices), kept, *study.network.output_shape))
+    width = math.prod(study.network.output_shape)
+    changes = np.empty((len(layers) * len(study.choices), kept, width))
     for batch in range(last):
         rows = slice(batch * study.rows, min(kept, (batch + 1) * study.rows))
         for position, layer in enumerate(layers):
             for index, document in enumerate(journal.get(piece(batch, layer))["changes"]):
-                changes[position * len(study.choices) + index, rows] = decode(document)
+                changes[position * len(study.choices) + index, rows] = decode(document).reshape(
+                    -1, width
+                )
     scales = np.abs(changes).max(axis=(1, 2))
     scales = np.where(scales > 0, scales, 1.0)
     stored = (changes / scales[:, None, None]).astype(np.float16)
-    logits = _logits(study)
+    logits, kind = _logits(study), kind_of(study)
     labels = study.data.labels
     return Interactions(
         layers=tuple(layer.name for layer in layers for _ in study.choices),
@@ -71,9 +77,10 @@ def collect(
         logits=logits,
         changes=stored,
         scales=scales,
-        gram=gram_matrix(logits, stored, scales),
-        labels=np.empty(0, np.int64) if labels is None else labels[:kept].numpy(),
+        gram=gram_matrix(logits, stored, scales, kind),
+        labels=np.empty(0, np.int64) if labels is None else _flat(labels[:kept], kind),
         model_digest=model_digest or study.network.digest,
+        loss=kind,
     )
 
 
@@ -85,4 +92,10 @@ def _logits(study: Study) -> np.ndarray:
             if sum(map(len, parts)) >= study.keep_outputs:
                 break
     whole: np.ndarray = np.concatenate(parts)[: study.keep_outputs]
-    return whole
+    return whole.reshape(len(whole), -1)
+
+
+def _flat(labels: torch.Tensor, kind: str) -> np.ndarray:
+    """Class numbers as they are, other targets as float64 [N, C]."""
+    found: np.ndarray = labels.numpy()
+    return found if kind == "cross-entropy" else found.reshape(len(found), -1).astype(np.float64)

@@ -100,6 +100,13 @@ SINGLE: dict[str, tuple[tuple[int, ...], Callable[[], list[Any]]]] = {
     "softmax-inside": (IMAGE, lambda: [L.Conv2D(4, 2), L.Softmax(), L.Conv2D(2, 2)]),
     "softmax-axis": (IMAGE, lambda: [L.Conv2D(4, 2), L.Softmax(axis=1), L.Conv2D(2, 2)]),
     "rescaling": (IMAGE, lambda: [L.Rescaling(1 / 3, offset=-0.5), L.Rescaling([1.0, 2.0, 3.0])]),
+    "rescaling-same": (IMAGE, lambda: [L.Rescaling(0.5, -1.0), L.Conv2D(4, 3, padding="same")]),
+    "rescaling-uneven": (
+        IMAGE,
+        lambda: [L.Rescaling(2.0, 0.3), L.DepthwiseConv2D(3, strides=2, padding="same"),
+                 L.Rescaling(0.1, 0.2), L.SeparableConv2D(3, 2, use_bias=False)],
+    ),
+    "rescaling-dense": (IMAGE, lambda: [L.Rescaling(3.0, 0.5), L.Flatten(), L.Dense(3)]),
     "normalization": (IMAGE, lambda: [adapted(), L.Conv2D(2, 2)]),
     "normalization-given": (
         IMAGE,

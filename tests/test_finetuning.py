@@ -141,7 +141,7 @@ def test_norms_embeddings_and_biases_train_and_constants_do_not() -> None:
     assert set(trained_tensors(network)) == {
         "embedding.weight", "norm.weight", "norm.bias", "head.weight", "head.bias",
     }  # fmt: skip
-    choices = {"head": Choice(4, 4)}
+    choices = {"embedding": Choice(32, 32), "head": Choice(4, 4)}
     learner = student(network, quantize(network, choices, calibrate(network, data)))
     learner(tokens).square().sum().backward()
     for name, parameter in learner.parameters.items():

@@ -6,6 +6,7 @@ import networks
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional
 
 from mpsearch.assignment import Assignment
@@ -13,7 +14,7 @@ from mpsearch.calibration import calibrate
 from mpsearch.choice import Choice
 from mpsearch.cli import run
 from mpsearch.console import progress
-from mpsearch.data import Data
+from mpsearch.data import Arrays, Data, bind
 from mpsearch.errors import InputError
 from mpsearch.interactions import Interactions, interactions_path, load_interactions, predict
 from mpsearch.network import Network
@@ -133,3 +134,36 @@ def test_the_command_and_its_errors(
     Assignment.uniform(names, Choice(4, 4)).save("assignment.json")
     assert run(["predict"]) == 0
     assert "by superposition on the 30 samples" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["bce", "mse"])
+def test_interactions_of_other_losses_are_those_of_whole_networks(
+    name: str, tmp_path: Path
+) -> None:
+    """The diagonal is the metric perturbation, the superposed outputs have the formulas' loss."""
+    random = torch.Generator().manual_seed(0)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 4), nn.Unflatten(1, (2, 2)))
+    x = torch.randn(20, 6, generator=random)
+    y = torch.randint(0, 2, (20, 2, 2), generator=random).float()
+    network = Network.from_module(model.eval(), (x,))
+    data = bind(Arrays("source", {"x0": x, "y": y}), network, (name,))
+    settings = ProfileSettings(metric="perturbation", choices=(Choice(3, 4),), interactions=True)
+    table, _ = profile(network, data, tmp_path / "p.csv", settings)
+    stored = load_interactions(tmp_path / "p.interactions.npz")
+    assert stored.loss == name
+    np.testing.assert_allclose(np.diag(stored.gram), table.omega, rtol=2e-3)
+    found = predict(stored, dict.fromkeys(("0", "2"), Choice(3, 4)))
+    z = stored.logits + np.tensordot(stored.scales, stored.changes.astype(float), axes=1)
+    t = y.reshape(20, 4).numpy()
+    p, q = (1 / (1 + np.exp(-one.astype(float))) for one in (stored.logits, z))
+    if name == "mse":
+        expected = ((z - t) ** 2).mean(), ((z - stored.logits) ** 2).mean(), None
+    else:
+        loss = -(t * np.log(q) + (1 - t) * np.log(1 - q)).mean()
+        kl = (p * np.log(p / q) + (1 - p) * np.log((1 - p) / (1 - q))).mean()
+        expected = loss, kl, np.mean((z > 0) == (t > 0.5))
+    assert found.loss == pytest.approx(expected[0], rel=1e-5)
+    assert found.kl == pytest.approx(expected[1], rel=1e-4)
+    assert found.accuracy == (None if expected[2] is None else pytest.approx(expected[2]))

@@ -31,6 +31,13 @@ def compare(model: Any, converted: Converted, tolerance: float = 1e-4) -> None:
         np.testing.assert_allclose(ours.detach().numpy(), theirs, atol=tolerance, rtol=1e-4)
 
 
+def command(*arguments: str) -> str:
+    """Run `mpsearch` and return what it prints."""
+    done = CliRunner().invoke(cli, [*arguments], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
 @pytest.mark.parametrize("name", SINGLE)
 def test_every_layer_gives_the_outputs_of_keras(name: str, tmp_path: Path) -> None:
     shape, layers = SINGLE[name]
@@ -119,6 +126,44 @@ def test_layers_have_the_names_of_keras(tmp_path: Path) -> None:
     np.testing.assert_allclose(got, outputs(model, arrays)[0], atol=1e-4)
 
 
+@pytest.mark.parametrize("name", ["rescaling-same", "rescaling-uneven", "rescaling-dense"])
+def test_a_rescaling_goes_into_the_weights_behind_it(name: str, tmp_path: Path) -> None:
+    shape, layers = SINGLE[name]
+    chain(shape, *layers()).save(tmp_path / "net.keras")
+    targets = [node.target for node in convert(tmp_path / "net.keras").module.graph.nodes]
+    assert torch.mul not in targets
+    assert torch.add not in targets
+
+
+def test_outputs_have_names_and_recurrent_layers_are_searched(tmp_path: Path) -> None:
+    x = keras_models.keras.Input((5, 3), name="x")
+    states = L.LSTM(4, return_sequences=True, name="memory")(x)
+    heads = {
+        "word": L.Dense(3, activation="softmax", name="a")(L.Flatten()(states)),
+        "value": L.Dense(1, name="b")(L.GRU(2, name="last")(states)),
+    }
+    model = randomize(keras_models.keras.Model(x, heads))
+    model.save(tmp_path / "net.keras")
+    converted = convert(tmp_path / "net.keras")
+    assert len(converted.notes) == 1
+    network = Network.from_module(converted.module, converted.examples)
+    assert [(output.name, output.shape) for output in network.outputs] == [
+        ("word", (3,)), ("value", (1,)),
+    ]  # fmt: skip
+    assert {layer.name for layer in network.layers} == {
+        "memory.weight_ih_l0", "memory.weight_hh_l0", "last.weight_ih_l0", "last.weight_hh_l0",
+        "a", "b",
+    }  # fmt: skip
+    arrays = samples(model)
+    wanted = model(arrays[0], training=False)
+    with torch.no_grad():
+        got = network(torch.from_numpy(arrays[0]))
+    word = keras_models.keras.ops.convert_to_numpy(wanted["word"])
+    value = keras_models.keras.ops.convert_to_numpy(wanted["value"])
+    np.testing.assert_allclose(torch.softmax(got[:, :3], 1).numpy(), word, atol=1e-4)
+    np.testing.assert_allclose(got[:, 3:].numpy(), value, atol=1e-4)
+
+
 needs_data = pytest.mark.skipif(
     "MPSEARCH_DATA" not in os.environ, reason="MPSEARCH_DATA names the real data"
 )
@@ -156,6 +201,24 @@ def test_the_autoencoder_of_mlperf_tiny_gives_the_outputs_of_keras() -> None:
 @pytest.mark.data
 @pytest.mark.slow
 @needs_data
+def test_the_autoencoder_of_mlperf_tiny_is_searched_with_a_regression_loss(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = str(Path(os.environ["MPSEARCH_DATA"]) / "pretrained" / "ad01.h5")
+    np.savez("data.npz", x0=np.random.default_rng(0).normal(0, 1, (24, 640)).astype(np.float32))
+    data = ["--data", "data.npz"]
+    command("profile", path, *data, "--loss", "reconstruction", "--metric", "fisher")
+    command("solve", "--size", "60%")
+    command("apply", path, *data)
+    command("evaluate", "quantized.pt", *data, "--loss", "reconstruction", "--fp32", path)
+    fp32, quantized = json.loads(Path("evaluation.json").read_text())["rows"]
+    assert quantized["loss"] == pytest.approx(fp32["loss"], rel=0.3)
+
+
+@pytest.mark.data
+@pytest.mark.slow
+@needs_data
 def test_the_resnet_of_mlperf_tiny_goes_through_the_whole_loop(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -167,19 +230,14 @@ def test_the_resnet_of_mlperf_tiny_goes_through_the_whole_loop(
     np.savez("test.npz", input_1=images[:300], y=labels[:300])
     model = str(root / "pretrained" / "pretrainedResnet.h5")
 
-    def run(*arguments: str) -> str:
-        done = CliRunner().invoke(cli, [*arguments], catch_exceptions=False)
-        assert done.exit_code == 0, done.output
-        return done.output
-
-    assert "softmax at the output is left out" in run("convert", model, "-o", "model.pt", "--data",
-                                                      "few.npz")  # fmt: skip
-    run("profile", model, "--data", "few.npz", "--metric", "sqnr")
-    run("solve", "--size", "70%")
-    run("apply", model, "--data", "few.npz")
-    run("evaluate", "quantized.pt", "--data", "test.npz")
+    said = command("convert", model, "-o", "model.pt", "--data", "few.npz")
+    assert "softmax at the output is left out" in said
+    command("profile", model, "--data", "few.npz", "--metric", "sqnr")
+    command("solve", "--size", "70%")
+    command("apply", model, "--data", "few.npz")
+    command("evaluate", "quantized.pt", "--data", "test.npz")
     (row,) = json.loads(Path("evaluation.json").read_text())["rows"]
     assert row["accuracy"] > 0.8
-    run("export", "quantized.pt", "--fp32", "model.pt", "-o", "network")
+    command("export", "quantized.pt", "--fp32", "model.pt", "-o", "network")
     if shutil.which("cc") and shutil.which("make"):
         subprocess.run(["make", "-s", "-C", "network", "check"], check=True)

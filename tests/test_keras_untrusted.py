@@ -3,7 +3,6 @@
 import io
 import json
 import random
-import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
@@ -266,7 +265,7 @@ def test_random_changes_of_a_config_never_end_in_another_error(suffix: str, tmp_
         [3, 3, 3, 3],
     ]
     messages = []
-    for _ in range(60):
+    for _ in range(40):
         document = json.loads(text)
         for container, key in draw.sample(places(document), draw.choice((1, 2))):
             if draw.random() < 0.2 and isinstance(container, dict):
@@ -321,14 +320,12 @@ def test_reading_needs_h5py_and_says_how_to_get_it(
         convert(good)
 
 
-def test_reading_imports_neither_keras_nor_tensorflow(good: Path) -> None:
-    code = (
-        "import sys; from mpsearch.keras_import.converting import convert; "
-        f"convert({str(good)!r}); "
-        "print([name for name in ('keras', 'tensorflow', 'jax') if name in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+def test_reading_imports_neither_keras_nor_tensorflow(
+    good: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("keras", "tensorflow", "jax"):
+        monkeypatch.setitem(sys.modules, name, None)  # importing them would fail now
+    assert convert(good).examples[0].shape == (1, 6, 6, 2)
 
 
 def test_different_names_stay_different() -> None:

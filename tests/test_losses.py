@@ -228,6 +228,15 @@ def test_outputs_and_labels_decide_where_no_loss_is_named(
     assert data.loss.uses_labels == (not name.endswith("-to-fp32"))
 
 
+def test_floats_of_0_and_1_are_answers_where_a_sigmoid_ends_the_network() -> None:
+    labels = torch.tensor([[0.0, 1, 1]] * 4)
+    names = []
+    for head in (nn.Identity(), nn.Sigmoid()):
+        loss = bind(_arrays(labels), _network((3,), head)).loss
+        names.append("" if loss is None else loss.name)
+    assert names == ["mse", "bce"]
+
+
 def own(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     return (outputs.mean(1) - targets.mean(1)) ** 2
 

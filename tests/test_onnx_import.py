@@ -98,6 +98,8 @@ class Recurrent(nn.Module):
 @pytest.mark.parametrize("name", ["language", "vision-fused", "sequence-first", "recurrent"])
 def test_a_batch_that_the_exporter_folded_in_is_free_again(name: str, tmp_path: Path) -> None:
     """Class tokens, heads behind the batch, tokens in front of it, initial states, tied weights."""
+    model: nn.Module
+    inputs: tuple[torch.Tensor, ...]
     if name == "recurrent":
         torch.manual_seed(0)
         model, inputs = Recurrent().eval(), (torch.randn(5, 6, 3),)

@@ -224,7 +224,7 @@ def test_what_needs_one_class_per_sample_says_so(
         (("evaluate", "model.pt", "--front", "front.csv", "--data", "test.npz"),
          "a measured front needs the accuracy"),
         (("finetune", "model.pt", "--data", "test.npz", "--loss", "mae"), "has no divergence"),
-        (("profile", "model.pt", "--interactions"), "interactions need one row of class logits"),
+        (("profile", "model.pt", "--interactions", "--loss", "mae"), "interactions are kept of"),
         (("profile", "model.pt", "--metric", "accuracy"), "the metric accuracy needs answers"),
         (("profile", "model.pt", "--loss", "cross-entropy"), "array y has"),
     ):  # fmt: skip

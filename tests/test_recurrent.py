@@ -286,3 +286,26 @@ def test_the_file_keeps_the_recurrent_operator_whole(tmp_path: Path) -> None:
         "aten.gru.input"
     ]
     assert load(tmp_path / "m.pt").network.digest == Network.from_module(model, (x,)).digest
+
+
+def test_the_onnx_model_computes_what_the_quantized_network_computes() -> None:
+    pytest.importorskip("onnx")
+    runtime = pytest.importorskip("onnxruntime")
+    from mpsearch.onnx_export.model import onnx_model
+
+    for kind, how in (("lstm", "last step"), ("gru", "mean")):
+        model = _seeded(Classifier, kind, how, batch_first=True)
+        x = torch.randn(20, T, FEATURES)
+        network = Network.from_module(model, (x,))
+        choices = {layer.name: Choice(4, 8) for layer in network.layers}
+        quantized = quantize(network, choices, calibrate(network, Data("x", (x,), None)))
+        options = runtime.SessionOptions()
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
+        options.log_severity_level = 3
+        session = runtime.InferenceSession(onnx_model(quantized).SerializeToString(), options)
+        (got,) = session.run(None, {"x": x.numpy()})
+        with torch.no_grad():
+            difference = np.abs(got - quantized(x).numpy())
+        # a state on the edge between two of its 256 codes may round to either one
+        assert np.mean(difference < 1e-5) > 0.9
+        assert difference.max() < 0.02

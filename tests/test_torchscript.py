@@ -167,6 +167,17 @@ def test_a_script_that_takes_a_dictionary_keeps_its_names(tmp_path: Path) -> Non
         torch.testing.assert_close(network(image, audio), model({"image": image, "audio": audio}))
 
 
+class _OnAnotherDevice(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + torch.ones(3, device=torch.device("cuda:0"))
+
+
+def test_a_script_of_another_device_runs_here(tmp_path: Path) -> None:
+    torch.jit.script(_OnAnotherDevice()).save(str(tmp_path / "m.pt"))
+    network = _load(tmp_path / "m.pt", (torch.zeros(2, 3),))
+    assert torch.equal(network(torch.zeros(2, 3)), torch.ones(2, 3))
+
+
 class _Branch(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if x.sum() > 0:

@@ -122,6 +122,9 @@ def profile(
     if provenance["heads_taken_off"]:
         heads = ", ".join(provenance["heads_taken_off"])
         click.echo(f"the network ends in {heads}, which the loss has too: it is taken off for it")
+    if provenance["left_out_outputs"]:
+        names = ", ".join(provenance["left_out_outputs"])
+        click.echo(f"outputs that are whole numbers or flags are left out: {names}")
     if provenance["layers_without_effect"]:
         names = ", ".join(provenance["layers_without_effect"])
         click.echo(f"no choice of these layers changes the outputs (Ω = 0): {names}")

@@ -20,9 +20,11 @@ from mpsearch.keras_import import (
     weighted,
 )
 from mpsearch.keras_import.building import Building, Convert
-from mpsearch.keras_import.layer_graph import KerasLayer, KerasModel, Reference, read_model
+from mpsearch.keras_import.calls import Reference
+from mpsearch.keras_import.layer_graph import KerasLayer, KerasModel, read_model
 from mpsearch.keras_import.naming import clean_names
 from mpsearch.keras_import.reading import open_keras
+from mpsearch.keras_import.rescaling import fold_rescaling
 from mpsearch.keras_import.settings import Settings
 from mpsearch.keras_import.values import Emitter, Shape, Value
 from mpsearch.keras_import.variables import Path, read_variables
@@ -119,8 +121,7 @@ class _Walk:
         nodes = {name: value.node for name, value in named.items()}
         self.emit.graph.output(nodes if len(nodes) > 1 else next(iter(nodes.values())))
         module = fx.GraphModule(self.emit.root, self.emit.graph)
-        module.graph.eliminate_dead_code()
-        module.recompile()
+        fold_rescaling(module)
         return Converted(module.eval(), tuple(examples), tuple(notes))
 
     def model(

@@ -127,9 +127,17 @@ def _numbers(layer: Building, key: str, default: float) -> Array:
     return numbers
 
 
+def _layer_scale(layer: Building, values: Sequence[Value]) -> Value:
+    """ConvNeXt's factor per channel."""
+    value = layer.emit.plain(only(layer, values))
+    gamma = layer.tensor("gamma", lambda: layer.array("gamma", (value.shape[-1],)))
+    return value.same(layer.emit.call(torch.mul, value.node, gamma))
+
+
 LAYERS: dict[str, Convert] = {
     "BatchNormalization": _batch_norm,
     "LayerNormalization": _layer_norm,
+    "LayerScale": _layer_scale,
     "Normalization": _normalization,
     "Rescaling": _rescaling,
 }

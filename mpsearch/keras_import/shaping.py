@@ -19,7 +19,7 @@ IDENTITIES = (
     "RandomErasing", "RandomFlip", "RandomGaussianBlur", "RandomGrayscale", "RandomHue",
     "RandomInvert", "RandomPerspective", "RandomPosterization", "RandomRotation",
     "RandomSaturation", "RandomSharpness", "RandomShear", "RandomTranslation", "RandomZoom",
-    "SpatialDropout1D", "SpatialDropout2D",
+    "SpatialDropout1D", "SpatialDropout2D", "StochasticDepth",
 )  # fmt: skip
 
 

@@ -79,6 +79,7 @@ VARIABLES: dict[str, Callable[[Config], tuple[Variable, ...]]] = {
     "BatchNormalization": _batch_norm,
     "LayerNormalization": _layer_norm,
     "Normalization": _normalization,
+    "LayerScale": lambda config: (Variable("gamma"),),
     "PReLU": lambda config: (Variable("alpha"),),
     "Embedding": lambda config: (Variable("embeddings"),),
 }
@@ -167,7 +168,8 @@ def _legacy(
     slots = [s for s in slots if s[2]] + [s for s in slots if not s[2]]
     for name, (path, variable, _) in zip(names, slots, strict=True):
         stored = name.rpartition("/")[2].partition(":")[0]
-        if stored != variable.name and not variable.name.endswith(f"_{stored}"):
+        named = not stored.startswith("variable")  # some layers give their weights no name
+        if named and stored != variable.name and not variable.name.endswith(f"_{stored}"):
             raise InputError(
                 f"layer {layer.title} has the weight {name!r:.80} where {variable.name} of "
                 f"{path[-1]!r:.60} was expected"

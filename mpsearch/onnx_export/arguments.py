@@ -12,7 +12,7 @@ def unsupported(node: fx.Node, why: str = "has no form in the ONNX export") -> I
     return InputError(
         f"{packet(node) or node.op} (node {node.name!r}) {why}; the ONNX export knows "
         "convolutions, linear, common activations, pooling, mean, arithmetic, cat, reshaping, "
-        "permute, slice, pad, softmax and argmax"
+        "permute, slice, select, stack, pad, softmax and argmax"
     )
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import numpy as np
 from torch import fx
 
 from mpsearch.integer.operators import IDENTITIES, RESHAPES, clamp_range, integers
@@ -137,6 +138,30 @@ def _concatenate(build: GraphBuilder, node: fx.Node, sources: list[str]) -> str:
     return build.add("Concat", sources, node.name, axis=along)
 
 
+def _select(build: GraphBuilder, node: fx.Node, sources: list[str]) -> str:
+    sizes, index = shape(_source(node)), argument(node, "index")
+    along = axis(node, argument(node, "dim"), len(sizes))
+    if not isinstance(index, int):
+        raise unsupported(node, "has an index that is computed")
+    place = build.array(f"{node.name}/index", np.array(index % sizes[along], dtype=np.int64))
+    return build.add("Gather", [*sources[:1], place], node.name, axis=along)
+
+
+def _stack(build: GraphBuilder, node: fx.Node, sources: list[str]) -> str:
+    along = axis(node, argument(node, "dim"), len(shape(node)))
+    axes = build.whole(f"{node.name}/axes", (along,))
+    rows = [
+        build.add("Unsqueeze", [source, axes], f"{node.name}/row{index}")
+        for index, source in enumerate(sources)
+    ]
+    return build.add("Concat", rows, node.name, axis=along)
+
+
+def _zeros(build: GraphBuilder, node: fx.Node, sources: list[str]) -> str:
+    zero = build.real(f"{node.name}/zero", 0.0)
+    return build.add("Mul", [sources[0], zero], node.name)
+
+
 def _reduce(operator: str) -> Writer:
     def write(build: GraphBuilder, node: fx.Node, sources: list[str]) -> str:
         try:
@@ -191,6 +216,9 @@ _WRITERS: dict[str, Writer] = {
     "transpose": _transpose,
     "slice": _slice,
     "cat": _concatenate,
+    "select": _select,
+    "stack": _stack,
+    "zeros_like": _zeros,
     "mean": _reduce("ReduceMean"),
     "amax": _reduce("ReduceMax"),
     "argmax": _argmax,

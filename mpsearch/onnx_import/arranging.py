@@ -207,6 +207,8 @@ def _depth_to_space(call: Call) -> Result:
 
 def _space_to_depth(call: Call) -> Result:
     x, block = call.tensor(0), call.attribute("blocksize", 1)
+    if call.attribute("mode", "DCR") == "CRD":
+        return F.pixel_unshuffle(x, block)
     batch, channels, height, width = sizes_of(x)
     apart = x.reshape(batch, channels, height // block, block, width // block, block)
     joined = apart.permute(0, 3, 5, 1, 2, 4)

@@ -49,7 +49,7 @@ class OnnxModule(nn.Module):
         """The outputs; `shapes` is told every tensor's shape by the file's name for it."""
         values: dict[str, Value] = dict(zip(self.plan.inputs, inputs, strict=True))
         values.update(self.plan.constants)
-        batch: Size = inputs[0].shape[0]
+        batch: Size = inputs[0].shape[0] if inputs[0].dim() else 1
         for index, step in enumerate(self.plan.steps):
             results = self._run_step(step, values, batch)
             for name, value in zip(step.outputs, results, strict=False):
@@ -62,6 +62,11 @@ class OnnxModule(nn.Module):
         return outputs if len(outputs) > 1 else next(iter(outputs.values()))
 
     def _run_step(self, step: Step, values: Mapping[str, Value], batch: Size) -> tuple[Value, ...]:
+        missing = [name for name in step.inputs if name and values.get(name) is None]
+        if missing:
+            raise InputError(
+                f"{step.label}: it reads {missing[0]!r}, an extra output that is not computed here"
+            )
         given = tuple(values[name] if name else None for name in step.inputs)
         first = given[0] if given else None
         rewritten = self._rewrite(step, first, batch) if isinstance(first, torch.Tensor) else None
@@ -73,7 +78,7 @@ class OnnxModule(nn.Module):
 
     def _output(self, name: str, value: Value) -> torch.Tensor:
         if not isinstance(value, torch.Tensor):
-            raise InputError(f"output {name!r} does not depend on the inputs' data")
+            raise InputError(f"output {name!r} does not follow from the inputs' data")
         return value
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from mpsearch.errors import InputError
+from mpsearch.errors import InputError, MpsearchError, first_line
 from mpsearch.onnx_import.batch import BatchRewriter, check_rows
 from mpsearch.onnx_import.elementwise import DTYPES
 from mpsearch.onnx_import.interpreter import OnnxModule, compute_constant
@@ -35,6 +35,10 @@ def load_onnx(
     except InputError as error:
         text = str(error)
         raise InputError(text if text.startswith(path) else f"{path}: {text}") from error
+    except MpsearchError:
+        raise
+    except Exception as error:  # what a damaged file that passed the checker runs into
+        raise InputError(f"{path}: damaged ONNX file: {first_line(error)}") from error
 
 
 def _load(

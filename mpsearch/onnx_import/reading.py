@@ -76,7 +76,8 @@ def array_of(tensor: Any) -> "np.ndarray[Any, Any]":
     name = tensor.name or "a constant"
     kind = tensor.data_type
     if kind not in _BITS:
-        found = onnx.TensorProto.DataType.Name(kind)
+        names = {number: kind for kind, number in onnx.TensorProto.DataType.items()}
+        found = names.get(kind, kind)
         raise InputError(f"tensor {name} has the type {found}; expected floats, integers or bools")
     if any(size < 0 for size in tensor.dims) or _elements(tensor) > _ELEMENTS_LIMIT:
         raise InputError(f"tensor {name} has the shape {list(tensor.dims)[:8]}, which is too large")
