@@ -35,7 +35,7 @@ _PLAIN = MOVING | set(
     adaptive_avg_pool2d adaptive_avg_pool3d mean sum amax amin max min maximum minimum argmax argmin
     arange full full_like ones ones_like zeros zeros_like new_full new_ones new_zeros scalar_tensor
     fill masked_fill where tril triu eq ne lt le gt ge logical_and logical_or logical_not
-    bitwise_and bitwise_or bitwise_not to _to_copy type_as sym_size any embedding dropout
+    bitwise_and bitwise_or bitwise_not to _to_copy type_as sym_size sym_numel any embedding dropout
     """.split()
 )
 _SCALING = {"mul", "div", "sub", "rsub", "neg"}  # by a number: a change of scale
@@ -116,7 +116,9 @@ def float_part(network: Network) -> FloatPart:
             name = str(node.meta.get("module") or node.name)
             found[node.name] = FloatOperator(name, packet(node), 0, macs)
             places[node.name] = order[node]
+    listed = set(found)
     for name, tensor, user in _tensors(network, stored):
+        listed.add(user.name)
         operator = packet(user) or user.op
         own = user.name in found or operator in _NORMS
         key = user.name if own else name
@@ -130,7 +132,7 @@ def float_part(network: Network) -> FloatPart:
     others = Counter(
         packet(node)
         for node in network.graph.graph.nodes
-        if node.name not in found and node.name not in in_layers and _is_float_work(node)
+        if node.name not in listed and node.name not in in_layers and _is_float_work(node)
     )
     return FloatPart(
         operators=tuple(found[key] for key in sorted(found, key=places.__getitem__)),
