@@ -174,7 +174,8 @@ def test_every_operator_can_be_written_into_an_mpsearch_file(tmp_path: Path) -> 
             refused[case.label] = str(error)
     assert not refused
     assert exported > 5 * len(CASES) // 6
-    assert all("output rows" in text or "ize" in text for text in mixed), mixed
+    known = ("samples into", "output rows", "Sizes of tensors", "Size does not match")
+    assert [text for text in mixed if not any(part in text for part in known)] == []
 
 
 def test_foreign_and_damaged_files_are_named(tmp_path: Path) -> None:
