@@ -14,7 +14,8 @@ from mpsearch.errors import InputError
 from mpsearch.evaluate import evaluate, from_logits, labels_of, logits_of, one_answer
 from mpsearch.evaluation import Evaluation, Evaluations
 from mpsearch.losses import CROSS_ENTROPY
-from mpsearch.model_files import QUANTIZED, ModelSource, detect, load_network
+from mpsearch.model_files import ModelSource, load_network
+from mpsearch.model_kinds import QUANTIZED, detect
 from mpsearch.network import Network
 from mpsearch.post_training import PostTraining
 from mpsearch.quantized import QuantizedNetwork, check_layers

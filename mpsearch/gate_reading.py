@@ -95,7 +95,7 @@ def _measure(
     """Run the network: a float one at the assignment, or a quantized file as it is."""
     from mpsearch.cost import bops, size_bytes
     from mpsearch.evaluation_run import EvaluationRequest, load_subject, run
-    from mpsearch.model_files import QUANTIZED, detect
+    from mpsearch.model_kinds import QUANTIZED, detect
     from mpsearch.quantized import check_layers
     from mpsearch.quantized_file import load_quantized
 

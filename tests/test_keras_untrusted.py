@@ -19,7 +19,8 @@ from mpsearch.errors import InputError, MissingExtraError
 from mpsearch.keras_import.converting import convert
 from mpsearch.keras_import.naming import clean_names
 from mpsearch.keras_import.reading import CONFIG, WEIGHTS
-from mpsearch.model_files import KERAS, ModelSource, detect, load_module
+from mpsearch.model_files import ModelSource, load_module
+from mpsearch.model_kinds import KERAS, detect
 
 L: Any = keras_models.L
 

@@ -21,7 +21,8 @@ from torch import nn
 
 from mpsearch.data import Arrays
 from mpsearch.errors import InputError
-from mpsearch.model_files import ModelSource, detect, load_network
+from mpsearch.model_files import ModelSource, load_network
+from mpsearch.model_kinds import detect
 from mpsearch.network import Network
 from mpsearch.network_file import HEADER, save
 

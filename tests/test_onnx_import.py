@@ -16,7 +16,8 @@ from torch import nn
 from mpsearch.errors import InputError
 from mpsearch.exporting import export_graph
 from mpsearch.graph_json import graph_to_json
-from mpsearch.model_files import ONNX, ModelSource, detect, load_network
+from mpsearch.model_files import ModelSource, load_network
+from mpsearch.model_kinds import ONNX, detect
 from mpsearch.models.registry import build
 from mpsearch.network import Network
 from mpsearch.network_file import save

@@ -68,7 +68,7 @@ def export(
       mpsearch export quantized.pt --format onnx --fp32 model.pt -o network.onnx
       mpsearch export quantized.pt --format litert --fp32 model.pt -o network.tflite
     """
-    from mpsearch.model_files import QUANTIZED, detect
+    from mpsearch.model_kinds import QUANTIZED, detect
     from mpsearch.quantized_file import load_quantized
 
     if detect(path) != QUANTIZED:
