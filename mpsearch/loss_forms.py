@@ -168,7 +168,7 @@ class Bernoulli:
         return self.per_sample(outputs, p) - _mean(entropy)
 
     def spread(self, outputs: torch.Tensor, change: torch.Tensor) -> torch.Tensor:
-        return (_bernoulli_deviation(outputs) * change).flatten(1)
+        return (_bernoulli_deviation(outputs) * change).reshape(len(change), -1)
 
     def curvature(
         self, outputs: torch.Tensor, change: torch.Tensor, target: torch.Tensor | None
@@ -180,7 +180,7 @@ class Bernoulli:
 
     def factor(self, outputs: torch.Tensor) -> torch.Tensor:
         deviation = _bernoulli_deviation(outputs.detach().double())
-        return torch.diag_embed(deviation.flatten(1)).to(outputs.dtype)
+        return torch.diag_embed(deviation.reshape(len(outputs), -1)).to(outputs.dtype)
 
     def direction(self, outputs: torch.Tensor, random: torch.Generator) -> torch.Tensor:
         deviation = _bernoulli_deviation(outputs.detach().double())

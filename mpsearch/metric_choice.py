@@ -171,7 +171,7 @@ def _of_classes(metric: str, scores: torch.Tensor, labels: torch.Tensor) -> Stat
 
 def _of_answers(metric: str, scores: torch.Tensor, labels: torch.Tensor) -> Statistic | None:
     """Logits of yes-or-no answers [N, …] with labels of the same shape."""
-    predicted, true = (scores > 0).flatten(1).numpy(), labels.flatten(1).numpy()
+    predicted, true = (_rows(scores) > 0).numpy(), _rows(labels).numpy()
     if metric == "accuracy":
         return mean_of(hits(predicted, true))
     columns = range(true.shape[1])
@@ -181,7 +181,7 @@ def _of_answers(metric: str, scores: torch.Tensor, labels: torch.Tensor) -> Stat
     elif metric == "f1":
         each = [f1(guess[:, k], label[:, k], 2) for k in columns]
     elif metric == "auc":
-        flat = scores.flatten(1).numpy()
+        flat = _rows(scores).numpy()
         each = [auc(flat[:, k], true[:, k]) for k in columns]
     else:
         return None
@@ -189,7 +189,7 @@ def _of_answers(metric: str, scores: torch.Tensor, labels: torch.Tensor) -> Stat
 
 
 def _of_numbers(metric: str, outputs: torch.Tensor, targets: torch.Tensor) -> Statistic | None:
-    error = (outputs - targets.double()).flatten(1).numpy()
+    error = _rows(outputs - targets.double()).numpy()
     if metric == "mae":
         return mean_of(np.abs(error).mean(axis=1))
     if metric == "mse":
@@ -197,6 +197,11 @@ def _of_numbers(metric: str, outputs: torch.Tensor, targets: torch.Tensor) -> St
     if metric == "rmse":
         return mean_of((error**2).mean(axis=1), np.sqrt)
     return r2(outputs.numpy(), targets.double().numpy()) if metric == "r2" else None
+
+
+def _rows(values: torch.Tensor) -> torch.Tensor:
+    """[N, …] as [N, K]; [N] as [N, 1]."""
+    return values.reshape(len(values), -1)
 
 
 def _own(

@@ -69,7 +69,7 @@ class Own(Squared):
             if not gradient.requires_grad:
                 return torch.zeros(len(z), dtype=z.dtype, device=z.device)
             (product,) = torch.autograd.grad(gradient, z, grad_outputs=change.to(z))
-        return (product * change).flatten(1).sum(dim=1)
+        return (product * change).reshape(len(change), -1).sum(dim=1)
 
 
 def named_labels(

@@ -51,7 +51,7 @@ class Sqnr:
 def _power(loss: Loss, values: torch.Tensor, weights: Mapping[str, float]) -> torch.Tensor:
     """Σ weight · ‖output‖² of every sample [n]."""
     parts = [
-        part.flatten(1).square().sum(dim=1) * weights[name]
+        part.reshape(len(part), -1).square().sum(dim=1) * weights[name]
         for name, part in loss.centred(values).items()
     ]
     return torch.stack(parts).sum(dim=0)

@@ -75,6 +75,13 @@ CASES = {
         (2, 2), MSE, lambda g, n: torch.randn(n, 2, 2, generator=g, dtype=torch.float64),
         lambda z, y: ((z - y) ** 2).mean(),
     ),
+    "bce of one answer": Case(
+        (), BCE, lambda g, n: torch.randint(0, 2, (n,), generator=g).double(), _binary
+    ),
+    "mse of one number": Case(
+        (), MSE, lambda g, n: torch.randn(n, generator=g, dtype=torch.float64),
+        lambda z, y: ((z - y) ** 2).mean(),
+    ),
     "two outputs": Case(
         (5,), _two(CROSS_ENTROPY, MSE),
         lambda g, n: torch.cat(

@@ -58,7 +58,7 @@ def test_value_and_curvature_are_those_of_the_definition(name: str) -> None:
     assert float(case.loss.per_sample(z, y).mean()) == pytest.approx(float(case.mean(z, y)))
     hessians = _output_hessians(name, z, y)
     u = torch.randn(z.shape, generator=generator("u"), dtype=torch.float64)
-    expected = torch.einsum("nk,nkl,nl->n", u.flatten(1), hessians, u.flatten(1))
+    expected = torch.einsum("nk,nkl,nl->n", u.reshape(N, -1), hessians, u.reshape(N, -1))
     torch.testing.assert_close(case.loss.curvature(z, u, y), expected)
     more = case.loss.increase(z, z + u, y).mean()
     assert float(more) == pytest.approx(float(case.mean(z + u, y) - case.mean(z, y)))
@@ -75,7 +75,7 @@ def test_factor_direction_and_drawn_gradients_square_to_the_hessian(name: str) -
     assert factor.shape[2] == case.loss.columns(case.shape)
     torch.testing.assert_close(factor @ factor.transpose(1, 2), hessians)
     many = z[:1].repeat_interleave(4000, 0)
-    directions = case.loss.direction(many, generator("d")).flatten(1)
+    directions = case.loss.direction(many, generator("d")).reshape(4000, -1)
     _assert_second_moment(directions, hessians[0])
 
 
@@ -89,7 +89,7 @@ def test_gradients_on_drawn_targets_have_the_hessian_as_second_moment(name: str)
     many = z[:1].detach().repeat_interleave(6000, 0).requires_grad_(True)
     total = loss.gradient_loss(many, None, generator("drawn")).sum()
     (gradients,) = torch.autograd.grad(total, many)
-    _assert_second_moment(gradients.flatten(1), hessian)
+    _assert_second_moment(gradients.reshape(6000, -1), hessian)
 
 
 def _to_fp32(name: str) -> Loss:
