@@ -58,7 +58,14 @@ def _profile(provenance: Mapping[str, Any]) -> list[str]:
             value = provenance[option]
             text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
             words += ["--" + option.replace("_", "-"), text]
-    return words
+    return [*words, *_losses(str(provenance.get("loss", "")))]
+
+
+def _losses(name: str) -> list[str]:
+    """`class=cross-entropy + box=mse` as options; none for what classifiers have unasked."""
+    if name in ("", "cross-entropy", "kl-to-fp32"):
+        return []
+    return [word for part in name.split(" + ") for word in ("--loss", part)]
 
 
 def _search(assignment: Assignment) -> list[str]:
@@ -134,4 +141,5 @@ def _evaluate(run: Run, evaluations: Evaluations) -> list[str]:
             words += ["--uniform", row.name]
     if not evaluations.data_name.startswith(SAMPLE_OF):
         words += ["--data", evaluations.data_name]
+    words += _losses(evaluations.loss)
     return [*words, "-o", run.paths.get("evaluation", "evaluation.json")]

@@ -4,6 +4,7 @@ All by the command line, as a user does it.
 """
 
 import json
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,8 @@ from torch import nn
 
 from mpsearch.cli import run
 from mpsearch.network_file import save
+from mpsearch.reports.commands import commands_of
+from mpsearch.reports.run_folder import read_run
 
 N = 48
 
@@ -161,6 +164,9 @@ def test_the_whole_loop(
     command("report", "-o", "report.html")
     page = Path("report.html").read_text()
     assert all(f">{metric}<" in page for metric in task.metrics)
+    again = [line for line in commands_of(read_run(".")) if " profile " in line]
+    command(*shlex.split(again[0])[1:])  # what the report says repeats the run is a valid call
+    assert task.loss in Path("profile.json").read_text()
 
 
 @pytest.mark.parametrize("metric", ["hessian", "fisher", "perturbation", "kl", "loss", "sqnr"])
