@@ -9,7 +9,6 @@ import numpy as np
 from mpsearch.data import Data
 from mpsearch.errors import first_line
 from mpsearch.integer.network import outputs
-from mpsearch.onnx_export.packages import onnxruntime_package
 from mpsearch.onnx_export.session_settings import (
     TRIED,
     SessionSetting,
@@ -17,6 +16,7 @@ from mpsearch.onnx_export.session_settings import (
     preferred,
 )
 from mpsearch.onnx_export.storage import stored_bits
+from mpsearch.onnx_packages import onnxruntime_package
 from mpsearch.quantized import QuantizedNetwork
 from mpsearch.quantizer import affine
 

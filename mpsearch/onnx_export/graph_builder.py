@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from mpsearch.onnx_export.packages import onnx_package
 from mpsearch.onnx_export.storage import raw_bytes, type_name
+from mpsearch.onnx_packages import onnx_package
 
 
 @dataclass

@@ -6,13 +6,14 @@ the bytes that are there before anything is allocated, and onnx's checker sees t
 
 import os
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mpsearch.errors import InputError, first_line
-from mpsearch.onnx_import.packages import onnx_package
+from mpsearch.onnx_packages import onnx_package
 
 OLDEST_OPSET = 9
 _PROTOBUF_LIMIT = 2**31 - 1
@@ -24,7 +25,7 @@ _BITS = _BITS_OF_FLOATS | _BITS_OF_INTEGERS
 
 def read_model(path: str) -> Any:
     """The checked ModelProto. Raises InputError in one line for anything that is none."""
-    onnx = onnx_package()
+    onnx = onnx_package("reading an ONNX file")
     if Path(path).stat().st_size > _PROTOBUF_LIMIT:
         raise InputError(f"{path}: over 2 GiB; expected larger weights as external data beside it")
     try:
@@ -46,7 +47,7 @@ def read_model(path: str) -> Any:
             inside += len(tensor.raw_data)
     try:
         if model.functions:
-            model = onnx.inliner.inline_local_functions(model)
+            model = import_module("onnx.inliner").inline_local_functions(model)
         if inside + Path(path).stat().st_size < _PROTOBUF_LIMIT:  # the checker serializes it
             onnx.checker.check_model(model)
     except Exception as error:  # ValidationError, and what the C++ code throws
@@ -75,7 +76,7 @@ def tensors_of(graph: Any) -> Iterator[Any]:
 
 def array_of(tensor: Any) -> "np.ndarray[Any, Any]":
     """The values; floating point of any width becomes float32. Raises InputError."""
-    onnx = onnx_package()
+    onnx = onnx_package("reading an ONNX file")
     name = tensor.name or "a constant"
     kind = tensor.data_type
     if kind not in _BITS:

@@ -12,7 +12,6 @@ from mpsearch.onnx_import.calls import Call, Result, is_symbolic
 from mpsearch.onnx_import.elementwise import ELEMENTWISE
 from mpsearch.onnx_import.gathering import GATHERING
 from mpsearch.onnx_import.normalization import NORMALIZATION
-from mpsearch.onnx_import.packages import onnx_package
 from mpsearch.onnx_import.pooling import POOLING
 from mpsearch.onnx_import.recurrent import RECURRENT
 from mpsearch.onnx_import.reductions import REDUCTIONS
@@ -20,6 +19,7 @@ from mpsearch.onnx_import.resizing import RESIZING
 from mpsearch.onnx_import.shapes import SHAPES
 from mpsearch.onnx_import.steps import Step
 from mpsearch.onnx_import.weighted import WEIGHTED
+from mpsearch.onnx_packages import onnx_package
 
 Handler = Callable[[Call], Result]
 
@@ -78,7 +78,7 @@ def _is_shape_arithmetic(call: Call) -> bool:
 
 def check_operators(steps: Iterable[Step], domains: Iterable[str], opset: int) -> None:
     """Raise InputError that lists everything that cannot be read, with one node for each."""
-    defs = onnx_package().defs
+    defs = onnx_package("reading an ONNX file").defs
     problems: dict[str, str] = {}
     for step, domain in zip(steps, domains, strict=True):
         name = step.operator

@@ -1,4 +1,4 @@
-"""The optional packages of the ONNX export, imported when they are used."""
+"""The optional packages for ONNX files, imported when they are used."""
 
 from importlib import import_module
 from importlib.util import find_spec
@@ -7,9 +7,9 @@ from typing import Any
 from mpsearch.errors import MissingExtraError
 
 
-def onnx_package() -> Any:
+def onnx_package(purpose: str = "the ONNX export") -> Any:
     """The module `onnx`. Raises MissingExtraError with the pip command where it is missing."""
-    return _package("onnx", "the ONNX export")
+    return _package("onnx", purpose)
 
 
 def onnxruntime_package() -> Any:
