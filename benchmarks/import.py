@@ -58,24 +58,26 @@ def torch_macs(subject: Subject, model: nn.Module, inputs: Inputs) -> int:
     return int(counter.get_total_flops()) // 2 + subject.recurrent_macs
 
 
-def torch_files(subject: Subject, folder: Path) -> Iterator[Callable[[], Written]]:
-    """One function per format that torch or mpsearch writes."""
+def torch_files(subject: Subject, folder: Path) -> Iterator[tuple[str, Callable[[], Written]]]:
+    """(format, function that writes it) for everything that torch or mpsearch writes."""
     model, inputs = made(subject), subject.inputs()
     with torch.no_grad():
         expected = model(*inputs)
     macs = torch_macs(subject, model, inputs)
     shapes = tuple(tuple(x.shape[1:]) for x in inputs)
 
-    def written(name: str, write: Callable[[str], object], trust: bool) -> Callable[[], Written]:
+    def written(
+        name: str, write: Callable[[str], object], trust: bool
+    ) -> tuple[str, Callable[[], Written]]:
         def make() -> Written:
             suffix = ".pt2" if "archive" in name else ""
             path = str(folder / f"{subject.name}-{name.replace(' ', '-')}{suffix}")
             write(path)
             shaped = "TorchScript" in name  # the other formats carry the shapes of their inputs
             source = ModelSource(path, trust=trust, input_shapes=shapes if shaped else ())
-            return Written(name, source, inputs, expected, macs, subject.layers)
+            return Written(source, inputs, expected, macs, subject.layers)
 
-        return make
+        return name, make
 
     dynamic = tuple({0: torch.export.Dim("batch")} for _ in inputs)
     yield written("mpsearch file", lambda path: mpsearch.save(model, path, inputs), False)
@@ -145,18 +147,18 @@ def quiet() -> Iterator[None]:
                 os.close(copy)
 
 
-def row(name: str, make: Callable[[], Written], export_seconds: float) -> Sequence[str]:
+def row(name: str, kind: str, make: Callable[[], Written], export_seconds: float) -> Sequence[str]:
     """One line of the table; a refusal is a line, too."""
     try:
         with quiet():
             file = make()
     except Exception as error:  # the framework's own writer cannot
-        return (name, "", "", "", "", "", f"not written: {type(error).__name__}")
+        return (name, kind, "", "", "", "", f"not written: {type(error).__name__}")
     try:
         with quiet():
             network, seconds = measure(file)
     except InputError as error:
-        return (name, file.format, "", "", "", "", f"refused: {str(error).splitlines()[0][:90]}")
+        return (name, kind, "", "", "", "", f"refused: {str(error).splitlines()[0][:90]}")
     with torch.no_grad():
         outputs = network(*file.inputs)
         outputs = outputs if file.finish is None else file.finish(outputs)
@@ -164,7 +166,7 @@ def row(name: str, make: Callable[[], Written], export_seconds: float) -> Sequen
     outside = float_part(network).macs
     return (
         name,
-        file.format,
+        kind,
         f"{seconds:.2f} s ({seconds / export_seconds:.2f})",
         f"{len(network.layers)} of {file.layers}",
         f"{macs:,}" + (f" + {outside:,}" if outside else ""),
@@ -197,13 +199,13 @@ def main() -> None:
             if (subject.large and arguments.quick) or arguments.only not in (None, subject.name):
                 continue
             unit = export_seconds(subject)
-            for make in torch_files(subject, Path(folder)):
-                print("| " + " | ".join(row(subject.name, make, unit)) + " |", flush=True)
+            for kind, make in torch_files(subject, Path(folder)):
+                print("| " + " | ".join(row(subject.name, kind, make, unit)) + " |", flush=True)
         if arguments.only is None:
             with quiet():
                 entries = list(keras_files(Path(folder)))
-            for name, make, unit in entries:
-                print("| " + " | ".join(row(name, make, unit)) + " |", flush=True)
+            for name, kind, make, unit in entries:
+                print("| " + " | ".join(row(name, kind, make, unit)) + " |", flush=True)
 
 
 if __name__ == "__main__":

@@ -23,8 +23,8 @@ PUBLISHED = {
 BUNDLED = {"tinym2net-battlefield": 14, "tinym2net-covid": 15}
 
 
-def keras_files(folder: Path) -> Iterator[tuple[str, Callable[[], Written], float]]:
-    """(network, function that makes the file, seconds in which Keras itself loads it)."""
+def keras_files(folder: Path) -> Iterator[tuple[str, str, Callable[[], Written], float]]:
+    """(network, format, function that makes the entry, seconds in which Keras itself loads it)."""
     for name, layers in BUNDLED.items():
         for suffix in (".keras", ".h5"):
             path = str(folder / f"{name}{suffix}")
@@ -38,7 +38,7 @@ def keras_files(folder: Path) -> Iterator[tuple[str, Callable[[], Written], floa
 
 def _entry(
     name: str, path: str, suffix: str, layers: int, softmax: bool
-) -> tuple[str, Callable[[], Written], float]:
+) -> tuple[str, str, Callable[[], Written], float]:
     import keras
 
     begin = time.perf_counter()
@@ -54,11 +54,11 @@ def _entry(
             expected = model(list(inputs)).detach()
         finish = _softmax if softmax else None
         return Written(
-            f"Keras {suffix}", ModelSource(path), inputs, expected,
+            ModelSource(path), inputs, expected,
             int(counter.get_total_flops()) // 2, layers, finish,
         )  # fmt: skip
 
-    return name, make, seconds
+    return name, f"Keras {suffix}", make, seconds
 
 
 def _softmax(logits: torch.Tensor) -> torch.Tensor:

@@ -18,7 +18,6 @@ Inputs = tuple[torch.Tensor, ...]
 class Written:
     """A file, how it is loaded, and what its own framework computes for the inputs."""
 
-    format: str
     source: ModelSource
     inputs: Inputs
     expected: torch.Tensor
@@ -180,7 +179,13 @@ SUBJECTS = (
 
 
 def made(subject: Subject) -> nn.Module:
-    """The network with seeded weights, in evaluation mode."""
-    with torch.random.fork_rng(devices=[]):
+    """The network with seeded weights, no two tensors alike, in evaluation mode.
+
+    nn.TransformerEncoder starts with copies of one layer, which exporters store once.
+    """
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(0)
-        return subject.make().eval()
+        model = subject.make().eval()
+        for parameter in model.parameters():
+            parameter.add_(0.01 * torch.randn_like(parameter))
+    return model
