@@ -55,6 +55,28 @@ def test_every_activation_gives_the_outputs_of_keras(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".keras", ".h5"])
+@pytest.mark.parametrize("loss", ["binary_crossentropy", "mse", None])
+def test_a_last_sigmoid_is_left_out_where_it_was_trained_on_answers(
+    loss: str | None, suffix: str, tmp_path: Path
+) -> None:
+    """An autoencoder may end in one: only the file's own loss tells."""
+    model = chain((7,), L.Dense(4, activation="sigmoid"))
+    if loss is not None:
+        model.compile(loss=loss)
+    model.save(tmp_path / f"net{suffix}")
+    converted = convert(tmp_path / f"net{suffix}")
+    (x,) = samples(model)
+    found = converted.module(torch.from_numpy(x)).detach()
+    (expected,) = outputs(model, [x])
+    if loss == "binary_crossentropy":
+        assert "the sigmoid at the output is left out" in converted.notes[0]
+        found = torch.sigmoid(found)
+    else:
+        assert not converted.notes
+    np.testing.assert_allclose(found.numpy(), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
 @pytest.mark.parametrize("name", STRUCTURES)
 def test_graphs_of_layers_give_the_outputs_of_keras(name: str, suffix: str, tmp_path: Path) -> None:
     model = STRUCTURES[name]()

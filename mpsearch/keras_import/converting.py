@@ -39,7 +39,8 @@ LAYERS: dict[str, Convert] = {
     **weighted.LAYERS,
 }
 _WHOLE = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32")
-_REGRESSIONS = ("mean_squared", "mean_absolute", "mse", "mae", "huber", "logcosh", "log_cosh")
+# Losses of a sigmoid; without one of them it may be a regression that ends in it.
+_ANSWERS = ("binary_crossentropy", "binarycrossentropy", "binary_focal", "binaryfocal", "bce")
 
 
 @dataclass(frozen=True)
@@ -169,11 +170,11 @@ class _Walk:
             raise error if title in text else settings.error(text) from error
 
     def _logits(self, value: Value, notes: list[str]) -> Value:
-        """The value ahead of a last softmax or sigmoid."""
+        """The value ahead of a last softmax, or of a sigmoid that was trained on answers."""
         node = value.node
         softmax = node.target in (torch.softmax, torch.log_softmax)
-        regression = any(word in self.loss for word in _REGRESSIONS)
-        sigmoid = node.target is torch.sigmoid and len(value.shape) == 1 and not regression
+        answers = any(word in self.loss for word in _ANSWERS)
+        sigmoid = node.target is torch.sigmoid and len(value.shape) == 1 and answers
         if not (softmax or sigmoid):
             return value
         (source, *_) = node.args
