@@ -85,6 +85,11 @@ def _export(model: nn.Module, call: Call) -> torch.export.ExportedProgram:
     except Exception as error:  # torch.export raises whatever the model's own code raises
         if type(error).__name__ == "GuardOnDataDependentSymNode":
             raise InputError(BRANCHES_ON_DATA) from error
+        if "Constraints violated (batch)" in str(error):
+            raise InputError(
+                "the model makes a constant of its batch size (len(x), or int() of a shape); "
+                "expected x.shape[0], or -1 in a reshape"
+            ) from error
         raise InputError(
             f"the model cannot be exported to an aten graph: {first_line(error)}"
         ) from error

@@ -108,10 +108,16 @@ class _Branch(nn.Module):
         return x if x.sum() > 0 else -x
 
 
+class _Counted(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.reshape(len(x), -1)
+
+
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        (_Fixed(), "cannot be exported|fixes its batch size"),
+        (_Counted(), r"makes a constant of its batch size \(len\(x\)"),
+        (_Fixed(), "makes a constant of its batch size|fixes its batch size"),
         (_Branch(), "cannot be exported"),
         (nn.Sequential(nn.Flatten(0)), "expected one row of outputs per sample"),
     ],
