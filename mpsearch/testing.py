@@ -1,6 +1,7 @@
 """For tests of others: whether a solver is right, and whether a network keeps its budget."""
 
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -29,10 +30,15 @@ def assert_budget(
     max_size_growth: str | None = None,
     max_bops_growth: str | None = None,
     max_latency_growth: str | None = None,
+    min_metrics: Mapping[str, str | float] | None = None,
+    max_metrics: Mapping[str, str | float] | None = None,
+    max_rise: Mapping[str, str | float] | None = None,
+    max_fall: Mapping[str, str | float] | None = None,
     evaluation: str | os.PathLike[str] | None = None,
     device: str | os.PathLike[str] | None = None,
     baseline: str | os.PathLike[str] | None = None,
     data: str | None = None,
+    losses: Sequence[str] = (),
     fp32: str | os.PathLike[str] | None = None,
     confidence: float = 0.95,
     strict: bool = False,
@@ -41,20 +47,27 @@ def assert_budget(
 
         assert_budget("assignment.json", "profile.csv", max_size="145KB")
         assert_budget("quantized.pt", data="test.npz", fp32="model.pt", max_drop=1.0, strict=True)
+        assert_budget("quantized.pt", data="test.npz", fp32="model.pt", max_rise={"mse": "10%"})
 
     subject: an Assignment, an assignment.json, or a file of `mpsearch apply`, which is measured
     here and now. Limits as on the command line; a plain number is in bytes, operations, a share
-    from 0 to 1 (accuracy), points (drops), seconds or joules. Nothing is read but what is named.
-    Returns the verdicts. Raises InputError for what cannot be judged.
+    from 0 to 1 (accuracy), points (drops), seconds or joules. min_metrics, max_metrics: limits of
+    other metrics, such as {"f1": 0.9}; max_rise, max_fall: of their difference from FP32's. losses:
+    as `mpsearch evaluate --loss`. Nothing is read but what is named. Returns the verdicts. Raises
+    InputError for what cannot be judged.
     """
     from mpsearch.assignment import Assignment
     from mpsearch.gate import Conditions, judge
+    from mpsearch.gate_metrics import wanted_metrics
     from mpsearch.gate_reading import Sources, read_evidence
     from mpsearch.gate_report import Report
     from mpsearch.table import LayerTable
 
     def text(value: str | float | None, unit: str = "") -> str | None:
         return value if value is None or isinstance(value, str) else f"{value!r}{unit}"
+
+    def limits(values: Mapping[str, str | float] | None) -> tuple[str, ...] | None:
+        return None if values is None else tuple(f"{name}={text(v)}" for name, v in values.items())
 
     def path(value: object) -> str | None:
         return os.fspath(value) if isinstance(value, str | os.PathLike) else None
@@ -65,21 +78,6 @@ def assert_budget(
         from mpsearch.model_files import ModelSource  # imports torch
 
         model, named = ModelSource(named), None
-    sources = Sources(
-        assignment=named,
-        evaluation=path(evaluation),
-        device=path(device),
-        table=path(table),
-        baseline=path(baseline),
-        model=model,
-        data=data,
-        fp32=path(fp32),
-    )
-    evidence = read_evidence(sources, usual=False)
-    if isinstance(subject, Assignment):
-        evidence = replace(evidence, assignment=subject)
-    if isinstance(table, LayerTable):
-        evidence = replace(evidence, table=table)
     conditions = Conditions(
         max_size=text(max_size, "B"),
         max_bops=text(max_bops),
@@ -92,7 +90,28 @@ def assert_budget(
         max_size_growth=max_size_growth,
         max_bops_growth=max_bops_growth,
         max_latency_growth=max_latency_growth,
+        min=limits(min_metrics),
+        max=limits(max_metrics),
+        max_rise=limits(max_rise),
+        max_fall=limits(max_fall),
     )
+    sources = Sources(
+        assignment=named,
+        evaluation=path(evaluation),
+        device=path(device),
+        table=path(table),
+        baseline=path(baseline),
+        model=model,
+        data=data,
+        fp32=path(fp32),
+        metrics=wanted_metrics(conditions),
+        losses=tuple(losses),
+    )
+    evidence = read_evidence(sources, usual=False)
+    if isinstance(subject, Assignment):
+        evidence = replace(evidence, assignment=subject)
+    if isinstance(table, LayerTable):
+        evidence = replace(evidence, table=table)
     verdicts = judge(conditions, evidence, confidence)
     report = Report(verdicts, evidence, "strict" if strict else "measured", confidence)
     if report.says_no:

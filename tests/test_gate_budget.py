@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,8 @@ from test_gate import CHOSEN, FP32, ROW, TABLE, TOTALS, evaluations
 
 from mpsearch.assignment import Assignment
 from mpsearch.errors import InputError
-from mpsearch.evaluation import save_evaluations
+from mpsearch.evaluation import Metric, save_evaluations
+from mpsearch.gate_verdict import Verdict
 from mpsearch.table import LayerTable
 from mpsearch.testing import assert_budget
 
@@ -83,3 +86,19 @@ def test_it_needs_no_torch(folder: Path) -> None:
         "sys.exit('torch' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_metrics_have_limits_too(folder: Path) -> None:
+    metric = Metric(0.20, (0.15, 0.25), "normal", 0.02, (0.01, 0.03))
+    row = replace(ROW, metrics={"mae": metric})
+    save_evaluations(evaluations(FP32, row), "measured.json")
+
+    def budget(**limits: Mapping[str, str | float]) -> tuple[Verdict, ...]:
+        return assert_budget("chosen.json", "table.csv", evaluation="measured.json", **limits)  # type: ignore[arg-type]
+
+    largest, rise = budget(max_metrics={"mae": 0.3}, max_rise={"mae": "20%"})
+    assert (float(largest.value), float(rise.value)) == pytest.approx((0.2, 0.02))
+    for wrong in ({"min_metrics": {"mae": 0.3}}, {"max_rise": {"mae": 0.005}}):
+        with pytest.raises(AssertionError, match="the gate says no: mae"):
+            budget(**wrong)
+    budget(max_fall={"mae": 0})

@@ -19,6 +19,7 @@ from mpsearch.cli import run
 from mpsearch.network_file import save
 from mpsearch.reports.commands import commands_of
 from mpsearch.reports.run_folder import read_run
+from mpsearch.testing import assert_budget
 
 N = 48
 
@@ -161,6 +162,12 @@ def test_the_whole_loop(
         assert metric in text
     if name != "two outputs":
         assert ("accuracy" in text) == (name == "binary")
+    for metric in task.metrics[-1:]:  # the gate measures the file itself, by the same metric
+        (verdict,) = assert_budget(
+            "quantized.pt", data="test.npz", fp32="model.pt", max_metrics={metric: 1e9},
+            losses=[word for word in task.options if word != "--loss"],
+        )  # fmt: skip
+        assert float(verdict.value) == pytest.approx(quantized["metrics"][metric]["value"])
     command("report", "-o", "report.html")
     page = Path("report.html").read_text()
     assert all(f">{metric}<" in page for metric in task.metrics)
