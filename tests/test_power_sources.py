@@ -127,8 +127,10 @@ def test_a_program_that_is_asked_again_and_again() -> None:
     begin = time.time()
     assert not isinstance(source, Csv)
     samples = _samples(source, 0.55)  # type: ignore[arg-type]
-    assert [power for _, power in samples] == list(map(float, range(1, len(samples) + 1)))
-    assert 4 <= len(samples) <= 8
+    first = int(samples[0][1])
+    assert first in (1, 2)  # the first call may be over before the time that is asked for begins
+    assert [power for _, power in samples] == list(map(float, range(first, first + len(samples))))
+    assert 3 <= len(samples) <= 8
     assert begin < samples[0][0] < samples[-1][0] <= time.time()
     assert samples[-1][0] >= begin + 0.55
     calls = Path("calls").stat().st_size
