@@ -29,7 +29,6 @@ from mpsearch.own_loss import Own
 from mpsearch.sum_loss import SumLoss
 
 NAMES = ("accuracy", "balanced-accuracy", "top5", "f1", "auc", "mae", "mse", "rmse", "r2")
-SMALLER_IS_BETTER = ("mae", "mse", "rmse")
 
 
 @dataclass(frozen=True)

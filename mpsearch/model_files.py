@@ -16,8 +16,9 @@ from safetensors.torch import load_file
 from torch import fx, nn
 
 from mpsearch import network_file
-from mpsearch.data import Arrays, import_object, put_working_directory_on_path
+from mpsearch.data import Arrays
 from mpsearch.errors import InputError, first_line
+from mpsearch.importing import import_object, put_working_directory_on_path
 from mpsearch.inputs import Call, ExampleInputs
 from mpsearch.model_kinds import (
     EXPORT,
