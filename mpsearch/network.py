@@ -9,6 +9,7 @@ from torch import fx, nn
 
 from mpsearch.exporting import export_graph
 from mpsearch.files import digest
+from mpsearch.float_width import as_float32
 from mpsearch.folding import simplify
 from mpsearch.graph_tensors import get_tensor, set_tensor, tensor_nodes
 from mpsearch.inputs import ExampleInputs, bind_inputs
@@ -40,7 +41,7 @@ class Network:
     @staticmethod
     def from_module(model: nn.Module, example_inputs: ExampleInputs) -> "Network":
         """Export a module. The module is left as it was. Raises InputError as `export_graph`."""
-        examples = bind_inputs(model, example_inputs).tensors()
+        examples = [as_float32(x) for x in bind_inputs(model, example_inputs).tensors()]
         return Network.from_graph(export_graph(model, example_inputs), examples)
 
     @staticmethod
@@ -136,7 +137,7 @@ def count_parameters(graph: fx.GraphModule) -> int:
 
 
 def record_shapes(graph: fx.GraphModule, example_inputs: Sequence[torch.Tensor]) -> None:
-    """Write the shape of every node's tensor for a batch of one sample into `meta["shape"]`."""
+    """Write shape and type of every node's tensor for a batch of one sample into its `meta`."""
     one = tuple(example[:1] for example in example_inputs)
     recorder = _ShapeRecorder(graph)
     with torch.no_grad():
@@ -154,7 +155,7 @@ class _ShapeRecorder(fx.Interpreter):
     def run_node(self, n: fx.Node) -> object:
         value = super().run_node(n)
         if isinstance(value, torch.Tensor):
-            n.meta["shape"] = tuple(value.shape)
+            n.meta["shape"], n.meta["dtype"] = tuple(value.shape), value.dtype
         return value
 
 
