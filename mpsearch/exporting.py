@@ -204,7 +204,9 @@ def _as_graph_module(
             copy = graph.node_copy(node, copies.__getitem__)
             copy.target = torchs_own(node.target)
             if squeezed is not None:
-                copy.target, copy.args = torch.ops.aten.squeeze.dims, (copy.args[0], list(squeezed))
+                one = len(squeezed) == 1
+                copy.target = torch.ops.aten.squeeze.dim if one else torch.ops.aten.squeeze.dims
+                copy.args = (copy.args[0], squeezed[0] if one else list(squeezed))
             copy.meta = {"module": _module_of(node)}
             copies[node] = copy
         else:
@@ -225,7 +227,7 @@ def _returns_nothing(node: fx.Node) -> bool:
 
 
 def _squeezed(node: fx.Node) -> tuple[int, ...] | None:
-    """The dimensions that a squeeze drops from every batch; None for other operators.
+    """What a squeeze drops from every batch; None for other operators, and where it says just that.
 
     `squeeze()` drops whatever has size 1: the batch, too, when it is a single sample.
     """
@@ -234,11 +236,12 @@ def _squeezed(node: fx.Node) -> tuple[int, ...] | None:
     shape = node.args[0].meta["val"].shape
     named = node.args[1] if len(node.args) > 1 else range(len(shape))
     wanted = [named] if isinstance(named, int) else list(named)
-    return tuple(
+    dropped = tuple(
         dim
         for dim, size in enumerate(shape)
         if isinstance(size, int) and size == 1 and (dim in wanted or dim - len(shape) in wanted)
     )
+    return None if len(node.args) > 1 and len(dropped) == len(wanted) else dropped
 
 
 def _module_of(node: fx.Node) -> str:

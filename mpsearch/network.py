@@ -16,6 +16,7 @@ from mpsearch.inputs import ExampleInputs, bind_inputs
 from mpsearch.layers import Layer, find_layers
 from mpsearch.operators import output_channels_view
 from mpsearch.outputs import Output, Shape, left_out_outputs, recorded_outputs
+from mpsearch.sample_independence import check_samples_apart
 
 
 @dataclass(frozen=True)
@@ -40,9 +41,14 @@ class Network:
 
     @staticmethod
     def from_module(model: nn.Module, example_inputs: ExampleInputs) -> "Network":
-        """Export a module. The module is left as it was. Raises InputError as `export_graph`."""
+        """Export a module. The module is left as it was.
+
+        Raises InputError as `export_graph`, and for a network that mixes the samples of a batch.
+        """
         examples = [as_float32(x) for x in bind_inputs(model, example_inputs).tensors()]
-        return Network.from_graph(export_graph(model, example_inputs), examples)
+        network = Network.from_graph(export_graph(model, example_inputs), examples)
+        check_samples_apart(network.graph, examples)
+        return network
 
     @staticmethod
     def from_graph(graph: fx.GraphModule, example_inputs: Sequence[torch.Tensor]) -> "Network":

@@ -9,6 +9,7 @@ Loading executes nothing from the file.
 
 import json
 import os
+import warnings
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from safetensors.torch import save as save_tensors
 from torch import fx, nn
 
 from mpsearch.data import Arrays as NamedArrays
-from mpsearch.data import bind
+from mpsearch.data import bind_inputs as bind_samples
 from mpsearch.errors import InputError
 from mpsearch.exporting import export_graph
 from mpsearch.files import atomic_path
@@ -34,6 +35,7 @@ from mpsearch.inputs import ExampleInputs, bind_inputs
 from mpsearch.labels import is_label_name
 from mpsearch.network import Network, output_shape, record_shapes
 from mpsearch.outputs import describe_outputs, left_out_outputs, read_outputs, recorded_outputs
+from mpsearch.sample_independence import check_samples_apart
 
 FORMAT, VERSION = "mpsearch.network", 1
 HEADER = "mpsearch.json"
@@ -91,14 +93,19 @@ def save(
         found, stored, kept = read_archive(written)
         again, zeros = read_graph(written, found, stored)
         network = Network.from_graph(again, zeros)
+        samples: Sequence[torch.Tensor] = zeros
         if kept:
-            bind(NamedArrays("the sample", kept), network, need_labels=False)
+            samples, _ = bind_samples(NamedArrays("the sample", kept), network)
         check_same_graph(graph, again)
         with torch.no_grad():
             wanted, got = graph(*examples), again(*(x.cpu() for x in examples))
         # not to the last bit: sums over tensors that lie elsewhere in memory may be rounded apart
         if not _close(wanted.cpu(), got):
             raise InputError("it gives other outputs when it is read back")
+        try:
+            check_samples_apart(network.graph, samples)
+        except InputError as error:  # the file holds what the caller has; the commands refuse it
+            warnings.warn(f"{path} is written, but no command will take it: {error}", stacklevel=4)
 
     write_archive(
         path, {"format": FORMAT, "version": VERSION, **header}, tensors, checked, read_back
@@ -236,12 +243,27 @@ def _check_sizes(archive: zipfile.ZipFile, path: str | os.PathLike[str]) -> None
 
 
 def load(path: str | os.PathLike[str]) -> NetworkFile:
-    """Read an mpsearch file of a float network; nothing in it is executed."""
+    """Read an mpsearch file of a float network; nothing in it is executed.
+
+    Raises InputError for a damaged file and for a network that mixes the samples of a batch.
+    """
     header, tensors, sample = read_archive(path)
     if header.get("format") != FORMAT:
         raise InputError(f"{path}: got the format {header.get('format')!r}; expected {FORMAT!r}")
     graph, examples = read_graph(path, header, tensors)
-    return NetworkFile(Network.from_graph(graph, examples), sample)
+    network = Network.from_graph(graph, examples)
+    check_apart(path, network, examples)
+    return NetworkFile(network, sample)
+
+
+def check_apart(
+    path: str | os.PathLike[str], network: Network, examples: Sequence[torch.Tensor]
+) -> None:
+    """Raise InputError that names the file when its network mixes the samples of a batch."""
+    try:
+        check_samples_apart(network.graph, examples)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
 
 
 def read_graph(

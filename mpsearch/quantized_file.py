@@ -19,6 +19,7 @@ from mpsearch.graph_tensors import tensor_nodes
 from mpsearch.layers import Layer
 from mpsearch.network import Network, output_shape
 from mpsearch.network_file import (
+    check_apart,
     check_same_graph,
     describe_inputs,
     read_archive,
@@ -129,6 +130,7 @@ def load_quantized(path: str | os.PathLike[str]) -> QuantizedNetwork:
     )
     if {layer.name for layer in network.layers} != set(layers):
         raise InputError(f"{path}: damaged mpsearch file: its layers do not match its graph")
+    check_apart(path, network, examples)
     return assemble(network, layers)
 
 
