@@ -21,7 +21,9 @@ from mpsearch.loss_choice import choose
 from mpsearch.losses import Loss
 from mpsearch.network import Network
 from mpsearch.sample_independence import check_samples_apart
+from mpsearch.units import format_size
 
+_UNPACKED, _SPARE = 20, 1 << 30  # a compressed file of data: 20 times its bytes and 1 GiB
 Batch = tuple[tuple[torch.Tensor, ...], "torch.Tensor | None"]
 
 
@@ -161,6 +163,7 @@ def _read_file(path: str) -> dict[str, torch.Tensor]:
             with np.load(path, allow_pickle=False) as archive:
                 if any(not name.endswith(".npy") for name in archive.zip.namelist()):
                     raise ValueError("a zip archive with other things than arrays in it")
+                _check_unpacked(path, sum(entry.file_size for entry in archive.zip.infolist()))
                 return {name: _tensor(path, name, archive[name]) for name in archive.files}
         return load_file(path)
     except (SafetensorError, ValueError, zipfile.BadZipFile, EOFError) as error:
@@ -168,6 +171,18 @@ def _read_file(path: str) -> dict[str, torch.Tensor]:
         raise InputError(
             f"{path}: not readable as .npz without pickles or as .safetensors: {text}"
         ) from error
+
+
+def _check_unpacked(path: str, size: int) -> None:
+    """Compressed arrays of a few MB can announce terabytes; what is not compressed cannot."""
+    stored = Path(path).stat().st_size
+    most = _UNPACKED * stored + _SPARE
+    if size > most:
+        raise InputError(
+            f"{path}: would unpack from {format_size(stored)} to {format_size(size)}; expected at "
+            f"most {format_size(most)} ({_UNPACKED} × the file + {format_size(_SPARE)}): write it "
+            "with numpy.savez, which does not compress"
+        )
 
 
 def _tensor(path: str, name: str, array: np.ndarray) -> torch.Tensor:

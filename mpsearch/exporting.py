@@ -10,12 +10,14 @@ import io
 import keyword
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import fx, nn
 from torch.utils import _pytree as pytree
 
+from mpsearch import memory_budget
 from mpsearch.errors import InputError, first_line
 from mpsearch.float_width import FloatWidthCheck, as_float32, set_float_width
 from mpsearch.graph_tensors import set_tensor
@@ -79,10 +81,12 @@ def _export_in_its_width(model: nn.Module, call: Call) -> torch.export.ExportedP
         given = {tensor.dtype for tensor in call.tensors() if tensor.is_floating_point()}
         for width in sorted(widths - given, key=str):
             with contextlib.suppress(InputError):
-                return _export(
-                    model, call.map(lambda x, _, to=width: x.to(to) if x.is_floating_point() else x)
-                )
+                return _export(model, call.map(_in_width(width)))
         raise
+
+
+def _in_width(width: torch.dtype) -> Callable[[torch.Tensor, str], torch.Tensor]:
+    return lambda x, _: x.to(width) if x.is_floating_point() else x
 
 
 def _export(model: nn.Module, call: Call) -> torch.export.ExportedProgram:
@@ -233,8 +237,9 @@ def _squeezed(node: fx.Node) -> tuple[int, ...] | None:
     """
     if packet(node) != "squeeze":
         return None
-    shape = node.args[0].meta["val"].shape
-    named = node.args[1] if len(node.args) > 1 else range(len(shape))
+    source: Any = node.args[0]
+    shape = source.meta["val"].shape
+    named: Any = node.args[1] if len(node.args) > 1 else range(len(shape))
     wanted = [named] if isinstance(named, int) else list(named)
     dropped = tuple(
         dim
@@ -257,7 +262,7 @@ def _check_free_batch(
     another one."""
     three = tuple(torch.cat([x, x[:1]]) for x in inputs)
     try:
-        with torch.no_grad():
+        with torch.no_grad(), memory_budget.watched():
             outputs = FloatWidthCheck(graph).run(*three)
     except (RuntimeError, IndexError) as error:
         raise InputError(

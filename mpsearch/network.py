@@ -7,6 +7,7 @@ from functools import cached_property
 import torch
 from torch import fx, nn
 
+from mpsearch import memory_budget
 from mpsearch.exporting import export_graph
 from mpsearch.files import digest
 from mpsearch.float_width import as_float32
@@ -56,7 +57,8 @@ class Network:
         parameters = count_parameters(graph)
         folded = copy_graph(graph)
         record_shapes(folded, example_inputs)
-        simplify(folded, example_inputs)
+        with memory_budget.watched():
+            simplify(folded, example_inputs)
         record_shapes(folded, example_inputs)
         placeholders = [node for node in folded.graph.nodes if node.op == "placeholder"]
         shape = output_shape(folded)
@@ -146,7 +148,8 @@ def record_shapes(graph: fx.GraphModule, example_inputs: Sequence[torch.Tensor])
     """Write shape and type of every node's tensor for a batch of one sample into its `meta`."""
     one = tuple(example[:1] for example in example_inputs)
     recorder = _ShapeRecorder(graph)
-    with torch.no_grad():
+    recorder.extra_traceback = False
+    with torch.no_grad(), memory_budget.watched():
         recorder.run(*one)
 
 

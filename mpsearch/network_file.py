@@ -23,6 +23,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import fx, nn
 
+from mpsearch import memory_budget
 from mpsearch.data import Arrays as NamedArrays
 from mpsearch.data import bind_inputs as bind_samples
 from mpsearch.errors import InputError
@@ -39,6 +40,7 @@ from mpsearch.sample_independence import check_samples_apart
 
 FORMAT, VERSION = "mpsearch.network", 1
 HEADER = "mpsearch.json"
+_OBJECTS = 20  # bytes of Python's objects for a byte of JSON
 _WEIGHTS, _SAMPLE = "weights.safetensors", "sample.safetensors"
 _INPUT_TYPES = (
     torch.float32, torch.float64, torch.float16, torch.bfloat16,
@@ -205,6 +207,8 @@ def read_archive(
     header = read_header(path)
     try:
         with zipfile.ZipFile(path) as archive:
+            stored = sum(e.file_size for e in archive.infolist() if e.filename != HEADER)
+            memory_budget.reserve(stored, f"{path}: its tensors")
             tensors = load_tensors(archive.read(_WEIGHTS))
             has_sample = _SAMPLE in archive.namelist()
             sample = load_tensors(archive.read(_SAMPLE)) if has_sample else {}
@@ -221,7 +225,7 @@ def _floats(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 def read_header(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The JSON of an mpsearch file. Raises InputError when it is damaged or of another version."""
     try:
-        with zipfile.ZipFile(path) as archive:
+        with memory_budget.of_load(path), zipfile.ZipFile(path) as archive:
             _check_sizes(archive, path)
             header = json.loads(archive.read(HEADER))
     except (zipfile.BadZipFile, KeyError, ValueError, RecursionError) as error:
@@ -240,13 +244,22 @@ def _check_sizes(archive: zipfile.ZipFile, path: str | os.PathLike[str]) -> None
         raise InputError(
             f"{path}: damaged mpsearch file: it would unpack to over 100 times its size"
         )
+    header = sum(entry.file_size for entry in archive.infolist() if entry.filename == HEADER)
+    memory_budget.expect(_OBJECTS * header, f"{path}: the graph in its header")
 
 
-def load(path: str | os.PathLike[str]) -> NetworkFile:
+def load(path: str | os.PathLike[str], max_memory: int | None = None) -> NetworkFile:
     """Read an mpsearch file of a float network; nothing in it is executed.
 
-    Raises InputError for a damaged file and for a network that mixes the samples of a batch.
+    `max_memory`: bytes that all tensors may take while it is loaded; without it four times the file
+    and 1 GiB. Raises InputError for a file that is damaged or needs more, and for a network that
+    mixes the samples of a batch.
     """
+    with memory_budget.of_load(path, max_memory):
+        return _load(path)
+
+
+def _load(path: str | os.PathLike[str]) -> NetworkFile:
     header, tensors, sample = read_archive(path)
     if header.get("format") != FORMAT:
         raise InputError(f"{path}: got the format {header.get('format')!r}; expected {FORMAT!r}")
@@ -284,6 +297,8 @@ def read_graph(
         raise InputError(f"{path}: damaged graph: {inputs} inputs and {len(examples)} shapes")
     try:
         record_shapes(graph, examples)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
     except Exception as error:  # whatever the operators raise on arguments that do not fit them
         text = str(error).strip().splitlines() or [type(error).__name__]
         raise InputError(f"{path}: damaged graph: it does not run: {text[0][:200]}") from error
@@ -309,9 +324,12 @@ def _example_inputs(
 ) -> tuple[torch.Tensor, ...]:
     """One zero sample per input of the header."""
     try:
-        return tuple(
-            as_float32(torch.zeros(1, *entry["shape"], dtype=_DTYPES[entry["dtype"]]))
-            for entry in header["inputs"]
-        )
+        with memory_budget.watched():
+            return tuple(
+                as_float32(torch.zeros(1, *entry["shape"], dtype=_DTYPES[entry["dtype"]]))
+                for entry in header["inputs"]
+            )
+    except InputError as error:
+        raise InputError(f"{path}: an input of shape {header['inputs']!r:.80}: {error}") from error
     except (KeyError, TypeError, RuntimeError) as error:
         raise InputError(f"{path}: damaged mpsearch file: inputs: {error}") from error

@@ -12,11 +12,13 @@ from typing import Any
 
 import torch
 
+from mpsearch import memory_budget
 from mpsearch.choice import Choice
 from mpsearch.errors import InputError
 from mpsearch.graph_json import graph_to_json
 from mpsearch.graph_tensors import tensor_nodes
 from mpsearch.layers import Layer
+from mpsearch.memory_budget import SPARE, TIMES
 from mpsearch.network import Network, output_shape
 from mpsearch.network_file import (
     check_apart,
@@ -32,6 +34,7 @@ from mpsearch.quantized import QuantizedLayer, QuantizedNetwork, assemble
 from mpsearch.quantizer import ActivationQuantizer, QuantizedWeight, check_bits
 
 FORMAT, VERSION = "mpsearch.quantized", 1
+_PACKED = 16  # weights of 2 bits in the file are float32 in memory
 
 
 def payload(layer: Layer, quantized: QuantizedLayer, network: Network) -> dict[str, torch.Tensor]:
@@ -103,18 +106,32 @@ def _describe(layer: Layer, network: QuantizedNetwork) -> dict[str, Any]:
     }
 
 
-def load_quantized(path: str | os.PathLike[str]) -> QuantizedNetwork:
-    """Read what `save_quantized` wrote; its outputs equal those of the network that was saved."""
+def load_quantized(path: str | os.PathLike[str], max_memory: int | None = None) -> QuantizedNetwork:
+    """Read what `save_quantized` wrote; its outputs equal those of the network that was saved.
+
+    `max_memory`: bytes that all tensors may take while it is loaded; without it 64 times the file,
+    because 2 bits become 32, and 1 GiB.
+    """
+    if max_memory is None and Path(path).is_file():
+        max_memory = _PACKED * TIMES * Path(path).stat().st_size + SPARE
+    with memory_budget.of_load(path, max_memory):
+        return _load_quantized(path)
+
+
+def _load_quantized(path: str | os.PathLike[str]) -> QuantizedNetwork:
     header, tensors, _ = read_archive(path)
     if header.get("format") != FORMAT:
         raise InputError(f"{path}: got the format {header.get('format')!r}; expected {FORMAT!r}")
     try:
-        layers = {str(e["name"]): _read_layer(e, tensors) for e in header["layers"]}
-        for entry in header["layers"]:  # assemble() fills these with what the codes mean
-            tensors.setdefault(entry["weight"], torch.zeros(entry["shape"]))
-            if entry["bias"]:
-                tensors.setdefault(entry["bias"], torch.zeros(entry["channels"]))
+        with memory_budget.watched():
+            layers = {str(e["name"]): _read_layer(e, tensors) for e in header["layers"]}
+            for entry in header["layers"]:  # assemble() fills these with what the codes mean
+                tensors.setdefault(entry["weight"], torch.zeros(entry["shape"]))
+                if entry["bias"]:
+                    tensors.setdefault(entry["bias"], torch.zeros(entry["channels"]))
         parameters = int(header["parameters"])
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"{path}: damaged mpsearch file: {error}") from error
     graph, examples = read_graph(path, header, tensors)
@@ -130,8 +147,10 @@ def load_quantized(path: str | os.PathLike[str]) -> QuantizedNetwork:
     )
     if {layer.name for layer in network.layers} != set(layers):
         raise InputError(f"{path}: damaged mpsearch file: its layers do not match its graph")
-    check_apart(path, network, examples)
-    return assemble(network, layers)
+    with memory_budget.watched():
+        quantized = assemble(network, layers)
+    check_apart(path, quantized.source, examples)
+    return quantized
 
 
 def _read_layer(entry: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> QuantizedLayer:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import fx
 
+from mpsearch import memory_budget
 from mpsearch.errors import InputError, first_line
 from mpsearch.float_width import set_float_width
 
@@ -30,7 +31,7 @@ def check_samples_apart(graph: fx.GraphModule, samples: Sequence[torch.Tensor]) 
     """
     own = _drawn(samples)
     rows = random_samples(samples) if own is None else own
-    with torch.no_grad():
+    with torch.no_grad(), memory_budget.watched():
         try:
             mixed = samples_mix(graph, rows)
         except (RuntimeError, IndexError):  # random numbers need not be rows of a table

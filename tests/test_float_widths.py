@@ -38,7 +38,10 @@ class Awkward(nn.Module):
         hidden = torch.relu(self.conv(image)).mean((2, 3), keepdim=True).squeeze()
         hidden = hidden.double().masked_fill(hidden < 0, torch.finfo(torch.float64).min)
         places = torch.arange(hidden.shape[1]).to(hidden.dtype)
-        return self.head((hidden + 0.1 * places).float().to(image.dtype)).squeeze(0)
+        outputs: torch.Tensor = self.head((hidden + 0.1 * places).float().to(image.dtype)).squeeze(
+            0
+        )
+        return outputs
 
 
 def model_of(width: torch.dtype) -> tuple[Awkward, torch.Tensor]:
@@ -125,17 +128,17 @@ def test_files_with_half_weights_and_inputs_load(tmp_path: Path) -> None:
 
 class Bits(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x.view(torch.int32).float()
+        return torch.relu(x.view(torch.int32).float())
 
 
 class Float8(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x.to(torch.float8_e4m3fn).float()
+        return torch.relu(x.to(torch.float8_e4m3fn).float())
 
 
 class Spectrum(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.fft.rfft(x).abs()
+        return torch.abs(torch.fft.rfft(x))
 
 
 class Named(nn.Module):
@@ -146,7 +149,7 @@ class Named(nn.Module):
         self.all = nn.ParameterDict({"a-b": torch.ones(3)})
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x * self.all["a-b"]
+        return torch.mul(x, self.all["a-b"])
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,7 @@ def apply(
     model: str | None,
     trust: bool,
     input_shapes: tuple[str, ...],
+    max_model_memory: str | None,
     **post_training: Any,
 ) -> None:
     """Quantize MODEL as ASSIGNMENT says, with ranges calibrated on data.
@@ -54,7 +55,7 @@ def apply(
 
     settings = post_training_of(**post_training)
     choices = Assignment.load(assignment).layers
-    source = source_of(path, model, trust, input_shapes)
+    source = source_of(path, model, trust, input_shapes, max_model_memory)
     loaded, bound = load_model_and_data(source, data, "calibration", need_labels=False)
     network = loaded.network
     check_layers(network, choices)

@@ -32,6 +32,7 @@ def convert(
       mpsearch convert exported.pt2 --trust --data sample.npz -o model.pt
       mpsearch convert weights.safetensors --model resnet20 --data cifar10:train -o model.pt
     """
+    from mpsearch import memory_budget
     from mpsearch.data import bind, read_arrays
     from mpsearch.model_files import load_module, notes_of
     from mpsearch.network import Network
@@ -39,9 +40,11 @@ def convert(
     from mpsearch.sum_loss import separate
 
     arrays = None if data is None else read_arrays(data)
-    module, examples = load_module(source_of(path, **model), arrays)
-    print_notes(path, notes_of(module))
-    network = Network.from_module(module, examples)
+    source = source_of(path, **model)
+    with memory_budget.of_load(path, source.max_memory):
+        module, examples = load_module(source, arrays)
+        print_notes(path, notes_of(module))
+        network = Network.from_module(module, examples)
     sample = {}
     if arrays is not None:
         bound = bind(arrays, network).take(samples, seed)

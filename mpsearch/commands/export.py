@@ -1,5 +1,6 @@
 """`mpsearch export`."""
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -76,8 +77,11 @@ def export(
             f"{path} is not a quantized network; write one with `mpsearch apply` or "
             "`mpsearch finetune` and export that file"
         )
-    quantized = load_quantized(path)
-    data = _calibration(quantized, calibration, None if fp32 is None else source_of(fp32, **model))
+    source = source_of(path, **model)
+    quantized = load_quantized(path, source.max_memory)
+    data = _calibration(
+        quantized, calibration, None if fp32 is None else replace(source, path=fp32)
+    )
     request = ExportRequest(quantized, data, output, None if wide is None else int(wide), check)
     check_options(form, request)
     written = FORMATS[form].write(request)

@@ -69,12 +69,13 @@ def finetune(
 
     if not Path(output).absolute().parent.is_dir():
         raise InputError(f"cannot write {output}: its folder does not exist")
-    begun = None if start is None else load_quantized(start)
+    source = source_of(path, **model)
+    begun = None if start is None else load_quantized(start, source.max_memory)
     if begun is not None and assignment is None:
         choices = begun.assignment
     else:
         choices = dict(Assignment.load(assignment or "assignment.json").layers)
-    loaded, train = load_model_and_data(source_of(path, **model), data, "fine-tuning", loss)
+    loaded, train = load_model_and_data(source, data, "fine-tuning", loss)
     held_out = None if validation is None else _validation(validation, loaded.network, loss)
     settings = FineTuning(epochs, lr, batch_size, distillation, augment, seed)
     with progress("fine-tuning", epochs) as step:

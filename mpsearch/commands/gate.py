@@ -156,7 +156,10 @@ def _judged(path: str | None, options: dict[str, Any]) -> "Report":
         raise InputError("got MODEL and --evaluation; measure now or read what was measured")
     source = None
     if path is not None:
-        source = source_of(path, options["model"], options["trust"], options["input_shapes"])
+        source = source_of(
+            path, options["model"], options["trust"], options["input_shapes"],
+            options["max_model_memory"],
+        )  # fmt: skip
     sources = Sources(
         assignment=asked("assignment"),
         evaluation=None if path is not None else asked("evaluation"),

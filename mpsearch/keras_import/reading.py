@@ -11,18 +11,17 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from mpsearch import memory_budget
 from mpsearch.errors import InputError, MissingExtraError, first_line
 
 Array = np.ndarray[Any, Any]
 
 CONFIG, METADATA, WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
 _LARGEST_CONFIG = 1 << 26
-_LARGEST_WEIGHTS = 1 << 32
 _EXPANSION = 100  # Keras stores its members as they are
 
 
@@ -56,8 +55,7 @@ def open_keras(path: str | os.PathLike[str]) -> Iterator[KerasFile]:
         content = _members(path) if zipped else {}
         source: Any = io.BytesIO(content[WEIGHTS]) if zipped else path
         with h5py.File(source, "r") as file:
-            size = len(content[WEIGHTS]) if zipped else Path(path).stat().st_size
-            root = Group(file, "", size, h5py)
+            root = Group(file, "", h5py)
             yield _zipped(root, content) if zipped else _hdf5(root)
     except (OSError, RuntimeError, KeyError, ValueError, TypeError, zipfile.BadZipFile) as error:
         raise InputError(f"{path}: damaged Keras file: {first_line(error)}") from error
@@ -77,17 +75,16 @@ def _members(path: str | os.PathLike[str]) -> dict[str, bytes]:
     with zipfile.ZipFile(path) as archive:
         found = {}
         names = archive.namelist()
-        for name, limit in ((CONFIG, _LARGEST_CONFIG), (METADATA, _LARGEST_CONFIG),
-                            (WEIGHTS, _LARGEST_WEIGHTS)):  # fmt: skip
+        for name in (CONFIG, METADATA, WEIGHTS):
             if name not in names:
                 if name == METADATA:
                     continue
                 raise InputError(f"no {name} in it; expected a file of model.save('net.keras')")
             entry = archive.getinfo(name)
-            if entry.file_size > limit or entry.file_size > _EXPANSION * max(
-                entry.compress_size, 4096
-            ):
+            too_large = name != WEIGHTS and entry.file_size > _LARGEST_CONFIG
+            if too_large or entry.file_size > _EXPANSION * max(entry.compress_size, 4096):
                 raise InputError(f"{name} would unpack to {entry.file_size:,} bytes; not read")
+            memory_budget.reserve(entry.file_size, name)
             found[name] = archive.read(name)
         return found
 
@@ -137,7 +134,6 @@ class Group:
 
     group: Any
     path: str
-    file_size: int
     h5py: Any
 
     def _entry(self, name: str) -> Any:
@@ -161,7 +157,7 @@ class Group:
         found = self._entry(name)
         if not isinstance(found, self.h5py.Group):
             return None
-        return Group(found, f"{self.path}/{name}", self.file_size, self.h5py)
+        return Group(found, f"{self.path}/{name}", self.h5py)
 
     def group_at(self, name: str) -> "Group":
         """The group inside. Raises InputError when there is none."""
@@ -182,8 +178,7 @@ class Group:
             raise InputError(
                 f"{place} has type {found.dtype}; expected numbers: save the model in float32"
             )
-        if found.nbytes > min(_LARGEST_WEIGHTS, _EXPANSION * self.file_size):
-            raise InputError(f"{place} would unpack to {found.nbytes:,} bytes; not read")
+        memory_budget.reserve(max(int(found.nbytes), 4 * int(found.size)), place)
         return np.asarray(found[()], dtype=np.float32)
 
     def text(self, name: str) -> str | None:

@@ -1,0 +1,58 @@
+"""What an operator of torch is going to allocate, before it runs."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from mpsearch.memory_budget import MemoryBudget
+
+
+class MemoryWatch(TorchDispatchMode):
+    """While it is open, every operator's results are held against a budget before they exist."""
+
+    def __init__(self, budget: MemoryBudget) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._budget = budget
+        self._shapes = FakeTensorMode(allow_fallback_kernels=False)
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func.is_view:
+            return func(*args, **kwargs)
+        self._budget.expect(self._needed(func, args, kwargs), f"the operator {func}")
+        results = func(*args, **kwargs)
+        self._budget.add(_tensors(results))
+        return results
+
+    def _needed(self, func: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> int:
+        """Bytes of the results that do not lie in the arguments."""
+
+        def shape_of(value: Any) -> Any:
+            return self._shapes.from_tensor(value) if isinstance(value, torch.Tensor) else value
+
+        try:
+            given, named = pytree.tree_map(shape_of, (args, kwargs))
+            with self._shapes:
+                results = func(*given, **named)
+        except Exception:  # results that depend on the data; a wrong call fails when it runs
+            return _most(func, args)
+        known = {x.untyped_storage()._cdata for x in _tensors((given, named))}
+        made = {x.untyped_storage()._cdata: x.untyped_storage() for x in _tensors(results)}
+        return sum(storage.nbytes() for key, storage in made.items() if key not in known)
+
+
+def _most(func: Any, args: Any) -> int:
+    """A bound for operators whose results depend on data: positions of what they were given."""
+    if func is torch.ops.aten.repeat_interleave.Tensor:
+        return 8 * int(args[0].sum())
+    return sum(8 * x.numel() * max(1, x.dim()) for x in _tensors(args))
+
+
+def _tensors(values: Any) -> list[torch.Tensor]:
+    return [x for x in pytree.tree_leaves(values) if isinstance(x, torch.Tensor)]
