@@ -1,7 +1,7 @@
 """What the TinyM²Net paper prints, to stand beside what is measured here.
 
-Rashid et al., "TinyM²Net", tinyML Research Symposium 2022, arXiv 2202.04303, Tables 4 and 5, sections
-5.1.2 and 5.2.2 (single inputs). Where table and text disagree, both are kept.
+Rashid et al., "TinyM²Net", tinyML Research Symposium 2022, arXiv 2202.04303, Tables 4 and 5,
+sections 5.1.2 and 5.2.2 (single inputs). Where table and text disagree, both are kept.
 """
 
 from collections.abc import Mapping

@@ -44,8 +44,8 @@ def stored(folder: Path, float_correct: int, tuned: int = 34) -> RunStore:
 def test_the_papers_figures_agree_with_what_it_says_it_lost() -> None:
     """2.0 and 1.7 points with mixed bits, 6.8 and 7.2 with uniform 4; budgets 67.1 % and 66.1 %.
 
-    Its section 5.1.2 says 14.5 points above cough alone, its section 5.2.2 3.9 above the image alone
-    (from the 97.5 that stand there).
+    Its section 5.1.2 says 14.5 points above cough alone, its section 5.2.2 3.9 above the
+    image alone (from the 97.5 that stand there).
     """
     assert (CASES["covid"].rows[MIXED].accuracy or 0) - 14.5 == pytest.approx(
         CASES["covid"].rows["cough alone"].accuracy
