@@ -16,6 +16,7 @@ import numpy as np
 
 from mpsearch.errors import InputError
 from mpsearch.files import digest
+from mpsearch.foreign_text import json_text
 from mpsearch.models.clips import SPLITS
 from mpsearch.models.leakage import Leak, Source, equal_samples, leaks
 from mpsearch.models.samples import Dataset, Split
@@ -65,7 +66,7 @@ def write_folder(
         **description,
     }
     files[SAMPLES] = _table(dataset, sources).encode()
-    files[DESCRIPTION] = (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()
+    files[DESCRIPTION] = (json_text(document, indent=2) + "\n").encode()
     _replace(target, files)
     return load_folder(target)
 

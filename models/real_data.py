@@ -180,7 +180,7 @@ def _mfcc_of(folder: Path, windows: list[tuple[str, float]], settings: MfccSetti
         try:
             cut.append(window(sounds[file], settings, start))
         except InputError as error:
-            raise InputError(f"{folder / file}: {error}") from None
+            raise InputError(*error.lines_after(f"{folder / file}: ")) from None
     return mfcc(np.stack(cut), settings)[[distinct[place] for place in windows]]
 
 

@@ -10,6 +10,7 @@ from typing import Any, TypeGuard
 from mpsearch.choice import Choice
 from mpsearch.errors import InputError
 from mpsearch.files import write_atomic
+from mpsearch.foreign_text import json_text
 from mpsearch.solution import Solution
 
 FORMAT = "mpsearch.assignment"
@@ -99,7 +100,7 @@ class Assignment:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write `assignment.json` in one step."""
-        text = json.dumps(self.to_document(), indent=2, ensure_ascii=False, allow_nan=False)
+        text = json_text(self.to_document(), indent=2, allow_nan=False)
         write_atomic(path, text + "\n")
 
     @staticmethod

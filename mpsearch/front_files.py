@@ -13,6 +13,7 @@ import numpy as np
 from mpsearch.choice import Choice
 from mpsearch.errors import InputError
 from mpsearch.files import write_atomic
+from mpsearch.foreign_text import json_text
 from mpsearch.front import Front
 
 FORMAT = "mpsearch.front"
@@ -86,7 +87,7 @@ def keep_measured(front: Front, path: str | os.PathLike[str]) -> Front:
 def write_json(front: Front, path: str | os.PathLike[str]) -> None:
     """Write the whole front, compactly."""
     document = to_document(front)
-    write_atomic(path, json.dumps(document, separators=(",", ":"), ensure_ascii=False) + "\n")
+    write_atomic(path, json_text(document, separators=(",", ":")) + "\n")
 
 
 def _epsilon(document: dict[str, Any]) -> float:

@@ -11,6 +11,7 @@ import mpsearch
 from mpsearch.errors import InputError
 from mpsearch.evaluation import Evaluation, row_from_json, row_to_json
 from mpsearch.files import digest, write_atomic
+from mpsearch.foreign_text import json_text
 from mpsearch.json_file import read_document
 from mpsearch.table import LayerTable
 
@@ -81,8 +82,8 @@ def check_same_model(baseline: Baseline, identity: Identity) -> None:
         if one is not None and other is not None and one != other:
             raise InputError(
                 f"{baseline.source} is a baseline of another model: its {what} have the digest "
-                f"{one}, those judged here {other}\n"
-                "name the baseline of this model, or write one with --update-baseline"
+                f"{one}, those judged here {other}",
+                "name the baseline of this model, or write one with --update-baseline",
             )
 
 
@@ -98,9 +99,9 @@ def check_same_data(baseline: Baseline, data_digest: str) -> None:
     if baseline.data_digest != data_digest:
         raise InputError(
             f"the accuracy in {baseline.source} is of another dataset: {baseline.data_digest} "
-            f"({baseline.data_name!a}), and here it is {data_digest}\n"
+            f"({baseline.data_name!a}), and here it is {data_digest}",
             "measure on the same data in the same order, or write the baseline again with "
-            "--update-baseline"
+            "--update-baseline",
         )
 
 
@@ -138,7 +139,7 @@ def save_baseline(baseline: Baseline, path: str | os.PathLike[str]) -> None:
             "row": row_to_json(row),
         },
     }  # fmt: skip
-    text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
+    text = json_text(document, indent=2, allow_nan=False)
     write_atomic(path, text + "\n")
 
 

@@ -127,7 +127,8 @@ def check_same(front: Front, described: Mapping[str, Any]) -> None:
         before = int(np.count_nonzero(~np.isnan(front.measured["accuracy"])))
         raise InputError(
             f"the front holds {before} points measured on {front.measurement.get('data')} with "
-            f"{', '.join(other)}\nname the same again, or drop them with --remeasure"
+            f"{', '.join(other)}",
+            "name the same again, or drop them with --remeasure",
         )
 
 

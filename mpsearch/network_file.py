@@ -176,7 +176,7 @@ def read_graph(
     try:
         graph = graph_from_json(header.get("graph"), tensors)
     except InputError as error:
-        raise InputError(f"{path}: {error}") from error
+        raise InputError(*error.lines_after(f"{path}: ")) from error
     examples = _example_inputs(path, header)
     inputs = sum(node.op == "placeholder" for node in graph.graph.nodes)
     if inputs != len(examples) or not inputs:
@@ -189,7 +189,7 @@ def read_graph(
     try:
         read_outputs(graph, header, output_shape(graph))
     except InputError as error:
-        raise InputError(f"{path}: {error}") from error
+        raise InputError(*error.lines_after(f"{path}: ")) from error
     return graph, examples
 
 

@@ -62,7 +62,7 @@ def open_keras(path: str | os.PathLike[str]) -> Iterator[KerasFile]:
     except (OSError, RuntimeError, KeyError, ValueError, TypeError, zipfile.BadZipFile) as error:
         raise InputError(f"{path}: damaged Keras file: {first_line(error)}") from error
     except InputError as error:
-        raise InputError(f"{path}: {error}") from error
+        raise InputError(*error.lines_after(f"{path}: ")) from error
 
 
 def _h5py() -> Any:

@@ -120,8 +120,9 @@ def check_rows(run: "torch.nn.Module", examples: Sequence[torch.Tensor]) -> None
                 ):
                     raise InputError(
                         "it was exported for one batch size, and its samples mix when there are "
-                        "more.\nExport it again with a free batch dimension (dynamic_axes or "
-                        "dynamic_shapes of torch.onnx.export)"
+                        "more.",
+                        "Export it again with a free batch dimension (dynamic_axes or "
+                        "dynamic_shapes of torch.onnx.export)",
                     )
 
 
