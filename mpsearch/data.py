@@ -20,6 +20,7 @@ from mpsearch.labels import is_label_name
 from mpsearch.loss_choice import choose
 from mpsearch.losses import Loss
 from mpsearch.network import Network
+from mpsearch.sample_independence import check_samples_apart
 
 Batch = tuple[tuple[torch.Tensor, ...], "torch.Tensor | None"]
 
@@ -208,8 +209,22 @@ def bind(
     """The arrays as inputs and labels of `network`. Raises InputError naming the array.
 
     `losses` names the loss as `--loss` does; without it output and labels decide. need_labels:
-    whether labels that the loss wants have to be there.
+    whether labels that the loss wants have to be there. A network whose outputs for a sample depend
+    on the other samples is refused here as when it is loaded: on real data more is seen.
     """
+    inputs, labels = bind_inputs(arrays, network)
+    try:
+        check_samples_apart(network.graph, inputs)
+    except InputError as error:
+        raise InputError(f"on {arrays.name} {error}") from error
+    targets, loss = choose(arrays.name, labels, inputs, network, losses, need_labels)
+    return Data(arrays.name, inputs, targets, loss)
+
+
+def bind_inputs(
+    arrays: Arrays, network: Network
+) -> tuple[tuple[torch.Tensor, ...], dict[str, torch.Tensor]]:
+    """(inputs in the network's order and types, label arrays). Raises InputError as `bind`."""
     aliases = {f"x{i}": name for i, name in enumerate(network.input_names)}
     wanted = ", ".join(f"{short} ({name})" for short, name in aliases.items())
     named: dict[str, torch.Tensor] = {}
@@ -237,8 +252,7 @@ def bind(
                 f"{arrays.name}: array {short} has {len(tensor)} samples and x0 has "
                 f"{len(inputs[0])}; expected the same number"
             )
-    targets, loss = choose(arrays.name, labels, inputs, network, losses, need_labels)
-    return Data(arrays.name, inputs, targets, loss)
+    return inputs, labels
 
 
 def with_loss(data: Data, network: Network) -> Data:
