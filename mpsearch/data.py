@@ -2,7 +2,6 @@
 
 import os
 import re
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -20,7 +19,9 @@ from mpsearch.labels import is_label_name
 from mpsearch.loss_choice import choose
 from mpsearch.losses import Loss
 from mpsearch.network import Network
+from mpsearch.npz_file import read_npz
 from mpsearch.sample_independence import check_samples_apart
+from mpsearch.zip_file import is_archive
 
 Batch = tuple[tuple[torch.Tensor, ...], "torch.Tensor | None"]
 
@@ -157,13 +158,10 @@ def _from_dataset(source: str) -> dict[str, torch.Tensor]:
 
 def _read_file(path: str) -> dict[str, torch.Tensor]:
     try:
-        if zipfile.is_zipfile(path):
-            with np.load(path, allow_pickle=False) as archive:
-                if any(not name.endswith(".npy") for name in archive.zip.namelist()):
-                    raise ValueError("a zip archive with other things than arrays in it")
-                return {name: _tensor(path, name, archive[name]) for name in archive.files}
+        if is_archive(path):
+            return {name: _tensor(path, name, array) for name, array in read_npz(path).items()}
         return load_file(path)
-    except (SafetensorError, ValueError, zipfile.BadZipFile, EOFError) as error:
+    except (SafetensorError, ValueError, EOFError) as error:
         text = str(error).splitlines()[0]
         raise InputError(
             f"{path}: not readable as .npz without pickles or as .safetensors: {text}"
@@ -171,10 +169,10 @@ def _read_file(path: str) -> dict[str, torch.Tensor]:
 
 
 def _tensor(path: str, name: str, array: np.ndarray) -> torch.Tensor:
-    if array.dtype.kind not in "fiub":
-        raise InputError(f"{path}: array {name!r} has type {array.dtype}; expected numbers")
     if array.dtype in (np.uint16, np.uint32, np.uint64):
         array = array.astype(np.int64)
+    elif array.dtype == np.longdouble:
+        array = array.astype(np.float64)
     return torch.from_numpy(np.ascontiguousarray(array))
 
 

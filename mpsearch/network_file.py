@@ -32,10 +32,12 @@ from mpsearch.float_width import as_float32, set_float_width
 from mpsearch.graph_json import graph_from_json, graph_to_json
 from mpsearch.graph_tensors import tensor_nodes
 from mpsearch.inputs import ExampleInputs, bind_inputs
+from mpsearch.json_file import parse_json
 from mpsearch.labels import is_label_name
 from mpsearch.network import Network, output_shape, record_shapes
 from mpsearch.outputs import describe_outputs, left_out_outputs, read_outputs, recorded_outputs
 from mpsearch.sample_independence import check_samples_apart
+from mpsearch.zip_file import open_archive
 
 FORMAT, VERSION = "mpsearch.network", 1
 HEADER = "mpsearch.json"
@@ -203,13 +205,12 @@ def read_archive(
 ) -> tuple[dict[str, Any], dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     """(header, tensors, sample) of an mpsearch file. Raises InputError when it is damaged."""
     header = read_header(path)
-    try:
-        with zipfile.ZipFile(path) as archive:
+    with open_archive(path) as archive:
+        try:
             tensors = load_tensors(archive.read(_WEIGHTS))
-            has_sample = _SAMPLE in archive.namelist()
-            sample = load_tensors(archive.read(_SAMPLE)) if has_sample else {}
-    except (zipfile.BadZipFile, KeyError, ValueError, SafetensorError) as error:
-        raise InputError(f"{path}: damaged mpsearch file: {error}") from error
+            sample = load_tensors(archive.read(_SAMPLE)) if _SAMPLE in archive.sizes else {}
+        except (KeyError, ValueError, TypeError, SafetensorError) as error:
+            raise InputError(f"{path}: damaged mpsearch file: {error}") from error
     return header, _floats(tensors), _floats(sample)
 
 
@@ -220,26 +221,16 @@ def _floats(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 def read_header(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The JSON of an mpsearch file. Raises InputError when it is damaged or of another version."""
+    with open_archive(path) as archive:
+        content = archive.read(HEADER)
     try:
-        with zipfile.ZipFile(path) as archive:
-            _check_sizes(archive, path)
-            header = json.loads(archive.read(HEADER))
-    except (zipfile.BadZipFile, KeyError, ValueError, RecursionError) as error:
+        header = parse_json(content)
+    except ValueError as error:
         raise InputError(f"{path}: damaged mpsearch file: {error}") from error
     if not isinstance(header, dict) or header.get("version") != VERSION:
         found = header.get("version") if isinstance(header, dict) else None
         raise InputError(f"{path}: got version {found!r} of the file format; expected {VERSION}")
     return header
-
-
-def _check_sizes(archive: zipfile.ZipFile, path: str | os.PathLike[str]) -> None:
-    """A zip can announce terabytes: only the header may be compressed, and at most a
-    hundredfold."""
-    on_disk = Path(path).stat().st_size
-    if sum(entry.file_size for entry in archive.infolist()) > 100 * on_disk:
-        raise InputError(
-            f"{path}: damaged mpsearch file: it would unpack to over 100 times its size"
-        )
 
 
 def load(path: str | os.PathLike[str]) -> NetworkFile:
