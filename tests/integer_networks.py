@@ -71,6 +71,32 @@ def _adaptive(m: Any, x: torch.Tensor) -> Any:
     return m.head(functional.adaptive_avg_pool2d(m.conv(x), (2, 3)).flatten(1))
 
 
+def _removed_constants(m: Any, x: torch.Tensor) -> Any:
+    """Numbers far outside of what anything reads in the end; each sum or mean has its own scale."""
+    pad, pool = functional.pad, functional.max_pool2d
+    one, odd, corner = (0, 1), (1, 0, 0, 1), (0, 1, 0, 1)
+    parts = [
+        pool(pad(torch.relu(m.pooled(x)), corner, value=-1e9), 2),
+        pool(pad(m.left(x), odd, value=-torch.inf) + pad(m.right(x), odd), 2),
+        pad(m.cut(x), (1, 1), value=3e8)[:, :, :, 1:-1],
+        pad(pad(m.cropped(x), one, value=-torch.inf), (0, -1)),
+        pad(m.clipped(x), one, value=-1e30).clamp(-0.5, 0.5),
+        torch.relu(pad(m.positive(x), one, value=-torch.inf)),
+        (m.small(x) + m.strong(x)).clamp(min=-0.2, max=0.4),
+        pool(pad(x, corner, value=-torch.inf), 2, 1) + x,
+    ]
+    return m.head(torch.cat([part.mean(dim=(2, 3)) for part in parts], dim=1))
+
+
+def _two_channels() -> dict[str, nn.Module]:
+    """The layers of `_removed_constants`; `strong` gives values in the thousands."""
+    names = ("pooled", "left", "right", "cut", "cropped", "clipped", "positive", "small", "strong")
+    layers = {name: nn.Conv2d(2, 2, 1) for name in names}
+    with torch.no_grad():
+        layers["strong"].weight.mul_(5e3)
+    return dict(layers)
+
+
 BUILDERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "option-a": (
         lambda: Function(
@@ -113,6 +139,10 @@ BUILDERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
             head=nn.Linear(24, 3),
         ),
         (2, 3, 4),
+    ),
+    "removed-constants": (
+        lambda: Function(_removed_constants, head=nn.Linear(16, 4), **_two_channels()),
+        (2, 5, 5),
     ),
     "adaptive": (
         lambda: Function(_adaptive, conv=nn.Conv2d(2, 4, 2, groups=2), head=nn.Linear(24, 3)),
