@@ -1,9 +1,10 @@
 """8-bit quantizers for what no layer quantizes: sums, means, outputs, which LiteRT keeps in 8 bits.
 
 The integer graph has 32 bits there. Here every such tensor gets the range that it has in the
-fake-quantized network on the calibration data, zero included, in 255 steps. Tensors that an
-operator moves without rescaling share one quantizer. Where layers read a group through one
-quantizer, the group may have its codes at once: no rounding and no operator in between.
+fake-quantized network on the calibration data (as far as it matters, see `tensor_ranges`), zero
+included, in 255 steps. Tensors that an operator moves without rescaling share one quantizer. Where
+layers read a group through one quantizer, the group may have its codes at once: no rounding and no
+operator in between.
 """
 
 import re
@@ -65,7 +66,7 @@ def quantizers(
         for members, whole, codes in contested
         for name in members
     }
-    errors = squared_errors(network, data, batch_size, tried)
+    errors = squared_errors(network, data, batch_size, tried, ranges)
     for members, _, codes in contested:
         sums = [errors[node_of(name, ranges)] for name in members]
         if sum(error[1] for error in sums) <= 2 * sum(error[0] for error in sums):
