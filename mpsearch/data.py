@@ -2,7 +2,6 @@
 
 import os
 import re
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -20,10 +19,10 @@ from mpsearch.labels import is_label_name
 from mpsearch.loss_choice import choose
 from mpsearch.losses import Loss
 from mpsearch.network import Network
+from mpsearch.npz_file import read_npz
 from mpsearch.sample_independence import check_samples_apart
-from mpsearch.units import format_size
+from mpsearch.zip_file import is_archive
 
-_UNPACKED, _SPARE = 20, 1 << 30  # a compressed file of data: 20 times its bytes and 1 GiB
 Batch = tuple[tuple[torch.Tensor, ...], "torch.Tensor | None"]
 
 
@@ -159,37 +158,21 @@ def _from_dataset(source: str) -> dict[str, torch.Tensor]:
 
 def _read_file(path: str) -> dict[str, torch.Tensor]:
     try:
-        if zipfile.is_zipfile(path):
-            with np.load(path, allow_pickle=False) as archive:
-                if any(not name.endswith(".npy") for name in archive.zip.namelist()):
-                    raise ValueError("a zip archive with other things than arrays in it")
-                _check_unpacked(path, sum(entry.file_size for entry in archive.zip.infolist()))
-                return {name: _tensor(path, name, archive[name]) for name in archive.files}
+        if is_archive(path):
+            return {name: _tensor(path, name, array) for name, array in read_npz(path).items()}
         return load_file(path)
-    except (SafetensorError, ValueError, zipfile.BadZipFile, EOFError) as error:
+    except (SafetensorError, ValueError, EOFError) as error:
         text = str(error).splitlines()[0]
         raise InputError(
             f"{path}: not readable as .npz without pickles or as .safetensors: {text}"
         ) from error
 
 
-def _check_unpacked(path: str, size: int) -> None:
-    """Compressed arrays of a few MB can announce terabytes; what is not compressed cannot."""
-    stored = Path(path).stat().st_size
-    most = _UNPACKED * stored + _SPARE
-    if size > most:
-        raise InputError(
-            f"{path}: would unpack from {format_size(stored)} to {format_size(size)}; expected at "
-            f"most {format_size(most)} ({_UNPACKED} × the file + {format_size(_SPARE)}): write it "
-            "with numpy.savez, which does not compress"
-        )
-
-
 def _tensor(path: str, name: str, array: np.ndarray) -> torch.Tensor:
-    if array.dtype.kind not in "fiub":
-        raise InputError(f"{path}: array {name!r} has type {array.dtype}; expected numbers")
     if array.dtype in (np.uint16, np.uint32, np.uint64):
         array = array.astype(np.int64)
+    elif array.dtype == np.longdouble:
+        array = array.astype(np.float64)
     return torch.from_numpy(np.ascontiguousarray(array))
 
 
@@ -231,7 +214,7 @@ def bind(
     try:
         check_samples_apart(network.graph, inputs)
     except InputError as error:
-        raise InputError(f"on {arrays.name} {error}") from error
+        raise InputError(*error.lines_after(f"on {arrays.name} ")) from error
     targets, loss = choose(arrays.name, labels, inputs, network, losses, need_labels)
     return Data(arrays.name, inputs, targets, loss)
 

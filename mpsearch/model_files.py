@@ -6,7 +6,6 @@ expression strings), TorchScript and a pickled module carry code and need `trust
 """
 
 import warnings
-import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +33,7 @@ from mpsearch.model_kinds import (
 )  # fmt: skip
 from mpsearch.network import Network
 from mpsearch.network_file import NetworkFile
+from mpsearch.zip_file import is_archive, open_archive
 
 
 @dataclass(frozen=True)
@@ -97,8 +97,9 @@ def _load_module(source: ModelSource, data: Arrays | None) -> tuple[nn.Module, E
     if not source.trust:
         raise InputError(
             f"{source.path} is a {kind}: loading it can run any code that its author put there, "
-            "so it was not loaded.\nIf you trust its author, convert it once: "
-            f"mpsearch convert {source.path} --trust -o safe.pt (or pass --trust here)"
+            "so it was not loaded.",
+            "If you trust its author, convert it once: "
+            f"mpsearch convert {source.path} --trust -o safe.pt (or pass --trust here)",
         )
     loader = {EXPORT: _load_export, SCRIPT: _load_script, PICKLE: _load_pickle}[kind]
     try:
@@ -129,10 +130,9 @@ def _read_state(path: str) -> dict[str, torch.Tensor] | None:
             pickled = stream.read(1) in (b"\x80", b"P")
         if not pickled:
             return load_file(path)
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:  # torch reads compressed entries as well
-                stored = sum(entry.file_size for entry in archive.infolist())
-            memory_budget.reserve(stored, f"{path}: its tensors")
+        if is_archive(path):
+            with open_archive(path) as archive:  # torch reads compressed members as well
+                memory_budget.reserve(sum(archive.sizes.values()), f"{path}: its tensors")
         content = torch.load(path, map_location="cpu", weights_only=True)
     except InputError:
         raise
@@ -163,8 +163,9 @@ def _from_state(
 
     if source.model is None:
         raise InputError(
-            f"{source.path} is a state dict: weights without the network.\nName the network: "
-            f"--model package.module:factory, or one of {', '.join(ARCHITECTURES)}"
+            f"{source.path} is a state dict: weights without the network.",
+            "Name the network: "
+            f"--model package.module:factory, or one of {', '.join(ARCHITECTURES)}",
         )
     if ":" in source.model and source.model.partition(":")[0] not in ARCHITECTURES:
         factory = import_object(source.model)
@@ -245,8 +246,8 @@ def _load_script(source: ModelSource, data: Arrays | None) -> tuple[nn.Module, E
         script = torch.jit.load(source.path, map_location="cpu").eval()
     except RuntimeError as error:
         raise InputError(
-            f"{source.path}: cannot read this TorchScript archive: {first_line(error)[:120]};"
-            f"\nwas it saved after optimize_for_inference? Then {WAY_OUT}"
+            f"{source.path}: cannot read this TorchScript archive: {first_line(error)[:120]};",
+            f"was it saved after optimize_for_inference? Then {WAY_OUT}",
         ) from error
     return as_module(script), _examples(source, source.input_shapes, data)
 

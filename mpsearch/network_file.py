@@ -33,10 +33,12 @@ from mpsearch.float_width import as_float32, set_float_width
 from mpsearch.graph_json import graph_from_json, graph_to_json
 from mpsearch.graph_tensors import tensor_nodes
 from mpsearch.inputs import ExampleInputs, bind_inputs
+from mpsearch.json_file import parse_json
 from mpsearch.labels import is_label_name
 from mpsearch.network import Network, output_shape, record_shapes
 from mpsearch.outputs import describe_outputs, left_out_outputs, read_outputs, recorded_outputs
 from mpsearch.sample_independence import check_samples_apart
+from mpsearch.zip_file import open_archive
 
 FORMAT, VERSION = "mpsearch.network", 1
 HEADER = "mpsearch.json"
@@ -188,8 +190,11 @@ def write_archive(
         try:
             read_back(temporary)
         except InputError as error:
-            text = str(error).removeprefix(f"{temporary}: ")
-            raise InputError(f"an mpsearch file cannot hold this network: {text}") from error
+            first, *others = error.lines
+            text = first.removeprefix(f"{temporary}: ")
+            raise InputError(
+                f"an mpsearch file cannot hold this network: {text}", *others
+            ) from error
 
 
 def _pack(tensors: Mapping[str, torch.Tensor]) -> bytes:
@@ -205,15 +210,14 @@ def read_archive(
 ) -> tuple[dict[str, Any], dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     """(header, tensors, sample) of an mpsearch file. Raises InputError when it is damaged."""
     header = read_header(path)
-    try:
-        with zipfile.ZipFile(path) as archive:
-            stored = sum(e.file_size for e in archive.infolist() if e.filename != HEADER)
-            memory_budget.reserve(stored, f"{path}: its tensors")
+    with open_archive(path) as archive:
+        stored = sum(size for name, size in archive.sizes.items() if name != HEADER)
+        memory_budget.reserve(stored, f"{path}: its tensors")
+        try:
             tensors = load_tensors(archive.read(_WEIGHTS))
-            has_sample = _SAMPLE in archive.namelist()
-            sample = load_tensors(archive.read(_SAMPLE)) if has_sample else {}
-    except (zipfile.BadZipFile, KeyError, ValueError, SafetensorError) as error:
-        raise InputError(f"{path}: damaged mpsearch file: {error}") from error
+            sample = load_tensors(archive.read(_SAMPLE)) if _SAMPLE in archive.sizes else {}
+        except (KeyError, ValueError, TypeError, SafetensorError) as error:
+            raise InputError(f"{path}: damaged mpsearch file: {error}") from error
     return header, _floats(tensors), _floats(sample)
 
 
@@ -224,28 +228,18 @@ def _floats(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 def read_header(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The JSON of an mpsearch file. Raises InputError when it is damaged or of another version."""
+    with memory_budget.of_load(path), open_archive(path) as archive:
+        size = archive.sizes.get(HEADER, 0)
+        memory_budget.expect(_OBJECTS * size, f"{path}: the graph in its header")
+        content = archive.read(HEADER)
     try:
-        with memory_budget.of_load(path), zipfile.ZipFile(path) as archive:
-            _check_sizes(archive, path)
-            header = json.loads(archive.read(HEADER))
-    except (zipfile.BadZipFile, KeyError, ValueError, RecursionError) as error:
+        header = parse_json(content)
+    except ValueError as error:
         raise InputError(f"{path}: damaged mpsearch file: {error}") from error
     if not isinstance(header, dict) or header.get("version") != VERSION:
         found = header.get("version") if isinstance(header, dict) else None
         raise InputError(f"{path}: got version {found!r} of the file format; expected {VERSION}")
     return header
-
-
-def _check_sizes(archive: zipfile.ZipFile, path: str | os.PathLike[str]) -> None:
-    """A zip can announce terabytes: only the header may be compressed, and at most a
-    hundredfold."""
-    on_disk = Path(path).stat().st_size
-    if sum(entry.file_size for entry in archive.infolist()) > 100 * on_disk:
-        raise InputError(
-            f"{path}: damaged mpsearch file: it would unpack to over 100 times its size"
-        )
-    header = sum(entry.file_size for entry in archive.infolist() if entry.filename == HEADER)
-    memory_budget.expect(_OBJECTS * header, f"{path}: the graph in its header")
 
 
 def load(path: str | os.PathLike[str], max_memory: int | None = None) -> NetworkFile:
@@ -276,7 +270,7 @@ def check_apart(
     try:
         check_samples_apart(network.graph, examples)
     except InputError as error:
-        raise InputError(f"{path}: {error}") from error
+        raise InputError(*error.lines_after(f"{path}: ")) from error
 
 
 def read_graph(
@@ -290,7 +284,7 @@ def read_graph(
         graph = graph_from_json(header.get("graph"), tensors)
         set_float_width(graph)
     except InputError as error:
-        raise InputError(f"{path}: {error}") from error
+        raise InputError(*error.lines_after(f"{path}: ")) from error
     examples = _example_inputs(path, header)
     inputs = sum(node.op == "placeholder" for node in graph.graph.nodes)
     if inputs != len(examples) or not inputs:
@@ -298,14 +292,14 @@ def read_graph(
     try:
         record_shapes(graph, examples)
     except InputError as error:
-        raise InputError(f"{path}: {error}") from error
+        raise InputError(*error.lines_after(f"{path}: ")) from error
     except Exception as error:  # whatever the operators raise on arguments that do not fit them
         text = str(error).strip().splitlines() or [type(error).__name__]
         raise InputError(f"{path}: damaged graph: it does not run: {text[0][:200]}") from error
     try:
         read_outputs(graph, header, output_shape(graph))
     except InputError as error:
-        raise InputError(f"{path}: {error}") from error
+        raise InputError(*error.lines_after(f"{path}: ")) from error
     return graph, examples
 
 
@@ -330,6 +324,7 @@ def _example_inputs(
                 for entry in header["inputs"]
             )
     except InputError as error:
-        raise InputError(f"{path}: an input of shape {header['inputs']!r:.80}: {error}") from error
+        what = f"{path}: inputs {header['inputs']!r:.80}: "
+        raise InputError(*error.lines_after(what)) from error
     except (KeyError, TypeError, RuntimeError) as error:
         raise InputError(f"{path}: damaged mpsearch file: inputs: {error}") from error

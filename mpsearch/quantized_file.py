@@ -131,7 +131,7 @@ def _load_quantized(path: str | os.PathLike[str]) -> QuantizedNetwork:
                     tensors.setdefault(entry["bias"], torch.zeros(entry["channels"]))
         parameters = int(header["parameters"])
     except InputError as error:
-        raise InputError(f"{path}: {error}") from error
+        raise InputError(*error.lines_after(f"{path}: ")) from error
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"{path}: damaged mpsearch file: {error}") from error
     graph, examples = read_graph(path, header, tensors)

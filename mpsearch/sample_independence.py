@@ -48,8 +48,9 @@ def check_samples_apart(graph: fx.GraphModule, samples: Sequence[torch.Tensor]) 
             return
     raise InputError(
         "the network mixes the samples of a batch: what it says of one changes with the others, so "
-        "every result would depend on the batch size.\nLikely: mean(0) or softmax(0), a reshape "
-        "over the batch, or batch norm without running statistics (or in training mode)"
+        "every result would depend on the batch size.",
+        "Likely: mean(0) or softmax(0), a reshape over the batch, or batch norm without running "
+        "statistics (or in training mode)",
     )
 
 

@@ -15,11 +15,11 @@ import torch
 from archives import edit_header
 from torch import nn
 
-from mpsearch import data, memory_budget
+from mpsearch import memory_budget
 from mpsearch.calibration import calibrate
 from mpsearch.choice import Choice
 from mpsearch.cli import run
-from mpsearch.data import Arrays, bind, read_arrays
+from mpsearch.data import Arrays, bind
 from mpsearch.errors import InputError
 from mpsearch.memory_budget import SPARE, TIMES, of_load
 from mpsearch.model_files import ModelSource, load_network, read_tensors
@@ -132,7 +132,7 @@ def test_inputs_and_unrolled_sequences(plain: bytes, tmp_path: Path) -> None:
     path = tmp_path / "model.pt"
     path.write_bytes(plain)
     edit_header(path, lambda header: header["inputs"][0].update(shape=[HUGE, HUGE]))
-    with pytest.raises(InputError, match=r"an input of shape .* would need 4,194,304.0 GB"):
+    with pytest.raises(InputError, match=r"inputs .* would need 4,194,304.0 GB"):
         load(path)
 
     class Sequence_(nn.Module):
@@ -162,13 +162,13 @@ def test_shapes_of_a_quantized_file(plain: bytes, tmp_path: Path) -> None:
 
 def test_a_compressed_state_dict(tmp_path: Path) -> None:
     path = tmp_path / "weights.pt"
-    torch.save({"weight": torch.zeros(MEGABYTE)}, path)
+    torch.save({"weight": torch.arange(MEGABYTE) // 64}, path)
     with zipfile.ZipFile(path) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in members.items():
             archive.writestr(name, content)
-    with of_load(path, MEGABYTE), pytest.raises(InputError, match=r"its tensors would need 4.0 MB"):
+    with of_load(path, MEGABYTE), pytest.raises(InputError, match=r"its tensors would need 8.0 MB"):
         read_tensors(str(path))
 
 
@@ -182,17 +182,6 @@ def test_the_option_of_the_commands(
         assert run([command, *words]) == 2
     said = capsys.readouterr().err.splitlines()
     assert "the limit for this file is 64 B: give --max-model-memory SIZE" in said[0]
-
-
-def test_compressed_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "data.npz"
-    np.savez_compressed(path, x0=np.zeros((1000, 250), np.float32))
-    assert read_arrays(str(path)).tensors["x0"].shape == (1000, 250)
-    monkeypatch.setattr(data, "_SPARE", 1 << 17)
-    with pytest.raises(InputError, match=r"would unpack .* to 976.* KB; .*numpy.savez, which does"):
-        read_arrays(str(path))
-    np.savez(path, x0=np.zeros((1000, 250), np.float32))
-    assert len(read_arrays(str(path)).tensors) == 1
 
 
 onnx = pytest.importorskip("onnx", reason="the extra `onnx` is not installed")

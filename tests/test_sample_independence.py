@@ -48,7 +48,6 @@ MIXING: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "softmax": lambda y: y.softmax(0),
     "largest": lambda y: y / y.abs().amax(),
     "flipped": lambda y: y.flip(0),
-    "reshaped": lambda y: y.transpose(0, 1).reshape(-1, 6),
     "statistics": lambda y: functional.batch_norm(y, None, None, training=True),
     "by-size": lambda y: y * y.shape[0],
     "by-place": lambda y: y + torch.arange(y.shape[0])[:, None],

@@ -114,7 +114,7 @@ def check_rows(run: "torch.nn.Module", examples: Sequence[torch.Tensor]) -> None
     with torch.no_grad():
         if samples_mix(run, examples):
             raise InputError(
-                "it was exported for one batch size, and its samples mix when there are "
-                "more.\nExport it again with a free batch dimension (dynamic_axes or "
-                "dynamic_shapes of torch.onnx.export)"
+                "it was exported for one batch size, and its samples mix when there are more.",
+                "Export it again with a free batch dimension (dynamic_axes or dynamic_shapes of "
+                "torch.onnx.export)",
             )

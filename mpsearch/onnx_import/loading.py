@@ -34,8 +34,8 @@ def load_onnx(
         with memory_budget.of_load(path):
             return _load(path, input_shapes, given)
     except InputError as error:
-        text = str(error)
-        raise InputError(text if text.startswith(path) else f"{path}: {text}") from error
+        named = error.lines[0].startswith(path)
+        raise InputError(*error.lines_after("" if named else f"{path}: ")) from error
     except MpsearchError:
         raise
     except Exception as error:  # what a damaged file that passed the checker runs into
@@ -88,8 +88,9 @@ def _check_kinds(graph: Any) -> None:
             if attribute.HasField("g") or attribute.graphs:
                 raise InputError(
                     f"node {node.name or node.output[0]!r} ({node.op_type}) is control flow, which "
-                    "has no place in one fixed graph.\nExport the model again without it "
-                    "(torch.onnx.export of a traced model, or fixed conditions)"
+                    "has no place in one fixed graph.",
+                    "Export the model again without it "
+                    "(torch.onnx.export of a traced model, or fixed conditions)",
                 )
 
 
