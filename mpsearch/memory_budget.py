@@ -37,6 +37,7 @@ class MemoryBudget:
         self.limit = limit
         self._used = 0
         self._alive: dict[int, tuple[Any, int]] = {}  # storages by address, with weak references
+        self.watch: Any = None
 
     def expect(self, size: int, what: str) -> None:
         """Raise InputError when `size` more bytes would not fit."""
@@ -108,5 +109,6 @@ def watched() -> Iterator[None]:
         return
     from mpsearch.memory_watch import MemoryWatch
 
-    with MemoryWatch(budget):
+    budget.watch = budget.watch or MemoryWatch(budget)
+    with budget.watch:
         yield

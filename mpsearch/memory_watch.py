@@ -10,6 +10,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from mpsearch.memory_budget import MemoryBudget
 
+_BY_CONTENT = {torch.ops.aten.repeat_interleave.Tensor}
+
 
 class MemoryWatch(TorchDispatchMode):
     """While it is open, every operator's results are held against a budget before they exist."""
@@ -18,6 +20,7 @@ class MemoryWatch(TorchDispatchMode):
         super().__init__()  # type: ignore[no-untyped-call]
         self._budget = budget
         self._shapes = FakeTensorMode(allow_fallback_kernels=False)
+        self._known: dict[Any, int] = {}  # the steps of a recurrent layer are all alike
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
@@ -25,7 +28,11 @@ class MemoryWatch(TorchDispatchMode):
         kwargs = kwargs or {}
         if func.is_view:
             return func(*args, **kwargs)
-        self._budget.expect(self._needed(func, args, kwargs), f"the operator {func}")
+        key = _key(func, args, kwargs)
+        needed = self._known.get(key)
+        if needed is None:
+            needed = self._known[key] = self._needed(func, args, kwargs)
+        self._budget.expect(needed, f"the operator {func}")
         results = func(*args, **kwargs)
         self._budget.add(_tensors(results))
         return results
@@ -47,9 +54,24 @@ class MemoryWatch(TorchDispatchMode):
         return sum(storage.nbytes() for key, storage in made.items() if key not in known)
 
 
+def _key(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    """Equal for calls that make results of equal sizes; contents matter to `_most` alone."""
+    parts: list[Any] = [func]
+    for value in (*args, *sorted(kwargs.items())):
+        if isinstance(value, torch.Tensor):
+            whole = value.tolist() if func in _BY_CONTENT else 0
+            parts.append((value.shape, value.stride(), value.dtype, str(whole)))
+        elif isinstance(value, list | tuple):
+            inner = [(x.shape, x.dtype) if isinstance(x, torch.Tensor) else str(x) for x in value]
+            parts.append(tuple(inner))
+        else:
+            parts.append(str(value))
+    return tuple(parts)
+
+
 def _most(func: Any, args: Any) -> int:
     """A bound for operators whose results depend on data: positions of what they were given."""
-    if func is torch.ops.aten.repeat_interleave.Tensor:
+    if func in _BY_CONTENT:
         return 8 * int(args[0].sum())
     return sum(8 * x.numel() * max(1, x.dim()) for x in _tensors(args))
 

@@ -76,8 +76,8 @@ def _load(
         module.run(tuple(_rows(x, batch) for x in examples), shapes)
         rewriter.learn(shapes)
         module.run(tuple(_rows(x, 3) for x in examples))
-        if fixed or rewriter.targets:
-            check_rows(module, random_samples(examples))
+    if fixed or rewriter.targets:
+        check_rows(module, random_samples(examples))
     return module, examples
 
 
