@@ -1,10 +1,9 @@
 """8-bit quantizers for what no layer quantizes: sums, means, outputs, which LiteRT keeps in 8 bits.
 
 The integer graph has 32 bits there. Here every such tensor gets the range that it has in the
-fake-quantized network on the calibration data (as far as it matters, see `tensor_ranges`), zero
-included, in 255 steps. Tensors that an operator moves without rescaling share one quantizer. Where
-layers read a group through one quantizer, the group may have its codes at once: no rounding and no
-operator in between.
+fake-quantized network on the calibration data, zero included, in 255 steps. Tensors that an
+operator moves without rescaling share one quantizer. Where layers read a group through one
+quantizer, the group may have its codes at once: no rounding and no operator in between.
 """
 
 import re
