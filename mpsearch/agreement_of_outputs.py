@@ -95,8 +95,9 @@ class Agreement:
         return not self.faults
 
     def figures(self) -> dict[str, Any]:
-        """For JSON."""
-        return {**asdict(self), "faults": list(self.faults), "ok": self.ok}
+        """For JSON, where what is infinitely far away is null."""
+        given = {**asdict(self), "faults": list(self.faults), "ok": self.ok}
+        return {key: _finite(value) for key, value in given.items()}
 
     def line(self) -> str:
         """For people: `box: 0.31 steps RMS, largest 1.2, 100.0 % within one, same class 98.0 %`."""
@@ -260,6 +261,12 @@ def _deviation(given: Array) -> float:
 
 def _not_a_number(values: Array) -> Array:
     return np.isnan(values) if np.issubdtype(values.dtype, np.floating) else np.zeros((), bool)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(entry) for key, entry in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _rows(values: Array) -> Array:

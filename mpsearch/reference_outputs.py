@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 
 import numpy as np
 import torch
@@ -27,6 +28,7 @@ def reference_of(quantized: QuantizedNetwork, data: Data) -> Reference:
     oneDNN's, and float64. They differ by nothing but rounding.
     """
 
+    @cache
     def ways() -> tuple[Array, ...]:
         found = [outputs(quantized, data, 1).numpy()]
         with _without_onednn():

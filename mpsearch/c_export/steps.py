@@ -6,13 +6,13 @@ from math import prod
 import numpy as np
 
 from mpsearch.c_export import strides
-from mpsearch.c_export.c_text import comment
 from mpsearch.c_export.constants import Constants
 from mpsearch.c_export.kernels import Kernel, geometry, scratch
 from mpsearch.c_export.layer_constants import LayerWriter
 from mpsearch.c_export.layouts import Arrange, Arranged
 from mpsearch.c_export.rounding import rounding
 from mpsearch.c_export.storage import Storage, c_type, element_bytes, elements
+from mpsearch.foreign_text import c_comment
 from mpsearch.integer.graph import (
     Add,
     ArgMax,
@@ -61,7 +61,7 @@ class StepWriter:
         shape = "x".join(map(str, step.output.shape)) or "scalar"
         layer = f" {step.weights.layer}" if isinstance(step, Convolution | Linear) else ""
         note = f"{type(step).__name__}{layer} -> {step.output.name} [{shape}]"
-        self.calls.append(f"    {comment(note)}")
+        self.calls.append(f"    {c_comment(note)}")
         match step:
             case Convolution():
                 self.constants.struct("mps_convolution", number, self._convolution(number, step))
