@@ -271,7 +271,7 @@ class _Branch(nn.Module):
         out = groups * source.choice((1, 2, 3, 8, 9)) if self.end != "add" else channels
         kernel = source.choice(((1, 1), (1, 1), (1, 3), (3, 1), (2, 2), (3, 3)))
         kernel = (min(kernel[0], height), min(kernel[1], width))
-        pads = tuple(size // 2 for size in kernel) if source.random() < 0.5 else (0, 0)
+        pads = (kernel[0] // 2, kernel[1] // 2) if source.random() < 0.5 else (0, 0)
         stride = (1, 1) if self.end == "add" else source.choice(((1, 1), (1, 1), (2, 2), (1, 2)))
         self.conv = nn.Conv2d(channels, out, kernel, stride, pads, groups=groups,
                               bias=source.random() < 0.7)  # fmt: skip
@@ -284,7 +284,7 @@ class _Branch(nn.Module):
             self.head = nn.LazyLinear(source.choice((1, 3, 8)))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        out = self.after(self.conv(x))
+        out: torch.Tensor = self.after(self.conv(x))
         if self.end == "average":
             out = functional.adaptive_avg_pool2d(out, 1)
         elif self.end == "mean":
@@ -295,5 +295,7 @@ class _Branch(nn.Module):
             out = functional.max_pool2d(out, (1, 2), 1, padding=(0, 1))
         elif self.end == "layer":
             out = torch.relu(self.other(out))
-        out = out.flatten(1)
-        return out if self.end == "leave" else self.head(out)
+        if self.end == "leave":
+            return out.flatten(1)
+        result: torch.Tensor = self.head(out.flatten(1))
+        return result

@@ -327,8 +327,8 @@ def test_small_shapes_give_the_integers_within_their_memory(
         for file, text in generate(graph, quantized).files.items():
             (folder / file).write_text(text)
         (folder / "gaps.h").write_text(",\n".join(f"{{{at}, {size}}}" for at, size in gaps))
-        main = (*flags, "-O0", f"-I{folder}", f"-I{CORE}", GUARDED, *objects)
-        _compile(variant, *main, "-o", folder / "program")
+        here = [*flags, "-O0", f"-I{folder}", f"-I{CORE}"]
+        _compile(variant, *here, GUARDED, *objects, "-o", folder / "program")
         codes = [quantize_input(1.5 * data.inputs[e.index].numpy(), e.tensor) for e in graph.inputs]
         raw = b"".join(x[row].tobytes() for row in range(len(data)) for x in codes)
         done = subprocess.run([*variant.launch, folder / "program"], input=raw, capture_output=True)

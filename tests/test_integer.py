@@ -264,11 +264,12 @@ def test_padding_that_never_wins_leaves_the_logits_exact() -> None:
     inputs = (torch.randn(40, 4, generator=torch.Generator().manual_seed(0)),)
     for value in (-3e9, -torch.inf):
         for read in (torch.softmax, torch.argmax):
-            model = integer_networks.Function(
-                lambda m, x, v=value, f=read: f(functional.pad(m.a(x), (1, 2), value=v), 1),
-                a=linear,
-            )
-            quantized, data = _quantize(model.eval(), inputs, "w8a8")
+
+            def masked(m: Any, x: torch.Tensor, v: float = value, f: Any = read) -> Any:
+                return f(functional.pad(m.a(x), (1, 2), value=v), 1)
+
+            model = integer_networks.Function(masked, a=linear).eval()
+            quantized, data = _quantize(model, inputs, "w8a8")
             meant = Float64Reference(quantized)(*inputs)
             got = integer_network(quantized, data, wide_bits=16)(*inputs)
             assert float((got.double() - meant).abs().max()) < 1e-3

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from mpsearch import __version__
+from mpsearch.agreement_of_outputs import Agreement
 from mpsearch.c_export.readme import readme
 from mpsearch.c_export.source import Source, generate
 from mpsearch.cost import bops, size_bytes
@@ -64,11 +65,24 @@ def export_c(
     `make check`. Raises InputError for a layer in float, an operator without an integer form, and
     for a folder with anything else in it; nothing is written then.
     """
+    graph = lower(quantized, calibration, wide_bits=wide_bits)
+    return write_folder(graph, quantized, calibration, folder)
+
+
+def write_folder(
+    graph: IntegerGraph,
+    quantized: QuantizedNetwork,
+    calibration: Data,
+    folder: str | os.PathLike[str],
+    agreement: Sequence[Agreement] = (),
+) -> CExport:
+    """As `export_c`, for a graph that was lowered from `quantized`; `agreement` goes into
+    export.json."""
     target = Path(folder)
     check_folder(target)
-    graph = lower(quantized, calibration, wide_bits=wide_bits)
     source = generate(graph, quantized)
     document = describe(graph, quantized, source)
+    document["agreement"] = [found.figures() for found in agreement]
     contents: dict[str, bytes] = {name: code.encode() for name, code in source.files.items()}
     for name, template in TEMPLATES.items():
         contents[name] = (files("mpsearch.c_export") / template).read_bytes()

@@ -122,13 +122,14 @@ def geometry(step: Convolution, source: IntegerTensor) -> Geometry:
     """The shapes with which the kernel of a convolution is called."""
     channels, height, width = _image(source.shape)
     outputs, rows, columns = _image(step.output.shape)
-    kernel = step.weights.codes.shape[2:]
-    if (*kernel, *step.stride, *step.padding) == (1, 1, 1, 1, 0, 0, 0, 0):
+    kernel_height, kernel_width = step.weights.codes.shape[2:]
+    top, left, _, _ = step.padding
+    if (kernel_height, kernel_width, *step.stride, *step.padding) == (1, 1, 1, 1, 0, 0, 0, 0):
         # Pointwise: one long row fills the tiles best.
         height, width, rows, columns = 1, height * width, 1, rows * columns
     return Geometry(
-        channels, height, width, outputs, rows, columns, *kernel, *step.stride,
-        *step.padding[:2], *step.dilation, step.groups,
+        channels, height, width, outputs, rows, columns, kernel_height, kernel_width,
+        *step.stride, top, left, *step.dilation, step.groups,
     )  # fmt: skip
 
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 )  # fmt: skip
 @click.option(
     "--check/--no-check", default=None,
-    help="onnx, litert: run the file on the data and compare [default: where possible].",
+    help="Run what is exported on the data and compare [default: where possible].",
 )  # fmt: skip
 @model_options
 @json_option
@@ -54,7 +54,8 @@ def export(
 
     The C code computes with integers only, bit by bit what `mpsearch evaluate --integer` measures:
     packed weights, per-channel factors, one static memory for all tensors, no allocation. The
-    folder builds with make or CMake, and `make check` compares it with the reference.
+    folder builds with make or CMake, and `make check` compares it with the reference. Before it is
+    written, the reference is compared with the fake-quantized network on the calibration data.
 
     The ONNX model has QuantizeLinear/DequantizeLinear pairs where the network quantizes; the export
     runs it with onnxruntime and says under which session options it computes the right thing.

@@ -3,9 +3,8 @@
 The integer graph has 32 bits there. Here every such tensor gets the range that it has in the
 fake-quantized network on the calibration data (as far as it matters, see `tensor_ranges`), zero
 included, in 255 steps. Tensors that an operator moves without rescaling share one quantizer;
-outputs that are put together do not. Where
-layers read a group through one quantizer, the group may have its codes at once: no rounding and no
-operator in between.
+outputs that are put together do not. Where layers read a group through one quantizer, the group may
+have its codes at once: no rounding and no operator in between.
 """
 
 import re
