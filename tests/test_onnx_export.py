@@ -423,6 +423,36 @@ def test_the_commands_of_the_page_run_in_order(
     assert "(16, 4)" in capsys.readouterr().out
 
 
+def test_several_outputs_keep_their_names_and_shapes() -> None:
+    """Also where a node inside or an input has the name, and where one is given twice."""
+
+    def forward(m: Any, x: torch.Tensor) -> Any:
+        maps = torch.relu(m.c(x))
+        score = m.f(maps.mean((2, 3)))
+        return {
+            "score": score, "relu": score.mean(1), "maps": maps, "x": torch.relu(score),
+            "again": score, "c/weight/scales": torch.cat([100 * score, score], 1),
+        }  # fmt: skip
+
+    inputs = (torch.randn(24, 2, 5, 4, generator=torch.Generator().manual_seed(0)),)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = integer_networks.Function(forward, c=nn.Conv2d(2, 3, 3), f=nn.Linear(3, 4)).eval()
+    network, data = Network.from_module(model, inputs), Data("test", inputs, None)
+    quantized = _quantized(network, data, "w8a8")
+    _check_exact(quantized, data)
+    written = onnx_model(quantized)
+    names = ["score", "relu", "maps", "x_out", "again", "c/weight/scales_out"]
+    assert [output.name for output in written.graph.output] == names
+    shapes = [[d.dim_value for d in o.type.tensor_type.shape.dim][1:] for o in written.graph.output]
+    assert shapes == [[4], [], [3, 3, 2], [4], [4], [8]]
+    (finding, *_) = check(written.SerializeToString(), quantized, data).findings
+    assert [part.name for part in finding.outputs] == [
+        "score", "relu", "maps", "x", "again", "c/weight/scales",
+        "c/weight/scales, part 1 of 2", "c/weight/scales, part 2 of 2",
+    ]  # fmt: skip
+
+
 def test_the_float_models_sample_is_checked_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -17,6 +17,7 @@ from mpsearch.agreement_of_outputs import (
 )
 from mpsearch.data import Data
 from mpsearch.errors import first_line
+from mpsearch.onnx_export.between_quantizers import wrong_parts
 from mpsearch.onnx_export.session_settings import (
     TRIED,
     SessionSetting,
@@ -74,12 +75,16 @@ class Finding:
 
 @dataclass(frozen=True)
 class Check:
-    """What every setting gives on `samples` samples."""
+    """What every setting gives on `samples` samples.
+
+    `wrong` says what is wrong in the model itself, where that had to be asked.
+    """
 
     onnxruntime: str
     samples: int
     findings: tuple[Finding, ...]
     recommended: SessionSetting | None
+    wrong: tuple[str, ...] = ()
 
     def describe(self) -> dict[str, Any]:
         """The check as JSON."""
@@ -90,6 +95,7 @@ class Check:
             "least_same_class": LEAST_SAME_CLASS,
             "most_steps": MOST_STEPS,
             "findings": [finding.figures() for finding in self.findings],
+            "wrong": list(self.wrong),
         }
 
 
@@ -97,22 +103,30 @@ def check(model: bytes, network: QuantizedNetwork, data: Data) -> Check:
     """Run a serialized model on at most 256 samples under every setting of TRIED.
 
     `recommended` is the first of `preferred` that agrees; None where none does. Only then it is
-    measured what the network differs from itself, and everything judged again by that. Raises
-    MissingExtraError without onnxruntime.
+    measured what the network differs from itself, and all is judged again by that, for a model that
+    is right between its quantizers. Raises MissingExtraError without onnxruntime.
     """
-    runtime = onnxruntime_package()
+    version = str(onnxruntime_package().__version__)
     data = data.take(min(SAMPLES, len(data)), 0)
     reference = reference_of(network, data)
     got = [(setting, _tried(setting, model, network, data)) for setting in TRIED]
-    recommended = None
-    for judged_by in (replace(reference, ways=tuple), reference):
-        findings = tuple(finding(setting, outputs, judged_by) for setting, outputs in got)
-        good = {found.setting.name for found in findings if found.agrees}
-        order = preferred(_only_8_bits(network))
-        recommended = next((setting for setting in order if setting.name in good), None)
+    fixed = replace(reference, ways=tuple)
+    findings = tuple(finding(setting, outputs, fixed) for setting, outputs in got)
+    recommended = _recommended(findings, network)
+    wrong: tuple[str, ...] = ()
+    if recommended is None and any(found.error is None for found in findings):
+        findings = tuple(finding(setting, outputs, reference) for setting, outputs in got)
+        recommended = _recommended(findings, network)
         if recommended is not None:
-            break
-    return Check(str(runtime.__version__), len(data), findings, recommended)
+            wrong = wrong_parts(model, network, data)
+            recommended = None if wrong else recommended
+    return Check(version, len(data), findings, recommended, wrong)
+
+
+def _recommended(findings: tuple[Finding, ...], network: QuantizedNetwork) -> SessionSetting | None:
+    good = {found.setting.name for found in findings if found.agrees}
+    order = preferred(_only_8_bits(network))
+    return next((setting for setting in order if setting.name in good), None)
 
 
 def outputs_under(

@@ -142,4 +142,5 @@ def _findings(checked: Check) -> list[str]:
         f"  onnxruntime {checked.onnxruntime} on {checked.samples} samples, in steps of an 8-bit "
         "output:",
         *(f"    {line}" for finding in checked.findings for line in finding.lines()),
+        *(f"    the model itself is wrong: {phrase}" for phrase in checked.wrong),
     ]
