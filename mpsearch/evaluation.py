@@ -68,13 +68,17 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Evaluations:
-    """Several networks measured on the same data; `loss`: what `Evaluation.loss` is."""
+    """Several networks measured on the same data; `loss`: what `Evaluation.loss` is.
+
+    `notes`: what to know of them, a sentence each.
+    """
 
     data_name: str
     data_digest: str
     held_out: bool
     rows: tuple[Evaluation, ...]
     loss: str = "cross-entropy"
+    notes: tuple[str, ...] = ()
 
     def named(self, name: str) -> Evaluation | None:
         """The row called `name`, or None."""
@@ -135,6 +139,7 @@ def save_evaluations(evaluations: Evaluations, path: str | os.PathLike[str]) -> 
             "held_out": evaluations.held_out,
         },
         "loss": evaluations.loss,
+        **({"notes": list(evaluations.notes)} if evaluations.notes else {}),
         "rows": [row_to_json(row) for row in evaluations.rows],
     }
     write_atomic(path, json.dumps(document, indent=2) + "\n")
@@ -184,7 +189,8 @@ def load_evaluations(path: str | os.PathLike[str]) -> Evaluations:
         rows = tuple(row_from_json(row) for row in document["rows"])
         name, held_out = str(data["name"]), bool(data["held_out"])
         loss = str(document.get("loss", "cross-entropy"))
-        return Evaluations(name, str(data["digest"]), held_out, rows, loss)
+        notes = tuple(str(note) for note in document.get("notes", ()))
+        return Evaluations(name, str(data["digest"]), held_out, rows, loss, notes)
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file; expected an evaluation.json") from error
     except (ValueError, KeyError, TypeError) as error:

@@ -2,11 +2,13 @@
 
 A zip like the mpsearch file (see network_file) in which `LAYER:packed` holds the weight codes at
 their bit width, `LAYER:scales` float32 and `LAYER:bias` int32: together the bytes that the layer
-table predicts. Tensors that belong to no quantized layer are stored in float.
+table predicts. Tensors that belong to no quantized layer are stored in float. `undone` of the
+header names the repairs that did harm, and the layers that they were undone for.
 """
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -65,6 +67,8 @@ def save_quantized(network: QuantizedNetwork, path: str | os.PathLike[str]) -> N
         "graph": graph_to_json(source.graph),
         "layers": [_describe(layer, network) for layer in source.layers],
     }
+    if network.undone:
+        header["undone"] = {repair: list(names) for repair, names in network.undone.items()}
     write_archive(path, header, tensors, {})
 
 
@@ -95,7 +99,8 @@ def load_quantized(path: str | os.PathLike[str]) -> QuantizedNetwork:
             if entry["bias"]:
                 tensors.setdefault(entry["bias"], torch.zeros(entry["channels"]))
         parameters = int(header["parameters"])
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        undone = {str(k): tuple(map(str, names)) for k, names in header.get("undone", {}).items()}
+    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"{path}: damaged mpsearch file: {error}") from error
     graph, examples = read_graph(path, header, tensors)
     network = Network(
@@ -110,7 +115,7 @@ def load_quantized(path: str | os.PathLike[str]) -> QuantizedNetwork:
     )
     if {layer.name for layer in network.layers} != set(layers):
         raise InputError(f"{path}: damaged mpsearch file: its layers do not match its graph")
-    return assemble(network, layers)
+    return replace(assemble(network, layers), undone=undone)
 
 
 def _read_layer(entry: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> QuantizedLayer:
