@@ -236,7 +236,7 @@ def _together(
     data: Data, held_out: bool, rows: Sequence[Evaluation], notes: Sequence[str]
 ) -> Evaluations:
     name = "cross-entropy" if data.loss is None else data.loss.name
-    return Evaluations(data.name, data.digest, held_out, tuple(rows), name, tuple(notes))
+    return Evaluations(data.name, data.digest, held_out, tuple(rows), name, (*data.notes, *notes))
 
 
 def _integers(
