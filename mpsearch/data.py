@@ -60,12 +60,14 @@ class Data:
 
     labels: class numbers int64 [N], or targets as `loss_choice.choose` describes them; `loss` is
     the loss that they were checked for (None: cross-entropy, or divergence without labels).
+    notes: what was made of labels that may mean several things.
     """
 
     name: str
     inputs: tuple[torch.Tensor, ...]
     labels: torch.Tensor | None
     loss: Loss | None = None
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.inputs[0])
@@ -84,7 +86,7 @@ class Data:
         generator = torch.Generator().manual_seed(seed)
         rows = torch.randperm(len(self), generator=generator)[:count].sort().values
         labels = None if self.labels is None else self.labels[rows]
-        return Data(self.name, tuple(x[rows] for x in self.inputs), labels, self.loss)
+        return replace(self, inputs=tuple(x[rows] for x in self.inputs), labels=labels)
 
     @cached_property
     def digest(self) -> str:
@@ -215,8 +217,9 @@ def bind(
         check_samples_apart(network.graph, inputs)
     except InputError as error:
         raise InputError(*error.lines_after(f"on {arrays.name} ")) from error
-    targets, loss = choose(arrays.name, labels, inputs, network, losses, need_labels)
-    return Data(arrays.name, inputs, targets, loss)
+    notes: list[str] = []
+    targets, loss = choose(arrays.name, labels, inputs, network, losses, need_labels, notes)
+    return Data(arrays.name, inputs, targets, loss, tuple(notes))
 
 
 def bind_inputs(
@@ -258,8 +261,9 @@ def with_loss(data: Data, network: Network) -> Data:
     if data.loss is not None:
         return data
     arrays = {} if data.labels is None else {"y": data.labels}
-    labels, loss = choose(data.name, arrays, data.inputs, network)
-    return replace(data, labels=labels, loss=loss)
+    notes: list[str] = []
+    labels, loss = choose(data.name, arrays, data.inputs, network, notes=notes)
+    return replace(data, labels=labels, loss=loss, notes=tuple(notes))
 
 
 def _as_input(tensor: torch.Tensor) -> torch.Tensor:

@@ -71,13 +71,17 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Evaluations:
-    """Several networks measured on the same data; `loss`: what `Evaluation.loss` is."""
+    """Several networks measured on the same data; `loss`: what `Evaluation.loss` is.
+
+    `notes`: what to know of them, a sentence each.
+    """
 
     data_name: str
     data_digest: str
     held_out: bool
     rows: tuple[Evaluation, ...]
     loss: str = "cross-entropy"
+    notes: tuple[str, ...] = ()
 
     def named(self, name: str) -> Evaluation | None:
         """The row called `name`, or None."""
@@ -138,6 +142,7 @@ def save_evaluations(evaluations: Evaluations, path: str | os.PathLike[str]) -> 
             "held_out": evaluations.held_out,
         },
         "loss": evaluations.loss,
+        **({"notes": list(evaluations.notes)} if evaluations.notes else {}),
         "rows": [row_to_json(row) for row in evaluations.rows],
     }
     write_atomic(path, json.dumps(document, indent=2) + "\n")
@@ -185,8 +190,8 @@ def load_evaluations(path: str | os.PathLike[str]) -> Evaluations:
         check_form(document, EVALUATIONS, "")
         data = document["data"]
         rows = tuple(row_from_json(x, f"rows[{i}]") for i, x in enumerate(document["rows"]))
-        loss = document.get("loss", "cross-entropy")
-        return Evaluations(data["name"], data["digest"], data["held_out"], rows, loss)
+        loss, notes = document.get("loss", "cross-entropy"), tuple(document.get("notes", ()))
+        return Evaluations(data["name"], data["digest"], data["held_out"], rows, loss, notes)
     except ValueError as error:
         raise InputError(f"{path}: not an evaluation.json of mpsearch: {error}") from error
 
@@ -210,6 +215,7 @@ ROW = {
 }  # fmt: skip
 EVALUATIONS = {
     "data": {"name": text, "digest": text, "held_out": flag}, "rows": list_of({}), "loss?": text,
+    "notes?": list_of(text),
 }  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from mpsearch.data import Arrays, Data, bind, read_arrays
 from mpsearch.errors import InputError
 from mpsearch.evaluate import evaluate, from_logits, labels_of, logits_of, one_answer
 from mpsearch.evaluation import Evaluation, Evaluations
+from mpsearch.kept_repairs import undone_sentence
 from mpsearch.losses import CROSS_ENTROPY
 from mpsearch.model_files import ModelSource, load_network
 from mpsearch.model_kinds import QUANTIZED, detect
@@ -150,17 +151,23 @@ def run(request: EvaluationRequest) -> Evaluations:
     choices = _wanted(request, subject.network)
     if choices:
         _ = subject.quantizing  # raises before anything is measured
-    rows = [subject.float_row()]
+    rows, notes = [subject.float_row()], []
     for name, chosen in choices.items():
-        rows.append(subject.measure(name, chosen))
+        quantized = subject.quantized(chosen)
+        notes += _undone(name, quantized)
+        rows.append(subject.measure(name, chosen, quantized))
         if request.integer:
             rows.append(
                 _integers(
-                    name, subject.quantized(chosen), subject.calibration, subject.data,
+                    name, quantized, subject.calibration, subject.data,
                     request.metrics, subject.reference,
                 )
             )  # fmt: skip
-    return _together(subject.data, subject.held_out, rows)
+    return _together(subject.data, subject.held_out, rows, notes)
+
+
+def _undone(name: str, quantized: QuantizedNetwork) -> list[str]:
+    return [f"{name}: {undone_sentence(quantized.undone)}"] if quantized.undone else []
 
 
 def float_bops(network: Network) -> int:
@@ -218,15 +225,18 @@ def _quantized_file(request: EvaluationRequest) -> Evaluations:
         rows.append(
             _integers("quantized", quantized, calibration, data, request.metrics, reference)
         )
+    notes = _undone("quantized", quantized)
     if subject is None:
-        return _together(data, True, rows)
+        return _together(data, True, rows, notes)
     rows.insert(0, subject.float_row())
-    return _together(data, subject.held_out, rows)
+    return _together(data, subject.held_out, rows, notes)
 
 
-def _together(data: Data, held_out: bool, rows: Sequence[Evaluation]) -> Evaluations:
+def _together(
+    data: Data, held_out: bool, rows: Sequence[Evaluation], notes: Sequence[str]
+) -> Evaluations:
     name = "cross-entropy" if data.loss is None else data.loss.name
-    return Evaluations(data.name, data.digest, held_out, tuple(rows), name)
+    return Evaluations(data.name, data.digest, held_out, tuple(rows), name, (*data.notes, *notes))
 
 
 def _integers(

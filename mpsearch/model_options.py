@@ -79,6 +79,12 @@ def print_notes(path: str, notes: tuple[str, ...]) -> None:
         echo(f"{path}: {note}", err=True)
 
 
+def print_data_notes(data: "Data") -> None:
+    """What was made of labels that may mean several things, on standard error."""
+    for note in data.notes:
+        echo(f"note: {note}", err=True)
+
+
 def load_model_and_data(
     source: "ModelSource",
     data: str | None,
@@ -107,4 +113,7 @@ def load_model_and_data(
                 "--data FILE.npz, a dataset's name or package.module:function"
             )
         arrays = Arrays(f"the sample in {source.path}", loaded.sample)
-    return loaded, bind(arrays, loaded.network, losses, need_labels)
+    bound = bind(arrays, loaded.network, losses, need_labels)
+    if need_labels:
+        print_data_notes(bound)
+    return loaded, bound

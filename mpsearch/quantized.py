@@ -1,7 +1,7 @@
 """Applying an assignment: a fake-quantized network that computes what the integers mean."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import fx
@@ -51,11 +51,13 @@ class QuantizedNetwork:
     """`source` with every layer's weights replaced and its inputs fake-quantized.
 
     `source` holds the dequantized weights; `graph` is the same graph with the fake-quantizers in.
+    `undone`: repair, as its option is called, -> the layers that it did harm to and was undone for.
     """
 
     source: Network
     graph: fx.GraphModule
     layers: Mapping[str, QuantizedLayer]
+    undone: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __call__(self, *inputs: torch.Tensor) -> torch.Tensor:
         outputs = self.graph(*inputs)

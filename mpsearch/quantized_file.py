@@ -2,11 +2,13 @@
 
 A zip like the mpsearch file (see network_file) in which `LAYER:packed` holds the weight codes at
 their bit width, `LAYER:scales` float32 and `LAYER:bias` int32: together the bytes that the layer
-table predicts. Tensors that belong to no quantized layer are stored in float.
+table predicts. Tensors that belong to no quantized layer are stored in float. `undone` of the
+header names the repairs that did harm, and the layers that they were undone for.
 """
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +76,8 @@ def save_quantized(network: QuantizedNetwork, path: str | os.PathLike[str]) -> N
         "graph": graph_to_json(source.graph),
         "layers": [_describe(layer, network) for layer in source.layers],
     }
+    if network.undone:
+        header["undone"] = {repair: list(names) for repair, names in network.undone.items()}
 
     def read_back(written: Path) -> None:
         again = load_quantized(written)
@@ -130,9 +134,10 @@ def _load_quantized(path: str | os.PathLike[str]) -> QuantizedNetwork:
                 if entry["bias"]:
                     tensors.setdefault(entry["bias"], torch.zeros(entry["channels"]))
         parameters = int(header["parameters"])
+        undone = {str(k): tuple(map(str, names)) for k, names in header.get("undone", {}).items()}
     except InputError as error:
         raise InputError(*error.lines_after(f"{path}: ")) from error
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"{path}: damaged mpsearch file: {error}") from error
     graph, examples = read_graph(path, header, tensors)
     network = Network(
@@ -150,7 +155,7 @@ def _load_quantized(path: str | os.PathLike[str]) -> QuantizedNetwork:
     with memory_budget.watched():
         quantized = assemble(network, layers)
     check_apart(path, quantized.source, examples)
-    return quantized
+    return replace(quantized, undone=undone)
 
 
 def _read_layer(entry: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> QuantizedLayer:

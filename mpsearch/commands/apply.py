@@ -38,7 +38,7 @@ def apply(
     The written file holds integer weights packed at their bit widths, scales and biases;
     `mpsearch evaluate` loads it again with identical numbers. The repairs (--equalize,
     --bias-correction, --rounding adaptive) need no labels and no training; the calibration data
-    are all that they see.
+    are all that they see, and a repair is undone for the layers where it does harm on them.
 
     \b
     Example:
@@ -48,6 +48,7 @@ def apply(
     from mpsearch.assignment import Assignment
     from mpsearch.cost import bops, float_bytes_outside, size_bytes
     from mpsearch.float_text import outside_sentence
+    from mpsearch.kept_repairs import undone_sentence
     from mpsearch.post_training import quantize_after_training
     from mpsearch.quantized import check_layers
     from mpsearch.quantized_file import save_quantized
@@ -63,15 +64,18 @@ def apply(
     with progress("quantizing", len(network.layers)) as step:
         quantized = quantize_after_training(network, choices, bound, settings, on_step=step)
     save_quantized(quantized, output)
+    undone = {repair: list(names) for repair, names in quantized.undone.items()}
     size, operations = size_bytes(network, choices), bops(network, choices)
     if as_json:
         print_json({"output": output, "size_bytes": size, "bops": operations,
-                    "fp32_bytes": network.fp32_bytes})  # fmt: skip
+                    "fp32_bytes": network.fp32_bytes, "undone": undone})  # fmt: skip
         return
     echo(
         f"wrote {output}: {format_size(size)} of packed weights, biases and scales (FP32: "
         f"{format_size(network.fp32_bytes)}), {format_count(operations)}BOPS; ranges from "
         f"{len(bound)} samples of {bound.name}"
     )
+    if undone:
+        echo(undone_sentence(undone))
     if outside := float_bytes_outside(network):
         echo(outside_sentence(outside))

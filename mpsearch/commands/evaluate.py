@@ -243,6 +243,7 @@ def _document(evaluations: "Evaluations") -> dict[str, Any]:
         "data": evaluations.data_name,
         "held_out": evaluations.held_out,
         "loss": evaluations.loss,
+        "notes": list(evaluations.notes),
         "rows": [row_to_json(row) for row in evaluations.rows],
     }
 
@@ -282,7 +283,7 @@ def print_evaluations(evaluations: "Evaluations") -> None:
     where = f"{n} samples of {evaluations.data_name}"
     note = "" if evaluations.held_out else " (also used for calibration: not unseen data)"
     loss = "" if evaluations.loss == "cross-entropy" else f", loss {evaluations.loss}"
-    echo(f"measured on {where}{note}{loss}")
+    echo(f"measured on {where}{note}{loss}", *evaluations.notes)
 
 
 def _print_metrics(evaluations: "Evaluations") -> None:
