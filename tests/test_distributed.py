@@ -1,17 +1,56 @@
 """Several processes give the table of one."""
 
+import itertools
 import os
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import networks
 import pytest
+import torch
 
 from mpsearch.cli import run
 from mpsearch.network_file import save
 from mpsearch.workers import Workers
+
+# More batches than processes, and fewer.
+CASES = list(itertools.product(["perturbation", "hessian", "fisher"], ["8", "64"]))
+# All cases in one process each, because torch takes seconds to start; each joins anew.
+WORKER = """
+import os, sys
+from mpsearch.cli import run
+for line in sys.argv[1:]:
+    os.environ["MASTER_PORT"], *words = line.split()
+    if run(words):
+        sys.exit(f"exit code not 0: {line}")
+"""
+
+
+def _profile(metric: str, batch: str, output: str) -> str:
+    options = f"--metric {metric} --bits 2,4,8 --batch-size {batch}"
+    return f"profile model.pt {options} -o {output}/{metric}-{batch}.csv"
+
+
+def _free_ports(count: int) -> list[int]:
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_every_piece_has_one_owner() -> None:
@@ -20,23 +59,21 @@ def test_every_piece_has_one_owner() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("metric", ["perturbation", "hessian", "fisher"])
-@pytest.mark.parametrize("batch", ["8", "64"])  # more batches than processes, and fewer
 def test_two_gloo_processes_write_the_bytes_of_one(
-    metric: str, batch: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     model, inputs, labels = networks.build("two-inputs", samples=40)
     save(model, "model.pt", inputs, {"x0": inputs[0], "x1": inputs[1], "y": labels})
-    options = f"profile model.pt --metric {metric} --bits 2,4,8 --batch-size {batch}".split()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    for folder in ("one", "two"):
+        Path(folder).mkdir()
+    ports = _free_ports(len(CASES))
+    calls = [f"{port} {_profile(*c, 'two')}" for port, c in zip(ports, CASES, strict=True)]
     processes = [
         subprocess.Popen(
-            [sys.executable, "-m", "mpsearch", *options, "-o", "two.csv"],
+            [sys.executable, "-c", WORKER, *calls],
             env={**os.environ, "RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank),
-                 "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"},
+                 "MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": "1"},
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )
         for rank in range(2)
@@ -44,9 +81,10 @@ def test_two_gloo_processes_write_the_bytes_of_one(
     results = [process.communicate(timeout=300) for process in processes]
     assert [p.returncode for p in processes] == [0, 0], results
     assert results[1][0] == ""  # only the first process speaks
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    alone = [sys.executable, "-m", "mpsearch", *options, "-o", "one.csv"]
-    subprocess.run(alone, check=True, capture_output=True)
-    assert (tmp_path / "two.csv").read_bytes() == (tmp_path / "one.csv").read_bytes()
-    assert not list(tmp_path.glob(".*.partial"))
-    assert run(["solve", "two.csv", "--size", "80%"]) == 0
+    for metric, batch in CASES:
+        with _one_thread():
+            assert run(_profile(metric, batch, "one").split()) == 0
+        name = f"{metric}-{batch}.csv"
+        assert Path("two", name).read_bytes() == Path("one", name).read_bytes(), name
+    assert not list(tmp_path.glob("*/.*.partial"))
+    assert run(["solve", "two/fisher-8.csv", "--size", "80%"]) == 0

@@ -16,15 +16,17 @@ WITHOUT = f"""
 import sys
 for name in {EXTRAS!r}:
     sys.modules[name] = None
-from mpsearch.cli import main
-main()
+from mpsearch.cli import run
+for command in sys.argv[1:]:
+    if code := run(command.split()):
+        sys.exit(code)
 """
 
 
-def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """The command line in that process."""
+def run(folder: Path, *commands: str) -> subprocess.CompletedProcess[str]:
+    """The commands one after another in that process, until one fails."""
     return subprocess.run(
-        [sys.executable, "-c", WITHOUT, *arguments], cwd=folder, capture_output=True, text=True
+        [sys.executable, "-c", WITHOUT, *commands], cwd=folder, capture_output=True, text=True
     )
 
 
@@ -39,13 +41,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_loop_needs_no_extra(folder: Path) -> None:
-    for command in (
-        ["profile", "model.pt"],
-        ["solve", "--size", "80%"],
-        ["apply", "model.pt", "-o", "quantized.pt"],
-    ):
-        done = run(folder, *command)
-        assert done.returncode == 0, done.stderr
+    done = run(folder, "profile model.pt", "solve --size 80%", "apply model.pt -o quantized.pt")
+    assert done.returncode == 0, done.stderr
 
 
 def write_onnx(path: Path) -> None:
@@ -72,7 +69,7 @@ def test_a_file_that_needs_an_extra_names_the_command(
     folder: Path, name: str, write: Callable[[Path], None], extra: str
 ) -> None:
     write(folder / name)
-    done = run(folder, "convert", name, "--input-shape", "3", "-o", "out.pt")
+    done = run(folder, f"convert {name} --input-shape 3 -o out.pt")
     assert done.returncode == 2
     assert f"install it with: pip install 'mpsearch[{extra}]'" in done.stderr
     assert "Traceback" not in done.stderr

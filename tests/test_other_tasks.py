@@ -193,7 +193,7 @@ def test_every_metric_of_sensitivity_serves_several_outputs(
     command("profile", "model.pt", *options, "--loss", "box=none")
     alone = _omega()
     assert alone["body", "2"] > 0
-    assert alone["box", "2"] == 0 < omega["box", "2"]
+    assert alone["box", "2"] < 1e-12 < omega["box", "2"]  # a sum's rounding may be left
 
 
 def _omega() -> dict[tuple[str, str], float]:

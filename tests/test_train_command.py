@@ -14,9 +14,15 @@ from mpsearch.models.datasets import load_dataset
 from mpsearch.network_file import load
 
 
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The generated data are made once for all tests."""
+    return tmp_path_factory.mktemp("cache")
+
+
 @pytest.fixture(autouse=True)
-def _small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MPSEARCH_CACHE", str(tmp_path / "cache"))
+def _small(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MPSEARCH_CACHE", str(cache))
     monkeypatch.setattr(generated, "SIZES", {"train": 320, "val": 40, "test": 80})
 
 
