@@ -22,7 +22,8 @@ class Assignment:
 
     status is "given" where nobody searched: `Assignment.uniform` and hand-written ones. search:
     what else was asked, by option of `mpsearch solve`: {"pin": ("conv1=w8a8",)}. measured: what
-    `solve --min-accuracy` measured (docs/formats.md); empty otherwise.
+    `solve --min-accuracy` measured (docs/formats.md); empty otherwise. table_digest, model_digest:
+    of the table that it was chosen from, and of the float network that the table is of.
     """
 
     layers: Mapping[str, Choice]
@@ -40,6 +41,7 @@ class Assignment:
     omega: float | None = None
     search: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     measured: Mapping[str, Any] = field(default_factory=dict)
+    model_digest: str | None = None
 
     @staticmethod
     def uniform(names: Iterable[str], choice: Choice) -> "Assignment":
@@ -51,6 +53,7 @@ class Assignment:
         solution: Solution,
         table_digest: str,
         search: Mapping[str, tuple[str, ...]] | None = None,
+        model_digest: str | None = None,
     ) -> "Assignment":
         """The assignment of a solution that has one; InputError for one without."""
         if not solution.choices:
@@ -70,6 +73,7 @@ class Assignment:
             minimize=solution.minimize,
             omega=solution.omega,
             search=search or {},
+            model_digest=model_digest,
         )
 
     def to_document(self) -> dict[str, Any]:
@@ -94,6 +98,7 @@ class Assignment:
             "at_least": dict(self.at_least),
             "search": {option: list(values) for option, values in self.search.items()},
             "table_digest": self.table_digest,
+            **({} if self.model_digest is None else {"model_digest": self.model_digest}),
             **({"measured": dict(self.measured)} if self.measured else {}),
         }
 
@@ -139,6 +144,7 @@ class Assignment:
             omega=_number(document, "omega", name),
             search=_texts(document, name),
             measured=_facts(document, name),
+            model_digest=document.get("model_digest"),
         )
 
 

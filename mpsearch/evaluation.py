@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 
 from mpsearch.errors import InputError
+from mpsearch.evidence_digests import Origin, origin_from_json, origin_to_json
 from mpsearch.files import write_atomic
 from mpsearch.gate_statistics import drop_interval
+from mpsearch.plausible_evaluation import check_row, check_rows
 
 FORMAT, VERSION = "mpsearch.evaluation", 1
 Z95 = 1.959963984540054  # 97.5 % quantile of the standard normal distribution
@@ -45,7 +47,8 @@ class Evaluation:
     `size_bytes` and `bops` are those of the assignment; None where there is none. confusion:
     [true class][predicted class], how many samples; None where it was not kept. A network that does
     not give one answer per sample (a regression, several outputs) has an accuracy of NaN and an
-    empty `correct`; what it is measured by is in `metrics`, by name.
+    empty `correct`; what it is measured by is in `metrics`, by name. origin: which network on which
+    data.
     """
 
     name: str
@@ -59,6 +62,7 @@ class Evaluation:
     bops: int | None = None
     confusion: tuple[tuple[int, ...], ...] | None = None
     metrics: Mapping[str, Metric] = field(default_factory=dict)
+    origin: Origin = field(default_factory=Origin)
 
     @property
     def classifies(self) -> bool:
@@ -125,7 +129,11 @@ def paired_drop(
 
 
 def save_evaluations(evaluations: Evaluations, path: str | os.PathLike[str]) -> None:
-    """Write evaluation.json atomically."""
+    """Write evaluation.json atomically.
+
+    Raises ValueError for rows that could not be read back: two of one name, or of other data.
+    """
+    check_rows(evaluations)
     document = {
         "format": FORMAT,
         "version": VERSION,
@@ -157,6 +165,7 @@ def row_to_json(row: Evaluation) -> dict[str, Any]:
         **({} if counts is None else {"confusion": [" ".join(map(str, one)) for one in counts]}),
         **({"metrics": {k: _metric_to_json(v) for k, v in row.metrics.items()}}
            if row.metrics else {}),
+        **origin_to_json(row.origin),
     }  # fmt: skip
 
 
@@ -184,7 +193,9 @@ def load_evaluations(path: str | os.PathLike[str]) -> Evaluations:
         rows = tuple(row_from_json(row) for row in document["rows"])
         name, held_out = str(data["name"]), bool(data["held_out"])
         loss = str(document.get("loss", "cross-entropy"))
-        return Evaluations(name, str(data["digest"]), held_out, rows, loss)
+        found = Evaluations(name, str(data["digest"]), held_out, rows, loss)
+        check_rows(found)
+        return found
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file; expected an evaluation.json") from error
     except (ValueError, KeyError, TypeError) as error:
@@ -211,11 +222,13 @@ def row_from_json(row: Mapping[str, Any]) -> Evaluation:
         or sum(one[place] for place, one in enumerate(confusion)) != sum(hits)
     ):
         raise ValueError(f"row {row['name']!r}: the confusion matrix is not that of its samples")
-    return Evaluation(
+    found = Evaluation(
         str(row["name"]), n, accuracy, (float(low), float(high)),
         float(row["loss"]), _interval(row["loss_interval"]), hits,
-        _count(row["size_bytes"]), _count(row["bops"]), confusion, metrics,
+        _count(row["size_bytes"]), _count(row["bops"]), confusion, metrics, origin_from_json(row),
     )  # fmt: skip
+    check_row(found)
+    return found
 
 
 def _metric_from_json(document: Mapping[str, Any]) -> Metric:

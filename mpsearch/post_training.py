@@ -76,6 +76,7 @@ def quantize_after_training(
         check_bits(choice.a_bits)
     if len(calibration) == 0:
         raise InputError(f"{calibration.name} has no samples; calibration needs at least one")
+    given = network
     if settings.equalize:
         from mpsearch.equalization import equalize
 
@@ -100,13 +101,13 @@ def quantize_after_training(
         return decision
 
     if settings.correct_bias or settings.rounding == "adaptive":
-        return quantize_in_order(network, calibration, decide, batch_size)
+        return quantize_in_order(network, calibration, decide, batch_size).made_from(given)
     layers = {}
     for layer in network.layers:
         layers[layer.name] = nearest(layer)
         if on_step is not None:
             on_step()
-    return assemble(network, layers)
+    return assemble(network, layers).made_from(given)
 
 
 def _repaired(

@@ -9,6 +9,7 @@ from torch import fx
 from mpsearch.calibration import Histogram
 from mpsearch.choice import Choice
 from mpsearch.errors import InputError
+from mpsearch.files import digest
 from mpsearch.graph_tensors import set_tensor
 from mpsearch.layers import Layer
 from mpsearch.network import Network, copy_graph
@@ -50,11 +51,14 @@ class QuantizedNetwork:
     """`source` with every layer's weights replaced and its inputs fake-quantized.
 
     `source` holds the dequantized weights; `graph` is the same graph with the fake-quantizers in.
+    model_digest: of the float network that it was made from, also after repairs and fine-tuning;
+    None where that is not known.
     """
 
     source: Network
     graph: fx.GraphModule
     layers: Mapping[str, QuantizedLayer]
+    model_digest: str | None = None
 
     def __call__(self, *inputs: torch.Tensor) -> torch.Tensor:
         outputs = self.graph(*inputs)
@@ -65,6 +69,21 @@ class QuantizedNetwork:
     def assignment(self) -> dict[str, Choice]:
         """Layer name -> choice."""
         return {name: layer.choice for name, layer in self.layers.items()}
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over the operators, what the integers mean, and every layer's quantizers."""
+        return digest(
+            self.source.digest,
+            *(
+                f"{name}={layer.choice} {layer.activation.scale!r} {layer.activation.zero_point}"
+                for name, layer in sorted(self.layers.items())
+            ),
+        )
+
+    def made_from(self, network: Network) -> "QuantizedNetwork":
+        """The same, which says that it was made from this float network."""
+        return replace(self, model_digest=network.digest)
 
 
 def quantize(
@@ -79,7 +98,7 @@ def quantize(
         layer.name: quantize_layer(network, layer, choices[layer.name], histograms[layer.name])
         for layer in network.layers
     }
-    return assemble(network, layers)
+    return assemble(network, layers).made_from(network)
 
 
 def check_layers(network: Network, choices: Mapping[str, Choice]) -> None:

@@ -7,6 +7,7 @@ table predicts. Tensors that belong to no quantized layer are stored in float.
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -65,6 +66,8 @@ def save_quantized(network: QuantizedNetwork, path: str | os.PathLike[str]) -> N
         "graph": graph_to_json(source.graph),
         "layers": [_describe(layer, network) for layer in source.layers],
     }
+    if network.model_digest is not None:
+        header["model_digest"] = network.model_digest
     write_archive(path, header, tensors, {})
 
 
@@ -110,7 +113,9 @@ def load_quantized(path: str | os.PathLike[str]) -> QuantizedNetwork:
     )
     if {layer.name for layer in network.layers} != set(layers):
         raise InputError(f"{path}: damaged mpsearch file: its layers do not match its graph")
-    return assemble(network, layers)
+    made_from = header.get("model_digest")
+    known = made_from if isinstance(made_from, str) else None
+    return replace(assemble(network, layers), model_digest=known)
 
 
 def _read_layer(entry: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> QuantizedLayer:

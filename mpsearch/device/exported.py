@@ -38,6 +38,8 @@ class Exported:
     expected: tuple[str, ...]
     constant_bytes: int
     arena_bytes: int
+    model_digest: str | None = None
+    quantized_digest: str | None = None
 
 
 def read_export(folder: str | os.PathLike[str]) -> Exported:
@@ -69,6 +71,8 @@ def read_export(folder: str | os.PathLike[str]) -> Exported:
             expected=expected,
             constant_bytes=sum(map(int, document["constant_bytes"].values())),
             arena_bytes=int(document["arena"]["peak_bytes"]),
+            model_digest=_digest(document, "model_digest"),
+            quantized_digest=_digest(document, "quantized_digest"),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
@@ -79,6 +83,13 @@ def read_export(folder: str | os.PathLike[str]) -> Exported:
             f"{place} was written by an older mpsearch, whose program cannot be timed; export again"
         )
     return exported
+
+
+def _digest(document: Mapping[str, Any], key: str) -> str | None:
+    value = document.get(key)
+    if value is not None and not isinstance(value, str):
+        raise ValueError(f"{key} is no text")
+    return value
 
 
 def _document(folder: Path) -> tuple[bytes, Mapping[str, Any]]:
