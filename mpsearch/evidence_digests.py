@@ -13,8 +13,14 @@ from typing import Any
 from mpsearch.choice import Choice
 from mpsearch.device.profile import network_digest
 from mpsearch.errors import InputError
+from mpsearch.json_form import by_name, null_or, text
 
 SHOWN = 3  # layers that a message names
+ORIGIN = {  # what `origin_to_json` adds to a row
+    **dict.fromkeys(("model_digest?", "data_digest?", "quantized_digest?"), null_or(text)),
+    "assignment_digest?": null_or(text),
+    "layers?": null_or(by_name(text)),
+}
 
 
 @dataclass(frozen=True)
@@ -58,24 +64,19 @@ def origin_to_json(origin: Origin) -> dict[str, Any]:
 
 
 def origin_from_json(row: Mapping[str, Any]) -> Origin:
-    """Read these keys. Raises ValueError for other types and for layers that are not those of
-    their digest."""
-    texts = [row.get(key) for key in ("model_digest", "data_digest", "quantized_digest")]
-    wrong = next((one for one in texts if not isinstance(one, str | None)), None)
-    if wrong is not None:
-        raise ValueError(f"got the digest {ascii(wrong)[:50]}; expected a text")
-    model, data, quantized = texts
+    """Read these keys of a row that has the form ORIGIN. Raises ValueError for layers that are not
+    those of their digest."""
     layers = None
     if row.get("layers") is not None:
-        if not isinstance(row["layers"], dict):
-            raise ValueError(f"got the layers {ascii(row['layers'])[:50]}; expected an object")
         try:
-            layers = {name: Choice.parse(text) for name, text in row["layers"].items()}
-        except (InputError, TypeError, AttributeError):
+            layers = {name: Choice.parse(bits) for name, bits in row["layers"].items()}
+        except InputError:
             raise ValueError("its layers have no bits such as w8a8") from None
         if row.get("assignment_digest") != network_digest(layers):
             raise ValueError("its layers are not those of its assignment_digest")
-    return Origin(model, layers, data, quantized)
+    return Origin(
+        row.get("model_digest"), layers, row.get("data_digest"), row.get("quantized_digest")
+    )
 
 
 def check_weights(digest: str | None, what: str, judged: Judged, remedy: str) -> None:
@@ -83,8 +84,8 @@ def check_weights(digest: str | None, what: str, judged: Judged, remedy: str) ->
     for who, expected in judged.models.items():
         if digest is not None and digest != expected:
             raise InputError(
-                f"{what} is of other weights than {who}: {digest[:19]}, there {expected[:19]}\n"
-                f"{remedy}"
+                f"{what} is of other weights than {who}: {digest[:19]}, there {expected[:19]}",
+                remedy,
             )
 
 
@@ -94,18 +95,19 @@ def check_bits(layers: Mapping[str, Choice] | None, what: str, judged: Judged, r
     if wanted is None or layers == wanted:
         return
     if layers is None:
-        raise InputError(f"{what} is of the float network, not of the assignment\n{remedy}")
+        raise InputError(f"{what} is of the float network, not of the assignment", remedy)
     if set(layers) != set(wanted):
-        names = _listed([_printable(name) for name in sorted(set(layers) ^ set(wanted))])
+        names = _listed(sorted(set(layers) ^ set(wanted)))
         raise InputError(
             f"{what} is of another network than the assignment: only one of them has the layers "
-            f"{names}\n{remedy}"
+            f"{names}",
+            remedy,
         )
     names = _listed([
-        f"{_printable(name)} ({layers[name]}, in the assignment {choice})"
+        f"{name} ({layers[name]}, in the assignment {choice})"
         for name, choice in wanted.items() if layers[name] != choice
     ])  # fmt: skip
-    raise InputError(f"{what} is of other bits than the assignment: layers {names}\n{remedy}")
+    raise InputError(f"{what} is of other bits than the assignment: layers {names}", remedy)
 
 
 def check_tied(tied: bool, what: str, remedy: str, unverified: bool) -> None:
@@ -113,14 +115,11 @@ def check_tied(tied: bool, what: str, remedy: str, unverified: bool) -> None:
     if not tied and not unverified:
         raise InputError(
             f"{what} is not tied to a network: it does not say which weights, bits and data it is "
-            f"of (older versions wrote no digests)\n{remedy}, or accept it with --unverified"
+            "of (older versions wrote no digests)",
+            f"{remedy}, or accept it with --unverified",
         )
 
 
 def _listed(words: list[str]) -> str:
     more = f" and {len(words) - SHOWN} more" if len(words) > SHOWN else ""
     return ", ".join(words[:SHOWN]) + more
-
-
-def _printable(name: str) -> str:
-    return name if name.isprintable() else ascii(name)

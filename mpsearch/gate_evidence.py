@@ -88,7 +88,8 @@ def matching_device(evidence: Evidence) -> DeviceProfile:
     if None not in (ran, exported) and ran != exported:
         raise InputError(
             f"the profile of {evidence.device.host} is of another quantized file than the "
-            "accuracy: their integers differ\nexport and measure the file that was evaluated"
+            "accuracy: their integers differ",
+            "export and measure the file that was evaluated",
         )
     return evidence.device
 
@@ -113,7 +114,7 @@ def totals_of(evidence: Evidence, measured: bool) -> Mapping[str, Any]:
         except InputError as error:
             if is_of_another(evidence.assignment, evidence.table):
                 other = not_its_table(evidence.assignment, evidence.table)
-                raise InputError(f"{other}\n{error}") from None
+                raise InputError(other, " ".join(error.lines)) from None
             raise
         if wrong:
             raise InputError(
@@ -168,9 +169,7 @@ def judged_row(evidence: Evidence) -> Evaluation:
     row = find_row(evidence)
     if row is None:
         wanted = " or ".join(DEFAULT_NETWORKS if evidence.network is None else (evidence.network,))
-        names_there = [row.name for row in evidence.evaluations.rows]
-        # a CI log may read commands from lines of their own
-        known = ", ".join(n if n.isprintable() else ascii(n) for n in names_there) or "none"
+        known = ", ".join(row.name for row in evidence.evaluations.rows) or "none"
         raise InputError(f"the evaluation has no row {wanted}; it has: {known} (see --network)")
     if row.n == 0:
         raise InputError(f"the evaluation's row {row.name} has no samples; measure it again")
@@ -197,7 +196,7 @@ def check_pair(evidence: Evidence, row: Evaluation, reference: Evaluation) -> No
     if not evidence.measured:
         check_tied(reference.origin.model is not None, what, measure, evidence.unverified)
     if reference.origin.layers is not None:
-        raise InputError(f"{what} is of a quantized network\n{measure}")
+        raise InputError(f"{what} is of a quantized network", measure)
     if row.origin.model is not None:
         judged = Judged({f"the row {row.name!a}": row.origin.model})
         check_weights(reference.origin.model, what, judged, measure)
@@ -209,8 +208,8 @@ def check_device(device: DeviceProfile, judged: Judged, unverified: bool = False
     measure = "export and measure this network with `mpsearch device run`"
     if judged.layers is not None and network_digest(judged.layers) != device.network:
         raise InputError(
-            f"{what} is of another assignment than the one judged: other bits or layers\n"
-            f"{measure}, or name the assignment that was measured with --assignment"
+            f"{what} is of another assignment than the one judged: other bits or layers",
+            f"{measure}, or name the assignment that was measured with --assignment",
         )
     check_tied(device.model_digest is not None, what, measure, unverified)
     check_weights(device.model_digest, what, judged, measure)

@@ -84,8 +84,9 @@ def load_module(source: ModelSource, data: Arrays | None) -> tuple[nn.Module, Ex
     if not source.trust:
         raise InputError(
             f"{source.path} is a {kind}: loading it can run any code that its author put there, "
-            "so it was not loaded.\nIf you trust its author, convert it once: "
-            f"mpsearch convert {source.path} --trust -o safe.pt (or pass --trust here)"
+            "so it was not loaded.",
+            "If you trust its author, convert it once: "
+            f"mpsearch convert {source.path} --trust -o safe.pt (or pass --trust here)",
         )
     loader = {EXPORT: _load_export, SCRIPT: _load_script, PICKLE: _load_pickle}[kind]
     try:
@@ -144,8 +145,9 @@ def _from_state(
 
     if source.model is None:
         raise InputError(
-            f"{source.path} is a state dict: weights without the network.\nName the network: "
-            f"--model package.module:factory, or one of {', '.join(ARCHITECTURES)}"
+            f"{source.path} is a state dict: weights without the network.",
+            "Name the network: "
+            f"--model package.module:factory, or one of {', '.join(ARCHITECTURES)}",
         )
     if ":" in source.model and source.model.partition(":")[0] not in ARCHITECTURES:
         factory = import_object(source.model)
@@ -225,8 +227,8 @@ def _load_script(source: ModelSource, data: Arrays | None) -> tuple[nn.Module, E
         script = torch.jit.load(source.path, map_location="cpu").eval()
     except RuntimeError as error:
         raise InputError(
-            f"{source.path}: cannot read this TorchScript archive: {first_line(error)[:120]};"
-            f"\nwas it saved after optimize_for_inference? Then {WAY_OUT}"
+            f"{source.path}: cannot read this TorchScript archive: {first_line(error)[:120]};",
+            f"was it saved after optimize_for_inference? Then {WAY_OUT}",
         ) from error
     return as_module(script), _examples(source, source.input_shapes, data)
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from mpsearch.console import echo
 from mpsearch.errors import InputError
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def _shape(text: str) -> tuple[int, ...]:
 def print_notes(path: str, notes: tuple[str, ...]) -> None:
     """What loading changed, once, on standard error."""
     for note in notes:
-        click.echo(f"{path}: {note}", err=True)
+        echo(f"{path}: {note}", err=True)
 
 
 def load_model_and_data(

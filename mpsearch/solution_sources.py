@@ -61,7 +61,8 @@ def check_is_of_table(interactions: Interactions, provenance: Mapping[str, Any],
     if interactions.data_digest and isinstance(data, str) and interactions.data_digest != data:
         raise InputError(
             f"{name} is of other data than the table: {interactions.data_digest[:19]}, there "
-            f"{data[:19]}\n{remedy}"
+            f"{data[:19]}",
+            remedy,
         )
 
 

@@ -82,7 +82,7 @@ def compare(runs: Mapping[str, Run]) -> CompareFacts:
         try:
             check_evidence(run)
         except InputError as error:
-            raise InputError(f"{name}: {error}") from None
+            raise InputError(*error.lines_after(f"{name}: ")) from None
     warnings = [f"{name}: {text}" for name, run in runs.items() for text in untied(run)]
     resource = _resource(runs)
     fronts = {name: _front(name, run, resource, warnings) for name, run in runs.items()}

@@ -37,7 +37,7 @@ def _refusal(profile: DeviceProfile) -> str | None:
     try:
         check_is_of_device(profile)
     except InputError as error:
-        return str(error)
+        return " ".join(error.lines)
     return None
 
 

@@ -53,7 +53,7 @@ def _check_answer(measured: Mapping[str, Any], judged: Judged) -> None:
     )
     check_weights(digest if isinstance(digest, str) else None, what, judged, again)
     if bits is not None and judged.layers and bits != network_digest(judged.layers):
-        raise InputError(f"{what} was measured at other bits than its layers have\n{again}")
+        raise InputError(f"{what} was measured at other bits than its layers have", again)
 
 
 def untied(run: Run) -> list[str]:

@@ -89,7 +89,8 @@ def fitting_table(run: Run, warnings: list[str]) -> LayerTable | None:
     except InputError as error:
         reason = not_its_table(run.assignment, run.table)
         if not (same_layers and other):
-            reason = f"the assignment and the table are of different networks: {error}"
+            text = " ".join(error.lines)
+            reason = f"the assignment and the table are of different networks: {text}"
         warnings.append(reason)
         return None
     if wrong:

@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from mpsearch.console import json_option, print_json, progress
+from mpsearch.console import echo, json_option, print_json, progress
 from mpsearch.model_options import load_model_and_data, model_options, source_of
 from mpsearch.post_training_options import (
     note_missing_classes,
@@ -67,10 +67,10 @@ def apply(
         print_json({"output": output, "size_bytes": size, "bops": operations,
                     "fp32_bytes": network.fp32_bytes})  # fmt: skip
         return
-    click.echo(
+    echo(
         f"wrote {output}: {format_size(size)} of packed weights, biases and scales (FP32: "
         f"{format_size(network.fp32_bytes)}), {format_count(operations)}BOPS; ranges from "
         f"{len(bound)} samples of {bound.name}"
     )
     if outside := float_bytes_outside(network):
-        click.echo(outside_sentence(outside))
+        echo(outside_sentence(outside))

@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from mpsearch.console import json_option, print_json
+from mpsearch.console import echo, json_option, print_json
 from mpsearch.model_options import model_options, print_notes, source_of
 
 
@@ -52,4 +52,4 @@ def convert(
     if as_json:
         print_json({"output": output, "layers": len(network.layers), "samples": len(sample)})
         return
-    click.echo(f"wrote {output}: {len(network.layers)} layers, {network.parameters:,} parameters")
+    echo(f"wrote {output}: {len(network.layers)} layers, {network.parameters:,} parameters")

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mpsearch.console import json_option, print_json
+from mpsearch.console import echo, json_option, print_json
 from mpsearch.errors import InputError
 from mpsearch.export_formats import FORMATS, ExportRequest, check_options
 from mpsearch.model_options import model_options, source_of
@@ -84,7 +84,7 @@ def export(
     if as_json:
         print_json({"output": output, "export_format": form, **written.figures})
     else:
-        click.echo("\n".join(written.lines))
+        echo(*written.lines)
     return 0 if written.ok else 1
 
 

@@ -84,8 +84,9 @@ def _refuse_foreign(model: KerasModel) -> None:
         )
         raise InputError(
             f"layer {layer.name!r:.60} has the class {layer.class_name:.60}{where}{code} and "
-            "cannot be read from the file.\nBuild it from Keras's own layers, or write the model "
-            "as ONNX: model.export('net.onnx', format='onnx')"
+            "cannot be read from the file.",
+            "Build it from Keras's own layers, or write the model "
+            "as ONNX: model.export('net.onnx', format='onnx')",
         )
 
 

@@ -87,7 +87,7 @@ def run_call(call: Call) -> tuple[Value, ...]:
     try:
         result: Result = handler_of(call)(call)
     except InputError as error:
-        raise InputError(f"{call.step.label}: {error}") from error
+        raise InputError(*error.lines_after(f"{call.step.label}: ")) from error
     except Exception as error:  # whatever torch and numpy raise on what does not fit
         if torch.compiler.is_exporting():
             raise

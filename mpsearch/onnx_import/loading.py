@@ -14,6 +14,7 @@ from mpsearch.onnx_import.interpreter import OnnxModule, compute_constant
 from mpsearch.onnx_import.reading import array_of, opset_of, read_model
 from mpsearch.onnx_import.steps import Plan, fold_constants, join_biases, steps_of
 from mpsearch.onnx_import.table import check_operators
+from mpsearch.sample_independence import random_samples
 
 _INPUT_ELEMENTS = 2**26
 
@@ -33,8 +34,8 @@ def load_onnx(
     try:
         return _load(path, input_shapes, given)
     except InputError as error:
-        text = str(error)
-        raise InputError(text if text.startswith(path) else f"{path}: {text}") from error
+        named = error.lines[0].startswith(path)
+        raise InputError(*error.lines_after("" if named else f"{path}: ")) from error
     except MpsearchError:
         raise
     except Exception as error:  # what a damaged file that passed the checker runs into
@@ -76,7 +77,7 @@ def _load(
         rewriter.learn(shapes)
         module.run(tuple(_rows(x, 3) for x in examples))
     if fixed or rewriter.targets:
-        check_rows(module, [_varied(x) for x in examples])
+        check_rows(module, random_samples(examples))
     return module, examples
 
 
@@ -87,8 +88,9 @@ def _check_kinds(graph: Any) -> None:
             if attribute.HasField("g") or attribute.graphs:
                 raise InputError(
                     f"node {node.name or node.output[0]!r} ({node.op_type}) is control flow, which "
-                    "has no place in one fixed graph.\nExport the model again without it "
-                    "(torch.onnx.export of a traced model, or fixed conditions)"
+                    "has no place in one fixed graph.",
+                    "Export the model again without it "
+                    "(torch.onnx.export of a traced model, or fixed conditions)",
                 )
 
 
@@ -150,12 +152,3 @@ def _examples(
 
 def _rows(example: torch.Tensor, count: int) -> torch.Tensor:
     return example.expand(count, *example.shape[1:]).contiguous()
-
-
-def _varied(example: torch.Tensor) -> torch.Tensor:
-    """Three samples that differ, the same at every call."""
-    generator = torch.Generator().manual_seed(0)
-    shape = (3, *example.shape[1:])
-    if example.is_floating_point():
-        return torch.randn(shape, generator=generator)
-    return torch.randint(0, 2, shape, generator=generator).to(example.dtype)
