@@ -25,7 +25,8 @@ class Assignment:
 
     status is "given" where nobody searched: `Assignment.uniform` and hand-written ones. search:
     what else was asked, by option of `mpsearch solve`: {"pin": ("conv1=w8a8",)}. measured: what
-    `solve --min-accuracy` measured (docs/formats.md); empty otherwise.
+    `solve --min-accuracy` measured (docs/formats.md); empty otherwise. table_digest, model_digest:
+    of the table that it was chosen from, and of the float network that the table is of.
     """
 
     layers: Mapping[str, Choice]
@@ -43,6 +44,7 @@ class Assignment:
     omega: float | None = None
     search: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     measured: Mapping[str, Any] = field(default_factory=dict)
+    model_digest: str | None = None
 
     @staticmethod
     def uniform(names: Iterable[str], choice: Choice) -> "Assignment":
@@ -54,6 +56,7 @@ class Assignment:
         solution: Solution,
         table_digest: str,
         search: Mapping[str, tuple[str, ...]] | None = None,
+        model_digest: str | None = None,
     ) -> "Assignment":
         """The assignment of a solution that has one; InputError for one without."""
         if not solution.choices:
@@ -73,6 +76,7 @@ class Assignment:
             minimize=solution.minimize,
             omega=solution.omega,
             search=search or {},
+            model_digest=model_digest,
         )
 
     def to_document(self) -> dict[str, Any]:
@@ -97,6 +101,7 @@ class Assignment:
             "at_least": dict(self.at_least),
             "search": {option: list(values) for option, values in self.search.items()},
             "table_digest": self.table_digest,
+            **({} if self.model_digest is None else {"model_digest": self.model_digest}),
             **({"measured": dict(self.measured)} if self.measured else {}),
         }
 
@@ -134,6 +139,7 @@ class Assignment:
             omega=document.get("omega"),
             search={key: tuple(texts) for key, texts in (document.get("search") or {}).items()},
             measured=document.get("measured") or {},
+            model_digest=document.get("model_digest"),
         )
 
 
@@ -147,7 +153,7 @@ _FORM = {
     "layers": anything,  # by _choice
     **dict.fromkeys(("objective?", "omega?", "bound?", "gap?", "seconds?"), _NUMBER),
     **dict.fromkeys(("totals?", "limits?", "at_least?"), _TOTALS),
-    **dict.fromkeys(("solver?", "table_digest?"), _TEXT),
+    **dict.fromkeys(("solver?", "table_digest?", "model_digest?"), _TEXT),
     **dict.fromkeys(("status?", "minimize?"), text),
     "search?": null_or(by_name(list_of(text))),
     "measured?": null_or(_MEASURED),

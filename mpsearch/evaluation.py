@@ -13,10 +13,12 @@ from typing import Any
 import numpy as np
 
 from mpsearch.errors import InputError
+from mpsearch.evidence_digests import ORIGIN, Origin, origin_from_json, origin_to_json
 from mpsearch.files import write_atomic
 from mpsearch.gate_statistics import drop_interval
 from mpsearch.json_file import read_document
 from mpsearch.json_form import by_name, check_form, flag, list_of, null_or, number, text, whole
+from mpsearch.plausible_evaluation import check_row, check_rows
 
 FORMAT, VERSION = "mpsearch.evaluation", 1
 LARGEST_MIB = 256
@@ -48,7 +50,8 @@ class Evaluation:
     `size_bytes` and `bops` are those of the assignment; None where there is none. confusion:
     [true class][predicted class], how many samples; None where it was not kept. A network that does
     not give one answer per sample (a regression, several outputs) has an accuracy of NaN and an
-    empty `correct`; what it is measured by is in `metrics`, by name.
+    empty `correct`; what it is measured by is in `metrics`, by name. origin: which network on which
+    data.
     """
 
     name: str
@@ -62,6 +65,7 @@ class Evaluation:
     bops: int | None = None
     confusion: tuple[tuple[int, ...], ...] | None = None
     metrics: Mapping[str, Metric] = field(default_factory=dict)
+    origin: Origin = field(default_factory=Origin)
 
     @property
     def classifies(self) -> bool:
@@ -132,7 +136,11 @@ def paired_drop(
 
 
 def save_evaluations(evaluations: Evaluations, path: str | os.PathLike[str]) -> None:
-    """Write evaluation.json atomically."""
+    """Write evaluation.json atomically.
+
+    Raises ValueError for rows that could not be read back: two of one name, or of other data.
+    """
+    check_rows(evaluations)
     document = {
         "format": FORMAT,
         "version": VERSION,
@@ -165,6 +173,7 @@ def row_to_json(row: Evaluation) -> dict[str, Any]:
         **({} if counts is None else {"confusion": [" ".join(map(str, one)) for one in counts]}),
         **({"metrics": {k: _metric_to_json(v) for k, v in row.metrics.items()}}
            if row.metrics else {}),
+        **origin_to_json(row.origin),
     }  # fmt: skip
 
 
@@ -191,7 +200,9 @@ def load_evaluations(path: str | os.PathLike[str]) -> Evaluations:
         data = document["data"]
         rows = tuple(row_from_json(x, f"rows[{i}]") for i, x in enumerate(document["rows"]))
         loss, notes = document.get("loss", "cross-entropy"), tuple(document.get("notes", ()))
-        return Evaluations(data["name"], data["digest"], data["held_out"], rows, loss, notes)
+        found = Evaluations(data["name"], data["digest"], data["held_out"], rows, loss, notes)
+        check_rows(found)
+        return found
     except ValueError as error:
         raise InputError(f"{path}: not an evaluation.json of mpsearch: {error}") from error
 
@@ -212,6 +223,7 @@ ROW = {
         "value": number(), "interval": _ENDS, "method": text,
         "against_fp32?": null_or({"difference": number(), "interval": _ENDS}),
     }),
+    **ORIGIN,
 }  # fmt: skip
 EVALUATIONS = {
     "data": {"name": text, "digest": text, "held_out": flag}, "rows": list_of({}), "loss?": text,
@@ -240,11 +252,13 @@ def row_from_json(row: Any, where: str = "row") -> Evaluation:
         or sum(one[place] for place, one in enumerate(confusion)) != sum(hits)
     ):
         raise ValueError(f"{where}: the confusion matrix is not that of its samples")
-    return Evaluation(
+    found = Evaluation(
         row["name"], n, accuracy, (float(low), float(high)),
         math.nan if row["loss"] is None else float(row["loss"]), _interval(row["loss_interval"]),
-        hits, row["size_bytes"], row["bops"], confusion, metrics,
+        hits, row["size_bytes"], row["bops"], confusion, metrics, origin_from_json(row),
     )  # fmt: skip
+    check_row(found)
+    return found
 
 
 def _metric_from_json(document: Mapping[str, Any]) -> Metric:

@@ -11,7 +11,14 @@ from mpsearch.choice import Choice
 from mpsearch.cost import bops, size_bytes
 from mpsearch.data import Arrays, Data, bind, read_arrays
 from mpsearch.errors import InputError
-from mpsearch.evaluate import evaluate, from_logits, labels_of, logits_of, one_answer
+from mpsearch.evaluate import (
+    evaluate,
+    from_logits,
+    labels_of,
+    logits_of,
+    one_answer,
+    origin_of,
+)
 from mpsearch.evaluation import Evaluation, Evaluations
 from mpsearch.kept_repairs import undone_sentence
 from mpsearch.losses import CROSS_ENTROPY
@@ -89,10 +96,11 @@ class Subject:
 
     def float_row(self) -> Evaluation:
         """The float network, measured."""
-        return from_logits(
+        row = from_logits(
             FLOAT, self.float_outputs, self.data, self.network.fp32_bytes,
             float_bops(self.network), self.metrics,
         )  # fmt: skip
+        return replace(row, origin=origin_of(self.network, self.data))
 
     def measure(
         self, name: str, choices: Mapping[str, Choice], quantized: QuantizedNetwork | None = None
@@ -210,26 +218,29 @@ def _quantized_file(request: EvaluationRequest) -> Evaluations:
             losses=request.losses, metrics=request.metrics,
         )  # fmt: skip
     reference = None if subject is None else subject.reference
-    rows = [
-        evaluate(
-            "quantized", quantized, data, request.batch_size,
-            size_bytes(quantized.source, chosen), bops(quantized.source, chosen),
-            request.metrics, reference,
-        )
-    ]  # fmt: skip
+    row = evaluate(
+        "quantized", quantized, data, request.batch_size,
+        size_bytes(quantized.source, chosen), bops(quantized.source, chosen),
+        request.metrics, reference,
+    )  # fmt: skip
+    rows = [_of_file(row, quantized)]
     if request.integer:
         calibration = None if subject is None else subject.calibration
         if request.calibration is not None:
             given = read_arrays(request.calibration)
             calibration = bind(given, quantized.source, request.losses, need_labels=False)
-        rows.append(
-            _integers("quantized", quantized, calibration, data, request.metrics, reference)
-        )
+        integers = _integers("quantized", quantized, calibration, data, request.metrics, reference)
+        rows.append(_of_file(integers, quantized))
     notes = _undone("quantized", quantized)
     if subject is None:
         return _together(data, True, rows, notes)
     rows.insert(0, subject.float_row())
     return _together(data, subject.held_out, rows, notes)
+
+
+def _of_file(row: Evaluation, quantized: QuantizedNetwork) -> Evaluation:
+    """The row with the digest of the integers that the file holds."""
+    return replace(row, origin=replace(row.origin, quantized=quantized.digest))
 
 
 def _together(
@@ -247,8 +258,9 @@ def _integers(
     from mpsearch.integer.network import integer_network, ranges_from
 
     chosen, source = quantized.assignment, quantized.source
-    return evaluate(
+    row = evaluate(
         f"{name}, integers", integer_network(quantized, ranges_from(calibration)), data,
         size_bytes=size_bytes(source, chosen), bops=bops(source, chosen),
         metrics=metrics, reference=reference,
     )  # fmt: skip
+    return replace(row, origin=origin_of(quantized, data))

@@ -27,6 +27,7 @@ from mpsearch.json_form import (
     text,
     whole,
 )
+from mpsearch.measured_points import check_measured, measurement_of
 
 FORMAT = "mpsearch.front"
 VERSION = 1
@@ -68,24 +69,34 @@ def to_document(front: Front) -> dict[str, Any]:
             name: [None if np.isnan(value) else value for value in values.tolist()]
             for name, values in front.measured.items()
         },
-        "measurement": dict(front.measurement),
+        "measurement": measurement_of(front),
         "assignments": front.assignments.tolist(),
     }
 
 
-def keep_measured(front: Front, path: str | os.PathLike[str]) -> Front:
-    """The front with what an older front.json at `path` holds measured of the same assignments.
+def keep_measured(
+    front: Front, path: str | os.PathLike[str], model_digest: str | None = None
+) -> tuple[Front, str]:
+    """(the front with what an older front.json at `path` holds measured of the same assignments,
+    what was left out and why).
 
-    `front` itself where there is no such file, or where it is of other layers.
+    `front` itself where there is no such file, where it is of other layers, and where it was
+    measured on other weights than `model_digest`, those of the front's table.
     """
     if not Path(path).is_file():
-        return front
+        return front, ""
     try:
         before = read_json(path)
     except InputError:  # it is about to be replaced
-        return front
+        return front, ""
     if not before.measurement or (before.layers, before.choices) != (front.layers, front.choices):
-        return front
+        return front, ""
+    measured_on = before.measurement.get("model_digest")
+    if None not in (model_digest, measured_on) and model_digest != measured_on:
+        return front, (
+            f"{os.fspath(path)} held points that were measured on other weights than the table's; "
+            "they were left out: measure them again with `mpsearch evaluate MODEL --front`"
+        )
     place = {row.tobytes(): point for point, row in enumerate(before.assignments)}
     there = np.array([place.get(row.tobytes(), -1) for row in front.assignments])
     measured = {
@@ -93,8 +104,8 @@ def keep_measured(front: Front, path: str | os.PathLike[str]) -> Front:
         for name, values in before.measured.items()
     }
     if all(np.isnan(values).all() for values in measured.values()):
-        return front
-    return replace(front, measured=measured, measurement=before.measurement)
+        return front, ""
+    return replace(front, measured=measured, measurement=before.measurement), ""
 
 
 def write_json(front: Front, path: str | os.PathLike[str]) -> None:
@@ -118,7 +129,7 @@ def read_json(path: str | os.PathLike[str]) -> Front:
     document = read_document(path, "front.json", FORMAT, VERSION, LARGEST_MIB, missing)
     try:
         check_form(document, _FORM, "")
-        return Front(
+        front = Front(
             resource=document["resource"],
             layers=tuple(document["layers"]),
             choices=tuple(Choice.parse(one) for one in document["choices"]),
@@ -136,8 +147,10 @@ def read_json(path: str | os.PathLike[str]) -> Front:
             },
             measurement=dict(document.get("measurement", {})),
         )
+        check_measured(front)
     except (InputError, ValueError, OverflowError) as error:
         raise InputError(f"{name} is a damaged front.json: {error}") from None
+    return front
 
 
 _LIMITS = by_name(number())
@@ -156,6 +169,7 @@ _FORM = {
     "measured?": by_name(list_of(null_or(number()))),
     "measurement?": {
         "samples?": whole(), "held_out?": flag, "data?": text, "calibration?": text, "fp32?": {},
+        "model_digest?": text, "assignments_digest?": text,
     },
     "assignments": list_of(list_of(anything)),
 }  # fmt: skip

@@ -176,6 +176,8 @@ def _parse(document: Mapping[str, Any], name: str) -> Baseline:
     row = None if accuracy is None else row_from_json(accuracy["row"], "accuracy.row")
     if row is not None and row.n == 0:
         raise ValueError("its accuracy has no samples")
+    if row is not None and row.origin.data not in (None, data.get("digest")):
+        raise ValueError("its accuracy is of other data than it says")
     return Baseline(
         identity=Identity(
             layers=digests["layers"],

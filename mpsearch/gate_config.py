@@ -18,7 +18,7 @@ CONDITIONS = (
 FILES = ("assignment", "evaluation", "device", "profile", "baseline")
 METRICS = ("min", "max", "max-rise", "max-fall")
 TEXTS = (*CONDITIONS, "latency-mode", "network", "confidence")
-FLAGS = ("strict", "lenient")
+FLAGS = ("strict", "lenient", "unverified")
 KEYS = (*TEXTS, *METRICS, *FILES, *FLAGS)
 MODES = ("steady", "process", "cold")
 

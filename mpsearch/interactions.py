@@ -35,7 +35,8 @@ class Interactions:
     `loss` says what H is: `cross-entropy` of one row of class logits, or `bce` or `mse` of an
     output of any shape, flattened, whose labels are [N, C] floats. `changes` are float16 times
     `scales` [K]; `gram` is [K, K] float64, positive semidefinite. `labels` is empty for data
-    without labels. `model_digest` says which network it belongs to.
+    without labels. `model_digest` and `data_digest` say which network and samples it is of; the
+    latter is empty in files of older versions.
     """
 
     layers: tuple[str, ...]
@@ -47,6 +48,7 @@ class Interactions:
     labels: NDArray[np.int64] | NDArray[np.float64]
     model_digest: str
     loss: str = "cross-entropy"
+    data_digest: str = ""
 
     def cells(self, assignment: Mapping[str, Choice]) -> NDArray[np.int64]:
         """The cell of each layer. Raises InputError for a layer or choice that is not there."""
@@ -180,6 +182,7 @@ def save_interactions(interactions: Interactions, path: str | os.PathLike[str]) 
             gram=interactions.gram,
             labels=interactions.labels,
             model_digest=np.array(interactions.model_digest),
+            data_digest=np.array(interactions.data_digest),
             **own,
         )
 
@@ -249,6 +252,7 @@ def _from_arrays(arrays: Mapping[str, NDArray[Any]]) -> Interactions:
         labels=labels,
         model_digest=str(arrays["model_digest"]),
         loss=loss,
+        data_digest=str(arrays["data_digest"]) if "data_digest" in arrays else "",
     )
 
 

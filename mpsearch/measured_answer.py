@@ -17,6 +17,7 @@ from mpsearch.choice import Choice
 from mpsearch.cost import bops, size_bytes
 from mpsearch.curtailment import decide, hardest_first, needed
 from mpsearch.data import Data
+from mpsearch.device.profile import network_digest
 from mpsearch.errors import InputError
 from mpsearch.evaluate import evaluate, from_logits, logits_of
 from mpsearch.evaluation import (
@@ -213,7 +214,7 @@ def smallest_that_holds(
         tolerance=tolerance,
         seconds=time.monotonic() - started,
         confirmed=confirmed,
-        provenance=provenance,
+        provenance={**provenance, "assignment_digest": network_digest(choices)},
     )
 
 

@@ -92,7 +92,7 @@ def quantize_after_training(
         if repair is not None:
             state, names = repair(run, state)
             undone.update({option: tuple(names)} if names else {})
-    return replace(state.quantized, undone=undone)
+    return replace(state.quantized, undone=undone).made_from(network)
 
 
 def _nothing() -> None:

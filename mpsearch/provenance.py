@@ -18,6 +18,20 @@ def provenance_path(table: str | os.PathLike[str]) -> Path:
     return Path(table).with_suffix(".json")
 
 
+def sound_provenance(table: str | os.PathLike[str]) -> Mapping[str, Any]:
+    """The same for what needs none, such as a search in the table: empty for a damaged file too."""
+    try:
+        return load_provenance(table)
+    except InputError:
+        return {}
+
+
+def model_digest_of(provenance: Mapping[str, Any]) -> str | None:
+    """Operators and weights that the table is of; None where nobody says."""
+    digest = provenance.get("model_digest")
+    return digest if isinstance(digest, str) else None
+
+
 def load_provenance(table: str | os.PathLike[str]) -> Mapping[str, Any]:
     """The provenance beside a table; empty when there is none (a hand-written table)."""
     path = provenance_path(table)

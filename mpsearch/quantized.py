@@ -9,6 +9,7 @@ from torch import fx
 from mpsearch.calibration import Histogram
 from mpsearch.choice import Choice
 from mpsearch.errors import InputError
+from mpsearch.files import digest
 from mpsearch.graph_tensors import set_tensor
 from mpsearch.layers import Layer
 from mpsearch.network import Network, copy_graph
@@ -51,12 +52,15 @@ class QuantizedNetwork:
     """`source` with every layer's weights replaced and its inputs fake-quantized.
 
     `source` holds the dequantized weights; `graph` is the same graph with the fake-quantizers in.
-    `undone`: repair, as its option is called, -> the layers that it did harm to and was undone for.
+    model_digest: of the float network that it was made from, also after repairs and fine-tuning;
+    None where that is not known. undone: repair, as its option is called, -> the layers that it did
+    harm to and was undone for.
     """
 
     source: Network
     graph: fx.GraphModule
     layers: Mapping[str, QuantizedLayer]
+    model_digest: str | None = None
     undone: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __call__(self, *inputs: torch.Tensor) -> torch.Tensor:
@@ -68,6 +72,21 @@ class QuantizedNetwork:
     def assignment(self) -> dict[str, Choice]:
         """Layer name -> choice."""
         return {name: layer.choice for name, layer in self.layers.items()}
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over the operators, what the integers mean, and every layer's quantizers."""
+        return digest(
+            self.source.digest,
+            *(
+                f"{name}={layer.choice} {layer.activation.scale!r} {layer.activation.zero_point}"
+                for name, layer in sorted(self.layers.items())
+            ),
+        )
+
+    def made_from(self, network: Network) -> "QuantizedNetwork":
+        """The same, which says that it was made from this float network."""
+        return replace(self, model_digest=network.digest)
 
 
 def quantize(
@@ -82,7 +101,7 @@ def quantize(
         layer.name: quantize_layer(network, layer, choices[layer.name], histograms[layer.name])
         for layer in network.layers
     }
-    return assemble(network, layers)
+    return assemble(network, layers).made_from(network)
 
 
 def check_layers(network: Network, choices: Mapping[str, Choice]) -> None:

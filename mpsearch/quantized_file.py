@@ -76,6 +76,8 @@ def save_quantized(network: QuantizedNetwork, path: str | os.PathLike[str]) -> N
         "graph": graph_to_json(source.graph),
         "layers": [_describe(layer, network) for layer in source.layers],
     }
+    if network.model_digest is not None:
+        header["model_digest"] = network.model_digest
     if network.undone:
         header["undone"] = {repair: list(names) for repair, names in network.undone.items()}
 
@@ -152,10 +154,12 @@ def _load_quantized(path: str | os.PathLike[str]) -> QuantizedNetwork:
     )
     if {layer.name for layer in network.layers} != set(layers):
         raise InputError(f"{path}: damaged mpsearch file: its layers do not match its graph")
+    made_from = header.get("model_digest")
+    known = made_from if isinstance(made_from, str) else None
     with memory_budget.watched():
         quantized = assemble(network, layers)
     check_apart(path, quantized.source, examples)
-    return replace(quantized, undone=undone)
+    return replace(quantized, model_digest=known, undone=undone)
 
 
 def _read_layer(entry: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> QuantizedLayer:

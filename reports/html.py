@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Sequence
 
 from mpsearch.foreign_text import html_text
-from mpsearch.reports.device_facts import device_table
 from mpsearch.reports.drawing import Drawing
 from mpsearch.reports.facts import Facts
 from mpsearch.reports.front_script import front_data
@@ -24,10 +23,7 @@ def render(facts: Facts) -> str:
     referred to; the one script reads the front's points and is allowed by its digest.
     """
     made = sections_of(facts)
-    sections = [
-        _device(facts) if section.name == "device" else section_html(section, facts)
-        for section in made
-    ]
+    sections = [section_html(section, facts) for section in made]
     scripted = facts.front is not None and facts.front.assignments is not None
     return page(TITLE, "\n".join(sections), facts.version, table_styles(made), scripted)
 
@@ -75,19 +71,6 @@ def _figure(drawing: Drawing, facts: Facts | None) -> str:
         "<div id='front-reading' role='status' hidden></div>"
         f"{caption}<script type='application/json' id='front-data'>{data}</script></figure>"
     )
-
-
-def _device(facts: Facts) -> str:
-    if facts.device is None:
-        return ""
-    note = (
-        f"Measured on {facts.device.device}. Process: from spawn to exit; cold: initialisation and "
-        "first inference of a fresh process; steady: warmed up; all medians, never merged. The "
-        "paper timed whole processes on a Raspberry Pi 4, Python and its framework included, and "
-        "read the peak of a meter above idle. Energy: mean above idle times an inference's time."
-    )
-    table = _table(*device_table(facts.device), "Beside the paper's Table 5")
-    return _section("On the device", [table, f"<p>{html_text(note)}</p>"])
 
 
 def _section(title: str, parts: Iterable[str]) -> str:

@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 from markdown_it import MarkdownIt
-from test_gate import CHOSEN, FP32, ROW, TABLE, TOTALS, evaluations, measured
+from test_gate import CHOSEN, FP32, MODEL, ROW, TABLE, TOTALS, evaluations, measured
 
 from mpsearch.assignment import Assignment
 from mpsearch.choice import Choice
@@ -47,7 +47,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("GITHUB_ACTIONS", raising=False)
     monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
     (tmp_path / "profile.csv").write_text(TABLE)
-    Assignment(CHOSEN, totals=TOTALS).save("assignment.json")
+    Assignment(CHOSEN, totals=TOTALS, model_digest=MODEL).save("assignment.json")
     save_evaluations(evaluations(FP32, ROW), "evaluation.json")
     return tmp_path
 

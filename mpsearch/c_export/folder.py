@@ -162,6 +162,8 @@ def describe(graph: IntegerGraph, quantized: QuantizedNetwork, source: Source) -
         "format": FORMAT,
         "version": VERSION,
         "mpsearch": __version__,
+        "model_digest": quantized.model_digest,
+        "quantized_digest": quantized.digest,
         "arena": {
             "peak_bytes": arena.peak_bytes,
             "lower_bound_bytes": arena.lower_bound_bytes,

@@ -12,7 +12,7 @@ from mpsearch.errors import InputError
 from mpsearch.front import Front
 from mpsearch.front import front as front_of
 from mpsearch.front_files import keep_measured, to_document, write_csv, write_json
-from mpsearch.provenance import load_provenance
+from mpsearch.provenance import load_provenance, model_digest_of, sound_provenance
 from mpsearch.search_options import budget_options, parse_excludes, parse_pins
 from mpsearch.table import LayerTable
 from mpsearch.units import format_amount, parse_bytes
@@ -90,7 +90,10 @@ def front(
         )
         return 1
     if output is not None:
-        found = keep_measured(found, Path(output).with_suffix(".json"))
+        model = model_digest_of(sound_provenance(table_path))
+        found, lost = keep_measured(found, Path(output).with_suffix(".json"), model)
+        if lost:
+            echo(f"note: {lost}", err=True)
         write_csv(found, output)
         write_json(found, Path(output).with_suffix(".json"))
     if plot is not None:

@@ -66,6 +66,10 @@ METRICS = ("min", "max", "max_rise", "max_fall")
     help="It lets the network through [default: the measured value decides].",
 )  # fmt: skip
 @click.option(
+    "--unverified", is_flag=True,
+    help="Also take evidence without digests, which does not say which network it is of.",
+)  # fmt: skip
+@click.option(
     "--config", metavar="FILE",
     help="Conditions in TOML [default: the nearest mpsearch.toml or pyproject.toml with them].",
 )  # fmt: skip
@@ -98,7 +102,8 @@ def gate(path: str | None, as_json: bool, github: bool | None, **options: Any) -
     """Exit with 0 if the network meets every condition, with 1 if it fails one.
 
     Size and BOPS are recomputed from the table, accuracy from the samples; MODEL is measured now.
-    Files that contradict each other are an error (exit code 2). An accuracy whose interval
+    Files that contradict each other, and figures of other weights, bits or data, are an error (exit
+    code 2). An accuracy whose interval
     contains the limit is inconclusive: see --strict. A value equal to its limit meets it.
 
     \b
@@ -174,6 +179,7 @@ def _judged(path: str | None, options: dict[str, Any]) -> "Report":
         batch_size=options["batch_size"],
         metrics=wanted_metrics(conditions),
         losses=options["loss"],
+        unverified=bool(options["unverified"] or config.get("unverified")),
     )
     confidence = parse_confidence(asked("confidence") or "0.95")
     policy = _policy(options, config)

@@ -1,6 +1,5 @@
 """`mpsearch solve`."""
 
-import contextlib
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,7 @@ from mpsearch.errors import InputError
 from mpsearch.float_text import outside_sentence
 from mpsearch.measured_options import measured_options, parse_measured
 from mpsearch.minimand import Minimand
-from mpsearch.provenance import load_provenance
+from mpsearch.provenance import model_digest_of, sound_provenance
 from mpsearch.search_options import (
     budget_options,
     parse_excludes,
@@ -180,13 +179,16 @@ def solve(
 
         instance = Instance.build(table, budget.limits, pinned, excluded, (), budget.at_least)
         path = interactions_path(table_path)
-        solution, crossed = with_interactions(solution, table, instance, path, rerank, time_limit)
+        solution, crossed = with_interactions(
+            solution, table, instance, path, rerank, time_limit, sound_provenance(table_path)
+        )
         document = _document(solution, table) | {"interactions": to_document(crossed)}
         lines = describe(crossed)
     if solution.choices:
         search |= {} if max_distinct is None else {"max-distinct": (str(max_distinct),)}
         asked = {option: values for option, values in search.items() if values}
-        Assignment.from_solution(solution, table.digest, asked).save(output)
+        model = model_digest_of(sound_provenance(table_path))
+        Assignment.from_solution(solution, table.digest, asked, model).save(output)
     if as_json:
         print_json(document)
     else:
@@ -233,12 +235,13 @@ def _solve_measured(
         if as_json:
             print_json(_document(infeasible, table))
         return 1
-    answer = measure(request, front, output)
+    answer = measure(request, front, output, model_digest_of(sound_provenance(table_path)))
     solution = solution_of(answer, table, budget, resource)
     holds = answer.point is not None
     if holds:
         asked = {option: values for option, values in search.items() if values}
-        assignment = Assignment.from_solution(solution, table.digest, asked)
+        model = answer.provenance["model_digest"]
+        assignment = Assignment.from_solution(solution, table.digest, asked, model)
         replace(assignment, measured=to_document(answer)).save(output)
     if as_json:
         print_json(_document(solution, table) | {"measured": to_document(answer)})
@@ -255,10 +258,9 @@ def _solve_measured(
 
 def _say_what_is_outside(table_path: str) -> None:
     """One line where profile.json beside the table knows of bytes that no layer has."""
-    with contextlib.suppress(InputError):  # a table needs no provenance, nor a sound one
-        outside = load_provenance(table_path).get("float_bytes_outside_layers")
-        if isinstance(outside, int) and outside:
-            echo(outside_sentence(outside))
+    outside = sound_provenance(table_path).get("float_bytes_outside_layers")
+    if isinstance(outside, int) and outside:
+        echo(outside_sentence(outside))
 
 
 def _document(solution: Solution, table: LayerTable) -> dict[str, Any]:

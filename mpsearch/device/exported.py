@@ -14,7 +14,7 @@ from mpsearch.device.profile import network_digest
 from mpsearch.errors import InputError
 from mpsearch.files import digest
 from mpsearch.json_file import read_document
-from mpsearch.json_form import by_name, check_form, list_of, text, whole
+from mpsearch.json_form import by_name, check_form, list_of, null_or, text, whole
 
 _SOURCE = re.compile(r"[a-z][a-z0-9_]{0,40}\.[ch]")
 _INPUT, _OUTPUT = "check/input.f32", "check/output.txt"
@@ -39,6 +39,8 @@ class Exported:
     expected: tuple[str, ...]
     constant_bytes: int
     arena_bytes: int
+    model_digest: str | None = None
+    quantized_digest: str | None = None
 
 
 def read_export(folder: str | os.PathLike[str]) -> Exported:
@@ -70,6 +72,8 @@ def read_export(folder: str | os.PathLike[str]) -> Exported:
             expected=expected,
             constant_bytes=sum(document["constant_bytes"].values()),
             arena_bytes=document["arena"]["peak_bytes"],
+            model_digest=document.get("model_digest"),
+            quantized_digest=document.get("quantized_digest"),
         )
     except (ValueError, KeyError) as error:
         raise InputError(
@@ -89,6 +93,8 @@ _FORM = {
     "steps": list_of({"layer": text}),
     "constant_bytes": by_name(whole()),
     "arena": {"peak_bytes": whole()},
+    "model_digest?": null_or(text),
+    "quantized_digest?": null_or(text),
 }
 
 

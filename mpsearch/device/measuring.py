@@ -89,6 +89,8 @@ def measure(
         emulated=prepared.emulated,
         energy=energy,
         power_failure=failure,
+        model_digest=exported.model_digest,
+        quantized_digest=exported.quantized_digest,
     )
     try:
         check_plausible(profile)

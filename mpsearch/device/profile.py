@@ -108,6 +108,8 @@ class DeviceProfile:
     invalid: why the times mean nothing; empty for a valid profile.
     emulated: the program ran under an emulator, or says so; its times are those of no device.
     power_failure: why there is no energy although a meter was named; the times are not touched.
+    model_digest: of the float network that was exported; quantized_digest: of its integers. None in
+    files of older versions.
     """
 
     export_digest: str
@@ -130,6 +132,8 @@ class DeviceProfile:
     emulated: bool
     energy: Energy | None = None
     power_failure: str | None = None
+    model_digest: str | None = None
+    quantized_digest: str | None = None
 
 
 def network_digest(choices: Mapping[str, Choice]) -> str:
@@ -188,7 +192,7 @@ def load_device_profile(path: str | os.PathLike[str]) -> DeviceProfile:
     document = read_document(path, "device.json", FORMAT, VERSION, LARGEST_MIB, missing)
     content = {key: value for key, value in document.items() if key not in ("format", "version")}
     try:
-        profile = from_json(DeviceProfile, {"energy": None, "power_failure": None, **content}, "")
+        profile = from_json(DeviceProfile, {**dict.fromkeys(_LATER), **content}, "")
         check_plausible(profile)
     except ValueError as error:
         raise InputError(f"{name} is not a device.json of mpsearch: {error}") from None
@@ -197,8 +201,11 @@ def load_device_profile(path: str | os.PathLike[str]) -> DeviceProfile:
 
 def check_plausible(profile: DeviceProfile) -> None:
     """Raise ValueError for what no measurement can give; `launch_prefix` implies `emulated`."""
-    for name in ("export_digest", "network"):
-        if not _DIGEST.fullmatch(getattr(profile, name)):
+    for name in ("export_digest", "network", "model_digest", "quantized_digest"):
+        value = getattr(profile, name)
+        if value is None and name in _LATER:
+            continue
+        if not _DIGEST.fullmatch(value):
             raise ValueError(f"{name}: expected sha256: and 64 digits")
     for name, value in _numbers(asdict(profile)):
         if value < 0 and not name.endswith(_SIGNED):
@@ -216,6 +223,7 @@ def check_plausible(profile: DeviceProfile) -> None:
         raise ValueError("emulated: got false; expected true beside a launch_prefix")
 
 
+_LATER = ("energy", "power_failure", "model_digest", "quantized_digest")  # added since version 1
 _SIGNED = ("temperature_c", "joules_per_inference", "peak_minus_idle_mw")
 _POSITIVE = (
     "runs", "_s", "checked_samples", "program_bytes", "cores", "seconds", "inferences", "samples",
