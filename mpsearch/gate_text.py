@@ -127,6 +127,8 @@ def notes_of(
     if measured and evidence.evaluations is not None and not evidence.evaluations.held_out:
         notes.append("measured on the calibration data, which is not unseen data")
     device = any(v.quantity.startswith(("latency", "peak", "energy")) for v in verdicts)
+    if device and evidence.device is not None:
+        notes += [f"on the device: {note}" for note in evidence.device.notes]
     if device and evidence.assignment is None:
         notes.append("which network ran on the device was not checked; name it with --assignment")
     sized = any(verdict.quantity.startswith(("size_bytes", "bops")) for verdict in verdicts)
