@@ -72,8 +72,8 @@ def measure_front(
     if front.measurement:
         described = dict(front.measurement)
         try:
-            reference = row_from_json(described["fp32"])
-        except (KeyError, TypeError, ValueError) as error:
+            reference = row_from_json(described.get("fp32"), "fp32")
+        except ValueError as error:
             raise InputError(
                 f"the front's measurement of FP32 is damaged: {error}; drop it with --remeasure"
             ) from error

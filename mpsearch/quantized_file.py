@@ -7,6 +7,7 @@ table predicts. Tensors that belong to no quantized layer are stored in float.
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,6 +19,8 @@ from mpsearch.graph_tensors import tensor_nodes
 from mpsearch.layers import Layer
 from mpsearch.network import Network, output_shape
 from mpsearch.network_file import (
+    check_apart,
+    check_same_graph,
     describe_inputs,
     read_archive,
     read_graph,
@@ -49,7 +52,10 @@ def payload(layer: Layer, quantized: QuantizedLayer, network: Network) -> dict[s
 
 
 def save_quantized(network: QuantizedNetwork, path: str | os.PathLike[str]) -> None:
-    """Write the quantized network as a file that loads without executing anything."""
+    """Write the quantized network as a file that loads without executing anything.
+
+    What was written is read back and run; raises InputError, and leaves no file, where it differs.
+    """
     source = network.source
     tensors = {name: tensor for _, name, tensor in tensor_nodes(source.graph)}
     for layer in source.layers:
@@ -65,7 +71,21 @@ def save_quantized(network: QuantizedNetwork, path: str | os.PathLike[str]) -> N
         "graph": graph_to_json(source.graph),
         "layers": [_describe(layer, network) for layer in source.layers],
     }
-    write_archive(path, header, tensors, {})
+
+    def read_back(written: Path) -> None:
+        again = load_quantized(written)
+        check_same_graph(source.graph, again.source.graph)
+        for name, layer in network.layers.items():
+            if (layer.choice, layer.activation) != (
+                again.layers[name].choice,
+                again.layers[name].activation,
+            ):
+                raise InputError(f"its layer {name} comes back with other bits or another range")
+        with torch.no_grad():
+            shapes = zip(source.input_shapes, source.input_dtypes, strict=True)
+            again(*(torch.zeros(1, *shape, dtype=dtype) for shape, dtype in shapes))
+
+    write_archive(path, header, tensors, {}, read_back)
 
 
 def _describe(layer: Layer, network: QuantizedNetwork) -> dict[str, Any]:
@@ -110,6 +130,7 @@ def load_quantized(path: str | os.PathLike[str]) -> QuantizedNetwork:
     )
     if {layer.name for layer in network.layers} != set(layers):
         raise InputError(f"{path}: damaged mpsearch file: its layers do not match its graph")
+    check_apart(path, network, examples)
     return assemble(network, layers)
 
 

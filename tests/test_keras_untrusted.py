@@ -219,7 +219,7 @@ def test_graphs_that_are_none_are_refused(tmp_path: Path) -> None:
         (cycle, "form a cycle"),
         (unknown, "no layer 'nobody'"),
         (training, "called with training=True"),
-        (nested, "nested too deeply|two layers|no layer"),
+        (nested, "in each other|two layers|no layer"),
         (lambda c: nodes(c, "Add").update(inbound_nodes=[{"args": 3}]), "a call of layer"),
         (lambda c: nodes(c, "Add").update(name="x"), "two layers of one name"),
         (lambda c: nodes(c, "Add").update(inbound_nodes=[[["x", 0, 0]]]), "expected two or more"),

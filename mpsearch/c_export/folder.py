@@ -22,11 +22,14 @@ from mpsearch.integer.graph import IntegerGraph
 from mpsearch.integer.inference import run
 from mpsearch.integer.lowering import lower
 from mpsearch.integer.network import quantize_input
+from mpsearch.json_file import read_json
+from mpsearch.json_form import by_name, check_form, one_of, text
 from mpsearch.packing import layer_bytes
 from mpsearch.quantized import QuantizedNetwork
 
 FORMAT, VERSION = "mpsearch.c_export", 1
 DOCUMENT = "export.json"
+LARGEST_MIB = 64
 BUILD = "build"  # what make writes; never ours to judge
 CHECK_SAMPLES = 4
 SOURCES = (
@@ -66,7 +69,7 @@ def export_c(
     graph = lower(quantized, calibration, wide_bits=wide_bits)
     source = generate(graph, quantized)
     document = describe(graph, quantized, source)
-    contents: dict[str, bytes] = {name: text.encode() for name, text in source.files.items()}
+    contents: dict[str, bytes] = {name: code.encode() for name, code in source.files.items()}
     for name, template in TEMPLATES.items():
         contents[name] = (files("mpsearch.c_export") / template).read_bytes()
     contents |= check_sample(graph, calibration)
@@ -107,12 +110,12 @@ def check_folder(folder: Path) -> None:
 def _files_of(folder: Path) -> Mapping[str, str]:
     """The files that an earlier export lists; none where there is no export."""
     try:
-        document = json.loads((folder / DOCUMENT).read_text())
-        if document["format"] != FORMAT:
-            return {}
-        return dict(document["files"])
-    except (OSError, ValueError, KeyError, TypeError):
+        document = read_json(folder / DOCUMENT, DOCUMENT, LARGEST_MIB)
+        check_form(document, {"format": one_of(FORMAT), "files": by_name(text)}, "")
+    except (OSError, ValueError, InputError):
         return {}
+    files_by_name: Mapping[str, str] = document["files"]
+    return files_by_name
 
 
 def check_sample(graph: IntegerGraph, calibration: Data) -> dict[str, bytes]:
@@ -121,8 +124,8 @@ def check_sample(graph: IntegerGraph, calibration: Data) -> dict[str, bytes]:
     raw = b"".join(x[row].tobytes() for row in range(len(inputs[0])) for x in inputs)
     codes = [quantize_input(inputs[entry.index], entry.tensor) for entry in graph.inputs]
     results = np.asarray(run(graph, *codes)).reshape(len(inputs[0]), -1)
-    text = "".join(" ".join(map(str, row)) + "\n" for row in results.tolist())
-    return {"check/input.f32": raw, "check/output.txt": text.encode()}
+    lines = "".join(" ".join(map(str, row)) + "\n" for row in results.tolist())
+    return {"check/input.f32": raw, "check/output.txt": lines.encode()}
 
 
 def describe(graph: IntegerGraph, quantized: QuantizedNetwork, source: Source) -> dict[str, Any]:

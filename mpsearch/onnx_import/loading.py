@@ -14,6 +14,7 @@ from mpsearch.onnx_import.interpreter import OnnxModule, compute_constant
 from mpsearch.onnx_import.reading import array_of, opset_of, read_model
 from mpsearch.onnx_import.steps import Plan, fold_constants, join_biases, steps_of
 from mpsearch.onnx_import.table import check_operators
+from mpsearch.sample_independence import random_samples
 
 _INPUT_ELEMENTS = 2**26
 
@@ -76,7 +77,7 @@ def _load(
         rewriter.learn(shapes)
         module.run(tuple(_rows(x, 3) for x in examples))
     if fixed or rewriter.targets:
-        check_rows(module, [_varied(x) for x in examples])
+        check_rows(module, random_samples(examples))
     return module, examples
 
 
@@ -151,12 +152,3 @@ def _examples(
 
 def _rows(example: torch.Tensor, count: int) -> torch.Tensor:
     return example.expand(count, *example.shape[1:]).contiguous()
-
-
-def _varied(example: torch.Tensor) -> torch.Tensor:
-    """Three samples that differ, the same at every call."""
-    generator = torch.Generator().manual_seed(0)
-    shape = (3, *example.shape[1:])
-    if example.is_floating_point():
-        return torch.randn(shape, generator=generator)
-    return torch.randint(0, 2, shape, generator=generator).to(example.dtype)
