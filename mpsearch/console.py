@@ -5,12 +5,15 @@ Nothing else in mpsearch prints. Here every line and cell is made fit to be show
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from mpsearch.foreign_text import LONGEST_LINE, json_text, shown, terminal_line, without_commands
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 
@@ -64,11 +67,36 @@ def print_table(
     click.echo("\n".join(map(without_commands, captured.get().split("\n"))), nl=False)
 
 
+class Steps:
+    """Call it after each finished step; None: nothing is shown."""
+
+    def __init__(self, bar: "Progress | None", task: "TaskID | None" = None) -> None:
+        self._bar, self._task = bar, task
+
+    def __call__(self) -> None:
+        if self._bar is not None and self._task is not None:
+            self._bar.start()
+            self._bar.advance(self._task)
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """No bar, while another program may ask something on the terminal; then there is one."""
+        if self._bar is None:
+            yield
+            return
+        self._bar.stop()
+        yield
+        self._bar.start()
+
+
 @contextlib.contextmanager
-def progress(description: str, total: int) -> Iterator[Callable[[], None]]:
-    """Yield a function that reports one finished step; a bar with time left, on a terminal only."""
+def progress(description: str, total: int, asks: bool = False) -> Iterator[Steps]:
+    """Yield a function that reports one finished step; a bar with time left, on a terminal only.
+
+    asks: another program may ask something first; there is no bar before the first `paused` ends.
+    """
     if not sys.stderr.isatty():
-        yield lambda: None
+        yield Steps(None)
         return
     from rich.console import Console
     from rich.progress import (
@@ -88,6 +116,11 @@ def progress(description: str, total: int) -> Iterator[Callable[[], None]]:
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(terminal_line(description), total=total)
-        yield lambda: bar.advance(task)
+    bar = Progress(*columns, console=Console(stderr=True), transient=True)
+    task = bar.add_task(terminal_line(description), total=total)
+    try:
+        if not asks:
+            bar.start()
+        yield Steps(bar, task)
+    finally:
+        bar.stop()

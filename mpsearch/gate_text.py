@@ -128,6 +128,8 @@ def notes_of(
         notes.append("measured on the calibration data, which is not unseen data")
     device = any(v.quantity.startswith(("latency", "peak", "energy")) for v in verdicts)
     notes += _of_the_evidence(evidence, measured, device)
+    if device and evidence.device is not None:
+        notes += [f"on the device: {note}" for note in evidence.device.notes]
     if device and evidence.assignment is None:
         notes.append("which network ran on the device was not checked; name it with --assignment")
     sized = any(verdict.quantity.startswith(("size_bytes", "bops")) for verdict in verdicts)

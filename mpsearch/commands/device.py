@@ -55,6 +55,7 @@ device.add_command(table)
 def run(
     folder: str,
     host: str,
+    folder_there: str,
     mode: str,
     runs: int,
     repeat: int,
@@ -95,9 +96,10 @@ def run(
     from mpsearch.device.measuring import measure, steps_of
     from mpsearch.device.profile import save_device_profile, to_document
     from mpsearch.device.timing import Settings
-    from mpsearch.device.transport import check_host
+    from mpsearch.device.transport import check_folder, check_host
 
     check_host(host)
+    check_folder(folder_there)
     meter = power_of(host, power, power_interval, idle_seconds, power_seconds)
     if not Path(output).absolute().parent.is_dir():
         raise InputError(f"-o: there is no folder {Path(output).parent}; make it first")
@@ -105,10 +107,11 @@ def run(
         modes=_modes(mode), runs=runs, repeat=repeat, warm_up=warm_up, timeout=timeout,
         compiler=compiler_of(where, cc, flags),
         launch_prefix=split_words("--launch-prefix", launch_prefix), emulated=emulated,
+        folder=folder_there,
     )  # fmt: skip
     exported = read_export(folder)
-    with progress(f"measuring on {host}", steps_of(settings, meter)) as step:
-        profile = measure(exported, host, settings, step, power=meter)
+    with progress(f"measuring on {host}", steps_of(settings, meter), asks=True) as step:
+        profile = measure(exported, host, settings, step, power=meter, asking=step.paused)
     save_device_profile(profile, output)
     if as_json:
         print_json(to_document(profile))
@@ -154,6 +157,8 @@ def _print(profile: "DeviceProfile", output: str) -> None:
     echo(f"after:  {_state(profile.after)}")
     if profile.emulated:
         echo("EMULATED: these are not the times of a device, and none will be taken for one")
+    for note in profile.notes:
+        echo(f"note: {note}")
     echo(f"wrote {output}")
 
 

@@ -12,6 +12,11 @@ from mpsearch.foreign_text import shown
 LOCAL = "local"
 # A user, a name or address, a port: nothing that ssh, a shell or a ProxyCommand could act on.
 _HOST = re.compile(r"(ssh://)?([A-Za-z0-9_][A-Za-z0-9_.+-]*@)?[A-Za-z0-9_\[][A-Za-z0-9_.:%\[\]-]*")
+# ssh runs a command without logging in: ~/.profile is not read, ~/.bashrc and ~/.zshenv are.
+ELSEWHERE = (
+    "Name another folder of the device with --device-folder, or as TMPDIR in what its shell reads "
+    "at every start (the top of ~/.bashrc, ~/.zshenv)."
+)
 _INSTALL_SSH = "install it, for example with: sudo apt install openssh-client"
 
 
@@ -46,19 +51,28 @@ def command_for(host: str) -> list[str]:
     return [*_ssh(host), f"exec sh -c '{read}'"]
 
 
+def check_folder(folder: str) -> None:
+    """Raise InputError for what is no absolute path in one line of printable text."""
+    if folder and not (folder.startswith("/") and folder.isprintable() and len(folder) < 1000):
+        raise InputError(
+            f"--device-folder: got {folder!a:.80}; expected an absolute path such as /var/tmp"
+        )
+
+
 def shell_of(host: str) -> tuple[str, ...]:
     """The words that start another `sh` on `host`, which reads a script from its standard input.
 
-    What is added to them goes through the login shell of a remote host, so it must be quoted.
+    It asks nothing: meters run in the background. What is added to them goes through the login
+    shell of a remote host, so it must be quoted.
     """
-    return ("sh",) if host == LOCAL else (*_ssh(host), "sh")
+    return ("sh",) if host == LOCAL else (*_ssh(host, asks=False), "sh")
 
 
-def _ssh(host: str) -> list[str]:
+def _ssh(host: str, asks: bool = True) -> list[str]:
     if shutil.which("ssh") is None:
         raise DeviceError(f"there is no ssh on this machine; {_INSTALL_SSH}")
     # Nobody can answer a question where there is no terminal: fail instead of waiting.
-    batch = [] if sys.stdin.isatty() else ["-o", "BatchMode=yes"]
+    batch = [] if asks and sys.stdin.isatty() else ["-o", "BatchMode=yes"]
     return ["ssh", "-T", "-a", "-x", *batch, "--", host]
 
 
