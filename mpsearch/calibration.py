@@ -79,15 +79,17 @@ def calibrate(network: Network, data: Data, batch_size: int = 64) -> dict[str, H
 
     def widen(name: str, value: torch.Tensor) -> None:
         low, high = (float(end) for end in torch.aminmax(value))
-        if not (math.isfinite(low) and math.isfinite(high)):
-            raise InputError(
-                f"layer {name!r} reads infinite values, or not a number, on the calibration "
-                "data; expected finite numbers: check the data and what is in front of the layer"
-            )
         old = ranges.get(name, (low, high))
-        ranges[name] = (min(old[0], low), max(old[1], high))
+        # numpy's keep what is not a number
+        ranges[name] = float(np.minimum(old[0], low)), float(np.maximum(old[1], high))
 
     show_inputs(network, data, batch_size, widen)
+    for name, ends in ranges.items():
+        if not all(map(math.isfinite, ends)):
+            raise InputError(
+                f"layer {name!r} reads infinite values, or not a number, on the calibration data; "
+                "expected finite numbers: check the data and what is in front of the layer"
+            )
     counts = {name: np.zeros(_BINS, dtype=np.int64) for name in ranges}
 
     def count(name: str, value: torch.Tensor) -> None:

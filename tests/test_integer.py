@@ -281,7 +281,7 @@ def test_infinite_values_that_matter_are_refused() -> None:
 
     make, linear = integer_networks.Function, nn.Linear(4, 4)
     _expect("node 'pad' gives infinite values", make(padded, a=linear), 4)
-    with pytest.raises(InputError, match="layer 'b' reads infinite values"):
+    with pytest.raises(InputError, match=r"layer 'b' reads infinite values.*front of the layer$"):
         _quantize(make(lambda m, x: m.b(padded(m, x)), a=linear, b=nn.Linear(5, 2)).eval(),
                   (torch.randn(4, 4),), "w8a8")  # fmt: skip
 
