@@ -8,12 +8,15 @@ from typing import Any
 
 import click
 
+from mpsearch.streams import plain, takes_all
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 
 
 def print_json(document: Any) -> None:
     """One JSON document on standard output."""
-    click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+    ascii_only = not takes_all(sys.stdout)  # its escapes mean the same
+    click.echo(json.dumps(document, indent=2, ensure_ascii=ascii_only))
 
 
 def print_table(
@@ -30,9 +33,12 @@ def print_table(
 
     table = Table(box=SIMPLE_HEAD, title=title, title_justify="left", title_style="bold")
     for index, column in enumerate(columns):
-        table.add_column(Text(column), justify="left" if index == 0 else "right", no_wrap=index > 0)
+        heading = plain(column, sys.stdout)
+        table.add_column(
+            Text(heading), justify="left" if index == 0 else "right", no_wrap=index > 0
+        )
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
+        table.add_row(*(Text(plain(cell, sys.stdout)) for cell in row))
     console = Console(file=sys.stdout, highlight=False)
     if not console.is_terminal:  # a pipe or a file gets whole lines, whatever the terminal's width
         console.width = 200
