@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mpsearch.foreign_text import LONGEST_LINE, json_text, shown, terminal_line, without_commands
+from mpsearch.streams import plain, takes_all
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -34,7 +35,8 @@ def print_command(line: str, err: bool = False) -> None:
 
 def print_json(document: Any) -> None:
     """One JSON document on standard output."""
-    click.echo(json_text(document, indent=2))
+    ascii_only = not takes_all(sys.stdout)  # its escapes mean the same
+    click.echo(json_text(document, ascii_only, indent=2))
 
 
 def print_table(
@@ -50,7 +52,7 @@ def print_table(
     from rich.text import Text
 
     def text(cell: str) -> Text:
-        return Text(shown(cell, LONGEST_LINE))
+        return Text(plain(shown(cell, LONGEST_LINE), sys.stdout))
 
     heading = None if title is None else text(title)
     table = Table(box=SIMPLE_HEAD, title=heading, title_justify="left", title_style="bold")

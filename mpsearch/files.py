@@ -94,7 +94,8 @@ def _short(name: str) -> str:
 
 def write_atomic(path: str | os.PathLike[str], content: str | bytes) -> None:
     """Write text (UTF-8) or bytes to `path` in one step."""
-    data = content.encode() if isinstance(content, str) else content
+    # a name from the command line may hold bytes that are no UTF-8: half of a surrogate pair
+    data = content.encode(errors="replace") if isinstance(content, str) else content
     with atomic_path(path) as temporary:
         temporary.write_bytes(data)
 

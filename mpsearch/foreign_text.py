@@ -51,12 +51,12 @@ def without_commands(line: str) -> str:
     return _COMMAND.sub(lambda found: f"{found[0][:-1]}{_escape(found[0][-1])}", line)
 
 
-def json_text(document: Any, **layout: Any) -> str:
+def json_text(document: Any, ascii_only: bool = False, **layout: Any) -> str:
     r"""JSON that reads back to the same and shows as it is: `"\u202e"` for what cannot be seen.
 
     layout: of json.dumps, such as indent=2.
     """
-    text = json.dumps(document, ensure_ascii=False, **layout)
+    text = json.dumps(document, ensure_ascii=ascii_only, **layout)
     lines = text.split("\n")  # of the layout: within a text it is \n already
     return "\n".join(_in_json(line) for line in lines)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from functools import cached_property
 from typing import Any
 
@@ -135,27 +136,36 @@ def _sweep(
         if index != main and sum(excess.max(axis=1).tolist()) <= room:
             continue  # cannot bind
         unit = int(np.gcd.reduce(excess, axis=None)) or 1
-        weights.append(_as_words(excess // unit))
-        slack.append(room // unit)
+        words, shift = _as_words(excess // unit, bits=60)
+        weights.append(words)
+        slack.append(-(-(room // unit) >> shift) if shift else room // unit)
     lowest = instance.row_minimum(instance.omega)
-    costs = _as_words(np.where(instance.allowed, instance.omega - lowest[:, None], 0))
+    excess = np.where(instance.allowed, instance.omega - lowest[:, None], 0)
+    costs, shift = _as_words(excess, instance.base[0], bits=1000)
     most = max_states
     if len(weights) > 1 and max_memory is None:
         most = max_states or LIMITED
     room_for = Room(max_memory or MEMORY, most)
-    base = float(instance.base[0])
+    base = _float(instance.base[0], shift)
     if len(weights) == 1:
         return sweep(instance.allowed, costs, weights[0], slack[0], room_for, base)
     return limited_sweep(instance.allowed, costs, weights, slack, room_for, base)
 
 
-def _as_words(matrix: NDArray[Any]) -> NDArray[Any]:
-    """int64 where all sums fit, else doubles (relative accuracy 1e-16 per layer)."""
+def _as_words(matrix: NDArray[Any], base: int = 0, bits: int = 60) -> tuple[NDArray[Any], int]:
+    """int64 where all sums fit, else doubles (relative accuracy 1e-16 per layer) in units of
+    2**shift, in which no sum with `base` takes more than so many bits; and the shift."""
     if matrix.dtype != object:
-        return matrix
-    if sum(matrix.max(axis=1).tolist()) < 1 << 62:
-        return matrix.astype(np.int64)
-    return matrix.astype(np.float64)
+        return matrix, 0
+    most = sum(matrix.max(axis=1).tolist())
+    if most < 1 << 62:
+        return matrix.astype(np.int64), 0
+    shift = max(0, (most + base).bit_length() - bits)
+    return np.vectorize(_float, otypes=[np.float64])(matrix, shift), shift
+
+
+def _float(value: int, shift: int) -> float:
+    return float(Fraction(value, 1 << shift))
 
 
 def _evaluate(

@@ -112,7 +112,7 @@ def bound_set(
         problem = Problem(
             allowed=fits,
             costs=np.where(fits, scaled, 0).astype(np.int64),
-            weights=np.where(fits, np.stack(weights), 0),
+            weights=np.where(fits, np.stack(weights), 0).astype(np.int64),
             limits=np.maximum(tight, 1),
             cost_limit=1 << COST_BITS,
         )

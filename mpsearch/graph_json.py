@@ -101,12 +101,17 @@ def graph_from_json(nodes: object, tensors: Mapping[str, torch.Tensor]) -> fx.Gr
     for entry in nodes:
         try:
             node = _add_node(graph, root, made, entry, tensors)
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
             raise InputError(f"damaged graph: node {entry!r:.120}: {error}") from error
         if node is not None:
             made[entry["name"]] = node
-    module = fx.GraphModule(root, graph)
-    module.graph.lint()
+    if [node.op for node in graph.nodes].count("output") != 1:
+        raise InputError("damaged graph: expected one output")
+    try:
+        module = fx.GraphModule(root, graph)
+        module.graph.lint()
+    except (RuntimeError, SyntaxError) as error:
+        raise InputError(f"damaged graph: {str(error)[:120]}") from error
     return module
 
 
@@ -139,6 +144,8 @@ def _add_node(
             bits = _bits(target, args, kwargs)
         node = graph.create_node("call_function", target, args, kwargs, name=name)
     elif kind == "output":
+        if len(args) != 1 or not isinstance(args[0], fx.Node):
+            raise ValueError("an output is one node")
         graph.output(args[0])
         return None
     else:

@@ -59,6 +59,10 @@ def _array(archive: Archive, member: str, kinds: Collection[str]) -> Array:
         room = flat.view(np.uint8).data
         for start in range(0, size, _BLOCK):  # a short one is seen at the end of the stream
             stream.readinto(room[start : start + _BLOCK])  # type: ignore[attr-defined]
+    if dtype.kind == "U":  # numpy believes any 32 bits to be a character
+        codes = flat.view(np.uint32 if dtype.isnative else np.dtype(np.uint32).newbyteorder())
+        if ((codes > 0x10FFFF) | ((codes >= 0xD800) & (codes < 0xE000))).any():
+            raise InputError(f"{archive.name}: array {called} holds what is no text")
     native = flat.astype(dtype.newbyteorder("="), copy=False)
     return native.reshape(shape, order="F" if fortran else "C")
 

@@ -6,6 +6,7 @@ table predicts. Tensors that belong to no quantized layer are stored in float. `
 header names the repairs that did harm, and the layers that they were undone for.
 """
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import replace
@@ -33,7 +34,7 @@ from mpsearch.network_file import (
 from mpsearch.outputs import describe_outputs, left_out_outputs, recorded_outputs
 from mpsearch.packing import pack, unpack
 from mpsearch.quantized import QuantizedLayer, QuantizedNetwork, assemble
-from mpsearch.quantizer import ActivationQuantizer, QuantizedWeight, check_bits
+from mpsearch.quantizer import FLOAT_BITS, ActivationQuantizer, QuantizedWeight, check_bits
 
 FORMAT, VERSION = "mpsearch.quantized", 1
 _PACKED = 16  # weights of 2 bits in the file are float32 in memory
@@ -168,11 +169,16 @@ def _read_layer(entry: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -
     activation = ActivationQuantizer(
         choice.a_bits, float(entry["a_scale"]), int(entry["a_zero_point"])
     )
+    inside = 0 <= activation.zero_point < 2**choice.a_bits
+    if choice.a_bits != FLOAT_BITS and not (inside and 0 < activation.scale < math.inf):
+        raise ValueError(f"range of {name!a}: {activation}")
     if f"{name}:packed" not in tensors:
         return QuantizedLayer(choice, None, None, activation)
     count = torch.Size(entry["shape"]).numel()
     codes = unpack(tensors[f"{name}:packed"].numpy(), choice.w_bits, count)
     scales = tensors[f"{name}:scales"]
+    if not scales.is_floating_point() or not bool(torch.isfinite(scales).all()):
+        raise ValueError(f"scales of {name!a} are no finite numbers")
     if scales.shape not in ((channels,), (1,)):
         raise ValueError(f"scales of {name!r} have shape {tuple(scales.shape)}")
     scales = scales.repeat(channels) if len(scales) < channels else scales
