@@ -8,6 +8,7 @@ from importlib import import_module
 import click
 
 from mpsearch import __version__
+from mpsearch.console import echo, print_json
 from mpsearch.errors import MpsearchError
 
 # name -> what it does; the command lives in mpsearch/commands/<name>.py under the same name.
@@ -91,15 +92,14 @@ def cli(ctx: click.Context, version: bool, as_json: bool, debug: bool) -> None:
     if as_json:
         raise click.UsageError("--json stands after the command, or beside --version")
     if ctx.invoked_subcommand is None:
-        click.echo(ctx.get_help())
+        echo(*ctx.get_help().split("\n"))
         ctx.exit(2)
 
 
 def _print_version(as_json: bool) -> None:
     if not as_json:
-        click.echo(f"mpsearch, version {__version__}")
+        echo(f"mpsearch, version {__version__}")
         return
-    from mpsearch.console import print_json
     from mpsearch.versions import versions
 
     print_json(versions())
@@ -117,6 +117,18 @@ def main() -> None:
     sys.exit(run(sys.argv[1:]))
 
 
+def _show(error: click.ClickException) -> None:
+    """What click says of a wrong call: its message holds words of the call."""
+    if isinstance(error, click.UsageError) and error.ctx is not None:
+        echo(*error.ctx.get_usage().split("\n"), err=True)
+        echo(
+            f"Try '{error.ctx.command_path} {error.ctx.help_option_names[0]}' for help.",
+            "",
+            err=True,
+        )
+    echo(f"Error: {error.format_message()}", err=True)
+
+
 def run(arguments: list[str]) -> int:
     """The exit code of one call; errors go to standard error in one or two lines."""
     if "--debug" in arguments:  # accepted anywhere, as the message below asks for it
@@ -127,10 +139,10 @@ def run(arguments: list[str]) -> int:
         sys.stdout.flush()
         return result if isinstance(result, int) else 0
     except click.ClickException as error:
-        error.show()
+        _show(error)
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        click.echo("mpsearch: interrupted", err=True)
+        echo("mpsearch: interrupted", err=True)
         return INTERRUPTED
     except BrokenPipeError:  # `mpsearch … | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -138,20 +150,20 @@ def run(arguments: list[str]) -> int:
     except MpsearchError as error:
         if debug:
             raise
-        click.echo(f"mpsearch: error: {error}", err=True)
+        echo(*error.lines_after("mpsearch: error: "), err=True)
         return error.exit_code
     except OSError as error:
         if debug:
             raise
         where = f" ({error.filename})" if error.filename else ""
-        click.echo(f"mpsearch: error: {error.strerror or error}{where}", err=True)
+        echo(f"mpsearch: error: {error.strerror or error}{where}", err=True)
         return 2
     except Exception as error:
         if debug:
             raise
         text = " ".join(str(error).split())[:300]
-        click.echo(
-            f"mpsearch: internal error: {type(error).__name__}: {text}\n"
+        echo(
+            f"mpsearch: internal error: {type(error).__name__}: {text}",
             "This is a bug in mpsearch; run again with --debug for the traceback and report it.",
             err=True,
         )

@@ -2,9 +2,25 @@
 
 
 class MpsearchError(Exception):
-    """An error that the user can act on: one or two lines, got / expected / what to do."""
+    r"""An error that the user can act on: one or two lines, got / expected / what to do.
+
+    Every argument is a line. A line break inside of one came from elsewhere, and is shown as `\n`.
+    """
 
     exit_code = 2
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """The message, one line each."""
+        return tuple(map(str, self.args)) or ("",)
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines)
+
+    def lines_after(self, start: str) -> tuple[str, ...]:
+        """The lines with `start` before the first: `model.pt: `."""
+        first, *others = self.lines
+        return (f"{start}{first}", *others)
 
 
 class InputError(MpsearchError):

@@ -4,9 +4,9 @@ import base64
 import json
 import math
 import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from statistics import NormalDist
 from typing import Any
 
@@ -15,8 +15,11 @@ import numpy as np
 from mpsearch.errors import InputError
 from mpsearch.files import write_atomic
 from mpsearch.gate_statistics import drop_interval
+from mpsearch.json_file import read_document
+from mpsearch.json_form import by_name, check_form, flag, list_of, null_or, number, text, whole
 
 FORMAT, VERSION = "mpsearch.evaluation", 1
+LARGEST_MIB = 256
 Z95 = 1.959963984540054  # 97.5 % quantile of the standard normal distribution
 MOST_CLASSES = 100  # a confusion matrix of more would be larger than all else in the file
 
@@ -154,7 +157,7 @@ def row_to_json(row: Evaluation) -> dict[str, Any]:
         "n": row.n,
         "accuracy": row.accuracy if row.classifies else None,
         "accuracy_interval": list(row.accuracy_interval) if row.classifies else None,
-        "loss": row.loss,
+        "loss": row.loss if math.isfinite(row.loss) else None,
         "loss_interval": _ends(row.loss_interval),
         "size_bytes": row.size_bytes,
         "bops": row.bops,
@@ -181,53 +184,72 @@ def _ends(interval: tuple[float, float]) -> list[float | None]:
 
 def load_evaluations(path: str | os.PathLike[str]) -> Evaluations:
     """Read evaluation.json. Raises InputError when it is something else or damaged."""
+    missing = f"{path}: no such file; expected an evaluation.json"
+    document = read_document(path, "evaluation.json", FORMAT, VERSION, LARGEST_MIB, missing)
     try:
-        document = json.loads(Path(path).read_text())
-        if document["format"] != FORMAT or document["version"] != VERSION:
-            raise ValueError(f"format {document['format']!r} {document['version']!r}")
+        check_form(document, EVALUATIONS, "")
         data = document["data"]
-        rows = tuple(row_from_json(row) for row in document["rows"])
-        name, held_out = str(data["name"]), bool(data["held_out"])
-        loss = str(document.get("loss", "cross-entropy"))
-        notes = tuple(str(note) for note in document.get("notes", ()))
-        return Evaluations(name, str(data["digest"]), held_out, rows, loss, notes)
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file; expected an evaluation.json") from error
-    except (ValueError, KeyError, TypeError) as error:
+        rows = tuple(row_from_json(x, f"rows[{i}]") for i, x in enumerate(document["rows"]))
+        loss = document.get("loss", "cross-entropy")
+        notes = tuple(document.get("notes", ()))
+        return Evaluations(data["name"], data["digest"], data["held_out"], rows, loss, notes)
+    except ValueError as error:
         raise InputError(f"{path}: not an evaluation.json of mpsearch: {error}") from error
 
 
-def row_from_json(row: Mapping[str, Any]) -> Evaluation:
-    """One row of evaluation.json. Raises ValueError, KeyError or TypeError for anything else."""
-    n = int(row["n"])
+_ENDS = [null_or(number()), null_or(number())]
+ROW = {
+    "name": text,
+    "n": whole(),
+    "accuracy": null_or(number(0, 1)),
+    "accuracy_interval": null_or([number(0, 1), number(0, 1)]),
+    "loss": null_or(number()),
+    "loss_interval": _ENDS,
+    "size_bytes": null_or(whole()),
+    "bops": null_or(whole()),
+    "correct": text,
+    "confusion?": null_or(list_of(text)),
+    "metrics?": by_name({
+        "value": number(), "interval": _ENDS, "method": text,
+        "against_fp32?": null_or({"difference": number(), "interval": _ENDS}),
+    }),
+}  # fmt: skip
+EVALUATIONS = {
+    "data": {"name": text, "digest": text, "held_out": flag}, "rows": list_of({}), "loss?": text,
+    "notes?": list_of(text),
+}  # fmt: skip
+
+
+def row_from_json(row: Any, where: str = "row") -> Evaluation:
+    """One row of evaluation.json. Raises ValueError that names the place for anything else."""
+    check_form(row, ROW, where)
+    n = row["n"]
     classifies = row["accuracy"] is not None
     packed = np.frombuffer(base64.b64decode(row["correct"], validate=True), dtype=np.uint8)
     most = 8 * len(packed) if classifies else 2**40
     if not 0 <= n <= most:  # before it is unpacked: n decides how much memory that takes
-        raise ValueError(f"row {row['name']!r}: n is {n}, and it has {8 * len(packed)} samples")
+        raise ValueError(f"{where}: n is {n}, and it has {8 * len(packed)} samples")
     hits = tuple(bool(bit) for bit in np.unpackbits(packed, count=n)) if classifies else ()
     accuracy = float(row["accuracy"]) if classifies else math.nan
-    low, high = row["accuracy_interval"] if classifies else (math.nan, math.nan)
+    low, high = (row["accuracy_interval"] if classifies else None) or (math.nan, math.nan)
     if classifies and (len(hits) != n or sum(hits) != round(accuracy * n)):
-        raise ValueError(f"row {row['name']!r}: the accuracy is not that of its samples")
-    metrics = {str(k): _metric_from_json(v) for k, v in row.get("metrics", {}).items()}
-    confusion = _confusion(row)
+        raise ValueError(f"{where}: the accuracy is not that of its samples")
+    metrics = {k: _metric_from_json(v) for k, v in row.get("metrics", {}).items()}
+    confusion = _confusion(row, where)
     if confusion is not None and (
         sum(map(sum, confusion)) != n
         or sum(one[place] for place, one in enumerate(confusion)) != sum(hits)
     ):
-        raise ValueError(f"row {row['name']!r}: the confusion matrix is not that of its samples")
+        raise ValueError(f"{where}: the confusion matrix is not that of its samples")
     return Evaluation(
-        str(row["name"]), n, accuracy, (float(low), float(high)),
-        float(row["loss"]), _interval(row["loss_interval"]), hits,
-        _count(row["size_bytes"]), _count(row["bops"]), confusion, metrics,
+        row["name"], n, accuracy, (float(low), float(high)),
+        math.nan if row["loss"] is None else float(row["loss"]), _interval(row["loss_interval"]),
+        hits, row["size_bytes"], row["bops"], confusion, metrics,
     )  # fmt: skip
 
 
 def _metric_from_json(document: Mapping[str, Any]) -> Metric:
-    value, method = float(document["value"]), str(document["method"])
-    if math.isnan(value):
-        raise ValueError("a metric is no number")
+    value, method = float(document["value"]), document["method"]
     against = document.get("against_fp32")
     if against is None:
         return Metric(value, _interval(document["interval"]), method)
@@ -243,17 +265,12 @@ def _interval(ends: Any) -> tuple[float, float]:
     return -math.inf if low is None else float(low), math.inf if high is None else float(high)
 
 
-def _confusion(row: Mapping[str, Any]) -> tuple[tuple[int, ...], ...] | None:
+def _confusion(row: Mapping[str, Any], where: str) -> tuple[tuple[int, ...], ...] | None:
     """`["90 3", "2 5"]` -> ((90, 3), (2, 5)); None where the row has none, as in older files."""
     if row.get("confusion") is None:
         return None
-    counts = tuple(tuple(int(word) for word in one.split()) for one in row["confusion"])
-    if any(len(one) != len(counts) or min(one) < 0 for one in counts):
-        raise ValueError(f"row {row['name']!r}: the confusion matrix is not square and of counts")
-    return counts
-
-
-def _count(value: object) -> int | None:
-    if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
-        raise ValueError(f"got {value!r}; expected a whole number or null")
-    return value
+    words = [one.split() for one in row["confusion"]]
+    square = all(len(one) == len(words) for one in words)
+    if not square or not all(re.fullmatch(r"[0-9]{1,18}", word) for one in words for word in one):
+        raise ValueError(f"{where}: the confusion matrix is not square and of counts")
+    return tuple(tuple(map(int, one)) for one in words)

@@ -196,7 +196,7 @@ def _quantized_file(request: EvaluationRequest) -> Evaluations:
         raise InputError(
             f"{request.source.path} is quantized already; give the float model instead"
         )
-    quantized = load_quantized(request.source.path)
+    quantized = load_quantized(request.source.path, request.source.max_memory)
     if request.data is None:
         raise InputError(f"{request.source.path} carries no data; give labelled data with --data")
     arrays = read_arrays(request.data)

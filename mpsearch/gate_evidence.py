@@ -128,9 +128,7 @@ def judged_row(evidence: Evidence) -> Evaluation:
     row = next((row for row in evidence.evaluations.rows if row.name in names), None)
     if row is None:
         wanted = " or ".join(names)
-        names_there = [row.name for row in evidence.evaluations.rows]
-        # a CI log may read commands from lines of their own
-        known = ", ".join(n if n.isprintable() else ascii(n) for n in names_there) or "none"
+        known = ", ".join(row.name for row in evidence.evaluations.rows) or "none"
         raise InputError(f"the evaluation has no row {wanted}; it has: {known} (see --network)")
     if row.n == 0:
         raise InputError(f"the evaluation's row {row.name} has no samples; measure it again")

@@ -105,7 +105,7 @@ def _measure(
             batch_size=sources.batch_size, losses=sources.losses, metrics=sources.metrics,
         )  # fmt: skip
         evaluations = run(request)
-        quantized = load_quantized(model.path)
+        quantized = load_quantized(model.path, model.max_memory)
         own = quantized.assignment
         if assignment is not None and dict(assignment.layers) != dict(own):
             raise InputError(

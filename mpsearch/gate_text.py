@@ -52,9 +52,8 @@ def sign(verdict: Verdict) -> str:
 
 
 def title_of(verdict: Verdict) -> str:
-    """`accuracy`, `points lost`, `f1`; what is no plain text is shown as ASCII."""
-    title = TITLES.get(verdict.quantity, verdict.quantity.removeprefix(METRIC))
-    return title if title.isprintable() else ascii(title)
+    """`accuracy`, `points lost`, `f1`."""
+    return TITLES.get(verdict.quantity, verdict.quantity.removeprefix(METRIC))
 
 
 def amount(quantity: str, exact: Number) -> str:

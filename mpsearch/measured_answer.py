@@ -1,6 +1,7 @@
 """The smallest assignment of a front whose measured accuracy holds, and how sure that is."""
 
 import json
+import math
 import os
 import re
 import time
@@ -263,7 +264,7 @@ def _facts(row: Evaluation, reference: Evaluation) -> dict[str, Any]:
         "samples": row.n,
         "accuracy": row.accuracy,
         "accuracy_interval": list(row.accuracy_interval),
-        "loss": row.loss,
+        "loss": row.loss if math.isfinite(row.loss) else None,
         "fp32_accuracy": reference.accuracy,
         "drop": drop,
         "drop_interval": list(interval),

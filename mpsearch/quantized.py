@@ -22,6 +22,7 @@ from mpsearch.quantizer import (
 )
 
 _LARGEST_BIAS = 2**31 - 1
+_ROOM = _LARGEST_BIAS / 2  # for a bias, and as much for the products that are added to it
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,7 @@ def with_activation(
     if weight is None or bias is None or choice.a_bits == FLOAT_BITS:
         return QuantizedLayer(choice, weight, None, activation)
     rows, _ = network.weight_rows(layer)
-    weight = _with_room_for_bias(rows, weight, choice.w_bits, bias, activation.scale)
+    weight = with_room_for_bias(rows, weight, choice.w_bits, bias, activation.scale)
     return QuantizedLayer(choice, weight, bias_codes(bias, weight, activation), activation)
 
 
@@ -147,14 +148,20 @@ def bias_codes(
     return codes.clamp_(-_LARGEST_BIAS, _LARGEST_BIAS).to(torch.int32)
 
 
-def _with_room_for_bias(
-    rows: torch.Tensor, weight: QuantizedWeight, bits: int, bias: torch.Tensor, step: float
+def with_room_for_bias(
+    rows: torch.Tensor,
+    weight: QuantizedWeight,
+    bits: int,
+    bias: torch.Tensor,
+    step: float,
+    room: float = _ROOM,
 ) -> QuantizedWeight:
-    """Raise the scale of channels whose bias would not fit 32 bits.
+    """The codes of `rows` with larger scales for channels whose bias would exceed `room` steps.
 
-    It happens to dead channels: a folded batch norm leaves weights near 1e-8 beside a bias near 1.
+    A step is the weight's scale times `step`, the input's. It happens to dead channels: a folded
+    batch norm leaves weights near 1e-8 beside a bias near 1.
     """
-    least = (bias.detach().abs().double() / (_LARGEST_BIAS / 2 * step)).float()
+    least = (bias.detach().abs().double() / (room * step)).float()
     if not bool((least > weight.scales).any()):
         return weight
     one_scale = len(weight.scales) > 1 and bool((weight.scales == weight.scales[0]).all())

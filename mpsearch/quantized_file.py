@@ -9,17 +9,23 @@ header names the repairs that did harm, and the layers that they were undone for
 import os
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from mpsearch import memory_budget
 from mpsearch.choice import Choice
 from mpsearch.errors import InputError
 from mpsearch.graph_json import graph_to_json
 from mpsearch.graph_tensors import tensor_nodes
+from mpsearch.json_form import by_name, check_form, list_of, text
 from mpsearch.layers import Layer
+from mpsearch.memory_budget import SPARE, TIMES
 from mpsearch.network import Network, output_shape
 from mpsearch.network_file import (
+    check_apart,
+    check_same_graph,
     describe_inputs,
     read_archive,
     read_graph,
@@ -31,6 +37,7 @@ from mpsearch.quantized import QuantizedLayer, QuantizedNetwork, assemble
 from mpsearch.quantizer import ActivationQuantizer, QuantizedWeight, check_bits
 
 FORMAT, VERSION = "mpsearch.quantized", 1
+_PACKED = 16  # weights of 2 bits in the file are float32 in memory
 
 
 def payload(layer: Layer, quantized: QuantizedLayer, network: Network) -> dict[str, torch.Tensor]:
@@ -51,7 +58,10 @@ def payload(layer: Layer, quantized: QuantizedLayer, network: Network) -> dict[s
 
 
 def save_quantized(network: QuantizedNetwork, path: str | os.PathLike[str]) -> None:
-    """Write the quantized network as a file that loads without executing anything."""
+    """Write the quantized network as a file that loads without executing anything.
+
+    What was written is read back and run; raises InputError, and leaves no file, where it differs.
+    """
     source = network.source
     tensors = {name: tensor for _, name, tensor in tensor_nodes(source.graph)}
     for layer in source.layers:
@@ -69,7 +79,21 @@ def save_quantized(network: QuantizedNetwork, path: str | os.PathLike[str]) -> N
     }
     if network.undone:
         header["undone"] = {repair: list(names) for repair, names in network.undone.items()}
-    write_archive(path, header, tensors, {})
+
+    def read_back(written: Path) -> None:
+        again = load_quantized(written)
+        check_same_graph(source.graph, again.source.graph)
+        for name, layer in network.layers.items():
+            if (layer.choice, layer.activation) != (
+                again.layers[name].choice,
+                again.layers[name].activation,
+            ):
+                raise InputError(f"its layer {name} comes back with other bits or another range")
+        with torch.no_grad():
+            shapes = zip(source.input_shapes, source.input_dtypes, strict=True)
+            again(*(torch.zeros(1, *shape, dtype=dtype) for shape, dtype in shapes))
+
+    write_archive(path, header, tensors, {}, read_back)
 
 
 def _describe(layer: Layer, network: QuantizedNetwork) -> dict[str, Any]:
@@ -87,20 +111,35 @@ def _describe(layer: Layer, network: QuantizedNetwork) -> dict[str, Any]:
     }
 
 
-def load_quantized(path: str | os.PathLike[str]) -> QuantizedNetwork:
-    """Read what `save_quantized` wrote; its outputs equal those of the network that was saved."""
+def load_quantized(path: str | os.PathLike[str], max_memory: int | None = None) -> QuantizedNetwork:
+    """Read what `save_quantized` wrote; its outputs equal those of the network that was saved.
+
+    `max_memory`: bytes that all tensors may take while it is loaded; without it 64 times the file,
+    because 2 bits become 32, and 1 GiB.
+    """
+    if max_memory is None and Path(path).is_file():
+        max_memory = _PACKED * TIMES * Path(path).stat().st_size + SPARE
+    with memory_budget.of_load(path, max_memory):
+        return _load_quantized(path)
+
+
+def _load_quantized(path: str | os.PathLike[str]) -> QuantizedNetwork:
     header, tensors, _ = read_archive(path)
     if header.get("format") != FORMAT:
         raise InputError(f"{path}: got the format {header.get('format')!r}; expected {FORMAT!r}")
     try:
-        layers = {str(e["name"]): _read_layer(e, tensors) for e in header["layers"]}
-        for entry in header["layers"]:  # assemble() fills these with what the codes mean
-            tensors.setdefault(entry["weight"], torch.zeros(entry["shape"]))
-            if entry["bias"]:
-                tensors.setdefault(entry["bias"], torch.zeros(entry["channels"]))
+        with memory_budget.watched():
+            layers = {str(e["name"]): _read_layer(e, tensors) for e in header["layers"]}
+            for entry in header["layers"]:  # assemble() fills these with what the codes mean
+                tensors.setdefault(entry["weight"], torch.zeros(entry["shape"]))
+                if entry["bias"]:
+                    tensors.setdefault(entry["bias"], torch.zeros(entry["channels"]))
         parameters = int(header["parameters"])
-        undone = {str(k): tuple(map(str, names)) for k, names in header.get("undone", {}).items()}
-    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        undone = header.get("undone", {})
+        check_form(undone, by_name(list_of(text)), "undone")
+    except InputError as error:
+        raise InputError(*error.lines_after(f"{path}: ")) from error
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"{path}: damaged mpsearch file: {error}") from error
     graph, examples = read_graph(path, header, tensors)
     network = Network(
@@ -115,7 +154,10 @@ def load_quantized(path: str | os.PathLike[str]) -> QuantizedNetwork:
     )
     if {layer.name for layer in network.layers} != set(layers):
         raise InputError(f"{path}: damaged mpsearch file: its layers do not match its graph")
-    return replace(assemble(network, layers), undone=undone)
+    with memory_budget.watched():
+        quantized = assemble(network, layers)
+    check_apart(path, quantized.source, examples)
+    return replace(quantized, undone={k: tuple(names) for k, names in undone.items()})
 
 
 def _read_layer(entry: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> QuantizedLayer:

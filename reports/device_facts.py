@@ -37,7 +37,7 @@ def _refusal(run: Run, profile: DeviceProfile) -> str | None:
     try:
         check_is_of_device(profile)
     except InputError as error:
-        return str(error)
+        return " ".join(error.lines)
     if run.assignment and network_digest(run.assignment.layers) != profile.network:
         return f"the profile of {profile.host} is of another assignment than the one shown"
     return None

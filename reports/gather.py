@@ -82,7 +82,9 @@ def fitting_table(run: Run, warnings: list[str]) -> LayerTable | None:
     try:
         wrong = contradictions(run.assignment, run.table)
     except InputError as error:
-        warnings.append(f"the assignment and the table are of different networks: {error}")
+        warnings.append(
+            f"the assignment and the table are of different networks: {' '.join(error.lines)}"
+        )
         return None
     if wrong:
         warnings.append(f"the assignment's own totals are not the table's: {'; '.join(wrong)}")

@@ -277,10 +277,15 @@ def test_classes_without_training_samples_and_single_samples_do_not_train(
 @pytest.mark.parametrize(
     ("name", "old", "new", "complaint"),
     [
-        ("dataset.json", "mpsearch.dataset", "other", "not a description of the format"),
-        ("dataset.json", '"version": 1', '"version": 9', "has the version 9"),
-        ("dataset.json", '"classes"', '"klasses"', "is not complete: KeyError"),
-        ("dataset.json", "{", "", "cannot read"),
+        (
+            "dataset.json",
+            "mpsearch.dataset",
+            "other",
+            "is not a dataset.json; expected .format.: .mpsearch.dataset",
+        ),
+        ("dataset.json", '"version": 1', '"version": 9', "has version 9"),
+        ("dataset.json", '"classes"', '"klasses"', "is not complete: classes is missing"),
+        ("dataset.json", "{", "", "is not a dataset.json"),
         ("train.npz", None, None, "is not the file that the build wrote"),
         ("test.npz", "", None, "cannot read .*test.npz"),
     ],

@@ -20,7 +20,11 @@ from mpsearch.network_file import save
 
 @pytest.fixture(autouse=True)
 def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """model.pt with a sample, train.npz, val.npz, plain.npz without labels, assignment.json."""
+    """model.pt with a sample, train.npz, val.npz, plain.npz without labels, assignment.json.
+
+    One output's bias is far off: about half of the answers are wrong, and training repairs that
+    on any processor, where a network that is nearly right gets better or worse by luck.
+    """
     monkeypatch.chdir(tmp_path)
     random = np.random.default_rng(0)
     x = random.normal(size=(240, 5)).astype(np.float32)
@@ -34,6 +38,8 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+    with torch.no_grad():
+        model.get_parameter("2.bias")[0] += 20
     save(model.eval(), "model.pt", (torch.from_numpy(x[:2]),), {"x0": x[:64], "y": y[:64]})
     np.savez("train.npz", x0=x[:160], y=y[:160])
     np.savez("val.npz", x0=x[160:], y=y[160:])
@@ -45,7 +51,7 @@ TUNE = ["finetune", "model.pt", "--data", "train.npz", "--validation", "val.npz"
 
 
 def test_evaluate_finds_what_was_reported(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run([*TUNE, "--epochs", "3", "--lr", "5e-3", "--json"]) == 0
+    assert run([*TUNE, "--epochs", "3", "--lr", "0.1", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["validated_on"] == "labels"
     best = document["history"][document["best_epoch"]]

@@ -120,13 +120,15 @@ def command(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
 Command = Callable[..., str]
 
 
-def _make(task: Task, folder: Path) -> None:
+def _make(task: Task, folder: Path, harm: float = 0.0) -> None:
+    """model.pt, its last bias wrong by `harm`, and test.npz with the right one's labels."""
     with torch.random.fork_rng():
         torch.manual_seed(2)
         model = task.build().eval()
         x = torch.randn(N, 3, 4)
         with torch.no_grad():
             labels = task.labels(model(x))
+            list(model.parameters())[-1].add_(harm)
     arrays = {"x0": x, **labels}
     save(model, folder / "model.pt", (x[:1],), {k: v[:32] for k, v in arrays.items()})
     np.savez(folder / "test.npz", **{k: v[32:].numpy() for k, v in arrays.items()})  # type: ignore[arg-type]
@@ -204,10 +206,10 @@ def _omega() -> dict[tuple[str, str], float]:
 def test_fine_tuning_lowers_the_loss_of_any_task(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Command
 ) -> None:
-    """At 2 bits, on the data that chooses the epoch: never worse, and here better."""
+    """On the data that chooses the epoch: never worse, and better where a bias is far off."""
     task = TASKS[name]
     monkeypatch.chdir(tmp_path)
-    _make(task, tmp_path)
+    _make(task, tmp_path, harm=3.0)
     command("profile", "model.pt", "--bits", "2,8", *task.options)
     command("solve", "--size", "75%")
     options = ("--data", "test.npz", "--validation", "test.npz", "--epochs", "4", "--lr", "0.02")

@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from mpsearch.console import json_option, print_json, progress
+from mpsearch.console import echo, json_option, print_json, progress
 from mpsearch.model_options import load_model_and_data, model_options, source_of
 from mpsearch.post_training_options import (
     note_missing_classes,
@@ -30,6 +30,7 @@ def apply(
     model: str | None,
     trust: bool,
     input_shapes: tuple[str, ...],
+    max_model_memory: str | None,
     **post_training: Any,
 ) -> None:
     """Quantize MODEL as ASSIGNMENT says, with ranges calibrated on data.
@@ -55,7 +56,7 @@ def apply(
 
     settings = post_training_of(**post_training)
     choices = Assignment.load(assignment).layers
-    source = source_of(path, model, trust, input_shapes)
+    source = source_of(path, model, trust, input_shapes, max_model_memory)
     loaded, bound = load_model_and_data(source, data, "calibration", need_labels=False)
     network = loaded.network
     check_layers(network, choices)
@@ -69,12 +70,12 @@ def apply(
         print_json({"output": output, "size_bytes": size, "bops": operations,
                     "fp32_bytes": network.fp32_bytes, "undone": undone})  # fmt: skip
         return
-    click.echo(
+    echo(
         f"wrote {output}: {format_size(size)} of packed weights, biases and scales (FP32: "
         f"{format_size(network.fp32_bytes)}), {format_count(operations)}BOPS; ranges from "
         f"{len(bound)} samples of {bound.name}"
     )
     if undone:
-        click.echo(undone_sentence(undone))
+        echo(undone_sentence(undone))
     if outside := float_bytes_outside(network):
-        click.echo(outside_sentence(outside))
+        echo(outside_sentence(outside))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mpsearch.commands.device_table import table
-from mpsearch.console import json_option, print_json, print_table
+from mpsearch.console import echo, json_option, print_json, print_table
 from mpsearch.device_options import compiler_of, device_options, power_of, power_options
 from mpsearch.errors import InputError
 
@@ -115,9 +115,9 @@ def run(
     else:
         _print(profile, output)
     for reason in profile.invalid:
-        click.echo(f"invalid run: {reason}", err=True)
+        echo(f"invalid run: {reason}", err=True)
     if profile.power_failure is not None:
-        click.echo(f"no energy: {profile.power_failure}", err=True)
+        echo(f"no energy: {profile.power_failure}", err=True)
     return 1 if profile.invalid or profile.power_failure else 0
 
 
@@ -138,23 +138,23 @@ def _print(profile: "DeviceProfile", output: str) -> None:
     machine = profile.machine
     cores = "" if machine.cores is None else f", {machine.cores} cores"
     memory = "" if machine.memory_bytes is None else f", {format_size(machine.memory_bytes)}"
-    click.echo(f"{profile.host}: {machine.cpu_model or machine.architecture}{cores}{memory}")
-    click.echo(f"  {machine.system} {machine.architecture}; {profile.compiler} {profile.flags}")
-    click.echo(f"  checked: {profile.checked_samples} samples give the integers of the reference")
-    click.echo(
+    echo(f"{profile.host}: {machine.cpu_model or machine.architecture}{cores}{memory}")
+    echo(f"  {machine.system} {machine.architecture}; {profile.compiler} {profile.flags}")
+    echo(f"  checked: {profile.checked_samples} samples give the integers of the reference")
+    echo(
         f"  program {format_size(profile.program_bytes)}, constants "
         f"{format_size(profile.constant_bytes)}, static memory {format_size(profile.arena_bytes)}"
     )
     print_table(("times in ms", "runs", "median", "p90", "p99"), _rows(profile))
     if profile.process and profile.process.peak_memory_bytes is not None:
-        click.echo(f"peak memory of the process: {format_size(profile.process.peak_memory_bytes)}")
+        echo(f"peak memory of the process: {format_size(profile.process.peak_memory_bytes)}")
     for line in [] if profile.energy is None else energy_lines(profile.energy):
-        click.echo(line)
-    click.echo(f"before: {_state(profile.before)}")
-    click.echo(f"after:  {_state(profile.after)}")
+        echo(line)
+    echo(f"before: {_state(profile.before)}")
+    echo(f"after:  {_state(profile.after)}")
     if profile.emulated:
-        click.echo("EMULATED: these are not the times of a device, and none will be taken for one")
-    click.echo(f"wrote {output}")
+        echo("EMULATED: these are not the times of a device, and none will be taken for one")
+    echo(f"wrote {output}")
 
 
 def _rows(profile: "DeviceProfile") -> list[tuple[str, ...]]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mpsearch.console import json_option, print_json, print_table, progress
+from mpsearch.console import echo, json_option, print_json, print_table, progress
 from mpsearch.device_options import compiler_of, device_options, power_of, power_options
 from mpsearch.model_options import load_model_and_data, model_options, source_of
 
@@ -115,7 +115,7 @@ def table(
         print_json({"output": output, **_provenance(found, settings, host, rounds)})
         return
     _print(found)
-    click.echo(f"wrote {output}; next: mpsearch solve --limit latency_s=5ms")
+    echo(f"wrote {output}; next: mpsearch solve --limit latency_s=5ms")
 
 
 def _provenance(
@@ -189,9 +189,9 @@ def _print(found: "MeasuredTable") -> None:
             title="energy of one inference above idle",
         )  # fmt: skip
         for note in dict.fromkeys(note for _, energy in powered for note in energy.warnings):
-            click.echo(f"note: {note}")
+            echo(f"note: {note}")
     if any(abs(one.ratio - 1) > NOTABLE for one in found.predictions):
-        click.echo(
+        echo(
             f"note: predicted and measured differ by more than {NOTABLE:.0%}; when something else "
             "runs on the device, whole networks are interrupted and single steps are not"
         )

@@ -7,7 +7,7 @@ import click
 import numpy as np
 
 from mpsearch.budget import Budget
-from mpsearch.console import json_option, print_json, print_table
+from mpsearch.console import echo, json_option, print_json, print_table
 from mpsearch.errors import InputError
 from mpsearch.front import Front
 from mpsearch.front import front as front_of
@@ -83,7 +83,7 @@ def front(
     asked = {"pin": pins, "exclude": excludes, "allow": allows}
     found = replace(found, search={option: values for option, values in asked.items() if values})
     if not len(found):
-        click.echo(
+        echo(
             "mpsearch: infeasible: no assignment is within the limits; `mpsearch solve` with the "
             "same limits gives the smallest feasible value of each",
             err=True,
@@ -106,7 +106,7 @@ def front(
         _print_front(found, points)
         for path in (output, output and Path(output).with_suffix(".json"), plot):
             if path:
-                click.echo(f"wrote {path}")
+                echo(f"wrote {path}")
     return 0
 
 
@@ -126,4 +126,4 @@ def _print_front(found: Front, points: int) -> None:
     else:
         kind = "not exact, and no factor is proven (--max-memory allows more states)"
     thinned = f", {len(shown)} of them shown" if len(shown) < len(found) else ""
-    click.echo(f"{len(found)} non-dominated points{thinned}; {kind}")
+    echo(f"{len(found)} non-dominated points{thinned}; {kind}")

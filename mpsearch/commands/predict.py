@@ -4,7 +4,7 @@ import dataclasses
 
 import click
 
-from mpsearch.console import json_option, print_json, print_table
+from mpsearch.console import echo, json_option, print_json, print_table
 
 
 @click.command()
@@ -46,4 +46,4 @@ def predict(assignments: tuple[str, ...], interactions: str, as_json: bool) -> N
     columns = ["assignment", "accuracy %", "FP32 %", "loss", "KL", "Ω with cross terms", "Ω added"]
     print_table(columns, rows)
     count = next(iter(found.values())).samples
-    click.echo(f"predicted by superposition on the {count} samples of {interactions}")
+    echo(f"predicted by superposition on the {count} samples of {interactions}")

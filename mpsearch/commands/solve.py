@@ -10,7 +10,7 @@ import click
 from mpsearch.assignment import Assignment
 from mpsearch.budget import Budget
 from mpsearch.choice import Choice
-from mpsearch.console import json_option, print_json
+from mpsearch.console import echo, json_option, print_json
 from mpsearch.errors import InputError
 from mpsearch.float_text import outside_sentence
 from mpsearch.measured_options import measured_options, parse_measured
@@ -191,13 +191,13 @@ def solve(
         print_json(document)
     else:
         for note in solution.notes:
-            click.echo(f"note: {note}", err=True)
+            echo(f"note: {note}", err=True)
         if solution.choices:
             print_solution(table, solution)
             _say_what_is_outside(table_path)
             for line in lines:
-                click.echo(line)
-            click.echo(f"wrote {output}")
+                echo(line)
+            echo(f"wrote {output}")
         else:
             print_failure(solution)
     return 0 if solution.choices else 1
@@ -246,10 +246,10 @@ def _solve_measured(
         print_tables(table, solution)
         _say_what_is_outside(table_path)
         for line in describe(answer, front):
-            click.echo(line)
-        click.echo(f"wrote {output}" if holds else "wrote nothing")
+            echo(line)
+        echo(f"wrote {output}" if holds else "wrote nothing")
     if not holds:
-        click.echo(f"mpsearch: no measured assignment has {answer.target}", err=True)
+        echo(f"mpsearch: no measured assignment has {answer.target}", err=True)
     return 0 if holds else 1
 
 
@@ -258,7 +258,7 @@ def _say_what_is_outside(table_path: str) -> None:
     with contextlib.suppress(InputError):  # a table needs no provenance, nor a sound one
         outside = load_provenance(table_path).get("float_bytes_outside_layers")
         if isinstance(outside, int) and outside:
-            click.echo(outside_sentence(outside))
+            echo(outside_sentence(outside))
 
 
 def _document(solution: Solution, table: LayerTable) -> dict[str, Any]:

@@ -66,7 +66,8 @@ def _compile(session: Session, compiler: Compiler, architecture: str) -> str:
     if reply.exit == 127 and not reply.texts:
         raise DeviceError(
             f"{session.host} has no compiler {compiler.words[0]}; install one there (sudo apt "
-            f"install gcc)\nor compile on this machine: {cross_compiler(architecture)}"
+            "install gcc)",
+            f"or compile on this machine: {cross_compiler(architecture)}",
         )
     if reply.exit != 0:
         raise session.failed("cannot compile the export", reply)
@@ -83,8 +84,8 @@ def _check(session: Session, exported: Exported, settings: Settings) -> None:
     if wrong:
         raise ReferenceMismatch(
             f"{len(wrong)} of {len(exported.expected)} samples give other integers on "
-            f"{session.host} than the reference (first: sample {wrong[0]}); nothing was timed.\n"
-            "Is the compiler or a flag at fault? Try --flags -O1, then report it."
+            f"{session.host} than the reference (first: sample {wrong[0]}); nothing was timed.",
+            "Is the compiler or a flag at fault? Try --flags -O1, then report it.",
         )
 
 

@@ -1,6 +1,5 @@
 """`DeviceProfile`: what one export took on one device, and `device.json`, which keeps it."""
 
-import json
 import math
 import os
 import re
@@ -12,6 +11,7 @@ from mpsearch.choice import Choice
 from mpsearch.device.typed_json import from_json
 from mpsearch.errors import InputError
 from mpsearch.files import digest, write_atomic
+from mpsearch.foreign_text import json_text
 from mpsearch.json_file import read_document
 
 FORMAT, VERSION = "mpsearch.device", 1
@@ -171,7 +171,7 @@ def check_is_of_device(profile: DeviceProfile) -> None:
 
 def save_device_profile(profile: DeviceProfile, path: str | os.PathLike[str]) -> None:
     """Write device.json in one step."""
-    text = json.dumps(to_document(profile), indent=2, ensure_ascii=False, allow_nan=False)
+    text = json_text(to_document(profile), indent=2, allow_nan=False)
     write_atomic(path, text + "\n")
 
 

@@ -116,8 +116,8 @@ class Session:
         full = [text for text in reply.texts if any(sign in text for sign in FULL_DISK)]
         if full:
             return DeviceError(
-                f"the disk of {self.host} is full: {clean(full[0])}\n"
-                "Free some space where TMPDIR (or /tmp) lies on the device; nothing was timed."
+                f"the disk of {self.host} is full: {clean(full[0])}",
+                "Free some space where TMPDIR (or /tmp) lies on the device; nothing was timed.",
             )
         said = telling(reply.texts) or f"exit status {reply.exit}"
         return DeviceError(f"{what} on {self.host}: {said}")
@@ -190,12 +190,12 @@ class Session:
         self._hang_up(5)
         if self._doing:
             return DeviceError(
-                f"the connection to {self.host} broke while {self._doing}: {self._last_words()}\n"
-                "Nothing was stored; the device removes its temporary folder by itself."
+                f"the connection to {self.host} broke while {self._doing}: {self._last_words()}",
+                "Nothing was stored; the device removes its temporary folder by itself.",
             )
         if self.host == LOCAL:
             return DeviceError(f"the shell on this machine ended: {self._last_words()}")
-        return DeviceError(explain(self.host, self._stderr()))
+        return DeviceError(*explain(self.host, self._stderr()))
 
     def _silent(self, seconds: float) -> DeviceError:
         doing = self._doing or "connecting"

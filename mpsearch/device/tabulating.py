@@ -178,8 +178,8 @@ def _check_layers(table: LayerTable, known: set[str]) -> None:
 def _check_undisturbed(host: str, reasons: tuple[str, ...]) -> None:
     if reasons:
         raise DeviceError(
-            f"{host} did not keep its speed: {'; '.join(reasons)}; nothing was written.\n"
-            "Cool the device, fix its governor and measure again."
+            f"{host} did not keep its speed: {'; '.join(reasons)}; nothing was written.",
+            "Cool the device, fix its governor and measure again.",
         )
 
 

@@ -76,8 +76,8 @@ def run_program(
         error = session.failed(f"cannot run the program while {what}", reply)
         if any("Permission denied" in text for text in reply.texts):
             error = DeviceError(
-                f"{host} starts no programs in its temporary folder: {telling(reply.texts)}\n"
-                "Is it mounted noexec? Let TMPDIR name another folder on the device."
+                f"{host} starts no programs in its temporary folder: {telling(reply.texts)}",
+                "Is it mounted noexec? Let TMPDIR name another folder on the device.",
             )
         raise error
     return reply.runs

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from importlib.resources import files
 
 from mpsearch.errors import InputError, MpsearchError
+from mpsearch.foreign_text import shown
 
 LOCAL = "local"
 # A user, a name or address, a port: nothing that ssh, a shell or a ProxyCommand could act on.
@@ -61,27 +62,27 @@ def _ssh(host: str) -> list[str]:
     return ["ssh", "-T", "-a", "-x", *batch, "--", host]
 
 
-def explain(host: str, said: str) -> str:
+def explain(host: str, said: str) -> tuple[str, ...]:
     """Why there was no connection, from what ssh printed: one or two lines."""
     lines = [clean(line) for line in said.splitlines() if line.strip()]
     last = lines[-1] if lines else "it printed nothing"
     if "HOST IDENTIFICATION HAS CHANGED" in said:
         return (
             f"the host key of {host} is not the one that this machine knows: another device "
-            "answers, or it was installed anew. Nothing was sent.\n"
-            "Compare the fingerprint on the device before you remove the old key from known_hosts."
+            "answers, or it was installed anew. Nothing was sent.",
+            "Compare the fingerprint on the device before you remove the old key from known_hosts.",
         )
     if "Host key verification failed" in said:
         return (
-            f"the host key of {host} is not known here. Nothing was sent.\n"
-            f"Connect once with `ssh {host}` and compare the fingerprint that it shows."
+            f"the host key of {host} is not known here. Nothing was sent.",
+            f"Connect once with `ssh {host}` and compare the fingerprint that it shows.",
         )
     if "Permission denied" in said:
         return (
-            f"{host} refused the login: {last}\n"
-            f"Make `ssh {host}` work first, for example with `ssh-copy-id {host}`."
+            f"{host} refused the login: {last}",
+            f"Make `ssh {host}` work first, for example with `ssh-copy-id {host}`.",
         )
-    return f"cannot reach {host}: {last}\nMake `ssh {host}` work first; is the device on?"
+    return f"cannot reach {host}: {last}", f"Make `ssh {host}` work first; is the device on?"
 
 
 def telling(lines: Iterable[str]) -> str | None:
@@ -93,4 +94,4 @@ def telling(lines: Iterable[str]) -> str | None:
 
 def clean(text: str) -> str:
     """Text of another machine for one line of ours: no control characters, not long."""
-    return "".join(c if c.isprintable() else " " for c in text).strip()[:300]
+    return shown(text.strip(), 300)
