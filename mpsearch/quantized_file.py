@@ -20,6 +20,7 @@ from mpsearch.choice import Choice
 from mpsearch.errors import InputError
 from mpsearch.graph_json import graph_to_json
 from mpsearch.graph_tensors import tensor_nodes
+from mpsearch.json_form import by_name, check_form, list_of, text
 from mpsearch.layers import Layer
 from mpsearch.memory_budget import SPARE, TIMES
 from mpsearch.network import Network, output_shape
@@ -137,10 +138,11 @@ def _load_quantized(path: str | os.PathLike[str]) -> QuantizedNetwork:
                 if entry["bias"]:
                     tensors.setdefault(entry["bias"], torch.zeros(entry["channels"]))
         parameters = int(header["parameters"])
-        undone = {str(k): tuple(map(str, names)) for k, names in header.get("undone", {}).items()}
+        undone = header.get("undone", {})
+        check_form(undone, by_name(list_of(text)), "undone")
     except InputError as error:
         raise InputError(*error.lines_after(f"{path}: ")) from error
-    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"{path}: damaged mpsearch file: {error}") from error
     graph, examples = read_graph(path, header, tensors)
     network = Network(
@@ -160,7 +162,9 @@ def _load_quantized(path: str | os.PathLike[str]) -> QuantizedNetwork:
     with memory_budget.watched():
         quantized = assemble(network, layers)
     check_apart(path, quantized.source, examples)
-    return replace(quantized, model_digest=known, undone=undone)
+    return replace(
+        quantized, model_digest=known, undone={k: tuple(names) for k, names in undone.items()}
+    )
 
 
 def _read_layer(entry: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> QuantizedLayer:

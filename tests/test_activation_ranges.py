@@ -1,5 +1,7 @@
 """Activation ranges by each method, and the one that is chosen by its measured error."""
 
+from collections.abc import Callable, Mapping
+
 import networks
 import numpy as np
 import pytest
@@ -124,7 +126,7 @@ def test_entropy_finds_the_least_divergence(bits: int) -> None:
     assert _divergence(values, found, levels) == pytest.approx(min(tried), rel=1e-3)
 
 
-DISTRIBUTIONS = {
+DISTRIBUTIONS: Mapping[str, Callable[[np.random.Generator], np.ndarray]] = {
     "one sample": lambda r: r.normal(size=1) * 3,
     "two values": lambda r: r.choice([0.3, 5.5], 500, p=[0.97, 0.03]),
     "few values": lambda r: r.choice([0.0, 1.0, 3.0, 4.5, 5.5], 512),
