@@ -1,5 +1,6 @@
 # make demo: install and run the main loop on a bundled network (under 2 minutes on 2 cores)
 # make test: install and run the whole test suite
+# make kernels: the tests that train or sample, as two other processors would compute them
 # make lint: formatting, linting, types
 # make docs: the documentation as a site in build/site, offline; any warning is an error
 
@@ -7,13 +8,23 @@ PYTHON ?= python3
 VENV ?= .venv
 RUN = $(VENV)/bin/
 
-.PHONY: demo test lint docs clean
+.PHONY: demo test kernels lint docs clean
 
 demo: $(VENV)/.demo
 	$(RUN)mpsearch demo
 
 test: $(VENV)/.dev
 	$(RUN)python -m pytest --numprocesses 2 --dist worksteal
+
+# Float sums differ in their last bits from processor to processor, and training makes that visible.
+KERNELS = -m pytest --numprocesses 2 -m kernels -p no:cacheprovider -q \
+	$$(grep -l 'pytest.mark.kernels' tests/test_*.py)
+
+kernels: $(VENV)/.dev
+	ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_CBWR=COMPATIBLE OMP_NUM_THREADS=1 \
+		$(RUN)python $(KERNELS)
+	ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_CBWR=AVX2 OMP_NUM_THREADS=2 \
+		$(RUN)python $(KERNELS)
 
 lint: $(VENV)/.dev
 	$(RUN)ruff format --check .

@@ -67,6 +67,7 @@ def _correlated(channels: int, size: int, seed: int) -> tuple[torch.Tensor, Mome
     return rows, Moments(gram, None, 0.0, (rows @ gram[0]))
 
 
+@pytest.mark.kernels
 @pytest.mark.parametrize("bits", [2, 3, 4, 6, 8])
 def test_codes_are_neighbours_inside_the_range_and_beat_the_nearest(bits: int) -> None:
     rows, seen = _correlated(8, 60, bits)
@@ -86,6 +87,7 @@ def test_codes_are_neighbours_inside_the_range_and_beat_the_nearest(bits: int) -
     assert float(after.sum()) < 0.5 * float(before.sum())
 
 
+@pytest.mark.kernels
 def test_most_of_what_the_best_of_all_roundings_wins() -> None:
     """Exhaustive search over the 1,024 roundings of each channel."""
     rows, seen = _correlated(6, 10, 5)
@@ -106,6 +108,7 @@ def test_most_of_what_the_best_of_all_roundings_wins() -> None:
     assert usual - ours >= 0.7 * (usual - best)
 
 
+@pytest.mark.kernels
 @pytest.mark.parametrize("name", ["residual", "two-inputs", "transposed", "shared"])
 def test_unseen_outputs_come_closer_to_float(name: str) -> None:
     model, inputs, _ = networks.build(name, samples=150)
@@ -122,6 +125,7 @@ def test_unseen_outputs_come_closer_to_float(name: str) -> None:
     assert errors[1] < 0.7 * errors[0]
 
 
+@pytest.mark.kernels
 def test_few_samples_of_many_inputs_keep_the_factor_and_still_help() -> None:
     with torch.random.fork_rng():
         torch.manual_seed(0)

@@ -78,6 +78,7 @@ def _spread(network: Network) -> float:
     return float(network.weight(network.layers[0]).abs().amax((1, 2, 3)).log().std())
 
 
+@pytest.mark.kernels
 @pytest.mark.parametrize("make", [_chain, _depthwise])
 def test_it_repairs_per_tensor_weights_of_wild_scales(make: Callable[[], nn.Module]) -> None:
     network, data = _prepare(make)

@@ -17,6 +17,8 @@ from mpsearch.evaluation import load_evaluations
 from mpsearch.finetuning_checkpoint import State, save_state
 from mpsearch.network_file import save
 
+pytestmark = pytest.mark.kernels
+
 
 @pytest.fixture(autouse=True)
 def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

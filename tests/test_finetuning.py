@@ -26,6 +26,7 @@ from mpsearch.quantized import QuantizedNetwork, assemble, quantize
 from mpsearch.quantized_file import load_quantized, save_quantized
 from mpsearch.quantizer import QuantizedWeight, weight_at, weight_codes_range
 
+pytestmark = pytest.mark.kernels
 MIXED = [Choice(4, 8), Choice(3, 3), Choice(32, 8), Choice(8, 32), Choice(2, 4), Choice(32, 32)]
 
 

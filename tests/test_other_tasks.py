@@ -202,6 +202,7 @@ def _omega() -> dict[tuple[str, str], float]:
     return {(row[layer], row[bits]): float(row[omega]) for row in rows[1:]}
 
 
+@pytest.mark.kernels
 @pytest.mark.parametrize("name", TASKS)
 def test_fine_tuning_lowers_the_loss_of_any_task(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Command

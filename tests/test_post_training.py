@@ -108,6 +108,7 @@ def test_bias_correction_leaves_no_mean_shift(name: str, a_bits: int) -> None:
         assert bool((shifts <= limit).all())
 
 
+@pytest.mark.kernels
 def test_bias_correction_helps_on_unseen_samples_of_a_network_that_needs_it() -> None:
     """ReLU features have a mean, so that every weight's rounding error shifts the output."""
     with torch.random.fork_rng():
