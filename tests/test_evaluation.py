@@ -80,7 +80,8 @@ def test_damaged_files_are_refused(damage: str, tmp_path: Path) -> None:
         with pytest.raises(InputError, match="no such file"):
             load_evaluations(path)
         return
-    save_evaluations(Evaluations("d", DATA.digest, True, (evaluate("n", _identity, DATA),)), path)
+    rows = (evaluate("n", _identity, DATA),)
+    save_evaluations(Evaluations("d", DATA.digest, True, rows), path)
     document = json.loads(path.read_text())
     if damage == "format":
         document["format"] = "other"

@@ -153,7 +153,7 @@ def test_a_given_assignment_alone_is_shown_without_numbers_that_nobody_knows() -
     ("name", "content", "words"),
     [
         ("profile.csv", "layer,w_bits,a_bits,omega,size_bytes,bops\na,4,4,nan,1,1\n", "finite"),
-        ("profile.json", "{", "not a JSON file"),
+        ("profile.json", "{", "not a profile.json"),
         ("assignment.json", "[]", "not an assignment.json"),
         ("front.json", '{"format": "mpsearch.front", "version": 1}', "damaged front.json"),
         ("evaluation.json", "{}", "not an evaluation.json"),
