@@ -7,6 +7,7 @@ from functools import cached_property
 import torch
 
 from mpsearch.assignment import Assignment
+from mpsearch.calibrated_inputs import input_ranges, outside_notes, ranges_of
 from mpsearch.choice import Choice
 from mpsearch.cost import bops, size_bytes
 from mpsearch.data import Arrays, Data, bind, read_arrays
@@ -67,6 +68,14 @@ class Subject:
     def held_out(self) -> bool:
         """False when the data are the calibration sample itself."""
         return self.calibration is None or self.calibration.digest != self.data.digest
+
+    @property
+    def outside(self) -> list[str]:
+        """Which inputs of the data are not what the calibration data have, a sentence each."""
+        if self.calibration is None:
+            return []
+        ranges = input_ranges(self.network, self.calibration)
+        return outside_notes(self.network, self.data, ranges, len(self.calibration))
 
     @cached_property
     def quantizing(self) -> Quantizing:
@@ -159,7 +168,7 @@ def run(request: EvaluationRequest) -> Evaluations:
     choices = _wanted(request, subject.network)
     if choices:
         _ = subject.quantizing  # raises before anything is measured
-    rows, notes = [subject.float_row()], []
+    rows, notes = [subject.float_row()], subject.outside
     for name, chosen in choices.items():
         quantized = subject.quantized(chosen)
         notes += _undone(name, quantized)
@@ -231,7 +240,8 @@ def _quantized_file(request: EvaluationRequest) -> Evaluations:
             calibration = bind(given, quantized.source, request.losses, need_labels=False)
         integers = _integers("quantized", quantized, calibration, data, request.metrics, reference)
         rows.append(_of_file(integers, quantized))
-    notes = _undone("quantized", quantized)
+    notes = outside_notes(quantized.source, data, ranges_of(quantized))
+    notes += _undone("quantized", quantized)
     if subject is None:
         return _together(data, True, rows, notes)
     rows.insert(0, subject.float_row())

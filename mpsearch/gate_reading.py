@@ -136,5 +136,6 @@ def _measure(
         rows.append(subject.measure("assignment", assignment.layers))
     data = subject.data
     name = "cross-entropy" if data.loss is None else data.loss.name
-    found = Evaluations(data.name, data.digest, subject.held_out, tuple(rows), name)
+    notes = (*data.notes, *subject.outside)
+    found = Evaluations(data.name, data.digest, subject.held_out, tuple(rows), name, notes)
     return found, assignment, subject.network.digest

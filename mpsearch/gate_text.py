@@ -126,6 +126,8 @@ def notes_of(
     measured = any(verdict.interval is not None for verdict in verdicts)
     if measured and evidence.evaluations is not None and not evidence.evaluations.held_out:
         notes.append("measured on the calibration data, which is not unseen data")
+    if measured and evidence.evaluations is not None:
+        notes += evidence.evaluations.notes
     device = any(v.quantity.startswith(("latency", "peak", "energy")) for v in verdicts)
     notes += _of_the_evidence(evidence, measured, device)
     if device and evidence.device is not None:

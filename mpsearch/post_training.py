@@ -12,6 +12,7 @@ import torch
 
 from mpsearch.activation_ranges import check_method, choose_quantizers, quantizer_of
 from mpsearch.bias_correction import correct_bias, has_own_bias
+from mpsearch.calibrated_inputs import input_ranges
 from mpsearch.calibration import Histogram, calibrate
 from mpsearch.choice import Choice
 from mpsearch.data import Data
@@ -92,7 +93,10 @@ def quantize_after_training(
         if repair is not None:
             state, names = repair(run, state)
             undone.update({option: tuple(names)} if names else {})
-    return replace(state.quantized, undone=undone).made_from(network)
+    quantized = replace(
+        state.quantized, undone=undone, input_ranges=input_ranges(network, calibration)
+    )
+    return quantized.made_from(network)
 
 
 def _nothing() -> None:

@@ -54,7 +54,8 @@ class QuantizedNetwork:
     `source` holds the dequantized weights; `graph` is the same graph with the fake-quantizers in.
     model_digest: of the float network that it was made from, also after repairs and fine-tuning;
     None where that is not known. undone: repair, as its option is called, -> the layers that it did
-    harm to and was undone for.
+    harm to and was undone for. input_ranges: smallest and largest value of every input on the
+    calibration data, None for whole numbers; None where that is not known.
     """
 
     source: Network
@@ -62,6 +63,7 @@ class QuantizedNetwork:
     layers: Mapping[str, QuantizedLayer]
     model_digest: str | None = None
     undone: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    input_ranges: tuple[tuple[float, float] | None, ...] | None = None
 
     def __call__(self, *inputs: torch.Tensor) -> torch.Tensor:
         outputs = self.graph(*inputs)

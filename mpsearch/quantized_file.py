@@ -3,7 +3,8 @@
 A zip like the mpsearch file (see network_file) in which `LAYER:packed` holds the weight codes at
 their bit width, `LAYER:scales` float32 and `LAYER:bias` int32: together the bytes that the layer
 table predicts. Tensors that belong to no quantized layer are stored in float. `undone` of the
-header names the repairs that did harm, and the layers that they were undone for.
+header names the repairs that did harm, and the layers that they were undone for; `input_ranges`
+what each input was on the calibration data.
 """
 
 import math
@@ -20,7 +21,7 @@ from mpsearch.choice import Choice
 from mpsearch.errors import InputError
 from mpsearch.graph_json import graph_to_json
 from mpsearch.graph_tensors import tensor_nodes
-from mpsearch.json_form import by_name, check_form, list_of, text
+from mpsearch.json_form import by_name, check_form, list_of, null_or, number, text
 from mpsearch.layers import Layer
 from mpsearch.memory_budget import SPARE, TIMES
 from mpsearch.network import Network, output_shape
@@ -80,6 +81,10 @@ def save_quantized(network: QuantizedNetwork, path: str | os.PathLike[str]) -> N
     }
     if network.model_digest is not None:
         header["model_digest"] = network.model_digest
+    if network.input_ranges is not None:
+        header["input_ranges"] = [
+            None if one is None else list(one) for one in network.input_ranges
+        ]
     if network.undone:
         header["undone"] = {repair: list(names) for repair, names in network.undone.items()}
 
@@ -140,6 +145,8 @@ def _load_quantized(path: str | os.PathLike[str]) -> QuantizedNetwork:
         parameters = int(header["parameters"])
         undone = header.get("undone", {})
         check_form(undone, by_name(list_of(text)), "undone")
+        ranges = header.get("input_ranges")
+        check_form(ranges, null_or(list_of(null_or([number(), number()]))), "input_ranges")
     except InputError as error:
         raise InputError(*error.lines_after(f"{path}: ")) from error
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
@@ -162,8 +169,16 @@ def _load_quantized(path: str | os.PathLike[str]) -> QuantizedNetwork:
     with memory_budget.watched():
         quantized = assemble(network, layers)
     check_apart(path, quantized.source, examples)
+    if ranges is not None and len(ranges) != len(network.input_names):
+        raise InputError(
+            f"{path}: damaged mpsearch file: input_ranges of {len(ranges)} inputs; expected "
+            f"{len(network.input_names)}"
+        )
     return replace(
-        quantized, model_digest=known, undone={k: tuple(names) for k, names in undone.items()}
+        quantized,
+        model_digest=known,
+        undone={k: tuple(names) for k, names in undone.items()},
+        input_ranges=ranges and tuple(one and (one[0], one[1]) for one in ranges),
     )
 
 

@@ -1,5 +1,6 @@
 """`mpsearch apply`."""
 
+from contextlib import suppress
 from typing import Any
 
 import click
@@ -46,7 +47,10 @@ def apply(
       mpsearch apply model.pt --rounding adaptive --bias-correction -o quantized.pt
     """
     from mpsearch.assignment import Assignment
+    from mpsearch.calibrated_inputs import input_ranges, outside_notes
     from mpsearch.cost import bops, float_bytes_outside, size_bytes
+    from mpsearch.data import Arrays, Data, bind_inputs
+    from mpsearch.errors import InputError
     from mpsearch.float_text import outside_sentence
     from mpsearch.kept_repairs import undone_sentence
     from mpsearch.post_training import quantize_after_training
@@ -64,17 +68,26 @@ def apply(
     with progress("quantizing", len(network.layers)) as step:
         quantized = quantize_after_training(network, choices, bound, settings, on_step=step)
     save_quantized(quantized, output)
+    notes: list[str] = []
+    if data is not None and loaded.sample:
+        with suppress(InputError):  # a sample of another form is no matter here
+            own = bind_inputs(Arrays(source.path, loaded.sample), network)[0]
+            carried = Data(f"the sample in {source.path}", own, None)
+            notes = outside_notes(network, bound, input_ranges(network, carried), len(carried))
     undone = {repair: list(names) for repair, names in quantized.undone.items()}
     size, operations = size_bytes(network, choices), bops(network, choices)
     if as_json:
         print_json({"output": output, "size_bytes": size, "bops": operations,
-                    "fp32_bytes": network.fp32_bytes, "undone": undone})  # fmt: skip
+                    "fp32_bytes": network.fp32_bytes, "undone": undone,
+                    "notes": notes})  # fmt: skip
         return
     echo(
         f"wrote {output}: {format_size(size)} of packed weights, biases and scales (FP32: "
         f"{format_size(network.fp32_bytes)}), {format_count(operations)}BOPS; ranges from "
         f"{len(bound)} samples of {bound.name}"
     )
+    for note in notes:
+        echo(f"{note} (compared with the model's sample)")
     if undone:
         echo(undone_sentence(undone))
     if outside := float_bytes_outside(network):
