@@ -7,6 +7,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 RUN = $(VENV)/bin/
+# The two processes of the tests would spin on each other's threads.
+export OMP_WAIT_POLICY ?= passive
 
 .PHONY: demo test kernels lint docs clean
 

@@ -29,7 +29,7 @@ def device_facts(run: Run, warnings: list[str]) -> DeviceFacts | None:
     if reason is not None:
         warnings.append(reason)
         return DeviceFacts(device, published)
-    return DeviceFacts(device, (_measured(profile), *published))
+    return DeviceFacts(device, (_measured(profile), *published), profile.notes)
 
 
 def _refusal(profile: DeviceProfile) -> str | None:

@@ -201,7 +201,9 @@ def _device(facts: Facts) -> Section | None:
         "read the peak of a meter above idle. Energy: mean above idle times an inference's time."
     )
     table = Table("Beside the paper's Table 5", *device_table(facts.device))
-    return Section("device", "On the device", [table, Paragraph(note)])
+    parts: list[Part] = [table, Paragraph(note)]
+    parts += [Paragraph(f"Note: {one}.") for one in facts.device.notes]
+    return Section("device", "On the device", parts)
 
 
 def _confusion(facts: Facts) -> Section | None:

@@ -426,7 +426,7 @@ def _with_device(folder: Path, **changes: Any) -> None:
 def test_a_measured_device_stands_beside_the_papers_table_5(tmp_path: Path) -> None:
     make_run(tmp_path)
     assert gather(read_run(tmp_path)).device is None
-    _with_device(tmp_path)
+    _with_device(tmp_path, notes=("other work ran on the device",))
     facts = gather(read_run(tmp_path))
     assert facts.device is not None
     ours, *paper = facts.device.rows
@@ -437,7 +437,7 @@ def test_a_measured_device_stands_beside_the_papers_table_5(tmp_path: Path) -> N
     page = render(facts)
     for text in (
         "On the device", "7.1 ms", "1.9 MB", "959 mW", "6 mJ", "Cortex-A72", "never merged",
-        "Python and its framework included", "times an inference",
+        "Python and its framework included", "times an inference", "other work ran on the device",
     ):  # fmt: skip
         assert text in page
         assert text in render_markdown(facts)
