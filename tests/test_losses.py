@@ -18,6 +18,7 @@ from mpsearch.cli import run
 from mpsearch.data import Arrays, Data, bind
 from mpsearch.errors import InputError
 from mpsearch.evaluation import load_evaluations
+from mpsearch.float_width import set_float_width
 from mpsearch.heads import logits, without_heads
 from mpsearch.losses import ABSOLUTE, CROSS_ENTROPY, DIVERGENCE, Loss, PlainLoss
 from mpsearch.network import Network
@@ -40,7 +41,13 @@ def _made(name: str, smooth: bool = False) -> tuple[Network, torch.Tensor, torch
         torch.manual_seed(5)
         model = Line(case.shape, smooth).double().eval()
     x = torch.randn(N, 4, generator=random, dtype=torch.float64)
-    return Network.from_module(model, (x,)), x, case.labels(random, N)
+    return _double(Network.from_module(model, (x,))), x, case.labels(random, N)
+
+
+def _double(network: Network) -> Network:
+    """The network in float64, which only tests have: formulas are compared to the last digit."""
+    set_float_width(network.graph, torch.float64)
+    return network
 
 
 def _output_hessians(name: str, z: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
