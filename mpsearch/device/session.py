@@ -189,6 +189,8 @@ class Session:
         raise self._broken()
 
     def _flood(self, much: str) -> NoReturn:
+        assert self._process is not None
+        self._process.kill()  # at once: until it ends, what it says goes to the disk
         raise DeviceError(
             f"{self.host} sent more than {much} while {self._doing or 'connecting'}; the "
             "connection was closed, nothing was stored"
