@@ -143,7 +143,7 @@ def save_baseline(baseline: Baseline, path: str | os.PathLike[str]) -> None:
     write_atomic(path, content + "\n")
 
 
-_TEXT, _AMOUNT = null_or(text), number(0)
+_TEXT, _AMOUNT = null_or(text), number(0, 1e30)
 _BASELINE = {
     "digests": dict.fromkeys(("layers", "shapes", "model", "table", "assignment"), _TEXT),
     "totals": by_name(_AMOUNT),

@@ -14,7 +14,7 @@ from mpsearch.files import write_atomic
 from mpsearch.table import Layer, LayerTable, as_column, check
 
 LEADING = ("layer", "kind", "group", "weights", "macs", "w_bits", "a_bits", "omega", "omega_stderr")
-_DIGITS = 18
+_DIGITS = 19
 REQUIRED = ("layer", "w_bits", "a_bits", "omega")
 
 
@@ -166,7 +166,7 @@ def _bits(text: str) -> int:
 
 
 def _whole(text: str) -> int:
-    return int(text) if len(text) <= _DIGITS else int("more than 18 digits")
+    return int(text) if len(text) <= _DIGITS else int("more than 19 digits")
 
 
 def _value(text: str) -> int | float:

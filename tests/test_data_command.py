@@ -173,7 +173,7 @@ def test_faults_are_listed_and_strict_makes_them_an_error(
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("[inputs", "is not TOML"),
+        ("[inputs", "is not a TOML file"),
         ("", "data.toml: inputs is missing"),
         ("[inputs]", r"\[inputs\] is empty"),
         ("inputs = 3", "inputs is 3; expected a table"),
