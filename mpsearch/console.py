@@ -16,6 +16,7 @@ from mpsearch.streams import plain, takes_all
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
+FIRST_COLUMN = 24  # where a terminal is narrow, what is left of a name before it is wrapped
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 
 
@@ -40,11 +41,15 @@ def print_json(document: Any) -> None:
 
 
 def print_table(
-    columns: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None
+    columns: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    title: str | None = None,
+    naming: int = 1,
 ) -> None:
     """A table on standard output; every column but the first is aligned to the right.
 
-    Cells are printed as they are: names from a file are never read as markup.
+    Where a terminal is too narrow, columns follow below the others, each block beside the first
+    `naming` ones. Cells are printed as they are: names from a file are never read as markup.
     """
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
@@ -54,19 +59,50 @@ def print_table(
     def text(cell: str) -> Text:
         return Text(plain(shown(cell, LONGEST_LINE), sys.stdout))
 
-    heading = None if title is None else text(title)
-    table = Table(box=SIMPLE_HEAD, title=heading, title_justify="left", title_style="bold")
-    for index, column in enumerate(columns):
-        table.add_column(text(column), justify="left" if index == 0 else "right", no_wrap=index > 0)
-    for row in rows:
-        table.add_row(*map(text, row))
+    heading = [*map(text, columns)]
+    body = [[*map(text, row)] for row in rows]
+    widths = [max(cell.cell_len for cell in column) for column in zip(heading, *body, strict=True)]
     console = Console(file=sys.stdout, highlight=False)
-    if not console.is_terminal:  # a pipe or a file gets whole lines, whatever the terminal's width
-        console.width = 200
+    if console.is_terminal:
+        widths[0] = min(widths[0], FIRST_COLUMN)  # it can be wrapped, to no less than this
+        blocks = _blocks(widths, naming, console.width)
+    else:  # a pipe or a file gets whole lines, whatever the terminal's width
+        blocks = [[*range(len(widths))]]
+    needed = max(_width([widths[index] for index in block]) for block in blocks)
+    console.width = max(console.width, needed)
     with console.capture() as captured:
-        console.print(table)
+        for number, indices in enumerate(blocks):
+            name = text(title) if title is not None and number == 0 else None
+            table = Table(box=SIMPLE_HEAD, title=name, title_justify="left", title_style="bold")
+            for index in indices:
+                first = index == 0
+                table.add_column(
+                    heading[index],
+                    justify="left" if first else "right",
+                    min_width=widths[0] if first else None,
+                    no_wrap=not first,
+                )
+            for row in body:
+                table.add_row(*(row[index] for index in indices))
+            console.print(table)
     # Cells start lines, and so does what is wrapped of them.
     click.echo("\n".join(map(without_commands, captured.get().split("\n"))), nl=False)
+
+
+def _width(widths: Sequence[int]) -> int:
+    """Of a table whose columns have these widths: two blanks and a line's place for each."""
+    return sum(widths) + 3 * len(widths) + 1
+
+
+def _blocks(widths: Sequence[int], naming: int, room: int) -> list[list[int]]:
+    """The columns of each table: as many as fit, and the first `naming` ones in all of them."""
+    blocks = [[*range(naming)]]
+    for index in range(naming, len(widths)):
+        wider = [widths[other] for other in (*blocks[-1], index)]
+        if len(blocks[-1]) > naming and _width(wider) > room:
+            blocks.append([*range(naming)])
+        blocks[-1].append(index)
+    return blocks
 
 
 class Steps:

@@ -1,6 +1,7 @@
 """What the program prints to: closed, full, in another encoding; memory and interrupts."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from mpsearch.cli import INTERNAL_ERROR, INTERRUPTED, run
+from mpsearch.console import print_table
 from mpsearch.errors import InputError, MissingExtraError
 
 SOLVE = ("-m", "mpsearch", "solve", "--size", "90%")
@@ -137,3 +139,25 @@ def test_a_long_name_in_an_error_is_cut(
     assert first.startswith("mpsearch: error: first xx")
     assert first.endswith("xx last")
     assert second == "what to do"
+
+
+@pytest.mark.parametrize("width", [20, 40, 80, 200])
+@pytest.mark.parametrize("naming", [1, 2])
+def test_a_narrow_terminal_loses_no_column(
+    width: int, naming: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Eighty columns are usual; a table with more hid its first column, the names of the rows."""
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as in a terminal
+    monkeypatch.setenv("COLUMNS", str(width))
+    heads = [f"column{number}" for number in range(9)]
+    rows = [[f"r{row}c{column}" for column in range(9)] for row in range(3)]
+    print_table(heads, rows, naming=naming)
+    lines = re.sub("\x1b\\[[0-9;]*m", "", capsys.readouterr().out).splitlines()
+    words = [line.split() for line in lines if line.strip() and "─" not in line]
+    fewest = max(width, 1 + 11 * (naming + 1))  # one column beside the names, however narrow
+    assert all(len(line) <= fewest for line in lines)
+    for cells in (heads, *rows):
+        blocks = [line for line in words if line[0] == cells[0]]
+        assert [cell for line in blocks for cell in line[naming:]] == cells[naming:]
+        assert all(line[:naming] == cells[:naming] for line in blocks)
+        assert len(blocks) == 1 or width < 1 + 11 * 9 - 2

@@ -214,10 +214,8 @@ def _print_front(front: "Front", points: list[int]) -> None:
     low, high = (100 * end for end in fp32["accuracy_interval"])
     accuracy = f"{100 * fp32['accuracy']:.2f} [{low:.2f}, {high:.2f}]"
     size = format_amount("size_bytes", fp32["size_bytes"]) if "size_bytes" in front.totals else ""
-    others = [""] * (len(front.totals) - 1)
-    cells = [[size] if name == "size_bytes" else others[:1] for name in front.totals]
-    rows = [["FP32", *(cell for part in cells for cell in part), accuracy, "",
-             f"{fp32['loss']:.4f}"]]  # fmt: skip
+    totals = [size if name == "size_bytes" else "" for name in front.totals]
+    rows = [["FP32", *totals, accuracy, "", f"{fp32['loss']:.4f}"]]
     for point in points:
         rows.append([
             f"{front.omega[point]:.6g}",

@@ -244,7 +244,7 @@ def _print(report: "Report") -> None:
             columns += [f"{percent(report.confidence)} interval", "samples"]
             for row, line in zip(rows, cells, strict=True):
                 line += [row.interval, row.samples]
-        print_table(columns, cells)
+        print_table(columns, cells, naming=2)
     for note in report.notes:
         echo(f"note: {note}")
     if report.config is not None:
