@@ -18,7 +18,7 @@ class MpsearchError(Exception):
         return "\n".join(self.lines)
 
     def lines_after(self, start: str) -> tuple[str, ...]:
-        """The lines with `start` before the first: `model.pt: `."""
+        """The lines, the first of them behind `start`, such as a file's name and a colon."""
         first, *others = self.lines
         return (f"{start}{first}", *others)
 
