@@ -118,7 +118,6 @@ def profile(
     )
     if settings.interactions:
         study = replace(study, keep_outputs=samples_to_keep(study))
-    check_repeatable(study)
     run = digest(
         mpsearch.__version__, network.digest, sample.digest, repr(settings), place.type, loss.name
     )
@@ -163,19 +162,6 @@ def find_device(name: str) -> torch.device:
     if name == "cuda" and "LOCAL_RANK" in os.environ:
         name = f"cuda:{os.environ['LOCAL_RANK']}"
     return torch.device(name)
-
-
-def check_repeatable(study: Study) -> None:
-    """Raise InputError when the network gives two outputs for one batch: dropout that is left
-    on."""
-    inputs, _ = next(iter(study.batches()))
-    with torch.no_grad():
-        first, second = (study.network(*inputs) for _ in range(2))
-    if not torch.allclose(first, second, rtol=1e-4, atol=1e-6, equal_nan=True):
-        raise InputError(
-            "the network gives different outputs for the same data: is dropout or another random "
-            "operator left on? Expected the network in evaluation mode"
-        )
 
 
 def _check_scores(scores: Scores, study: Study) -> None:

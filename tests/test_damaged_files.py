@@ -146,8 +146,9 @@ def _make() -> None:
     ):
         assert run(line.split()) == 0, line
     Path("mpsearch.toml").write_text('[gate]\nmax-size = "1MB"\nmax = { f1 = 1 }\nstrict = false\n')
-    network = network_digest(Assignment.load("assignment.json").layers)
-    save_device_profile(replace(PROFILE, network=network), "device.json")
+    solved = Assignment.load("assignment.json")
+    device = replace(PROFILE, network=network_digest(solved.layers))
+    save_device_profile(replace(device, model_digest=solved.model_digest), "device.json")
     _make_models(net)
     _make_dataset()
     small_export(Path("export"))

@@ -119,7 +119,7 @@ def test_a_changed_source_file_is_noticed(tiny: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "complaint"),
     [
-        ("label_name", "name", "column label_name is missing"),
+        ("label_name", "name", "has no column 'label_name'"),
         ("images/3.png", "images/9.png", "images/9.png"),
         ("1,dog", "7,dog", r"labels are \['0', '7'\]"),
         (",train", ",other", "no training samples"),
