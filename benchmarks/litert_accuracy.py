@@ -44,10 +44,12 @@ def row(network: Network, assigned: str, data: tuple[Data, Data]) -> str:
     quantized = quantize(network, choices, calibrate(network, calibration))
     model = build(quantized, calibration)
     given, raised = outputs(quantized, test), outputs(model.network, test)
-    got = outputs(LiteRtNetwork(model.content, network.input_names), test)
+    got = outputs(LiteRtNetwork(model.content, network), test)
     assert test.labels is not None
     correct = [int((x.argmax(1) == test.labels).sum()) for x in (given, raised, got)]
-    rms = float(((got - raised) / model.output_step).square().mean().sqrt())
+    rms = float(
+        ((got - raised) / model.quantizers[model.graph.output.name].scale).square().mean().sqrt()
+    )
     same = int((got.argmax(1) == raised.argmax(1)).sum())
     return (
         f"| {assigned} | {len(model.raised)} of {len(network.layers)} "

@@ -84,13 +84,16 @@ def rank(
 
 
 def ceilings(measured: Sequence[Measured]) -> list[Predictions]:
-    """What a metric could know at best, as if it were one: the joint truth on profiling samples.
+    """What measuring every assignment would know, as if it were a metric.
 
-    The second is the measured loss itself, which orders accuracies no better than this.
+    Error and loss on the profiling samples need no unseen ones; the loss on the unseen samples says
+    how far a loss can order accuracies at all.
     """
+    error = tuple(-one.profiling_accuracy for one in measured)
     known = tuple(one.profiling_loss for one in measured)
     loss = tuple(one.loss for one in measured)
     return [
+        Predictions("(true error, profiling samples)", "ceiling", error),
         Predictions("(true loss, profiling samples)", "ceiling", known),
         Predictions("(true loss, unseen samples)", "ceiling", loss),
     ]

@@ -41,6 +41,7 @@ nitpick_ignore_regex = [("py:.*", r"(collections|contextlib|numpy|os|pathlib|pd|
 # Parts of public results that are not listed on the page themselves.
 nitpick_ignore = [
     ("py:class", "Verdict"),  # of mpsearch.gate
+    ("py:class", "mpsearch.console.Steps"),
     ("py:class", "mpsearch.decisions.Decision"),
     ("py:class", "mpsearch.integer.graph.IntegerGraph"),
     ("py:class", "mpsearch.marginal.Marginal"),

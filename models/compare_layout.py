@@ -8,10 +8,10 @@ organisers' splits are by participant, so they are kept.
 
 from pathlib import Path
 
+from mpsearch.csv_file import read_rows
 from mpsearch.errors import InputError
 from mpsearch.models.clips import Clip, Listing, relative, split_named
 from mpsearch.models.dataset_config import InputConfig
-from mpsearch.models.table_layout import read_table
 
 UNKNOWN = "?"  # the label of test recordings as they were given to the participants
 
@@ -38,7 +38,7 @@ def compare_layout(config: InputConfig, given_splits: bool) -> Listing:
         if not path.is_file():
             notes.append(f"there is no {relative(path, config.base)}")
             continue
-        rows = read_table(path, ["filename", "label"])
+        rows = read_rows(path, ["filename", "label"])
         known = [row for row in rows if row["label"] not in ("", UNKNOWN)]
         if len(known) < len(rows):
             notes.append(

@@ -6,14 +6,15 @@ Interspeech 2020, and the repository iiscleap/Coswara-Data with its archives unp
 id and covid_status) above all.
 """
 
-import json
 from collections import Counter
 from pathlib import Path
 
+from mpsearch.csv_file import read_rows
 from mpsearch.errors import InputError
+from mpsearch.json_file import read_json
+from mpsearch.json_form import check_form, text
 from mpsearch.models.clips import Clip, Listing, Skipped, relative
 from mpsearch.models.dataset_config import InputConfig
-from mpsearch.models.table_layout import read_table
 
 STATUSES = {
     "healthy": "negative",
@@ -71,15 +72,16 @@ def _combined(config: InputConfig) -> dict[str, str]:
     path = config.folder / (named or "combined_data.csv")
     if named is None and not path.is_file():
         return {}
-    return {row["id"]: row["covid_status"] for row in read_table(path, ["id", "covid_status"])}
+    return {row["id"]: row["covid_status"] for row in read_rows(path, ["id", "covid_status"])}
 
 
 def _status(person: Path) -> str:
     path = person / "metadata.json"
+    if not path.is_file():
+        raise InputError("is in no table and has no metadata.json")
     try:
-        document = json.loads(path.read_bytes())
+        document = read_json(path, "metadata.json", 1)
+        check_form(document, {"covid_status": text}, "")
         return str(document["covid_status"])
-    except OSError:
-        raise InputError("is in no table and has no metadata.json") from None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, InputError):
         raise InputError("metadata.json has no covid_status") from None

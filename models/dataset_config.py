@@ -2,7 +2,6 @@
 
 import os
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from mpsearch.errors import InputError
 from mpsearch.models.features import BATTLEFIELD_AUDIO, COVID_COUGH, COVID_SPEECH, MfccSettings
+from mpsearch.toml_file import read_toml
 
 FEATURES = {
     "battlefield": BATTLEFIELD_AUDIO,
@@ -68,11 +68,9 @@ def read_config(path: str | os.PathLike[str]) -> DatasetConfig:
     """Read and check a data.toml. Raises InputError naming the section and the key."""
     file = Path(path)
     try:
-        document = tomllib.loads(file.read_bytes().decode())
+        document = read_toml(file)
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not TOML: {error}") from None
     top = _Section(str(path), document)
     split = _Section(f"{path}, [split]", top.take("split", dict, {}))
     pairs = _Section(f"{path}, [pairs]", top.take("pairs", dict, {}))
@@ -193,7 +191,8 @@ class _Section:
         if value is _REQUIRED:
             raise InputError(f"{self.where}: {key} is missing")
         if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-            raise InputError(f"{self.where}: {key} is {value!r}; expected {_KINDS[kind]}")
+            shown = ascii(value)[:60]
+            raise InputError(f"{self.where}: {key} is {shown}; expected {_KINDS[kind]}")
         return value
 
     def number(self, key: str, default: float) -> float:

@@ -3,24 +3,28 @@
 import contextlib
 import csv
 import io
-import json
 import os
 import shutil
 import tempfile
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from mpsearch.csv_file import read_rows
 from mpsearch.errors import InputError
 from mpsearch.files import digest
+from mpsearch.foreign_text import json_text
+from mpsearch.json_file import read_document
+from mpsearch.json_form import by_name, check_form, flag, list_of, text
 from mpsearch.models.clips import SPLITS
 from mpsearch.models.leakage import Leak, Source, equal_samples, leaks
 from mpsearch.models.samples import Dataset, Split
+from mpsearch.npz_file import read_npz
 
 FORMAT, VERSION = "mpsearch.dataset", 1
+LARGEST_MIB = 16
 DESCRIPTION, SAMPLES = "dataset.json", "samples.csv"
 OWN_FILES = {DESCRIPTION, SAMPLES, *(f"{split}.npz" for split in SPLITS)}
 COLUMNS = ("split", "row", "label", "input", "file", "start_s", "group", "content")
@@ -65,7 +69,7 @@ def write_folder(
         **description,
     }
     files[SAMPLES] = _table(dataset, sources).encode()
-    files[DESCRIPTION] = (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()
+    files[DESCRIPTION] = (json_text(document, indent=2) + "\n").encode()
     _replace(target, files)
     return load_folder(target)
 
@@ -100,30 +104,39 @@ def load_folder(folder: str | os.PathLike[str]) -> Dataset:
     document = _description(path)
     splits: dict[str, Split] = {}
     contents: list[str | bytes] = []
-    try:
-        inputs = [str(entry["name"]) for entry in document["inputs"]]
-        for name, entry in document["splits"].items():
-            content = _read(path / f"{name}.npz")
-            if digest(content) != entry["digest"]:
-                raise InputError(
-                    f"{path / name}.npz is not the file that the build wrote; build it again"
-                )
-            arrays = _arrays(path / f"{name}.npz", content)
-            splits[name] = Split(
-                tuple(arrays[f"x{index}"] for index in range(len(inputs))), arrays["y"]
+    inputs = [entry["name"] for entry in document["inputs"]]
+    for name, entry in document["splits"].items():
+        if name not in SPLITS:
+            raise InputError(f"{path / DESCRIPTION} has a split {name!a}; expected {SPLITS}")
+        content = _read(path / f"{name}.npz")
+        if digest(content) != entry["digest"]:
+            raise InputError(
+                f"{path / name}.npz is not the file that the build wrote; build it again"
             )
-            contents += [f"{name}.npz", content]
-        return Dataset(
-            name=str(document["name"]),
-            input_names=tuple(inputs),
-            classes=tuple(map(str, document["classes"])),
-            splits=splits,
-            generated=bool(document["generated"]),
-            source=str(document["source"]),
-            digest=digest(*contents),
+        arrays = _arrays(path / f"{name}.npz", content)
+        if set(arrays) != {*(f"x{index}" for index in range(len(inputs))), "y"}:
+            raise InputError(f"{path / name}.npz does not hold the inputs of {DESCRIPTION}")
+        labels = arrays["y"]
+        if (
+            labels.ndim != 1
+            or labels.dtype.kind not in "iu"
+            or ((labels < 0) | (labels >= len(document["classes"]))).any()
+            or any(array.shape[:1] != labels.shape for array in arrays.values())
+        ):
+            raise InputError(f"{path / name}.npz: its labels are not those of {DESCRIPTION}")
+        splits[name] = Split(
+            tuple(arrays[f"x{index}"] for index in range(len(inputs))), arrays["y"]
         )
-    except (KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path / DESCRIPTION} is not complete: {error!r}") from None
+        contents += [f"{name}.npz", content]
+    return Dataset(
+        name=document["name"],
+        input_names=tuple(inputs),
+        classes=tuple(document["classes"]),
+        splits=splits,
+        generated=document["generated"],
+        source=document["source"],
+        digest=digest(*contents),
+    )
 
 
 def check_folder(folder: str | os.PathLike[str]) -> list[Leak]:
@@ -158,17 +171,21 @@ def _description(folder: Path) -> dict[str, Any]:
             f"{folder} is no dataset: it has no {DESCRIPTION}; "
             f"make one with: mpsearch data build data.toml -o {folder}"
         )
+    document = read_document(path, DESCRIPTION, FORMAT, VERSION, LARGEST_MIB, "")
     try:
-        document = json.loads(path.read_bytes())
+        check_form(document, _FORM, "")
     except ValueError as error:
-        raise InputError(f"cannot read {path}: {error}") from None
-    if not isinstance(document, dict) or document.get("format") != FORMAT:
-        raise InputError(f"{path} is not a description of the format {FORMAT}")
-    if document.get("version") != VERSION:
-        raise InputError(
-            f"{path} has the version {document.get('version')}; this mpsearch reads {VERSION}"
-        )
+        raise InputError(f"{path} is not complete: {error}") from None
     return document
+
+
+_FORM = {
+    **dict.fromkeys(("name", "source"), text),
+    "generated": flag,
+    "classes": list_of(text),
+    "inputs": list_of({"name": text}),
+    "splits": by_name({"digest": text}),
+}
 
 
 def _npz(arrays: Mapping[str, np.ndarray]) -> bytes:
@@ -178,11 +195,7 @@ def _npz(arrays: Mapping[str, np.ndarray]) -> bytes:
 
 
 def _arrays(path: Path, content: bytes) -> dict[str, np.ndarray]:
-    try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"cannot read {path}: {error}") from None
+    return read_npz(content, str(path))
 
 
 def _table(dataset: Dataset, sources: Mapping[str, Sequence[Sequence[Source]]]) -> str:
@@ -202,7 +215,10 @@ def _table(dataset: Dataset, sources: Mapping[str, Sequence[Sequence[Source]]]) 
 
 
 def _sources(path: Path) -> list[Source]:
-    rows = list(csv.DictReader(io.StringIO(_read(path).decode(errors="replace"))))
+    rows = read_rows(path, ("split", "input", "file", "start_s", "group", "content"))
+    for row in rows:
+        if row["split"] not in SPLITS:
+            raise InputError(f"{path} has the split {row['split'][:60]!a}; expected {SPLITS}")
     try:
         return [
             Source(
@@ -215,11 +231,8 @@ def _sources(path: Path) -> list[Source]:
             )
             for row in rows
         ]
-    except (KeyError, ValueError, TypeError) as error:
-        raise InputError(
-            f"{path} is not as the build wrote it ({error!r}); expected the columns "
-            f"{', '.join(COLUMNS)}"
-        ) from None
+    except ValueError as error:
+        raise InputError(f"{path} is not as the build wrote it: {error}") from None
 
 
 def _read(path: Path) -> bytes:

@@ -4,13 +4,14 @@ import contextlib
 import hashlib
 import io
 import os
-import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 
+from mpsearch.errors import InputError
 from mpsearch.files import write_atomic
+from mpsearch.npz_file import read_npz
 
 DIGEST_BYTES = 32
 
@@ -56,7 +57,6 @@ def _read(path: Path) -> dict[str, np.ndarray] | None:
     if hashlib.sha256(content).digest() != stored[:DIGEST_BYTES]:
         return None
     try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
-            return {key: archive[key] for key in archive.files}
-    except (OSError, ValueError, zipfile.BadZipFile):
+        return read_npz(content, str(path), kinds="fiubU")
+    except InputError:
         return None

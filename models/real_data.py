@@ -1,14 +1,12 @@
 """The real datasets that the folder named by MPSEARCH_DATA holds; its READMEs say what they are."""
 
-import csv
-import io
 import os
-import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 
+from mpsearch.csv_file import Rows, read_rows
 from mpsearch.errors import InputError
 from mpsearch.files import digest
 from mpsearch.models.feature_cache import cached
@@ -25,10 +23,10 @@ from mpsearch.models.features import (
     window,
 )
 from mpsearch.models.samples import Dataset, Split
+from mpsearch.npz_file import read_npz
 
 FOLDS = 5
 CIFAR_MEAN, CIFAR_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-Rows = list[dict[str, str]]
 
 
 def data_folder(name: str) -> Path:
@@ -127,11 +125,11 @@ def cifar10(raw: bool = False) -> Dataset:
     sources: list[bytes] = []
     for name, file in (("train", "cifar10_train5000.npz"), ("test", "cifar10_test1000.npz")):
         content = _read(folder / file)
+        arrays = read_npz(content, str(folder / file), kinds="fiubU")
         try:
-            with np.load(io.BytesIO(content), allow_pickle=False) as archive:
-                images, labels = archive["images"], archive["labels"].astype(np.int64)
-                classes = tuple(str(label) for label in archive["classes"])
-        except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
+            images, labels = arrays["images"], arrays["labels"].astype(np.int64)
+            classes = tuple(str(label) for label in arrays["classes"])
+        except (KeyError, ValueError) as error:
             raise InputError(f"cannot read {folder / file}: {error}") from None
         x = images.transpose(0, 3, 1, 2).astype(np.float32)
         splits[name] = Split((np.ascontiguousarray(x if raw else (x / 255 - mean) / std),), labels)
@@ -180,7 +178,7 @@ def _mfcc_of(folder: Path, windows: list[tuple[str, float]], settings: MfccSetti
         try:
             cut.append(window(sounds[file], settings, start))
         except InputError as error:
-            raise InputError(f"{folder / file}: {error}") from None
+            raise InputError(*error.lines_after(f"{folder / file}: ")) from None
     return mfcc(np.stack(cut), settings)[[distinct[place] for place in windows]]
 
 
@@ -194,15 +192,12 @@ def _labels(rows: Rows, folder: Path) -> tuple[np.ndarray, tuple[str, ...]]:
 
 
 def _rows(path: Path, columns: Iterable[str]) -> Rows:
-    try:
-        rows = list(csv.DictReader(io.StringIO(_read(path).decode())))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"cannot read {path}: {error}") from None
+    rows = read_rows(path, columns)
     if not rows:
         raise InputError(f"{path} has no rows")
     for column in columns:
-        if any(row.get(column) in (None, "") for row in rows):
-            raise InputError(f"{path}: the column {column} is missing or has empty cells")
+        if any(not row[column] for row in rows):
+            raise InputError(f"{path}: the column {column} has empty cells")
     return rows
 
 

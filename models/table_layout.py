@@ -1,14 +1,11 @@
 """Layout `table`: a CSV file says which file has which label, and more where it knows more."""
 
-import csv
-import io
 from pathlib import Path
 
+from mpsearch.csv_file import read_rows
 from mpsearch.errors import InputError
 from mpsearch.models.clips import Clip, Listing, Skipped, relative, split_named
 from mpsearch.models.dataset_config import InputConfig
-
-Rows = list[dict[str, str]]
 
 
 def table_layout(config: InputConfig, given_splits: bool) -> Listing:
@@ -20,7 +17,7 @@ def table_layout(config: InputConfig, given_splits: bool) -> Listing:
     """
     options = config.layout_options
     path = config.folder / options["table"]
-    rows = read_table(path, [name for option, name in options.items() if option != "table"])
+    rows = read_rows(path, [name for option, name in options.items() if option != "table"])
     if given_splits and "split" not in options:
         raise InputError(
             f"[inputs.{config.name}]: given splits need the key split, the column that names them"
@@ -31,7 +28,7 @@ def table_layout(config: InputConfig, given_splits: bool) -> Listing:
         where = f"{relative(path, config.base)}:{number}"
         file = row[options["file"]]
         split = split_named(row[options["split"]]) if given_splits else None
-        start = _seconds(row[options["start"]]) if "start" in options else None
+        start = seconds(row[options["start"]]) if "start" in options else None
         if not file or not row[options["label"]]:
             skipped.append(Skipped(where, "has no file or no label"))
         elif given_splits and split is None:
@@ -55,26 +52,10 @@ def table_layout(config: InputConfig, given_splits: bool) -> Listing:
     return Listing(tuple(clips), tuple(skipped))
 
 
-def read_table(path: Path, columns: list[str]) -> Rows:
-    """The rows of a CSV file with a header. Raises InputError naming a missing column."""
+def seconds(text: str) -> float | None:
+    """A time from 0 on; None for any other text."""
     try:
-        reader = csv.DictReader(io.StringIO(path.read_bytes().decode("utf-8-sig")))
-        rows = [{key: value or "" for key, value in row.items() if key} for row in reader]
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"cannot read {path} as CSV: {error}") from None
-    for column in columns:
-        if column not in (reader.fieldnames or ()):
-            raise InputError(
-                f"{path} has no column {column!r}; it has {', '.join(reader.fieldnames or ())}"
-            )
-    return rows
-
-
-def _seconds(text: str) -> float | None:
-    try:
-        seconds = float(text)
+        value = float(text)
     except ValueError:
         return None
-    return seconds if 0 <= seconds < 1e9 else None
+    return value if 0 <= value < 1e9 else None

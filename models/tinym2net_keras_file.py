@@ -41,7 +41,7 @@ def write_keras(
     try:
         model = tinym2net_keras(module.config, tensors)
     except InputError as error:
-        raise InputError(f"{weights or reference}: {error}") from error
+        raise InputError(*error.lines_after(f"{weights or reference}: ")) from error
     with atomic_path(path) as temporary, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model.save(temporary)

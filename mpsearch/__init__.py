@@ -4,12 +4,13 @@ The names below are the public Python API. They are imported on first use, so th
 and `mpsearch --help` load neither torch nor a solver.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
 __version__ = "0.1.0"
 
+TYPE_CHECKING = False  # as type checkers know it; importing typing takes longer than all else here
+
 if TYPE_CHECKING:
+    from typing import Any
+
     from mpsearch.assignment import Assignment as Assignment
     from mpsearch.budget import Budget as Budget
     from mpsearch.calibration import calibrate as calibrate
@@ -41,8 +42,10 @@ _HOME = {
 __all__ = [*_HOME, "__version__"]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
     if name in _HOME:
+        from importlib import import_module
+
         return getattr(import_module(f"mpsearch.{_HOME[name]}"), name)
     raise AttributeError(f"module 'mpsearch' has no attribute {name!r}")
 

@@ -4,16 +4,19 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, TypeGuard
 
 from mpsearch.choice import Choice
 from mpsearch.errors import InputError
 from mpsearch.files import write_atomic
+from mpsearch.foreign_text import json_text
+from mpsearch.json_file import read_document
+from mpsearch.json_form import anything, by_name, check_form, list_of, null_or, number, text, whole
 from mpsearch.solution import Solution
 
 FORMAT = "mpsearch.assignment"
 VERSION = 1
+LARGEST_MIB = 64
 
 
 @dataclass(frozen=True)
@@ -22,7 +25,8 @@ class Assignment:
 
     status is "given" where nobody searched: `Assignment.uniform` and hand-written ones. search:
     what else was asked, by option of `mpsearch solve`: {"pin": ("conv1=w8a8",)}. measured: what
-    `solve --min-accuracy` measured (docs/formats.md); empty otherwise.
+    `solve --min-accuracy` measured (docs/formats.md); empty otherwise. table_digest, model_digest:
+    of the table that it was chosen from, and of the float network that the table is of.
     """
 
     layers: Mapping[str, Choice]
@@ -40,6 +44,7 @@ class Assignment:
     omega: float | None = None
     search: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     measured: Mapping[str, Any] = field(default_factory=dict)
+    model_digest: str | None = None
 
     @staticmethod
     def uniform(names: Iterable[str], choice: Choice) -> "Assignment":
@@ -51,6 +56,7 @@ class Assignment:
         solution: Solution,
         table_digest: str,
         search: Mapping[str, tuple[str, ...]] | None = None,
+        model_digest: str | None = None,
     ) -> "Assignment":
         """The assignment of a solution that has one; InputError for one without."""
         if not solution.choices:
@@ -70,6 +76,7 @@ class Assignment:
             minimize=solution.minimize,
             omega=solution.omega,
             search=search or {},
+            model_digest=model_digest,
         )
 
     def to_document(self) -> dict[str, Any]:
@@ -94,52 +101,63 @@ class Assignment:
             "at_least": dict(self.at_least),
             "search": {option: list(values) for option, values in self.search.items()},
             "table_digest": self.table_digest,
+            **({} if self.model_digest is None else {"model_digest": self.model_digest}),
             **({"measured": dict(self.measured)} if self.measured else {}),
         }
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write `assignment.json` in one step."""
-        text = json.dumps(self.to_document(), indent=2, ensure_ascii=False, allow_nan=False)
+        text = json_text(self.to_document(), indent=2, allow_nan=False)
         write_atomic(path, text + "\n")
 
     @staticmethod
     def load(path: str | os.PathLike[str]) -> "Assignment":
         """Read `assignment.json`; only format, version and layers are required."""
         name = os.fspath(path)
-        try:
-            document = json.loads(Path(path).read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise InputError(
-                f"there is no assignment {name}; make one with `mpsearch solve -o {name}`"
-            ) from None
-        except (ValueError, IsADirectoryError) as error:
-            raise InputError(f"{name} is not an assignment.json: {error}") from None
-        if not isinstance(document, dict) or document.get("format") != FORMAT:
-            raise InputError(f'{name} is not an assignment.json; expected "format": "{FORMAT}"')
-        if document.get("version") != VERSION:
-            raise InputError(
-                f"{name} has version {document.get('version')!r}; this mpsearch reads {VERSION}"
-            )
+        missing = f"there is no assignment {name}; make one with `mpsearch solve -o {name}`"
+        document = read_document(path, "assignment.json", FORMAT, VERSION, LARGEST_MIB, missing)
         layers = document.get("layers")
         if not isinstance(layers, dict) or not layers:
             raise InputError(f"{name} assigns no layers")
+        try:
+            check_form(document, _FORM, "")
+        except ValueError as error:
+            raise InputError(f"{name}: {error}") from None
         return Assignment(
             layers={layer: _choice(bits, layer, name) for layer, bits in layers.items()},
-            status=str(document.get("status", "given")),
-            objective=_number(document, "objective", name),
-            bound=_number(document, "bound", name),
-            gap=_number(document, "gap", name),
+            status=document.get("status", "given"),
+            objective=document.get("objective"),
+            bound=document.get("bound"),
+            gap=document.get("gap"),
             solver=document.get("solver"),
-            seconds=_number(document, "seconds", name),
-            totals=_numbers(document, "totals", name),
-            limits=_numbers(document, "limits", name),
+            seconds=document.get("seconds"),
+            totals=document.get("totals") or {},
+            limits=document.get("limits") or {},
             table_digest=document.get("table_digest"),
-            at_least=_numbers(document, "at_least", name),
-            minimize=str(document.get("minimize", "omega")),
-            omega=_number(document, "omega", name),
-            search=_texts(document, name),
-            measured=_facts(document, name),
+            at_least=document.get("at_least") or {},
+            minimize=document.get("minimize", "omega"),
+            omega=document.get("omega"),
+            search={key: tuple(texts) for key, texts in (document.get("search") or {}).items()},
+            measured=document.get("measured") or {},
+            model_digest=document.get("model_digest"),
         )
+
+
+_NUMBER, _TOTALS, _TEXT = null_or(number()), null_or(by_name(number())), null_or(text)
+_SHARE = null_or(number(0, 1))
+_MEASURED = {
+    "min_accuracy?": _SHARE, "max_drop?": null_or(number(-1, 1)), "tolerance?": null_or(number()),
+    "most?": null_or(whole()), "data?": text, "calibration?": text,
+}  # fmt: skip
+_FORM = {
+    "layers": anything,  # by _choice
+    **dict.fromkeys(("objective?", "omega?", "bound?", "gap?", "seconds?"), _NUMBER),
+    **dict.fromkeys(("totals?", "limits?", "at_least?"), _TOTALS),
+    **dict.fromkeys(("solver?", "table_digest?", "model_digest?"), _TEXT),
+    **dict.fromkeys(("status?", "minimize?"), text),
+    "search?": null_or(by_name(list_of(text))),
+    "measured?": null_or(_MEASURED),
+}
 
 
 def _choice(bits: Any, layer: str, name: str) -> Choice:
@@ -148,37 +166,9 @@ def _choice(bits: Any, layer: str, name: str) -> Choice:
         if _is_bits(w_bits) and _is_bits(a_bits):
             return Choice(w_bits, a_bits)
     raise InputError(
-        f'{name}: layer {layer!r} has {json.dumps(bits)[:50]}, not {{"w_bits": 8, "a_bits": 8}}'
+        f'{name}: layer {layer!a} has {json.dumps(bits)[:50]}, not {{"w_bits": 8, "a_bits": 8}}'
     )
 
 
 def _is_bits(value: Any) -> TypeGuard[int]:
     return type(value) is int and 1 <= value <= 64
-
-
-def _number(document: Mapping[str, Any], key: str, name: str) -> Any:
-    value = document.get(key)
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
-        raise InputError(f"{name}: {key} is {value!r}; expected a number")
-    return value
-
-
-def _numbers(document: Mapping[str, Any], key: str, name: str) -> dict[str, int | float]:
-    values = document.get(key) or {}
-    if not isinstance(values, dict):
-        raise InputError(f"{name}: {key} is {values!r}; expected numbers by column")
-    return {column: _number(values, column, name) for column in values}
-
-
-def _facts(document: Mapping[str, Any], name: str) -> dict[str, Any]:
-    measured = document.get("measured") or {}
-    if not isinstance(measured, dict):
-        raise InputError(f"{name}: measured is {measured!r}; expected facts by name")
-    return measured
-
-
-def _texts(document: Mapping[str, Any], name: str) -> dict[str, tuple[str, ...]]:
-    search = document.get("search") or {}
-    if not isinstance(search, dict) or not all(isinstance(v, list) for v in search.values()):
-        raise InputError(f"{name}: search is {search!r}; expected lists of texts by option")
-    return {option: tuple(map(str, values)) for option, values in search.items()}

@@ -1,5 +1,6 @@
 """What reaches each layer: histograms of the input activations over the calibration data."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -8,6 +9,7 @@ import torch
 from torch import fx
 
 from mpsearch.data import Data
+from mpsearch.errors import InputError
 from mpsearch.graph_tensors import tensor_nodes
 from mpsearch.network import Network
 from mpsearch.operators import EMBEDDING, packet
@@ -70,16 +72,24 @@ def calibrate(network: Network, data: Data, batch_size: int = 64) -> dict[str, H
     The data go to where the network's weights are.
 
     A layer that is used more than once has one histogram over all uses. That of an embedding table
-    is empty: its quantizer is never used.
+    is empty: its quantizer is never used. Raises InputError naming a layer that reads what is not
+    finite.
     """
     ranges: dict[str, tuple[float, float]] = {}
 
     def widen(name: str, value: torch.Tensor) -> None:
         low, high = (float(end) for end in torch.aminmax(value))
         old = ranges.get(name, (low, high))
-        ranges[name] = (min(old[0], low), max(old[1], high))
+        # numpy's keep what is not a number
+        ranges[name] = float(np.minimum(old[0], low)), float(np.maximum(old[1], high))
 
     show_inputs(network, data, batch_size, widen)
+    for name, ends in ranges.items():
+        if not all(map(math.isfinite, ends)):
+            raise InputError(
+                f"layer {name!r} reads infinite values, or not a number, on the calibration data; "
+                "expected finite numbers: check the data and what is in front of the layer"
+            )
     counts = {name: np.zeros(_BINS, dtype=np.int64) for name in ranges}
 
     def count(name: str, value: torch.Tensor) -> None:

@@ -1,14 +1,18 @@
 """`mpsearch`: the command line. Commands are imported when they are called."""
 
+import contextlib
 import os
 import re
+import signal
 import sys
 from importlib import import_module
+from typing import Any
 
 import click
 
-from mpsearch import __version__
-from mpsearch.errors import MpsearchError
+from mpsearch import __version__, streams
+from mpsearch.console import echo, print_json
+from mpsearch.errors import InputError, MpsearchError, lacks_memory
 
 # name -> what it does; the command lives in mpsearch/commands/<name>.py under the same name.
 # The texts stand here and not in the commands, so that `mpsearch --help` imports none of them.
@@ -56,6 +60,13 @@ class _Commands(click.Group):
         _complete_paths(command)
         return command
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """As always; but of an interrupt click makes an empty line before we say so in one."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise click.Abort from None
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
@@ -91,15 +102,14 @@ def cli(ctx: click.Context, version: bool, as_json: bool, debug: bool) -> None:
     if as_json:
         raise click.UsageError("--json stands after the command, or beside --version")
     if ctx.invoked_subcommand is None:
-        click.echo(ctx.get_help())
+        echo(*ctx.get_help().split("\n"))
         ctx.exit(2)
 
 
 def _print_version(as_json: bool) -> None:
     if not as_json:
-        click.echo(f"mpsearch, version {__version__}")
+        echo(f"mpsearch, version {__version__}")
         return
-    from mpsearch.console import print_json
     from mpsearch.versions import versions
 
     print_json(versions())
@@ -114,7 +124,35 @@ def main() -> None:
     # torch's threads would spin while they wait, which starves everything else on the machine
     # (measured: an epoch of 30 s instead of 8 s on 2 shared cores).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    sys.exit(run(sys.argv[1:]))
+    try:
+        # where the program began, interrupts ended it at once; from here they are exceptions
+        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        streams.prepare()
+        code = run(sys.argv[1:])
+        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # all is done
+    except InputError as error:
+        code = _fail(error)
+    except KeyboardInterrupt:
+        code = _interrupted()
+    if code == INTERRUPTED:  # Python may remember it and end by the signal after all
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
+def _show(error: click.ClickException) -> None:
+    """What click says of a wrong call: its message holds words of the call."""
+    if isinstance(error, click.UsageError) and error.ctx is not None:
+        echo(*error.ctx.get_usage().split("\n"), err=True)
+        echo(
+            f"Try '{error.ctx.command_path} {error.ctx.help_option_names[0]}' for help.",
+            "",
+            err=True,
+        )
+    echo(f"Error: {error.format_message()}", err=True)
 
 
 def run(arguments: list[str]) -> int:
@@ -127,32 +165,46 @@ def run(arguments: list[str]) -> int:
         sys.stdout.flush()
         return result if isinstance(result, int) else 0
     except click.ClickException as error:
-        error.show()
+        with contextlib.suppress(OSError):
+            _show(error)
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        click.echo("mpsearch: interrupted", err=True)
-        return INTERRUPTED
+        return _interrupted()
     except BrokenPipeError:  # `mpsearch … | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        streams.give_up_output()
         return 0
-    except MpsearchError as error:
-        if debug:
-            raise
-        click.echo(f"mpsearch: error: {error}", err=True)
-        return error.exit_code
-    except OSError as error:
-        if debug:
-            raise
-        where = f" ({error.filename})" if error.filename else ""
-        click.echo(f"mpsearch: error: {error.strerror or error}{where}", err=True)
-        return 2
     except Exception as error:
         if debug:
             raise
-        text = " ".join(str(error).split())[:300]
-        click.echo(
-            f"mpsearch: internal error: {type(error).__name__}: {text}\n"
-            "This is a bug in mpsearch; run again with --debug for the traceback and report it.",
-            err=True,
+        return _fail(error)
+
+
+def _interrupted() -> int:
+    streams.say("mpsearch: interrupted")
+    return INTERRUPTED
+
+
+def _fail(error: Exception) -> int:
+    """Say what went wrong and give the exit code."""
+    if lacks_memory(error):
+        streams.say(
+            "mpsearch: error: out of memory; allow more (see ulimit -v), or give less at once: a "
+            "smaller network, fewer samples, a smaller --batch-size"
         )
-        return INTERNAL_ERROR
+        return 2
+    if isinstance(error, MpsearchError):
+        streams.say(*error.lines_after("mpsearch: error: "))
+        return error.exit_code
+    if isinstance(error, OSError):
+        where = f" ({os.fsdecode(error.filename)})" if error.filename else ""
+        if not where and error.errno in streams.FULL:  # files have names, see mpsearch.files
+            where = " (standard output)"
+            streams.give_up_output()
+        streams.say(f"mpsearch: error: {error.strerror or error}{where}")
+        return 2
+    text = " ".join(str(error).split())[:300]
+    streams.say(
+        f"mpsearch: internal error: {type(error).__name__}: {text}",
+        "This is a bug in mpsearch; run again with --debug for the traceback and report it.",
+    )
+    return INTERNAL_ERROR

@@ -2,7 +2,6 @@
 
 import os
 import re
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -20,6 +19,9 @@ from mpsearch.labels import is_label_name
 from mpsearch.loss_choice import choose
 from mpsearch.losses import Loss
 from mpsearch.network import Network
+from mpsearch.npz_file import read_npz
+from mpsearch.sample_independence import check_samples_apart
+from mpsearch.zip_file import is_archive
 
 Batch = tuple[tuple[torch.Tensor, ...], "torch.Tensor | None"]
 
@@ -58,12 +60,14 @@ class Data:
 
     labels: class numbers int64 [N], or targets as `loss_choice.choose` describes them; `loss` is
     the loss that they were checked for (None: cross-entropy, or divergence without labels).
+    notes: what was made of labels that may mean several things.
     """
 
     name: str
     inputs: tuple[torch.Tensor, ...]
     labels: torch.Tensor | None
     loss: Loss | None = None
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.inputs[0])
@@ -82,7 +86,7 @@ class Data:
         generator = torch.Generator().manual_seed(seed)
         rows = torch.randperm(len(self), generator=generator)[:count].sort().values
         labels = None if self.labels is None else self.labels[rows]
-        return Data(self.name, tuple(x[rows] for x in self.inputs), labels, self.loss)
+        return replace(self, inputs=tuple(x[rows] for x in self.inputs), labels=labels)
 
     @cached_property
     def digest(self) -> str:
@@ -156,13 +160,10 @@ def _from_dataset(source: str) -> dict[str, torch.Tensor]:
 
 def _read_file(path: str) -> dict[str, torch.Tensor]:
     try:
-        if zipfile.is_zipfile(path):
-            with np.load(path, allow_pickle=False) as archive:
-                if any(not name.endswith(".npy") for name in archive.zip.namelist()):
-                    raise ValueError("a zip archive with other things than arrays in it")
-                return {name: _tensor(path, name, archive[name]) for name in archive.files}
+        if is_archive(path):
+            return {name: _tensor(path, name, array) for name, array in read_npz(path).items()}
         return load_file(path)
-    except (SafetensorError, ValueError, zipfile.BadZipFile, EOFError) as error:
+    except (SafetensorError, ValueError, EOFError) as error:
         text = str(error).splitlines()[0]
         raise InputError(
             f"{path}: not readable as .npz without pickles or as .safetensors: {text}"
@@ -170,10 +171,10 @@ def _read_file(path: str) -> dict[str, torch.Tensor]:
 
 
 def _tensor(path: str, name: str, array: np.ndarray) -> torch.Tensor:
-    if array.dtype.kind not in "fiub":
-        raise InputError(f"{path}: array {name!r} has type {array.dtype}; expected numbers")
     if array.dtype in (np.uint16, np.uint32, np.uint64):
         array = array.astype(np.int64)
+    elif array.dtype == np.longdouble:
+        array = array.astype(np.float64)
     return torch.from_numpy(np.ascontiguousarray(array))
 
 
@@ -208,8 +209,23 @@ def bind(
     """The arrays as inputs and labels of `network`. Raises InputError naming the array.
 
     `losses` names the loss as `--loss` does; without it output and labels decide. need_labels:
-    whether labels that the loss wants have to be there.
+    whether labels that the loss wants have to be there. A network whose outputs for a sample depend
+    on the other samples is refused here as when it is loaded: on real data more is seen.
     """
+    inputs, labels = bind_inputs(arrays, network)
+    try:
+        check_samples_apart(network.graph, inputs)
+    except InputError as error:
+        raise InputError(*error.lines_after(f"on {arrays.name} ")) from error
+    notes: list[str] = []
+    targets, loss = choose(arrays.name, labels, inputs, network, losses, need_labels, notes)
+    return Data(arrays.name, inputs, targets, loss, tuple(notes))
+
+
+def bind_inputs(
+    arrays: Arrays, network: Network
+) -> tuple[tuple[torch.Tensor, ...], dict[str, torch.Tensor]]:
+    """(inputs in the network's order and types, label arrays). Raises InputError as `bind`."""
     aliases = {f"x{i}": name for i, name in enumerate(network.input_names)}
     wanted = ", ".join(f"{short} ({name})" for short, name in aliases.items())
     named: dict[str, torch.Tensor] = {}
@@ -237,8 +253,7 @@ def bind(
                 f"{arrays.name}: array {short} has {len(tensor)} samples and x0 has "
                 f"{len(inputs[0])}; expected the same number"
             )
-    targets, loss = choose(arrays.name, labels, inputs, network, losses, need_labels)
-    return Data(arrays.name, inputs, targets, loss)
+    return inputs, labels
 
 
 def with_loss(data: Data, network: Network) -> Data:
@@ -246,8 +261,9 @@ def with_loss(data: Data, network: Network) -> Data:
     if data.loss is not None:
         return data
     arrays = {} if data.labels is None else {"y": data.labels}
-    labels, loss = choose(data.name, arrays, data.inputs, network)
-    return replace(data, labels=labels, loss=loss)
+    notes: list[str] = []
+    labels, loss = choose(data.name, arrays, data.inputs, network, notes=notes)
+    return replace(data, labels=labels, loss=loss, notes=tuple(notes))
 
 
 def _as_input(tensor: torch.Tensor) -> torch.Tensor:

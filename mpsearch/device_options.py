@@ -16,6 +16,10 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 _OPTIONS = (
     click.option("--host", required=True, help="USER@NAME as for ssh, or local."),
     click.option(
+        "--device-folder", "folder_there", default="", metavar="PATH",
+        help="Where to work on the device [default: its TMPDIR, or /tmp].",
+    ),
+    click.option(
         "--timeout", type=click.IntRange(1, 86_400), default=120, show_default=True,
         help="Seconds that one process may take; then it is killed.",
     ),
@@ -47,7 +51,7 @@ _POWER = (
 
 
 def device_options(function: Function) -> Function:
-    """Add `--host`, `--timeout`, `--compile`, `--cc` and `--flags`."""
+    """Add `--host`, `--device-folder`, `--timeout`, `--compile`, `--cc` and `--flags`."""
     for option in reversed(_OPTIONS):
         function = option(function)
     return function

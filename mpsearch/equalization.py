@@ -3,15 +3,22 @@
 Nagel, van Baalen, Blankevoort, Welling: "Data-Free Quantization Through Weight Equalization and
 Bias Correction", ICCV 2019, section 4.1. ReLU and pooling are positively homogeneous, f(s·x) =
 s·f(x) for s > 0, so W1' = W1/s, b1' = b1/s and W2' = W2·s per channel give the same outputs. With
-s_i = sqrt(r1_i·r2_i)/r2_i both layers have the range sqrt(r1_i·r2_i) in channel i.
+s_i = sqrt(r1_i·r2_i)/r2_i both layers have the range sqrt(r1_i·r2_i) in channel i; a common factor
+of all channels changes nothing and is left out.
+
+The ranges of weights say nothing about a bias, which may be all that a channel gives (a batch norm
+whose scale training has driven to zero). So no channel is scaled up beyond the largest of them: the
+range of what the second layer reads never grows.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import fx
 
+from mpsearch.calibration import show_inputs
+from mpsearch.data import Data
 from mpsearch.graph_tensors import get_tensor, set_tensor
 from mpsearch.network import Network, copy_graph
 from mpsearch.operators import (
@@ -28,7 +35,9 @@ _ELEMENTWISE = {"relu", "leaky_relu", "clone", "contiguous"}
 _POOLS = {"max_pool", "avg_pool", "adaptive_avg_pool", "adaptive_max_pool"}
 _RESHAPES = {"flatten", "view", "reshape", "_unsafe_view", "mean"}
 _SWEEPS, _SETTLED = 40, 1e-3
-_LARGEST_SCALE = 100.0  # a dead channel (weights near 1e-8) may not blow up its bias
+_LARGEST_SCALE = 100.0
+_CONSTANT = 0.01  # a channel that varies less, relative to its largest value, is a bias alone
+_TINY = 1e-300
 
 
 @dataclass(frozen=True)
@@ -44,21 +53,61 @@ class Pair:
     elements: int
 
 
-def equalize(network: Network) -> Network:
+def equalize(
+    network: Network, data: Data, pairs: Sequence[Pair] | None = None, batch_size: int = 64
+) -> Network:
     """The same function with the weight ranges of joined layers made equal, channel by channel.
 
-    `network` itself is not changed. Layers that are used twice, share a tensor, or are joined by
-    anything but ReLU, leaky ReLU, pooling and flattening stay as they are.
+    `data`: the calibration sample, on which the channels' outputs are seen. `pairs`: which of
+    `find_pairs(network)`, all by default. `network` itself is not changed. Layers that are used
+    twice, share a tensor, or are joined by anything but ReLU, leaky ReLU, pooling and flattening
+    stay as they are.
     """
+    pairs = find_pairs(network.graph) if pairs is None else pairs
+    seen = _channels_seen(network, pairs, data, batch_size) if pairs else {}
     graph = copy_graph(network.graph)
-    scales = {pair: torch.ones(1, dtype=torch.float64) for pair in find_pairs(graph)}
+    scales = {pair: torch.ones(1, dtype=torch.float64) for pair in pairs}
     for _ in range(_SWEEPS):
         before = dict(scales)
         for pair in scales:
-            scales[pair] = _equalize_pair(graph, pair, scales[pair])
+            scales[pair] = _equalize_pair(graph, pair, scales[pair], seen[pair])
         if all(bool(((s / before[p]).log().abs() < _SETTLED).all()) for p, s in scales.items()):
             break
     return replace(network, graph=graph)
+
+
+@dataclass(frozen=True)
+class _Channels:
+    """What the second layer of a pair reads of each channel of the first: `share` its largest
+    value over that of all, `alive` whether it is more than a constant."""
+
+    share: torch.Tensor
+    alive: torch.Tensor
+
+
+def _channels_seen(
+    network: Network, pairs: Sequence[Pair], data: Data, batch_size: int
+) -> dict[Pair, _Channels]:
+    of_layer = {node: layer.name for layer in network.layers for node in layer.nodes}
+    pair_of = {of_layer[pair.second.name]: pair for pair in pairs}
+    ends: dict[Pair, tuple[torch.Tensor, torch.Tensor]] = {}
+
+    def widen(name: str, value: torch.Tensor) -> None:
+        if name in pair_of:
+            pair = pair_of[name]
+            channels = int(pair.first.meta["shape"][1])
+            values = value.double().reshape(len(value), channels, -1)
+            low, high = values.amin((0, 2)), values.amax((0, 2))
+            before = ends.get(pair, (low, high))
+            ends[pair] = torch.minimum(before[0], low), torch.maximum(before[1], high)
+
+    show_inputs(network, data, batch_size, widen)
+    seen = {}
+    for pair, (low, high) in ends.items():
+        peak = torch.maximum(low.abs(), high.abs())
+        alive = high - low > _CONSTANT * peak
+        seen[pair] = _Channels(peak / peak.max().clamp(min=_TINY), alive)
+    return seen
 
 
 def find_pairs(graph: fx.GraphModule) -> list[Pair]:
@@ -142,7 +191,9 @@ def _elements(first: fx.Node, second: fx.Node) -> int:
     return int(shape[1]) // channels
 
 
-def _equalize_pair(graph: fx.GraphModule, pair: Pair, so_far: torch.Tensor) -> torch.Tensor:
+def _equalize_pair(
+    graph: fx.GraphModule, pair: Pair, so_far: torch.Tensor, seen: _Channels
+) -> torch.Tensor:
     """Rescale both layers; all that channels were divided by up to now, this time included."""
     name1, name2 = (str(_weight(node).target) for node in (pair.first, pair.second))
     weight1, weight2 = get_tensor(graph, name1), get_tensor(graph, name2)
@@ -150,9 +201,13 @@ def _equalize_pair(graph: fx.GraphModule, pair: Pair, so_far: torch.Tensor) -> t
     columns, put_back = _input_channels_view(pair, weight2.double())
     range1, range2 = rows.abs().amax(1), columns.abs().amax(1)
     alive = (range1 > 0) & (range2 > 0)
-    wanted = torch.where(alive, torch.sqrt(range1 / range2.clamp(min=1e-300)), 1.0)
-    total = (so_far.to(wanted.device) * wanted).clamp(1 / _LARGEST_SCALE, _LARGEST_SCALE)
-    scale = total / so_far.to(wanted.device)
+    wanted = torch.where(alive, torch.sqrt(range1 / range2.clamp(min=_TINY)), 1.0)
+    so_far = so_far.to(wanted.device)
+    total = so_far * wanted
+    usual = total[seen.alive] if bool(seen.alive.any()) else total
+    total = (total / usual.median()).clamp(1 / _LARGEST_SCALE, _LARGEST_SCALE)
+    total = torch.maximum(total, seen.share)
+    scale = total / so_far
     _store(graph, name1, restore(rows / scale[:, None]), weight1)
     _store(graph, name2, put_back(columns * scale[:, None]), weight2)
     bias = pair.first.args[2] if len(pair.first.args) > 2 else None

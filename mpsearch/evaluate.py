@@ -2,18 +2,22 @@
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 
 from mpsearch.data import Data
 from mpsearch.errors import InputError
 from mpsearch.evaluation import MOST_CLASSES, Z95, Evaluation, Metric, wilson_interval
+from mpsearch.evidence_digests import Origin
 from mpsearch.heads import logits as as_logits
 from mpsearch.loss_forms import Bernoulli, Softmax
 from mpsearch.losses import CROSS_ENTROPY, Loss, PlainLoss
 from mpsearch.metric_choice import chosen, is_own, statistics_of
 from mpsearch.metric_intervals import DRAWS, OWN_DRAWS, measured
+from mpsearch.network import Network
 from mpsearch.outputs import Shape
+from mpsearch.quantized import QuantizedNetwork
 from mpsearch.sum_loss import SumLoss
 
 Callee = Callable[..., torch.Tensor]
@@ -31,12 +35,23 @@ def evaluate(
 ) -> Evaluation:
     """Run `network` over labelled `data`. Raises InputError when the data have no labels.
 
+    The row says what it is of (`Origin`) where `network` is a Network or a QuantizedNetwork.
     metrics: names as `--metric` has them; empty: what fits the data's loss. reference: the outputs
     of FP32 on the same data, which metrics are compared with.
     """
     labels_of(data)
     outputs = logits_of(network, data, batch_size)
-    return from_logits(name, outputs, data, size_bytes, bops, metrics, reference)
+    row = from_logits(name, outputs, data, size_bytes, bops, metrics, reference)
+    return replace(row, origin=origin_of(network, data))
+
+
+def origin_of(network: Callee, data: Data) -> Origin:
+    """What a measurement of `network` on `data` is of; its weights where they are known."""
+    if isinstance(network, Network):
+        return Origin(network.digest, None, data.digest)
+    if isinstance(network, QuantizedNetwork):
+        return Origin(network.model_digest, network.assignment, data.digest)
+    return Origin(data=data.digest)
 
 
 def labels_of(data: Data) -> torch.Tensor:

@@ -4,19 +4,24 @@ import base64
 import json
 import math
 import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 
 from mpsearch.errors import InputError
+from mpsearch.evidence_digests import ORIGIN, Origin, origin_from_json, origin_to_json
 from mpsearch.files import write_atomic
 from mpsearch.gate_statistics import drop_interval
+from mpsearch.json_file import read_document
+from mpsearch.json_form import by_name, check_form, flag, list_of, null_or, number, text, whole
+from mpsearch.plausible_evaluation import check_row, check_rows
 
 FORMAT, VERSION = "mpsearch.evaluation", 1
+LARGEST_MIB = 256
 Z95 = 1.959963984540054  # 97.5 % quantile of the standard normal distribution
 MOST_CLASSES = 100  # a confusion matrix of more would be larger than all else in the file
 
@@ -45,7 +50,8 @@ class Evaluation:
     `size_bytes` and `bops` are those of the assignment; None where there is none. confusion:
     [true class][predicted class], how many samples; None where it was not kept. A network that does
     not give one answer per sample (a regression, several outputs) has an accuracy of NaN and an
-    empty `correct`; what it is measured by is in `metrics`, by name.
+    empty `correct`; what it is measured by is in `metrics`, by name. origin: which network on which
+    data.
     """
 
     name: str
@@ -59,6 +65,7 @@ class Evaluation:
     bops: int | None = None
     confusion: tuple[tuple[int, ...], ...] | None = None
     metrics: Mapping[str, Metric] = field(default_factory=dict)
+    origin: Origin = field(default_factory=Origin)
 
     @property
     def classifies(self) -> bool:
@@ -68,13 +75,17 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Evaluations:
-    """Several networks measured on the same data; `loss`: what `Evaluation.loss` is."""
+    """Several networks measured on the same data; `loss`: what `Evaluation.loss` is.
+
+    `notes`: what to know of them, a sentence each.
+    """
 
     data_name: str
     data_digest: str
     held_out: bool
     rows: tuple[Evaluation, ...]
     loss: str = "cross-entropy"
+    notes: tuple[str, ...] = ()
 
     def named(self, name: str) -> Evaluation | None:
         """The row called `name`, or None."""
@@ -125,7 +136,11 @@ def paired_drop(
 
 
 def save_evaluations(evaluations: Evaluations, path: str | os.PathLike[str]) -> None:
-    """Write evaluation.json atomically."""
+    """Write evaluation.json atomically.
+
+    Raises ValueError for rows that could not be read back: two of one name, or of other data.
+    """
+    check_rows(evaluations)
     document = {
         "format": FORMAT,
         "version": VERSION,
@@ -135,6 +150,7 @@ def save_evaluations(evaluations: Evaluations, path: str | os.PathLike[str]) -> 
             "held_out": evaluations.held_out,
         },
         "loss": evaluations.loss,
+        **({"notes": list(evaluations.notes)} if evaluations.notes else {}),
         "rows": [row_to_json(row) for row in evaluations.rows],
     }
     write_atomic(path, json.dumps(document, indent=2) + "\n")
@@ -149,7 +165,7 @@ def row_to_json(row: Evaluation) -> dict[str, Any]:
         "n": row.n,
         "accuracy": row.accuracy if row.classifies else None,
         "accuracy_interval": list(row.accuracy_interval) if row.classifies else None,
-        "loss": row.loss,
+        "loss": row.loss if math.isfinite(row.loss) else None,
         "loss_interval": _ends(row.loss_interval),
         "size_bytes": row.size_bytes,
         "bops": row.bops,
@@ -157,6 +173,7 @@ def row_to_json(row: Evaluation) -> dict[str, Any]:
         **({} if counts is None else {"confusion": [" ".join(map(str, one)) for one in counts]}),
         **({"metrics": {k: _metric_to_json(v) for k, v in row.metrics.items()}}
            if row.metrics else {}),
+        **origin_to_json(row.origin),
     }  # fmt: skip
 
 
@@ -176,52 +193,76 @@ def _ends(interval: tuple[float, float]) -> list[float | None]:
 
 def load_evaluations(path: str | os.PathLike[str]) -> Evaluations:
     """Read evaluation.json. Raises InputError when it is something else or damaged."""
+    missing = f"{path}: no such file; expected an evaluation.json"
+    document = read_document(path, "evaluation.json", FORMAT, VERSION, LARGEST_MIB, missing)
     try:
-        document = json.loads(Path(path).read_text())
-        if document["format"] != FORMAT or document["version"] != VERSION:
-            raise ValueError(f"format {document['format']!r} {document['version']!r}")
+        check_form(document, EVALUATIONS, "")
         data = document["data"]
-        rows = tuple(row_from_json(row) for row in document["rows"])
-        name, held_out = str(data["name"]), bool(data["held_out"])
-        loss = str(document.get("loss", "cross-entropy"))
-        return Evaluations(name, str(data["digest"]), held_out, rows, loss)
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file; expected an evaluation.json") from error
-    except (ValueError, KeyError, TypeError) as error:
+        rows = tuple(row_from_json(x, f"rows[{i}]") for i, x in enumerate(document["rows"]))
+        loss, notes = document.get("loss", "cross-entropy"), tuple(document.get("notes", ()))
+        found = Evaluations(data["name"], data["digest"], data["held_out"], rows, loss, notes)
+        check_rows(found)
+        return found
+    except ValueError as error:
         raise InputError(f"{path}: not an evaluation.json of mpsearch: {error}") from error
 
 
-def row_from_json(row: Mapping[str, Any]) -> Evaluation:
-    """One row of evaluation.json. Raises ValueError, KeyError or TypeError for anything else."""
-    n = int(row["n"])
+_ENDS = [null_or(number()), null_or(number())]
+ROW = {
+    "name": text,
+    "n": whole(),
+    "accuracy": null_or(number(0, 1)),
+    "accuracy_interval": null_or([number(0, 1), number(0, 1)]),
+    "loss": null_or(number()),
+    "loss_interval": _ENDS,
+    "size_bytes": null_or(whole()),
+    "bops": null_or(whole()),
+    "correct": text,
+    "confusion?": null_or(list_of(text)),
+    "metrics?": by_name({
+        "value": number(), "interval": _ENDS, "method": text,
+        "against_fp32?": null_or({"difference": number(), "interval": _ENDS}),
+    }),
+    **ORIGIN,
+}  # fmt: skip
+EVALUATIONS = {
+    "data": {"name": text, "digest": text, "held_out": flag}, "rows": list_of({}), "loss?": text,
+    "notes?": list_of(text),
+}  # fmt: skip
+
+
+def row_from_json(row: Any, where: str = "row") -> Evaluation:
+    """One row of evaluation.json. Raises ValueError that names the place for anything else."""
+    check_form(row, ROW, where)
+    n = row["n"]
     classifies = row["accuracy"] is not None
     packed = np.frombuffer(base64.b64decode(row["correct"], validate=True), dtype=np.uint8)
     most = 8 * len(packed) if classifies else 2**40
     if not 0 <= n <= most:  # before it is unpacked: n decides how much memory that takes
-        raise ValueError(f"row {row['name']!r}: n is {n}, and it has {8 * len(packed)} samples")
+        raise ValueError(f"{where}: n is {n}, and it has {8 * len(packed)} samples")
     hits = tuple(bool(bit) for bit in np.unpackbits(packed, count=n)) if classifies else ()
     accuracy = float(row["accuracy"]) if classifies else math.nan
-    low, high = row["accuracy_interval"] if classifies else (math.nan, math.nan)
+    low, high = (row["accuracy_interval"] if classifies else None) or (math.nan, math.nan)
     if classifies and (len(hits) != n or sum(hits) != round(accuracy * n)):
-        raise ValueError(f"row {row['name']!r}: the accuracy is not that of its samples")
-    metrics = {str(k): _metric_from_json(v) for k, v in row.get("metrics", {}).items()}
-    confusion = _confusion(row)
+        raise ValueError(f"{where}: the accuracy is not that of its samples")
+    metrics = {k: _metric_from_json(v) for k, v in row.get("metrics", {}).items()}
+    confusion = _confusion(row, where)
     if confusion is not None and (
         sum(map(sum, confusion)) != n
         or sum(one[place] for place, one in enumerate(confusion)) != sum(hits)
     ):
-        raise ValueError(f"row {row['name']!r}: the confusion matrix is not that of its samples")
-    return Evaluation(
-        str(row["name"]), n, accuracy, (float(low), float(high)),
-        float(row["loss"]), _interval(row["loss_interval"]), hits,
-        _count(row["size_bytes"]), _count(row["bops"]), confusion, metrics,
+        raise ValueError(f"{where}: the confusion matrix is not that of its samples")
+    found = Evaluation(
+        row["name"], n, accuracy, (float(low), float(high)),
+        math.nan if row["loss"] is None else float(row["loss"]), _interval(row["loss_interval"]),
+        hits, row["size_bytes"], row["bops"], confusion, metrics, origin_from_json(row),
     )  # fmt: skip
+    check_row(found)
+    return found
 
 
 def _metric_from_json(document: Mapping[str, Any]) -> Metric:
-    value, method = float(document["value"]), str(document["method"])
-    if math.isnan(value):
-        raise ValueError("a metric is no number")
+    value, method = float(document["value"]), document["method"]
     against = document.get("against_fp32")
     if against is None:
         return Metric(value, _interval(document["interval"]), method)
@@ -237,17 +278,12 @@ def _interval(ends: Any) -> tuple[float, float]:
     return -math.inf if low is None else float(low), math.inf if high is None else float(high)
 
 
-def _confusion(row: Mapping[str, Any]) -> tuple[tuple[int, ...], ...] | None:
+def _confusion(row: Mapping[str, Any], where: str) -> tuple[tuple[int, ...], ...] | None:
     """`["90 3", "2 5"]` -> ((90, 3), (2, 5)); None where the row has none, as in older files."""
     if row.get("confusion") is None:
         return None
-    counts = tuple(tuple(int(word) for word in one.split()) for one in row["confusion"])
-    if any(len(one) != len(counts) or min(one) < 0 for one in counts):
-        raise ValueError(f"row {row['name']!r}: the confusion matrix is not square and of counts")
-    return counts
-
-
-def _count(value: object) -> int | None:
-    if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
-        raise ValueError(f"got {value!r}; expected a whole number or null")
-    return value
+    words = [one.split() for one in row["confusion"]]
+    square = all(len(one) == len(words) for one in words)
+    if not square or not all(re.fullmatch(r"[0-9]{1,18}", word) for one in words for word in one):
+        raise ValueError(f"{where}: the confusion matrix is not square and of counts")
+    return tuple(tuple(map(int, one)) for one in words)

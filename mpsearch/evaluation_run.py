@@ -7,12 +7,21 @@ from functools import cached_property
 import torch
 
 from mpsearch.assignment import Assignment
+from mpsearch.calibrated_inputs import input_ranges, outside_notes, ranges_of
 from mpsearch.choice import Choice
 from mpsearch.cost import bops, size_bytes
 from mpsearch.data import Arrays, Data, bind, read_arrays
 from mpsearch.errors import InputError
-from mpsearch.evaluate import evaluate, from_logits, labels_of, logits_of, one_answer
+from mpsearch.evaluate import (
+    evaluate,
+    from_logits,
+    labels_of,
+    logits_of,
+    one_answer,
+    origin_of,
+)
 from mpsearch.evaluation import Evaluation, Evaluations
+from mpsearch.kept_repairs import undone_sentence
 from mpsearch.losses import CROSS_ENTROPY
 from mpsearch.model_files import ModelSource, load_network
 from mpsearch.model_kinds import QUANTIZED, detect
@@ -60,6 +69,14 @@ class Subject:
         """False when the data are the calibration sample itself."""
         return self.calibration is None or self.calibration.digest != self.data.digest
 
+    @property
+    def outside(self) -> list[str]:
+        """Which inputs of the data are not what the calibration data have, a sentence each."""
+        if self.calibration is None:
+            return []
+        ranges = input_ranges(self.network, self.calibration)
+        return outside_notes(self.network, self.data, ranges, len(self.calibration))
+
     @cached_property
     def quantizing(self) -> Quantizing:
         """How its assignments become networks. Raises InputError without calibration data."""
@@ -88,10 +105,11 @@ class Subject:
 
     def float_row(self) -> Evaluation:
         """The float network, measured."""
-        return from_logits(
+        row = from_logits(
             FLOAT, self.float_outputs, self.data, self.network.fp32_bytes,
             float_bops(self.network), self.metrics,
         )  # fmt: skip
+        return replace(row, origin=origin_of(self.network, self.data))
 
     def measure(
         self, name: str, choices: Mapping[str, Choice], quantized: QuantizedNetwork | None = None
@@ -150,17 +168,23 @@ def run(request: EvaluationRequest) -> Evaluations:
     choices = _wanted(request, subject.network)
     if choices:
         _ = subject.quantizing  # raises before anything is measured
-    rows = [subject.float_row()]
+    rows, notes = [subject.float_row()], subject.outside
     for name, chosen in choices.items():
-        rows.append(subject.measure(name, chosen))
+        quantized = subject.quantized(chosen)
+        notes += _undone(name, quantized)
+        rows.append(subject.measure(name, chosen, quantized))
         if request.integer:
             rows.append(
                 _integers(
-                    name, subject.quantized(chosen), subject.calibration, subject.data,
+                    name, quantized, subject.calibration, subject.data,
                     request.metrics, subject.reference,
                 )
             )  # fmt: skip
-    return _together(subject.data, subject.held_out, rows)
+    return _together(subject.data, subject.held_out, rows, notes)
+
+
+def _undone(name: str, quantized: QuantizedNetwork) -> list[str]:
+    return [f"{name}: {undone_sentence(quantized.undone)}"] if quantized.undone else []
 
 
 def float_bops(network: Network) -> int:
@@ -189,7 +213,7 @@ def _quantized_file(request: EvaluationRequest) -> Evaluations:
         raise InputError(
             f"{request.source.path} is quantized already; give the float model instead"
         )
-    quantized = load_quantized(request.source.path)
+    quantized = load_quantized(request.source.path, request.source.max_memory)
     if request.data is None:
         raise InputError(f"{request.source.path} carries no data; give labelled data with --data")
     arrays = read_arrays(request.data)
@@ -203,30 +227,37 @@ def _quantized_file(request: EvaluationRequest) -> Evaluations:
             losses=request.losses, metrics=request.metrics,
         )  # fmt: skip
     reference = None if subject is None else subject.reference
-    rows = [
-        evaluate(
-            "quantized", quantized, data, request.batch_size,
-            size_bytes(quantized.source, chosen), bops(quantized.source, chosen),
-            request.metrics, reference,
-        )
-    ]  # fmt: skip
+    row = evaluate(
+        "quantized", quantized, data, request.batch_size,
+        size_bytes(quantized.source, chosen), bops(quantized.source, chosen),
+        request.metrics, reference,
+    )  # fmt: skip
+    rows = [_of_file(row, quantized)]
     if request.integer:
         calibration = None if subject is None else subject.calibration
         if request.calibration is not None:
             given = read_arrays(request.calibration)
             calibration = bind(given, quantized.source, request.losses, need_labels=False)
-        rows.append(
-            _integers("quantized", quantized, calibration, data, request.metrics, reference)
-        )
+        integers = _integers("quantized", quantized, calibration, data, request.metrics, reference)
+        rows.append(_of_file(integers, quantized))
+    notes = outside_notes(quantized.source, data, ranges_of(quantized))
+    notes += _undone("quantized", quantized)
     if subject is None:
-        return _together(data, True, rows)
+        return _together(data, True, rows, notes)
     rows.insert(0, subject.float_row())
-    return _together(data, subject.held_out, rows)
+    return _together(data, subject.held_out, rows, notes)
 
 
-def _together(data: Data, held_out: bool, rows: Sequence[Evaluation]) -> Evaluations:
+def _of_file(row: Evaluation, quantized: QuantizedNetwork) -> Evaluation:
+    """The row with the digest of the integers that the file holds."""
+    return replace(row, origin=replace(row.origin, quantized=quantized.digest))
+
+
+def _together(
+    data: Data, held_out: bool, rows: Sequence[Evaluation], notes: Sequence[str]
+) -> Evaluations:
     name = "cross-entropy" if data.loss is None else data.loss.name
-    return Evaluations(data.name, data.digest, held_out, tuple(rows), name)
+    return Evaluations(data.name, data.digest, held_out, tuple(rows), name, (*data.notes, *notes))
 
 
 def _integers(
@@ -237,8 +268,9 @@ def _integers(
     from mpsearch.integer.network import integer_network, ranges_from
 
     chosen, source = quantized.assignment, quantized.source
-    return evaluate(
+    row = evaluate(
         f"{name}, integers", integer_network(quantized, ranges_from(calibration)), data,
         size_bytes=size_bytes(source, chosen), bops=bops(source, chosen),
         metrics=metrics, reference=reference,
     )  # fmt: skip
+    return replace(row, origin=origin_of(quantized, data))

@@ -111,8 +111,8 @@ def check_table(table: LayerTable, assignment: Assignment) -> None:
     """InputError for an assignment of another table or of other layers, or with broken limits."""
     if assignment.table_digest not in (None, table.digest):
         raise InputError(
-            f"the assignment was searched in another table than {table.source}\n"
-            f"name its own with --table, or search this one: mpsearch solve {table.source}"
+            f"the assignment was searched in another table than {table.source}",
+            f"name its own with --table, or search this one: mpsearch solve {table.source}",
         )
     table.total(assignment.layers, "omega")
     if assignment.minimize != "omega" or assignment.at_least or "max-distinct" in assignment.search:
@@ -133,15 +133,15 @@ def indices(table: LayerTable, instance: Instance, assignment: Assignment) -> ND
         if len(choices) > 1:
             given = ", ".join(f"{name}={assignment.layers[name]}" for name in members)
             raise InputError(
-                f"the assignment gives layers of one group different choices: {given}\n"
-                f"in {table.source} they share one; give them the same"
+                f"the assignment gives layers of one group different choices: {given}",
+                f"in {table.source} they share one; give them the same",
             )
         choice = choices.pop()
         chosen.append(instance.choices.index(choice))
         if not instance.allowed[layer, chosen[-1]]:
             raise InputError(
-                f"the assignment has {members[0]}={choice}, which --pin or --exclude rules out\n"
-                "give the pins and excludes that it was searched with"
+                f"the assignment has {members[0]}={choice}, which --pin or --exclude rules out",
+                "give the pins and excludes that it was searched with",
             )
     return np.array(chosen, dtype=np.int64)
 

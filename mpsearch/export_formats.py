@@ -59,7 +59,7 @@ FORMATS: Mapping[str, ExportFormat] = {
         "a folder of self-contained C99",
         "a new or empty folder",
         "mpsearch.c_export.exported:write",
-        ("wide_bits",),
+        ("wide_bits", "check"),
     ),
     "litert": ExportFormat(
         "a LiteRT (TFLite) file that computes with 8-bit and 4-bit integers",

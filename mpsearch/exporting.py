@@ -10,15 +10,19 @@ import io
 import keyword
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import fx, nn
 from torch.utils import _pytree as pytree
 
+from mpsearch import memory_budget
 from mpsearch.errors import InputError, first_line
+from mpsearch.float_width import FloatWidthCheck, as_float32, set_float_width
 from mpsearch.graph_tensors import set_tensor
 from mpsearch.inputs import Call, ExampleInputs, bind_inputs
+from mpsearch.operators import packet
 from mpsearch.outputs import concatenate, output_names, record_left_out
 from mpsearch.recurrent_export import in_one_piece, torchs_own
 
@@ -32,22 +36,25 @@ def export_graph(model: nn.Module, example_inputs: ExampleInputs) -> fx.GraphMod
     """The aten graph of `model` in evaluation mode with a free batch dimension.
 
     `example_inputs` as `inputs.bind_inputs` takes them, for example `(torch.zeros(1, 3, 32, 32),)`;
-    the first dimension is the batch. Several outputs become one (see `outputs`). The caller's model
-    keeps its training flags; the graph shares its weights. Raises InputError with the reason in one
-    line when the model cannot be exported, fixes its batch size or returns no tensor.
+    the first dimension is the batch. Several outputs become one (see `outputs`). Floating point is
+    float32 in the graph, whatever the model has (see `float_width`). The caller's model keeps its
+    training flags; the graph shares its weights. Raises InputError with the reason in one line when
+    the model cannot be exported, fixes its batch size or returns no tensor.
     """
     call = bind_inputs(model, example_inputs).map(_two_samples)
     training = [module for module in model.modules() if module.training]
     with contextlib.suppress(NotImplementedError):  # the mode of an exported module is fixed
         model.eval()
     try:
-        program = _export(model, call)
+        program = _export_in_its_width(model, call)
     finally:
         for module in training:
             module.training = True
     names, left_out = _choose_outputs(program)
     graph = _as_graph_module(program, names)
-    shapes = _check_free_batch(graph, call.tensors(), list(names.values()))
+    set_float_width(graph)
+    examples = tuple(as_float32(x) for x in call.tensors())
+    shapes = _check_free_batch(graph, examples, list(names.values()))
     concatenate(graph, list(names.values()), shapes)
     record_left_out(graph, left_out)
     _name_inputs(graph, call.names())
@@ -62,6 +69,24 @@ def _two_samples(example: torch.Tensor, name: str) -> torch.Tensor:
             "expected at least one sample along the first (batch) dimension"
         )
     return torch.cat([example[:1], example[-1:]]).detach()
+
+
+def _export_in_its_width(model: nn.Module, call: Call) -> torch.export.ExportedProgram:
+    """Export; a model in half or double whose inputs were given as float32 gets them in its own."""
+    try:
+        return _export(model, call)
+    except InputError:
+        tensors = (*model.parameters(), *model.buffers())
+        widths = {tensor.dtype for tensor in tensors if tensor.is_floating_point()}
+        given = {tensor.dtype for tensor in call.tensors() if tensor.is_floating_point()}
+        for width in sorted(widths - given, key=str):
+            with contextlib.suppress(InputError):
+                return _export(model, call.map(_in_width(width)))
+        raise
+
+
+def _in_width(width: torch.dtype) -> Callable[[torch.Tensor, str], torch.Tensor]:
+    return lambda x, _: x.to(width) if x.is_floating_point() else x
 
 
 def _export(model: nn.Module, call: Call) -> torch.export.ExportedProgram:
@@ -148,7 +173,8 @@ def _as_graph_module(
 ) -> fx.GraphModule:
     """Lifted parameters become `get_attr` nodes again; checks on inputs are dropped.
 
-    The graph returns the tuple of those `outputs`.
+    So is what returns nothing, such as the assertions that `x.to(y.dtype)` leaves behind. The graph
+    returns the tuple of those `outputs`.
     """
     signature = program.graph_signature
     lifted = {
@@ -172,9 +198,19 @@ def _as_graph_module(
             copies[node] = graph.placeholder(node.name)
         elif node.op == "output":
             graph.output(tuple(copies[node.args[0][index]] for index in outputs))
+        elif _returns_nothing(node):
+            continue
         elif node.op == "call_function":
+            squeezed = _squeezed(node)
+            if squeezed == ():
+                copies[node] = copies[node.args[0]]
+                continue
             copy = graph.node_copy(node, copies.__getitem__)
             copy.target = torchs_own(node.target)
+            if squeezed is not None:
+                one = len(squeezed) == 1
+                copy.target = torch.ops.aten.squeeze.dim if one else torch.ops.aten.squeeze.dims
+                copy.args = (copy.args[0], squeezed[0] if one else list(squeezed))
             copy.meta = {"module": _module_of(node)}
             copies[node] = copy
         else:
@@ -187,6 +223,30 @@ def _as_graph_module(
     module.graph.eliminate_dead_code()
     module.recompile()
     return module
+
+
+def _returns_nothing(node: fx.Node) -> bool:
+    schema = getattr(node.target, "_schema", None)
+    return node.op == "call_function" and schema is not None and not schema.returns
+
+
+def _squeezed(node: fx.Node) -> tuple[int, ...] | None:
+    """What a squeeze drops from every batch; None for other operators, and where it says just that.
+
+    `squeeze()` drops whatever has size 1: the batch, too, when it is a single sample.
+    """
+    if packet(node) != "squeeze":
+        return None
+    source: Any = node.args[0]
+    shape = source.meta["val"].shape
+    named: Any = node.args[1] if len(node.args) > 1 else range(len(shape))
+    wanted = [named] if isinstance(named, int) else list(named)
+    dropped = tuple(
+        dim
+        for dim, size in enumerate(shape)
+        if isinstance(size, int) and size == 1 and (dim in wanted or dim - len(shape) in wanted)
+    )
+    return None if len(node.args) > 1 and len(dropped) == len(wanted) else dropped
 
 
 def _module_of(node: fx.Node) -> str:
@@ -202,8 +262,8 @@ def _check_free_batch(
     another one."""
     three = tuple(torch.cat([x, x[:1]]) for x in inputs)
     try:
-        with torch.no_grad():
-            outputs = graph(*three)
+        with torch.no_grad(), memory_budget.watched():
+            outputs = FloatWidthCheck(graph).run(*three)
     except (RuntimeError, IndexError) as error:
         raise InputError(
             f"the model fixes its batch size, expected a free one: {first_line(error)}"

@@ -139,6 +139,7 @@ def finetune(
             on_epoch(trainer.history[-1])
     labelled = validation.labels is not None
     best, quantized = trainer.best()
+    quantized = quantized.made_from(network)
     return FineTuned(quantized, tuple(trainer.history), best, labelled, resumed, path)
 
 

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from mpsearch.errors import InputError
-from mpsearch.files import write_atomic
+from mpsearch.files import digest, hidden_path, open_own, write_atomic
 
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # Adam's, per parameter
 
@@ -36,8 +36,7 @@ class State:
 
 def checkpoint_path(output: str | os.PathLike[str], run_digest: str) -> Path:
     """`quantized.pt` -> `.quantized.pt.0123456789abcdef.checkpoint` beside it."""
-    target = Path(output)
-    return target.parent / f".{target.name}.{run_digest.removeprefix('sha256:')[:16]}.checkpoint"
+    return hidden_path(output, run_digest, "checkpoint")
 
 
 def save_state(state: State, path: Path) -> None:
@@ -47,17 +46,31 @@ def save_state(state: State, path: Path) -> None:
     for name, moments in state.moments.items():
         tensors |= {f"{moment} {name}": moments[moment] for moment in _MOMENTS}
     whole = {name: tensor.contiguous().clone() for name, tensor in tensors.items()}
-    write_atomic(path, save(whole, {"history": json.dumps(state.history)}))
+    history = json.dumps(state.history)
+    if os.path.lexists(path):
+        open_own(path).close()
+    write_atomic(path, save(whole, {"history": history, "digest": _digest(whole, history)}))
+
+
+def _digest(tensors: Mapping[str, torch.Tensor], history: str) -> str:
+    parts: list[str | bytes] = [history]
+    for name in sorted(tensors):
+        parts += [f"{name} {tuple(tensors[name].shape)}", tensors[name].cpu().numpy().tobytes()]
+    return digest(*parts)
 
 
 def load_state(path: Path) -> State | None:
-    """What `save_state` wrote; None when there is no file. Raises InputError for a damaged one."""
-    if not path.exists():
+    """What `save_state` wrote; None when there is no file. Raises InputError for any other."""
+    if not os.path.lexists(path):
         return None
+    open_own(path).close()
     try:
         with safe_open(path, "pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            history = json.loads(file.metadata()["history"])
+            told = file.metadata() or {}
+        if told["digest"] != _digest(tensors, told["history"]):
+            raise ValueError("it is not as mpsearch wrote it")
+        history = json.loads(told["history"])
         names = [n.partition(" ")[2] for n in tensors if n.startswith("parameter ")]
         parameters = {name: tensors[f"parameter {name}"] for name in names}
         return State(

@@ -24,6 +24,7 @@ from mpsearch.products import products_to_linear
 from mpsearch.recurrent import unroll
 
 _IDENTITIES = {"dropout", "feature_dropout", "alpha_dropout", "alias", "detach", "lift_fresh_copy"}
+_CASTS = {"to", "_to_copy", "type_as"}
 _BATCH_NORMS = {"batch_norm", "_native_batch_norm_legit_no_training", "cudnn_batch_norm"}
 
 
@@ -31,7 +32,7 @@ def simplify(graph: fx.GraphModule, example_inputs: Sequence[torch.Tensor]) -> f
     """Drop identities, unroll recurrent layers, turn products into linear layers, evaluate
     constant nodes and fold batch norms.
 
-    `graph` is changed in place; its shapes must have been recorded.
+    `graph` is changed in place; its shapes and types must have been recorded.
     """
     _drop_identities(graph)
     _plain_embeddings(graph)
@@ -47,7 +48,10 @@ def simplify(graph: fx.GraphModule, example_inputs: Sequence[torch.Tensor]) -> f
 def _drop_identities(graph: fx.GraphModule) -> None:
     for node in list(graph.graph.nodes):
         name = packet(node)
-        if name in _IDENTITIES and (not name.endswith("dropout") or node.args[2] is False):
+        cast = name in _CASTS and node.meta["dtype"] == node.args[0].meta.get("dtype")
+        if cast or (
+            name in _IDENTITIES and (not name.endswith("dropout") or node.args[2] is False)
+        ):
             node.replace_all_uses_with(node.args[0])
             graph.graph.erase_node(node)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from functools import cached_property
 from typing import Any
 
@@ -135,27 +136,39 @@ def _sweep(
         if index != main and sum(excess.max(axis=1).tolist()) <= room:
             continue  # cannot bind
         unit = int(np.gcd.reduce(excess, axis=None)) or 1
-        weights.append(_as_words(excess // unit))
-        slack.append(room // unit)
+        excess, room = excess // unit, room // unit
+        most = sum(excess.max(axis=1).tolist())
+        unit = 1 if most < 1 << 62 else 1 << (most.bit_length() - 60)  # limits stay in int64
+        weights.append(_as_words(excess, unit))
+        slack.append(-(-room // unit))
     lowest = instance.row_minimum(instance.omega)
-    costs = _as_words(np.where(instance.allowed, instance.omega - lowest[:, None], 0))
+    excess = np.where(instance.allowed, instance.omega - lowest[:, None], 0)
+    # As integers Ω may take 2,160 bits; then its own unit, in which every Ω is a double, is used.
+    span = sum(excess.max(axis=1).tolist()) + instance.base[0]
+    unit = 1 if span.bit_length() <= 1000 else 10 ** instance.digits[0]
+    costs = _as_words(excess, unit)
     most = max_states
     if len(weights) > 1 and max_memory is None:
         most = max_states or LIMITED
     room_for = Room(max_memory or MEMORY, most)
-    base = float(instance.base[0])
+    base = _float(instance.base[0], unit)
     if len(weights) == 1:
         return sweep(instance.allowed, costs, weights[0], slack[0], room_for, base)
     return limited_sweep(instance.allowed, costs, weights, slack, room_for, base)
 
 
-def _as_words(matrix: NDArray[Any]) -> NDArray[Any]:
-    """int64 where all sums fit, else doubles (relative accuracy 1e-16 per layer)."""
+def _as_words(matrix: NDArray[Any], unit: int = 1) -> NDArray[Any]:
+    """int64 where all sums fit, else doubles (relative accuracy 1e-16 per layer), in this unit."""
     if matrix.dtype != object:
         return matrix
-    if sum(matrix.max(axis=1).tolist()) < 1 << 62:
+    if unit == 1 and sum(matrix.max(axis=1).tolist()) < 1 << 62:
         return matrix.astype(np.int64)
-    return matrix.astype(np.float64)
+    words: NDArray[np.float64] = np.vectorize(_float, otypes=[np.float64])(matrix, unit)
+    return words
+
+
+def _float(value: int, unit: int) -> float:
+    return float(Fraction(value, unit))
 
 
 def _evaluate(

@@ -21,18 +21,19 @@ def answer(
     if front.table_digest != table_digest:
         raise InputError(
             f"the front is of another table ({front.table_digest[:19]}, the table is "
-            f"{table_digest[:19]})\nmake the table's own with `mpsearch front`"
+            f"{table_digest[:19]})",
+            "make the table's own with `mpsearch front`",
         )
     if not front.exact:
         raise InputError(
-            "the front is not exact, so it does not answer for `solve`\n"
-            "make an exact one with a larger `mpsearch front --max-memory`"
+            "the front is not exact, so it does not answer for `solve`",
+            "make an exact one with a larger `mpsearch front --max-memory`",
         )
     if front.search:
         words = " ".join(f"--{option} {v}" for option, vs in front.search.items() for v in vs)
         raise InputError(
-            f"the front was made with {words}, so it does not answer for the whole table\n"
-            "make another one with `mpsearch front`, or solve the table"
+            f"the front was made with {words}, so it does not answer for the whole table",
+            "make another one with `mpsearch front`, or solve the table",
         )
     fixed = dict(front.limits)
     within = fixed.pop(front.resource, None)
@@ -44,7 +45,8 @@ def answer(
         got = _words(limits, at_least or {})
         raise InputError(
             f"got the limits {got or 'none'}; the front is {front.resource} against Ω with "
-            f"{made or 'no limits'}\nmake another one with `mpsearch front`, or solve the table"
+            f"{made or 'no limits'}",
+            "make another one with `mpsearch front`, or solve the table",
         )
     if limit is None:
         return len(front) - 1 if len(front) else None

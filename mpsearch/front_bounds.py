@@ -18,6 +18,7 @@ from mpsearch.problem import COST_BITS, Problem
 from mpsearch.solvers.dynamic_programming import search
 
 CELLS = 96
+TINY = 5e-324  # the smallest double above 0
 STATES = 500  # of the search for a good assignment in each cell
 
 Floats = NDArray[np.float64]
@@ -62,7 +63,8 @@ class BoundSet:
                     lack -= price * row
             lack[rows[-1] > self.ends[cell]] = 0.0  # too heavy for this cell
             np.maximum(lack, 0.0, out=lack)
-            lack /= max(self.floor[cell], 1e-300)
+            with np.errstate(over="ignore"):
+                lack /= max(self.floor[cell], TINY)
             np.minimum(scores, 1.0 - lack, out=scores)
         return np.maximum(scores, 0.0)
 
@@ -95,7 +97,7 @@ def bound_set(
     base: float = 0.0,
 ) -> BoundSet:
     """Bounds for states of excess costs [L, C] and weights (main last), in this sequence."""
-    span = max(float(costs.max(axis=1).astype(np.float64).sum()), 1e-300)
+    span = max(float(costs.max(axis=1).astype(np.float64).sum()), TINY)
     scaled = np.floor(costs.astype(np.float64) / span * 2.0**COST_BITS * (1 - 1e-9))
     room = min(limits[-1], int(sum(weights[-1].max(axis=1).tolist())))
     # 0 alone, where fronts begin; there they are steep, so half of the cells are small there.
@@ -112,7 +114,7 @@ def bound_set(
         problem = Problem(
             allowed=fits,
             costs=np.where(fits, scaled, 0).astype(np.int64),
-            weights=np.where(fits, np.stack(weights), 0),
+            weights=np.where(fits, np.stack(weights), 0).astype(np.int64),
             limits=np.maximum(tight, 1),
             cost_limit=1 << COST_BITS,
         )

@@ -10,6 +10,7 @@ from mpsearch.evaluation import Evaluation, check_classifies, wilson_interval
 from mpsearch.gate_baseline import Baseline, check_same_data, check_same_model, is_same_network
 from mpsearch.gate_evidence import (
     Evidence,
+    check_pair,
     device_value,
     identity_of,
     judged_row,
@@ -84,7 +85,11 @@ def judge(
             limit = parse_limit(None, column, text)
             verdicts.append(Verdict(column, exact, limit, exact <= limit))
     if conditions.asks(*ON_METRICS):
-        verdicts += judge_metrics(conditions, judged_row(evidence), confidence)
+        row, evaluations = judged_row(evidence), evidence.evaluations
+        reference = None if evaluations is None else evaluations.named(REFERENCE)
+        if reference is not None and conditions.asks("max_rise", "max_fall"):
+            check_pair(evidence, row, reference)
+        verdicts += judge_metrics(conditions, row, confidence)
     if conditions.asks(*ON_BASELINE):
         verdicts += _against_baseline(conditions, evidence, totals, confidence)
     return tuple(verdicts)
@@ -172,6 +177,7 @@ def _drop(evidence: Evidence, limit: Fraction, confidence: float) -> Verdict:
             f"the evaluation has no row {REFERENCE} on the same {row.n} samples, and a drop is "
             "measured against it; write one with `mpsearch evaluate`"
         )
+    check_pair(evidence, row, reference)
     return _paired("drop", reference, row, REFERENCE, limit, confidence)
 
 

@@ -1,7 +1,6 @@
 """`Baseline`: what a network took and reached, in a file that later runs compare with."""
 
 import json
-import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,7 +10,9 @@ import mpsearch
 from mpsearch.errors import InputError
 from mpsearch.evaluation import Evaluation, row_from_json, row_to_json
 from mpsearch.files import digest, write_atomic
+from mpsearch.foreign_text import json_text
 from mpsearch.json_file import read_document
+from mpsearch.json_form import by_name, check_form, flag, null_or, number, text
 from mpsearch.table import LayerTable
 
 FORMAT, VERSION = "mpsearch.baseline", 1
@@ -81,8 +82,8 @@ def check_same_model(baseline: Baseline, identity: Identity) -> None:
         if one is not None and other is not None and one != other:
             raise InputError(
                 f"{baseline.source} is a baseline of another model: its {what} have the digest "
-                f"{one}, those judged here {other}\n"
-                "name the baseline of this model, or write one with --update-baseline"
+                f"{one}, those judged here {other}",
+                "name the baseline of this model, or write one with --update-baseline",
             )
 
 
@@ -98,9 +99,9 @@ def check_same_data(baseline: Baseline, data_digest: str) -> None:
     if baseline.data_digest != data_digest:
         raise InputError(
             f"the accuracy in {baseline.source} is of another dataset: {baseline.data_digest} "
-            f"({baseline.data_name!a}), and here it is {data_digest}\n"
+            f"({baseline.data_name!a}), and here it is {data_digest}",
             "measure on the same data in the same order, or write the baseline again with "
-            "--update-baseline"
+            "--update-baseline",
         )
 
 
@@ -138,8 +139,19 @@ def save_baseline(baseline: Baseline, path: str | os.PathLike[str]) -> None:
             "row": row_to_json(row),
         },
     }  # fmt: skip
-    text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
-    write_atomic(path, text + "\n")
+    content = json_text(document, indent=2, allow_nan=False)
+    write_atomic(path, content + "\n")
+
+
+_TEXT, _AMOUNT = null_or(text), number(0, 1e30)
+_BASELINE = {
+    "digests": dict.fromkeys(("layers", "shapes", "model", "table", "assignment"), _TEXT),
+    "totals": by_name(_AMOUNT),
+    "device": null_or({"host?": _TEXT, **{f"{one}?": _AMOUNT for one in DEVICE}}),
+    "accuracy": null_or({
+        "data": {"name?": _TEXT, "digest?": _TEXT, "held_out?": flag}, "row": {},
+    }),
+}  # fmt: skip
 
 
 def load_baseline(path: str | os.PathLike[str]) -> Baseline:
@@ -150,50 +162,36 @@ def load_baseline(path: str | os.PathLike[str]) -> Baseline:
     )
     document = read_document(path, "baseline", FORMAT, VERSION, LARGEST_MIB, missing)
     try:
+        check_form(document, _BASELINE, "")
         return _parse(document, name)
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
-        text = " ".join(str(error).split())[:200]
-        raise InputError(
-            f"{name} is a damaged baseline: {type(error).__name__} {text}; write it again"
-        ) from None
+    except ValueError as error:
+        raise InputError(f"{name} is a damaged baseline: {error}; write it again") from None
 
 
 def _parse(document: Mapping[str, Any], name: str) -> Baseline:
     digests, accuracy = document["digests"], document["accuracy"]
     device = dict(document["device"] or {})
-    host = _text(device.pop("host", None))
+    host = device.pop("host", None)
     data = {} if accuracy is None else accuracy["data"]
-    row = None if accuracy is None else row_from_json(accuracy["row"])
+    row = None if accuracy is None else row_from_json(accuracy["row"], "accuracy.row")
     if row is not None and row.n == 0:
         raise ValueError("its accuracy has no samples")
+    if row is not None and row.origin.data not in (None, data.get("digest")):
+        raise ValueError("its accuracy is of other data than it says")
     return Baseline(
         identity=Identity(
-            layers=_text(digests["layers"]),
-            shapes=_text(digests["shapes"]),
-            weights=_text(digests["model"]),
-            table=_text(digests["table"]),
-            assignment=_text(digests["assignment"]),
+            layers=digests["layers"],
+            shapes=digests["shapes"],
+            weights=digests["model"],
+            table=digests["table"],
+            assignment=digests["assignment"],
         ),
-        totals=_numbers(document["totals"]),
-        device={key: value for key, value in _numbers(device).items() if key in DEVICE},
+        totals=document["totals"],
+        device={key: value for key, value in device.items() if key in DEVICE},
         device_host=host,
         row=row,
-        data_name=_text(data.get("name")),
-        data_digest=_text(data.get("digest")),
-        held_out=bool(data.get("held_out", True)),
+        data_name=data.get("name"),
+        data_digest=data.get("digest"),
+        held_out=data.get("held_out", True),
         source=name,
     )
-
-
-def _text(value: Any) -> str | None:
-    if value is not None and not isinstance(value, str):
-        raise ValueError(f"got {ascii(value)[:50]}; expected a text or null")
-    return value
-
-
-def _numbers(values: Mapping[str, Any]) -> dict[str, int | float]:
-    for key, value in values.items():
-        plain = isinstance(value, int | float) and not isinstance(value, bool)
-        if not plain or not math.isfinite(value) or value < 0:
-            raise ValueError(f"{key} is {ascii(value)[:50]}; expected a finite number")
-    return dict(values)

@@ -1,7 +1,6 @@
 """The gate's conditions in a file: `[tool.mpsearch.gate]` of pyproject.toml, or mpsearch.toml."""
 
 import difflib
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mpsearch.errors import InputError
+from mpsearch.toml_file import read_toml
 
 OWN, PROJECT = "mpsearch.toml", "pyproject.toml"
 CONDITIONS = (
@@ -18,7 +18,7 @@ CONDITIONS = (
 FILES = ("assignment", "evaluation", "device", "profile", "baseline")
 METRICS = ("min", "max", "max-rise", "max-fall")
 TEXTS = (*CONDITIONS, "latency-mode", "network", "confidence")
-FLAGS = ("strict", "lenient")
+FLAGS = ("strict", "lenient", "unverified")
 KEYS = (*TEXTS, *METRICS, *FILES, *FLAGS)
 MODES = ("steady", "process", "cold")
 
@@ -65,11 +65,11 @@ def find_config(named: str | None = None, folder: Path | None = None) -> GateCon
 
 def _read(path: Path, keys: tuple[str, ...]) -> GateConfig | None:
     try:
-        document: Any = tomllib.loads(path.read_text(encoding="utf-8"), parse_float=Decimal)
+        document: Any = read_toml(path, Decimal)
     except FileNotFoundError:
         raise InputError(f"there is no file {path} with conditions for the gate") from None
-    except (ValueError, RecursionError, IsADirectoryError) as error:
-        raise InputError(f"{path} is not a TOML file: {str(error)[:200]}") from None
+    except IsADirectoryError:
+        raise InputError(f"{path} is not a TOML file: Is a directory") from None
     for key in keys:
         if not isinstance(document, dict) or key not in document:
             return None

@@ -11,8 +11,10 @@ from mpsearch.device.figures import device_figure
 from mpsearch.device.profile import DeviceProfile, Mode, network_digest
 from mpsearch.errors import InputError
 from mpsearch.evaluation import Evaluation, Evaluations
+from mpsearch.evidence_digests import Judged, check_bits, check_tied, check_weights
 from mpsearch.gate_baseline import Baseline, Identity, layers_digest, shapes_digest
 from mpsearch.table import LayerTable
+from mpsearch.table_search import is_of_another, not_its_table
 
 DEFAULT_NETWORKS = ("assignment", "quantized")
 
@@ -23,7 +25,9 @@ class Evidence:
 
     Size and BOPS are those of the assignment, or without one those of the evaluation's row.
     network: the name of that row; None: `assignment` or `quantized`. model_digest: of operators and
-    weights. measured: the evaluation was made now, from the model itself.
+    weights, by the table's profile.json. measured: the evaluation was made now, from the model
+    itself, whose digest that is then. unverified: figures that do not say what they are of count
+    too. remarks: how the files were found.
     """
 
     assignment: Assignment | None = None
@@ -34,20 +38,37 @@ class Evidence:
     baseline: Baseline | None = None
     model_digest: str | None = None
     measured: bool = False
+    unverified: bool = False
+    remarks: tuple[str, ...] = ()
+
+
+def judged_network(evidence: Evidence) -> Judged:
+    """Weights and bits that figures have to be of, as far as they are known.
+
+    A model that is measured now is what is judged, also at an assignment that was solved before it
+    was trained again; otherwise what the assignment and its table say.
+    """
+    assignment, models = evidence.assignment, {}
+    if evidence.model_digest is not None:
+        models["the model" if evidence.measured else "the table"] = evidence.model_digest
+    if not evidence.measured and assignment is not None and assignment.model_digest is not None:
+        models["the assignment"] = assignment.model_digest
+    return Judged(models, None if assignment is None else assignment.layers)
 
 
 def identity_of(evidence: Evidence) -> Identity:
     """Digests of what is judged, as far as it is known."""
     table, assignment = evidence.table, evidence.assignment
-    names = None
+    names, weights = None, evidence.model_digest
     if assignment is not None:
+        weights = weights or assignment.model_digest
         names = layers_digest(assignment.layers)
     elif table is not None:
         names = layers_digest(dict.fromkeys(table.layer_names))
     return Identity(
         layers=names,
         shapes=None if table is None else shapes_digest(table),
-        weights=evidence.model_digest,
+        weights=weights,
         table=None if table is None else table.digest,
         assignment=None if assignment is None else network_digest(assignment.layers),
     )
@@ -60,11 +81,15 @@ def matching_device(evidence: Evidence) -> DeviceProfile:
             "there is no device.json to take figures of a device from; write one with `mpsearch "
             "device run EXPORT --host HOST`, or name yours with --device"
         )
-    chosen = evidence.assignment
-    if chosen is not None and network_digest(chosen.layers) != evidence.device.network:
+    check_device(evidence.device, judged_network(evidence), evidence.unverified)
+    row = find_row(evidence)
+    ran = None if row is None else row.origin.quantized
+    exported = evidence.device.quantized_digest
+    if None not in (ran, exported) and ran != exported:
         raise InputError(
-            f"the profile of {evidence.device.host} is of another assignment than the one judged; "
-            "export and measure this one, or name the one that was measured with --assignment"
+            f"the profile of {evidence.device.host} is of another quantized file than the "
+            "accuracy: their integers differ",
+            "export and measure the file that was evaluated",
         )
     return evidence.device
 
@@ -84,7 +109,13 @@ def totals_of(evidence: Evidence, measured: bool) -> Mapping[str, Any]:
         return {} if row is None else _stated(row)
     totals: Mapping[str, Any] = evidence.assignment.totals
     if evidence.table is not None:
-        wrong = contradictions(evidence.assignment, evidence.table)
+        try:
+            wrong = contradictions(evidence.assignment, evidence.table)
+        except InputError as error:
+            if is_of_another(evidence.assignment, evidence.table):
+                other = not_its_table(evidence.assignment, evidence.table)
+                raise InputError(other, " ".join(error.lines)) from None
+            raise
         if wrong:
             raise InputError(
                 f"the assignment does not fit {evidence.table.source}: {'; '.join(wrong)}; "
@@ -117,21 +148,68 @@ def total_of(totals: Mapping[str, Any], column: str) -> int | float:
     return value
 
 
+def find_row(evidence: Evidence) -> Evaluation | None:
+    """The row of the evaluation that is judged, unchecked."""
+    names = DEFAULT_NETWORKS if evidence.network is None else (evidence.network,)
+    rows = () if evidence.evaluations is None else evidence.evaluations.rows
+    return next((row for row in rows if row.name in names), None)
+
+
 def judged_row(evidence: Evidence) -> Evaluation:
-    """The measurement of the network that is judged."""
+    """The measurement of the network that is judged.
+
+    Raises InputError where there is none, where it is of other weights or bits, and, unless that
+    is accepted, where it does not say what it is of.
+    """
     if evidence.evaluations is None:
         raise InputError(
             "there is no evaluation.json to take the accuracy from; write one with `mpsearch "
             "evaluate model.pt --assignment assignment.json`, or name yours with --evaluation"
         )
-    names = DEFAULT_NETWORKS if evidence.network is None else (evidence.network,)
-    row = next((row for row in evidence.evaluations.rows if row.name in names), None)
+    row = find_row(evidence)
     if row is None:
-        wanted = " or ".join(names)
-        names_there = [row.name for row in evidence.evaluations.rows]
-        # a CI log may read commands from lines of their own
-        known = ", ".join(n if n.isprintable() else ascii(n) for n in names_there) or "none"
+        wanted = " or ".join(DEFAULT_NETWORKS if evidence.network is None else (evidence.network,))
+        known = ", ".join(row.name for row in evidence.evaluations.rows) or "none"
         raise InputError(f"the evaluation has no row {wanted}; it has: {known} (see --network)")
     if row.n == 0:
         raise InputError(f"the evaluation's row {row.name} has no samples; measure it again")
+    if not evidence.measured:  # what was measured now is of the model itself
+        check_row_is_of(row, judged_network(evidence), evidence.unverified)
     return row
+
+
+def check_row_is_of(row: Evaluation, judged: Judged, unverified: bool = False) -> None:
+    """Raise InputError for a row of an evaluation that is not of the network judged."""
+    what = f"the evaluation's row {row.name!a}"
+    measure = "measure it with `mpsearch evaluate model.pt --assignment assignment.json`"
+    check_tied(row.origin.model is not None, what, measure, unverified)
+    newer = f"{measure}; where the evaluation is the newer one, profile and solve again"
+    check_weights(row.origin.model, what, judged, newer)
+    if row.origin.model is not None:
+        check_bits(row.origin.layers, what, judged, measure)
+
+
+def check_pair(evidence: Evidence, row: Evaluation, reference: Evaluation) -> None:
+    """Raise InputError unless FP32's row is of the float network that the other was made from."""
+    what = f"the evaluation's row {reference.name}"
+    measure = "measure both together with `mpsearch evaluate`"
+    if not evidence.measured:
+        check_tied(reference.origin.model is not None, what, measure, evidence.unverified)
+    if reference.origin.layers is not None:
+        raise InputError(f"{what} is of a quantized network", measure)
+    if row.origin.model is not None:
+        judged = Judged({f"the row {row.name!a}": row.origin.model})
+        check_weights(reference.origin.model, what, judged, measure)
+
+
+def check_device(device: DeviceProfile, judged: Judged, unverified: bool = False) -> None:
+    """Raise InputError for figures of a device that are not of the network judged."""
+    what = f"the profile of {device.host}"
+    measure = "export and measure this network with `mpsearch device run`"
+    if judged.layers is not None and network_digest(judged.layers) != device.network:
+        raise InputError(
+            f"{what} is of another assignment than the one judged: other bits or layers",
+            f"{measure}, or name the assignment that was measured with --assignment",
+        )
+    check_tied(device.model_digest is not None, what, measure, unverified)
+    check_weights(device.model_digest, what, judged, measure)

@@ -1,10 +1,10 @@
 """The gate in GitHub Actions: annotations through workflow commands, and a step summary."""
 
-import html
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mpsearch.errors import MpsearchError
+from mpsearch.foreign_text import annotation, markdown_code, markdown_text
 from mpsearch.gate_front import picture
 from mpsearch.gate_text import percent, row_of, sentence
 
@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from mpsearch.gate_report import Report
 
 TITLE = "mpsearch gate"
-_MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+!|~:-])")
 
 
 def commands(report: "Report") -> list[str]:
@@ -21,27 +20,17 @@ def commands(report: "Report") -> list[str]:
     lines = []
     for verdict in report.verdicts:
         if verdict.stops(report.policy):
-            lines.append(command("error", sentence(verdict)))
+            lines.append(annotation("error", TITLE, sentence(verdict)))
         elif not verdict.decided:
-            lines.append(command("warning", sentence(verdict)))
+            lines.append(annotation("warning", TITLE, sentence(verdict)))
     if report.verdicts and not report.says_no:
-        lines.append(command("notice", report.conclusion))
+        lines.append(annotation("notice", TITLE, report.conclusion))
     return lines
 
 
-def error_command(message: str) -> str:
+def error_command(error: MpsearchError) -> str:
     """What could not be judged (exit code 2)."""
-    return command("error", message)
-
-
-def command(level: str, message: str) -> str:
-    """`error`, `50% of "a"` -> `::error title=mpsearch gate::50%25 of "a"`.
-
-    The runner takes everything after `::` up to the end of the line and decodes %25, %0D and %0A
-    (actions/toolkit, command.ts): so no text of ours can end the line and start another command.
-    """
-    data = message.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
-    return f"::{level} title={TITLE}::{data}"
+    return annotation("error", TITLE, *error.lines)
 
 
 def summarize(report: "Report", path: str) -> None:
@@ -66,18 +55,12 @@ def markdown(report: "Report") -> str:
         row = row_of(verdict)
         mark = "❌" if verdict.stops(report.policy) else "✅" if verdict.decided else "❔"
         cells = (row.condition, row.measured, row.limit, row.interval, row.samples)
-        lines.append(f"| {mark} {row.outcome} | {' | '.join(map(escaped, cells))} |")
-    lines += ["", escaped(report.conclusion)]
-    lines += ["", *(f"- {escaped(note)}" for note in report.notes)]
+        lines.append(f"| {mark} {row.outcome} | {' | '.join(map(markdown_text, cells))} |")
+    lines += ["", markdown_text(report.conclusion)]
+    lines += ["", *(f"- {markdown_text(note)}" for note in report.notes)]
     if report.config is not None:
-        lines += ["", f"Conditions from {escaped(report.config)}"]
+        lines += ["", f"Conditions from {markdown_text(report.config)}"]
     drawn = picture(report.evidence)
     if drawn is not None:
-        lines += ["", "```text", *drawn, "```"]
+        lines += ["", markdown_code(drawn, "text")]
     return "\n".join(lines) + "\n\n"
-
-
-def escaped(text: str) -> str:
-    """Text that Markdown and HTML show as it is: no table cell, link or tag comes out of it."""
-    flat = "".join(c if c.isprintable() else " " for c in " ".join(text.split()))
-    return html.escape(_MARKDOWN.sub(r"\\\1", flat), quote=False)

@@ -1,9 +1,9 @@
 """The gate's report as GitLab's Code Quality JSON, which merge requests show in every tier."""
 
-import json
 from typing import TYPE_CHECKING
 
 from mpsearch.files import digest
+from mpsearch.foreign_text import json_text, shown
 from mpsearch.gate_text import sentence
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ def code_quality(report: "Report") -> str:
     place = report.config or "assignment.json"
     findings = [
         {
-            "description": f"mpsearch gate: {sentence(verdict)}",
+            "description": f"mpsearch gate: {shown(sentence(verdict))}",
             "check_name": f"mpsearch-gate-{verdict.quantity.replace('_', '-')}",
             "fingerprint": digest("mpsearch gate", verdict.quantity, place).removeprefix("sha256:"),
             "severity": "major" if verdict.stops(report.policy) else "minor",
@@ -29,4 +29,4 @@ def code_quality(report: "Report") -> str:
         for verdict in report.verdicts
         if verdict.stops(report.policy) or not verdict.decided
     ]
-    return json.dumps(findings, indent=2, ensure_ascii=False) + "\n"
+    return json_text(findings, indent=2) + "\n"

@@ -1,16 +1,13 @@
 """The gate's report as JUnit XML, in the form of Jenkins' junit-10.xsd, which CI systems show."""
 
-import re
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
+from mpsearch.foreign_text import shown
 from mpsearch.gate_text import needed, row_of, sentence
 
 if TYPE_CHECKING:
     from mpsearch.gate_report import Report
-
-# What XML 1.0 cannot hold, even escaped (its production 2, Char).
-_NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def junit(report: "Report") -> bytes:
@@ -31,20 +28,20 @@ def junit(report: "Report") -> bytes:
         case = ElementTree.SubElement(
             suite,
             "testcase",
-            {"classname": "mpsearch.gate", "name": f"{row.condition} {row.limit}", "time": "0"},
+            {
+                "classname": "mpsearch.gate",
+                "name": shown(f"{row.condition} {row.limit}"),
+                "time": "0",
+            },
         )
         if verdict.stops(report.policy):
-            text = _printable(sentence(verdict))
+            text = shown(sentence(verdict))
             attributes = {"message": text, "type": verdict.outcome}
             ElementTree.SubElement(case, "failure", attributes).text = text
         elif not verdict.decided:
-            attributes = {"message": _printable(f"inconclusive, {needed(verdict)}")}
+            attributes = {"message": shown(f"inconclusive, {needed(verdict)}")}
             ElementTree.SubElement(case, "skipped", attributes)
-    text = "\n".join([report.conclusion, *(f"note: {note}" for note in report.notes)])
-    ElementTree.SubElement(suite, "system-out").text = _printable(text)
+    lines = [report.conclusion, *(f"note: {note}" for note in report.notes)]
+    ElementTree.SubElement(suite, "system-out").text = "\n".join(map(shown, lines))
     ElementTree.indent(root)
     return bytes(ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)) + b"\n"
-
-
-def _printable(text: str) -> str:
-    return _NOT_XML.sub("�", text)

@@ -10,8 +10,9 @@ from mpsearch.errors import InputError
 from mpsearch.evaluation import Evaluations, load_evaluations
 from mpsearch.gate_baseline import load_baseline
 from mpsearch.gate_evidence import Evidence
-from mpsearch.provenance import load_provenance
+from mpsearch.provenance import load_provenance, model_digest_of
 from mpsearch.table import LayerTable
+from mpsearch.table_search import table_of
 
 if TYPE_CHECKING:
     from mpsearch.model_files import ModelSource
@@ -30,6 +31,7 @@ class Sources:
 
     network: the row of the evaluation that is judged. model: measure this one now, on `data` or
     the sample that it carries, instead of reading an evaluation; metrics, losses: then by these.
+    unverified: take evidence that does not say what it is of.
     """
 
     assignment: str | None = None
@@ -45,6 +47,7 @@ class Sources:
     batch_size: int = 64
     metrics: tuple[str, ...] = ()
     losses: tuple[str, ...] = ()
+    unverified: bool = False
 
 
 def read_evidence(sources: Sources, on_device: bool = False, usual: bool = True) -> Evidence:
@@ -61,7 +64,12 @@ def read_evidence(sources: Sources, on_device: bool = False, usual: bool = True)
     if sources.network is None:
         assignment_path = path("assignment", assignment_path)
     assignment = Assignment.load(assignment_path) if assignment_path else None
-    table_path = path("table", sources.table)
+    table_path, remarks = sources.table, []
+    if table_path is None and usual:
+        found = table_of(assignment, USUAL["table"], Path(assignment_path or ".").parent)
+        table_path = None if found is None else str(found)
+        if table_path not in (None, USUAL["table"]):
+            remarks.append(f"the assignment was solved from {table_path}, which is its table here")
     device_path = path("device", sources.device) if on_device else sources.device
     evaluations, digest = None, None
     if sources.model is not None:
@@ -75,8 +83,7 @@ def read_evidence(sources: Sources, on_device: bool = False, usual: bool = True)
         evaluation_path = path("evaluation", sources.evaluation)
         evaluations = load_evaluations(evaluation_path) if evaluation_path else None
     if digest is None and table_path is not None:
-        stored = load_provenance(table_path).get("model_digest")
-        digest = stored if isinstance(stored, str) else None
+        digest = model_digest_of(load_provenance(table_path))
     return Evidence(
         assignment=assignment,
         table=LayerTable.read_csv(table_path) if table_path else None,
@@ -86,6 +93,8 @@ def read_evidence(sources: Sources, on_device: bool = False, usual: bool = True)
         baseline=load_baseline(sources.baseline) if sources.baseline else None,
         model_digest=digest,
         measured=sources.model is not None,
+        unverified=sources.unverified,
+        remarks=tuple(remarks),
     )
 
 
@@ -105,7 +114,7 @@ def _measure(
             batch_size=sources.batch_size, losses=sources.losses, metrics=sources.metrics,
         )  # fmt: skip
         evaluations = run(request)
-        quantized = load_quantized(model.path)
+        quantized = load_quantized(model.path, model.max_memory)
         own = quantized.assignment
         if assignment is not None and dict(assignment.layers) != dict(own):
             raise InputError(
@@ -114,7 +123,7 @@ def _measure(
             )
         network = quantized.source
         totals = {"size_bytes": size_bytes(network, own), "bops": bops(network, own)}
-        return evaluations, assignment or Assignment(own, totals=totals), None
+        return evaluations, assignment or Assignment(own, totals=totals), quantized.model_digest
     if sources.fp32 is not None:
         raise InputError(f"{model.path} is a float model; --fp32 goes with a quantized one")
     subject = load_subject(
@@ -127,5 +136,6 @@ def _measure(
         rows.append(subject.measure("assignment", assignment.layers))
     data = subject.data
     name = "cross-entropy" if data.loss is None else data.loss.name
-    found = Evaluations(data.name, data.digest, subject.held_out, tuple(rows), name)
+    notes = (*data.notes, *subject.outside)
+    found = Evaluations(data.name, data.digest, subject.held_out, tuple(rows), name, notes)
     return found, assignment, subject.network.digest

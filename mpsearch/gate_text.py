@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mpsearch.gate_evidence import Evidence
+from mpsearch.gate_evidence import Evidence, find_row, judged_network
 from mpsearch.gate_verdict import Number, Policy, Verdict, says_no
 from mpsearch.units import format_count, format_size
 
@@ -52,9 +52,8 @@ def sign(verdict: Verdict) -> str:
 
 
 def title_of(verdict: Verdict) -> str:
-    """`accuracy`, `points lost`, `f1`; what is no plain text is shown as ASCII."""
-    title = TITLES.get(verdict.quantity, verdict.quantity.removeprefix(METRIC))
-    return title if title.isprintable() else ascii(title)
+    """`accuracy`, `points lost`, `f1`."""
+    return TITLES.get(verdict.quantity, verdict.quantity.removeprefix(METRIC))
 
 
 def amount(quantity: str, exact: Number) -> str:
@@ -107,7 +106,7 @@ def notes_of(
     verdicts: Sequence[Verdict], evidence: Evidence, policy: Policy = "measured"
 ) -> list[str]:
     """What a reader of the verdicts should know."""
-    notes = []
+    notes = list(evidence.remarks)
     for verdict in verdicts:
         title = title_of(verdict)
         if not verdict.decided:
@@ -127,7 +126,12 @@ def notes_of(
     measured = any(verdict.interval is not None for verdict in verdicts)
     if measured and evidence.evaluations is not None and not evidence.evaluations.held_out:
         notes.append("measured on the calibration data, which is not unseen data")
+    if measured and evidence.evaluations is not None:
+        notes += evidence.evaluations.notes
     device = any(v.quantity.startswith(("latency", "peak", "energy")) for v in verdicts)
+    notes += _of_the_evidence(evidence, measured, device)
+    if device and evidence.device is not None:
+        notes += [f"on the device: {note}" for note in evidence.device.notes]
     if device and evidence.assignment is None:
         notes.append("which network ran on the device was not checked; name it with --assignment")
     sized = any(verdict.quantity.startswith(("size_bytes", "bops")) for verdict in verdicts)
@@ -135,6 +139,28 @@ def notes_of(
     if sized and not recomputed:
         notes.append("size and BOPS are as the file states them; they were not recomputed")
     return [*notes, *_of_the_baseline(verdicts, evidence)]
+
+
+def _of_the_evidence(evidence: Evidence, measured: bool, device: bool) -> list[str]:
+    """What was taken without being shown to be of the network judged."""
+    row = find_row(evidence) if measured else None
+    used = {} if row is None or evidence.measured else {"the evaluation": row.origin.model}
+    if device and evidence.device is not None:
+        used["the device's profile"] = evidence.device.model_digest
+    loose = [what for what, digest in used.items() if digest is None]
+    notes = [f"{what} is not tied to a network, and counts as --unverified asks" for what in loose]
+    judged = judged_network(evidence)
+    known = {what: digest for what, digest in used.items() if digest is not None}
+    if known and not judged.models and evidence.network is None:
+        notes.append(
+            f"which weights are judged is not known, so those of {' and '.join(known)} were not "
+            "compared: neither the assignment nor a profile.json says it"
+        )
+    chosen = evidence.assignment
+    solved_for = None if chosen is None else chosen.model_digest
+    if evidence.measured and len({solved_for, evidence.model_digest, None}) == 3:
+        notes.append("the assignment was solved for other weights than the model's")
+    return notes
 
 
 def _because(verdict: Verdict, policy: Policy) -> str:

@@ -29,6 +29,8 @@ _MEMORY_FORMATS = {
     name: getattr(torch, name)
     for name in ("contiguous_format", "preserve_format", "channels_last", "channels_last_3d")
 }
+_SIZES = {torch.ops.aten.sym_size.int, torch.ops.aten.sym_numel.default}
+_SIZE_BITS, _MOST_BITS = 40, 1024  # of a batch size, and of whole numbers made of sizes
 _LAYOUTS = {"strided": torch.strided}
 _DEEPEST = 8
 
@@ -99,12 +101,17 @@ def graph_from_json(nodes: object, tensors: Mapping[str, torch.Tensor]) -> fx.Gr
     for entry in nodes:
         try:
             node = _add_node(graph, root, made, entry, tensors)
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
             raise InputError(f"damaged graph: node {entry!r:.120}: {error}") from error
         if node is not None:
             made[entry["name"]] = node
-    module = fx.GraphModule(root, graph)
-    module.graph.lint()
+    if [node.op for node in graph.nodes].count("output") != 1:
+        raise InputError("damaged graph: expected one output")
+    try:
+        module = fx.GraphModule(root, graph)
+        module.graph.lint()
+    except (RuntimeError, SyntaxError) as error:
+        raise InputError(f"damaged graph: {str(error)[:120]}") from error
     return module
 
 
@@ -115,7 +122,7 @@ def _add_node(
     entry: Mapping[str, Any],
     tensors: Mapping[str, torch.Tensor],
 ) -> fx.Node | None:
-    kind, name = entry["op"], entry["name"]
+    kind, name, bits = entry["op"], entry["name"], 0
     if not isinstance(name, str) or not name.isidentifier() or name in made:
         raise ValueError("its name is not a fresh identifier")
     args = tuple(_from_json(value, made) for value in entry.get("args", []))
@@ -133,14 +140,50 @@ def _add_node(
                 "which is not on the allow-list; it was not run"
             )
         kwargs = {str(key): _from_json(v, made) for key, v in entry.get("kwargs", {}).items()}
+        if target in _PYTHON.values():
+            bits = _bits(target, args, kwargs)
         node = graph.create_node("call_function", target, args, kwargs, name=name)
     elif kind == "output":
+        if len(args) != 1 or not isinstance(args[0], fx.Node):
+            raise ValueError("an output is one node")
         graph.output(args[0])
         return None
     else:
         raise ValueError(f"unknown kind of node {kind!r:.40}")
     node.meta["module"] = str(entry.get("module", ""))
+    if bits:
+        node.meta["bits"] = bits
     return node
+
+
+def _bits(target: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> int:
+    """The most bits that Python's arithmetic on sizes may give; 0 where it only picks an item.
+
+    Squared sixty times a size would fill the memory, and a string times a number at once.
+    """
+    if target is operator.getitem:
+        if kwargs or len(args) != 2 or not isinstance(args[0], fx.Node) or type(args[1]) is not int:
+            raise ValueError("it picks an item of something that is no result")
+        return 0
+    operands = [_bits_of(value) for value in args]
+    bits = sum(operands) if target is operator.mul else max(operands) + 1
+    if kwargs or bits > _MOST_BITS:
+        raise ValueError(f"its whole numbers may take {bits} bits; expected {_MOST_BITS} at most")
+    return bits
+
+
+def _bits_of(value: object) -> int:
+    """Of a number in the file, a size of a tensor, or what arithmetic made of these."""
+    if isinstance(value, int):
+        return max(1, value.bit_length())
+    if isinstance(value, float):
+        return 1  # no larger in memory for being large
+    if isinstance(value, fx.Node):
+        if "bits" in value.meta:
+            return int(value.meta["bits"])
+        if value.target in _SIZES or value.target is operator.getitem:
+            return _SIZE_BITS
+    raise ValueError(f"it computes with {str(value)[:40]!r}; expected sizes and numbers")
 
 
 def _check_path(path: object) -> None:

@@ -11,7 +11,6 @@ Nothing here needs torch.
 """
 
 import os
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from numpy.typing import NDArray
 from mpsearch.choice import Choice
 from mpsearch.errors import InputError
 from mpsearch.files import atomic_path
+from mpsearch.npz_file import read_npz
 
 VERSION = 1
 LOSSES = ("cross-entropy", "bce", "mse")
@@ -35,7 +35,8 @@ class Interactions:
     `loss` says what H is: `cross-entropy` of one row of class logits, or `bce` or `mse` of an
     output of any shape, flattened, whose labels are [N, C] floats. `changes` are float16 times
     `scales` [K]; `gram` is [K, K] float64, positive semidefinite. `labels` is empty for data
-    without labels. `model_digest` says which network it belongs to.
+    without labels. `model_digest` and `data_digest` say which network and samples it is of; the
+    latter is empty in files of older versions.
     """
 
     layers: tuple[str, ...]
@@ -47,6 +48,7 @@ class Interactions:
     labels: NDArray[np.int64] | NDArray[np.float64]
     model_digest: str
     loss: str = "cross-entropy"
+    data_digest: str = ""
 
     def cells(self, assignment: Mapping[str, Choice]) -> NDArray[np.int64]:
         """The cell of each layer. Raises InputError for a layer or choice that is not there."""
@@ -180,6 +182,7 @@ def save_interactions(interactions: Interactions, path: str | os.PathLike[str]) 
             gram=interactions.gram,
             labels=interactions.labels,
             model_digest=np.array(interactions.model_digest),
+            data_digest=np.array(interactions.data_digest),
             **own,
         )
 
@@ -187,35 +190,70 @@ def save_interactions(interactions: Interactions, path: str | os.PathLike[str]) 
 def load_interactions(path: str | os.PathLike[str]) -> Interactions:
     """Read the file. Raises InputError when it is missing, damaged or of another version."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            if int(archive["version"]) != VERSION:
-                raise ValueError(f"version {int(archive['version'])}, expected {VERSION}")
-            loaded = Interactions(
-                layers=tuple(archive["layers"].tolist()),
-                choices=tuple(Choice.parse(text) for text in archive["choices"].tolist()),
-                logits=archive["logits"],
-                changes=archive["changes"],
-                scales=archive["scales"],
-                gram=archive["gram"],
-                labels=archive["labels"],
-                model_digest=str(archive["model_digest"]),
-                loss=str(archive["loss"]) if "loss" in archive.files else "cross-entropy",
-            )
-    except FileNotFoundError as error:
+        arrays = read_npz(path, kinds="fiubU")
+        return _from_arrays(arrays)
+    except FileNotFoundError:
         raise InputError(
             f"{path}: no such file; make it with `mpsearch profile MODEL --interactions`"
-        ) from error
-    except (ValueError, KeyError, zipfile.BadZipFile, EOFError, OSError) as error:
-        raise InputError(f"{path}: not a file of interactions: {error}") from error
-    count = len(loaded.layers)
+        ) from None
+    except ValueError as error:
+        raise InputError(f"{path}: not a file of interactions: {error}") from None
+
+
+_KINDS = {
+    "version": "iu", "layers": "U", "choices": "U", "logits": "f", "changes": "f", "scales": "f",
+    "gram": "f", "labels": "fiub", "model_digest": "U",
+}  # fmt: skip
+
+
+def _from_arrays(arrays: Mapping[str, NDArray[Any]]) -> Interactions:
+    """Raises ValueError, InputError for a choice, where the arrays are others."""
+    for name, kinds in _KINDS.items():
+        if name not in arrays:
+            raise ValueError(f"it has no array {name}")
+        if arrays[name].dtype.kind not in kinds:
+            raise ValueError(f"its array {name} has type {arrays[name].dtype}")
+    if arrays["version"].shape != () or int(arrays["version"]) != VERSION:
+        raise ValueError(f"version {str(arrays['version'])[:20]}, expected {VERSION}")
+    layers, choices, labels = arrays["layers"], arrays["choices"], arrays["labels"]
+    logits, changes, scales, gram = (
+        arrays[name] for name in ("logits", "changes", "scales", "gram")
+    )
+    loss = str(arrays["loss"]) if "loss" in arrays else "cross-entropy"
+    count = layers.size
     if (
-        loaded.changes.shape != (count, *loaded.logits.shape)
-        or loaded.gram.shape != (count, count)
-        or len(loaded.choices) != count
-        or loaded.loss not in LOSSES
+        logits.ndim != 2
+        or not logits.size
+        or not labels.ndim
+        or layers.shape != (count,)
+        or choices.shape != (count,)
+        or scales.shape != (count,)
+        or changes.shape != (count, *logits.shape)
+        or gram.shape != (count, count)
+        or loss not in LOSSES
+        or (len(labels) and labels.shape != logits.shape[: 1 if loss == "cross-entropy" else 2])
     ):
-        raise InputError(f"{path}: damaged: its arrays do not belong together")
-    return loaded
+        raise ValueError("damaged: its arrays do not belong together")
+    if (
+        loss == "cross-entropy"
+        and len(labels)
+        and not (labels.dtype.kind in "iu" and labels.min() >= 0 and labels.max() < logits.shape[1])
+    ):
+        raise ValueError("damaged: its labels are no classes of its logits")
+    if not all(np.isfinite(one).all() for one in (logits, changes, scales, gram)):
+        raise ValueError("damaged: it holds numbers that are not finite")
+    return Interactions(
+        layers=tuple(layers.tolist()),
+        choices=tuple(Choice.parse(text) for text in choices.tolist()),
+        logits=logits,
+        changes=changes,
+        scales=scales,
+        gram=gram,
+        labels=labels,
+        model_digest=str(arrays["model_digest"]),
+        loss=loss,
+        data_digest=str(arrays["data_digest"]) if "data_digest" in arrays else "",
+    )
 
 
 def _log_softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:

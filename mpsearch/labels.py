@@ -7,6 +7,8 @@ import torch
 from mpsearch.errors import InputError
 from mpsearch.outputs import Shape
 
+_ROUNDING = 1e-3  # of probabilities that sum to one
+
 
 def is_label_name(name: str) -> bool:
     """`y`, `y0`, `y1`, …, `y_NAME`: names of arrays of labels."""
@@ -18,14 +20,19 @@ def class_numbers(
 ) -> torch.Tensor:
     """int64 [N] for an output [C], [N, …] for [C, …]: one class number per sample and position.
 
-    Raises InputError for another shape, fractions and numbers outside 0 to C - 1.
+    One-hot labels of the output's shape are class numbers too, and so is a column [N, 1]. Raises
+    InputError for another shape, fractions and numbers outside 0 to C - 1.
     """
+    if len(labels) == samples and is_one_hot(labels, shape):
+        return (labels == 1).to(torch.int8).argmax(1)
     expected = (samples, *shape[1:])
+    if len(shape) == 1 and tuple(labels.shape) == (samples, 1):
+        labels = labels[:, 0]
     if tuple(labels.shape) != expected:
         each = "sample" if len(shape) < 2 else "position"
         raise InputError(
             f"{source}: array {name} has shape {tuple(labels.shape)}; expected {expected}, "
-            f"one class number per {each}"
+            f"one class number per {each}, or the output's shape with a single 1 for each"
         )
     if labels.is_floating_point() and not bool((labels == labels.round()).all()):
         raise InputError(f"{source}: array {name} has fractions; expected class numbers")
@@ -38,6 +45,42 @@ def class_numbers(
             f"{classes - 1}, as the network has {classes} outputs"
         )
     return whole
+
+
+def is_one_hot(labels: torch.Tensor, shape: Shape) -> bool:
+    """Whether labels of the shape of an output [C, …], C > 1, are 0 but for a single 1 over C."""
+    if len(shape) == 0 or shape[0] < 2 or tuple(labels.shape[1:]) != shape:
+        return False
+    return zero_or_one(labels) and bool(((labels == 1).sum(1) == 1).all())
+
+
+def zero_or_one(labels: torch.Tensor) -> bool:
+    """Whether all are 0 or 1."""
+    return bool(((labels == 0) | (labels == 1)).all())
+
+
+def note_of(name: str, labels: torch.Tensor, shape: Shape, loss: str) -> str:
+    """What to know where the loss of labels that may mean several things was not named, or ''."""
+    if loss == "cross-entropy" and is_one_hot(labels, shape):
+        return (
+            f"array {name} has a single 1 in each row: taken as classes (cross-entropy); numbers "
+            "would be --loss mse"
+        )
+    if loss != "mse":
+        return ""
+    if zero_or_one(labels):
+        return (
+            f"array {name} holds nothing but 0 and 1, as floats: taken as numbers (mse); answers "
+            "would be --loss bce"
+        )
+    if len(shape) > 0 and shape[0] > 1 and tuple(labels.shape[1:]) == shape:
+        shares = labels.double()
+        if float(shares.min()) >= 0 and bool(((shares.sum(1) - 1).abs() < _ROUNDING).all()):
+            return (
+                f"the rows of array {name} sum to 1: taken as numbers (mse); for cross-entropy "
+                "give class numbers"
+            )
+    return ""
 
 
 def numbers(

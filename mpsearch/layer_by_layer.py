@@ -5,19 +5,19 @@ time, so that a whole network costs two forward passes and keeps only the values
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import fx
 
 from mpsearch.data import Data
-from mpsearch.graph_tensors import get_tensor, set_tensor, tensor_nodes
+from mpsearch.graph_tensors import get_tensor, tensor_nodes
 from mpsearch.layers import Layer
-from mpsearch.network import Network, copy_graph
+from mpsearch.network import Network
 from mpsearch.operators import EMBEDDING, layer_input, packet
 from mpsearch.partial_forward import PartialForward
-from mpsearch.quantized import QuantizedLayer, QuantizedNetwork, assemble
+from mpsearch.quantized import QuantizedLayer
 
 Values = list[Any]  # one per batch
 
@@ -26,12 +26,14 @@ Values = list[Any]  # one per batch
 class Use:
     """One place where a layer is used: `inputs` that reach it and the FP32 `targets`, by batch.
 
-    The inputs come from the network whose earlier layers are quantized. Only the later uses of a
-    layer that occurs several times have the float network's inputs: theirs depend on the layer.
+    The inputs come from the network whose earlier layers are quantized, `exact` ones from the float
+    network. The later uses of a layer that occurs several times have the float network's inputs in
+    both: theirs depend on the layer.
     """
 
     node: fx.Node
     inputs: list[torch.Tensor]
+    exact: list[torch.Tensor]
     targets: list[torch.Tensor]
 
 
@@ -42,8 +44,8 @@ Decide = Callable[[Layer, Sequence[Use]], Decision]
 
 def quantize_in_order(
     network: Network, data: Data, decide: Decide, batch_size: int = 64
-) -> QuantizedNetwork:
-    """Ask `decide` for every layer in the order of first use and assemble the answers."""
+) -> dict[str, Decision]:
+    """What `decide` makes of every layer, asked in the order of first use."""
     device = next((tensor.device for _, _, tensor in tensor_nodes(network.graph)), None)
     batches = [tuple(x.to(device) for x in inputs) for inputs, _ in data.batches(batch_size)]
     layer_of = {name: layer for layer in network.layers for name in layer.nodes}
@@ -68,8 +70,8 @@ def quantize_in_order(
                 if layer is not None:
                     source = layer_input(node)
                     if layer.name not in decisions:
-                        uses = [Use(node, rough[source], exact[node]), *later.get(layer.name, ())]
-                        decisions[layer.name] = decide(layer, uses)
+                        first = Use(node, rough[source], exact[source], exact[node])
+                        decisions[layer.name] = decide(layer, [first, *later.get(layer.name, ())])
                     decision = decisions[layer.name]
                     rough[node] = [
                         layer_output(network, layer, node, x, *decision) for x in rough[source]
@@ -82,13 +84,7 @@ def quantize_in_order(
                 if last_use[source] is node:
                     exact.pop(source, None)
                     rough.pop(source, None)
-    graph = copy_graph(network.graph)
-    for layer in network.layers:
-        bias = decisions[layer.name][1]
-        if bias is not None:
-            set_tensor(graph, layer.bias_name, bias)
-    layers = {name: quantized for name, (quantized, _) in decisions.items()}
-    return assemble(replace(network, graph=graph), layers)
+    return decisions
 
 
 def layer_output(
@@ -124,12 +120,14 @@ def _later_inputs(
     if not repeated:
         return {}
     nodes = {node.name: node for node in network.graph.graph.nodes}
-    uses = {
-        layer.name: [Use(nodes[name], [], []) for name in layer.nodes[1:]] for layer in repeated
-    }
+    uses: dict[str, list[Use]] = {layer.name: [] for layer in repeated}
+    for layer in repeated:
+        for name in layer.nodes[1:]:
+            inputs: list[torch.Tensor] = []
+            uses[layer.name].append(Use(nodes[name], inputs, inputs, []))
     forward = PartialForward(network.graph, batches[0])
-    for inputs in batches:
-        values = forward.run(inputs)
+    for batch in batches:
+        values = forward.run(batch)
         for use in (use for found in uses.values() for use in found):
             source = layer_input(use.node)
             use.inputs.append(values[source])

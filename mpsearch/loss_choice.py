@@ -15,7 +15,15 @@ import torch
 from mpsearch.errors import InputError
 from mpsearch.heads import fits, head_of
 from mpsearch.importing import import_object
-from mpsearch.labels import any_labels, class_numbers, numbers, zeros_and_ones
+from mpsearch.labels import (
+    any_labels,
+    class_numbers,
+    is_one_hot,
+    note_of,
+    numbers,
+    zero_or_one,
+    zeros_and_ones,
+)
 from mpsearch.loss_forms import Bernoulli, Form, Softmax
 from mpsearch.losses import ABSOLUTE, BERNOULLI, SOFTMAX, SQUARED, Loss, PlainLoss
 from mpsearch.network import Network
@@ -55,6 +63,7 @@ def choose(
     network: Network,
     losses: Sequence[str] = (),
     required: bool = True,
+    notes: list[str] | None = None,
 ) -> tuple[torch.Tensor | None, Loss]:
     """(labels as one tensor or None, the loss) for the label arrays `y`, `y0`, `y_NAME`.
 
@@ -62,21 +71,23 @@ def choose(
     the output's shape otherwise. With several outputs they are flattened side by side, float64
     [N, M] (class numbers are exact there), and the loss knows which columns are whose.
     `required`: labels that a loss needs and that are missing are an error; otherwise, as for a
-    calibration sample, there are none then, nor labels that do not fit.
+    calibration sample, there are none then, nor labels that do not fit. `notes` gets a sentence
+    for labels that may mean several things and whose loss nobody named.
     Raises InputError for an unknown loss or output and for labels that do not fit.
     """
     if not required and not losses:
         try:
-            return choose(source, arrays, inputs, network)
+            return choose(source, arrays, inputs, network, notes=notes)
         except InputError:  # labels for another loss, which nobody asks for here
             return choose(source, {}, inputs, network)
     wishes = _parse(losses, network.outputs)
     given = _by_output(source, arrays, network.outputs, wishes)
+    notes = [] if notes is None else notes
     whole = next((wish for wish in wishes if not wish.output), None)
     if len(network.outputs) == 1:
         (output,) = network.outputs
         wish = wishes[0] if wishes else None
-        one = _One(source, len(inputs[0]), network, inputs, required)
+        one = _One(source, len(inputs[0]), network, inputs, required, notes)
         found, labels = one.resolve(output, wish.name if wish else None, given.get(output.name))
         if found is None:
             raise InputError(f"got --loss {NONE} for the only output; expected a loss")
@@ -85,7 +96,7 @@ def choose(
                 f"got a weight for the only output in --loss {losses[0]}; leave it out"
             )
         return labels, found
-    one = _One(source, len(inputs[0]), network, inputs, required)
+    one = _One(source, len(inputs[0]), network, inputs, required, notes)
     if whole is not None:
         return one.own_of_all(whole.name, given)
     return one.sum_of({wish.output: wish for wish in wishes}, given)
@@ -170,6 +181,7 @@ class _One:
     network: Network
     inputs: Sequence[torch.Tensor]
     required: bool
+    notes: list[str]
 
     def resolve(
         self, output: Output, name: str | None, given: tuple[str, torch.Tensor] | None
@@ -180,6 +192,8 @@ class _One:
         head = head_of(self.network, output)
         if name is None:
             name = default_name(output, head, None if given is None else given[1])
+            if given is not None and (note := note_of(*given, output.shape, name)):
+                self.notes.append(f"{self.source}: {note}")
         if name in NAMED:
             form, uses_labels = NAMED[name]
         else:
@@ -275,7 +289,9 @@ def default_name(output: Output, head: str, labels: torch.Tensor | None) -> str:
         math.prod(shape) == 1 and labels[0].numel() == 1
     )
     if of_output:
-        answers = bool(((labels == 0) | (labels == 1)).all())
+        if head != "sigmoid" and is_one_hot(labels, shape):
+            return "cross-entropy"
+        answers = zero_or_one(labels)
         return "bce" if answers and (head == "sigmoid" or not labels.is_floating_point()) else "mse"
     if classes or (len(shape) > 1 and tuple(labels.shape[1:]) == shape[1:]):
         return "cross-entropy"

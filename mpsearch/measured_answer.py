@@ -1,6 +1,7 @@
 """The smallest assignment of a front whose measured accuracy holds, and how sure that is."""
 
 import json
+import math
 import os
 import re
 import time
@@ -16,6 +17,7 @@ from mpsearch.choice import Choice
 from mpsearch.cost import bops, size_bytes
 from mpsearch.curtailment import decide, hardest_first, needed
 from mpsearch.data import Data
+from mpsearch.device.profile import network_digest
 from mpsearch.errors import InputError
 from mpsearch.evaluate import evaluate, from_logits, logits_of
 from mpsearch.evaluation import (
@@ -212,7 +214,7 @@ def smallest_that_holds(
         tolerance=tolerance,
         seconds=time.monotonic() - started,
         confirmed=confirmed,
-        provenance=provenance,
+        provenance={**provenance, "assignment_digest": network_digest(choices)},
     )
 
 
@@ -263,7 +265,7 @@ def _facts(row: Evaluation, reference: Evaluation) -> dict[str, Any]:
         "samples": row.n,
         "accuracy": row.accuracy,
         "accuracy_interval": list(row.accuracy_interval),
-        "loss": row.loss,
+        "loss": row.loss if math.isfinite(row.loss) else None,
         "fp32_accuracy": reference.accuracy,
         "drop": drop,
         "drop_interval": list(interval),

@@ -72,8 +72,8 @@ def measure_front(
     if front.measurement:
         described = dict(front.measurement)
         try:
-            reference = row_from_json(described["fp32"])
-        except (KeyError, TypeError, ValueError) as error:
+            reference = row_from_json(described.get("fp32"), "fp32")
+        except ValueError as error:
             raise InputError(
                 f"the front's measurement of FP32 is damaged: {error}; drop it with --remeasure"
             ) from error
@@ -127,7 +127,8 @@ def check_same(front: Front, described: Mapping[str, Any]) -> None:
         before = int(np.count_nonzero(~np.isnan(front.measured["accuracy"])))
         raise InputError(
             f"the front holds {before} points measured on {front.measurement.get('data')} with "
-            f"{', '.join(other)}\nname the same again, or drop them with --remeasure"
+            f"{', '.join(other)}",
+            "name the same again, or drop them with --remeasure",
         )
 
 

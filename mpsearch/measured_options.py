@@ -84,10 +84,12 @@ def parse_measured(
     model: str | None,
     trust: bool,
     input_shapes: tuple[str, ...],
+    max_model_memory: str | None,
 ) -> MeasuredRequest | None:
     """The options as a request; None where no accuracy is asked. Raises InputError."""
     if min_accuracy is None and max_drop is None:
-        given = (data, network, calibration, measure, tolerance, confirm_data, model)
+        given = (data, network, calibration, measure, tolerance, confirm_data, model,
+                 max_model_memory)  # fmt: skip
         if any(option is not None for option in given) or trust or input_shapes:
             raise InputError(
                 "--data, --network, --model, --calibration, --measure, --tolerance and "
@@ -108,7 +110,12 @@ def parse_measured(
     return MeasuredRequest(
         target=_target(min_accuracy, max_drop),
         network=network,
-        model={"model": model, "trust": trust, "input_shapes": input_shapes},
+        model={
+            "model": model,
+            "trust": trust,
+            "input_shapes": input_shapes,
+            "max_model_memory": max_model_memory,
+        },
         data=data,
         calibration=calibration,
         confirm=confirm_data,

@@ -13,6 +13,7 @@ from mpsearch.data import bind, read_arrays
 from mpsearch.errors import InputError
 from mpsearch.evaluate import labels_of
 from mpsearch.evaluation_run import load_subject
+from mpsearch.evidence_digests import Judged, check_weights
 from mpsearch.front import Front, front
 from mpsearch.front_answer import answer
 from mpsearch.front_files import read_json
@@ -56,11 +57,22 @@ def front_within(
     )
 
 
-def measure(request: MeasuredRequest, found: Front, output: str) -> MeasuredAnswer:
-    """Load model and data, and look for the smallest point that holds. InputError as they raise."""
+def measure(
+    request: MeasuredRequest, found: Front, output: str, table_model: str | None = None
+) -> MeasuredAnswer:
+    """Load model and data, and look for the smallest point that holds.
+
+    InputError as they raise, and for another network than the table's, whose digest is
+    `table_model` where it is known.
+    """
     subject = load_subject(
         source_of(request.network, **request.model), request.data, request.calibration
     )
+    if table_model is not None:
+        check_weights(
+            subject.network.digest, request.network, Judged({"the table": table_model}),
+            "profile it again, or name the model that was profiled with --network",
+        )  # fmt: skip
     confirm = None
     if request.confirm is not None:
         confirm = bind(read_arrays(request.confirm), subject.network)

@@ -34,10 +34,11 @@ def describe(answer: MeasuredAnswer, front: Front) -> list[str]:
         lines.append(f"  {_against(fresh, reference)}")
     else:
         low, high = (100 * end for end in answer.interval_of_all)
-        lines.append(
+        lines += [
             f"  it was chosen on these samples, which favours it: [{low:.2f}, {high:.2f}] holds "
-            "for all candidates at once;\n  --confirm-data measures it on samples that took no part"
-        )
+            "for all candidates at once;",
+            "  --confirm-data measures it on samples that took no part",
+        ]
     return lines
 
 

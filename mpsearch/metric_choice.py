@@ -106,10 +106,10 @@ def statistics_of(
             found[name] = _own(metric, loss, outputs, labels, parts, output)
             continue
         found[name] = _statistic(metric, parts[output])
-        if np.isnan(found[name].value):
+        if not np.isfinite(found[name].value):
             raise InputError(
                 f"the metric {name} has no value on these labels: it needs samples of more than "
-                "one kind"
+                "one kind, and outputs that are finite"
             )
     return found
 

@@ -42,7 +42,7 @@ def measured(statistic: Statistic, reference: Statistic | None, draws: int = DRA
 def _value(one: Statistic, draws: int) -> _Estimate:
     value, values = one.value, one.values
     if values is None:
-        return _Estimate(value, _percentiles(_drawn(one, draws)), f"bootstrap of {draws}")
+        return _Estimate(value, _percentiles(_drawn(one, draws), value), f"bootstrap of {draws}")
     if bool(np.isin(values, (0.0, 1.0)).all()) and one.transform is float:
         return _Estimate(value, wilson_interval(round(values.sum()), one.n), "wilson")
     low, high = _normal(values)
@@ -54,7 +54,7 @@ def _difference(one: Statistic, other: Statistic, draws: int) -> _Estimate:
     value = one.value - other.value
     if one.values is None or other.values is None or one.transform is not float:
         drawn = _drawn(one, draws) - _drawn(other, draws)
-        return _Estimate(value, _percentiles(drawn), f"bootstrap of {draws}")
+        return _Estimate(value, _percentiles(drawn, value), f"bootstrap of {draws}")
     both = np.concatenate([one.values, other.values])
     if bool(np.isin(both, (0.0, 1.0)).all()):
         lost = int(((other.values == 1) & (one.values == 0)).sum())
@@ -77,10 +77,14 @@ def _drawn(one: Statistic, draws: int) -> np.ndarray:
     return np.array([one.at(count.astype(np.float64)) for count in counts])
 
 
-def _percentiles(drawn: np.ndarray) -> tuple[float, float]:
-    """2.5 % and 97.5 %; draws without a value (a class that was not drawn) do not count."""
+def _percentiles(drawn: np.ndarray, value: float) -> tuple[float, float]:
+    """2.5 % and 97.5 %; draws without a value (a class that was not drawn) do not count.
+
+    Where the draws lie all on one side of the value, as those of a biased statistic can, the
+    interval is widened to it: what was measured is never outside.
+    """
     known = drawn[~np.isnan(drawn)]
     if not len(known):
         return -math.inf, math.inf
     low, high = np.quantile(known, (0.025, 0.975))
-    return float(low), float(high)
+    return min(float(low), value), max(float(high), value)

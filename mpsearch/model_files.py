@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import fx, nn
 
-from mpsearch import network_file
+from mpsearch import memory_budget, network_file
 from mpsearch.data import Arrays
 from mpsearch.errors import InputError, first_line
 from mpsearch.importing import import_object, put_working_directory_on_path
@@ -33,6 +33,7 @@ from mpsearch.model_kinds import (
 )  # fmt: skip
 from mpsearch.network import Network
 from mpsearch.network_file import NetworkFile
+from mpsearch.zip_file import is_archive, open_archive
 
 
 @dataclass(frozen=True)
@@ -42,13 +43,15 @@ class ModelSource:
     `model`: `package.module:factory` or a bundled architecture's name, for a state dict.
     `trust`: the caller trusts the file's author, so code in it may run.
     `input_shapes`: shapes of one sample, `((1, 44, 13), (3, 32, 32))`, where the file has none and
-    the data do not tell.
+    the data do not tell. `max_memory`: bytes that all tensors may take while the file is loaded
+    (None: four times the file and 1 GiB, see `memory_budget`).
     """
 
     path: str
     model: str | None = None
     trust: bool = False
     input_shapes: tuple[tuple[int, ...], ...] = ()
+    max_memory: int | None = None
 
 
 def load_network(source: ModelSource, data: Arrays | None = None) -> NetworkFile:
@@ -56,6 +59,11 @@ def load_network(source: ModelSource, data: Arrays | None = None) -> NetworkFile
 
     `data` gives the example inputs when the file has none. Raises InputError in one or two lines.
     """
+    with memory_budget.of_load(source.path, source.max_memory):
+        return _load_network(source, data)
+
+
+def _load_network(source: ModelSource, data: Arrays | None) -> NetworkFile:
     kind = detect(source.path)
     if kind == QUANTIZED:
         raise InputError(f"{source.path} is quantized already; expected the float model")
@@ -69,6 +77,11 @@ def load_network(source: ModelSource, data: Arrays | None = None) -> NetworkFile
 
 def load_module(source: ModelSource, data: Arrays | None) -> tuple[nn.Module, ExampleInputs]:
     """(module, example inputs) of a file that is not an mpsearch file."""
+    with memory_budget.of_load(source.path, source.max_memory):
+        return _load_module(source, data)
+
+
+def _load_module(source: ModelSource, data: Arrays | None) -> tuple[nn.Module, ExampleInputs]:
     kind = detect(source.path)
     if kind == MPSEARCH:
         raise InputError(f"{source.path} is an mpsearch file already")
@@ -84,8 +97,9 @@ def load_module(source: ModelSource, data: Arrays | None) -> tuple[nn.Module, Ex
     if not source.trust:
         raise InputError(
             f"{source.path} is a {kind}: loading it can run any code that its author put there, "
-            "so it was not loaded.\nIf you trust its author, convert it once: "
-            f"mpsearch convert {source.path} --trust -o safe.pt (or pass --trust here)"
+            "so it was not loaded.",
+            "If you trust its author, convert it once: "
+            f"mpsearch convert {source.path} --trust -o safe.pt (or pass --trust here)",
         )
     loader = {EXPORT: _load_export, SCRIPT: _load_script, PICKLE: _load_pickle}[kind]
     try:
@@ -116,7 +130,12 @@ def _read_state(path: str) -> dict[str, torch.Tensor] | None:
             pickled = stream.read(1) in (b"\x80", b"P")
         if not pickled:
             return load_file(path)
+        if is_archive(path):
+            with open_archive(path) as archive:  # torch reads compressed members as well
+                memory_budget.reserve(sum(archive.sizes.values()), f"{path}: its tensors")
         content = torch.load(path, map_location="cpu", weights_only=True)
+    except InputError:
+        raise
     except SafetensorError as error:
         raise InputError(f"{path}: damaged safetensors file: {error}") from error
     except Exception as error:
@@ -144,8 +163,9 @@ def _from_state(
 
     if source.model is None:
         raise InputError(
-            f"{source.path} is a state dict: weights without the network.\nName the network: "
-            f"--model package.module:factory, or one of {', '.join(ARCHITECTURES)}"
+            f"{source.path} is a state dict: weights without the network.",
+            "Name the network: "
+            f"--model package.module:factory, or one of {', '.join(ARCHITECTURES)}",
         )
     if ":" in source.model and source.model.partition(":")[0] not in ARCHITECTURES:
         factory = import_object(source.model)
@@ -195,7 +215,8 @@ def _examples(
     source: ModelSource, shapes: Sequence[tuple[int, ...]], data: Arrays | None
 ) -> tuple[torch.Tensor, ...] | dict[str, torch.Tensor]:
     if shapes:
-        return tuple(torch.zeros(1, *shape) for shape in shapes)
+        with memory_budget.watched():
+            return tuple(torch.zeros(1, *shape) for shape in shapes)
     if data is not None:
         return data.example_inputs()
     raise InputError(
@@ -225,8 +246,8 @@ def _load_script(source: ModelSource, data: Arrays | None) -> tuple[nn.Module, E
         script = torch.jit.load(source.path, map_location="cpu").eval()
     except RuntimeError as error:
         raise InputError(
-            f"{source.path}: cannot read this TorchScript archive: {first_line(error)[:120]};"
-            f"\nwas it saved after optimize_for_inference? Then {WAY_OUT}"
+            f"{source.path}: cannot read this TorchScript archive: {first_line(error)[:120]};",
+            f"was it saved after optimize_for_inference? Then {WAY_OUT}",
         ) from error
     return as_module(script), _examples(source, source.input_shapes, data)
 

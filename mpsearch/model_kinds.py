@@ -1,12 +1,12 @@
 """What a model file is, by its content: the first bytes, or the names inside of an archive."""
 
 import os
-import zipfile
 from pathlib import Path
 
 from mpsearch import network_file, quantized_file
 from mpsearch.errors import InputError
 from mpsearch.onnx_import.detection import is_damaged_onnx, is_onnx, is_ort
+from mpsearch.zip_file import is_archive, open_archive
 
 MPSEARCH, QUANTIZED = "mpsearch file", "quantized mpsearch file"
 STATE_DICT, PICKLE = "state dict", "pickled nn.Module"
@@ -33,7 +33,7 @@ def detect(path: str | os.PathLike[str]) -> str:
         raise InputError(f"{path}: the file is empty")
     if head.startswith(b"\x89HDF\r\n\x1a\n"):
         return KERAS
-    if zipfile.is_zipfile(file):
+    if is_archive(file):
         return _detect_zip(file)
     if head[:1] == b"\x80":
         return STATE_DICT  # or any other pickle of old torch: reading as weights only decides
@@ -64,11 +64,8 @@ def detect(path: str | os.PathLike[str]) -> str:
 
 
 def _detect_zip(path: Path) -> str:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-    except zipfile.BadZipFile as error:
-        raise InputError(f"{path}: damaged archive: {error}") from error
+    with open_archive(path) as archive:
+        names = list(archive.sizes)
     if network_file.HEADER in names:
         found = network_file.read_header(path).get("format")
         return QUANTIZED if found == quantized_file.FORMAT else MPSEARCH
@@ -82,5 +79,6 @@ def _detect_zip(path: Path) -> str:
     if "data.pkl" in inside:
         return STATE_DICT
     raise InputError(
-        f"{path}: a zip archive without a model in it (first entries: {', '.join(names[:3])})"
+        f"{path}: a zip archive without a model in it (first entries: "
+        f"{', '.join(ascii(name)[:60] for name in names[:3])})"
     )

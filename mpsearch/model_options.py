@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from mpsearch.console import echo
 from mpsearch.errors import InputError
 
 if TYPE_CHECKING:
@@ -26,6 +27,10 @@ _OPTIONS = (
         "--input-shape", "input_shapes", multiple=True, metavar="3x32x32",
         help="Shape of one sample, once per input, where neither file nor data tell.",
     ),
+    click.option(
+        "--max-model-memory", "max_model_memory", metavar="SIZE",
+        help="All tensors at once while the file is loaded [default: 4 × the file + 1GB].",
+    ),
 )  # fmt: skip
 
 
@@ -39,19 +44,26 @@ def loss_option(function: Function) -> Function:
 
 
 def model_options(function: Function) -> Function:
-    """Add `--model`, `--trust` and `--input-shape`; read them with `source_of`."""
+    """Add `--model`, `--trust`, `--input-shape` and `--max-model-memory`; see `source_of`."""
     for option in reversed(_OPTIONS):
         function = option(function)
     return function
 
 
 def source_of(
-    path: str, model: str | None, trust: bool, input_shapes: tuple[str, ...]
+    path: str,
+    model: str | None,
+    trust: bool,
+    input_shapes: tuple[str, ...],
+    max_model_memory: str | None = None,
 ) -> "ModelSource":
-    """The options as a ModelSource. Raises InputError for a shape that is none."""
+    """The options as a ModelSource. Raises InputError for a shape or a size that is none."""
     from mpsearch.model_files import ModelSource
+    from mpsearch.units import parse_bytes
 
-    return ModelSource(path, model, trust, tuple(_shape(text) for text in input_shapes))
+    shapes = tuple(_shape(text) for text in input_shapes)
+    most = None if max_model_memory is None else parse_bytes(max_model_memory)
+    return ModelSource(path, model, trust, shapes, most)
 
 
 def _shape(text: str) -> tuple[int, ...]:
@@ -64,7 +76,13 @@ def _shape(text: str) -> tuple[int, ...]:
 def print_notes(path: str, notes: tuple[str, ...]) -> None:
     """What loading changed, once, on standard error."""
     for note in notes:
-        click.echo(f"{path}: {note}", err=True)
+        echo(f"{path}: {note}", err=True)
+
+
+def print_data_notes(data: "Data") -> None:
+    """What was made of labels that may mean several things, on standard error."""
+    for note in data.notes:
+        echo(f"note: {note}", err=True)
 
 
 def load_model_and_data(
@@ -95,4 +113,7 @@ def load_model_and_data(
                 "--data FILE.npz, a dataset's name or package.module:function"
             )
         arrays = Arrays(f"the sample in {source.path}", loaded.sample)
-    return loaded, bind(arrays, loaded.network, losses, need_labels)
+    bound = bind(arrays, loaded.network, losses, need_labels)
+    if need_labels:
+        print_data_notes(bound)
+    return loaded, bound

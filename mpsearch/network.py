@@ -7,14 +7,17 @@ from functools import cached_property
 import torch
 from torch import fx, nn
 
+from mpsearch import memory_budget
 from mpsearch.exporting import export_graph
 from mpsearch.files import digest
+from mpsearch.float_width import as_float32
 from mpsearch.folding import simplify
 from mpsearch.graph_tensors import get_tensor, set_tensor, tensor_nodes
 from mpsearch.inputs import ExampleInputs, bind_inputs
 from mpsearch.layers import Layer, find_layers
 from mpsearch.operators import output_channels_view
 from mpsearch.outputs import Output, Shape, left_out_outputs, recorded_outputs
+from mpsearch.sample_independence import check_samples_apart
 
 
 @dataclass(frozen=True)
@@ -39,9 +42,14 @@ class Network:
 
     @staticmethod
     def from_module(model: nn.Module, example_inputs: ExampleInputs) -> "Network":
-        """Export a module. The module is left as it was. Raises InputError as `export_graph`."""
-        examples = bind_inputs(model, example_inputs).tensors()
-        return Network.from_graph(export_graph(model, example_inputs), examples)
+        """Export a module. The module is left as it was.
+
+        Raises InputError as `export_graph`, and for a network that mixes the samples of a batch.
+        """
+        examples = [as_float32(x) for x in bind_inputs(model, example_inputs).tensors()]
+        network = Network.from_graph(export_graph(model, example_inputs), examples)
+        check_samples_apart(network.graph, examples)
+        return network
 
     @staticmethod
     def from_graph(graph: fx.GraphModule, example_inputs: Sequence[torch.Tensor]) -> "Network":
@@ -49,7 +57,8 @@ class Network:
         parameters = count_parameters(graph)
         folded = copy_graph(graph)
         record_shapes(folded, example_inputs)
-        simplify(folded, example_inputs)
+        with memory_budget.watched():
+            simplify(folded, example_inputs)
         record_shapes(folded, example_inputs)
         placeholders = [node for node in folded.graph.nodes if node.op == "placeholder"]
         shape = output_shape(folded)
@@ -136,10 +145,11 @@ def count_parameters(graph: fx.GraphModule) -> int:
 
 
 def record_shapes(graph: fx.GraphModule, example_inputs: Sequence[torch.Tensor]) -> None:
-    """Write the shape of every node's tensor for a batch of one sample into `meta["shape"]`."""
+    """Write shape and type of every node's tensor for a batch of one sample into its `meta`."""
     one = tuple(example[:1] for example in example_inputs)
     recorder = _ShapeRecorder(graph)
-    with torch.no_grad():
+    recorder.extra_traceback = False
+    with torch.no_grad(), memory_budget.watched():
         recorder.run(*one)
 
 
@@ -154,7 +164,7 @@ class _ShapeRecorder(fx.Interpreter):
     def run_node(self, n: fx.Node) -> object:
         value = super().run_node(n)
         if isinstance(value, torch.Tensor):
-            n.meta["shape"] = tuple(value.shape)
+            n.meta["shape"], n.meta["dtype"] = tuple(value.shape), value.dtype
         return value
 
 

@@ -114,6 +114,32 @@ def recorded_outputs(graph: fx.GraphModule, shape: Shape) -> tuple[Output, ...]:
     return outputs
 
 
+def output_nodes(graph: fx.GraphModule, outputs: Sequence[Output]) -> list[fx.Node]:
+    """The node that gives each of the outputs: as the model returned it, or flattened.
+
+    Raises InputError where the graph does not end as `concatenate` leaves it.
+    """
+    (result,) = next(node for node in graph.graph.nodes if node.op == "output").args
+    assert isinstance(result, fx.Node)
+    if len(outputs) == 1:
+        return [result]
+    rows = result.args[0] if result.target == torch.ops.aten.cat.default else ()
+    assert isinstance(rows, list | tuple)
+    nodes = [row for row in rows if isinstance(row, fx.Node)]
+    if [math.prod(node.meta["shape"]) for node in nodes] != [o.stop - o.start for o in outputs]:
+        raise InputError("damaged mpsearch file: its outputs do not match its graph")
+    return [_before_flattening(node, o) for node, o in zip(nodes, outputs, strict=True)]
+
+
+def _before_flattening(row: fx.Node, output: Output) -> fx.Node:
+    aten = torch.ops.aten
+    if row.target not in (aten.flatten.using_ints, aten.unsqueeze.default):
+        return row
+    (source, *_) = row.args
+    assert isinstance(source, fx.Node)
+    return source if source.meta["shape"][1:] == output.shape else row
+
+
 def record_left_out(graph: fx.GraphModule, names: Sequence[str]) -> None:
     """Remember outputs of the model that the graph does not return."""
     (node,) = (node for node in graph.graph.nodes if node.op == "output")

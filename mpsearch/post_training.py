@@ -4,25 +4,30 @@ The order is that of the literature: equalise, set the ranges, round, correct th
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal
 
 import torch
 
-from mpsearch.activation_ranges import check_method, choose_quantizers
-from mpsearch.calibration import calibrate
+from mpsearch.activation_ranges import check_method, choose_quantizers, quantizer_of
+from mpsearch.bias_correction import correct_bias, has_own_bias
+from mpsearch.calibrated_inputs import input_ranges
+from mpsearch.calibration import Histogram, calibrate
 from mpsearch.choice import Choice
 from mpsearch.data import Data
+from mpsearch.equalization import Pair, equalize, find_pairs
 from mpsearch.errors import InputError
-from mpsearch.layer_by_layer import Decision, Use, quantize_in_order
+from mpsearch.graph_tensors import set_tensor
+from mpsearch.kept_repairs import Yardstick, keep_what_helps
+from mpsearch.layer_by_layer import Decide, Decision, Use, quantize_in_order
 from mpsearch.layers import Layer
-from mpsearch.network import Network
+from mpsearch.network import Network, copy_graph
 from mpsearch.operators import EMBEDDING, packet
 from mpsearch.quantized import (
     QuantizedLayer,
     QuantizedNetwork,
     assemble,
-    bias_codes,
     check_layers,
     with_activation,
 )
@@ -76,68 +81,194 @@ def quantize_after_training(
         check_bits(choice.a_bits)
     if len(calibration) == 0:
         raise InputError(f"{calibration.name} has no samples; calibration needs at least one")
-    if settings.equalize:
-        from mpsearch.equalization import equalize
-
-        network = equalize(network)
-    histograms = calibrate(network, calibration, batch_size)
-    activations = choose_quantizers(
-        network, choices, histograms, settings.ranges, calibration, batch_size
+    run = _Run(choices, calibration, settings, batch_size, on_step or _nothing)
+    state = run.nearest(network, Yardstick(network, calibration, batch_size))
+    undone: dict[str, tuple[str, ...]] = {}
+    for option, repair in (
+        ("--equalize", _equalized if settings.equalize else None),
+        ("--ranges auto", _measured_ranges if settings.ranges == "auto" else None),
+        ("--rounding adaptive", _rounded if settings.rounding == "adaptive" else None),
+        ("--bias-correction", _corrected if settings.correct_bias else None),
+    ):
+        if repair is not None:
+            state, names = repair(run, state)
+            undone.update({option: tuple(names)} if names else {})
+    quantized = replace(
+        state.quantized, undone=undone, input_ranges=input_ranges(network, calibration)
     )
+    return quantized.made_from(network)
 
-    def nearest(layer: Layer) -> QuantizedLayer:
-        choice = choices[layer.name]
-        rows, _ = network.weight_rows(layer)
-        weight = None
-        if choice.w_bits != FLOAT_BITS:
-            weight = quantize_weight(rows, choice.w_bits, settings.per_tensor or layer.scales == 1)
-        return with_activation(network, layer, choice, weight, activations[layer.name])
+
+def _nothing() -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class _State:
+    """Quantized layers of a float network, which repairs change too; `noise` is measured once.
+
+    `adapted`: the layers that were rounded for what the quantized ones before them give.
+    """
+
+    yardstick: Yardstick
+    network: Network
+    histograms: Mapping[str, Histogram]
+    layers: Mapping[str, QuantizedLayer]
+    adapted: frozenset[str] = frozenset()
+
+    @cached_property
+    def quantized(self) -> QuantizedNetwork:
+        return assemble(self.network, self.layers)
+
+    @cached_property
+    def noise(self) -> float:
+        return self.yardstick.noise(self.quantized)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What all repairs of one call share."""
+
+    choices: Mapping[str, Choice]
+    calibration: Data
+    settings: PostTraining
+    batch_size: int
+    on_step: Callable[[], None]
+
+    def nearest(self, network: Network, yardstick: Yardstick) -> _State:
+        """Nearest rounding, and ranges by the rule that is asked for (mse before auto)."""
+        histograms = calibrate(network, self.calibration, self.batch_size)
+        rule = "mse" if self.settings.ranges == "auto" else self.settings.ranges
+        layers = {}
+        for layer in network.layers:
+            choice, weight = self.choices[layer.name], None
+            if choice.w_bits != FLOAT_BITS:
+                rows, _ = network.weight_rows(layer)
+                one_scale = self.settings.per_tensor or layer.scales == 1
+                weight = quantize_weight(rows, choice.w_bits, one_scale)
+            activation = quantizer_of(histograms[layer.name], choice.a_bits, rule)
+            layers[layer.name] = with_activation(network, layer, choice, weight, activation)
+            if self.settings.rounding == "nearest":
+                self.on_step()
+        return _State(yardstick, network, histograms, layers)
+
+
+Repaired = tuple[_State, list[str]]  # and the layers that it was undone for
+
+
+def _equalized(run: _Run, start: _State) -> Repaired:
+    """Pairs of layers whose weight ranges were made equal."""
+    network, quiet = start.network, replace(run, on_step=_nothing)
+    pairs = find_pairs(network.graph)
+    layer_of = {node: layer.name for layer in network.layers for node in layer.nodes}
+
+    def repaired(kept: list[Pair]) -> _State:
+        equal = equalize(network, run.calibration, kept, run.batch_size)
+        return quiet.nearest(equal, start.yardstick)
+
+    state, undone = keep_what_helps(pairs, start, repaired)
+    names = [f"{layer_of[pair.first.name]} -> {layer_of[pair.second.name]}" for pair in undone]
+    return state, names
+
+
+def _measured_ranges(run: _Run, start: _State) -> Repaired:
+    """Of each layer the range with the least error of its output."""
+    network = start.network
+    activations = choose_quantizers(
+        network, run.choices, start.histograms, "auto", run.calibration, run.batch_size
+    )
+    changed = {
+        layer.name: (
+            with_activation(network, layer, before.choice, before.weight, activations[layer.name]),
+            network.bias(layer),
+        )
+        for layer in network.layers
+        if (before := start.layers[layer.name]).activation != activations[layer.name]
+    }
+    return _keep_layers(start, changed)
+
+
+def _rounded(run: _Run, start: _State) -> Repaired:
+    """Weights rounded up or down so that the layer's output is kept.
+
+    With bias correction, a layer's bias takes up its mean and the rounding the rest: one repair.
+    """
+    from mpsearch.adaptive_rounding import moments, round_adaptively
+
+    network = start.network
 
     def decide(layer: Layer, uses: Sequence[Use]) -> Decision:
-        decision = _repaired(network, layer, uses, nearest(layer), settings)
-        if on_step is not None:
-            on_step()
-        return decision
-
-    if settings.correct_bias or settings.rounding == "adaptive":
-        return quantize_in_order(network, calibration, decide, batch_size)
-    layers = {}
-    for layer in network.layers:
-        layers[layer.name] = nearest(layer)
-        if on_step is not None:
-            on_step()
-    return assemble(network, layers)
-
-
-def _repaired(
-    network: Network,
-    layer: Layer,
-    uses: Sequence[Use],
-    quantized: QuantizedLayer,
-    settings: PostTraining,
-) -> Decision:
-    """The layer with adaptive rounding and a corrected bias, as far as the settings ask."""
-    from mpsearch.adaptive_rounding import moments, round_adaptively
-    from mpsearch.bias_correction import can_correct, mean_shift
-
-    correct = settings.correct_bias and can_correct(network, layer)
-    choice, bias = quantized.choice, network.bias(layer)
-    weight = quantized.weight
-    # What an embedding gives is the rounded rows themselves: for them the nearest codes are best.
-    uses = [use for use in uses if packet(use.node) != EMBEDDING]
-    adaptive = settings.rounding == "adaptive" and choice.w_bits <= _ADAPTIVE_UP_TO
-    if adaptive and weight is not None and uses:
-        generator = torch.Generator().manual_seed(settings.seed)
-        seen = moments(network, layer, uses, quantized.activation, correct, generator)
+        run.on_step()
+        quantized, bias = start.layers[layer.name], network.bias(layer)
+        weight, bits = quantized.weight, quantized.choice.w_bits
+        # What an embedding gives is the rounded rows themselves: there the nearest codes are best.
+        uses = [use for use in uses if packet(use.node) != EMBEDDING]
+        if weight is None or bits > _ADAPTIVE_UP_TO or not uses:
+            return quantized, bias
+        generator = torch.Generator().manual_seed(run.settings.seed)
+        centred = run.settings.correct_bias and has_own_bias(network, layer)
+        seen = moments(network, layer, uses, quantized.activation, centred, generator)
         rows, _ = network.weight_rows(layer)
-        weight = round_adaptively(rows, weight, choice.w_bits, seen)
-        quantized = QuantizedLayer(choice, weight, quantized.bias_codes, quantized.activation)
-    if not correct or bias is None:
-        return quantized, bias
-    shift = mean_shift(network, layer, uses, quantized).to(bias.device)
-    in_use = quantized.bias()  # the shift was measured with the bias that the codes stand for
-    bias = ((bias if in_use is None else in_use).double() + shift).to(bias.dtype)
-    codes = quantized.bias_codes
-    if codes is not None and weight is not None:
-        codes = bias_codes(bias, weight, quantized.activation)
-    return QuantizedLayer(choice, weight, codes, quantized.activation), bias
+        quantized = replace(quantized, weight=round_adaptively(rows, weight, bits, seen))
+        if not centred:
+            return quantized, bias
+        return correct_bias(network, layer, uses, quantized, exact=False)
+
+    state, undone = _kept(run, start, decide)
+    adapted = {name for name, layer in state.layers.items() if layer is not start.layers[name]}
+    return replace(state, adapted=frozenset(adapted)), undone
+
+
+def _corrected(run: _Run, start: _State) -> Repaired:
+    """Biases without the mean shift of their layer's output, where rounding has not seen to it."""
+    if len(start.adapted) == len(start.layers):
+        return start, []
+
+    def decide(layer: Layer, uses: Sequence[Use]) -> Decision:
+        quantized = start.layers[layer.name]
+        if layer.name in start.adapted:
+            return quantized, start.network.bias(layer)
+        return correct_bias(start.network, layer, uses, quantized, exact=True)
+
+    return _kept(run, start, decide)
+
+
+def _kept(run: _Run, start: _State, decide: Decide) -> Repaired:
+    """What `decide` makes of the layers, where it helps."""
+    network = start.network
+    found = quantize_in_order(network, run.calibration, decide, run.batch_size)
+    changed = {
+        layer.name: found[layer.name]
+        for layer in network.layers
+        if not _same(found[layer.name], (start.layers[layer.name], network.bias(layer)))
+    }
+    return _keep_layers(start, changed)
+
+
+def _same(one: Decision, other: Decision) -> bool:
+    return all(
+        x is y or (x is not None and y is not None and torch.equal(x, y))
+        for x, y in zip(_numbers(one), _numbers(other), strict=True)
+    )
+
+
+def _numbers(decision: Decision) -> tuple[torch.Tensor | None, ...]:
+    """What a repair of rounding or bias may change: codes, and a bias that stays in float."""
+    quantized, bias = decision
+    codes = None if quantized.weight is None else quantized.weight.codes
+    return codes, quantized.bias_codes, bias if quantized.bias_codes is None else None
+
+
+def _keep_layers(start: _State, changed: Mapping[str, Decision]) -> Repaired:
+    """The changed layers that help."""
+
+    def repaired(kept: list[str]) -> _State:
+        graph = copy_graph(start.network.graph)
+        for layer in start.network.layers:
+            if layer.name in kept and (bias := changed[layer.name][1]) is not None:
+                set_tensor(graph, layer.bias_name, bias)
+        layers = {**start.layers, **{name: changed[name][0] for name in kept}}
+        network = replace(start.network, graph=graph)
+        return replace(start, network=network, layers=layers)
+
+    return keep_what_helps(list(changed), start, repaired)

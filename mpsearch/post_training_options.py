@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from mpsearch.console import echo
+
 if TYPE_CHECKING:
     from mpsearch.data import Data
     from mpsearch.network import Network
@@ -59,7 +61,7 @@ def note_missing_classes(network: "Network", calibration: "Data") -> None:
     missing = missing_classes(network, calibration)
     if missing:
         named = ", ".join(map(str, missing[:5])) + (", …" if len(missing) > 5 else "")
-        click.echo(
+        echo(
             f"note: {calibration.name} has no sample of {len(missing)} of the "
             f"{network.output_shape[0]} classes ({named}); ranges may not fit them",
             err=True,

@@ -234,6 +234,7 @@ def _provenance(
         "samples": len(study.data),
         "labels": study.data.labels is not None,
         "loss": study.loss.name,
+        **({"label_notes": list(study.data.notes)} if study.data.notes else {}),
         "metric": settings.metric,
         "metric_notes": dict(profiler.notes(study)),
         "layers_without_effect": _without_effect(scores, study),

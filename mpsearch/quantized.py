@@ -1,7 +1,7 @@
 """Applying an assignment: a fake-quantized network that computes what the integers mean."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import fx
@@ -9,6 +9,7 @@ from torch import fx
 from mpsearch.calibration import Histogram
 from mpsearch.choice import Choice
 from mpsearch.errors import InputError
+from mpsearch.files import digest
 from mpsearch.graph_tensors import set_tensor
 from mpsearch.layers import Layer
 from mpsearch.network import Network, copy_graph
@@ -22,6 +23,7 @@ from mpsearch.quantizer import (
 )
 
 _LARGEST_BIAS = 2**31 - 1
+_ROOM = _LARGEST_BIAS / 2  # for a bias, and as much for the products that are added to it
 
 
 @dataclass(frozen=True)
@@ -50,11 +52,18 @@ class QuantizedNetwork:
     """`source` with every layer's weights replaced and its inputs fake-quantized.
 
     `source` holds the dequantized weights; `graph` is the same graph with the fake-quantizers in.
+    model_digest: of the float network that it was made from, also after repairs and fine-tuning;
+    None where that is not known. undone: repair, as its option is called, -> the layers that it did
+    harm to and was undone for. input_ranges: smallest and largest value of every input on the
+    calibration data, None for whole numbers; None where that is not known.
     """
 
     source: Network
     graph: fx.GraphModule
     layers: Mapping[str, QuantizedLayer]
+    model_digest: str | None = None
+    undone: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    input_ranges: tuple[tuple[float, float] | None, ...] | None = None
 
     def __call__(self, *inputs: torch.Tensor) -> torch.Tensor:
         outputs = self.graph(*inputs)
@@ -65,6 +74,21 @@ class QuantizedNetwork:
     def assignment(self) -> dict[str, Choice]:
         """Layer name -> choice."""
         return {name: layer.choice for name, layer in self.layers.items()}
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over the operators, what the integers mean, and every layer's quantizers."""
+        return digest(
+            self.source.digest,
+            *(
+                f"{name}={layer.choice} {layer.activation.scale!r} {layer.activation.zero_point}"
+                for name, layer in sorted(self.layers.items())
+            ),
+        )
+
+    def made_from(self, network: Network) -> "QuantizedNetwork":
+        """The same, which says that it was made from this float network."""
+        return replace(self, model_digest=network.digest)
 
 
 def quantize(
@@ -79,7 +103,7 @@ def quantize(
         layer.name: quantize_layer(network, layer, choices[layer.name], histograms[layer.name])
         for layer in network.layers
     }
-    return assemble(network, layers)
+    return assemble(network, layers).made_from(network)
 
 
 def check_layers(network: Network, choices: Mapping[str, Choice]) -> None:
@@ -133,7 +157,7 @@ def with_activation(
     if weight is None or bias is None or choice.a_bits == FLOAT_BITS:
         return QuantizedLayer(choice, weight, None, activation)
     rows, _ = network.weight_rows(layer)
-    weight = _with_room_for_bias(rows, weight, choice.w_bits, bias, activation.scale)
+    weight = with_room_for_bias(rows, weight, choice.w_bits, bias, activation.scale)
     return QuantizedLayer(choice, weight, bias_codes(bias, weight, activation), activation)
 
 
@@ -145,14 +169,20 @@ def bias_codes(
     return codes.clamp_(-_LARGEST_BIAS, _LARGEST_BIAS).to(torch.int32)
 
 
-def _with_room_for_bias(
-    rows: torch.Tensor, weight: QuantizedWeight, bits: int, bias: torch.Tensor, step: float
+def with_room_for_bias(
+    rows: torch.Tensor,
+    weight: QuantizedWeight,
+    bits: int,
+    bias: torch.Tensor,
+    step: float,
+    room: float = _ROOM,
 ) -> QuantizedWeight:
-    """Raise the scale of channels whose bias would not fit 32 bits.
+    """The codes of `rows` with larger scales for channels whose bias would exceed `room` steps.
 
-    It happens to dead channels: a folded batch norm leaves weights near 1e-8 beside a bias near 1.
+    A step is the weight's scale times `step`, the input's. It happens to dead channels: a folded
+    batch norm leaves weights near 1e-8 beside a bias near 1.
     """
-    least = (bias.detach().abs().double() / (_LARGEST_BIAS / 2 * step)).float()
+    least = (bias.detach().abs().double() / (room * step)).float()
     if not bool((least > weight.scales).any()):
         return weight
     one_scale = len(weight.scales) > 1 and bool((weight.scales == weight.scales[0]).all())

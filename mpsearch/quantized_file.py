@@ -2,22 +2,32 @@
 
 A zip like the mpsearch file (see network_file) in which `LAYER:packed` holds the weight codes at
 their bit width, `LAYER:scales` float32 and `LAYER:bias` int32: together the bytes that the layer
-table predicts. Tensors that belong to no quantized layer are stored in float.
+table predicts. Tensors that belong to no quantized layer are stored in float. `undone` of the
+header names the repairs that did harm, and the layers that they were undone for; `input_ranges`
+what each input was on the calibration data.
 """
 
+import math
 import os
 from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from mpsearch import memory_budget
 from mpsearch.choice import Choice
 from mpsearch.errors import InputError
 from mpsearch.graph_json import graph_to_json
 from mpsearch.graph_tensors import tensor_nodes
+from mpsearch.json_form import by_name, check_form, list_of, null_or, number, text
 from mpsearch.layers import Layer
+from mpsearch.memory_budget import SPARE, TIMES
 from mpsearch.network import Network, output_shape
 from mpsearch.network_file import (
+    check_apart,
+    check_same_graph,
     describe_inputs,
     read_archive,
     read_graph,
@@ -26,9 +36,10 @@ from mpsearch.network_file import (
 from mpsearch.outputs import describe_outputs, left_out_outputs, recorded_outputs
 from mpsearch.packing import pack, unpack
 from mpsearch.quantized import QuantizedLayer, QuantizedNetwork, assemble
-from mpsearch.quantizer import ActivationQuantizer, QuantizedWeight, check_bits
+from mpsearch.quantizer import FLOAT_BITS, ActivationQuantizer, QuantizedWeight, check_bits
 
 FORMAT, VERSION = "mpsearch.quantized", 1
+_PACKED = 16  # weights of 2 bits in the file are float32 in memory
 
 
 def payload(layer: Layer, quantized: QuantizedLayer, network: Network) -> dict[str, torch.Tensor]:
@@ -49,7 +60,10 @@ def payload(layer: Layer, quantized: QuantizedLayer, network: Network) -> dict[s
 
 
 def save_quantized(network: QuantizedNetwork, path: str | os.PathLike[str]) -> None:
-    """Write the quantized network as a file that loads without executing anything."""
+    """Write the quantized network as a file that loads without executing anything.
+
+    What was written is read back and run; raises InputError, and leaves no file, where it differs.
+    """
     source = network.source
     tensors = {name: tensor for _, name, tensor in tensor_nodes(source.graph)}
     for layer in source.layers:
@@ -65,7 +79,29 @@ def save_quantized(network: QuantizedNetwork, path: str | os.PathLike[str]) -> N
         "graph": graph_to_json(source.graph),
         "layers": [_describe(layer, network) for layer in source.layers],
     }
-    write_archive(path, header, tensors, {})
+    if network.model_digest is not None:
+        header["model_digest"] = network.model_digest
+    if network.input_ranges is not None:
+        header["input_ranges"] = [
+            None if one is None else list(one) for one in network.input_ranges
+        ]
+    if network.undone:
+        header["undone"] = {repair: list(names) for repair, names in network.undone.items()}
+
+    def read_back(written: Path) -> None:
+        again = load_quantized(written)
+        check_same_graph(source.graph, again.source.graph)
+        for name, layer in network.layers.items():
+            if (layer.choice, layer.activation) != (
+                again.layers[name].choice,
+                again.layers[name].activation,
+            ):
+                raise InputError(f"its layer {name} comes back with other bits or another range")
+        with torch.no_grad():
+            shapes = zip(source.input_shapes, source.input_dtypes, strict=True)
+            again(*(torch.zeros(1, *shape, dtype=dtype) for shape, dtype in shapes))
+
+    write_archive(path, header, tensors, {}, read_back)
 
 
 def _describe(layer: Layer, network: QuantizedNetwork) -> dict[str, Any]:
@@ -83,18 +119,36 @@ def _describe(layer: Layer, network: QuantizedNetwork) -> dict[str, Any]:
     }
 
 
-def load_quantized(path: str | os.PathLike[str]) -> QuantizedNetwork:
-    """Read what `save_quantized` wrote; its outputs equal those of the network that was saved."""
+def load_quantized(path: str | os.PathLike[str], max_memory: int | None = None) -> QuantizedNetwork:
+    """Read what `save_quantized` wrote; its outputs equal those of the network that was saved.
+
+    `max_memory`: bytes that all tensors may take while it is loaded; without it 64 times the file,
+    because 2 bits become 32, and 1 GiB.
+    """
+    if max_memory is None and Path(path).is_file():
+        max_memory = _PACKED * TIMES * Path(path).stat().st_size + SPARE
+    with memory_budget.of_load(path, max_memory):
+        return _load_quantized(path)
+
+
+def _load_quantized(path: str | os.PathLike[str]) -> QuantizedNetwork:
     header, tensors, _ = read_archive(path)
     if header.get("format") != FORMAT:
         raise InputError(f"{path}: got the format {header.get('format')!r}; expected {FORMAT!r}")
     try:
-        layers = {str(e["name"]): _read_layer(e, tensors) for e in header["layers"]}
-        for entry in header["layers"]:  # assemble() fills these with what the codes mean
-            tensors.setdefault(entry["weight"], torch.zeros(entry["shape"]))
-            if entry["bias"]:
-                tensors.setdefault(entry["bias"], torch.zeros(entry["channels"]))
+        with memory_budget.watched():
+            layers = {str(e["name"]): _read_layer(e, tensors) for e in header["layers"]}
+            for entry in header["layers"]:  # assemble() fills these with what the codes mean
+                tensors.setdefault(entry["weight"], torch.zeros(entry["shape"]))
+                if entry["bias"]:
+                    tensors.setdefault(entry["bias"], torch.zeros(entry["channels"]))
         parameters = int(header["parameters"])
+        undone = header.get("undone", {})
+        check_form(undone, by_name(list_of(text)), "undone")
+        ranges = header.get("input_ranges")
+        check_form(ranges, null_or(list_of(null_or([number(), number()]))), "input_ranges")
+    except InputError as error:
+        raise InputError(*error.lines_after(f"{path}: ")) from error
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"{path}: damaged mpsearch file: {error}") from error
     graph, examples = read_graph(path, header, tensors)
@@ -110,7 +164,22 @@ def load_quantized(path: str | os.PathLike[str]) -> QuantizedNetwork:
     )
     if {layer.name for layer in network.layers} != set(layers):
         raise InputError(f"{path}: damaged mpsearch file: its layers do not match its graph")
-    return assemble(network, layers)
+    made_from = header.get("model_digest")
+    known = made_from if isinstance(made_from, str) else None
+    with memory_budget.watched():
+        quantized = assemble(network, layers)
+    check_apart(path, quantized.source, examples)
+    if ranges is not None and len(ranges) != len(network.input_names):
+        raise InputError(
+            f"{path}: damaged mpsearch file: input_ranges of {len(ranges)} inputs; expected "
+            f"{len(network.input_names)}"
+        )
+    return replace(
+        quantized,
+        model_digest=known,
+        undone={k: tuple(names) for k, names in undone.items()},
+        input_ranges=ranges and tuple(one and (one[0], one[1]) for one in ranges),
+    )
 
 
 def _read_layer(entry: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> QuantizedLayer:
@@ -119,11 +188,16 @@ def _read_layer(entry: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -
     activation = ActivationQuantizer(
         choice.a_bits, float(entry["a_scale"]), int(entry["a_zero_point"])
     )
+    inside = 0 <= activation.zero_point < 2**choice.a_bits
+    if choice.a_bits != FLOAT_BITS and not (inside and 0 < activation.scale < math.inf):
+        raise ValueError(f"range of {name!a}: {activation}")
     if f"{name}:packed" not in tensors:
         return QuantizedLayer(choice, None, None, activation)
     count = torch.Size(entry["shape"]).numel()
     codes = unpack(tensors[f"{name}:packed"].numpy(), choice.w_bits, count)
     scales = tensors[f"{name}:scales"]
+    if not scales.is_floating_point() or not bool(torch.isfinite(scales).all()):
+        raise ValueError(f"scales of {name!a} are no finite numbers")
     if scales.shape not in ((channels,), (1,)):
         raise ValueError(f"scales of {name!r} have shape {tuple(scales.shape)}")
     scales = scales.repeat(channels) if len(scales) < channels else scales

@@ -157,7 +157,7 @@ def activation_quantizer(
                 hi = top * fraction if high_end else best[2]
                 if hi - lo <= 0:
                     continue
-                error = _histogram_error(centres, weights, affine(bits, lo, hi))
+                error = histogram_error(centres, weights, affine(bits, lo, hi))
                 if error < best[0]:
                     best = (error, lo, hi)
     return affine(bits, best[1], best[2])
@@ -172,9 +172,10 @@ def affine(bits: int, low: float, high: float) -> ActivationQuantizer:
     return ActivationQuantizer(bits, scale, int(np.clip(np.rint(-low / scale), 0, levels)))
 
 
-def _histogram_error(
+def histogram_error(
     centres: np.ndarray, weights: np.ndarray, quantizer: ActivationQuantizer
 ) -> float:
+    """Σ weight · (x̂ - x)² with x the centres of a histogram's bins."""
     scale, zero = quantizer.scale, quantizer.zero_point
     codes = np.clip(np.rint(centres / scale) + zero, 0, 2**quantizer.bits - 1)
     return float(weights @ np.square((codes - zero) * scale - centres))

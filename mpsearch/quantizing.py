@@ -63,7 +63,7 @@ class Quantizing:
         layers = {
             layer.name: self._layer(layer, choices[layer.name]) for layer in self.network.layers
         }
-        return assemble(self.network, layers)
+        return assemble(self.network, layers).made_from(self.network)
 
     def _layer(self, layer: Layer, choice: Choice) -> QuantizedLayer:
         key = (layer.name, choice)

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from mpsearch import memory_budget
 from mpsearch.errors import InputError
 from mpsearch.operators import argument, packet
 
@@ -29,6 +30,7 @@ _CELLS = {
     "lstm_cell": "lstm", "gru_cell": "gru", "rnn_tanh_cell": "tanh", "rnn_relu_cell": "relu"
 }  # fmt: skip
 _GATES = {"lstm": 4, "gru": 3, "tanh": 1, "relu": 1}
+_NODES_OF_A_STEP, _BYTES_OF_A_NODE = 16, 2048
 _ZEROS = {"zeros", "zeros_like", "new_zeros"}
 
 aten = torch.ops.aten
@@ -59,6 +61,10 @@ def unroll(graph: fx.GraphModule, example_inputs: Sequence[torch.Tensor]) -> Non
     _check_batch(graph, sequences, example_inputs)
     # Now, because what is written in place of one operator has no shapes yet for the next one
     steps = {node: _steps(node) for node in sequences}
+    cells = sum(steps[n] * len(_cells(n, _SEQUENCES[packet(n)])) for n in sequences)
+    memory_budget.reserve(
+        cells * _NODES_OF_A_STEP * _BYTES_OF_A_NODE, f"a graph of {cells:,} recurrent steps"
+    )
     for node in nodes:
         writer = _Writer(graph.graph, node)
         if packet(node) in _CELLS:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from mpsearch.evaluation import wilson_interval
-from mpsearch.published import FLOAT, MIXED, UNIMODAL, W4, W8, Case, Published
+from mpsearch.published import FLOAT, MIXED, W4, W8, Case, Published
 from mpsearch.reproduction import SMALLER, TUNED
 from mpsearch.run_store import RunStore
 
@@ -62,7 +62,7 @@ def lost(runs: Sequence[RunStore], name: str) -> Mean | None:
 def table(case: Case, runs: Sequence[RunStore]) -> list[list[str]]:
     """One row of cells for each network, in the order of HEADER."""
     alone = [name for name in runs[0].rows if name.endswith(" alone")]
-    cells = [_single(name, case.rows[UNIMODAL], accuracy(runs, name)) for name in alone]
+    cells = [_single(name, case.rows.get(name), accuracy(runs, name)) for name in alone]
     cells.append(_quantized(runs, FLOAT, case.rows[FLOAT], case))
     for name in (W8, MIXED, SMALLER, W4):
         if name == SMALLER and accuracy(runs, name) is None:  # too small for this network
@@ -108,8 +108,8 @@ def notes(case: Case, runs: Sequence[RunStore]) -> list[str]:
     return found
 
 
-def _single(name: str, published: Published, measured: Mean | None) -> list[str]:
-    cells = [name, f"best {_percent(published.accuracy)}", "", NONE]
+def _single(name: str, published: Published | None, measured: Mean | None) -> list[str]:
+    cells = [name, NONE if published is None else _percent(published.accuracy), "", NONE]
     return [*cells, NONE if measured is None else measured.text(), "", "", "", "", ""]
 
 

@@ -12,9 +12,12 @@ from mpsearch.choice import Choice
 from mpsearch.errors import InputError
 from mpsearch.evaluation import Evaluation, row_from_json, row_to_json
 from mpsearch.files import write_atomic
+from mpsearch.json_file import read_document
+from mpsearch.json_form import by_name, check_form, null_or, number, text, whole
 
 FORMAT, VERSION = "mpsearch.run", 1
 FILE = "run.json"
+LARGEST_MIB = 256
 
 
 @dataclass(frozen=True)
@@ -49,23 +52,19 @@ class RunStore:
             store._write()
             return store
         try:
-            document = json.loads(path.read_text(encoding="utf-8"))
-            if document["format"] != FORMAT or document["version"] != VERSION:
-                raise ValueError(f"format {document['format']!r} {document['version']!r}")
-            rows = {name: _row(one) for name, one in document["rows"].items()}
-            stored = str(document["identity"])
-            seconds = {str(key): float(value) for key, value in document["seconds"].items()}
-            assignments = {str(key): dict(one) for key, one in document["assignments"].items()}
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            document = read_document(path, "record of a run", FORMAT, VERSION, LARGEST_MIB, "")
+            check_form(document, _FORM, "")
+            rows = {name: _row(one, name) for name, one in document["rows"].items()}
+        except (ValueError, InputError) as error:
             raise InputError(
                 f"{path}: not the record of a run: {error}; delete it to begin anew"
             ) from None
-        if stored != identity:
+        if document["identity"] != identity:
             raise InputError(
                 f"{folder} holds a run with other data or settings; give another folder with -o, "
                 "or delete it"
             )
-        return RunStore(folder, identity, rows, seconds, assignments)
+        return RunStore(folder, identity, rows, document["seconds"], document["assignments"])
 
     def measure(self, name: str, make: Callable[[], Measured]) -> Measured:
         """The row `name`: the stored one, or made now, timed and stored."""
@@ -108,10 +107,14 @@ class RunStore:
         write_atomic(self.folder / FILE, json.dumps(document, indent=1) + "\n")
 
 
-def _row(document: Mapping[str, Any]) -> Measured:
-    file_bytes = document["file_bytes"]
-    return Measured(
-        row_from_json(document),
-        None if file_bytes is None else int(file_bytes),
-        float(document["seconds"]),
-    )
+_FORM = {
+    "identity": text,
+    "rows": by_name({"file_bytes": null_or(whole()), "seconds": number(0)}),
+    "seconds": by_name(number(0)),
+    "assignments": by_name(by_name(text)),
+}
+
+
+def _row(document: Mapping[str, Any], name: str) -> Measured:
+    row = row_from_json(document, f"rows[{name!a}]")
+    return Measured(row, document["file_bytes"], float(document["seconds"]))

@@ -2,17 +2,20 @@
 
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from mpsearch.budget import Budget
 from mpsearch.errors import InputError
+from mpsearch.evidence_digests import Judged, check_weights
 from mpsearch.front_answer import answer
 from mpsearch.front_files import read_json
 from mpsearch.instance import Instance
 from mpsearch.interaction_search import InteractionSearch, search
-from mpsearch.interactions import load_interactions
+from mpsearch.interactions import Interactions, load_interactions
 from mpsearch.limits import total_of, totals_of
+from mpsearch.provenance import model_digest_of
 from mpsearch.solution import Solution
 from mpsearch.table import LayerTable
 
@@ -49,6 +52,20 @@ def look_up(table: LayerTable, path: str | os.PathLike[str], budget: Budget) -> 
     )
 
 
+def check_is_of_table(interactions: Interactions, provenance: Mapping[str, Any], name: str) -> None:
+    """Raise InputError for interactions of other weights or data than the table's."""
+    remedy = "make table and interactions together with `mpsearch profile MODEL --interactions`"
+    model, data = model_digest_of(provenance), provenance.get("data_digest")
+    judged = Judged({} if model is None else {"the table": model})
+    check_weights(interactions.model_digest, name, judged, remedy)
+    if interactions.data_digest and isinstance(data, str) and interactions.data_digest != data:
+        raise InputError(
+            f"{name} is of other data than the table: {interactions.data_digest[:19]}, there "
+            f"{data[:19]}",
+            remedy,
+        )
+
+
 def with_interactions(
     solution: Solution,
     table: LayerTable,
@@ -56,14 +73,17 @@ def with_interactions(
     path: str | os.PathLike[str],
     rerank: int | None = None,
     seconds: float | None = None,
+    provenance: Mapping[str, Any] | None = None,
 ) -> tuple[Solution, InteractionSearch]:
     """Replace the additive optimum by what the stored interactions prefer within the limits.
 
     Without `rerank` the least quadratic form: objective, bound and gap are of that. With it the
-    winner among the K best; then they stay those of Ω. seconds: default 10.
+    winner among the K best; then they stay those of Ω. seconds: default 10. provenance: of the
+    table; InputError for interactions of other weights or data than it names.
     """
     started = time.monotonic()
     interactions = load_interactions(path)
+    check_is_of_table(interactions, provenance or {}, os.fspath(path))
     deadline = started + (SECONDS if seconds is None else seconds)
     found = search(instance, interactions, solution.choices, deadline, rerank or 0)
     choices = {layer: found.chosen.choices[layer] for layer in table.layer_names}

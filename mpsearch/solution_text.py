@@ -1,8 +1,6 @@
 """A solution as text for the terminal."""
 
-import click
-
-from mpsearch.console import print_table
+from mpsearch.console import echo, print_table
 from mpsearch.solution import Solution
 from mpsearch.table import LayerTable
 from mpsearch.units import format_amount, format_exactly
@@ -12,14 +10,14 @@ def print_solution(table: LayerTable, solution: Solution) -> None:
     """Layers with what they take, totals against limits, status and gap."""
     print_tables(table, solution)
     if solution.minimize == "omega":
-        click.echo(f"Ω total {solution.objective:.6g}: {_verdict(solution)}")
+        echo(f"Ω total {solution.objective:.6g}: {_verdict(solution)}")
     else:
         whole = solution.minimize in solution.totals
         value = solution.objective or 0.0
         least = format_amount(solution.minimize, value) if whole else f"{value:.6g}"
         allowed = solution.limits.get("omega")
         within = "" if allowed is None else f" (limit {allowed:g})"
-        click.echo(f"least {solution.minimize} {least}, Ω total {solution.omega:.6g}{within}: "
+        echo(f"least {solution.minimize} {least}, Ω total {solution.omega:.6g}{within}: "
                    f"{_verdict(solution)}")  # fmt: skip
 
 
@@ -65,12 +63,12 @@ def _verdict(solution: Solution) -> str:
 def print_failure(solution: Solution, what: str = "no assignment is within the limits") -> None:
     """Why there is no assignment, and what the least limits are."""
     if solution.status == "no-solution":
-        click.echo(
+        echo(
             "mpsearch: no assignment found in time, and none is ruled out; give more --time-limit",
             err=True,
         )
         return
-    click.echo(f"mpsearch: infeasible: {what}", err=True)
+    echo(f"mpsearch: infeasible: {what}", err=True)
     limits = dict(solution.limits) | {f">={k}": v for k, v in solution.at_least.items()}
     for key, least in solution.smallest.items():
         column = key.removeprefix(">=")
@@ -82,4 +80,4 @@ def print_failure(solution: Solution, what: str = "no assignment is within the l
                 text += " alone; the other limits are infeasible without it"
             else:
                 text += f" alone, {format_exactly(column, least.with_others)} with the other limits"
-        click.echo(text, err=True)
+        echo(text, err=True)

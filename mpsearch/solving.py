@@ -7,7 +7,6 @@ from fractions import Fraction
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mpsearch import plugins
 from mpsearch.budget import Budget
@@ -19,7 +18,7 @@ from mpsearch.few_choices import fewest_choices
 from mpsearch.instance import Instance
 from mpsearch.limits import totals_of
 from mpsearch.minimand import Minimand
-from mpsearch.problem import scale
+from mpsearch.problem import Problem, scale
 from mpsearch.proof import Proof, guess, prove
 from mpsearch.solution import Solution, Status
 from mpsearch.solver import GROUP, Answer, Solver
@@ -29,7 +28,10 @@ from mpsearch.table import LayerTable
 AUTO_RULE = (
     "lagrangian: exact for any number of limits, needs no other package, keeps bound and gap"
 )
-WRONG_BY = 1e-9  # relative: below this a worse answer is the solver's rounding, not a wrong claim
+FINER = 20  # bits by which a range has to shrink
+WRONG_BY = Fraction(
+    1, 10**9
+)  # relative: below this a worse answer is the solver's rounding, not a wrong claim
 
 
 def find_solver(name: str) -> Solver:
@@ -128,9 +130,23 @@ class _Search:
         deadline = None if self.time_limit is None else self.started + self.time_limit
         if self.own:
             return prove(instance, start, deadline, self.max_states)
-        left = None if deadline is None else max(deadline - time.monotonic(), 0.0)
-        answer = _ask(self.backend, instance, start, left, self.options, self.notes)
-        candidate = answer.chosen if answer.chosen is not None else start
+        candidate = start
+        while True:
+            problem, shift = scale(
+                instance, None if candidate is None else instance.sum(instance.omega, candidate)
+            )
+            left = None if deadline is None else max(deadline - time.monotonic(), 0.0)
+            answer = _ask(self.backend, instance, problem, left, self.options, self.notes)
+            if answer.chosen is None:
+                break
+            candidate = answer.chosen
+            # What solvers get has 60 bits of the range of Ω, and engines in doubles see fewer: an
+            # answer that shortens the range a lot is asked for again in finer units.
+            span = instance.sum(instance.omega, candidate) - instance.base[0]
+            if span << FINER >= problem.cost_limit << shift:
+                break
+            if deadline is not None and time.monotonic() > deadline:
+                break
         if deadline is not None and self.time_limit is not None:
             deadline = max(deadline, time.monotonic() + self.time_limit / 10)
         proof = prove(instance, candidate, deadline)
@@ -142,14 +158,12 @@ class _Search:
 def _ask(
     backend: Solver,
     instance: Instance,
-    start: NDArray[Any] | None,
+    problem: Problem,
     time_limit: float | None,
     options: Mapping[str, Any],
     notes: list[str],
 ) -> Answer:
     """The solver's answer, with `chosen` only if it is whole and feasible."""
-    upper = None if start is None else instance.sum(instance.omega, start)
-    problem, _ = scale(instance, upper)
     nothing = Answer(None, "unknown")
     if not problem.allowed.any(axis=1).all():
         return nothing

@@ -220,6 +220,9 @@ def as_column(values: Sequence[int | float]) -> NDArray[Any]:
     return np.array(values, dtype=np.float64)
 
 
+LARGEST = 1e308  # of a total: doubles end at 1.8e308
+
+
 def check(table: LayerTable, places: Sequence[str]) -> None:
     """Raise InputError for numbers and rows that cannot be; `places[n]` says where row n stands."""
     columns = {"omega": table.omega, "omega_stderr": table.omega_stderr, **table.resources}
@@ -230,6 +233,15 @@ def check(table: LayerTable, places: Sequence[str]) -> None:
             raise InputError(
                 f"{places[n]}: {name} of layer {table.layers[table.layer_index[n]].name!r} is "
                 f"{values[n]}; expected a finite number that is not negative"
+            )
+        most = np.zeros(len(table.layers))
+        np.maximum.at(most, table.layer_index, values.astype(np.float64))
+        with np.errstate(over="ignore"):
+            total = most.sum()
+        if total > LARGEST:
+            raise InputError(
+                f"{table.source}: {name} could add up to more than {LARGEST:g}, where doubles end; "
+                "give the column in a larger unit"
             )
     for name, bits in (("w_bits", table.w_bits), ("a_bits", table.a_bits)):
         wrong = np.flatnonzero((bits < 1) | (bits > 64))

@@ -14,6 +14,7 @@ from mpsearch.files import write_atomic
 from mpsearch.table import Layer, LayerTable, as_column, check
 
 LEADING = ("layer", "kind", "group", "weights", "macs", "w_bits", "a_bits", "omega", "omega_stderr")
+_DIGITS = 19
 REQUIRED = ("layer", "w_bits", "a_bits", "omega")
 
 
@@ -43,8 +44,8 @@ def read_csv(path: str | os.PathLike[str]) -> LayerTable:
         column["layer"],
         column.get("kind", [""] * len(rows)),
         column.get("group", [""] * len(rows)),
-        optional("weights", int, "a whole number"),
-        optional("macs", int, "a whole number"),
+        optional("weights", _whole, "a whole number"),
+        optional("macs", _whole, "a whole number"),
         places,
     )
     table = LayerTable(
@@ -164,13 +165,19 @@ def _bits(text: str) -> int:
     return int(text) if len(text) < 5 else int("not a number of bits")
 
 
+def _whole(text: str) -> int:
+    return int(text) if len(text) <= _DIGITS else int("more than 19 digits")
+
+
 def _value(text: str) -> int | float:
     """An exact int where the text is one; `1e9` and `0.5` are floats."""
-    return int(text) if text.lstrip("-").isdecimal() else float(text)
+    short = len(text) <= _DIGITS  # more does not fit 64 bits
+    return int(text) if short and text.lstrip("-").isdecimal() else float(text)
 
 
 def _number(text: str, kind: Callable[[str], Any], where: str, expected: str) -> None:
     try:
         kind(text)
     except (ValueError, OverflowError):
-        raise InputError(f"{where} is {text!r}; expected {expected}") from None
+        shown = repr(text) if len(text) <= 60 else f"{text[:60]!r}..."
+        raise InputError(f"{where} is {shown}; expected {expected}") from None

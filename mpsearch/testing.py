@@ -42,6 +42,7 @@ def assert_budget(
     fp32: str | os.PathLike[str] | None = None,
     confidence: float = 0.95,
     strict: bool = False,
+    unverified: bool = False,
 ) -> "tuple[Verdict, ...]":
     """`mpsearch gate` for a test: raise AssertionError with its table unless every condition holds.
 
@@ -53,8 +54,9 @@ def assert_budget(
     here and now. Limits as on the command line; a plain number is in bytes, operations, a share
     from 0 to 1 (accuracy), points (drops), seconds or joules. min_metrics, max_metrics: limits of
     other metrics, such as {"f1": 0.9}; max_rise, max_fall: of their difference from FP32's. losses:
-    as `mpsearch evaluate --loss`. Nothing is read but what is named. Returns the verdicts. Raises
-    InputError for what cannot be judged.
+    as `mpsearch evaluate --loss`. unverified: also take files that do not say which network they
+    are of, as older versions wrote them. Nothing is read but what is named. Returns the verdicts.
+    Raises InputError for what cannot be judged.
     """
     from mpsearch.assignment import Assignment
     from mpsearch.gate import Conditions, judge
@@ -106,6 +108,7 @@ def assert_budget(
         fp32=path(fp32),
         metrics=wanted_metrics(conditions),
         losses=tuple(losses),
+        unverified=unverified,
     )
     evidence = read_evidence(sources, usual=False)
     if isinstance(subject, Assignment):

@@ -10,6 +10,7 @@ import numpy as np
 import mpsearch
 from mpsearch.errors import InputError
 from mpsearch.front import Front
+from mpsearch.reports.evidence import check_evidence, untied
 from mpsearch.reports.facts import MeasuredFacts, Number
 from mpsearch.reports.front_facts import finite, measured_facts, table_front
 from mpsearch.reports.gather import answer_facts, fitting_table
@@ -70,10 +71,19 @@ class CompareFacts:
 
 
 def compare(runs: Mapping[str, Run]) -> CompareFacts:
-    """Compare fronts by name. Raises InputError for fewer than two of one resource, or over 12."""
+    """Compare fronts by name.
+
+    Raises InputError for fewer than two of one resource, for over 12, and for a run whose figures
+    are of another network.
+    """
     if len(runs) > MOST:
         raise InputError(f"got {len(runs)} runs; at most {MOST} can be told apart in one figure")
-    warnings: list[str] = []
+    for name, run in runs.items():
+        try:
+            check_evidence(run)
+        except InputError as error:
+            raise InputError(*error.lines_after(f"{name}: ")) from None
+    warnings = [f"{name}: {text}" for name, run in runs.items() for text in untied(run)]
     resource = _resource(runs)
     fronts = {name: _front(name, run, resource, warnings) for name, run in runs.items()}
     there = {name: front for name, front in fronts.items() if front is not None}

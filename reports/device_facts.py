@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from mpsearch.device.profile import DeviceProfile, check_is_of_device, network_digest
+from mpsearch.device.profile import DeviceProfile, check_is_of_device
 from mpsearch.errors import InputError
 from mpsearch.published import DEVICES
 from mpsearch.reports.facts import DeviceFacts, DeviceRow
@@ -13,8 +13,8 @@ NAME = "this network"
 
 
 def device_facts(run: Run, warnings: list[str]) -> DeviceFacts | None:
-    """None without a device profile. What was measured under emulation, while the device was
-    slowed down, or for another assignment is a warning, and its figures are not shown."""
+    """None without a device profile. What was measured under emulation, or while the device
+    was slowed down, is a warning, and its figures are not shown."""
     profile = run.device
     if profile is None:
         return None
@@ -25,21 +25,19 @@ def device_facts(run: Run, warnings: list[str]) -> DeviceFacts | None:
         DeviceRow(case.title, case.process_s, peak_minus_idle_mw=case.peak_minus_idle_mw)
         for case in DEVICES
     )
-    reason = _refusal(run, profile)
+    reason = _refusal(profile)
     if reason is not None:
         warnings.append(reason)
         return DeviceFacts(device, published)
-    return DeviceFacts(device, (_measured(profile), *published))
+    return DeviceFacts(device, (_measured(profile), *published), profile.notes)
 
 
-def _refusal(run: Run, profile: DeviceProfile) -> str | None:
+def _refusal(profile: DeviceProfile) -> str | None:
     """Why the profile's figures are not those of the network shown; None: they are."""
     try:
         check_is_of_device(profile)
     except InputError as error:
-        return str(error)
-    if run.assignment and network_digest(run.assignment.layers) != profile.network:
-        return f"the profile of {profile.host} is of another assignment than the one shown"
+        return " ".join(error.lines)
     return None
 
 

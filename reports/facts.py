@@ -252,10 +252,14 @@ class DeviceRow:
 
 @dataclass(frozen=True)
 class DeviceFacts:
-    """The measured device's row, where its figures are valid, and those of the paper's Table 5."""
+    """The measured device's row, where its figures are valid, and those of the paper's Table 5.
+
+    notes: what a reader of the figures should know, such as other work on the device.
+    """
 
     device: str
     rows: tuple[DeviceRow, ...]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from base64 import b64encode
 from collections.abc import Sequence
 from hashlib import sha256
 
+from mpsearch.foreign_text import shown
 from mpsearch.reports.facts import Facts
 from mpsearch.reports.front_facts import ALPHABET
 from mpsearch.reports.front_points_table import point_text
@@ -74,20 +75,20 @@ def front_data(facts: Facts, places: Sequence[tuple[float, float]]) -> str:
     """JSON that is safe inside a script element: no <, > or & in it, whatever layers are called."""
     found = facts.front
     assert found is not None
-    shown = found.assignments
-    assert shown is not None
+    made = found.assignments
+    assert made is not None
     points = [
-        [x, y, point_text(found, point), code]
-        for (x, y), point, code in zip(places, shown.points, shown.codes, strict=True)
+        [x, y, shown(point_text(found, point)), code]
+        for (x, y), point, code in zip(places, made.points, made.codes, strict=True)
     ]
     start = 0
     total = facts.answer.point.totals.get(found.resource) if facts.answer else None
     if total is not None:
-        near = [abs(found.totals[point] - total) for point in shown.points]
+        near = [abs(found.totals[point] - total) for point in made.points]
         start = near.index(min(near))
     document = {
-        "layers": shown.layers, "choices": shown.choices, "letters": ALPHABET,
-        "points": points, "start": start,
+        "layers": [shown(name) for name in made.layers], "choices": made.choices,
+        "letters": ALPHABET, "points": points, "start": start,
     }  # fmt: skip
     text = json.dumps(document, separators=(",", ":"), allow_nan=False)
     for letter in "<>&":

@@ -19,6 +19,7 @@ from mpsearch.reports.accuracy_facts import (
 )
 from mpsearch.reports.commands import commands_of
 from mpsearch.reports.device_facts import device_facts
+from mpsearch.reports.evidence import check_evidence, untied
 from mpsearch.reports.facts import AnswerFacts, Facts, LayerFacts, LimitFacts, Point
 from mpsearch.reports.front_facts import (
     finite,
@@ -30,6 +31,7 @@ from mpsearch.reports.front_facts import (
 from mpsearch.reports.price_facts import price_facts
 from mpsearch.reports.run_folder import Run
 from mpsearch.table import LayerTable
+from mpsearch.table_search import is_of_another, not_its_table
 
 EIGHT = Choice(8, 8)
 
@@ -38,10 +40,11 @@ def gather(run: Run) -> Facts:
     """The facts of a run; what is missing in it is missing in them.
 
     Totals come from the table where there is one, not from what assignment.json states, and a
-    difference between the two is a warning. Raises InputError for nothing: a run that was read is
-    enough.
+    difference between the two is a warning. Raises InputError for figures of another network, as
+    `check_evidence` does, and for nothing else: a run that was read is enough.
     """
-    warnings: list[str] = []
+    check_evidence(run)
+    warnings: list[str] = untied(run)
     fitting = fitting_table(run, warnings)
     answer = answer_facts(run.assignment, fitting)
     evaluations = run.evaluations
@@ -79,15 +82,21 @@ def fitting_table(run: Run, warnings: list[str]) -> LayerTable | None:
     """The table if the assignment's choices are in it; a warning for what does not agree."""
     if run.table is None or run.assignment is None:
         return None
+    same_layers = set(run.assignment.layers) == set(run.table.layer_names)
+    other = is_of_another(run.assignment, run.table)
     try:
         wrong = contradictions(run.assignment, run.table)
     except InputError as error:
-        warnings.append(f"the assignment and the table are of different networks: {error}")
+        reason = not_its_table(run.assignment, run.table)
+        if not (same_layers and other):
+            text = " ".join(error.lines)
+            reason = f"the assignment and the table are of different networks: {text}"
+        warnings.append(reason)
         return None
     if wrong:
         warnings.append(f"the assignment's own totals are not the table's: {'; '.join(wrong)}")
-    if run.assignment.table_digest not in (None, run.table.digest):
-        warnings.append("the assignment was chosen from another table than this one; solve again")
+    if other:
+        warnings.append(not_its_table(run.assignment, run.table))
     return run.table
 
 

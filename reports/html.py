@@ -1,9 +1,8 @@
 """The report as one HTML file that needs nothing but itself; every string is escaped."""
 
 from collections.abc import Iterable, Sequence
-from html import escape
 
-from mpsearch.reports.device_facts import device_table
+from mpsearch.foreign_text import html_text
 from mpsearch.reports.drawing import Drawing
 from mpsearch.reports.facts import Facts
 from mpsearch.reports.front_script import front_data
@@ -24,10 +23,7 @@ def render(facts: Facts) -> str:
     referred to; the one script reads the front's points and is allowed by its digest.
     """
     made = sections_of(facts)
-    sections = [
-        _device(facts) if section.name == "device" else section_html(section, facts)
-        for section in made
-    ]
+    sections = [section_html(section, facts) for section in made]
     scripted = facts.front is not None and facts.front.assignments is not None
     return page(TITLE, "\n".join(sections), facts.version, table_styles(made), scripted)
 
@@ -49,13 +45,13 @@ def _part(part: Part, facts: Facts | None) -> str:
     match part:
         case Paragraph():
             kind = f" class='{part.kind}'" if part.kind else ""
-            return f"<p{kind}>{escape(part.text)}</p>"
+            return f"<p{kind}>{html_text(part.text)}</p>"
         case Code():
-            lines = "\n".join(escape(line) for line in part.lines)
+            lines = "\n".join(html_text(line) for line in part.lines)
             return f"<pre>{lines}</pre>"
         case More():
             inside = _part(part.table, facts)
-            return f"<details><summary>{escape(part.summary)}</summary>\n{inside}</details>"
+            return f"<details><summary>{html_text(part.summary)}</summary>\n{inside}</details>"
         case Table():
             return _table(part.header, part.rows, part.caption, part.prose)
         case Drawing():
@@ -65,7 +61,7 @@ def _part(part: Part, facts: Facts | None) -> str:
 def _figure(drawing: Drawing, facts: Facts | None) -> str:
     """The front with its points to read, any other drawing as it is."""
     inline = inline_svg(drawing)
-    caption = f"<figcaption>{escape(drawing.caption)}</figcaption>"
+    caption = f"<figcaption>{html_text(drawing.caption)}</figcaption>"
     if not inline.places or facts is None:
         return f"<figure>{inline.svg}{caption}</figure>"
     data = front_data(facts, inline.places)
@@ -77,21 +73,8 @@ def _figure(drawing: Drawing, facts: Facts | None) -> str:
     )
 
 
-def _device(facts: Facts) -> str:
-    if facts.device is None:
-        return ""
-    note = (
-        f"Measured on {facts.device.device}. Process: from spawn to exit; cold: initialisation and "
-        "first inference of a fresh process; steady: warmed up; all medians, never merged. The "
-        "paper timed whole processes on a Raspberry Pi 4, Python and its framework included, and "
-        "read the peak of a meter above idle. Energy: mean above idle times an inference's time."
-    )
-    table = _table(*device_table(facts.device), "Beside the paper's Table 5")
-    return _section("On the device", [table, f"<p>{escape(note)}</p>"])
-
-
 def _section(title: str, parts: Iterable[str]) -> str:
-    return f"<section><h2>{escape(title)}</h2>\n" + "\n".join(parts) + "\n</section>"
+    return f"<section><h2>{html_text(title)}</h2>\n" + "\n".join(parts) + "\n</section>"
 
 
 def _table(
@@ -107,12 +90,12 @@ def _table(
         f" role='{role}'" if short else ""
         for role in ("table", "rowgroup", "row", "cell", "rowheader", "columnheader")
     )
-    head = "".join(f"<th{column} scope='col'>{escape(text)}</th>" for text in header)
+    head = "".join(f"<th{column} scope='col'>{html_text(text)}</th>" for text in header)
     lines = []
     for first, *others in rows:
-        cells = "".join(f"<td{cell}>{escape(text.strip())}</td>" for text in others)
+        cells = "".join(f"<td{cell}>{html_text(text.strip())}</td>" for text in others)
         lines.append(
-            f"<tr{line}><th{name} scope='row'><span>{escape(first)}</span></th>{cells}</tr>"
+            f"<tr{line}><th{name} scope='row'><span>{html_text(first)}</span></th>{cells}</tr>"
         )
     body = "\n".join(lines)
     _, label = label_css(header)
@@ -120,8 +103,8 @@ def _table(
     if len(header) == 2:  # a phone shows what stands right of its name without a word before it
         kind += " pairs"
     return (
-        f"<div class='wide' tabindex='0' role='region' aria-label='{escape(caption)}'>"
+        f"<div class='wide' tabindex='0' role='region' aria-label='{html_text(caption)}'>"
         f"<table{table} class='{kind} {label}'>"
-        f"<caption>{escape(caption)}</caption>"
+        f"<caption>{html_text(caption)}</caption>"
         f"<thead{group}><tr{line}>{head}</tr></thead><tbody{group}>\n{body}\n</tbody></table></div>"
     )

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 
+from mpsearch.foreign_text import markdown_code, markdown_text
 from mpsearch.reports.drawing import Drawing
 from mpsearch.reports.facts import Facts
 from mpsearch.reports.html import TITLE
@@ -30,22 +31,13 @@ def markdown_of(
     return "\n\n".join(texts) + "\n"
 
 
-def markdown_text(text: str) -> str:
-    """Text that is only text: one line, with every character escaped that means something."""
-    line = " ".join(text.split())
-    return re.sub(r"([\\`*_{}\[\]<>#|~!&$])", r"\\\1", line)
-
-
 def _part(part: Part, figures: Mapping[str, str]) -> str:
     match part:
         case Paragraph():
             text = markdown_text(part.text)
             return f"> {text}" if part.kind == "notice" else text
         case Code():
-            lines = "\n".join(part.lines)
-            longest = max((len(run) for run in re.findall("`+", lines)), default=0)
-            fence = "`" * max(3, longest + 1)
-            return f"{fence}sh\n{lines}\n{fence}"
+            return markdown_code(part.lines, "sh")
         case More():
             return _table(part.table)
         case Table():

@@ -1,7 +1,6 @@
 """The frame of an HTML report: style, the one script and the policy that allows it; no address."""
 
-from html import escape
-
+from mpsearch.foreign_text import html_text
 from mpsearch.reports.front_script import SCRIPT, script_source
 
 STYLE = """
@@ -83,14 +82,14 @@ def page(title: str, body: str, version: str, styles: str = "", scripted: bool =
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="{policy}">
-<title>{escape(title)}</title>
+<title>{html_text(title)}</title>
 <style>{STYLE}{styles}</style>
 </head>
 <body>
-<h1>{escape(title)}</h1>
+<h1>{html_text(title)}</h1>
 {body}
-<footer>Written by mpsearch {escape(version)}. Ω: how much quantizing a layer perturbs the loss, as
-the table's metric estimates it; lower is better. 1 KB = 1024 B. BOPS: MACs × weight bits ×
+<footer>Written by mpsearch {html_text(version)}. Ω: how much quantizing a layer perturbs the loss,
+as the table's metric estimates it; lower is better. 1 KB = 1024 B. BOPS: MACs × weight bits ×
 activation bits.</footer>
 {script}</body>
 </html>

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from mpsearch.errors import InputError
 from mpsearch.files import atomic_path
+from mpsearch.foreign_text import shown
 from mpsearch.reports.drawing import Drawing
-from mpsearch.reports.style import canvas
+from mpsearch.reports.style import canvas, drawn
 
 FORMATS = ("png", "svg", "pdf")
 DOTS_PER_INCH = 200
@@ -29,11 +30,12 @@ def save_picture(drawing: Drawing, path: str | os.PathLike[str]) -> None:
         "savefig__facecolor": "white",
     }  # fmt: skip
     with canvas(drawing.height, **settings) as figure:
-        drawing.draw(figure)
+        drawn(drawing, figure)
+        title, text = shown(drawing.title), shown(drawing.text)
         described = {
-            "png": {"Title": drawing.title, "Description": drawing.text},
-            "svg": {"Title": drawing.title, "Description": drawing.text, "Date": None},
-            "pdf": {"Title": drawing.title, "Subject": drawing.text, "CreationDate": None},
+            "png": {"Title": title, "Description": text},
+            "svg": {"Title": title, "Description": text, "Date": None},
+            "pdf": {"Title": title, "Subject": text, "CreationDate": None},
         }
         with atomic_path(path) as temporary:
             figure.savefig(temporary, dpi=DOTS_PER_INCH, format=kind, metadata=described[kind])

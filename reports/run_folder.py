@@ -14,6 +14,7 @@ from mpsearch.front import Front
 from mpsearch.front_files import read_json
 from mpsearch.provenance import load_provenance
 from mpsearch.table import LayerTable
+from mpsearch.table_search import table_of
 
 USUAL = {
     "profile": "profile.csv",
@@ -55,16 +56,20 @@ def read_run(
 ) -> Run:
     """Read what is in `folder`; `named` gives other files by piece, and those must exist.
 
-    A damaged file is listed as missing, with the reason. Raises InputError when there is nothing
-    at all, and for a damaged file that was named.
+    The table is the one that the assignment was solved from, where that lies there under another
+    name. A damaged file is listed as missing, with the reason. Raises InputError when there is
+    nothing at all, and for a damaged file that was named.
     """
     given = {piece: path for piece, path in (named or {}).items() if path is not None}
     if not Path(folder).is_dir():
         raise InputError(f"there is no run folder {folder}; expected one with {USUAL['profile']}")
     paths = {}
     missing = []
+    usual_paths = {piece: os.path.join(folder, usual) for piece, usual in USUAL.items()}
+    assigned = given.get("assignment", usual_paths["assignment"])
+    usual_paths["profile"] = _table_path(usual_paths["profile"], assigned)
     for piece, usual in USUAL.items():
-        path = given.get(piece, os.path.join(folder, usual))
+        path = given.get(piece, usual_paths[piece])
         if piece in given or Path(path).exists():
             paths[piece] = os.path.normpath(path)
         elif piece not in OPTIONAL and (piece != "front" or "profile" not in paths):
@@ -106,3 +111,13 @@ def read_run(
     if all(piece is None for piece in pieces):
         raise InputError(damaged[0])
     return run
+
+
+def _table_path(usual: str, assignment: str) -> str:
+    """The table that the assignment was solved from, where it is beside the usual one."""
+    try:
+        chosen = Assignment.load(assignment) if Path(assignment).exists() else None
+        found = table_of(chosen, usual, Path(assignment).parent)
+    except InputError:  # what is damaged is read again, and said
+        return usual
+    return usual if found is None else str(found)

@@ -194,10 +194,16 @@ def _published(found: PublishedFacts) -> list[Part]:
 def _device(facts: Facts) -> Section | None:
     if facts.device is None:
         return None
-    table = Table("Beside the paper's Table 5", *device_table(facts.device))
-    return Section(
-        "device", "On the device", [table, Paragraph(f"Measured on {facts.device.device}.")]
+    note = (
+        f"Measured on {facts.device.device}. Process: from spawn to exit; cold: initialisation and "
+        "first inference of a fresh process; steady: warmed up; all medians, never merged. The "
+        "paper timed whole processes on a Raspberry Pi 4, Python and its framework included, and "
+        "read the peak of a meter above idle. Energy: mean above idle times an inference's time."
     )
+    table = Table("Beside the paper's Table 5", *device_table(facts.device))
+    parts: list[Part] = [table, Paragraph(note)]
+    parts += [Paragraph(f"Note: {one}.") for one in facts.device.notes]
+    return Section("device", "On the device", parts)
 
 
 def _confusion(facts: Facts) -> Section | None:

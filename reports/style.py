@@ -6,12 +6,15 @@ from contextlib import contextmanager
 from math import isfinite
 from typing import TYPE_CHECKING, Any, Literal
 
+from mpsearch.foreign_text import shown
 from mpsearch.units import is_size
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
+
+    from mpsearch.reports.drawing import Anchors, Drawing
 
 # On a page each becomes a variable, so that one drawing serves light and dark. The data colours
 # are Okabe and Ito's, which people with any colour vision tell apart; shapes differ besides.
@@ -67,6 +70,27 @@ def canvas(height: float, **settings: Any) -> Iterator["Figure"]:
         yield Figure(figsize=(WIDTH, height), layout="constrained")
 
 
+def drawn(drawing: "Drawing", figure: "Figure") -> "Anchors | None":
+    """Draw, and make every text of the figure fit to be shown; its line breaks stay."""
+    from matplotlib.text import Text
+    from matplotlib.ticker import FuncFormatter
+
+    def fit(text: str) -> str:
+        return "\n".join(map(shown, text.split("\n")))
+
+    def fit_labels(labels: FuncFormatter) -> FuncFormatter:
+        return FuncFormatter(lambda value, place: fit(labels(value, place)))
+
+    anchors = drawing.draw(figure)
+    for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
+        labels = axis.get_major_formatter()  # labels of ticks are written anew when it draws
+        if isinstance(labels, FuncFormatter):
+            axis.set_major_formatter(fit_labels(labels))
+    for text in figure.findobj(Text):
+        text.set_text(fit(text.get_text()))
+    return anchors
+
+
 def scale_of(column: str, largest: float) -> tuple[int, str]:
     """The unit in which `largest` is at least 1: ("size_bytes", 2e5) -> (1024, "KB")."""
     steps = SIZE_STEPS if is_size(column) else COUNT_STEPS
@@ -114,6 +138,6 @@ def short(value: float) -> str:
 
 def shorten(name: str, most: int = 26) -> str:
     """`stage4.unit2.quant_convbn_long` -> `stage4.unit2…nvbn_long`: on one line, middle out."""
-    name = " ".join("".join(c if c.isprintable() else " " for c in name).split())
+    name = " ".join(shown(name).split())
     half = (most - 1) // 2
     return name if len(name) <= most else f"{name[:half]}…{name[-half:]}"

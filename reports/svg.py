@@ -5,6 +5,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from mpsearch.foreign_text import html_text
 from mpsearch.reports.drawing import Drawing
 from mpsearch.reports.style import (
     BLUE,
@@ -16,6 +17,7 @@ from mpsearch.reports.style import (
     PAPER,
     PURPLE,
     canvas,
+    drawn,
 )
 
 VARIABLES = {
@@ -37,12 +39,10 @@ def inline_svg(drawing: Drawing) -> InlineSvg:
 
     Text stays text: small, and any script in a layer's name is shown.
     """
-    from html import escape
-
     from matplotlib.backends.backend_svg import FigureCanvasSVG
 
     with canvas(drawing.height, svg__fonttype="none", svg__hashsalt="mpsearch") as figure:
-        anchors = drawing.draw(figure)
+        anchors = drawn(drawing, figure)
         buffer = io.StringIO()
         painter: Any = FigureCanvasSVG(figure)
         painter.print_svg(buffer, metadata={"Date": None})
@@ -61,8 +61,8 @@ def inline_svg(drawing: Drawing) -> InlineSvg:
     name = drawing.name
     head = (
         f'<svg viewBox="{box[1]}" role="img" aria-labelledby="{name}-title {name}-text">'
-        f'<title id="{name}-title">{escape(drawing.title)}</title>'
-        f'<desc id="{name}-text">{escape(drawing.text)}</desc>'
+        f'<title id="{name}-title">{html_text(drawing.title)}</title>'
+        f'<desc id="{name}-text">{html_text(drawing.text)}</desc>'
     )
     return InlineSvg(head + _in_tags(svg[start + 1 :], name), places)
 

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from hashlib import sha256
 
+from mpsearch.foreign_text import shown
+
 
 def label_css(header: Sequence[str]) -> tuple[str, str]:
     """Rules for a table with these column names, and the class that it needs.
@@ -24,6 +26,6 @@ def css_text(text: str) -> str:
     Nothing in it can end the string or the style element.
     """
     return "".join(
-        letter if letter.isascii() and letter.isalnum() else f"\\{ord(letter) or 0xFFFD:x} "
-        for letter in text
+        letter if letter.isascii() and letter.isalnum() else f"\\{ord(letter):x} "
+        for letter in shown(text)
     )

@@ -1,6 +1,5 @@
 """Writing a report and its figures where they were asked for."""
 
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 from mpsearch.errors import InputError
 from mpsearch.files import write_atomic
+from mpsearch.foreign_text import json_text
 from mpsearch.reports.drawing import Drawing
 from mpsearch.reports.picture_files import save_pictures
 
@@ -43,6 +43,6 @@ def write_report(
         pictures = {one.name: os.path.join(beside, f"{one.name}.svg") for one in drawings}
     content = made(pictures)
     if not isinstance(content, str):
-        content = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        content = json_text(content, indent=1, allow_nan=False) + "\n"
     write_atomic(output, content)
     return [output, *written]

@@ -80,6 +80,7 @@ def collect(
         gram=gram_matrix(logits, stored, scales, kind),
         labels=np.empty(0, np.int64) if labels is None else _flat(labels[:kept], kind),
         model_digest=model_digest or study.network.digest,
+        data_digest=study.data.digest,
         loss=kind,
     )
 

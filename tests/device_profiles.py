@@ -30,4 +30,6 @@ PROFILE = DeviceProfile(
     launch_prefix=(),
     emulated=False,
     energy=Energy("manual:2800,3700", 2800.0, 3600.0, 3700.0, 10.5, 1400, 0.006, 900.0, 11),
+    model_digest="sha256:" + "c" * 64,
+    quantized_digest="sha256:" + "d" * 64,
 )

@@ -1,18 +1,22 @@
 """A small run folder whose facts are known by hand."""
 
 import json
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from mpsearch.assignment import Assignment
 from mpsearch.budget import Budget
 from mpsearch.choice import Choice
 from mpsearch.evaluation import Evaluation, Evaluations, save_evaluations, wilson_interval
+from mpsearch.evidence_digests import Origin
 from mpsearch.front import front
 from mpsearch.front_files import write_json
 from mpsearch.solving import solve
 from mpsearch.table import Layer, LayerTable, Row
 
 W4, W8 = Choice(4, 4), Choice(8, 8)
+MODEL = "sha256:" + "c" * 64
 HOSTILE = (
     "<script>alert(1)</script><img src=http://evil.example/x onerror=alert(2)>"
     ' & $x^{$ "q" \']]> -->'
@@ -52,15 +56,31 @@ def make_run(folder: Path, second: str = "two", data: str = "test.npz") -> None:
     made = table(second)
     made.write_csv(folder / "profile.csv")
     provenance = {
-        "format": "mpsearch.provenance", "version": 1, "data": "the sample in my model.pt",
+        "format": "mpsearch.provenance", "version": 1, "model_digest": MODEL,
+        "data": "the sample in my model.pt",
         "metric": "hessian", "choices": ["w4a4", "w8a8"], "samples": 64, "seed": 3,
     }  # fmt: skip
     (folder / "profile.json").write_text(json.dumps(provenance))
     solution = solve(made, Budget({"size_bytes": 1700}))
-    Assignment.from_solution(solution, made.digest).save(folder / "assignment.json")
+    Assignment.from_solution(solution, made.digest, model_digest=MODEL).save(
+        folder / "assignment.json"
+    )
     write_json(front(made), folder / "front.json")
     rows = (
         row("FP32", [True] * 90 + [False] * 10, 7000, None),
         row("assignment", [False] * 3 + [True] * 88 + [False] * 9, 1624, 65600),
     )
-    save_evaluations(Evaluations(data, "sha256:00", True, rows), folder / "evaluation.json")
+    save_evaluations(
+        Evaluations(data, "sha256:00", True, tied(rows, solution.choices)),
+        folder / "evaluation.json",
+    )
+
+
+def tied(
+    rows: tuple[Evaluation, ...], chosen: Mapping[str, Choice], model: str = MODEL
+) -> tuple[Evaluation, ...]:
+    """The rows as `evaluate` ties them: FP32 to the weights, others to these bits too."""
+    return tuple(
+        replace(one, origin=Origin(model, None if one.name == "FP32" else chosen, "sha256:00"))
+        for one in rows
+    )

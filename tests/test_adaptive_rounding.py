@@ -24,7 +24,7 @@ def _uses(network: Network, layer: Layer, inputs: networks.Inputs) -> list[Use]:
     with torch.no_grad():
         run.run(*inputs)
     nodes = [node for node in network.graph.graph.nodes if node.name in layer.nodes]
-    return [Use(node, [run.env[node.args[0]]], [run.env[node]]) for node in nodes]
+    return [Use(node, x := [run.env[node.args[0]]], x, [run.env[node]]) for node in nodes]
 
 
 def _layer_error(network: Network, layer: Layer, uses: list[Use], rows: torch.Tensor) -> float:
@@ -133,8 +133,9 @@ def test_few_samples_of_many_inputs_keep_the_factor_and_still_help() -> None:
         x = torch.randn(600, 20) @ torch.randn(20, 300)
     network = Network.from_module(model, (x,))
     (layer,) = network.layers
-    seen = moments(network, layer, _uses(network, layer, (x[:100],)), FLOAT, False,
-                   torch.Generator())  # fmt: skip
+    seen = moments(
+        network, layer, _uses(network, layer, (x[:100],)), FLOAT, False, torch.Generator()
+    )
     assert seen.gram is None
     rows, _ = network.weight_rows(layer)
     nearest = quantize_weight(rows, 4)

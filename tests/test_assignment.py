@@ -69,9 +69,9 @@ def test_nothing_to_save_without_an_assignment() -> None:
         (document(layers={"conv": {"w_bits": 4.5, "a_bits": 8}}), "layer 'conv' has"),
         (document(layers={"conv": {"w_bits": True, "a_bits": 8}}), "layer 'conv' has"),
         (document(layers={"conv": {"w_bits": 0, "a_bits": 8}}), "layer 'conv' has"),
-        (document(objective="low"), "objective is 'low'; expected a number"),
-        (document(totals=[1]), "totals is [1]; expected numbers by column"),
-        (document(search={"pin": "a"}), "expected lists of texts by option"),
+        (document(objective="low"), "objective: got 'low'; expected a finite number"),
+        (document(totals=[1]), "totals: got [1]; expected an object"),
+        (document(search={"pin": "a"}), "search['pin']: got 'a'; expected a list"),
     ],
 )
 def test_bad_files_get_one_line(tmp_path: Path, text: str, words: str) -> None:

@@ -20,6 +20,7 @@ from click.testing import CliRunner
 from torch import nn
 from torch.nn import functional
 
+from mpsearch.c_export.check import check
 from mpsearch.c_export.folder import export_c
 from mpsearch.calibration import calibrate
 from mpsearch.choice import Choice
@@ -29,7 +30,7 @@ from mpsearch.data import Data, bind, read_arrays
 from mpsearch.errors import InputError
 from mpsearch.export_formats import ExportRequest, check_options
 from mpsearch.integer.inference import run as infer
-from mpsearch.integer.lowering import lower
+from mpsearch.integer.lowering import HEADROOM, lower
 from mpsearch.integer.network import IntegerNetwork, integer_network, quantize_input
 from mpsearch.model_files import ModelSource, load_network
 from mpsearch.models.registry import architecture, build
@@ -231,6 +232,8 @@ def test_the_command_writes_a_folder_that_builds_and_checks_itself(
     document = json.loads((tmp_path / "net" / "export.json").read_text())
     peak = format_size(document["arena"]["peak_bytes"])
     assert f"static memory (SRAM) {peak}" in done.output
+    assert "against the fake-quantized network on 6 samples" in done.output
+    assert [entry["name"] for entry in document["agreement"]] == ["output"]
     assert document["size_bytes"] == size_bytes(quantized.source, quantized.assignment)
     readme = (tmp_path / "net" / "README.md").read_text()
     assert f"| weights | {document['constant_bytes']['weights']:,} |" in readme
@@ -411,6 +414,62 @@ def test_the_commands_of_the_page_run_in_order(
 
 
 def test_options_of_other_formats_are_refused() -> None:
-    request = ExportRequest(cast(QuantizedNetwork, None), None, "net", check=True)
-    with pytest.raises(InputError, match="--format c has no --check"):
-        check_options("c", request)
+    request = ExportRequest(cast(QuantizedNetwork, None), None, "net.onnx", wide_bits=16)
+    with pytest.raises(InputError, match="--format onnx has no --wide; it goes with c"):
+        check_options("onnx", request)
+
+
+def test_every_output_is_compared_with_the_fake_quantized_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Scores of 0.01 beside boxes of 320: 16 bits for both leave the scores two values."""
+    monkeypatch.chdir(tmp_path)
+    box, score = nn.Linear(6, 4), nn.Linear(6, 3, bias=False)
+    with torch.no_grad():
+        box.weight.mul_(320)
+        score.weight.mul_(0.01)
+    model = integer_networks.Function(
+        lambda m, x: {"box": m.box(x), "score": m.score(x)}, box=box, score=score
+    )
+    x = torch.randn(40, 6, generator=torch.Generator().manual_seed(0))
+    network, data = Network.from_module(model.eval(), (x,)), Data("test", (x,), None)
+    save_quantized(_quantized(network, data, "w8a8"), "q.pt")
+    np.savez("data.npz", x0=x.numpy())
+
+    def export(*options: str) -> tuple[int, str]:
+        code = run(["export", "q.pt", "--calibration", "data.npz", "-o", "net", *options])
+        return code, capsys.readouterr().out
+
+    code, text = export("--wide", "16")
+    assert code == 1
+    assert not Path("net").exists()
+    first, _, of_box, of_score = text.splitlines()
+    assert first.startswith("not written")
+    assert "--wide 32" in first
+    assert of_box.strip().startswith("box: ")
+    assert "DIFFERS" not in of_box
+    assert "DIFFERS" in of_score
+    code, text = export("--wide", "16", "--no-check")
+    assert code == 0
+    assert "not compared" in text
+    code, text = export("--json")
+    assert code == 0
+    found = {entry["name"]: entry for entry in json.loads(text)["agreement"]}
+    assert set(found) == {"box", "score"}
+    assert all(entry["ok"] and entry["samples"] == 40 for entry in found.values())
+    # a range that is too narrow saturates what the network gives
+    monkeypatch.setitem(HEADROOM, 32, 0.2)
+    code, text = export("--json")
+    assert code == 1
+    assert not json.loads(text)["agreement"][0]["ok"]
+
+
+def test_large_networks_are_compared_on_fewer_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = torch.randn(300, 4)
+    network, data = Network.from_module(nn.Linear(4, 2), (x,)), Data("test", (x,), None)
+    quantized = _quantized(network, data, "w8a8")
+    graph = lower(quantized, data)
+    for most, samples in ((10**6, 256), (100, 12), (1, 8)):  # 8 MACs a sample
+        monkeypatch.setattr("mpsearch.c_export.check._MACS", most)
+        (found,) = check(graph, quantized, data, 32)
+        assert found.samples == samples

@@ -3,6 +3,7 @@
 import random
 import shutil
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
@@ -13,20 +14,27 @@ import numpy as np
 import pytest
 import torch
 
+from mpsearch.arena import Arena, Buffer
 from mpsearch.c_export.folder import export_c
 from mpsearch.c_export.rounding import EXACT, rounding
+from mpsearch.c_export.source import generate
 from mpsearch.calibration import calibrate
 from mpsearch.choice import Choice
 from mpsearch.data import Data
 from mpsearch.integer.fixed_point import Rescale, rescale_of
+from mpsearch.integer.inference import run as infer
+from mpsearch.integer.lowering import lower
+from mpsearch.integer.network import quantize_input
 from mpsearch.models.registry import architecture, build
 from mpsearch.network import Network
 from mpsearch.packing import pack
-from mpsearch.quantized import quantize
+from mpsearch.quantized import QuantizedNetwork, quantize
 
 CORE = Path(__file__).parent.parent / "mpsearch" / "c_export"
 MAIN = Path(__file__).parent / "kernel_cases.c"  # a line of numbers in, a line of results out
-STRICT = ("-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic", "-O2")
+GUARDED = Path(__file__).parent / "guarded_memory.c"  # codes in, integers out
+KERNELS = ("layers", "patches", "depthwise", "pooling", "elementwise", "steps")
+STRICT = ("-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic")
 CPU = Path("/proc/cpuinfo")
 HAS_AVX2 = CPU.is_file() and " avx2" in CPU.read_text()
 ARM, QEMU = "aarch64-linux-gnu-gcc", "qemu-aarch64-static"
@@ -62,8 +70,11 @@ def _variant(name: str) -> Variant:
 
 def _build(variant: Variant, program: Path, *sources: Path, define: str = "") -> None:
     flags = [*variant.flags, define] if define else variant.flags
-    command = [variant.compiler, *STRICT, *flags, f"-I{CORE}", "-o", program, *sources, "-lm"]
-    done = subprocess.run(command, capture_output=True, text=True)
+    _compile(variant, *STRICT, "-O2", *flags, f"-I{CORE}", "-o", program, *sources, "-lm")
+
+
+def _compile(variant: Variant, *arguments: str | Path) -> None:
+    done = subprocess.run([variant.compiler, *arguments], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[:3000]
 
 
@@ -269,3 +280,58 @@ def test_networks_give_the_integers_of_the_reference(name: str, tmp_path: Path) 
             capture_output=True, text=True, check=True,
         )  # fmt: skip
         assert done.stdout == (folder / "check" / "output.txt").read_text()
+
+
+@cache
+def _small_shapes() -> tuple[QuantizedNetwork, Data]:
+    """Many small networks; every pair of 2 to 8 bits is that of some layer."""
+    model, inputs = integer_networks.build_small_shapes(3, branches=36, samples=5)
+    network, data = Network.from_module(model, inputs), Data("random", inputs, None)
+    pairs = [Choice(w, a) for w in range(2, 9) for a in range(2, 9)]
+    random.Random(2).shuffle(pairs)
+    assert len(network.layers) >= len(pairs)
+    choices = {layer.name: pairs[i % len(pairs)] for i, layer in enumerate(network.layers)}
+    return quantize(network, choices, calibrate(network, data)), data
+
+
+@pytest.mark.parametrize("name", [name for name in VARIANTS if name != "arm-portable"])
+def test_small_shapes_give_the_integers_within_their_memory(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kernel that writes beyond its memory spoils integers only where something else lies there:
+    here every buffer has guards behind it, and each way of compiling runs the same networks."""
+    variant = _variant(name)
+    flags = [*STRICT, "-O1", *variant.flags]
+    if not variant.launch:  # the emulator has no sanitizers
+        flags += ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+    objects = [tmp_path / f"{kernel}.o" for kernel in KERNELS]
+    for path in objects:
+        _compile(variant, *flags, "-c", CORE / f"{path.stem}.c", "-o", path)
+    gaps: list[tuple[int, int]] = []
+
+    def apart(buffers: Sequence[Buffer]) -> Arena:
+        offsets, at = {}, 0
+        for buffer in buffers:
+            offsets[buffer.name], end = at, at + buffer.size
+            at = (end + 64) // 8 * 8
+            gaps.append((end, at - end))
+        return Arena(offsets, at, at)
+
+    monkeypatch.setattr("mpsearch.c_export.storage.plan", apart)
+    quantized, data = _small_shapes()
+    for wide_bits in (16, 32):
+        gaps.clear()
+        graph = lower(quantized, data, wide_bits=wide_bits)
+        folder = tmp_path / str(wide_bits)
+        folder.mkdir()
+        for file, text in generate(graph, quantized).files.items():
+            (folder / file).write_text(text)
+        (folder / "gaps.h").write_text(",\n".join(f"{{{at}, {size}}}" for at, size in gaps))
+        here = [*flags, "-O0", f"-I{folder}", f"-I{CORE}"]
+        _compile(variant, *here, GUARDED, *objects, "-o", folder / "program")
+        codes = [quantize_input(1.5 * data.inputs[e.index].numpy(), e.tensor) for e in graph.inputs]
+        raw = b"".join(x[row].tobytes() for row in range(len(data)) for x in codes)
+        done = subprocess.run([*variant.launch, folder / "program"], input=raw, capture_output=True)
+        assert done.returncode == 0, done.stderr.decode()[:3000]
+        got = np.array(done.stdout.split(), dtype=np.int64)
+        np.testing.assert_array_equal(got, infer(graph, *codes).reshape(-1))

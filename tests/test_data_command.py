@@ -173,7 +173,7 @@ def test_faults_are_listed_and_strict_makes_them_an_error(
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("[inputs", "is not TOML"),
+        ("[inputs", "is not a TOML file"),
         ("", "data.toml: inputs is missing"),
         ("[inputs]", r"\[inputs\] is empty"),
         ("inputs = 3", "inputs is 3; expected a table"),
@@ -277,10 +277,15 @@ def test_classes_without_training_samples_and_single_samples_do_not_train(
 @pytest.mark.parametrize(
     ("name", "old", "new", "complaint"),
     [
-        ("dataset.json", "mpsearch.dataset", "other", "not a description of the format"),
-        ("dataset.json", '"version": 1', '"version": 9', "has the version 9"),
-        ("dataset.json", '"classes"', '"klasses"', "is not complete: KeyError"),
-        ("dataset.json", "{", "", "cannot read"),
+        (
+            "dataset.json",
+            "mpsearch.dataset",
+            "other",
+            "is not a dataset.json; expected .format.: .mpsearch.dataset",
+        ),
+        ("dataset.json", '"version": 1', '"version": 9', "has version 9"),
+        ("dataset.json", '"classes"', '"klasses"', "is not complete: classes is missing"),
+        ("dataset.json", "{", "", "is not a dataset.json"),
         ("train.npz", None, None, "is not the file that the build wrote"),
         ("test.npz", "", None, "cannot read .*test.npz"),
     ],

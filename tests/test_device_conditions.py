@@ -1,17 +1,23 @@
 """What a device tells about itself, and which changes make its times invalid."""
 
+from dataclasses import replace
+
 import pytest
+from device_profiles import PROFILE
 
 from mpsearch.device.compiling import is_native, machine_of
 from mpsearch.device.conditions import (
     Moment,
     invalid_reasons,
     last_state,
+    other_work,
     read_machine,
     read_moment,
 )
-from mpsearch.device.profile import Machine, State
+from mpsearch.device.profile import Machine, State, device_latency, is_virtual
+from mpsearch.device.session import Run
 from mpsearch.device.timing import latency_of
+from mpsearch.errors import InputError
 
 COOL = {
     "governor": "performance", "frequency_khz": "1500000", "temperature_mc": "48312",
@@ -90,6 +96,54 @@ def test_a_program_for_another_processor_is_emulated(
     big = b"\x7fELF\x02\x02\x01" + b"\0" * 9 + b"\0\2" + machine.to_bytes(2, "big")
     assert machine_of(big) == machine
     assert machine_of(b"#!/bin/sh") is None
+
+
+@pytest.mark.parametrize(
+    ("name", "virtual"),
+    [
+        ("linux,dummy-virt, Cortex-A72", True), ("riscv-virtio,qemu", True),
+        ("QEMU KVM Virtual Machine", True), ("QEMU Virtual CPU version 2.5+", True),
+        ("VMware, Inc. VMware20,1", True), ("XENVM-4.17", True),
+        ("IBM pSeries (emulated by qemu)", True),
+        ("Raspberry Pi 4 Model B Rev 1.4, Cortex-A72", False), ("AMD EPYC", False),
+        ("Intel(R) Xeon(R) CPU @ 2.20GHz", False), (None, False),
+    ],
+)  # fmt: skip
+def test_a_machine_that_calls_itself_virtual_is_no_device(name: str | None, virtual: bool) -> None:
+    """Also in a profile that does not say so itself."""
+    machine = replace(PROFILE.machine, cpu_model=name)
+    assert is_virtual(machine) is virtual
+    if virtual:
+        with pytest.raises(InputError, match="virtual machine, refused as device latency"):
+            device_latency(replace(PROFILE, machine=machine))
+
+
+def _run(wall: float, cpu: float) -> Run:
+    return Run(0, int(1e9 * wall), int(1e9 * cpu), 0, 0, 0, False, "")
+
+
+def _counts(before: str, after: str) -> Moment:
+    facts = {"ticks_before": before, "ticks_after": after, "ticks_per_second": "100"}
+    return read_moment(COOL | facts)
+
+
+def test_other_work_is_what_cores_did_beside_the_program() -> None:
+    """Four cores for 10 s: 2,500 of 4,000 ticks were busy, and 1,000 of them by the program."""
+    moments = [_counts("0 0", "100 1000"), _counts("2600 5000", "2700 5100")]
+    found = other_work(["steady"], moments, [[_run(10, 10)]], 4)
+    assert found is not None
+    assert "(steady: 1.5 of 4 cores)" in found
+    idle = [_counts("0 0", "100 1000"), _counts("1150 5000", "1200 5100")]
+    assert other_work(["steady"], idle, [[_run(10, 10)]], 4) is None
+    found = other_work(["steady"], idle, [[_run(10, 4), _run(0.01, 0)]], 4)
+    assert found is not None
+    assert "the program ran for 40% of its time" in found
+    # too short to count ticks, starting processes, and a kernel that does not count
+    short = [_counts("0 0", "0 0"), _counts("10 100", "10 100")]
+    assert other_work(["process"], short, [[_run(0.01, 0.001)] * 9], 4) is None
+    for text in ("", "1", "a b", "1 2 3", "-1 2", f"{10**30} 1"):
+        unknown = [_counts("0 0", text), _counts(text, "0 0")]
+        assert other_work(["steady"], unknown, [[_run(1, 1)]], None) is None
 
 
 def test_percentiles_are_values_that_occurred() -> None:

@@ -348,6 +348,25 @@ def test_an_invalid_run_is_stored_with_its_reasons_and_exit_code_1(
 
 
 @needs_cc
+def test_another_folder_of_the_device(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whatever it is called no shell reads it; one that cannot be used names the way out."""
+    strange = own.parent / "a b'$(touch out)`touch out`;\"*"
+    strange.mkdir()
+    insert(own, RUN, 'fputs("here\\n", stderr); if (system("pwd >&2")) return 1; return 1;')
+    words = ["device", "run", "net", "--host", "local", *QUICK, "--device-folder"]
+    assert run([*words, str(strange)]) == 2
+    assert "a b" in capsys.readouterr().err
+    assert list(strange.iterdir()) == []
+    assert not Path("out").exists()
+    assert run([*words, str(own / "none")]) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert said[0].startswith("mpsearch: error: cannot make a temporary folder on local: ")
+    assert "--device-folder, or as TMPDIR in what its shell reads" in said[1]
+    assert run([*words, "relative"]) == 2
+    assert "expected an absolute path" in capsys.readouterr().err
+
+
+@needs_cc
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_an_interrupted_run_leaves_nothing(number: int, own: Path) -> None:
     insert(own, RUN, "for (;;) {}")
@@ -413,7 +432,15 @@ def test_a_session_that_says_nothing_or_nonsense(
     ):
         pass
     ready = 'echo hello; echo \'{"event": "done", "exit": 0}\';'
-    for answer in ("hello", '{"event": "run", "wall_ns": "1"}', '{"event": "what"}', "[1]", "\x1b"):
+    for answer in (
+        "hello", '{"event": "run", "wall_ns": "1"}', '{"event": "what"}', "[1]", "\x1b",
+        '{"event": "done", "exit": Infinity}', '{"event": "done", "exit": 1e999}',
+        '{"event": "done", "exit": 0.0}', '{"event": "done", "exit": true}',
+        f'{{"event": "done", "exit": {10**30}}}', f'{{"event": "done", "exit": {"9" * 5000}}}',
+        f'{{"event": "text", "line": "{"x" * 5000}"}}', '{"event": "text", "line": 1}',
+        f'{{"event": "fact", "name": "x", "value": "{"x" * 5000}"}}',
+        '{"event": "fact", "name": "x", "value": NaN}', "[" * 9000,
+    ):  # fmt: skip
         command(f"{ready} sleep 0.2; printf '%s\\n' '{answer}'; cat > /dev/null")
         with (
             pytest.raises(DeviceError, match="sent what mpsearch does not") as refused,
@@ -421,6 +448,20 @@ def test_a_session_that_says_nothing_or_nonsense(
         ):
             device.ask("state", doing="reading")
         assert "\x1b" not in str(refused.value)
+    # what has no end: events, a line, words for people; before the first answer, and after it
+    monkeypatch.setattr(session, "MOST_BYTES", 1 << 22)
+    text = '{"event": "text", "line": "x"}'
+    for flood, much in ((f"yes '{text}'", "lines"), ("cat /dev/zero", "4 MiB"),
+                        ("yes x >&2", "4 MiB")):  # fmt: skip
+        command(f"exec {flood}")  # a child of the shell would go on without it
+        with pytest.raises(DeviceError, match=f"sent more than .*{much} while conn"), Session("pi"):
+            pass
+        command(f"{ready} sleep 0.2; exec {flood}")
+        with (
+            pytest.raises(DeviceError, match=f"sent more than .*{much} while reading"),
+            Session("pi") as device,
+        ):
+            device.ask("state", doing="reading")
     command(f"{ready} sleep 0.2; echo 'the plug was pulled' >&2")
     with (
         pytest.raises(DeviceError, match="broke while reading: the plug was pulled"),

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,8 +13,9 @@ import pytest
 from mpsearch.assignment import Assignment
 from mpsearch.choice import Choice
 from mpsearch.cli import run
+from mpsearch.commands.device_table import next_command
 from mpsearch.data import Data
-from mpsearch.device.measured_table import uniform_assignments, with_columns
+from mpsearch.device.measured_table import LATENCY, uniform_assignments, with_columns
 from mpsearch.device.tabulating import Prediction, measure_table
 from mpsearch.device.timing import Settings
 from mpsearch.device.transport import DeviceError
@@ -51,6 +53,21 @@ def test_a_column_is_added_at_the_end_or_replaced() -> None:
     assert made.columns == ("s", "latency_s")
     assert made.total({"a": W4, "b": W8}, "latency_s") == 0.75
     assert made.total({"a": W4, "b": W8}, "s") == 3
+
+
+@pytest.mark.parametrize("times", [(0.004, 0.009), (1e-6 / 3, 1e-6 / 3), (1.23456e-05, 1.2346e-05)])
+def test_the_next_command_has_an_answer(
+    times: tuple[float, float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    costs = [{LATENCY: value, "size_bytes": 8} for value in times]
+    table = _table(*((name, choice, cost) for name in ("a", "b", "c")
+                     for choice, cost in zip((W4, W8), costs, strict=True)))  # fmt: skip
+    for path in ("profile.csv", "my table.csv"):
+        table.write_csv(path)
+        program, *words = shlex.split(next_command(table, path))
+        assert program == "mpsearch"
+        assert run(words) == 0
 
 
 def test_the_ratio_is_predicted_over_measured() -> None:

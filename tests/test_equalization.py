@@ -61,7 +61,7 @@ def _prepare(make: Callable[[], nn.Module], samples: int = 60) -> tuple[Network,
 def test_float_outputs_stay_and_ranges_meet(make: Callable[[], nn.Module], pairs: int) -> None:
     network, data = _prepare(make)
     before = network.digest
-    equal = equalize(network)
+    equal = equalize(network, data)
     assert len(find_pairs(network.graph)) == pairs
     with torch.no_grad():
         expected = network(*data.inputs)
@@ -69,10 +69,9 @@ def test_float_outputs_stay_and_ranges_meet(make: Callable[[], nn.Module], pairs
     assert replace(network).digest == before
     first, second = (equal.weight(layer) for layer in equal.layers[:2])
     assert first.abs().amax((1, 2, 3)).log().std() < 1.0 < _spread(network)
-    if make is _chain:  # ranges of the joined channels are equal, by their own definition
-        torch.testing.assert_close(
-            first.abs().amax((1, 2, 3)), second.abs().amax((0, 2, 3)), rtol=0.02, atol=0
-        )
+    if make is _chain:  # up to a factor of all channels, which no quantizer sees
+        ratio = first.abs().amax((1, 2, 3)) / second.abs().amax((0, 2, 3))
+        torch.testing.assert_close(ratio, ratio.median().expand(8), rtol=0.02, atol=0)
 
 
 def _spread(network: Network) -> float:
@@ -129,7 +128,8 @@ def test_only_homogeneous_joints_without_other_readers_are_pairs(
     network = Network.from_module(model.eval(), inputs)
     assert len(find_pairs(network.graph)) == pairs
     with torch.no_grad():
-        torch.testing.assert_close(equalize(network)(*inputs), network(*inputs))
+        data = Data("test", inputs, None)
+        torch.testing.assert_close(equalize(network, data)(*inputs), network(*inputs))
 
 
 @pytest.mark.parametrize("name", networks.BUILDERS)
@@ -138,18 +138,43 @@ def test_every_network_keeps_its_outputs(name: str) -> None:
     network = Network.from_module(model, inputs)
     with torch.no_grad():
         torch.testing.assert_close(
-            equalize(network)(*inputs), network(*inputs), rtol=1e-5, atol=1e-5
+            equalize(network, Data("test", inputs, None))(*inputs),
+            network(*inputs),
+            rtol=1e-5,
+            atol=1e-5,
         )
 
 
-def test_a_dead_channel_keeps_a_bounded_bias() -> None:
-    model = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)).eval()
-    with torch.no_grad():
-        model.get_parameter("0.weight")[0] = 1e-12
-        model.get_parameter("0.bias")[0] = 1.0
-        model.get_parameter("0.weight")[1] = 0.0
-    network = equalize(Network.from_module(model, (torch.randn(2, 4),)))
-    bias = network.bias(network.layers[0])
+def _network_with_dead_channels(dead: float) -> tuple[Network, Data]:
+    """Channels 0 and 1 are their biases alone, as a batch norm leaves them whose scale is 0."""
+    with torch.random.fork_rng():
+        torch.manual_seed(2)
+        model = nn.Sequential(
+            nn.Conv2d(2, 8, 3), nn.ReLU(), nn.Conv2d(8, 6, 1), nn.ReLU(), nn.Conv2d(6, 6, 1),
+            nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 4),
+        ).eval()  # fmt: skip
+        inputs = (torch.randn(32, 2, 8, 8),)
+        with torch.no_grad():
+            first = model.get_submodule("0")
+            assert isinstance(first, nn.Conv2d)
+            assert first.bias is not None
+            first.weight[:2] = dead * torch.randn(2, 2, 3, 3)
+            first.bias[:2] = torch.tensor([2.0, 3.0])
+    return Network.from_module(model, inputs), Data("test", inputs, None)
+
+
+@pytest.mark.parametrize("dead", [0.0, 1e-12, 1e-7, 1e-2])
+def test_a_dead_channel_keeps_its_bias(dead: float) -> None:
+    """What the second layer reads has the same largest value as before: 3, of a bias alone."""
+    network, data = _network_with_dead_channels(dead)
+    equal = equalize(network, data)
+    bias = equal.bias(equal.layers[0])
     assert bias is not None
-    assert float(bias[0]) == pytest.approx(100.0, rel=1e-5)
-    assert bool(torch.isfinite(bias).all())
+    assert float(bias[:2].max()) <= 3.0 + 10 * dead
+    choices = dict.fromkeys((layer.name for layer in network.layers), Choice(8, 8))
+    noise = []
+    for settings in (PostTraining(), PostTraining(equalize=True)):
+        quantized = quantize_after_training(network, choices, data, settings)
+        with torch.no_grad():
+            noise.append(float((quantized(*data.inputs) - network(*data.inputs)).square().sum()))
+    assert noise[1] <= noise[0]

@@ -80,7 +80,8 @@ def test_damaged_files_are_refused(damage: str, tmp_path: Path) -> None:
         with pytest.raises(InputError, match="no such file"):
             load_evaluations(path)
         return
-    save_evaluations(Evaluations("d", "x", True, (evaluate("n", _identity, DATA),)), path)
+    rows = (evaluate("n", _identity, DATA),)
+    save_evaluations(Evaluations("d", DATA.digest, True, rows), path)
     document = json.loads(path.read_text())
     if damage == "format":
         document["format"] = "other"
@@ -101,7 +102,7 @@ def test_the_confusion_matrix_counts_true_against_predicted(tmp_path: Path) -> N
     # Classes 0, 1, 2 come in turn and are all found, but for the last of six: a 2 labelled 1.
     assert row.confusion == ((4, 0, 0), (0, 4, 2), (0, 0, 2))
     path = tmp_path / "evaluation.json"
-    save_evaluations(Evaluations("d", "sha256:0", True, (row,)), path)
+    save_evaluations(Evaluations("d", DATA.digest, True, (row,)), path)
     assert load_evaluations(path).rows == (row,)
 
     document = json.loads(path.read_text())

@@ -297,7 +297,8 @@ def test_one_logit_classifies(tmp_path: Path) -> None:
 def test_damaged_metrics_are_refused(damage: dict[str, object], tmp_path: Path) -> None:
     data = Data("d", (NUMBERS.float(),), TARGETS.float(), MSE)
     path = tmp_path / "evaluation.json"
-    save_evaluations(Evaluations("d", "x", True, (evaluate("n", _identity, data),)), path)
+    rows = (evaluate("n", _identity, data),)
+    save_evaluations(Evaluations("d", data.digest, True, rows), path)
     document = json.loads(path.read_text())
     document["rows"][0]["metrics"]["mae"].update(damage)
     path.write_text(json.dumps(document))
@@ -308,7 +309,8 @@ def test_damaged_metrics_are_refused(damage: dict[str, object], tmp_path: Path) 
 def test_a_file_of_an_older_version_still_reads(tmp_path: Path) -> None:
     data = Data("d", (SCORES,), CLASSES)
     path = tmp_path / "evaluation.json"
-    save_evaluations(Evaluations("d", "x", True, (evaluate("n", _identity, data),)), path)
+    rows = (evaluate("n", _identity, data),)
+    save_evaluations(Evaluations("d", data.digest, True, rows), path)
     document = json.loads(path.read_text())
     del document["loss"]
     assert "metrics" not in document["rows"][0]

@@ -231,7 +231,7 @@ def test_files_round_trip(tmp_path: Path) -> None:
         ("", "is not a front.json"),
         ("[1, 2]", "is not a front.json"),
         ('{"format": "mpsearch.front", "version": 9}', "has version 9"),
-        ('{"format": "mpsearch.front", "version": 1}', "damaged front.json: KeyError"),
+        ('{"format": "mpsearch.front", "version": 1}', "damaged front.json: exact is missing"),
     ],
 )
 def test_foreign_fronts(tmp_path: Path, text: str, words: str) -> None:

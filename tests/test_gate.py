@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from mpsearch.choice import Choice
 from mpsearch.cli import run
 from mpsearch.errors import InputError
 from mpsearch.evaluation import Evaluation, Evaluations, save_evaluations, wilson_interval
+from mpsearch.evidence_digests import Origin
 from mpsearch.gate import Verdict, parse_accuracy, parse_points
 from mpsearch.gate_statistics import drop_interval
 
@@ -27,17 +29,20 @@ two,4,4,1.0,424,1600
 two,8,8,0.1,848,6400
 """
 CHOSEN = {"one": Choice(4, 4), "two": Choice(8, 8)}
+MODEL, DATA = "sha256:" + "1" * 64, "sha256:00"
 TOTALS = {"size_bytes": 1448, "bops": 22400}  # 600 + 848 and 16000 + 6400
 
 
 def measured(name: str, correct: list[bool], **costs: Any) -> Evaluation:
     hits, n = sum(correct), len(correct)
     interval = wilson_interval(hits, n) if n else (0.0, 1.0)
-    return Evaluation(name, n, hits / max(n, 1), interval, 0.3, (0.2, 0.4), tuple(correct), **costs)
+    origin = Origin(MODEL, None if name == "FP32" else CHOSEN, DATA)
+    row = Evaluation(name, n, hits / max(n, 1), interval, 0.3, (0.2, 0.4), tuple(correct), **costs)
+    return replace(row, origin=origin)
 
 
 def evaluations(*rows: Evaluation, held_out: bool = True) -> Evaluations:
-    return Evaluations("test.npz", "sha256:00", held_out, rows)
+    return Evaluations("test.npz", DATA, held_out, rows)
 
 
 FP32 = measured("FP32", [True] * 900 + [False] * 100, size_bytes=6000, bops=2 * 10**6)
@@ -50,7 +55,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("GITHUB_ACTIONS", raising=False)
     (tmp_path / "profile.csv").write_text(TABLE)
-    Assignment(CHOSEN, totals=TOTALS).save("assignment.json")
+    Assignment(CHOSEN, totals=TOTALS, model_digest=MODEL).save("assignment.json")
     save_evaluations(evaluations(FP32, ROW), "evaluation.json")
     return tmp_path
 

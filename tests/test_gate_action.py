@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from mpsearch.commands.gate import gate
+from mpsearch.gate_config import FLAGS, KEYS, METRICS
 
 ROOT = Path(__file__).parent.parent
 ACTION = (ROOT / "action.yml").read_text()
@@ -56,22 +57,27 @@ def test_inputs_become_options(tmp_path: Path) -> None:
     inputs = {
         "model": "quantized.pt", "data": "my data/test.npz", "max-size": "145KB", "strict": "true",
         "max-drop-baseline": "0.5", "baseline": "main.json", "arguments": "--batch-size\n8\n\n",
+        "max-latency-growth": "5%", "max": "mae=0.05\nbox.mse=1\n", "unverified": "true",
     }  # fmt: skip
     assert called(tmp_path, inputs) == [
         "gate", "--github", "--data=my data/test.npz", "--baseline=main.json", "--max-size=145KB",
-        "--max-drop-baseline=0.5", "--strict", "--batch-size", "8", "--", "quantized.pt",
+        "--max-drop-baseline=0.5", "--max-latency-growth=5%", "--max=mae=0.05", "--max=box.mse=1",
+        "--strict", "--unverified", "--batch-size", "8", "--", "quantized.pt",
     ]  # fmt: skip
 
 
 @needs_bash
 def test_nothing_in_an_input_is_run_or_becomes_an_option(tmp_path: Path) -> None:
-    names = sorted(set(VARIABLES.values()) - {"strict", "arguments"})
+    names = sorted(set(VARIABLES.values()) - {*FLAGS, *METRICS, "arguments"})
     words = called(tmp_path, dict.fromkeys(names, NASTY))
     assert not (tmp_path / "run").exists()
     assert len(words) == 2 + len(names) + 1  # gate --github, one each, and the -- before the model
     assert sum(word.endswith(NASTY) for word in words) == len(names)
     assert words[-2:] == ["--", NASTY]
-    assert called(tmp_path, {"strict": NASTY}) == ["gate", "--github"]
+    for flag in FLAGS:
+        assert called(tmp_path, {flag: NASTY}) == ["gate", "--github"]
+    for name in METRICS:  # one limit a line
+        assert called(tmp_path, {name: NASTY})[2:] == [f"--{name}={x}" for x in NASTY.split("\n")]
     assert called(tmp_path, {"arguments": NASTY})[2:] == NASTY.split("\n")
     assert not (tmp_path / "run").exists()
 
@@ -90,8 +96,14 @@ def test_every_input_is_used_and_every_option_exists() -> None:
     assert words <= options
     assert len(words) > 20
     # an input is called as the option that it becomes
-    for option, variable in re.findall(r"add --([\w-]+) \"\$(\w+)\"", RUNS[1]):
+    for option, variable in re.findall(r"add(?:_lines)? --([\w-]+) \"\$(\w+)\"", RUNS[1]):
         assert VARIABLES[variable] == option
+
+
+def test_every_condition_and_what_decides_it_is_an_input() -> None:
+    """Whatever `mpsearch gate` can be asked in a file, a workflow can ask too."""
+    assert set(KEYS) <= set(INPUTS)
+    assert {"max-latency-growth", "max-rise", "unverified"} <= set(KEYS)
 
 
 def test_the_packages_that_the_action_installs_are_enough(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from device_profiles import PROFILE
-from test_gate import CHOSEN, FP32, ROW, TABLE, TOTALS, evaluations, measured
+from test_gate import CHOSEN, FP32, MODEL, ROW, TABLE, TOTALS, evaluations, measured
 
 from mpsearch.assignment import Assignment
 from mpsearch.choice import Choice
@@ -19,7 +19,7 @@ from mpsearch.evaluation import Evaluations, save_evaluations
 from mpsearch.gate_baseline import layers_digest, load_baseline
 from mpsearch.gate_statistics import drop_interval
 
-ON_DEVICE = replace(PROFILE, network=network_digest(CHOSEN))
+ON_DEVICE = replace(PROFILE, network=network_digest(CHOSEN), model_digest=MODEL)
 FULL = """\
 layer,weights,macs,w_bits,a_bits,omega,size_bytes,bops
 one,1200,1000,4,4,2.0,600,16000
@@ -36,7 +36,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("GITHUB_ACTIONS", raising=False)
     (tmp_path / "profile.csv").write_text(FULL)
     (tmp_path / "profile.json").write_text(
-        '{"format": "mpsearch.provenance", "version": 1, "model_digest": "sha256:0a"}'
+        f'{{"format": "mpsearch.provenance", "version": 1, "model_digest": "{MODEL}"}}'
     )
     Assignment(CHOSEN, totals=TOTALS).save("assignment.json")
     save_evaluations(evaluations(FP32, ROW), "evaluation.json")
@@ -54,9 +54,9 @@ def larger() -> None:
     correct = list(ROW.correct)
     for place in (*range(100, 120), *range(5)):
         correct[place] = not correct[place]
-    save_evaluations(
-        evaluations(FP32, measured("assignment", correct, **totals)), "evaluation.json"
-    )
+    row = measured("assignment", correct, **totals)
+    row = replace(row, origin=replace(row.origin, layers=chosen))
+    save_evaluations(evaluations(FP32, row), "evaluation.json")
     faster = replace(ON_DEVICE, network=network_digest(chosen))
     save_device_profile(faster, "device.json")
 
@@ -67,7 +67,7 @@ def test_what_is_written_is_what_was_known(folder: Path) -> None:
     assert baseline.row is not None
     assert baseline.row.correct == ROW.correct
     assert baseline.data_digest == "sha256:00"
-    assert baseline.identity.weights == "sha256:0a"
+    assert baseline.identity.weights == MODEL
     assert baseline.identity.assignment == network_digest(CHOSEN)
     assert baseline.device == {
         "steady": 0.0071, "process": 0.012, "cold": 0.0095, "peak_memory_bytes": 2_000_000,
@@ -150,7 +150,7 @@ def test_other_weights_are_told_and_not_refused(
     )
     capsys.readouterr()
     assert run(["gate", "--baseline", "main.json", "--max-size-growth", "0%"]) == 0
-    assert "the baseline's: sha256:0b, there sha256:0a" in capsys.readouterr().out
+    assert f"the baseline's: sha256:0b, there {MODEL}" in capsys.readouterr().out
 
 
 def of_other_layers() -> None:
@@ -188,7 +188,8 @@ def test_a_baseline_of_another_model_is_refused_with_both_digests(
 def test_accuracy_on_other_data_is_refused_with_both_digests(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    other = Evaluations("other.npz", "sha256:11", True, (FP32, ROW))
+    rows = [replace(row, origin=replace(row.origin, data="sha256:11")) for row in (FP32, ROW)]
+    other = Evaluations("other.npz", "sha256:11", True, tuple(rows))
     save_evaluations(other, "evaluation.json")
     capsys.readouterr()
     assert run(["gate", "--baseline", "main.json", "--max-drop-baseline", "1"]) == 2
@@ -285,17 +286,17 @@ def changed(*path: str, value: Any) -> Callable[[dict[str, Any]], None]:
         (changed("version", value=2), "has version 2"),
         (changed("version", value="\x1b[31m"), "has version '\\x1b[31m'"),
         (changed("totals", value=None), "damaged"),
-        (changed("totals", "size_bytes", value="big"), "size_bytes is 'big'"),
-        (changed("totals", "size_bytes", value=float("nan")), "expected a finite number"),
-        (changed("totals", "size_bytes", value=-1), "expected a finite number"),
+        (changed("totals", "size_bytes", value="big"), "totals['size_bytes']: got 'big'"),
+        (changed("totals", "size_bytes", value=float("nan")), "no number of JSON"),
+        (changed("totals", "size_bytes", value=-1), "expected a number from 0 to"),
         (changed("totals", "bops", value=True), "expected a finite number"),
-        (changed("totals", "bops", value=float("inf")), "expected a finite number"),
-        (changed("device", "steady", value=float("nan")), "expected a finite number"),
+        (changed("totals", "bops", value=float("inf")), "no number of JSON"),
+        (changed("device", "steady", value=float("nan")), "no number of JSON"),
         (changed("digests", value=[]), "damaged"),
         (changed("digests", "layers", value=3), "damaged"),
         (changed("accuracy", "row", "n", value=10**9), "damaged"),
         (changed("accuracy", "row", "n", value=-1), "damaged"),
-        (changed("accuracy", "row", "accuracy", value=float("nan")), "damaged"),
+        (changed("accuracy", "row", "accuracy", value=float("nan")), "no number of JSON"),
         (changed("accuracy", "row", "correct", value="!"), "damaged"),
         (changed("accuracy", "row", "correct", value=base64.b64encode(b"\0" * 125).decode()),
          "is not that of its samples"),

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from test_gate import CHOSEN, FP32, ROW, TABLE, TOTALS, evaluations
+from test_gate import CHOSEN, FP32, MODEL, ROW, TABLE, TOTALS, evaluations
 
 from mpsearch.assignment import Assignment
 from mpsearch.errors import InputError
@@ -21,7 +21,7 @@ from mpsearch.testing import assert_budget
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "table.csv").write_text(TABLE)
-    Assignment(CHOSEN, totals=TOTALS).save("chosen.json")
+    Assignment(CHOSEN, totals=TOTALS, model_digest=MODEL).save("chosen.json")
     save_evaluations(evaluations(FP32, ROW), "measured.json")
     return tmp_path
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_gate import CHOSEN, FP32, ROW, TABLE, TOTALS, evaluations
+from test_gate import CHOSEN, FP32, MODEL, ROW, TABLE, TOTALS, evaluations
 
 from mpsearch.assignment import Assignment
 from mpsearch.cli import run
@@ -22,7 +22,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path / "run")
     monkeypatch.delenv("GITHUB_ACTIONS", raising=False)
     Path("profile.csv").write_text(TABLE)
-    Assignment(CHOSEN, totals=TOTALS).save("assignment.json")
+    Assignment(CHOSEN, totals=TOTALS, model_digest=MODEL).save("assignment.json")
     save_evaluations(evaluations(FP32, ROW), "evaluation.json")
     return tmp_path
 

@@ -79,8 +79,9 @@ def test_the_model_is_measured_and_the_file_not_believed(
     reference, row = honest.rows
     Path("evaluation.json").unlink()
     flattering = replace(
-        row, correct=reference.correct, accuracy=reference.accuracy, confusion=reference.confusion
-    )
+        row, correct=reference.correct, accuracy=reference.accuracy, confusion=reference.confusion,
+        accuracy_interval=reference.accuracy_interval,
+    )  # fmt: skip
     save_evaluations(replace(honest, rows=(reference, flattering)), "evaluation.json")
     assert judged(capsys)["drop"]["value"] == 0
     float_model = judged(capsys, "model.pt", "--data", "test.npz")

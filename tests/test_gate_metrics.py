@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from mpsearch.choice import Choice
 from mpsearch.cli import run
 from mpsearch.errors import InputError
 from mpsearch.evaluation import Evaluation, Evaluations, Metric, save_evaluations
+from mpsearch.evidence_digests import Origin
 from mpsearch.gate import Conditions, Evidence, judge
 from mpsearch.gate_metrics import wanted_metrics
 
@@ -17,7 +19,8 @@ METRICS = {
     "box.r2": Metric(0.90, (0.80, 0.95), "bootstrap of 1000", -0.05, (-0.09, -0.01)),
     "alone": Metric(1.0, (0.5, 1.5), "normal"),
 }
-ROW = Evaluation("assignment", 100, NAN, (NAN, NAN), 0.5, (0.4, 0.6), (), 1000, 2000, None, METRICS)
+ROW = Evaluation("assignment", 100, NAN, (NAN, NAN), 0.5, (0.4, 0.6), (), 1000, 2000, None, METRICS,
+                 Origin("sha256:1", {"one": Choice(4, 4)}, "sha256:0"))  # fmt: skip
 EVIDENCE = Evidence(evaluations=Evaluations("test.npz", "sha256:0", True, (ROW,), "mse"))
 
 

@@ -9,16 +9,17 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 from markdown_it import MarkdownIt
-from test_gate import CHOSEN, FP32, ROW, TABLE, TOTALS, evaluations, measured
+from test_gate import CHOSEN, FP32, MODEL, ROW, TABLE, TOTALS, evaluations, measured
 
 from mpsearch.assignment import Assignment
 from mpsearch.choice import Choice
 from mpsearch.cli import run
 from mpsearch.evaluation import save_evaluations
+from mpsearch.foreign_text import annotation, shown
 from mpsearch.front import front
 from mpsearch.gate_evidence import Evidence
 from mpsearch.gate_front import HEIGHT, WIDTH, picture, plot, supported
-from mpsearch.gate_github import command, commands, markdown
+from mpsearch.gate_github import TITLE, commands, markdown
 from mpsearch.gate_gitlab import code_quality
 from mpsearch.gate_junit import junit
 from mpsearch.gate_report import Report
@@ -46,7 +47,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("GITHUB_ACTIONS", raising=False)
     monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
     (tmp_path / "profile.csv").write_text(TABLE)
-    Assignment(CHOSEN, totals=TOTALS).save("assignment.json")
+    Assignment(CHOSEN, totals=TOTALS, model_digest=MODEL).save("assignment.json")
     save_evaluations(evaluations(FP32, ROW), "evaluation.json")
     return tmp_path
 
@@ -105,7 +106,7 @@ def test_junit_holds_any_name() -> None:
     root = ElementTree.fromstring(text)  # well formed in spite of \x00, \x1b and ]]>
     out = root.findtext("testsuite/system-out")
     assert out is not None
-    assert "<img src=x onerror=alert(1)>&\"'�[31m�]]>" in out
+    assert shown(NASTY) in out
     assert b"<img" not in text
 
 
@@ -162,11 +163,11 @@ def decoded(line: str) -> tuple[str, dict[str, str], str]:
 
 
 def test_annotations_are_one_line_each_and_decode_to_the_text() -> None:
-    assert command("error", "50% of a\r\n::set-env") == (
-        "::error title=mpsearch gate::50%25 of a%0D%0A::set-env"
+    assert annotation("error", TITLE, "50% of a\r\n::set-env", "second") == (
+        r"::error title=mpsearch gate::50%25 of a\r\n::set-env%0Asecond"
     )
-    for text in ("plain", "100 %", "a\nb\rc", "::error::x", "a:b,c"):
-        assert decoded(command("notice", text)) == ("notice", {"title": "mpsearch gate"}, text)
+    for text in ("plain", "100 %", "a%0Ab", "::error::x", "a:b,c"):
+        assert decoded(annotation("notice", TITLE, text)) == ("notice", {"title": TITLE}, text)
     lines = commands(report(SIZE, BOPS, UNSURE, MISSED))
     assert [decoded(line)[0] for line in lines] == ["error", "warning", "error"]
     assert decoded(lines[0])[2] == "size 1,448 B (1.4 KB) misses <= 1,024 B (1.0 KB)"
@@ -222,9 +223,8 @@ def test_markdown_shows_any_name_as_it_is() -> None:
         for cell in (f"{mark} {row.outcome}", row.condition, row.measured, row.limit,
                      row.interval, row.samples)
     ]  # fmt: skip
-    plain = "".join(c if c.isprintable() else " " for c in " ".join(NASTY.split()))
-    assert texts(page, "p")[-1] == f"Conditions from {plain}"
-    assert any(plain in note for note in texts(page, "li"))
+    assert texts(page, "p")[-1] == f"Conditions from {shown(NASTY)}"
+    assert any(shown(NASTY) in note for note in texts(page, "li"))
 
 
 def test_the_pictures_marks_stand_where_they_belong() -> None:

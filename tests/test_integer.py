@@ -22,6 +22,7 @@ from mpsearch.choice import Choice
 from mpsearch.data import Data
 from mpsearch.errors import InputError
 from mpsearch.evaluate import evaluate
+from mpsearch.exporting import export_graph
 from mpsearch.integer.graph import Clamp, Convolution, Linear, Requantize, Softmax
 from mpsearch.integer.inference import run, run_all
 from mpsearch.integer.lowering import lower
@@ -51,8 +52,10 @@ def _quantized(network: Network, data: Data, choice: str) -> QuantizedNetwork:
 def _quantize(
     model: nn.Module, inputs: tuple[torch.Tensor, ...], choice: str
 ) -> tuple[QuantizedNetwork, Data]:
+    """Without the test for samples that mix, which `lower` refuses by its own means."""
     data = Data("test", inputs, None)
-    return _quantized(Network.from_module(model, inputs), data, choice), data
+    network = Network.from_graph(export_graph(model, inputs), inputs)
+    return _quantized(network, data, choice), data
 
 
 @cache
@@ -191,8 +194,9 @@ def test_values_beyond_the_calibrated_range_saturate(wide_bits: int) -> None:
         np.testing.assert_array_equal(values.astype(object), expected[name])
 
 
-def test_wide_tensors_of_16_bits_come_close() -> None:
-    quantized, data = _prepare("option-a", "w8a8", samples=50)
+@pytest.mark.parametrize("name", ["option-a", "removed-constants"])
+def test_wide_tensors_of_16_bits_come_close(name: str) -> None:
+    quantized, data = _prepare(name, "w8a8", samples=50)
     meant = Float64Reference(quantized)(*data.inputs)
     errors = []
     for bits in (16, 32):
@@ -251,6 +255,35 @@ def test_it_is_measured_like_any_network() -> None:
         "integer", integer_network(quantized, data), Data("d", data.inputs, labels), 7
     )
     assert (measured.n, measured.accuracy) == (60, 1.0)
+
+
+def test_padding_that_never_wins_leaves_the_logits_exact() -> None:
+    """In front of softmax and arg-max, also where all logits are negative."""
+    linear = nn.Linear(4, 3)
+    nn.init.constant_(linear.bias, -9.0)
+    inputs = (torch.randn(40, 4, generator=torch.Generator().manual_seed(0)),)
+    for value in (-3e9, -torch.inf):
+        for read in (torch.softmax, torch.argmax):
+
+            def masked(m: Any, x: torch.Tensor, v: float = value, f: Any = read) -> Any:
+                return f(functional.pad(m.a(x), (1, 2), value=v), 1)
+
+            model = integer_networks.Function(masked, a=linear).eval()
+            quantized, data = _quantize(model, inputs, "w8a8")
+            meant = Float64Reference(quantized)(*inputs)
+            got = integer_network(quantized, data, wide_bits=16)(*inputs)
+            assert float((got.double() - meant).abs().max()) < 1e-3
+
+
+def test_infinite_values_that_matter_are_refused() -> None:
+    def padded(m: Any, x: torch.Tensor) -> Any:
+        return functional.pad(m.a(x), (0, 1), value=-torch.inf)
+
+    make, linear = integer_networks.Function, nn.Linear(4, 4)
+    _expect("node 'pad' gives infinite values", make(padded, a=linear), 4)
+    with pytest.raises(InputError, match=r"layer 'b' reads infinite values.*front of the layer$"):
+        _quantize(make(lambda m, x: m.b(padded(m, x)), a=linear, b=nn.Linear(5, 2)).eval(),
+                  (torch.randn(4, 4),), "w8a8")  # fmt: skip
 
 
 def _expect(message: str, model: nn.Module, *shape: int, choice: str = "w8a8") -> None:

@@ -19,6 +19,7 @@ from mpsearch.errors import InputError, MissingExtraError
 from mpsearch.keras_import.converting import convert
 from mpsearch.keras_import.naming import clean_names
 from mpsearch.keras_import.reading import CONFIG, WEIGHTS
+from mpsearch.memory_budget import of_load
 from mpsearch.model_files import ModelSource, load_module
 from mpsearch.model_kinds import KERAS, detect
 
@@ -158,10 +159,25 @@ def test_arrays_and_archives_that_would_unpack_to_gigabytes_are_not_read(
         shape = (1 << 20, 1 << 16)
         file["layers/dense/vars"].create_dataset("0", shape, "float32", chunks=(1024, 1024))
 
-    refused(rewired(good, tmp_path / "a.keras", empty), "would unpack")
+    refused(rewired(good, tmp_path / "a.keras", empty), "layers/dense/vars/0 would need 256.0 GB")
     content = members(good)
     bomb = {**content, CONFIG: content[CONFIG] + b" " * 50_000_000}
     refused(pack(tmp_path / "b.keras", bomb, zipfile.ZIP_DEFLATED), "would unpack")
+
+
+def test_links_to_one_array_count_every_time(tmp_path: Path) -> None:
+    path = tmp_path / "net.keras"
+    chain((32,), *(L.Dense(32, name=f"d{i}") for i in range(8))).save(path)
+
+    def link(file: Any) -> None:
+        for index in range(1, 8):
+            del file[f"layers/dense_{index}/vars/0"]
+            file[f"layers/dense_{index}/vars/0"] = file["layers/dense/vars/0"]
+
+    rewired(path, path, link)
+    with of_load(path, 80_000):  # 4 KB each, beside 68 KB of the archive itself
+        refused(path, r"layers/dense_\d/vars/0 would need 4.0 KB .* --max-model-memory")
+    convert(path)
 
 
 def test_damaged_containers_are_named(good: Path, tmp_path: Path) -> None:
@@ -219,7 +235,7 @@ def test_graphs_that_are_none_are_refused(tmp_path: Path) -> None:
         (cycle, "form a cycle"),
         (unknown, "no layer 'nobody'"),
         (training, "called with training=True"),
-        (nested, "nested too deeply|two layers|no layer"),
+        (nested, "in each other|two layers|no layer"),
         (lambda c: nodes(c, "Add").update(inbound_nodes=[{"args": 3}]), "a call of layer"),
         (lambda c: nodes(c, "Add").update(name="x"), "two layers of one name"),
         (lambda c: nodes(c, "Add").update(inbound_nodes=[[["x", 0, 0]]]), "expected two or more"),

@@ -135,7 +135,7 @@ def test_a_row_moved_in_the_record_is_found(tmp_path: Path) -> None:
     (leak,) = check_folder(folder)
     assert (leak.what, leak.name, leak.splits) == ("group", rows[0]["group"], ("train", "test"))
     (folder / "samples.csv").write_text("split,file\ntrain,a\n")
-    with pytest.raises(InputError, match="is not as the build wrote it"):
+    with pytest.raises(InputError, match="has no column 'input'"):
         check_folder(folder)
 
 
@@ -150,5 +150,5 @@ def test_folders_from_elsewhere(tmp_path: Path) -> None:
     (leak,) = check_folder(tmp_path)
     assert leak.files == ("train.npz, x0[2]", "test.npz, x0[0]")
     (tmp_path / "test.npz").write_bytes(b"PK\x03\x04 cut")
-    with pytest.raises(InputError, match=r"cannot read .*test\.npz"):
+    with pytest.raises(InputError, match=r"test\.npz: damaged archive"):
         check_folder(tmp_path)

@@ -22,8 +22,9 @@ from mpsearch.cli import run
 from mpsearch.cost import bops, size_bytes
 from mpsearch.data import Data, bind, read_arrays
 from mpsearch.errors import InputError
-from mpsearch.litert_export import exported
-from mpsearch.litert_export.check import Agreement, check
+from mpsearch.integer.network import outputs
+from mpsearch.litert_export import exported, raising
+from mpsearch.litert_export.check import Checked, check
 from mpsearch.litert_export.flatbuffer import LiteRtFile, Scales, litert
 from mpsearch.litert_export.interpreter import KERNELS, LiteRtNetwork
 from mpsearch.litert_export.model import LiteRtModel, build
@@ -63,15 +64,15 @@ def _network(name: str, samples: int = 24) -> tuple[Network, Data]:
     return Network.from_module(model, inputs), Data("test", inputs, None)
 
 
-def _check(quantized: QuantizedNetwork, data: Data) -> tuple[LiteRtModel, tuple[Agreement, ...]]:
+def _check(quantized: QuantizedNetwork, data: Data) -> tuple[LiteRtModel, tuple[Checked, ...]]:
     """The file is right in both sets of kernels, and stores what it says."""
     model = build(quantized, data)
     found = check(model, data)
     assert [entry.kernels for entry in found] == list(KERNELS)
     for entry in found:
         assert entry.ok, entry
-        assert entry.meaning.rms_steps <= 2
-        assert entry.network.rms_steps <= 4
+        assert max(output.meant.rms_steps for output in entry.network) <= 4
+        assert max(output.assigned.rms_steps for output in entry.meaning) <= 2
     _check_constants(model)
     return model, found
 
@@ -141,8 +142,8 @@ def test_without_sums_and_means_xnnpack_is_within_one_step(name: str) -> None:
     network, data = _network(name)
     _, found = _check(_quantized(network, data, "w4a8"), data)
     for entry in found:
-        assert entry.meaning.largest_steps <= 1.01
-        assert entry.network.largest_steps <= 1.51
+        assert entry.meaning[0].assigned.largest_steps <= 1.01
+        assert entry.network[0].assigned.largest_steps <= 1.51
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -201,8 +202,8 @@ def test_tinym2net(name: str) -> None:
     inputs = tuple(torch.randn(6, *shape, generator=generator) for shape in shapes)
     network, data = Network.from_module(bundled(name), inputs), Data("random", inputs, None)
     model, found = _check(_quantized(network, data, 1), data)
-    assert all(entry.network.same_class == 1 for entry in found)
-    assert all(entry.network.rms_steps < 1 for entry in found)
+    assert all(entry.network[0].meant.same_class == 1 for entry in found)
+    assert all(entry.network[0].meant.rms_steps < 1 for entry in found)
     assert {layer.w_bits for layer in model.layers} >= {4, 8}
 
 
@@ -216,7 +217,7 @@ def test_resnet20(choice: str) -> None:
     model, _ = _check(_quantized(network, data, choice), data)
     assert len(model.raised) == (0 if choice == "w8a8" else len(network.layers))
     test = bind(read_arrays("cifar10:test"), network).take(100, 1)
-    got = LiteRtNetwork(model.content, network.input_names)(*test.inputs)
+    got = LiteRtNetwork(model.content, network)(*test.inputs)
     with torch.no_grad():
         wanted = model.network(*test.inputs)
     assert int((got.argmax(1) == wanted.argmax(1)).sum()) >= 97
@@ -285,6 +286,62 @@ def test_a_raised_bias_is_the_same_real_number() -> None:
         assert before is not None
         assert after is not None
         torch.testing.assert_close(after, before, atol=1e-5, rtol=1e-4)
+
+
+def _dead(factor: float) -> nn.Module:
+    """Two channels of every kind of layer nearly dead, with biases that matter."""
+
+    def forward(m: Any, x: torch.Tensor) -> Any:
+        image = torch.relu(m.depth(torch.relu(m.full(x))))
+        return m.head(torch.relu(m.line(image.mean((2, 3)))))
+
+    layers: dict[str, Any] = {
+        "full": nn.Conv2d(3, 4, 3, padding=1), "depth": nn.Conv2d(4, 4, 3, padding=1, groups=4),
+        "line": nn.Linear(4, 6), "head": nn.Linear(6, 4),
+    }  # fmt: skip
+    model = integer_networks.Function(forward, **layers).eval()
+    source = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for layer in layers.values():
+            layer.weight.copy_(0.5 * torch.randn(layer.weight.shape, generator=source))
+            layer.bias.copy_(torch.rand(layer.bias.shape, generator=source))
+            layer.weight[:2] *= factor
+            layer.bias[:2] = torch.tensor([5.0, 3.0])
+    return model
+
+
+def _decibels(wanted: torch.Tensor, got: torch.Tensor) -> float:
+    return float(10 * torch.log10(wanted.square().sum() / (wanted - got).square().sum()))
+
+
+@pytest.mark.parametrize("factor", [0.0, 1e-9, 1e-4])
+def test_more_bits_never_make_a_network_worse_than_it_was_assigned(factor: float) -> None:
+    """A bias that is 2^30 steps at 2 bits would be 85 times as many at 8; LiteRT's linear layers
+    with 4-bit weights already lose one of 2^27."""
+    inputs = (torch.randn(32, 3, 6, 6, generator=torch.Generator().manual_seed(1)),)
+    model = _dead(factor)
+    network, data = Network.from_module(model, inputs), Data("test", inputs, None)
+    with torch.no_grad():
+        wanted = model(*inputs)
+    for choice in ("w2a2", "w3a5", "w4a4", "w4a8", "w8a7"):
+        quantized = _quantized(network, data, choice)
+        assigned = _decibels(wanted, outputs(quantized, data))
+        built, found = _check(quantized, data)
+        for entry in found:
+            got = outputs(LiteRtNetwork(built.content, network, entry.kernels), data)
+            assert _decibels(wanted, got) > min(assigned, 30) - 4, (choice, entry.kernels)
+
+
+def test_a_clamped_bias_is_seen_against_what_was_assigned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file then computes exactly what it means, and that is not what was assigned."""
+    inputs = (torch.randn(32, 3, 6, 6, generator=torch.Generator().manual_seed(1)),)
+    network, data = Network.from_module(_dead(1e-9), inputs), Data("test", inputs, None)
+    monkeypatch.setattr(raising, "with_room_for_bias", lambda rows, weight, *rest: weight)
+    model = build(_quantized(network, data, "w8a5"), data)
+    for entry in check(model, data):
+        assert entry.meaning[0].ok
+        assert not entry.network[0].ok
+        assert "expected at most" in entry.network[0].line()
 
 
 def test_two_bit_convolutions_and_convolutions_without_bias_do_not_run() -> None:
@@ -375,7 +432,12 @@ def test_beyond_the_tolerance_the_command_fails(
 
     monkeypatch.setattr(exported, "build", other_file)
     assert run([*COMMAND, "--fp32", "model.pt"]) == 1
-    assert capsys.readouterr().out.count("BEYOND THE TOLERANCE") == len(KERNELS)
+    printed = capsys.readouterr().out
+    assert printed.startswith("not written: LiteRT does not give what the network computes")
+    assert printed.count("    output: ") == printed.count("what the file means, ") == len(KERNELS)
+    assert not Path("net.tflite").exists()
+    assert run([*COMMAND, "--fp32", "model.pt", "--no-check"]) == 0
+    assert Path("net.tflite").exists()
 
 
 def test_errors_of_the_command(

@@ -1,5 +1,6 @@
 """Every loss against its definition: values, Hessians in outputs and weights, divergences."""
 
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -13,11 +14,15 @@ from scipy.special import expit, rel_entr
 from torch import nn
 
 from mpsearch.choice import Choice
+from mpsearch.cli import run
 from mpsearch.data import Arrays, Data, bind
 from mpsearch.errors import InputError
+from mpsearch.evaluation import load_evaluations
+from mpsearch.float_width import set_float_width
 from mpsearch.heads import logits, without_heads
 from mpsearch.losses import ABSOLUTE, CROSS_ENTROPY, DIVERGENCE, Loss, PlainLoss
 from mpsearch.network import Network
+from mpsearch.network_file import save
 from mpsearch.profile import ProfileSettings, profile
 from mpsearch.sensitivity.gauss_newton import sampled_traces, trace_sums
 from mpsearch.sensitivity.hutchinson import residual_traces
@@ -36,7 +41,13 @@ def _made(name: str, smooth: bool = False) -> tuple[Network, torch.Tensor, torch
         torch.manual_seed(5)
         model = Line(case.shape, smooth).double().eval()
     x = torch.randn(N, 4, generator=random, dtype=torch.float64)
-    return Network.from_module(model, (x,)), x, case.labels(random, N)
+    return _double(Network.from_module(model, (x,))), x, case.labels(random, N)
+
+
+def _double(network: Network) -> Network:
+    """The network in float64, which only tests have: formulas are compared to the last digit."""
+    set_float_width(network.graph, torch.float64)
+    return network
 
 
 def _output_hessians(name: str, z: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
@@ -226,6 +237,85 @@ def test_outputs_and_labels_decide_where_no_loss_is_named(
     assert data.loss.name == name
     assert (None if data.labels is None else tuple(data.labels.shape)) == kept
     assert data.loss.uses_labels == (not name.endswith("-to-fp32"))
+
+
+_CLASSES = torch.tensor([2, 0, 1, 0])
+_ONE_HOT = torch.eye(3)[_CLASSES]
+
+
+@pytest.mark.parametrize(
+    "dtype", [torch.float32, torch.float64, torch.int64, torch.uint8, torch.bool]
+)
+@pytest.mark.parametrize("losses", [(), ("cross-entropy",)])
+def test_one_hot_labels_are_the_class_numbers_that_they_stand_for(
+    dtype: torch.dtype, losses: tuple[str, ...]
+) -> None:
+    data = bind(_arrays(_ONE_HOT.to(dtype)), _network((3,)), losses)
+    assert data.loss is not None
+    assert data.loss.name == "cross-entropy"
+    assert torch.equal(data.labels, _CLASSES)  # type: ignore[arg-type]
+    said = "source: array y has a single 1 in each row: taken as classes"
+    assert [note[: len(said)] for note in data.notes] == ([said] if not losses else [])
+    as_numbers = bind(_arrays(_ONE_HOT.to(dtype)), _network((3,)), ("mse",))
+    assert as_numbers.loss is not None
+    assert as_numbers.loss.name == "mse"
+    assert torch.equal(as_numbers.labels.float(), _ONE_HOT)  # type: ignore[union-attr]
+    assert as_numbers.notes == ()
+
+
+_SOFT = torch.tensor([[0.25, 0.25, 0.5]] * 4)
+
+
+@pytest.mark.parametrize(
+    ("shape", "head", "labels", "loss", "note"),
+    [
+        ((3, 2), None, torch.eye(3)[torch.tensor([[0, 2]] * 4)].transpose(1, 2), "cross-entropy",
+         "a single 1"),
+        ((3,), nn.Softmax(dim=1), _ONE_HOT, "cross-entropy", "a single 1"),
+        ((3,), nn.Sigmoid(), _ONE_HOT, "bce", None),  # which says that answers are meant
+        ((3,), None, torch.tensor([[1.0, 1, 0]] * 4), "mse", "nothing but 0 and 1"),
+        ((3,), None, torch.tensor([[1, 1, 0]] * 4), "bce", None),
+        ((1,), None, torch.tensor([[1.0], [0], [0], [1]]), "mse", "nothing but 0 and 1"),
+        ((1,), None, torch.ones(4, 1), "mse", "nothing but 0 and 1"),
+        ((3,), None, _SOFT, "mse", "sum to 1"),
+        ((3,), None, _SOFT + 0.1, "mse", None),
+        ((3,), None, _CLASSES.float(), "cross-entropy", None),
+        ((3,), None, _CLASSES[:, None], "cross-entropy", None),
+    ],
+)  # fmt: skip
+def test_labels_that_may_mean_several_things_are_said(
+    shape: tuple[int, ...], head: nn.Module | None, labels: torch.Tensor, loss: str,
+    note: str | None,
+) -> None:  # fmt: skip
+    data = bind(_arrays(labels), _network(shape, head))
+    assert data.loss is not None
+    assert data.loss.name == loss
+    assert len(data.notes) == (note is not None)
+    assert note is None or note in data.notes[0]
+    assert data.take(2, 0).notes == data.notes
+    if loss == "cross-entropy":
+        assert data.labels is not None
+        assert tuple(data.labels.shape) == (4, *shape[1:])
+        assert data.labels.dtype == torch.int64
+
+
+def test_what_was_made_of_labels_is_printed_and_stored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    arrays = _arrays(_ONE_HOT).tensors
+    with torch.random.fork_rng():
+        save(Same((3,)).eval(), "model.pt", (arrays["x0"],), arrays)
+    said = "the sample in model.pt: array y has a single 1 in each row: taken as classes"
+    assert run("profile model.pt --bits 8 -o p.csv".split()) == 0
+    assert f"note: {said}" in capsys.readouterr().err
+    assert json.loads(Path("p.json").read_text())["label_notes"][0].startswith(said)
+    assert run("evaluate model.pt --uniform w8a8".split()) == 0
+    assert said in (printed := capsys.readouterr().out)
+    assert "accuracy" in printed
+    assert load_evaluations("evaluation.json").notes[0].startswith(said)
+    assert run("evaluate model.pt --uniform w8a8 --loss mse --json".split()) == 0
+    assert json.loads(capsys.readouterr().out)["notes"] == []
 
 
 def test_floats_of_0_and_1_are_answers_where_a_sigmoid_ends_the_network() -> None:

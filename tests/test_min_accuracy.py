@@ -417,4 +417,4 @@ def test_damaged_facts_in_an_assignment_are_refused(
     document["measured"] = [1]
     Path("assignment.json").write_text(json.dumps(document))
     assert run("evaluate model.pt --assignment assignment.json".split()) == 2
-    assert "expected facts by name" in capsys.readouterr().err
+    assert "measured: got [1]; expected an object" in capsys.readouterr().err

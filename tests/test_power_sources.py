@@ -549,6 +549,27 @@ def test_a_machine_that_cannot_be_reached(tmp_path: Path) -> None:
     assert "cannot be started" in message_of(lambda: _samples(gone, 0.1))
 
 
+@pytest.mark.parametrize(
+    ("program", "message"),
+    [
+        ("yes hwmon0", "lists more than 64 KiB of sensors"),
+        ("cat /dev/zero", "lists more than 64 KiB of sensors"),
+        ("yes x >&2", "lists more than 64 KiB of sensors"),
+        ("exec sleep 5", "did not list its sensors in time"),
+        ("echo the plug was pulled; exit 3", "cannot be listed: the plug was pulled"),
+        ("exit 3", "cannot be listed: "),
+    ],
+)
+def test_a_list_of_sensors_without_end_or_none(program: str, message: str) -> None:
+    Path("shell").write_text(f"#!/bin/sh\n{program}\n")
+    Path("shell").chmod(0o755)
+    source = Hwmon("hwmon", shell=(str(Path("shell").absolute()),), patience=0.3)
+    begin = time.monotonic()
+    with pytest.raises(PowerError, match=message):
+        source.sensor()
+    assert time.monotonic() - begin < 4.5
+
+
 def test_a_connection_that_breaks_in_the_run(tmp_path: Path) -> None:
     _sensor(tmp_path / "sys" / "hwmon0", "ina219", **INA)
     broken = """

@@ -17,6 +17,7 @@ from mpsearch.device.power_sources_manual import manual
 from mpsearch.device.profile import network_digest, save_device_profile
 from mpsearch.errors import InputError
 from mpsearch.evaluation import wilson_interval
+from mpsearch.evidence_digests import Origin
 from mpsearch.gate_statistics import drop_interval
 from mpsearch.reports.bits_figure import bits_drawing
 from mpsearch.reports.facts import LayerFacts, to_document
@@ -135,6 +136,7 @@ def test_named_files_replace_the_usual_ones(tmp_path: Path) -> None:
     make_run(tmp_path)
     other = tmp_path / "other.json"
     Assignment({"one": W4, "two": W4}).save(other)
+    (tmp_path / "evaluation.json").unlink()  # it is of the usual assignment
     facts = gather(read_run(tmp_path, {"assignment": str(other)}))
     assert facts.answer is not None
     assert facts.answer.status == "given"
@@ -151,7 +153,7 @@ def test_a_given_assignment_alone_is_shown_without_numbers_that_nobody_knows() -
     ("name", "content", "words"),
     [
         ("profile.csv", "layer,w_bits,a_bits,omega,size_bytes,bops\na,4,4,nan,1,1\n", "finite"),
-        ("profile.json", "{", "not a JSON file"),
+        ("profile.json", "{", "not a profile.json"),
         ("assignment.json", "[]", "not an assignment.json"),
         ("front.json", '{"format": "mpsearch.front", "version": 1}', "damaged front.json"),
         ("evaluation.json", "{}", "not an evaluation.json"),
@@ -192,11 +194,13 @@ def test_what_does_not_fit_together_is_a_warning(tmp_path: Path) -> None:
     whole = read_run(tmp_path)
     assert whole.assignment is not None
     assert whole.front is not None
+    assert whole.evaluations is not None
 
     other = replace(whole.assignment, totals={"size_bytes": 1}, table_digest="sha256:1")
     stated, chosen = gather(replace(whole, assignment=other)).warnings
     assert "size_bytes is 1 in the assignment and 1624 from the table" in stated
-    assert "chosen from another table" in chosen
+    assert "solved from another table (sha256:1) than" in chosen
+    assert "--profile" in chosen
 
     stranger = replace(whole.assignment, layers={"three": W8})
     facts = gather(replace(whole, assignment=stranger, evaluations=None))
@@ -209,7 +213,12 @@ def test_what_does_not_fit_together_is_a_warning(tmp_path: Path) -> None:
     assert facts.front == gather(whole).front
 
     moved = replace(whole.assignment, layers={"one": W4, "two": W4}, totals={})
-    assert "may be of another assignment" in gather(replace(whole, assignment=moved)).warnings[0]
+    loose = replace(whole.evaluations, rows=tuple(
+        replace(row, origin=Origin()) for row in whole.evaluations.rows
+    ))  # fmt: skip
+    facts = gather(replace(whole, assignment=moved, evaluations=loose))
+    assert "rows FP32, assignment does not say which weights" in facts.warnings[0]
+    assert "may be of another assignment" in facts.warnings[1]
 
 
 def test_generated_data_are_called_so(tmp_path: Path) -> None:
@@ -417,7 +426,7 @@ def _with_device(folder: Path, **changes: Any) -> None:
 def test_a_measured_device_stands_beside_the_papers_table_5(tmp_path: Path) -> None:
     make_run(tmp_path)
     assert gather(read_run(tmp_path)).device is None
-    _with_device(tmp_path)
+    _with_device(tmp_path, notes=("other work ran on the device",))
     facts = gather(read_run(tmp_path))
     assert facts.device is not None
     ours, *paper = facts.device.rows
@@ -426,7 +435,10 @@ def test_a_measured_device_stands_beside_the_papers_table_5(tmp_path: Path) -> N
     assert ours.mean_minus_idle_mw == pytest.approx(800)
     assert [(row.process_s, row.peak_minus_idle_mw) for row in paper] == [(1.2, 798), (1.7, 959)]
     page = render(facts)
-    for text in ("On the device", "7.1 ms", "1.9 MB", "959 mW", "6 mJ", "Cortex-A72"):
+    for text in (
+        "On the device", "7.1 ms", "1.9 MB", "959 mW", "6 mJ", "Cortex-A72", "never merged",
+        "Python and its framework included", "times an inference", "other work ran on the device",
+    ):  # fmt: skip
         assert text in page
         assert text in render_markdown(facts)
 
@@ -446,7 +458,6 @@ def test_power_read_by_eye_is_a_peak_and_nothing_else(tmp_path: Path) -> None:
     [
         ({"emulated": True}, "obtained under emulation"),
         ({"invalid": ("throttled afterwards",)}, "is invalid: throttled afterwards"),
-        ({"network": "sha256:" + "0" * 64}, "of another assignment"),
     ],
 )
 def test_figures_that_are_not_the_networks_are_not_shown(

@@ -14,10 +14,11 @@ from report_runs import HOSTILE, W4, W8, make_run, table
 from mpsearch.assignment import Assignment
 from mpsearch.cli import run
 from mpsearch.errors import InputError
+from mpsearch.foreign_text import markdown_text, shown
 from mpsearch.reports.front_facts import ALPHABET
 from mpsearch.reports.gather import gather
 from mpsearch.reports.html import render
-from mpsearch.reports.markdown import markdown_text, render_markdown
+from mpsearch.reports.markdown import render_markdown
 from mpsearch.reports.run_folder import Run, read_run
 from mpsearch.reports.table_css import css_text, label_css
 from mpsearch.reports.writing import form_of
@@ -62,7 +63,7 @@ def test_hostile_names_in_the_scripts_data_stay_data(tmp_path: Path) -> None:
     page = render(gather(read_run(tmp_path)))
     data = data_of(page)
     assert not set("<>&\u2028") & set(data)
-    assert json.loads(data)["layers"] == ["one", hostile]
+    assert json.loads(data)["layers"] == ["one", shown(hostile)]
     assert len(re.findall(r"<script\b", page)) == 2
 
 
@@ -118,8 +119,8 @@ def test_names_in_markdown_are_text(tmp_path: Path) -> None:
     outside = re.sub(r"(`{3,})sh\n.*?\n\1", "", text, flags=re.DOTALL)
     assert not re.findall(r"(?<!\\)[<`\[]", outside)
     assert not re.findall(r"^\\?# x", outside, flags=re.MULTILINE)
-    assert "a\\|b \\# x \\[y\\](http://evil) \\`z\\`" in outside
-    assert markdown_text("a_b*c\n|d") == "a\\_b\\*c \\|d"
+    assert "a\\|b\\\\n\\# x \\[y\\](http\\://evil) \\`z\\`" in outside
+    assert markdown_text("a_b*c\n|d") == "a\\_b\\*c\\\\n\\|d"
 
 
 def test_markdown_has_the_sections_and_numbers_of_the_page(tmp_path: Path) -> None:

@@ -8,6 +8,8 @@ from tables import random_limits, random_table
 
 from mpsearch.budget import Budget
 from mpsearch.choice import Choice
+from mpsearch.errors import InputError
+from mpsearch.front import front
 from mpsearch.solution import Solution
 from mpsearch.solving import find_solver, solve
 from mpsearch.table import Layer, LayerTable, Row
@@ -67,6 +69,62 @@ def test_agrees_with_exhaustive_search(name: str, seed: int) -> None:
     check(solution, table, limits)
     wrong = [note for note in solution.notes if "failed" in note or "optimal" in note]
     assert not wrong, "the solver itself must be right on small instances"
+
+
+def wide_table(seed: int) -> LayerTable:
+    """Ω from anywhere in the doubles, 5e-324 to 1e307, most of it outside of the usual range."""
+    rng = random.Random(seed)
+
+    def omega() -> float:
+        known = (0.0, 5e-324, 5e-324 * rng.randint(2, 99), 2.2250738585072014e-308, 1e-300, 1e6)
+        return rng.choice((*known, 10.0 ** rng.uniform(-320, 307), 10.0 ** rng.uniform(-320, 307)))
+
+    names = [f"l{index}" for index in range(rng.randint(2, 5))]
+    choices = [Choice(bits, 8) for bits in (2, 4, 8)]
+    rows = [
+        Row(name, choice, omega(), 0.0, {
+            "size_bytes": rng.randint(1, 40) * choice.w_bits, "bops": rng.randint(1, 900),
+        })
+        for name in names
+        for choice in choices
+    ]  # fmt: skip
+    return LayerTable.from_rows([Layer(name, "linear", "", 10, 10) for name in names], rows)
+
+
+@pytest.mark.parametrize("name", [*SOLVERS, "front"])
+def test_omega_may_be_anywhere_in_the_doubles(name: str) -> None:
+    """Ratios up to 1e630: the exact sum decides, and no solver is wrong for having 60 bits."""
+    if name != "front":
+        skip_without(name)
+    for seed in range(12 if SOLVERS.get(name, 120) > 6 else 2):
+        table = wide_table(seed)
+        largest = sum(table.resources["size_bytes"].reshape(-1, 3).max(axis=1).tolist())
+        limits = {"size_bytes": largest * random.Random(seed).randint(20, 90) // 100}
+        if name == "front":
+            found = front(table, limits={"bops": 10**6} if seed % 2 else {"bops": 1200})
+            limits["bops"] = 10**6 if seed % 2 else 1200
+            point = found.best_within(limits["size_bytes"])
+            best = brute_force(table, limits)
+            assert (point is None) == (best is None)
+            if best is not None and point is not None:
+                assert found.omega[point] == pytest.approx(float(best[0]), rel=1e-13, abs=0)
+            continue
+        solution = solve(table, Budget(limits), solver=name)
+        best = brute_force(table, limits)
+        assert (solution.status == "infeasible") == (best is None)
+        if best is not None:
+            assert solution.status == "optimal"
+            assert solution.objective == pytest.approx(float(best[0]), rel=1e-13, abs=0)
+        assert not [note for note in solution.notes if "failed" in note or "optimal" in note]
+
+
+def test_omega_that_adds_up_to_more_than_doubles_hold_is_refused() -> None:
+    choices = [Choice(4, 4), Choice(8, 8)]
+    with pytest.raises(InputError, match="omega could add up to more than 1e\\+308"):
+        LayerTable.from_rows(
+            [Layer(name, "linear", "", 10, 10) for name in "ab"],
+            [Row(name, choice, 1.7e308, 0.0, {"bops": 1}) for name in "ab" for choice in choices],
+        )
 
 
 @pytest.mark.parametrize("name", SOLVERS)

@@ -17,12 +17,6 @@ def struct(kind: str, name: str, fields: Mapping[str, object]) -> str:
     return f"static const {kind} {name} = {_value(fields)};\n"
 
 
-def comment(text: str) -> str:
-    """`text` inside a comment, whatever it holds."""
-    safe = text.replace("*/", "* /").replace("/*", "/ *").encode("ascii", "replace").decode()
-    return f"/* {' '.join(safe.split())} */"
-
-
 def _value(value: object) -> str:
     if isinstance(value, Mapping):
         return "{" + ", ".join(f".{key} = {_value(v)}" for key, v in value.items()) + "}"

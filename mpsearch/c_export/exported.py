@@ -1,17 +1,38 @@
-"""`mpsearch export --format c`: write the folder and say what is in it."""
+"""`mpsearch export --format c`: check the integers, write the folder and say what is in it."""
 
-from mpsearch.c_export.folder import export_c
+from collections.abc import Sequence
+from pathlib import Path
+
+from mpsearch.agreement_of_outputs import Agreement
+from mpsearch.c_export.check import check
+from mpsearch.c_export.folder import check_folder, write_folder
 from mpsearch.export_formats import Exported, ExportRequest
+from mpsearch.integer.lowering import lower
 from mpsearch.integer.network import ranges_from
 from mpsearch.units import format_size
 
 
 def write(request: ExportRequest) -> Exported:
-    """Write the folder of C99. Raises InputError as `export_c`, and without calibration data."""
-    written = export_c(
-        request.quantized, ranges_from(request.data), request.output, request.wide_bits or 32
-    )
-    document = written.document
+    """Compare the integers with the network on the calibration data, then write the folder of C99.
+
+    Raises InputError as `export_c`, and without calibration data. Not `ok`, and nothing written,
+    where an output differs beyond the limits.
+    """
+    data, wide_bits = ranges_from(request.data), request.wide_bits or 32
+    check_folder(Path(request.output))
+    graph = lower(request.quantized, data, wide_bits=wide_bits)
+    agreement: tuple[Agreement, ...] = ()
+    if request.check is not False:
+        agreement = check(graph, request.quantized, data, wide_bits)
+    if not all(found.ok for found in agreement):
+        finer = " (--wide 32 is finer)" if wide_bits == 16 else ""
+        lines = (
+            f"not written: the integers do not give what the network computes{finer}; --no-check "
+            "writes the folder",
+            *_agreement_lines(agreement),
+        )
+        return Exported({"agreement": [found.figures() for found in agreement]}, lines, ok=False)
+    document = write_folder(graph, request.quantized, data, request.output, agreement).document
     constants, arena = document["constant_bytes"], document["arena"]
     total, peak = sum(constants.values()), arena["peak_bytes"]
     parts = ", ".join(f"{kind} {format_size(size)}" for kind, size in constants.items())
@@ -20,6 +41,17 @@ def write(request: ExportRequest) -> Exported:
         f"wrote {request.output}: C99 for {len(document['layers'])} layers",
         f"  constants (flash)    {format_size(total)}: {parts}",
         f"  static memory (SRAM) {format_size(peak)}, {100 * above:.1f} % above the lower bound",
+        *_agreement_lines(agreement),
         f"next: make -C {request.output} check",
     )
     return Exported({key: value for key, value in document.items() if key != "files"}, lines)
+
+
+def _agreement_lines(agreement: Sequence[Agreement]) -> list[str]:
+    if not agreement:
+        return ["  not compared with the fake-quantized network: not asked for"]
+    samples = agreement[0].samples
+    start = (
+        f"  against the fake-quantized network on {samples} samples, in steps of an 8-bit output:"
+    )
+    return [start, *(f"    {found.line()}" for found in agreement)]

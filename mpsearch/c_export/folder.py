@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from mpsearch import __version__
+from mpsearch.agreement_of_outputs import Agreement
 from mpsearch.c_export.readme import readme
 from mpsearch.c_export.source import Source, generate
 from mpsearch.cost import bops, size_bytes
@@ -22,11 +23,14 @@ from mpsearch.integer.graph import IntegerGraph
 from mpsearch.integer.inference import run
 from mpsearch.integer.lowering import lower
 from mpsearch.integer.network import quantize_input
+from mpsearch.json_file import read_json
+from mpsearch.json_form import by_name, check_form, one_of, text
 from mpsearch.packing import layer_bytes
 from mpsearch.quantized import QuantizedNetwork
 
 FORMAT, VERSION = "mpsearch.c_export", 1
 DOCUMENT = "export.json"
+LARGEST_MIB = 64
 BUILD = "build"  # what make writes; never ours to judge
 CHECK_SAMPLES = 4
 SOURCES = (
@@ -61,12 +65,25 @@ def export_c(
     `make check`. Raises InputError for a layer in float, an operator without an integer form, and
     for a folder with anything else in it; nothing is written then.
     """
+    graph = lower(quantized, calibration, wide_bits=wide_bits)
+    return write_folder(graph, quantized, calibration, folder)
+
+
+def write_folder(
+    graph: IntegerGraph,
+    quantized: QuantizedNetwork,
+    calibration: Data,
+    folder: str | os.PathLike[str],
+    agreement: Sequence[Agreement] = (),
+) -> CExport:
+    """As `export_c`, for a graph that was lowered from `quantized`; `agreement` goes into
+    export.json."""
     target = Path(folder)
     check_folder(target)
-    graph = lower(quantized, calibration, wide_bits=wide_bits)
     source = generate(graph, quantized)
     document = describe(graph, quantized, source)
-    contents: dict[str, bytes] = {name: text.encode() for name, text in source.files.items()}
+    document["agreement"] = [found.figures() for found in agreement]
+    contents: dict[str, bytes] = {name: code.encode() for name, code in source.files.items()}
     for name, template in TEMPLATES.items():
         contents[name] = (files("mpsearch.c_export") / template).read_bytes()
     contents |= check_sample(graph, calibration)
@@ -107,12 +124,12 @@ def check_folder(folder: Path) -> None:
 def _files_of(folder: Path) -> Mapping[str, str]:
     """The files that an earlier export lists; none where there is no export."""
     try:
-        document = json.loads((folder / DOCUMENT).read_text())
-        if document["format"] != FORMAT:
-            return {}
-        return dict(document["files"])
-    except (OSError, ValueError, KeyError, TypeError):
+        document = read_json(folder / DOCUMENT, DOCUMENT, LARGEST_MIB)
+        check_form(document, {"format": one_of(FORMAT), "files": by_name(text)}, "")
+    except (OSError, ValueError, InputError):
         return {}
+    files_by_name: Mapping[str, str] = document["files"]
+    return files_by_name
 
 
 def check_sample(graph: IntegerGraph, calibration: Data) -> dict[str, bytes]:
@@ -121,8 +138,8 @@ def check_sample(graph: IntegerGraph, calibration: Data) -> dict[str, bytes]:
     raw = b"".join(x[row].tobytes() for row in range(len(inputs[0])) for x in inputs)
     codes = [quantize_input(inputs[entry.index], entry.tensor) for entry in graph.inputs]
     results = np.asarray(run(graph, *codes)).reshape(len(inputs[0]), -1)
-    text = "".join(" ".join(map(str, row)) + "\n" for row in results.tolist())
-    return {"check/input.f32": raw, "check/output.txt": text.encode()}
+    lines = "".join(" ".join(map(str, row)) + "\n" for row in results.tolist())
+    return {"check/input.f32": raw, "check/output.txt": lines.encode()}
 
 
 def describe(graph: IntegerGraph, quantized: QuantizedNetwork, source: Source) -> dict[str, Any]:
@@ -145,6 +162,8 @@ def describe(graph: IntegerGraph, quantized: QuantizedNetwork, source: Source) -
         "format": FORMAT,
         "version": VERSION,
         "mpsearch": __version__,
+        "model_digest": quantized.model_digest,
+        "quantized_digest": quantized.digest,
         "arena": {
             "peak_bytes": arena.peak_bytes,
             "lower_bound_bytes": arena.lower_bound_bytes,

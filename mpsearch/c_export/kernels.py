@@ -76,8 +76,71 @@ def products_in_16_bits(step: Convolution | Linear, source: IntegerTensor) -> in
 
 
 @dataclass(frozen=True)
+class Geometry:
+    """The shapes of an `mps_convolution`, by its names: what the C runs with is what its scratch is
+    planned for."""
+
+    channels: int
+    height: int
+    width: int
+    outputs: int
+    output_height: int
+    output_width: int
+    kernel_height: int
+    kernel_width: int
+    stride_y: int
+    stride_x: int
+    top: int
+    left: int
+    dilation_y: int
+    dilation_x: int
+    groups: int
+
+    @property
+    def positions(self) -> int:
+        """Output positions of one channel."""
+        return self.output_height * self.output_width
+
+    @property
+    def points(self) -> bool:
+        """As in mps_convolve_patches: the image itself is the matrix of patches, without lines."""
+        return (
+            (self.kernel_height, self.kernel_width, self.groups) == (1, 1, 1)
+            and (self.output_height, self.output_width) == (self.height, self.width)
+            and (self.stride_y, self.stride_x) == (1, 1)
+            and self.channels % GROUP == 0
+        )
+
+    def window(self, stretch: int) -> int:
+        """Places of the padded lines that `stretch` columns of one output line read."""
+        lines = (self.kernel_height - 1) * self.dilation_y + 1
+        columns = (min(stretch, self.output_width) - 1) * self.stride_x
+        return lines * (columns + (self.kernel_width - 1) * self.dilation_x + 1)
+
+
+def geometry(step: Convolution, source: IntegerTensor) -> Geometry:
+    """The shapes with which the kernel of a convolution is called."""
+    channels, height, width = _image(source.shape)
+    outputs, rows, columns = _image(step.output.shape)
+    kernel_height, kernel_width = step.weights.codes.shape[2:]
+    top, left, _, _ = step.padding
+    if (kernel_height, kernel_width, *step.stride, *step.padding) == (1, 1, 1, 1, 0, 0, 0, 0):
+        # Pointwise: one long row fills the tiles best.
+        height, width, rows, columns = 1, height * width, 1, rows * columns
+    return Geometry(
+        channels, height, width, outputs, rows, columns, kernel_height, kernel_width,
+        *step.stride, top, left, *step.dilation, step.groups,
+    )  # fmt: skip
+
+
+def _image(shape: Shape) -> Shape:
+    """(channels, height, width) of a sample; [C, W] has height 1."""
+    return shape if len(shape) == 3 else (shape[0], 1, shape[1])
+
+
+@dataclass(frozen=True)
 class Scratch:
-    """Memory that a kernel needs while it runs: `positions` patches in a block, and all bytes."""
+    """What a kernel works in while it runs: `positions` patches in a block, and all bytes."""
 
     positions: int
     size: int
@@ -87,35 +150,19 @@ def scratch(step: Step, kernel: Kernel, source: IntegerTensor) -> Scratch:
     """The scratch of one step; codes take 2 bytes in it, as AVX2 wants them."""
     if not isinstance(step, Convolution | Linear) or kernel is Kernel.PLAIN:
         return Scratch(0, 0)
-    outputs = len(step.weights.codes)
+    shapes = geometry(step, source) if isinstance(step, Convolution) else None
     if kernel is Kernel.DEPTHWISE:
-        assert isinstance(step, Convolution)
-        return Scratch(0, _window(step, step.output.shape[-1]) * WIDTH)
-    channels = outputs // step.groups if isinstance(step, Convolution) else outputs
-    positions = prod(step.output.shape) // outputs
+        assert shapes is not None
+        return Scratch(0, shapes.window(shapes.output_width) * WIDTH)
+    outputs = len(step.weights.codes)
+    positions = shapes.positions if shapes else prod(step.output.shape) // outputs
     terms = -(-prod(step.weights.codes.shape[1:]) // GROUP) * GROUP
     block = min(max(_BLOCK_BYTES // terms // 5 * 5, _FEWEST_POSITIONS), _MOST_POSITIONS, positions)
+    channels = outputs // shapes.groups if shapes else outputs
     size = -(-channels // TILE) * _CONSTANTS + block * terms * _CODE_BYTES
-    if isinstance(step, Convolution) and not _pointwise(step, source.shape):
-        size += _window(step, _STRETCH) * source.shape[0] * _CODE_BYTES + (block + 1) * _SLACK
+    if shapes and not shapes.points:
+        size += shapes.window(_STRETCH) * shapes.channels * _CODE_BYTES + (block + 1) * _SLACK
     return Scratch(block, size)
-
-
-def _pointwise(step: Convolution, source: Shape) -> bool:
-    """As in mps_convolve_patches: these read patches in place of lines."""
-    return (
-        step.weights.codes.shape[1:] == (source[0], 1, 1)
-        and (*step.stride, *step.padding) == (1, 1, 0, 0, 0, 0)
-        and source[0] % GROUP == 0
-    )
-
-
-def _window(step: Convolution, stretch: int) -> int:
-    """Places of the padded lines that `stretch` columns of one output line read."""
-    lines: int = (step.weights.codes.shape[2] - 1) * step.dilation[0] + 1
-    columns = (min(stretch, step.output.shape[-1]) - 1) * step.stride[1]
-    columns += (int(step.weights.codes.shape[3]) - 1) * step.dilation[1] + 1
-    return lines * columns
 
 
 def ordered_codes(step: Convolution | Linear, kernel: Kernel, flattened: Shape | None) -> Integers:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from mpsearch.foreign_text import markdown_text
 from mpsearch.integer.graph import IntegerGraph, IntegerInput
 from mpsearch.units import format_size
 
@@ -12,12 +13,13 @@ def readme(graph: IntegerGraph, document: Mapping[str, Any]) -> str:
     constants, arena = document["constant_bytes"], document["arena"]
     flash = "\n".join(f"| {name} | {size:,} |" for name, size in constants.items())
     layers = "\n".join(
-        f"| {row['layer']} | {row['w_bits']} | {row['a_bits']} | {row['macs']:,} "
+        f"| {markdown_text(row['layer'])} | {row['w_bits']} | {row['a_bits']} | {row['macs']:,} "
         f"| {row['weight_bytes']:,} |"
         for row in document["layers"]
     )
     inputs = ", ".join(
-        f"{entry['name']} ({'x'.join(map(str, entry['shape']))})" for entry in document["inputs"]
+        f"{markdown_text(entry['name'])} ({'x'.join(map(str, entry['shape']))})"
+        for entry in document["inputs"]
     )
     entries = "\n".join(
         f"    mps_set(network_entry({place}), network_entries[{place}].type, 0, 1); /* {words} */"

@@ -1,18 +1,18 @@
 """Every step of an `IntegerGraph` as C: constants, and the call that computes it."""
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from math import prod
 
 import numpy as np
 
 from mpsearch.c_export import strides
-from mpsearch.c_export.c_text import comment
 from mpsearch.c_export.constants import Constants
-from mpsearch.c_export.kernels import Kernel, scratch
+from mpsearch.c_export.kernels import Kernel, geometry, scratch
 from mpsearch.c_export.layer_constants import LayerWriter
 from mpsearch.c_export.layouts import Arrange, Arranged
 from mpsearch.c_export.rounding import rounding
 from mpsearch.c_export.storage import Storage, c_type, element_bytes, elements
+from mpsearch.foreign_text import c_comment
 from mpsearch.integer.graph import (
     Add,
     ArgMax,
@@ -61,7 +61,7 @@ class StepWriter:
         shape = "x".join(map(str, step.output.shape)) or "scalar"
         layer = f" {step.weights.layer}" if isinstance(step, Convolution | Linear) else ""
         note = f"{type(step).__name__}{layer} -> {step.output.name} [{shape}]"
-        self.calls.append(f"    {comment(note)}")
+        self.calls.append(f"    {c_comment(note)}")
         match step:
             case Convolution():
                 self.constants.struct("mps_convolution", number, self._convolution(number, step))
@@ -180,22 +180,8 @@ class StepWriter:
         return self.layers.write(self.constants, number, step, self._in(step), flattened)
 
     def _convolution(self, number: int, step: Convolution) -> dict[str, object]:
-        channels, height, width = _image(self._in(step).shape)
-        outputs, rows, columns = _image(step.output.shape)
-        top, left, _, _ = step.padding
-        stride, kernel = step.stride, step.weights.codes.shape[2:]
-        if (*kernel, *stride, *step.padding) == (1, 1, 1, 1, 0, 0, 0, 0):
-            # Pointwise: one long row fills the tiles best.
-            height, width, rows, columns = 1, height * width, 1, rows * columns
-        geometry = {
-            "channels": channels, "height": height, "width": width,
-            "outputs": outputs, "output_height": rows, "output_width": columns,
-            "kernel_height": kernel[0], "kernel_width": kernel[1],
-            "stride_y": stride[0], "stride_x": stride[1], "top": top, "left": left,
-            "dilation_y": step.dilation[0], "dilation_x": step.dilation[1],
-            "groups": step.groups, "block": self._block(step),
-        }  # fmt: skip
-        return {"layer": self._layer(number, step), **geometry}
+        shapes = asdict(geometry(step, self._in(step)))
+        return {"layer": self._layer(number, step), **shapes, "block": self._block(step)}
 
     def _planes(self, step: Step) -> dict[str, object]:
         """The images of a pooling; a one-dimensional one has height 1."""
@@ -220,11 +206,6 @@ class StepWriter:
         self.constants.struct("mps_movement", number, fields)
         places = (self._at(source or step.sources[0]), self._at(step.output.name))
         self.calls.append(f"    mps_move(&step_{number}, {', '.join(places)});")
-
-
-def _image(shape: Shape) -> Shape:
-    """(channels, height, width) of a sample; [C, W] has height 1."""
-    return shape if len(shape) == 3 else (shape[0], 1, shape[1])
 
 
 def _requantization(step: Requantize, source: IntegerTensor) -> dict[str, object]:

@@ -1,10 +1,11 @@
 """`mpsearch apply`."""
 
+from contextlib import suppress
 from typing import Any
 
 import click
 
-from mpsearch.console import json_option, print_json, progress
+from mpsearch.console import echo, json_option, print_json, progress
 from mpsearch.model_options import load_model_and_data, model_options, source_of
 from mpsearch.post_training_options import (
     note_missing_classes,
@@ -30,6 +31,7 @@ def apply(
     model: str | None,
     trust: bool,
     input_shapes: tuple[str, ...],
+    max_model_memory: str | None,
     **post_training: Any,
 ) -> None:
     """Quantize MODEL as ASSIGNMENT says, with ranges calibrated on data.
@@ -37,7 +39,7 @@ def apply(
     The written file holds integer weights packed at their bit widths, scales and biases;
     `mpsearch evaluate` loads it again with identical numbers. The repairs (--equalize,
     --bias-correction, --rounding adaptive) need no labels and no training; the calibration data
-    are all that they see.
+    are all that they see, and a repair is undone for the layers where it does harm on them.
 
     \b
     Example:
@@ -45,8 +47,12 @@ def apply(
       mpsearch apply model.pt --rounding adaptive --bias-correction -o quantized.pt
     """
     from mpsearch.assignment import Assignment
+    from mpsearch.calibrated_inputs import input_ranges, outside_notes
     from mpsearch.cost import bops, float_bytes_outside, size_bytes
+    from mpsearch.data import Arrays, Data, bind_inputs
+    from mpsearch.errors import InputError
     from mpsearch.float_text import outside_sentence
+    from mpsearch.kept_repairs import undone_sentence
     from mpsearch.post_training import quantize_after_training
     from mpsearch.quantized import check_layers
     from mpsearch.quantized_file import save_quantized
@@ -54,7 +60,7 @@ def apply(
 
     settings = post_training_of(**post_training)
     choices = Assignment.load(assignment).layers
-    source = source_of(path, model, trust, input_shapes)
+    source = source_of(path, model, trust, input_shapes, max_model_memory)
     loaded, bound = load_model_and_data(source, data, "calibration", need_labels=False)
     network = loaded.network
     check_layers(network, choices)
@@ -62,15 +68,27 @@ def apply(
     with progress("quantizing", len(network.layers)) as step:
         quantized = quantize_after_training(network, choices, bound, settings, on_step=step)
     save_quantized(quantized, output)
+    notes: list[str] = []
+    if data is not None and loaded.sample:
+        with suppress(InputError):  # a sample of another form is no matter here
+            own = bind_inputs(Arrays(source.path, loaded.sample), network)[0]
+            carried = Data(f"the sample in {source.path}", own, None)
+            notes = outside_notes(network, bound, input_ranges(network, carried), len(carried))
+    undone = {repair: list(names) for repair, names in quantized.undone.items()}
     size, operations = size_bytes(network, choices), bops(network, choices)
     if as_json:
         print_json({"output": output, "size_bytes": size, "bops": operations,
-                    "fp32_bytes": network.fp32_bytes})  # fmt: skip
+                    "fp32_bytes": network.fp32_bytes, "undone": undone,
+                    "notes": notes})  # fmt: skip
         return
-    click.echo(
+    echo(
         f"wrote {output}: {format_size(size)} of packed weights, biases and scales (FP32: "
         f"{format_size(network.fp32_bytes)}), {format_count(operations)}BOPS; ranges from "
         f"{len(bound)} samples of {bound.name}"
     )
+    for note in notes:
+        echo(f"{note} (compared with the model's sample)")
+    if undone:
+        echo(undone_sentence(undone))
     if outside := float_bytes_outside(network):
-        click.echo(outside_sentence(outside))
+        echo(outside_sentence(outside))

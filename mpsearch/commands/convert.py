@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from mpsearch.console import json_option, print_json
+from mpsearch.console import echo, json_option, print_json
 from mpsearch.model_options import model_options, print_notes, source_of
 
 
@@ -32,6 +32,7 @@ def convert(
       mpsearch convert exported.pt2 --trust --data sample.npz -o model.pt
       mpsearch convert weights.safetensors --model resnet20 --data cifar10:train -o model.pt
     """
+    from mpsearch import memory_budget
     from mpsearch.data import bind, read_arrays
     from mpsearch.model_files import load_module, notes_of
     from mpsearch.network import Network
@@ -39,9 +40,11 @@ def convert(
     from mpsearch.sum_loss import separate
 
     arrays = None if data is None else read_arrays(data)
-    module, examples = load_module(source_of(path, **model), arrays)
-    print_notes(path, notes_of(module))
-    network = Network.from_module(module, examples)
+    source = source_of(path, **model)
+    with memory_budget.of_load(path, source.max_memory):
+        module, examples = load_module(source, arrays)
+        print_notes(path, notes_of(module))
+        network = Network.from_module(module, examples)
     sample = {}
     if arrays is not None:
         bound = bind(arrays, network).take(samples, seed)
@@ -52,4 +55,4 @@ def convert(
     if as_json:
         print_json({"output": output, "layers": len(network.layers), "samples": len(sample)})
         return
-    click.echo(f"wrote {output}: {len(network.layers)} layers, {network.parameters:,} parameters")
+    echo(f"wrote {output}: {len(network.layers)} layers, {network.parameters:,} parameters")

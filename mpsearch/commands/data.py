@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mpsearch.console import json_option, print_json, print_table
+from mpsearch.console import echo, json_option, print_json, print_table
 from mpsearch.errors import InputError
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def check(folder: str, as_json: bool) -> int:
     elif found:
         _print_list("leaks", [str(leak) for leak in found])
     else:
-        click.echo(f"{folder}: nothing is in two splits")
+        echo(f"{folder}: nothing is in two splits")
     return 1 if found else 0
 
 
@@ -95,7 +95,7 @@ def _print_built(dataset: "Dataset", built: "Built", output: str) -> None:
     import numpy as np
 
     kind = "GENERATED data" if dataset.generated else "data"
-    click.echo(f"{dataset.name} ({kind}: {dataset.source})")
+    echo(f"{dataset.name} ({kind}: {dataset.source})")
     counts = {
         name: np.bincount(split.labels, minlength=len(dataset.classes)).tolist()
         for name, split in dataset.splits.items()
@@ -112,22 +112,22 @@ def _print_built(dataset: "Dataset", built: "Built", output: str) -> None:
     )
     first = next(iter(dataset.splits.values()))
     for index, (name, x) in enumerate(zip(dataset.input_names, first.inputs, strict=True)):
-        click.echo(f"x{index} {name}: {'x'.join(map(str, x.shape[1:]))}")
+        echo(f"x{index} {name}: {'x'.join(map(str, x.shape[1:]))}")
     for note in built.notes:
-        click.echo(f"note: {note}")
+        echo(f"note: {note}")
     _print_list("skipped", [f"{skip.file}: {skip.reason}" for skip in built.skipped])
     _print_list("leaks", [str(leak) for leak in built.leaks])
-    click.echo(f"wrote {output}")
+    echo(f"wrote {output}")
 
 
 def _print_list(title: str, lines: list[str], err: bool = False) -> None:
     if not lines:
         return
-    click.echo(f"{title}: {len(lines)}", err=err)
+    echo(f"{title}: {len(lines)}", err=err)
     for line in lines[:SHOWN]:
-        click.echo(f"  {line}", err=err)
+        echo(f"  {line}", err=err)
     if len(lines) > SHOWN:
-        click.echo(f"  … and {len(lines) - SHOWN} more (--json lists all)", err=err)
+        echo(f"  … and {len(lines) - SHOWN} more (--json lists all)", err=err)
 
 
 def _document(dataset: "Dataset", built: "Built", output: str) -> dict[str, object]:

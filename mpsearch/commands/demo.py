@@ -8,6 +8,8 @@ from pathlib import Path
 
 import click
 
+from mpsearch.console import echo
+
 
 @click.command()
 @click.argument("folder", default="demo")
@@ -35,9 +37,9 @@ def demo(ctx: click.Context, folder: str, data: str | None, epochs: int, seed: i
         data = "image-audio" if real else "generated-battlefield"
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
-    click.echo(f"working in {folder}")
+    echo(f"working in {folder}")
     if data.startswith("generated"):
-        click.echo(
+        echo(
             "the data are GENERATED (rendered images, synthesised sounds): they show how the tool "
             "works and say nothing about real scenes"
         )
@@ -54,13 +56,13 @@ def demo(ctx: click.Context, folder: str, data: str | None, epochs: int, seed: i
             "report",
         ):
             _run(ctx, command)
-    click.echo(f"\nreport: {os.path.join(folder, 'report.html')}")
-    click.echo(f"done in {time.monotonic() - started:.0f} s")
+    echo("", f"report: {os.path.join(folder, 'report.html')}")
+    echo(f"done in {time.monotonic() - started:.0f} s")
 
 
 def _run(ctx: click.Context, command: str) -> None:
     """Show the command as a user would type it, and run it."""
-    click.secho(f"\n$ mpsearch {command}", bold=True)
+    echo("", f"$ mpsearch {command}", bold=True)
     group = ctx.find_root().command
     result = group.main(shlex.split(command), prog_name="mpsearch", standalone_mode=False)
     if isinstance(result, int) and result != 0:

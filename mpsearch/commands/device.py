@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mpsearch.commands.device_table import table
-from mpsearch.console import json_option, print_json, print_table
+from mpsearch.console import echo, json_option, print_json, print_table
 from mpsearch.device_options import compiler_of, device_options, power_of, power_options
 from mpsearch.errors import InputError
 
@@ -55,6 +55,7 @@ device.add_command(table)
 def run(
     folder: str,
     host: str,
+    folder_there: str,
     mode: str,
     runs: int,
     repeat: int,
@@ -95,9 +96,10 @@ def run(
     from mpsearch.device.measuring import measure, steps_of
     from mpsearch.device.profile import save_device_profile, to_document
     from mpsearch.device.timing import Settings
-    from mpsearch.device.transport import check_host
+    from mpsearch.device.transport import check_folder, check_host
 
     check_host(host)
+    check_folder(folder_there)
     meter = power_of(host, power, power_interval, idle_seconds, power_seconds)
     if not Path(output).absolute().parent.is_dir():
         raise InputError(f"-o: there is no folder {Path(output).parent}; make it first")
@@ -105,19 +107,20 @@ def run(
         modes=_modes(mode), runs=runs, repeat=repeat, warm_up=warm_up, timeout=timeout,
         compiler=compiler_of(where, cc, flags),
         launch_prefix=split_words("--launch-prefix", launch_prefix), emulated=emulated,
+        folder=folder_there,
     )  # fmt: skip
     exported = read_export(folder)
-    with progress(f"measuring on {host}", steps_of(settings, meter)) as step:
-        profile = measure(exported, host, settings, step, power=meter)
+    with progress(f"measuring on {host}", steps_of(settings, meter), asks=True) as step:
+        profile = measure(exported, host, settings, step, power=meter, asking=step.paused)
     save_device_profile(profile, output)
     if as_json:
         print_json(to_document(profile))
     else:
         _print(profile, output)
     for reason in profile.invalid:
-        click.echo(f"invalid run: {reason}", err=True)
+        echo(f"invalid run: {reason}", err=True)
     if profile.power_failure is not None:
-        click.echo(f"no energy: {profile.power_failure}", err=True)
+        echo(f"no energy: {profile.power_failure}", err=True)
     return 1 if profile.invalid or profile.power_failure else 0
 
 
@@ -138,23 +141,25 @@ def _print(profile: "DeviceProfile", output: str) -> None:
     machine = profile.machine
     cores = "" if machine.cores is None else f", {machine.cores} cores"
     memory = "" if machine.memory_bytes is None else f", {format_size(machine.memory_bytes)}"
-    click.echo(f"{profile.host}: {machine.cpu_model or machine.architecture}{cores}{memory}")
-    click.echo(f"  {machine.system} {machine.architecture}; {profile.compiler} {profile.flags}")
-    click.echo(f"  checked: {profile.checked_samples} samples give the integers of the reference")
-    click.echo(
+    echo(f"{profile.host}: {machine.cpu_model or machine.architecture}{cores}{memory}")
+    echo(f"  {machine.system} {machine.architecture}; {profile.compiler} {profile.flags}")
+    echo(f"  checked: {profile.checked_samples} samples give the integers of the reference")
+    echo(
         f"  program {format_size(profile.program_bytes)}, constants "
         f"{format_size(profile.constant_bytes)}, static memory {format_size(profile.arena_bytes)}"
     )
     print_table(("times in ms", "runs", "median", "p90", "p99"), _rows(profile))
     if profile.process and profile.process.peak_memory_bytes is not None:
-        click.echo(f"peak memory of the process: {format_size(profile.process.peak_memory_bytes)}")
+        echo(f"peak memory of the process: {format_size(profile.process.peak_memory_bytes)}")
     for line in [] if profile.energy is None else energy_lines(profile.energy):
-        click.echo(line)
-    click.echo(f"before: {_state(profile.before)}")
-    click.echo(f"after:  {_state(profile.after)}")
+        echo(line)
+    echo(f"before: {_state(profile.before)}")
+    echo(f"after:  {_state(profile.after)}")
     if profile.emulated:
-        click.echo("EMULATED: these are not the times of a device, and none will be taken for one")
-    click.echo(f"wrote {output}")
+        echo("EMULATED: these are not the times of a device, and none will be taken for one")
+    for note in profile.notes:
+        echo(f"note: {note}")
+    echo(f"wrote {output}")
 
 
 def _rows(profile: "DeviceProfile") -> list[tuple[str, ...]]:

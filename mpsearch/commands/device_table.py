@@ -1,13 +1,14 @@
 """`mpsearch device table`."""
 
 import json
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from mpsearch.console import json_option, print_json, print_table, progress
+from mpsearch.console import echo, json_option, print_json, print_table, progress
 from mpsearch.device_options import compiler_of, device_options, power_of, power_options
 from mpsearch.model_options import load_model_and_data, model_options, source_of
 
@@ -48,6 +49,7 @@ NOTABLE = 0.2  # of predicted over measured; on an idle machine they differ by a
 def table(
     path: str,
     host: str,
+    folder_there: str,
     timeout: int,
     where: str,
     cc: str,
@@ -83,13 +85,15 @@ def table(
     from mpsearch.assignment import Assignment
     from mpsearch.device.tabulating import measure_table, steps_of
     from mpsearch.device.timing import Settings
-    from mpsearch.device.transport import check_host
+    from mpsearch.device.transport import check_folder, check_host
     from mpsearch.provenance import load_provenance, provenance_path
     from mpsearch.table import LayerTable
 
     check_host(host)
+    check_folder(folder_there)
     meter = power_of(host, power, power_interval, idle_seconds, power_seconds)
-    settings = Settings(repeat=repeat, timeout=timeout, compiler=compiler_of(where, cc, flags))
+    compiler = compiler_of(where, cc, flags)
+    settings = Settings(repeat=repeat, timeout=timeout, compiler=compiler, folder=folder_there)
     before = LayerTable.read_csv(profile)
     if assignment is None and Path("assignment.json").exists():
         assignment = "assignment.json"
@@ -98,10 +102,10 @@ def table(
         source_of(path, **model), data, "calibration", need_labels=False
     )
     total = steps_of(before, rounds, chosen is not None, meter is not None)
-    with progress(f"measuring on {host}", total) as step:
+    with progress(f"measuring on {host}", total, asks=True) as step:
         found = measure_table(
             loaded.network, bound, before, host, settings, rounds, chosen, step,
-            power=meter,
+            power=meter, asking=step.paused,
         )  # fmt: skip
     output = output or profile
     found.table.write_csv(output)
@@ -115,7 +119,21 @@ def table(
         print_json({"output": output, **_provenance(found, settings, host, rounds)})
         return
     _print(found)
-    click.echo(f"wrote {output}; next: mpsearch solve --limit latency_s=5ms")
+    echo(f"wrote {output}; next: {next_command(found.table, output)}")
+
+
+def next_command(table: "LayerTable", path: str) -> str:
+    """A search that has an answer: half-way between the least time and that of all largest."""
+    from mpsearch.device.measured_table import LATENCY
+    from mpsearch.ranges import ranges
+
+    found = ranges(table)[LATENCY]
+    least, most = float(found.least), float(found.most)
+    limit = f"{(least + most) / 2:.3g}"
+    if float(limit) < least:  # rounded down, where all choices take the same time
+        limit = repr(found.least)
+    named = [] if path == "profile.csv" else [path]
+    return shlex.join(["mpsearch", "solve", *named, "--limit", f"{LATENCY}={limit}s"])
 
 
 def _provenance(
@@ -189,9 +207,9 @@ def _print(found: "MeasuredTable") -> None:
             title="energy of one inference above idle",
         )  # fmt: skip
         for note in dict.fromkeys(note for _, energy in powered for note in energy.warnings):
-            click.echo(f"note: {note}")
+            echo(f"note: {note}")
     if any(abs(one.ratio - 1) > NOTABLE for one in found.predictions):
-        click.echo(
+        echo(
             f"note: predicted and measured differ by more than {NOTABLE:.0%}; when something else "
             "runs on the device, whole networks are interrupted and single steps are not"
         )

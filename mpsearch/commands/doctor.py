@@ -5,7 +5,7 @@ from itertools import groupby
 
 import click
 
-from mpsearch.console import json_option, print_json
+from mpsearch.console import echo, json_option, print_json
 
 TITLES = {
     "core": "Packages that mpsearch needs",
@@ -39,13 +39,13 @@ def doctor(as_json: bool) -> int:
         )
         return 0 if healthy else 1
     known = versions()
-    click.echo(f"mpsearch {known['mpsearch']}, Python {known['python']}, {known['system']}")
+    echo(f"mpsearch {known['mpsearch']}, Python {known['python']}, {known['system']}")
     width = max(len(check.name) for check in checks)
     for group, members in groupby(checks, key=lambda check: check.group):
-        click.echo(f"\n{TITLES[group]}")
+        echo("", TITLES[group])
         for check in members:
             mark = "ok" if check.works else "MISSING" if check.needed else "-"
-            click.echo(f"  {mark:<7} {check.name:<{width}}  {check.detail}")
+            echo(f"  {mark:<7} {check.name:<{width}}  {check.detail}")
             if check.install:
-                click.echo(f"  {'':<7} {'':<{width}}  get it: {check.install}")
+                echo(f"  {'':<7} {'':<{width}}  get it: {check.install}")
     return 0 if healthy else 1

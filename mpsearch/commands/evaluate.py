@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mpsearch.console import json_option, print_json, print_table, progress
+from mpsearch.console import echo, json_option, print_json, print_table, progress
 from mpsearch.errors import InputError
 from mpsearch.model_options import loss_option, model_options, source_of
 from mpsearch.post_training_options import post_training_of, post_training_options
@@ -147,7 +147,7 @@ def evaluate(
         print_json(_document(evaluations))
         return
     print_evaluations(evaluations)
-    click.echo(f"wrote {output}")
+    echo(f"wrote {output}")
 
 
 def _evaluate_front(
@@ -181,7 +181,7 @@ def _evaluate_front(
     stored = Path(front_path)
     for written in (stored.with_suffix(".csv"), stored.with_suffix(".json"), plot):
         if written:
-            click.echo(f"wrote {written}")
+            echo(f"wrote {written}")
 
 
 def _front_document(front: "Front", points: list[int]) -> dict[str, Any]:
@@ -214,10 +214,8 @@ def _print_front(front: "Front", points: list[int]) -> None:
     low, high = (100 * end for end in fp32["accuracy_interval"])
     accuracy = f"{100 * fp32['accuracy']:.2f} [{low:.2f}, {high:.2f}]"
     size = format_amount("size_bytes", fp32["size_bytes"]) if "size_bytes" in front.totals else ""
-    others = [""] * (len(front.totals) - 1)
-    cells = [[size] if name == "size_bytes" else others[:1] for name in front.totals]
-    rows = [["FP32", *(cell for part in cells for cell in part), accuracy, "",
-             f"{fp32['loss']:.4f}"]]  # fmt: skip
+    totals = [size if name == "size_bytes" else "" for name in front.totals]
+    rows = [["FP32", *totals, accuracy, "", f"{fp32['loss']:.4f}"]]
     for point in points:
         rows.append([
             f"{front.omega[point]:.6g}",
@@ -230,7 +228,7 @@ def _print_front(front: "Front", points: list[int]) -> None:
     where = front.measurement
     note = "" if where["held_out"] else " (also used for calibration: not unseen data)"
     total = sum(not math.isnan(value) for value in front.measured["accuracy"].tolist())
-    click.echo(
+    echo(
         f"measured on {where['samples']} samples of {where['data']}{note}; "
         f"{total} of the front's {len(front)} points are measured now"
     )
@@ -243,6 +241,7 @@ def _document(evaluations: "Evaluations") -> dict[str, Any]:
         "data": evaluations.data_name,
         "held_out": evaluations.held_out,
         "loss": evaluations.loss,
+        "notes": list(evaluations.notes),
         "rows": [row_to_json(row) for row in evaluations.rows],
     }
 
@@ -282,7 +281,7 @@ def print_evaluations(evaluations: "Evaluations") -> None:
     where = f"{n} samples of {evaluations.data_name}"
     note = "" if evaluations.held_out else " (also used for calibration: not unseen data)"
     loss = "" if evaluations.loss == "cross-entropy" else f", loss {evaluations.loss}"
-    click.echo(f"measured on {where}{note}{loss}")
+    echo(f"measured on {where}{note}{loss}", *evaluations.notes)
 
 
 def _print_metrics(evaluations: "Evaluations") -> None:

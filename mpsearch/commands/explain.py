@@ -8,7 +8,7 @@ import click
 
 from mpsearch.assignment import Assignment
 from mpsearch.choice import Choice
-from mpsearch.console import json_option, print_json, print_table
+from mpsearch.console import echo, json_option, print_json, print_table
 from mpsearch.decisions import Alternative, Decision
 from mpsearch.errors import InputError
 from mpsearch.explaining import Explanation
@@ -77,7 +77,7 @@ def explain(
     else:
         _print_decisions(table, found.decisions, found.limits)
         _print_limits(found)
-        click.echo(_verdict(found))
+        echo(*_verdict(found))
         if not found.solution.choices:
             print_failure(found.solution)
     return 0 if found.solution.choices else 1
@@ -125,7 +125,7 @@ def _fits(other: Alternative) -> str:
 def _print_limits(found: Explanation) -> None:
     """Prices beside the true changes of the optimum."""
     if not found.limits:
-        click.echo("the assignment has no limits: every layer can have its least Ω")
+        echo("the assignment has no limits: every layer can have its least Ω")
         return
     if not found.marginals:
         return
@@ -148,14 +148,14 @@ def _print_limits(found: Explanation) -> None:
     print_table(titles, rows)
 
 
-def _verdict(found: Explanation) -> str:
-    """One line: is this the optimum, and if not how far from it, and why that may be."""
+def _verdict(found: Explanation) -> tuple[str, ...]:
+    """Is this the optimum, and if not how far from it, and why that may be; in one line or two."""
+    start = f"Ω total {found.omega:.6g}"
     if found.status == "optimal":
-        return f"Ω total {found.omega:.6g}: optimal within the limits, proven" + (
-            "" if found.lp_bound is None else f" (LP bound {found.lp_bound:.6g})"
-        )
+        bound = "" if found.lp_bound is None else f" (LP bound {found.lp_bound:.6g})"
+        return (f"{start}: optimal within the limits, proven{bound}",)
     if found.status == "unproven":
-        return f"Ω total {found.omega:.6g}: nothing better found in time; bound {found.bound:.6g}"
+        return (f"{start}: nothing better found in time; bound {found.bound:.6g}",)
     if found.status == "outside":
         broken = [
             f"{column} by {format_amount(column, -left)}"
@@ -163,14 +163,13 @@ def _verdict(found: Explanation) -> str:
             if left < 0
         ]
         why = f"{', '.join(broken)} too much" if broken else "a choice is not allowed"
-        text = f"Ω total {found.omega:.6g}: outside the limits: {why}"
-        return text + ("" if found.optimum is None else f"; the optimum has {found.optimum:.6g}")
-    best = found.solution.objective
+        best = "" if found.optimum is None else f"; the optimum has {found.optimum:.6g}"
+        return (f"{start}: outside the limits: {why}{best}",)
     return (
-        f"Ω total {found.omega:.6g}: not optimal: {best:.6g} is within the limits "
-        f"(gap {100 * (found.gap or 0):.3g} %)\n"
+        f"{start}: not optimal: {found.solution.objective:.6g} is within the limits "
+        f"(gap {100 * (found.gap or 0):.3g} %)",
         "if it was chosen under pins or excludes that it does not record, give them: "
-        "--pin or --exclude"
+        "--pin or --exclude",
     )
 
 
@@ -184,7 +183,7 @@ def _print_what_if(answer: WhatIf) -> None:
         rows = [[name, str(a), str(b)] for name, (a, b) in answer.changed.items()]
         print_table(["layer", "now", "then"], rows)
     else:
-        click.echo("no layer changes")
+        echo("no layer changes")
     rows = []
     for column, total in solution.totals.items():
         change = answer.changes.get(column)  # none of peaks and counts
@@ -194,7 +193,7 @@ def _print_what_if(answer: WhatIf) -> None:
         rows.append([*cells, "" if limit is None else format_amount(column, limit)])
     print_table(["total", "then", "change", "limit"], rows)
     proven = "optimal, proven" if solution.status == "optimal" else "the best found in time"
-    click.echo(f"with {pins}: Ω total {solution.objective:.6g} ({answer.omega:+.4g}), {proven}")
+    echo(f"with {pins}: Ω total {solution.objective:.6g} ({answer.omega:+.4g}), {proven}")
 
 
 def _signed(column: str, value: float) -> str:

@@ -1,10 +1,11 @@
 """`mpsearch export`."""
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from mpsearch.console import json_option, print_json
+from mpsearch.console import echo, json_option, print_json
 from mpsearch.errors import InputError
 from mpsearch.export_formats import FORMATS, ExportRequest, check_options
 from mpsearch.model_options import model_options, source_of
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 )  # fmt: skip
 @click.option(
     "--check/--no-check", default=None,
-    help="onnx, litert: run the file on the data and compare [default: where possible].",
+    help="Run what is exported on the data and compare [default: where possible].",
 )  # fmt: skip
 @model_options
 @json_option
@@ -53,7 +54,8 @@ def export(
 
     The C code computes with integers only, bit by bit what `mpsearch evaluate --integer` measures:
     packed weights, per-channel factors, one static memory for all tensors, no allocation. The
-    folder builds with make or CMake, and `make check` compares it with the reference.
+    folder builds with make or CMake, and `make check` compares it with the reference. Before it is
+    written, the reference is compared with the fake-quantized network on the calibration data.
 
     The ONNX model has QuantizeLinear/DequantizeLinear pairs where the network quantizes; the export
     runs it with onnxruntime and says under which session options it computes the right thing.
@@ -76,15 +78,18 @@ def export(
             f"{path} is not a quantized network; write one with `mpsearch apply` or "
             "`mpsearch finetune` and export that file"
         )
-    quantized = load_quantized(path)
-    data = _calibration(quantized, calibration, None if fp32 is None else source_of(fp32, **model))
+    source = source_of(path, **model)
+    quantized = load_quantized(path, source.max_memory)
+    data = _calibration(
+        quantized, calibration, None if fp32 is None else replace(source, path=fp32)
+    )
     request = ExportRequest(quantized, data, output, None if wide is None else int(wide), check)
     check_options(form, request)
     written = FORMATS[form].write(request)
     if as_json:
         print_json({"output": output, "export_format": form, **written.figures})
     else:
-        click.echo("\n".join(written.lines))
+        echo(*written.lines)
     return 0 if written.ok else 1
 
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mpsearch.console import json_option, print_json, progress
+from mpsearch.console import echo, json_option, print_json, progress
 from mpsearch.errors import InputError
 from mpsearch.model_options import load_model_and_data, loss_option, model_options, source_of
 
@@ -69,12 +69,13 @@ def finetune(
 
     if not Path(output).absolute().parent.is_dir():
         raise InputError(f"cannot write {output}: its folder does not exist")
-    begun = None if start is None else load_quantized(start)
+    source = source_of(path, **model)
+    begun = None if start is None else load_quantized(start, source.max_memory)
     if begun is not None and assignment is None:
         choices = begun.assignment
     else:
         choices = dict(Assignment.load(assignment or "assignment.json").layers)
-    loaded, train = load_model_and_data(source_of(path, **model), data, "fine-tuning", loss)
+    loaded, train = load_model_and_data(source, data, "fine-tuning", loss)
     held_out = None if validation is None else _validation(validation, loaded.network, loss)
     settings = FineTuning(epochs, lr, batch_size, distillation, augment, seed)
     with progress("fine-tuning", epochs) as step:
@@ -83,7 +84,7 @@ def finetune(
             if epoch.number:
                 step()
             if not as_json:
-                click.echo(_line(epoch, labelled))
+                echo(_line(epoch, labelled))
 
         labelled = (train if held_out is None else held_out).labels is not None
         result = run_finetuning(
@@ -120,15 +121,15 @@ def _print_summary(result: "FineTuned", output: str, network: "Network", train: 
     from mpsearch.units import format_size
 
     if train.labels is None:
-        click.echo(f"{train.name} has no labels: the float network's outputs were the only target")
+        echo(f"{train.name} has no labels: the float network's outputs were the only target")
     if result.resumed:
-        click.echo(f"epochs 1 to {result.resumed} were done by an earlier run")
+        echo(f"epochs 1 to {result.resumed} were done by an earlier run")
     if result.best.number == 0:
-        click.echo("no epoch was better on validation data than the network before training")
+        echo("no epoch was better on validation data than the network before training")
     else:
-        click.echo(f"epoch {result.best.number} is the best on validation data")
+        echo(f"epoch {result.best.number} is the best on validation data")
     size = format_size(size_bytes(network, result.network.assignment))
-    click.echo(f"wrote {output}: {size}; next: mpsearch evaluate {output} --fp32 MODEL --data TEST")
+    echo(f"wrote {output}: {size}; next: mpsearch evaluate {output} --fp32 MODEL --data TEST")
 
 
 def _document(result: "FineTuned", output: str, network: "Network") -> dict[str, Any]:

@@ -7,12 +7,12 @@ import click
 import numpy as np
 
 from mpsearch.budget import Budget
-from mpsearch.console import json_option, print_json, print_table
+from mpsearch.console import echo, json_option, print_json, print_table
 from mpsearch.errors import InputError
 from mpsearch.front import Front
 from mpsearch.front import front as front_of
 from mpsearch.front_files import keep_measured, to_document, write_csv, write_json
-from mpsearch.provenance import load_provenance
+from mpsearch.provenance import load_provenance, model_digest_of, sound_provenance
 from mpsearch.search_options import budget_options, parse_excludes, parse_pins
 from mpsearch.table import LayerTable
 from mpsearch.units import format_amount, parse_bytes
@@ -83,14 +83,17 @@ def front(
     asked = {"pin": pins, "exclude": excludes, "allow": allows}
     found = replace(found, search={option: values for option, values in asked.items() if values})
     if not len(found):
-        click.echo(
+        echo(
             "mpsearch: infeasible: no assignment is within the limits; `mpsearch solve` with the "
             "same limits gives the smallest feasible value of each",
             err=True,
         )
         return 1
     if output is not None:
-        found = keep_measured(found, Path(output).with_suffix(".json"))
+        model = model_digest_of(sound_provenance(table_path))
+        found, lost = keep_measured(found, Path(output).with_suffix(".json"), model)
+        if lost:
+            echo(f"note: {lost}", err=True)
         write_csv(found, output)
         write_json(found, Path(output).with_suffix(".json"))
     if plot is not None:
@@ -106,7 +109,7 @@ def front(
         _print_front(found, points)
         for path in (output, output and Path(output).with_suffix(".json"), plot):
             if path:
-                click.echo(f"wrote {path}")
+                echo(f"wrote {path}")
     return 0
 
 
@@ -126,4 +129,4 @@ def _print_front(found: Front, points: int) -> None:
     else:
         kind = "not exact, and no factor is proven (--max-memory allows more states)"
     thinned = f", {len(shown)} of them shown" if len(shown) < len(found) else ""
-    click.echo(f"{len(found)} non-dominated points{thinned}; {kind}")
+    echo(f"{len(found)} non-dominated points{thinned}; {kind}")

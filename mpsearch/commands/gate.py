@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mpsearch.console import json_option, print_json, print_table
+from mpsearch.console import echo, json_option, print_command, print_json, print_table
 from mpsearch.errors import InputError, MpsearchError
 from mpsearch.model_options import loss_option, model_options, source_of
 
@@ -66,6 +66,10 @@ METRICS = ("min", "max", "max_rise", "max_fall")
     help="It lets the network through [default: the measured value decides].",
 )  # fmt: skip
 @click.option(
+    "--unverified", is_flag=True,
+    help="Also take evidence without digests, which does not say which network it is of.",
+)  # fmt: skip
+@click.option(
     "--config", metavar="FILE",
     help="Conditions in TOML [default: the nearest mpsearch.toml or pyproject.toml with them].",
 )  # fmt: skip
@@ -98,7 +102,8 @@ def gate(path: str | None, as_json: bool, github: bool | None, **options: Any) -
     """Exit with 0 if the network meets every condition, with 1 if it fails one.
 
     Size and BOPS are recomputed from the table, accuracy from the samples; MODEL is measured now.
-    Files that contradict each other are an error (exit code 2). An accuracy whose interval
+    Files that contradict each other, and figures of other weights, bits or data, are an error (exit
+    code 2). An accuracy whose interval
     contains the limit is inconclusive: see --strict. A value equal to its limit meets it.
 
     \b
@@ -116,7 +121,7 @@ def gate(path: str | None, as_json: bool, github: bool | None, **options: Any) -
         report = _judged(path, options)
     except MpsearchError as error:
         if github:
-            click.echo(error_command(str(error)), err=as_json)
+            print_command(error_command(error), err=as_json)
         raise
     _write(report, options, github, as_json)
     if as_json:
@@ -156,7 +161,10 @@ def _judged(path: str | None, options: dict[str, Any]) -> "Report":
         raise InputError("got MODEL and --evaluation; measure now or read what was measured")
     source = None
     if path is not None:
-        source = source_of(path, options["model"], options["trust"], options["input_shapes"])
+        source = source_of(
+            path, options["model"], options["trust"], options["input_shapes"],
+            options["max_model_memory"],
+        )  # fmt: skip
     sources = Sources(
         assignment=asked("assignment"),
         evaluation=None if path is not None else asked("evaluation"),
@@ -171,6 +179,7 @@ def _judged(path: str | None, options: dict[str, Any]) -> "Report":
         batch_size=options["batch_size"],
         metrics=wanted_metrics(conditions),
         losses=options["loss"],
+        unverified=bool(options["unverified"] or config.get("unverified")),
     )
     confidence = parse_confidence(asked("confidence") or "0.95")
     policy = _policy(options, config)
@@ -218,7 +227,7 @@ def _write(report: "Report", options: dict[str, Any], github: bool, as_json: boo
         from mpsearch.gate_github import commands, summarize
 
         for line in commands(report):
-            click.echo(line, err=as_json)  # the runner reads both streams
+            print_command(line, err=as_json)  # the runner reads both streams
         summary = os.environ.get("GITHUB_STEP_SUMMARY")
         if summary:
             summarize(report, summary)
@@ -235,13 +244,13 @@ def _print(report: "Report") -> None:
             columns += [f"{percent(report.confidence)} interval", "samples"]
             for row, line in zip(rows, cells, strict=True):
                 line += [row.interval, row.samples]
-        print_table(columns, cells)
+        print_table(columns, cells, naming=2)
     for note in report.notes:
-        click.echo(f"note: {note}")
+        echo(f"note: {note}")
     if report.config is not None:
-        click.echo(f"conditions from {report.config}")
+        echo(f"conditions from {report.config}")
     if report.verdicts:
-        click.echo(report.conclusion)
+        echo(report.conclusion)
     if report.update is not None:
         path, written = report.update
-        click.echo(f"wrote {path}" if written else f"{path} was left as it is")
+        echo(f"wrote {path}" if written else f"{path} was left as it is")

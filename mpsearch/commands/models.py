@@ -2,7 +2,7 @@
 
 import click
 
-from mpsearch.console import json_option, print_json, print_table
+from mpsearch.console import echo, json_option, print_json, print_table
 
 
 @click.group(invoke_without_command=True)
@@ -53,7 +53,7 @@ def export(network: str, output: str, weights: str | None, seed: int, as_json: b
     if as_json:
         print_json({"output": output, "parameters": parameters})
         return
-    click.echo(f"wrote {output}: {parameters:,} parameters")
+    echo(f"wrote {output}: {parameters:,} parameters")
 
 
 def _list(as_json: bool) -> None:
@@ -103,9 +103,9 @@ def _list(as_json: bool) -> None:
         ),
     )
     for name, its in DATASETS.items():
-        click.echo(f"{name}: {its.description}")
+        echo(f"{name}: {its.description}")
         if reasons[name] is not None:
-            click.echo(f"  not available: {reasons[name]}")
+            echo(f"  not available: {reasons[name]}")
 
 
 def _inputs(inputs: dict[str, tuple[int, ...]]) -> str:

@@ -4,7 +4,7 @@ import dataclasses
 
 import click
 
-from mpsearch.console import json_option, print_json, print_table
+from mpsearch.console import echo, json_option, print_json, print_table
 
 
 @click.command()
@@ -27,12 +27,20 @@ def predict(assignments: tuple[str, ...], interactions: str, as_json: bool) -> N
       mpsearch predict assignment.json other.json
     """
     from mpsearch.assignment import Assignment
+    from mpsearch.evidence_digests import Judged, check_weights
     from mpsearch.interactions import load_interactions
     from mpsearch.interactions import predict as predict_one
 
     stored = load_interactions(interactions)
     names = assignments or ("assignment.json",)
-    found = {name: predict_one(stored, Assignment.load(name).layers) for name in names}
+    chosen = {name: Assignment.load(name) for name in names}
+    for name, one in chosen.items():
+        if one.model_digest is not None:
+            check_weights(
+                stored.model_digest, interactions, Judged({name: one.model_digest}),
+                "name the interactions of that network with --interactions, or profile it again",
+            )  # fmt: skip
+    found = {name: predict_one(stored, one.layers) for name, one in chosen.items()}
     if as_json:
         print_json({name: dataclasses.asdict(prediction) for name, prediction in found.items()})
         return
@@ -46,4 +54,4 @@ def predict(assignments: tuple[str, ...], interactions: str, as_json: bool) -> N
     columns = ["assignment", "accuracy %", "FP32 %", "loss", "KL", "Ω with cross terms", "Ω added"]
     print_table(columns, rows)
     count = next(iter(found.values())).samples
-    click.echo(f"predicted by superposition on the {count} samples of {interactions}")
+    echo(f"predicted by superposition on the {count} samples of {interactions}")

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from mpsearch.console import json_option, print_json, print_table, progress
+from mpsearch.console import echo, json_option, print_json, print_table, progress
 from mpsearch.model_options import load_model_and_data, loss_option, model_options, source_of
 
 
@@ -114,19 +114,19 @@ def profile(
     if in_float:
         print_table(HEADER, in_float)
     if sentence := float_sentence(provenance["float_operators"]):
-        click.echo(sentence)
+        echo(sentence)
     used = f"{provenance['samples']} samples of {provenance['data']}"
-    click.echo(f"{metric} on {used}, loss {provenance['loss']}")
+    echo(f"{metric} on {used}, loss {provenance['loss']}")
     if not provenance["labels"]:
-        click.echo("no labels: the loss is the divergence from the network's own predictions")
+        echo("no labels: the loss is the divergence from the network's own predictions")
     if provenance["heads_taken_off"]:
         heads = ", ".join(provenance["heads_taken_off"])
-        click.echo(f"the network ends in {heads}, which the loss has too: it is taken off for it")
+        echo(f"the network ends in {heads}, which the loss has too: it is taken off for it")
     if provenance["left_out_outputs"]:
         names = ", ".join(provenance["left_out_outputs"])
-        click.echo(f"outputs that are whole numbers or flags are left out: {names}")
+        echo(f"outputs that are whole numbers or flags are left out: {names}")
     if provenance["layers_without_effect"]:
         names = ", ".join(provenance["layers_without_effect"])
-        click.echo(f"no choice of these layers changes the outputs (Ω = 0): {names}")
-    click.echo(f"peak memory {format_size(peak)}")
-    click.echo(f"wrote {output} and {provenance_path(output)}; next: mpsearch solve --size 66%")
+        echo(f"no choice of these layers changes the outputs (Ω = 0): {names}")
+    echo(f"peak memory {format_size(peak)}")
+    echo(f"wrote {output} and {provenance_path(output)}; next: mpsearch solve --size 66%")

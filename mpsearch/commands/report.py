@@ -4,7 +4,7 @@ import os
 
 import click
 
-from mpsearch.console import json_option, print_json
+from mpsearch.console import echo, json_option, print_json
 from mpsearch.errors import InputError
 
 FORMATS = ("html", "md", "json")
@@ -91,9 +91,9 @@ def report(
         print_json({"report": output, "facts": to_document(facts)})
         return
     for text in notices(facts):
-        click.echo(text)
+        echo(text)
     for path in written:
-        click.echo(f"wrote {os.path.normpath(path)}")
+        echo(f"wrote {os.path.normpath(path)}")
 
 
 def _compare(
@@ -128,6 +128,6 @@ def _compare(
         print_json({"report": output, "facts": to_document(facts)})
         return
     for text in compare_notices(facts):
-        click.echo(text)
+        echo(text)
     for path in written:
-        click.echo(f"wrote {os.path.normpath(path)}")
+        echo(f"wrote {os.path.normpath(path)}")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from mpsearch.console import json_option, print_json, print_table
+from mpsearch.console import echo, json_option, print_json, print_table
 from mpsearch.errors import InputError
 
 
@@ -81,7 +81,7 @@ def reproduce(
         run(Experiment(chosen, dataset, number, recipe, store, progress))
         stores.append(store)
         if not as_json:
-            click.echo(f"run {number} of {count} is done: {os.path.join(store.folder, 'run.json')}")
+            echo(f"run {number} of {count} is done: {os.path.join(store.folder, 'run.json')}")
     document = [dict(zip(HEADER, row, strict=True)) for row in table(chosen, stores)]
     if only is None:
         write_atomic(folder / "table.md", markdown(chosen, stores))
@@ -90,6 +90,6 @@ def reproduce(
         return
     print_table(HEADER, table(chosen, stores))
     for note in notes(chosen, stores):
-        click.echo(note)
+        echo(note)
     if only is None:
-        click.echo(f"wrote {folder / 'table.md'}")
+        echo(f"wrote {folder / 'table.md'}")

@@ -1,6 +1,5 @@
 """`mpsearch solve`."""
 
-import contextlib
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
@@ -10,12 +9,12 @@ import click
 from mpsearch.assignment import Assignment
 from mpsearch.budget import Budget
 from mpsearch.choice import Choice
-from mpsearch.console import json_option, print_json
+from mpsearch.console import echo, json_option, print_json
 from mpsearch.errors import InputError
 from mpsearch.float_text import outside_sentence
 from mpsearch.measured_options import measured_options, parse_measured
 from mpsearch.minimand import Minimand
-from mpsearch.provenance import load_provenance
+from mpsearch.provenance import model_digest_of, sound_provenance
 from mpsearch.search_options import (
     budget_options,
     parse_excludes,
@@ -180,24 +179,27 @@ def solve(
 
         instance = Instance.build(table, budget.limits, pinned, excluded, (), budget.at_least)
         path = interactions_path(table_path)
-        solution, crossed = with_interactions(solution, table, instance, path, rerank, time_limit)
+        solution, crossed = with_interactions(
+            solution, table, instance, path, rerank, time_limit, sound_provenance(table_path)
+        )
         document = _document(solution, table) | {"interactions": to_document(crossed)}
         lines = describe(crossed)
     if solution.choices:
         search |= {} if max_distinct is None else {"max-distinct": (str(max_distinct),)}
         asked = {option: values for option, values in search.items() if values}
-        Assignment.from_solution(solution, table.digest, asked).save(output)
+        model = model_digest_of(sound_provenance(table_path))
+        Assignment.from_solution(solution, table.digest, asked, model).save(output)
     if as_json:
         print_json(document)
     else:
         for note in solution.notes:
-            click.echo(f"note: {note}", err=True)
+            echo(f"note: {note}", err=True)
         if solution.choices:
             print_solution(table, solution)
             _say_what_is_outside(table_path)
             for line in lines:
-                click.echo(line)
-            click.echo(f"wrote {output}")
+                echo(line)
+            echo(f"wrote {output}")
         else:
             print_failure(solution)
     return 0 if solution.choices else 1
@@ -233,12 +235,13 @@ def _solve_measured(
         if as_json:
             print_json(_document(infeasible, table))
         return 1
-    answer = measure(request, front, output)
+    answer = measure(request, front, output, model_digest_of(sound_provenance(table_path)))
     solution = solution_of(answer, table, budget, resource)
     holds = answer.point is not None
     if holds:
         asked = {option: values for option, values in search.items() if values}
-        assignment = Assignment.from_solution(solution, table.digest, asked)
+        model = answer.provenance["model_digest"]
+        assignment = Assignment.from_solution(solution, table.digest, asked, model)
         replace(assignment, measured=to_document(answer)).save(output)
     if as_json:
         print_json(_document(solution, table) | {"measured": to_document(answer)})
@@ -246,19 +249,18 @@ def _solve_measured(
         print_tables(table, solution)
         _say_what_is_outside(table_path)
         for line in describe(answer, front):
-            click.echo(line)
-        click.echo(f"wrote {output}" if holds else "wrote nothing")
+            echo(line)
+        echo(f"wrote {output}" if holds else "wrote nothing")
     if not holds:
-        click.echo(f"mpsearch: no measured assignment has {answer.target}", err=True)
+        echo(f"mpsearch: no measured assignment has {answer.target}", err=True)
     return 0 if holds else 1
 
 
 def _say_what_is_outside(table_path: str) -> None:
     """One line where profile.json beside the table knows of bytes that no layer has."""
-    with contextlib.suppress(InputError):  # a table needs no provenance, nor a sound one
-        outside = load_provenance(table_path).get("float_bytes_outside_layers")
-        if isinstance(outside, int) and outside:
-            click.echo(outside_sentence(outside))
+    outside = sound_provenance(table_path).get("float_bytes_outside_layers")
+    if isinstance(outside, int) and outside:
+        echo(outside_sentence(outside))
 
 
 def _document(solution: Solution, table: LayerTable) -> dict[str, Any]:

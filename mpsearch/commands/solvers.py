@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from mpsearch import plugins
-from mpsearch.console import json_option, print_json
+from mpsearch.console import echo, json_option, print_json
 from mpsearch.errors import MpsearchError
 from mpsearch.solver import GROUP
 from mpsearch.solving import AUTO_RULE
@@ -30,11 +30,11 @@ def solvers(as_json: bool) -> None:
         return
     width = max(len(row["name"]) for row in found)
     for row in found:
-        click.echo(f"{row['name']:<{width}}  {row['description']}")
+        echo(f"{row['name']:<{width}}  {row['description']}")
         state = "works here" if row["available"] else f"not here: {row['install']}"
         words = [word for word in (row["capabilities"], state) if word]
-        click.echo(f"{'':<{width}}  {'; '.join(words)}")
-    click.echo(f"{'auto':<{width}}  {AUTO_RULE}")
+        echo(f"{'':<{width}}  {'; '.join(words)}")
+    echo(f"{'auto':<{width}}  {AUTO_RULE}")
 
 
 def _describe(name: str, point: EntryPoint) -> dict[str, Any]:
@@ -47,7 +47,10 @@ def _describe(name: str, point: EntryPoint) -> dict[str, Any]:
         look = getattr(solver, "missing", None)  # optional: not part of what makes a solver
         install = look() if look else None
     except Exception as error:  # a third party's import must not hide the other solvers
-        known = isinstance(error, MpsearchError)
-        text = str(error) if known else f"cannot be loaded: {type(error).__name__}: {error}"
+        text = (
+            " ".join(error.lines)
+            if isinstance(error, MpsearchError)
+            else f"cannot be loaded: {type(error).__name__}: {error}"
+        )
         return {**row, "description": text, "available": False, "install": "mend the plug-in"}
     return {**row, "available": install is None, "install": install}

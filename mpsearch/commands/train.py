@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mpsearch.console import json_option, print_json
+from mpsearch.console import echo, json_option, print_json
 from mpsearch.errors import InputError
 
 if TYPE_CHECKING:
@@ -91,12 +91,12 @@ def train(
         print_json(_document(network, dataset, result, output))
         return
     kind = "GENERATED data" if dataset.generated else "data"
-    click.echo(f"{network} on {dataset.name} ({kind}: {dataset.source})")
-    click.echo(f"epoch {result.best.number} of {epochs} is the best on validation data")
-    click.echo(f"validation accuracy {result.validation}")
+    echo(f"{network} on {dataset.name} ({kind}: {dataset.source})")
+    echo(f"epoch {result.best.number} of {epochs} is the best on validation data")
+    echo(f"validation accuracy {result.validation}")
     if result.test is not None:
-        click.echo(f"test accuracy       {result.test}")
-    click.echo(f"wrote {output}")
+        echo(f"test accuracy       {result.test}")
+    echo(f"wrote {output}")
 
 
 def dataset_for(network: str, reference: str, fold: int | None = None) -> "Dataset":

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mpsearch.device.profile import Machine, State
+from mpsearch.device.session import Run
 
 # `CPU part` of /proc/cpuinfo on Arm, which names no model: the parts of common boards (Arm Ltd.,
 # MIDR_EL1 of each core's reference manual).
@@ -18,15 +19,31 @@ _PARTS = {
 _NOW = {
     0: "under-voltage", 1: "frequency capped", 2: "throttled", 3: "soft temperature limit",
 }  # fmt: skip
+NOTABLE = 0.2  # of a core that others keep busy, of its time that a program had to wait
+LEAST_SECONDS = 0.5  # between two moments: a kernel counts in ticks of 10 ms
+LONG_RUN_NS = 50_000_000  # of a run: starting a process is waiting, too
 SAME_FREQUENCY = 0.95  # one step of a Raspberry Pi's clock is 100 MHz of at most 2400
 
 
 @dataclass(frozen=True)
+class Ticks:
+    """Seconds of all cores together since the start of the device: busy ones, and all."""
+
+    busy: float
+    all: float
+
+
+@dataclass(frozen=True)
 class Moment:
-    """A State with the bits behind `throttled`; None where the device has no such command."""
+    """A State with the bits behind `throttled`; None where the device has no such command.
+
+    began, ended: the counts of all cores before and after the state was read.
+    """
 
     state: State
     bits: int | None
+    began: Ticks | None = None
+    ended: Ticks | None = None
 
 
 def read_machine(facts: Mapping[str, str]) -> Machine:
@@ -56,7 +73,49 @@ def read_moment(facts: Mapping[str, str]) -> Moment:
         temperature_c=None if heat is None else heat / 1000,
         throttled=None if bits is None else bool(bits & 0xF),
     )
-    return Moment(state, bits)
+    return Moment(state, bits, _ticks(facts, "ticks_before"), _ticks(facts, "ticks_after"))
+
+
+def other_work(
+    modes: Sequence[str],
+    moments: Sequence[Moment],
+    runs: Sequence[Sequence[Run]],
+    cores: int | None,
+) -> str | None:
+    """What else the device did while it was measured; None where that is little or not known.
+
+    moments: one more than modes, around each of them; runs: of the program in each mode. Said are
+    the cores that were busy less what the program had of them, and how much of its time it ran.
+    """
+    found = []
+    for mode, before, after, its in zip(modes, moments, moments[1:], runs, strict=False):
+        words = []
+        if before.ended is not None and after.began is not None:
+            seconds = (after.began.all - before.ended.all) / (cores or 1)
+            own = sum(run.cpu_ns for run in its) / 1e9
+            busy = after.began.busy - before.ended.busy - own
+            if seconds >= LEAST_SECONDS and busy > NOTABLE * seconds:
+                words.append(f"{busy / seconds:.1f} of {cores or 1} cores")
+        long = [run for run in its if run.wall_ns >= LONG_RUN_NS]
+        share = sum(run.cpu_ns for run in long) / max(1, sum(run.wall_ns for run in long))
+        if long and share < 1 - NOTABLE:
+            words.append(f"the program ran for {share:.0%} of its time")
+        if words:
+            found.append(f"{mode}: {', '.join(words)}")
+    if not found:
+        return None
+    return (
+        f"other work ran on the device while it was measured ({'; '.join(found)}), which makes "
+        "times longer; stop it and measure again"
+    )
+
+
+def _ticks(facts: Mapping[str, str], name: str) -> Ticks | None:
+    words = facts.get(name, "").split()
+    if len(words) != 2 or not all(re.fullmatch(r"\d{1,15}", word) for word in words):
+        return None
+    hertz = max(1, _number(facts, "ticks_per_second") or 100)
+    return Ticks(int(words[0]) / hertz, int(words[1]) / hertz)
 
 
 def last_state(moments: Sequence[Moment]) -> State:

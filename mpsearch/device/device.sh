@@ -41,12 +41,22 @@ unpack() {
     reply $status
 }
 
+# A PC's maker says nothing of its speed: only its processor tells whether it is emulated.
+board() {
+    case $(uname -m) in x86* | i?86) return ;; esac
+    if [ -r /proc/device-tree/model ]; then
+        cat /proc/device-tree/model
+    else
+        cat /sys/class/dmi/id/sys_vendor /sys/class/dmi/id/product_name 2> /dev/null
+    fi | tr '\000\012' '  '
+}
+
 describe() {
     uname -sr | fact system
     uname -m | fact architecture
     sed -n 's/^model name[[:space:]]*: //p' /proc/cpuinfo 2> /dev/null | fact cpu_name
     sed -n 's/^CPU part[[:space:]]*: //p' /proc/cpuinfo 2> /dev/null | fact cpu_part
-    cat /proc/device-tree/model 2> /dev/null | tr -d '\000' | fact board
+    board | fact board
     grep -c '^processor' /proc/cpuinfo 2> /dev/null | fact cores
     sed -n 's/^MemTotal:[[:space:]]*\([0-9]*\) kB/\1/p' /proc/meminfo 2> /dev/null | fact memory_kb
     reply 0
@@ -109,8 +119,18 @@ results() {
     reply 0
 }
 
+# Ticks of all cores since the start: busy ones, and all; nothing where the kernel does not count.
+ticks() {
+    { read -r _ user nice system idle waiting irq soft steal _ < "$root/proc/stat"; } 2> /dev/null ||
+        return
+    busy=$((user + nice + system + ${irq:-0} + ${soft:-0} + ${steal:-0}))
+    echo "$busy $((busy + idle + ${waiting:-0}))" | fact "$1"
+}
+
 # A moment of work first: otherwise the frequency would be that of an idle processor.
 state() {
+    ticks ticks_before
+    getconf CLK_TCK 2> /dev/null | fact ticks_per_second
     i=0
     while [ $i -lt 100000 ]; do i=$((i + 1)); done
     most=''
@@ -125,10 +145,12 @@ state() {
     cat "$root/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor" 2> /dev/null | fact governor
     cat "$root/sys/class/thermal/thermal_zone0/temp" 2> /dev/null | fact temperature_mc
     vcgencmd get_throttled 2> /dev/null | fact throttled
+    ticks ticks_after
     reply 0
 }
 
-work=$(mktemp -d "${TMPDIR:-/tmp}/mpsearch.XXXXXX" 2>&1) || {
+IFS= read -r folder || folder='' # where to work; empty: what this shell's start-up says
+work=$(mktemp -d "${folder:-${TMPDIR:-/tmp}}/mpsearch.XXXXXX" 2>&1) || {
     text=$work work=''
     give_up "$text"
 }

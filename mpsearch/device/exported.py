@@ -1,6 +1,5 @@
 """What a device gets of a C export: sources, samples, and the reference's integers to compare."""
 
-import json
 import os
 import re
 from collections.abc import Mapping
@@ -9,11 +8,13 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from mpsearch.c_export.folder import DOCUMENT, FORMAT, VERSION
+from mpsearch.c_export.folder import DOCUMENT, FORMAT, LARGEST_MIB, VERSION
 from mpsearch.choice import Choice
 from mpsearch.device.profile import network_digest
 from mpsearch.errors import InputError
 from mpsearch.files import digest
+from mpsearch.json_file import read_document
+from mpsearch.json_form import by_name, check_form, list_of, null_or, text, whole
 
 _SOURCE = re.compile(r"[a-z][a-z0-9_]{0,40}\.[ch]")
 _INPUT, _OUTPUT = "check/input.f32", "check/output.txt"
@@ -38,6 +39,8 @@ class Exported:
     expected: tuple[str, ...]
     constant_bytes: int
     arena_bytes: int
+    model_digest: str | None = None
+    quantized_digest: str | None = None
 
 
 def read_export(folder: str | os.PathLike[str]) -> Exported:
@@ -49,28 +52,30 @@ def read_export(folder: str | os.PathLike[str]) -> Exported:
     place = Path(folder)
     raw, document = _document(place)
     try:
-        contents = _contents(place, dict(document["files"]))
+        check_form(document, _FORM, "")
+        contents = _contents(place, document["files"])
         samples, results = contents[_INPUT], contents[_OUTPUT].decode("ascii")
         expected = tuple(results.splitlines())
-        size = 4 * sum(prod(map(int, entry["shape"])) for entry in document["inputs"])
+        size = 4 * sum(prod(entry["shape"]) for entry in document["inputs"])
         if size <= 0 or not expected or len(samples) != size * len(expected):
             raise ValueError(f"{_INPUT} does not hold the samples of {_OUTPUT}")
         choices = {
-            str(layer["layer"]): Choice(int(layer["w_bits"]), int(layer["a_bits"]))
-            for layer in document["layers"]
+            layer["layer"]: Choice(layer["w_bits"], layer["a_bits"]) for layer in document["layers"]
         }
         exported = Exported(
             digest=digest(raw),
             network=network_digest(choices),
             sources={name: data for name, data in contents.items() if _SOURCE.fullmatch(name)},
-            steps=tuple(str(step["layer"]) for step in document["steps"]),
+            steps=tuple(step["layer"] for step in document["steps"]),
             samples=samples,
             one=samples[:size],
             expected=expected,
-            constant_bytes=sum(map(int, document["constant_bytes"].values())),
-            arena_bytes=int(document["arena"]["peak_bytes"]),
+            constant_bytes=sum(document["constant_bytes"].values()),
+            arena_bytes=document["arena"]["peak_bytes"],
+            model_digest=document.get("model_digest"),
+            quantized_digest=document.get("quantized_digest"),
         )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError) as error:
         raise InputError(
             f"{place / DOCUMENT} is damaged: {str(error)[:200]}; export again"
         ) from None
@@ -81,26 +86,27 @@ def read_export(folder: str | os.PathLike[str]) -> Exported:
     return exported
 
 
+_FORM = {
+    "files": by_name(text),
+    "inputs": list_of({"shape": list_of(whole(1, 1 << 31))}),
+    "layers": list_of({"layer": text, "w_bits": whole(1, 64), "a_bits": whole(1, 64)}),
+    "steps": list_of({"layer": text}),
+    "constant_bytes": by_name(whole()),
+    "arena": {"peak_bytes": whole()},
+    "model_digest?": null_or(text),
+    "quantized_digest?": null_or(text),
+}
+
+
 def _document(folder: Path) -> tuple[bytes, Mapping[str, Any]]:
-    try:
-        raw = (folder / DOCUMENT).read_bytes()
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+    if not (folder / DOCUMENT).is_file():
         raise InputError(
             f"{folder} is not a C export: it has no {DOCUMENT}; make one with "
             "`mpsearch export QUANTIZED --format c -o FOLDER`"
-        ) from None
-    try:
-        document = json.loads(raw)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{folder / DOCUMENT} is not JSON: {str(error)[:200]}") from None
-    if not isinstance(document, dict) or document.get("format") != FORMAT:
-        raise InputError(f'{folder / DOCUMENT} is not of a C export; expected "format": "{FORMAT}"')
-    if document.get("version") != VERSION:
-        raise InputError(
-            f"{folder} has version {ascii(document.get('version'))[:50]}; this mpsearch reads "
-            f"{VERSION}"
         )
-    return raw, document
+    place = folder / DOCUMENT
+    document = read_document(place, DOCUMENT, FORMAT, VERSION, LARGEST_MIB, f"there is no {place}")
+    return place.read_bytes(), document
 
 
 def _contents(folder: Path, listed: Mapping[str, Any]) -> dict[str, bytes]:

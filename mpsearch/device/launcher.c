@@ -53,6 +53,10 @@ static long long now(void) {
     return (long long)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
+static long long nanoseconds(struct timeval t) {
+    return (long long)t.tv_sec * 1000000000 + (long long)t.tv_usec * 1000;
+}
+
 static int fail(const char *what) {
     fprintf(stderr, "launcher: %s: %s\n", what, strerror(errno));
     return 1;
@@ -95,9 +99,10 @@ static int run(char **program, long seconds, int out, int err) {
     const long long ended = now();
     set_alarm(0);
     child = 0;
-    printf("{\"event\": \"run\", \"spawned_ns\": %lld, \"wall_ns\": %lld, \"peak_kb\": %ld, "
-           "\"exit\": %d, \"signal\": %d, \"timed_out\": %s, \"stderr\": \"",
-           started, ended - started, used.ru_maxrss, WIFEXITED(status) ? WEXITSTATUS(status) : 0,
+    printf("{\"event\": \"run\", \"spawned_ns\": %lld, \"wall_ns\": %lld, \"cpu_ns\": %lld, "
+           "\"peak_kb\": %ld, \"exit\": %d, \"signal\": %d, \"timed_out\": %s, \"stderr\": \"",
+           started, ended - started, nanoseconds(used.ru_utime) + nanoseconds(used.ru_stime),
+           used.ru_maxrss, WIFEXITED(status) ? WEXITSTATUS(status) : 0,
            WIFSIGNALED(status) ? WTERMSIG(status) : 0, late ? "true" : "false");
     print_text(err);
     printf("\"}\n");

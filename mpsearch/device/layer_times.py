@@ -29,8 +29,9 @@ def parse_step_times(lines: Sequence[str], steps: int) -> StepTimes:
         if [time[0] for time in times] != list(range(1, steps + 1)):
             raise ValueError("steps are missing")
         zero, clock, whole, runs = last
-        if zero or min(clock, whole, runs, *(ns for _, ns in times)) < 0:
-            raise ValueError("a number is negative")
+        numbers = (clock, whole, runs, *(ns for _, ns in times))
+        if zero or min(numbers) < 0 or max(numbers) > 2**63:
+            raise ValueError("a number is negative, or has more than 64 bits")
         seconds = tuple(max(0, ns - clock) * 1e-9 for _, ns in times)
         return StepTimes(seconds, whole * 1e-9, runs)
     except (ValueError, IndexError) as error:

@@ -1,8 +1,16 @@
 """The run on a device: prepare, then measure, with the device's state around every mode."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from itertools import pairwise
 
-from mpsearch.device.conditions import Moment, invalid_reasons, last_state, read_moment
+from mpsearch.device.conditions import (
+    Moment,
+    invalid_reasons,
+    last_state,
+    other_work,
+    read_moment,
+)
 from mpsearch.device.energy import Power
 from mpsearch.device.exported import Exported
 from mpsearch.device.looping import energy_on
@@ -34,22 +42,23 @@ def measure(
     step: Callable[[], None] = lambda: None,
     root: str = "",
     power: Power | None = None,
+    asking: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> DeviceProfile:
     """Run an export on `host` and return what it took.
 
     root: where /sys lies on the device. power: a meter, and how long to measure with it; a faulty
-    one leaves the profile without energy, and `power_failure` says why. Raises ReferenceMismatch,
-    before anything is timed, when a sample gives other integers; DeviceError when the device, the
-    way to it or the program fails; InputError when the export does not compile here. Throttling and
-    the like are no errors: the profile says that it is invalid, and why.
+    one leaves the profile without energy, and `power_failure` says why. asking: see Session. Raises
+    ReferenceMismatch, before anything is timed, when a sample gives other integers; DeviceError
+    when the device, the way to it or the program fails; InputError when the export does not compile
+    here. Throttling and the like are no errors: the profile says that it is invalid, and why.
     """
     if settings.warm_up + settings.repeat > MOST_RUNS:
         raise InputError(f"warm-up and repeats are more than {MOST_RUNS:,}; take fewer")
-    with Session(host) as session:
+    with Session(host, settings.folder, asking) as session:
         prepared = prepare(session, exported, settings)
         session.ask(f"root {safe_word(root)}", doing="preparing")
         step()
-        moments = [read_state(session)]
+        moments, starts = [read_state(session)], [len(session.runs)]
         process = cold = steady = None
         for mode in settings.modes:
             if mode == "process":
@@ -59,6 +68,7 @@ def measure(
             else:
                 steady = time_repeats(session, settings)
             moments.append(read_state(session))
+            starts.append(len(session.runs))
             step()
         energy, failure = None, None
         if power is not None:
@@ -68,6 +78,8 @@ def measure(
                 failure = str(error)
             moments.append(read_state(session))
             step()
+        runs = [session.runs[slice(*ends)] for ends in pairwise(starts)]
+    disturbed = other_work(settings.modes, moments, runs, prepared.machine.cores)
     profile = DeviceProfile(
         export_digest=exported.digest,
         network=exported.network,
@@ -89,6 +101,9 @@ def measure(
         emulated=prepared.emulated,
         energy=energy,
         power_failure=failure,
+        model_digest=exported.model_digest,
+        quantized_digest=exported.quantized_digest,
+        notes=(*prepared.notes, *([disturbed] if disturbed else [])),
     )
     try:
         check_plausible(profile)

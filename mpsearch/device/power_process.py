@@ -15,6 +15,7 @@ from mpsearch.device.power import PowerError, Sample
 Line = tuple[float, str]  # seconds since the epoch when it came, and what it says
 PATIENCE = 10.0  # seconds of silence after which a meter counts as stopped
 LONGEST_LINE = 4096
+MOST_LINES = 2_000_000  # half an hour of a meter with 1000 samples a second
 
 
 class ProcessRecording:
@@ -46,6 +47,8 @@ class ProcessRecording:
                 now = time.time()
                 if text := line.decode(errors="replace").strip():
                     self._lines.append((now, text))
+                if len(self._lines) == MOST_LINES:
+                    return
         finally:
             self._ended.set()
 
@@ -91,6 +94,8 @@ class ProcessRecording:
         )
 
     def _end(self) -> str:
+        if len(self._lines) == MOST_LINES:
+            return f"{self._name} has printed {MOST_LINES:,} lines; expected one line a sample"
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(timeout=1)
         size = self._errors.seek(0, os.SEEK_END)

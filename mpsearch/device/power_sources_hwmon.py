@@ -10,6 +10,7 @@ import math
 import re
 import shlex
 import subprocess
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -31,6 +32,7 @@ _RANGE = {
     "ina230": 81_920,
     "ina231": 81_920,
 }
+MOST_LISTED = 1 << 16  # bytes
 DEFAULT_SHUNT = 10_000  # µΩ, what the driver takes unless it is told
 
 _LIST = """
@@ -146,20 +148,38 @@ class Hwmon:
 
     def _listed(self) -> list[Sensor]:
         try:
-            done = subprocess.run(
+            process = subprocess.Popen(
                 self._arguments(self.root),
-                input=_LIST.encode(),
-                capture_output=True,
-                timeout=3 * self.patience,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                bufsize=0,
             )
         except OSError as error:
             raise PowerError(f"{self.shell[0]} cannot be started: {error.strerror}") from None
-        except subprocess.TimeoutExpired:
-            raise PowerError("the device did not list its sensors in time") from None
-        lines = done.stdout.decode(errors="replace").split("\n")
-        if done.returncode != 0 or "end" not in lines:
-            said = done.stderr.decode(errors="replace").strip().split("\n")[-1]
-            raise PowerError(f"the sensors cannot be listed: {ascii(said)[1:-1][:200]}")
+        assert process.stdin is not None
+        assert process.stdout is not None
+        late, said = threading.Timer(3 * self.patience, process.kill), b""
+        late.start()
+        try:
+            with process:
+                with contextlib.suppress(BrokenPipeError):
+                    process.stdin.write(_LIST.encode())
+                process.stdin.close()
+                while len(said) <= MOST_LISTED and (chunk := process.stdout.read(4096)):
+                    said += chunk
+                if len(said) > MOST_LISTED:
+                    process.kill()
+        finally:
+            in_time = late.is_alive()
+            late.cancel()
+        if len(said) > MOST_LISTED:
+            raise PowerError(f"the device lists more than {MOST_LISTED >> 10} KiB of sensors")
+        if not in_time:
+            raise PowerError("the device did not list its sensors in time")
+        lines = said.decode(errors="replace").strip().split("\n")
+        if process.returncode != 0 or "end" not in lines:
+            raise PowerError(f"the sensors cannot be listed: {ascii(lines[-1])[1:-1][:200]}")
         return [one for line in lines if (one := _sensor(line)) is not None]
 
 

@@ -6,7 +6,7 @@ from itertools import zip_longest
 from mpsearch.device.compiling import Compiler, build, cross_compiler, is_native
 from mpsearch.device.conditions import read_machine
 from mpsearch.device.exported import Exported
-from mpsearch.device.profile import Machine
+from mpsearch.device.profile import Machine, is_virtual
 from mpsearch.device.session import Session
 from mpsearch.device.timing import Settings, run_program
 from mpsearch.device.transport import DeviceError
@@ -21,12 +21,13 @@ class ReferenceMismatch(MpsearchError):
 
 @dataclass(frozen=True)
 class Prepared:
-    """What is known before anything is timed; `emulated` as in DeviceProfile."""
+    """What is known before anything is timed; `emulated` and `notes` as in DeviceProfile."""
 
     machine: Machine
     compiler: str
     program_bytes: int
     emulated: bool
+    notes: tuple[str, ...] = ()
 
 
 def prepare(session: Session, exported: Exported, settings: Settings) -> Prepared:
@@ -57,7 +58,10 @@ def install(session: Session, exported: Exported, settings: Settings) -> Prepare
         )
     native = is_native(_bytes(reply.facts.get("header", "")), machine.architecture)
     size = int(_digits(reply.facts.get("program_bytes", "")))
-    return Prepared(machine, compiler, size, bool(settings.emulated or prefix or not native))
+    virtual = is_virtual(machine)
+    emulated = bool(settings.emulated or prefix or not native or virtual)
+    note = f"the device calls itself {machine.cpu_model}: it is emulated or virtual"
+    return Prepared(machine, compiler, size, emulated, (note,) if virtual else ())
 
 
 def _compile(session: Session, compiler: Compiler, architecture: str) -> str:
@@ -66,7 +70,8 @@ def _compile(session: Session, compiler: Compiler, architecture: str) -> str:
     if reply.exit == 127 and not reply.texts:
         raise DeviceError(
             f"{session.host} has no compiler {compiler.words[0]}; install one there (sudo apt "
-            f"install gcc)\nor compile on this machine: {cross_compiler(architecture)}"
+            "install gcc)",
+            f"or compile on this machine: {cross_compiler(architecture)}",
         )
     if reply.exit != 0:
         raise session.failed("cannot compile the export", reply)
@@ -77,14 +82,14 @@ def _check(session: Session, exported: Exported, settings: Settings) -> None:
     """Every sample must give the reference's integers."""
     arguments = ("--input", "check.f32", "--integers")
     run_program(session, settings, "comparing with the reference", *arguments, output="output")
-    got = session.ask("results", doing="reading the results").outputs
+    got = session.ask("results", doing="reading the results", lines=len(exported.expected)).outputs
     pairs = enumerate(zip_longest(exported.expected, got))
     wrong = [place for place, (meant, given) in pairs if meant != given]
     if wrong:
         raise ReferenceMismatch(
             f"{len(wrong)} of {len(exported.expected)} samples give other integers on "
-            f"{session.host} than the reference (first: sample {wrong[0]}); nothing was timed.\n"
-            "Is the compiler or a flag at fault? Try --flags -O1, then report it."
+            f"{session.host} than the reference (first: sample {wrong[0]}); nothing was timed.",
+            "Is the compiler or a flag at fault? Try --flags -O1, then report it.",
         )
 
 

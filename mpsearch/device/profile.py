@@ -1,6 +1,5 @@
 """`DeviceProfile`: what one export took on one device, and `device.json`, which keeps it."""
 
-import json
 import math
 import os
 import re
@@ -12,10 +11,22 @@ from mpsearch.choice import Choice
 from mpsearch.device.typed_json import from_json
 from mpsearch.errors import InputError
 from mpsearch.files import digest, write_atomic
+from mpsearch.foreign_text import json_text
 from mpsearch.json_file import read_document
 
 FORMAT, VERSION = "mpsearch.device", 1
 LARGEST_MIB = 1
+_LATER: Mapping[str, Any] = {  # added since version 1: not in old files
+    "energy": None, "power_failure": None, "notes": [], "model_digest": None,
+    "quantized_digest": None,
+}  # fmt: skip
+# What a machine that is emulated, or a part of a real one, calls itself: its board (QEMU's device
+# tree on Arm and RISC-V, the maker of its firmware) or its processor.
+_VIRTUAL = re.compile(
+    r"dummy-virt|qemu|\bkvm|kvm\b|\bxen|virtual machine|virtual cpu|vmware|virtualbox|bochs"
+    r"|parallels|emulat|simulat|\bfvp\b",
+    re.IGNORECASE,
+)
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 Mode = Literal["process", "cold", "steady"]
@@ -107,7 +118,10 @@ class DeviceProfile:
     process, cold, steady: None where it was not measured. They are never merged.
     invalid: why the times mean nothing; empty for a valid profile.
     emulated: the program ran under an emulator, or says so; its times are those of no device.
+    notes: what a reader of the figures should know, such as other work on the device.
     power_failure: why there is no energy although a meter was named; the times are not touched.
+    model_digest: of the float network that was exported; quantized_digest: of its integers. None in
+    files of older versions.
     """
 
     export_digest: str
@@ -130,6 +144,17 @@ class DeviceProfile:
     emulated: bool
     energy: Energy | None = None
     power_failure: str | None = None
+    notes: tuple[str, ...] = ()
+    model_digest: str | None = None
+    quantized_digest: str | None = None
+
+
+def is_virtual(machine: Machine) -> bool:
+    """Whether a machine says that it is emulated or virtual: its times are those of no device.
+
+    `linux,dummy-virt, Cortex-A72` does; one that QEMU makes look like a Raspberry Pi does not.
+    """
+    return _VIRTUAL.search(machine.cpu_model or "") is not None
 
 
 def network_digest(choices: Mapping[str, Choice]) -> str:
@@ -157,10 +182,12 @@ def device_latency(profile: DeviceProfile, mode: Mode = "steady") -> float:
 
 def check_is_of_device(profile: DeviceProfile) -> None:
     """Raise InputError unless the figures are those of a device, measured undisturbed."""
-    if profile.emulated:
+    virtual = is_virtual(profile.machine)
+    if profile.emulated or virtual:
+        how = "on an emulated or virtual machine" if virtual else "under emulation"
         raise InputError(
-            f"the profile of {profile.host} was obtained under emulation, refused as device "
-            "latency; run `mpsearch device run` on the device itself"
+            f"the profile of {profile.host} was obtained {how}, refused as device latency; run "
+            "`mpsearch device run` on the device itself"
         )
     if profile.invalid:
         raise InputError(
@@ -171,7 +198,7 @@ def check_is_of_device(profile: DeviceProfile) -> None:
 
 def save_device_profile(profile: DeviceProfile, path: str | os.PathLike[str]) -> None:
     """Write device.json in one step."""
-    text = json.dumps(to_document(profile), indent=2, ensure_ascii=False, allow_nan=False)
+    text = json_text(to_document(profile), indent=2, allow_nan=False)
     write_atomic(path, text + "\n")
 
 
@@ -188,7 +215,7 @@ def load_device_profile(path: str | os.PathLike[str]) -> DeviceProfile:
     document = read_document(path, "device.json", FORMAT, VERSION, LARGEST_MIB, missing)
     content = {key: value for key, value in document.items() if key not in ("format", "version")}
     try:
-        profile = from_json(DeviceProfile, {"energy": None, "power_failure": None, **content}, "")
+        profile = from_json(DeviceProfile, {**_LATER, **content}, "")
         check_plausible(profile)
     except ValueError as error:
         raise InputError(f"{name} is not a device.json of mpsearch: {error}") from None
@@ -197,8 +224,11 @@ def load_device_profile(path: str | os.PathLike[str]) -> DeviceProfile:
 
 def check_plausible(profile: DeviceProfile) -> None:
     """Raise ValueError for what no measurement can give; `launch_prefix` implies `emulated`."""
-    for name in ("export_digest", "network"):
-        if not _DIGEST.fullmatch(getattr(profile, name)):
+    for name in ("export_digest", "network", "model_digest", "quantized_digest"):
+        value = getattr(profile, name)
+        if value is None and name in _LATER:
+            continue
+        if not _DIGEST.fullmatch(value):
             raise ValueError(f"{name}: expected sha256: and 64 digits")
     for name, value in _numbers(asdict(profile)):
         if value < 0 and not name.endswith(_SIGNED):

@@ -6,15 +6,17 @@ import json
 import os
 import selectors
 import subprocess
+import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import IO, Any
+from typing import IO, NoReturn
 
 from mpsearch.device.transport import (
+    ELSEWHERE,
     LOCAL,
     DeviceError,
     clean,
@@ -26,16 +28,22 @@ from mpsearch.device.transport import (
 from mpsearch.device.typed_json import from_json
 
 CONNECT_SECONDS = 60
-LONGEST_LINE = 1 << 24
+ANSWER_SECONDS = 180  # where ssh may ask a person; sshd itself waits 120 s for a login
+# What one answer may be: a device that sends more is broken, or means harm.
+MOST_BYTES = 1 << 25
+MOST_LINES = 1000  # beside what was asked for; what a program said is cut to 200 on the device
+LONGEST_TEXT = 2000
 FULL_DISK = ("No space left on device", "Disk quota exceeded")
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run of the program, as the launcher saw it. `stderr`: its first bytes, in one line."""
+    """One run of the program, as the launcher saw it. cpu_ns: what it had of the processor;
+    `stderr`: its first bytes, in one line."""
 
     spawned_ns: int
     wall_ns: int
+    cpu_ns: int
     peak_kb: int
     exit: int
     signal: int
@@ -54,17 +62,32 @@ class Reply:
     outputs: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class _Done:
+    exit: int
+
+
 class Session:
     """A temporary folder on a device and a shell in it; use as a context manager.
 
-    The folder is removed when the session ends, and by the device itself when the connection
-    breaks. Raises DeviceError for a device that cannot be reached, breaks off, or stays silent.
+    folder: where to make it, empty for TMPDIR or /tmp of the device. asking: entered while ssh may
+    ask for a password and the like, so that nothing else writes on the terminal. runs: all runs of
+    the program so far. The folder is removed when the session ends, and by the device itself when
+    the connection breaks. Raises DeviceError for a device that cannot be reached, breaks off, stays
+    silent or talks without end.
     """
 
-    def __init__(self, host: str) -> None:
+    def __init__(
+        self,
+        host: str,
+        folder: str = "",
+        asking: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext,
+    ) -> None:
         self.host = host
+        self.runs: list[Run] = []
+        self._folder, self._asking = folder, asking
         self._doing = ""
-        self._buffer = b""
+        self._buffer = bytearray()
         self._said: IO[bytes] | None = None
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -77,9 +100,14 @@ class Session:
             )  # fmt: skip
             assert self._process.stdin is not None
             os.set_blocking(self._process.stdin.fileno(), False)
-            reply = self._exchange(script(), CONNECT_SECONDS)
+            person = self.host != LOCAL and sys.stdin.isatty()
+            with self._asking():
+                reply = self._exchange(
+                    script() + f"{self._folder}\n".encode(),
+                    ANSWER_SECONDS if person else CONNECT_SECONDS,
+                )
             if reply.exit != 0:
-                raise self.failed("cannot make a temporary folder", reply)
+                raise self.failed("cannot make a temporary folder", reply, ELSEWHERE)
         except BaseException:
             self._close()
             raise
@@ -99,49 +127,59 @@ class Session:
         self._close()
 
     def ask(
-        self, command: str, payload: bytes = b"", seconds: float = 60, doing: str = ""
+        self,
+        command: str,
+        payload: bytes = b"",
+        seconds: float = 60,
+        doing: str = "",
+        lines: int = 0,
     ) -> Reply:
         """Send one command and read its answer. `seconds`: the longest silence; `doing`: for the
-        message when the connection breaks."""
+        message when the connection breaks; `lines`: how many runs or results are asked for."""
         self._doing = doing
-        return self._exchange(f"{command}\n".encode() + payload, seconds)
+        return self._exchange(f"{command}\n".encode() + payload, seconds, lines)
 
     def unpack(self, files: Mapping[str, bytes], programs: tuple[str, ...] = ()) -> Reply:
         """Replace the content of the folder by these files."""
         packed = pack(files, programs)
         return self.ask(f"unpack {len(packed)}", packed, doing="sending the files")
 
-    def failed(self, what: str, reply: Reply) -> DeviceError:
-        """The error for a reply whose exit status is not 0."""
+    def failed(self, what: str, reply: Reply, *remedy: str) -> DeviceError:
+        """The error for a reply whose exit status is not 0, and a line with what to do."""
         full = [text for text in reply.texts if any(sign in text for sign in FULL_DISK)]
         if full:
             return DeviceError(
-                f"the disk of {self.host} is full: {clean(full[0])}\n"
-                "Free some space where TMPDIR (or /tmp) lies on the device; nothing was timed."
+                f"the disk of {self.host} is full: {clean(full[0])}",
+                f"Free some space there. {ELSEWHERE}",
             )
         said = telling(reply.texts) or f"exit status {reply.exit}"
-        return DeviceError(f"{what} on {self.host}: {said}")
+        return DeviceError(f"{what} on {self.host}: {said}", *remedy)
 
-    def _exchange(self, out: bytes, seconds: float) -> Reply:
+    def _exchange(self, out: bytes, seconds: float, expected: int = 0) -> Reply:
         facts: dict[str, str] = {}
         texts: list[str] = []
         runs: list[Run] = []
         outputs: list[str] = []
-        for line in self._lines(out, seconds):
+        for count, line in enumerate(self._lines(out, seconds), start=1):
+            if count > MOST_LINES + expected:
+                self._flood(f"{MOST_LINES + expected:,} lines")
             try:
-                event = json.loads(line)
+                event = json.loads(line, parse_constant=_no_number)
                 kind = event.pop("event")
                 if kind == "done":
-                    code = int(event["exit"])
+                    code = from_json(_Done, event, "done").exit
+                    self.runs += runs
                     return Reply(code, facts, tuple(texts), tuple(runs), tuple(outputs))
                 if kind == "fact":
-                    facts[str(event["name"])] = clean(str(event["value"]))
+                    facts[_text(event["name"])] = clean(_text(event["value"]))
                 elif kind == "text":
-                    texts.append(str(event["line"]))
+                    texts.append(_text(event["line"]))
                 elif kind == "run":
                     runs.append(from_json(Run, event, "run"))
+                elif kind == "output":
+                    outputs.append(_text(event["line"], MOST_BYTES))
                 else:
-                    outputs.append(str(event["line"]))
+                    raise ValueError("no event of ours")
             except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
                 if self._doing:
                     raise DeviceError(
@@ -150,20 +188,35 @@ class Session:
                 # before the first answer: what a login shell prints on its own
         raise self._broken()
 
-    def _lines(self, out: bytes, seconds: float) -> Any:
-        """Send `out`, yield lines; end where the other side ends. Raises DeviceError on silence."""
+    def _flood(self, much: str) -> NoReturn:
+        assert self._process is not None
+        self._process.kill()  # at once: until it ends, what it says goes to the disk
+        raise DeviceError(
+            f"{self.host} sent more than {much} while {self._doing or 'connecting'}; the "
+            "connection was closed, nothing was stored"
+        )
+
+    def _lines(self, out: bytes, seconds: float) -> Iterator[bytes]:
+        """Send `out`, yield lines; end where the other side ends. Raises DeviceError on silence and
+        on more than MOST_BYTES, on either of its outputs."""
         assert self._process is not None
         source, sink = self._process.stdout, self._process.stdin
         assert source is not None
         assert sink is not None
+        assert self._said is not None
+        received = 0
         deadline = time.monotonic() + seconds
         with selectors.DefaultSelector() as ready:
             ready.register(source, selectors.EVENT_READ)
             if out:
                 ready.register(sink, selectors.EVENT_WRITE)
             while True:
-                events = ready.select(max(0.0, deadline - time.monotonic()))
+                events = ready.select(min(1.0, max(0.0, deadline - time.monotonic())))
+                if max(received, os.fstat(self._said.fileno()).st_size) > MOST_BYTES:
+                    self._flood(f"{MOST_BYTES >> 20} MiB")
                 if not events:
+                    if time.monotonic() < deadline:
+                        continue
                     raise self._silent(seconds)
                 deadline = time.monotonic() + seconds
                 for key, _ in events:
@@ -178,10 +231,14 @@ class Session:
                             ready.unregister(sink)
                         continue
                     chunk = os.read(source.fileno(), 65536)
-                    self._buffer += chunk
-                    if not chunk or len(self._buffer) > LONGEST_LINE:
+                    received += len(chunk)
+                    if not chunk:
                         return
-                    *lines, self._buffer = self._buffer.split(b"\n")
+                    *lines, rest = chunk.split(b"\n")
+                    if lines:
+                        lines[0] = bytes(self._buffer) + lines[0]
+                        self._buffer.clear()
+                    self._buffer += rest
                     yield from lines
 
     def _broken(self) -> DeviceError:
@@ -190,12 +247,12 @@ class Session:
         self._hang_up(5)
         if self._doing:
             return DeviceError(
-                f"the connection to {self.host} broke while {self._doing}: {self._last_words()}\n"
-                "Nothing was stored; the device removes its temporary folder by itself."
+                f"the connection to {self.host} broke while {self._doing}: {self._last_words()}",
+                "Nothing was stored; the device removes its temporary folder by itself.",
             )
         if self.host == LOCAL:
             return DeviceError(f"the shell on this machine ended: {self._last_words()}")
-        return DeviceError(explain(self.host, self._stderr()))
+        return DeviceError(*explain(self.host, self._stderr()))
 
     def _silent(self, seconds: float) -> DeviceError:
         doing = self._doing or "connecting"
@@ -242,6 +299,16 @@ def pack(files: Mapping[str, bytes], programs: tuple[str, ...] = ()) -> bytes:
             entry.size, entry.mode = len(content), 0o700 if name in programs else 0o600
             archive.addfile(entry, io.BytesIO(content))
     return packed.getvalue()
+
+
+def _text(value: object, longest: int = LONGEST_TEXT) -> str:
+    if not isinstance(value, str) or len(value) > longest:
+        raise ValueError("no text, or a long one")
+    return value
+
+
+def _no_number(text: str) -> NoReturn:
+    raise ValueError(f"{text} is no number")
 
 
 def _shown(line: bytes) -> str:

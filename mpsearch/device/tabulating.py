@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -87,6 +87,7 @@ def measure_table(
     step: Callable[[], None] = lambda: None,
     root: str = "",
     power: Power | None = None,
+    asking: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> MeasuredTable:
     """Export the network with every choice everywhere and time its steps on `host`.
 
@@ -94,9 +95,9 @@ def measure_table(
     addition, rescaling), so a total over all layers is the latency of the whole network (HAWQ-V3,
     Yao et al. 2021, section 3.4, with the user's own hardware). Rounds go over all choices in turn.
     With `power` every network is looped for the meter as well, and `energy_j` is its energy shared
-    out by time. root: where /sys lies on the device. Raises InputError for layers that table and
-    network do not share, and for an emulator; DeviceError when the device slowed down meanwhile;
-    PowerError for a faulty meter.
+    out by time. root: where /sys lies on the device; asking: see Session. Raises InputError for
+    layers that table and network do not share, and for an emulator; DeviceError when the device
+    slowed down meanwhile; PowerError for a faulty meter.
     """
     if power is not None and isinstance(power.source, Manual):
         raise PowerError(
@@ -114,7 +115,7 @@ def measure_table(
     with ExitStack() as stack:
         programs = {}
         for name, exported in exports.items():
-            programs[name] = _install(stack, exported, host, settings)
+            programs[name] = _install(stack, exported, host, settings, asking)
             step()
         first = next(iter(programs.values()))
         first.whole.ask(f"root {safe_word(root)}", doing="preparing")
@@ -178,8 +179,8 @@ def _check_layers(table: LayerTable, known: set[str]) -> None:
 def _check_undisturbed(host: str, reasons: tuple[str, ...]) -> None:
     if reasons:
         raise DeviceError(
-            f"{host} did not keep its speed: {'; '.join(reasons)}; nothing was written.\n"
-            "Cool the device, fix its governor and measure again."
+            f"{host} did not keep its speed: {'; '.join(reasons)}; nothing was written.",
+            "Cool the device, fix its governor and measure again.",
         )
 
 
@@ -200,18 +201,25 @@ def _exports(
     return exports
 
 
-def _install(stack: ExitStack, exported: Exported, host: str, settings: Settings) -> Programs:
+def _install(
+    stack: ExitStack,
+    exported: Exported,
+    host: str,
+    settings: Settings,
+    asking: Callable[[], AbstractContextManager[None]],
+) -> Programs:
     """Both programs, the network checked against the reference."""
-    whole = stack.enter_context(Session(host))
+    whole = stack.enter_context(Session(host, settings.folder, asking))
     prepared = prepare(whole, exported, settings)
     if prepared.emulated:
+        why = f" ({'; '.join(prepared.notes)})" if prepared.notes else ""
         raise InputError(
-            f"programs run under an emulator on {host}, refused as device latency; measure on the "
-            "device itself"
+            f"programs run under an emulator on {host}{why}, refused as device latency; measure on "
+            "the device itself"
         )
     flags = (*settings.compiler.flags, "-DMPS_STEP_TIMES")
     timed = replace(settings, compiler=replace(settings.compiler, flags=flags))
-    steps = stack.enter_context(Session(host))
+    steps = stack.enter_context(Session(host, settings.folder, asking))
     install(steps, exported, timed)
     return Programs(exported, whole, steps, prepared)
 
@@ -220,5 +228,5 @@ def _layers(program: Programs, settings: Settings) -> dict[str, float]:
     """One round: seconds of every layer."""
     runs, steps = str(min(settings.repeat, MOST_STEP_RUNS)), program.exported.steps
     run_program(program.steps, settings, "timing steps", "one.f32", runs, output="output")
-    lines = program.steps.ask("results", doing="reading the times").outputs
+    lines = program.steps.ask("results", doing="reading the times", lines=len(steps)).outputs
     return layer_seconds(steps, parse_step_times(lines, len(steps)))

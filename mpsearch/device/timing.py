@@ -9,7 +9,7 @@ from statistics import median_high
 from mpsearch.device.compiling import Compiler
 from mpsearch.device.profile import ColdRuns, Latency, Mode, ProcessRuns
 from mpsearch.device.session import Run, Session
-from mpsearch.device.transport import DeviceError, clean, telling
+from mpsearch.device.transport import ELSEWHERE, DeviceError, clean, telling
 from mpsearch.device.typed_json import from_json
 
 MODES: tuple[Mode, ...] = ("process", "cold", "steady")
@@ -20,7 +20,8 @@ MOST_RUNS = 100_000  # of the program's --repeat
 @dataclass(frozen=True)
 class Settings:
     """How to measure. runs: fresh processes for `process` and `cold`; repeat: inferences of
-    `steady` after warm_up ones that do not count; timeout: seconds that one process may take."""
+    `steady` after warm_up ones that do not count; timeout: seconds that one process may take;
+    folder: where to work on the device, empty for its TMPDIR or /tmp."""
 
     modes: tuple[Mode, ...] = MODES
     runs: int = 50
@@ -30,6 +31,7 @@ class Settings:
     compiler: Compiler = field(default_factory=Compiler)
     launch_prefix: tuple[str, ...] = ()
     emulated: bool = False
+    folder: str = ""
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,9 @@ def run_program(
 ) -> tuple[Run, ...]:
     """Start the program `count` times. Raises DeviceError unless all of them end well."""
     words = " ".join(map(safe_word, (output, str(settings.timeout), str(count), *arguments)))
-    reply = session.ask(f"run {words}", seconds=settings.timeout + LEAST_SILENCE, doing=what)
+    reply = session.ask(
+        f"run {words}", seconds=settings.timeout + LEAST_SILENCE, doing=what, lines=count
+    )
     host = session.host
     for run in reply.runs:
         if run.timed_out:
@@ -76,8 +80,8 @@ def run_program(
         error = session.failed(f"cannot run the program while {what}", reply)
         if any("Permission denied" in text for text in reply.texts):
             error = DeviceError(
-                f"{host} starts no programs in its temporary folder: {telling(reply.texts)}\n"
-                "Is it mounted noexec? Let TMPDIR name another folder on the device."
+                f"{host} starts no programs in its temporary folder: {telling(reply.texts)}",
+                f"Is it mounted noexec? {ELSEWHERE}",
             )
         raise error
     return reply.runs
@@ -115,7 +119,12 @@ def read_times(session: Session, run: Run, runs: int) -> Times:
     """What the program printed for `runs` repeats. Raises DeviceError for anything else."""
     try:
         times = from_json(Times, json.loads(run.stderr), "")
-        if (times.sample, times.runs) != (0, runs) or times.first_ns > run.wall_ns:
+        ordered = [1, times.minimum_ns, times.median_ns, times.p90_ns, times.p99_ns]
+        if (
+            (times.sample, times.runs) != (0, runs)
+            or times.first_ns > run.wall_ns
+            or ordered != sorted(ordered)
+        ):
             raise ValueError("not the times of this run")
     except (ValueError, RecursionError) as error:
         raise DeviceError(

@@ -6,6 +6,7 @@ from types import NoneType, UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 LONGEST = 2000  # characters of a text, entries of a list
+MOST = 2**63 - 1  # of a whole number
 _T = TypeVar("_T")
 
 
@@ -13,8 +14,9 @@ def from_json(kind: type[_T], value: Any, where: str) -> _T:
     """A `kind` from what json.loads gave: exactly its fields, each of exactly its type.
 
     Fields may be int, float, str, bool, tuple[X, ...], X | None and dataclasses of these. A whole
-    number is a float as well; NaN, infinities and texts with control characters (which a terminal
-    would obey) are refused. Raises ValueError that names the field: `steady.median_s: got "x"`.
+    number is a float as well; NaN, infinities, more than 64 bits and texts with control characters
+    (which a terminal would obey) are refused. Raises ValueError that names the field:
+    `steady.median_s: got "x"`.
     """
     return _read(kind, value, where)  # type: ignore[no-any-return]
 
@@ -58,7 +60,7 @@ def _read_plain(kind: type, value: Any, where: str) -> Any:
         if not math.isfinite(number):
             raise ValueError(f"{where}: got {_shown(value)}; expected a finite number")
         return number
-    if type(value) is not kind:
+    if type(value) is not kind or (isinstance(value, int) and abs(value) > MOST):
         raise ValueError(f"{where}: got {_shown(value)}; expected {_WORDS[kind]}")
     if isinstance(value, str) and not (value.isprintable() and len(value) <= LONGEST):
         raise ValueError(f"{where}: got {_shown(value)}; expected one line of printable text")

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from mpsearch import memory_budget
 from mpsearch.errors import InputError
 from mpsearch.keras_import import (
     activations,
@@ -59,7 +60,7 @@ def convert(path: str | os.PathLike[str], input_shapes: Sequence[Shape] = ()) ->
     Inputs stay as in Keras (`(32, 32, 3)`); an activation that only turns logits into
     probabilities is left out at the outputs. Raises InputError naming file and layer.
     """
-    with open_keras(path) as file:
+    with memory_budget.of_load(path), open_keras(path) as file:
         model = read_model(file.config)
         _refuse_foreign(model)
         weights = read_variables(file, model)
@@ -84,8 +85,9 @@ def _refuse_foreign(model: KerasModel) -> None:
         )
         raise InputError(
             f"layer {layer.name!r:.60} has the class {layer.class_name:.60}{where}{code} and "
-            "cannot be read from the file.\nBuild it from Keras's own layers, or write the model "
-            "as ONNX: model.export('net.onnx', format='onnx')"
+            "cannot be read from the file.",
+            "Build it from Keras's own layers, or write the model "
+            "as ONNX: model.export('net.onnx', format='onnx')",
         )
 
 
@@ -211,8 +213,7 @@ def _input_shape(layer: KerasLayer, given: Shape | None) -> Shape:
         )
     if not all(type(size) is int and 0 < size < 1 << 28 for size in sizes):
         raise InputError(f"damaged config: input {layer.name!r:.60} of shape {shape}")
-    if math.prod(sizes) > 1 << 28:
-        raise InputError(f"damaged config: input {layer.name!r:.60} of shape {shape}")
+    memory_budget.reserve(4 * math.prod(sizes), f"input {layer.name!r:.60} of shape {shape}")
     return tuple(sizes)
 
 

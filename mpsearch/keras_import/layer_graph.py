@@ -83,8 +83,8 @@ def read_model(document: Mapping[str, Any], depth: int = 0) -> KerasModel:
     if not isinstance(config, dict) or not isinstance(config.get("layers"), list):
         raise InputError(
             f"a model of class {str(document.get('class_name'))[:60]} has no layers in its config: "
-            "a subclassed model keeps its network in Python code.\nBuild it with "
-            "keras.Model(inputs, outputs) or keras.Sequential and save that"
+            "a subclassed model keeps its network in Python code.",
+            "Build it with keras.Model(inputs, outputs) or keras.Sequential and save that",
         )
     return _functional(config, depth)
 

@@ -7,23 +7,22 @@ announce arrays of any size; both are refused here. h5py reads numbers and strin
 import io
 import json
 import os
-import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from mpsearch import memory_budget
 from mpsearch.errors import InputError, MissingExtraError, first_line
+from mpsearch.json_file import parse_json
+from mpsearch.zip_file import is_archive, open_archive
 
 Array = np.ndarray[Any, Any]
 
 CONFIG, METADATA, WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
 _LARGEST_CONFIG = 1 << 26
-_LARGEST_WEIGHTS = 1 << 32
-_EXPANSION = 100  # Keras stores its members as they are
 
 
 @dataclass(frozen=True)
@@ -51,18 +50,17 @@ def open_keras(path: str | os.PathLike[str]) -> Iterator[KerasFile]:
     Whatever HDF5 raises on a damaged file while it is open becomes an InputError as well.
     """
     h5py = _h5py()
-    zipped = zipfile.is_zipfile(path)
+    zipped = is_archive(path)
     try:
         content = _members(path) if zipped else {}
         source: Any = io.BytesIO(content[WEIGHTS]) if zipped else path
         with h5py.File(source, "r") as file:
-            size = len(content[WEIGHTS]) if zipped else Path(path).stat().st_size
-            root = Group(file, "", size, h5py)
+            root = Group(file, "", h5py)
             yield _zipped(root, content) if zipped else _hdf5(root)
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError, zipfile.BadZipFile) as error:
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
         raise InputError(f"{path}: damaged Keras file: {first_line(error)}") from error
     except InputError as error:
-        raise InputError(f"{path}: {error}") from error
+        raise InputError(*error.lines_after(f"{path}: ")) from error
 
 
 def _h5py() -> Any:
@@ -74,20 +72,17 @@ def _h5py() -> Any:
 
 
 def _members(path: str | os.PathLike[str]) -> dict[str, bytes]:
-    with zipfile.ZipFile(path) as archive:
+    with open_archive(path) as archive:
         found = {}
-        names = archive.namelist()
-        for name, limit in ((CONFIG, _LARGEST_CONFIG), (METADATA, _LARGEST_CONFIG),
-                            (WEIGHTS, _LARGEST_WEIGHTS)):  # fmt: skip
-            if name not in names:
+        for name in (CONFIG, METADATA, WEIGHTS):
+            if name not in archive.sizes:
                 if name == METADATA:
                     continue
                 raise InputError(f"no {name} in it; expected a file of model.save('net.keras')")
-            entry = archive.getinfo(name)
-            if entry.file_size > limit or entry.file_size > _EXPANSION * max(
-                entry.compress_size, 4096
-            ):
-                raise InputError(f"{name} would unpack to {entry.file_size:,} bytes; not read")
+            size = archive.sizes[name]
+            if name != WEIGHTS and size > _LARGEST_CONFIG:
+                raise InputError(f"{name} would unpack to {size:,} bytes; not read")
+            memory_budget.reserve(size, name)
             found[name] = archive.read(name)
         return found
 
@@ -117,8 +112,8 @@ def _hdf5(root: "Group") -> KerasFile:
 
 def _json(text: str | bytes, name: str) -> dict[str, Any]:
     try:
-        document = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        document = parse_json(text)
+    except ValueError as error:
         raise InputError(f"{name} is damaged: {first_line(error)}") from error
     if not isinstance(document, dict):
         raise InputError(f"{name} is {type(document).__name__}; expected an object")
@@ -137,7 +132,6 @@ class Group:
 
     group: Any
     path: str
-    file_size: int
     h5py: Any
 
     def _entry(self, name: str) -> Any:
@@ -161,7 +155,7 @@ class Group:
         found = self._entry(name)
         if not isinstance(found, self.h5py.Group):
             return None
-        return Group(found, f"{self.path}/{name}", self.file_size, self.h5py)
+        return Group(found, f"{self.path}/{name}", self.h5py)
 
     def group_at(self, name: str) -> "Group":
         """The group inside. Raises InputError when there is none."""
@@ -182,8 +176,7 @@ class Group:
             raise InputError(
                 f"{place} has type {found.dtype}; expected numbers: save the model in float32"
             )
-        if found.nbytes > min(_LARGEST_WEIGHTS, _EXPANSION * self.file_size):
-            raise InputError(f"{place} would unpack to {found.nbytes:,} bytes; not read")
+        memory_budget.reserve(max(int(found.nbytes), 4 * int(found.size)), place)
         return np.asarray(found[()], dtype=np.float32)
 
     def text(self, name: str) -> str | None:

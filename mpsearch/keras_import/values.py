@@ -15,12 +15,12 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+from mpsearch import memory_budget
 from mpsearch.errors import InputError
 from mpsearch.graph_tensors import set_tensor
 from mpsearch.keras_import.settings import CHANNELS_LAST
 
 Shape = tuple[int, ...]
-_MOST_ELEMENTS = 1 << 28  # of one sample's tensor
 
 
 class Order(Enum):
@@ -43,8 +43,10 @@ class Value:
     image: Shape = ()
 
     def __post_init__(self) -> None:
-        if math.prod(self.shape) > _MOST_ELEMENTS or any(size < 1 for size in self.shape):
-            raise InputError(f"a tensor of shape {self.shape} (one sample)")
+        what = f"a tensor of shape {self.shape} (one sample)"
+        if any(size < 1 for size in self.shape):
+            raise InputError(what)
+        memory_budget.expect(4 * math.prod(self.shape), what)
 
     def same(self, node: fx.Node) -> "Value":
         """Another tensor of the same shape and order."""
@@ -78,7 +80,9 @@ class Emitter:
     def tensor(self, name: str, make: Callable[[], torch.Tensor]) -> fx.Node:
         """The weight `name`; a layer that is used again finds its own."""
         if name not in self.tensors:
-            set_tensor(self.root, name, make().contiguous())
+            tensor = make().contiguous()
+            memory_budget.reserve(tensor.nbytes, f"the weight {name!r:.80}")
+            set_tensor(self.root, name, tensor)
             self.tensors[name] = self.graph.get_attr(name)
         return self.tensors[name]
 

@@ -1,89 +1,60 @@
-"""Does the interpreter compute what the file means, and is that near the fake-quantized network?"""
+"""Does the interpreter compute what the file means, and is that near the assigned network?"""
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
-import torch
-
+from mpsearch.agreement_of_outputs import Agreement, Reference, judge
 from mpsearch.data import Data
+from mpsearch.integer.network import outputs
 from mpsearch.litert_export.interpreter import KERNELS, LiteRtNetwork
 from mpsearch.litert_export.meaning import meaning
 from mpsearch.litert_export.model import LiteRtModel
+from mpsearch.litert_export.raising import finer_activations
+from mpsearch.reference_outputs import reference_of
 
-# Root of the mean square, in steps of the 8-bit output, or as a share of the outputs' own standard
-# deviation where that is more. LiteRT's kernels round a sum or a product to the neighbouring code
-# now and then, which later layers carry on: ResNet-20 has 0.8 steps, random networks whose outputs
-# hardly differ up to 4. A wrong scale, padding or layout gives about the deviation itself.
-STEPS, SHARE = 4.0, 0.2
-SAME_CLASS = 0.95  # for networks that give class numbers: ties of 8-bit logits
 SAMPLES = 256
 
 
 @dataclass(frozen=True)
-class Difference:
-    """LiteRT's outputs against other ones: in output steps, and the share of equal classes."""
-
-    rms_steps: float
-    largest_steps: float
-    same_class: float
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """One set of kernels: against what the file means, and against the fake-quantized network."""
+class Checked:
+    """One set of kernels, output by output: against the assigned network, whose activations may be
+    finer here, and against what the file means."""
 
     kernels: str
-    samples: int
-    meaning: Difference
-    network: Difference
-    tolerance_steps: float
-    classes_only: bool
+    network: tuple[Agreement, ...]
+    meaning: tuple[Agreement, ...]
 
     @property
     def ok(self) -> bool:
-        """Within the tolerance."""
-        if self.classes_only:
-            return min(self.meaning.same_class, self.network.same_class) >= SAME_CLASS
-        return max(self.meaning.rms_steps, self.network.rms_steps) <= self.tolerance_steps
+        """Every output is within the tolerance of both."""
+        return all(entry.ok for entry in (*self.network, *self.meaning))
 
     def figures(self) -> dict[str, Any]:
         """For JSON."""
-        return {**asdict(self), "ok": self.ok}
+        return {
+            "kernels": self.kernels,
+            "network": [entry.figures() for entry in self.network],
+            "meaning": [entry.figures() for entry in self.meaning],
+            "ok": self.ok,
+        }
 
 
-def check(model: LiteRtModel, data: Data) -> tuple[Agreement, ...]:
+def check(model: LiteRtModel, data: Data) -> tuple[Checked, ...]:
     """Run up to 256 samples with XNNPACK and with LiteRT's own kernels."""
     data = data if len(data) <= SAMPLES else data.take(SAMPLES, 0)
-    meant = _outputs(meaning(model.network, model.graph, model.quantizers), data)
-    faked = _outputs(model.network, data)
-    step, found = model.output_step, []
-    tolerance = max(STEPS, SHARE * _deviation(faked) / step) if step else 0.0
+    assigned = reference_of(model.assigned, data)
+    raised = any(entry.assigned.a_bits != entry.stored.a_bits for entry in model.raised)
+    finer = outputs(finer_activations(model.assigned), data).numpy() if raised else None
+    meant = outputs(meaning(model.network, model.graph, model.quantizers), data).numpy()
+    found = []
     for kernels in KERNELS:
-        network = LiteRtNetwork(model.content, model.network.source.input_names, kernels)
-        got = _outputs(network, data)
-        against = [_difference(got, other, step) for other in (meant, faked)]
-        found.append(Agreement(kernels, len(data), against[0], against[1], tolerance, not step))
+        network = LiteRtNetwork(model.content, model.network.source, kernels)
+        got = outputs(network, data).numpy()
+        found.append(
+            Checked(
+                kernels,
+                judge(assigned, got, rounded=True, meant=finer),
+                judge(Reference(meant, assigned.parts, assigned.ways), got, rounded=True),
+            )
+        )
     return tuple(found)
-
-
-def _deviation(outputs: torch.Tensor) -> float:
-    """How far the samples' outputs are from their mean, root of the mean square."""
-    return float((outputs.double() - outputs.double().mean(0)).square().mean().sqrt())
-
-
-def _outputs(network: Callable[..., torch.Tensor], data: Data) -> torch.Tensor:
-    with torch.no_grad():
-        return torch.cat([network(*inputs) for inputs, _ in data.batches(64)])
-
-
-def _difference(got: torch.Tensor, other: torch.Tensor, step: float) -> Difference:
-    if not step:  # class numbers: how far apart they are means nothing
-        return Difference(0.0, 0.0, float((got == other).float().mean()))
-    steps = (got.double() - other.double()).abs() / step
-    rows = [x.flatten(1).argmax(1) for x in (got, other)]
-    return Difference(
-        float(steps.square().mean().sqrt()),
-        float(steps.max()),
-        float((rows[0] == rows[1]).float().mean()),
-    )

@@ -1,4 +1,4 @@
-"""`mpsearch export --format litert`: write the file, list what was raised, run it."""
+"""`mpsearch export --format litert`: run the file, write it, list what was raised."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from mpsearch.cost import bops, size_bytes
 from mpsearch.export_formats import Exported, ExportRequest
 from mpsearch.files import digest, write_atomic
 from mpsearch.integer.network import ranges_from
-from mpsearch.litert_export.check import SAME_CLASS, Agreement, check
+from mpsearch.litert_export.check import Checked, check
 from mpsearch.litert_export.flatbuffer import litert
 from mpsearch.litert_export.model import LiteRtModel, build
 from mpsearch.quantized import QuantizedNetwork
@@ -14,20 +14,27 @@ from mpsearch.units import format_count, format_size
 
 
 def write(request: ExportRequest) -> Exported:
-    """Write the .tflite file and run the calibration data through it.
+    """Run the calibration data through the .tflite file, then write it.
 
     Raises InputError as `build`, and without calibration data; MissingExtraError without
-    ai-edge-litert. Not `ok` where LiteRT's outputs differ beyond the tolerance.
+    ai-edge-litert. Not `ok`, and nothing written, where an output differs beyond the tolerance.
     """
     litert("schema_py_generated")
     data = ranges_from(request.data)
     model = build(request.quantized, data)
-    write_atomic(request.output, model.content)
-    agreements = () if request.check is False else check(model, data)
+    checked = () if request.check is False else check(model, data)
     figures = describe(request.quantized, model)
-    figures["agreement"] = [agreement.figures() for agreement in agreements]
-    ok = all(agreement.ok for agreement in agreements)
-    return Exported(figures, _lines(request.output, figures, model, agreements), ok)
+    figures["agreement"] = [entry.figures() for entry in checked]
+    found = [line for entry in checked for line in _checked_lines(entry)]
+    if not all(entry.ok for entry in checked):
+        lines = (
+            "not written: LiteRT does not give what the network computes (--no-check writes the "
+            "file)",
+            *found,
+        )
+        return Exported(figures, lines, ok=False)
+    write_atomic(request.output, model.content)
+    return Exported(figures, (*_lines(request.output, figures, model), *found))
 
 
 def describe(assigned: QuantizedNetwork, model: LiteRtModel) -> dict[str, Any]:
@@ -45,7 +52,9 @@ def describe(assigned: QuantizedNetwork, model: LiteRtModel) -> dict[str, Any]:
         "file_digest": digest(model.content),
         "assigned_bops": bops(network, assigned.assignment),
         "stored_bops": bops(network, stored),
-        "output_step": model.output_step,
+        "outputs": [
+            {"name": output.name, "shape": list(output.shape)} for output in network.outputs
+        ],
         "raised": [
             {
                 "layer": entry.layer,
@@ -69,9 +78,7 @@ def describe(assigned: QuantizedNetwork, model: LiteRtModel) -> dict[str, Any]:
     }
 
 
-def _lines(
-    path: str, figures: dict[str, Any], model: LiteRtModel, agreements: tuple[Agreement, ...]
-) -> tuple[str, ...]:
+def _lines(path: str, figures: dict[str, Any], model: LiteRtModel) -> tuple[str, ...]:
     parts = ", ".join(f"{kind} {format_size(size)}" for kind, size in figures["parts"].items())
     raised = [
         f"    {entry.layer}: {entry.assigned} -> {entry.stored} ({entry.kind})"
@@ -87,18 +94,15 @@ def _lines(
         f"{format_size(figures['file_bytes'])}",
         f"  BOPS {format_count(figures['stored_bops'])}; assigned "
         f"{format_count(figures['assigned_bops'])}",
-        *(_agreement_line(agreement) for agreement in agreements),
     )
 
 
-def _agreement_line(found: Agreement) -> str:
-    verdict = "" if found.ok else "  BEYOND THE TOLERANCE"
-    start = f"  {found.kernels} kernels, {found.samples} samples: "
-    same = f"same class {found.network.same_class:.1%}"
-    if found.classes_only:
-        return f"{start}{same} (tolerance {SAME_CLASS:.0%}){verdict}"
-    return (
-        f"{start}{found.network.rms_steps:.2f} output steps from the fake-quantized network, "
-        f"{found.meaning.rms_steps:.2f} from what the file means (tolerance "
-        f"{found.tolerance_steps:.1f}), {same}{verdict}"
-    )
+def _checked_lines(checked: Checked) -> list[str]:
+    """A line per output, and one more where the file does not compute what it means."""
+    samples = checked.network[0].samples
+    lines = [f"  {checked.kernels} kernels on {samples} samples, in steps of an 8-bit output:"]
+    for network, meaning in zip(checked.network, checked.meaning, strict=True):
+        lines.append(f"    {network.line()}")
+        if not meaning.ok:
+            lines.append(f"    against what the file means, {meaning.line()}")
+    return lines

@@ -1,9 +1,10 @@
 """8-bit quantizers for what no layer quantizes: sums, means, outputs, which LiteRT keeps in 8 bits.
 
 The integer graph has 32 bits there. Here every such tensor gets the range that it has in the
-fake-quantized network on the calibration data, zero included, in 255 steps. Tensors that an
-operator moves without rescaling share one quantizer. Where layers read a group through one
-quantizer, the group may have its codes at once: no rounding and no operator in between.
+fake-quantized network on the calibration data (as far as it matters, see `tensor_ranges`), zero
+included, in 255 steps. Tensors that an operator moves without rescaling share one quantizer;
+outputs that are put together do not. Where layers read a group through one quantizer, the group may
+have its codes at once: no rounding and no operator in between.
 """
 
 import re
@@ -26,6 +27,7 @@ from mpsearch.integer.graph import (
     Step,
 )
 from mpsearch.integer.ranges import tensor_ranges
+from mpsearch.litert_export.joined import joined_tensors, read_as_codes
 from mpsearch.litert_export.tensor_errors import squared_errors
 from mpsearch.quantized import QuantizedNetwork
 from mpsearch.quantizer import ActivationQuantizer, affine
@@ -38,7 +40,8 @@ PROBABILITIES = ActivationQuantizer(8, 1 / 256, 0)  # the only one that LiteRT's
 def quantizers(
     graph: IntegerGraph, network: QuantizedNetwork, data: Data, batch_size: int = 64
 ) -> dict[str, ActivationQuantizer]:
-    """Tensor name -> the 8-bit quantizer that LiteRT keeps it at; class numbers are left out.
+    """Tensor name -> the 8-bit quantizer that LiteRT keeps it at; class numbers are left out, and
+    what only joins outputs, which is in float.
 
     A group in a layer's codes spares the layer a second rounding. So it is kept in them where what
     else reads the group, an addition, gets at most twice the squared error of the whole range.
@@ -46,13 +49,24 @@ def quantizers(
     tensors = graph.tensors
     of_softmax = {step.output.name for step in graph.steps if isinstance(step, Softmax)}
     found: dict[str, ActivationQuantizer] = dict.fromkeys(of_softmax, PROBABILITIES)
-    wide = [name for name, tensor in tensors.items() if tensor.signed and not _counts(graph, name)]
+    joined = joined_tensors(graph)
+    real = joined - read_as_codes(graph, joined)
+    wide = [
+        name
+        for name, tensor in tensors.items()
+        if tensor.signed and name not in real and not _counts(graph, name)
+    ]
+    moving = [step for step in graph.steps if step.output.name not in joined]
+    requantized = {s.output.name: s.sources[0] for s in graph.steps if isinstance(s, Requantize)}
     for name, tensor in tensors.items():
         if not tensor.signed and name not in of_softmax:
             found[name] = codes_of(tensor)
     ranges = tensor_ranges(network, data, batch_size)
     contested: list[tuple[list[str], ActivationQuantizer, ActivationQuantizer]] = []
-    for members in _groups(wide, graph.steps):
+    for members in _groups(wide, moving):
+        if len(members) == 1 and requantized.get(members[0]) in of_softmax:
+            found[members[0]] = PROBABILITIES  # no rounding between a softmax and an output
+            continue
         given = [ranges.get(node_of(name, ranges), (0.0, 0.0)) for name in members]
         low, high = min(0.0, *(low for low, _ in given)), max(0.0, *(high for _, high in given))
         whole = affine(8, low, high)
@@ -65,7 +79,7 @@ def quantizers(
         for members, whole, codes in contested
         for name in members
     }
-    errors = squared_errors(network, data, batch_size, tried)
+    errors = squared_errors(network, data, batch_size, tried, ranges)
     for members, _, codes in contested:
         sums = [errors[node_of(name, ranges)] for name in members]
         if sum(error[1] for error in sums) <= 2 * sum(error[0] for error in sums):

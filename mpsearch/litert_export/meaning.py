@@ -13,6 +13,7 @@ from torch import fx
 from mpsearch.integer.graph import IntegerGraph
 from mpsearch.integer.operators import LAYERS, MOVES
 from mpsearch.litert_export.inner import node_of
+from mpsearch.litert_export.joined import joined_tensors
 from mpsearch.network import copy_graph
 from mpsearch.operators import packet
 from mpsearch.quantized import QuantizedNetwork
@@ -28,6 +29,7 @@ def meaning(
     tensors = graph.tensors
     copy = copy_graph(quantized.graph)
     nodes = {node.name for node in copy.graph.nodes}
+    joined = {node_of(name, nodes) for name in joined_tensors(graph)}
     added = {
         node_of(name, nodes): quantizer
         for name, quantizer in quantizers.items()
@@ -35,7 +37,7 @@ def meaning(
     }
     for node in list(copy.graph.nodes):
         if node.name in added:
-            _quantize_output(copy, node, added[node.name])
+            _quantize_output(copy, node, added[node.name], joined)
     copy.recompile()
 
     def run(*inputs: torch.Tensor) -> torch.Tensor:
@@ -46,8 +48,12 @@ def meaning(
     return run
 
 
-def _quantize_output(graph: fx.GraphModule, node: fx.Node, quantizer: ActivationQuantizer) -> None:
+def _quantize_output(
+    graph: fx.GraphModule, node: fx.Node, quantizer: ActivationQuantizer, joined: set[str]
+) -> None:
     users = list(node.users)
+    if node.name in joined:  # what joins outputs reads floats
+        users = [user for user in users if user.op != "output" and user.name not in joined]
     if node.op == "placeholder":  # layers read the float input through their own quantizer
         users = [user for user in users if packet(user) not in LAYERS | MOVES | {_FAKE}]
     with graph.graph.inserting_after(node):

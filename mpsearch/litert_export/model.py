@@ -10,9 +10,10 @@ from mpsearch.errors import InputError
 from mpsearch.integer.graph import Convolution, IntegerGraph, Linear
 from mpsearch.integer.lowering import lower
 from mpsearch.litert_export.inner import quantizers
+from mpsearch.litert_export.joined import JoinedOutputs, joined_tensors, read_as_codes
 from mpsearch.litert_export.layouts import Tensors
 from mpsearch.litert_export.raising import Raised, raise_bits
-from mpsearch.litert_export.steps import dequantize_output, quantize_input, write_step
+from mpsearch.litert_export.steps import quantize_float, write_step
 from mpsearch.litert_export.weighted import Layers, StoredLayer
 from mpsearch.quantized import QuantizedNetwork
 from mpsearch.quantizer import ActivationQuantizer
@@ -20,26 +21,22 @@ from mpsearch.quantizer import ActivationQuantizer
 
 @dataclass(frozen=True)
 class LiteRtModel:
-    """The file's bytes, the network at the bits that it has, and what was raised and stored."""
+    """The file's bytes, the network as it was assigned and at the bits that the file has, and what
+    was raised and stored."""
 
     content: bytes
+    assigned: QuantizedNetwork
     network: QuantizedNetwork
     graph: IntegerGraph
     quantizers: Mapping[str, ActivationQuantizer]
     raised: tuple[Raised, ...]
     layers: tuple[StoredLayer, ...]
 
-    @property
-    def output_step(self) -> float:
-        """One step of the 8-bit output; 0 for class numbers."""
-        output = self.quantizers.get(self.graph.output.name)
-        return 0.0 if output is None else output.scale
-
 
 def build(quantized: QuantizedNetwork, calibration: Data, batch_size: int = 64) -> LiteRtModel:
     """The LiteRT file of `quantized`; ranges of sums, means and outputs from `calibration`.
 
-    Inputs and output are float32 with the network's own shapes and a batch of one. Raises
+    Inputs and outputs are float32 with the network's own shapes and a batch of one. Raises
     InputError naming the layer with bits that LiteRT's integers lack, and the operator that has no
     integer form here or there.
     """
@@ -48,20 +45,22 @@ def build(quantized: QuantizedNetwork, calibration: Data, batch_size: int = 64) 
     found = quantizers(graph, network, calibration, batch_size)
     tensors = Tensors(quantizers=dict(found))
     layers = Layers(tensors, network)
+    joined = joined_tensors(graph)
+    outputs, twice = JoinedOutputs(tensors, graph, joined), read_as_codes(graph, joined)
     inputs = _enter(tensors, graph, network)
     for step in graph.steps:
-        if isinstance(step, Convolution):
+        if step.output.name in joined:
+            if step.output.name in twice:
+                outputs.codes(step.output.name)
+        elif isinstance(step, Convolution):
             layers.convolution(step)
         elif isinstance(step, Linear):
             layers.linear(step)
         else:
             write_step(tensors, step)
-    name = graph.output.name
-    output = tensors.read(name, "channels first") if graph.gives_classes else dequantize_output(
-        tensors, name
-    )  # fmt: skip
-    content = tensors.file.content(inputs, {"output": output})
-    return LiteRtModel(content, network, graph, found, raised, tuple(layers.stored.values()))
+    content = tensors.file.content(inputs, outputs.signature(network.source.outputs))
+    stored = tuple(layers.stored.values())
+    return LiteRtModel(content, quantized, network, graph, found, raised, stored)
 
 
 def _enter(tensors: Tensors, graph: IntegerGraph, network: QuantizedNetwork) -> dict[str, int]:
@@ -77,5 +76,5 @@ def _enter(tensors: Tensors, graph: IntegerGraph, network: QuantizedNetwork) -> 
     for entry in graph.inputs:
         tensor = entry.tensor
         number = numbers[source.input_names[entry.index]]
-        quantize_input(tensors, tensor.name, tensor.shape, number)
+        quantize_float(tensors, tensor.name, tensor.shape, number)
     return numbers

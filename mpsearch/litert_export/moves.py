@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from mpsearch.integer.graph import Concatenate, Pad, Permute, Reshape, Slice, Step
+from mpsearch.integer.graph import Concatenate, Pad, Permute, Reshape, Shape, Slice, Step
 from mpsearch.litert_export.layouts import FIRST, LAST, Tensors, stored_axis, stored_shape
 
 _LOWEST, _HIGHEST = -128, 127
@@ -56,6 +56,13 @@ def slice_axis(tensors: Tensors, step: Slice) -> None:
     source, target = move(tensors, step, layout)
     stored = stored_shape(shape, layout)
     axis = stored_axis(step.axis, len(shape), layout)
+    strided_slice(tensors, step, source, target, stored, axis)
+
+
+def strided_slice(
+    tensors: Tensors, step: Slice, source: int, target: int, stored: Shape, axis: int
+) -> None:
+    """STRIDED_SLICE of a tensor [`stored`] along its axis number `axis`."""
     begin, end, strides = [0] * len(stored), list(stored), [1] * len(stored)
     begin[axis], end[axis], strides[axis] = step.start, step.end, step.step
     _strided_slice(tensors, source, target, begin, end, strides)

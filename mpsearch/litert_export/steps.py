@@ -151,17 +151,7 @@ def _argmax(tensors: Tensors, step: ArgMax) -> None:
     tensors.numbers[step.output.name] = {FIRST: classes}
 
 
-def quantize_input(tensors: Tensors, name: str, shape: tuple[int, ...], source: int) -> None:
-    """int8 codes of a float input."""
+def quantize_float(tensors: Tensors, name: str, shape: tuple[int, ...], source: int) -> None:
+    """int8 codes of a float tensor: an input, or outputs put together."""
     target = tensors.new(name, shape, tensors.quantizers[name])
     tensors.file.operator("QUANTIZE", 1, [source], [target], "QuantizeOptions")
-
-
-def dequantize_output(tensors: Tensors, name: str) -> int:
-    """The float output: scale·(q - zero point)."""
-    source = tensors.read(name, FIRST)
-    target = tensors.file.tensor(
-        f"{name} output", stored_shape(tensors.shapes[name], FIRST), "FLOAT32"
-    )
-    tensors.file.operator("DEQUANTIZE", 2, [source], [target], "DequantizeOptions")
-    return target

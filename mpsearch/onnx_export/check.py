@@ -1,14 +1,23 @@
 """Does onnxruntime compute what the fake-quantized network means, and under which options?"""
 
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from mpsearch.agreement_of_outputs import (
+    LEAST_SAME_CLASS,
+    LEAST_WITHIN_STEP,
+    MOST_STEPS,
+    Agreement,
+    Array,
+    Reference,
+    judge,
+)
 from mpsearch.data import Data
 from mpsearch.errors import first_line
-from mpsearch.integer.network import outputs
+from mpsearch.onnx_export.between_quantizers import wrong_parts
 from mpsearch.onnx_export.session_settings import (
     TRIED,
     SessionSetting,
@@ -18,123 +27,141 @@ from mpsearch.onnx_export.session_settings import (
 from mpsearch.onnx_export.storage import stored_bits
 from mpsearch.onnx_packages import onnxruntime_package
 from mpsearch.quantized import QuantizedNetwork
-from mpsearch.quantizer import affine
+from mpsearch.reference_outputs import BATCH, reference_of
 
 SAMPLES = 256
-BATCH = 64
-# A value on the border between two codes may go either way in another order of float additions,
-# and shifts the outputs of its sample; a wrong graph shifts all samples.
-LEAST_WITHIN_STEP, LEAST_SAME_CLASS, MOST_STEPS = 0.75, 0.95, 64
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One setting against the fake-quantized network on `n` samples.
+    """One setting against the fake-quantized network, output by output.
 
-    `largest` difference in steps of an 8-bit quantizer over the outputs' range, `within` counts
-    samples whose outputs all lie within one step, `same_class` those with the same largest output.
     `error` is the first line of onnxruntime's where it does not run the model.
     """
 
     setting: SessionSetting
-    n: int
-    largest: float = 0.0
-    within: int = 0
-    same_class: int = 0
+    outputs: tuple[Agreement, ...] = ()
     error: str | None = None
 
     @property
     def agrees(self) -> bool:
-        """75 % of the samples within one step, all within 64, and 95 % with the same class."""
-        return (
-            self.error is None
-            and self.largest <= MOST_STEPS
-            and self.within >= LEAST_WITHIN_STEP * self.n
-            and self.same_class >= LEAST_SAME_CLASS * self.n
-        )
+        """The model runs, and every output is what the network gives."""
+        return self.error is None and all(output.ok for output in self.outputs)
 
-    def words(self) -> str:
-        """For people, in one line."""
+    @property
+    def largest(self) -> float:
+        """The largest difference of any value, in steps of its own output."""
+        return max(output.assigned.largest_steps for output in self.outputs)
+
+    def lines(self) -> list[str]:
+        """For people: the verdict, and a line per output."""
         if self.error is not None:
-            return f"does not run: {self.error}"
+            return [f"{self.setting.name}: does not run: {self.error}"]
         verdict = "agrees" if self.agrees else "DIFFERS"
-        return (
-            f"{verdict}: largest difference {self.largest:.3g} steps, {self.within} of {self.n} "
-            f"within one, {self.same_class} with the same class"
-        )
+        return [
+            f"{self.setting.name}: {verdict}",
+            *(f"  {output.line()}" for output in self.outputs),
+        ]
+
+    def figures(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "setting": self.setting.name,
+            "agrees": self.agrees,
+            "error": self.error,
+            "outputs": [output.figures() for output in self.outputs],
+        }
 
 
 @dataclass(frozen=True)
 class Check:
-    """What every setting gives; `step` is the unit of the differences."""
+    """What every setting gives on `samples` samples.
+
+    `wrong` says what is wrong in the model itself, where that had to be asked.
+    """
 
     onnxruntime: str
-    step: float
+    samples: int
     findings: tuple[Finding, ...]
     recommended: SessionSetting | None
+    wrong: tuple[str, ...] = ()
 
     def describe(self) -> dict[str, Any]:
         """The check as JSON."""
         return {
             "onnxruntime": self.onnxruntime,
-            "step": self.step,
+            "samples": self.samples,
             "least_within_step": LEAST_WITHIN_STEP,
             "least_same_class": LEAST_SAME_CLASS,
             "most_steps": MOST_STEPS,
-            "findings": [
-                {**asdict(finding), "setting": finding.setting.name, "agrees": finding.agrees}
-                for finding in self.findings
-            ],
+            "findings": [finding.figures() for finding in self.findings],
+            "wrong": list(self.wrong),
         }
 
 
 def check(model: bytes, network: QuantizedNetwork, data: Data) -> Check:
     """Run a serialized model on at most 256 samples under every setting of TRIED.
 
-    `recommended` is the first of `preferred` that agrees; None where none does. Raises
-    MissingExtraError without onnxruntime.
+    `recommended` is the first of `preferred` that agrees; None where none does. Only then it is
+    measured what the network differs from itself, and all is judged again by that, for a model that
+    is right between its quantizers. Raises MissingExtraError without onnxruntime.
     """
-    runtime = onnxruntime_package()
+    version = str(onnxruntime_package().__version__)
     data = data.take(min(SAMPLES, len(data)), 0)
-    expected = outputs(network, data, BATCH).numpy()
-    low, high = float(expected.min()), float(expected.max())
-    classes = not np.issubdtype(expected.dtype, np.floating)
-    step = 1.0 if classes else affine(8, min(low, 0.0), max(high, 0.0)).scale
-    findings = tuple(
-        try_setting(model, setting, network.source.input_names, data, expected, step)
-        for setting in TRIED
-    )
-    good = {finding.setting.name for finding in findings if finding.agrees}
+    reference = reference_of(network, data)
+    got = [(setting, _tried(setting, model, network, data)) for setting in TRIED]
+    fixed = replace(reference, ways=tuple)
+    findings = tuple(finding(setting, outputs, fixed) for setting, outputs in got)
+    recommended = _recommended(findings, network)
+    wrong: tuple[str, ...] = ()
+    if recommended is None and any(found.error is None for found in findings):
+        findings = tuple(finding(setting, outputs, reference) for setting, outputs in got)
+        recommended = _recommended(findings, network)
+        if recommended is not None:
+            wrong = wrong_parts(model, network, data)
+            recommended = None if wrong else recommended
+    return Check(version, len(data), findings, recommended, wrong)
+
+
+def _recommended(findings: tuple[Finding, ...], network: QuantizedNetwork) -> SessionSetting | None:
+    good = {found.setting.name for found in findings if found.agrees}
     order = preferred(_only_8_bits(network))
-    recommended = next((setting for setting in order if setting.name in good), None)
-    return Check(str(runtime.__version__), step, findings, recommended)
+    return next((setting for setting in order if setting.name in good), None)
 
 
-def try_setting(
-    model: bytes,
-    setting: SessionSetting,
-    names: tuple[str, ...],
-    data: Data,
-    expected: np.ndarray,
-    step: float,
-) -> Finding:
-    """Compare the outputs [N, …] under one setting with `expected`."""
-    n = len(data)
+def outputs_under(
+    setting: SessionSetting, model: bytes, network: QuantizedNetwork, data: Data
+) -> Array:
+    """The outputs under one setting: one as it is, several flattened side by side."""
+    session = open_session(model, setting)
+    names = network.source.input_names
+    batches = [
+        session.run(None, {k: x.numpy() for k, x in zip(names, inputs, strict=True)})
+        for inputs, _ in data.batches(BATCH)
+    ]
+    if len(network.source.outputs) == 1:
+        return np.concatenate([batch[0] for batch in batches])
+    rows = [np.concatenate([x.reshape(len(x), -1) for x in batch], axis=1) for batch in batches]
+    return np.concatenate(rows)
+
+
+def finding(setting: SessionSetting, got: Array | str, reference: Reference) -> Finding:
+    """What a setting gave, or why it gave nothing, against the network."""
+    if isinstance(got, str):
+        return Finding(setting, error=got)
     try:
-        session = open_session(model, setting)
-        got = np.concatenate([
-            session.run(None, {k: x.numpy() for k, x in zip(names, inputs, strict=True)})[0]
-            for inputs, _ in data.batches(BATCH)
-        ])  # fmt: skip
+        return Finding(setting, judge(reference, got))
+    except ValueError as error:  # a model of other outputs
+        return Finding(setting, error=str(error))
+
+
+def _tried(
+    setting: SessionSetting, model: bytes, network: QuantizedNetwork, data: Data
+) -> Array | str:
+    try:
+        return outputs_under(setting, model, network, data)
     except Exception as error:  # onnxruntime's own exceptions have no common base class
-        return Finding(setting, n, error=_short(error))
-    got, meant = got.reshape(n, -1), expected.reshape(n, -1)
-    steps = np.abs(got.astype(np.float64) - meant) / step
-    steps = np.where(np.isnan(steps), np.inf, steps)
-    whole = not np.issubdtype(expected.dtype, np.floating)  # class numbers: equal or not
-    within = steps.max(axis=1) <= (0 if whole else 1)
-    same = within if whole else got.argmax(axis=1) == meant.argmax(axis=1)
-    return Finding(setting, n, float(steps.max()), int(within.sum()), int(same.sum()))
+        return _short(error)
 
 
 def _only_8_bits(network: QuantizedNetwork) -> bool:

@@ -15,7 +15,7 @@ from mpsearch.onnx_export.sizes import layer_rows
 from mpsearch.onnx_packages import has_onnxruntime, onnxruntime_package
 from mpsearch.units import format_size
 
-FORMAT, VERSION = "mpsearch.onnx_export", 1
+FORMAT, VERSION = "mpsearch.onnx_export", 2
 
 
 def write(request: ExportRequest) -> Exported:
@@ -64,6 +64,10 @@ def describe(request: ExportRequest, model: Any, checked: Check | None) -> dict[
         "inputs": [
             {"name": name, "shape": list(shape)}
             for name, shape in zip(network.input_names, network.input_shapes, strict=True)
+        ],
+        "outputs": [
+            {"name": given.name, "shape": list(output.shape)}
+            for given, output in zip(model.graph.output, network.outputs, strict=True)
         ],
         "recommended": None if recommended is None else recommended.describe(),
         "check": None if checked is None else checked.describe(),
@@ -134,9 +138,9 @@ def _lines(
 
 
 def _findings(checked: Check) -> list[str]:
-    n = checked.findings[0].n
     return [
-        f"  onnxruntime {checked.onnxruntime} on {n} samples, in steps of an 8-bit output "
-        f"({checked.step:.3g}):",
-        *(f"    {finding.setting.name:36} {finding.words()}" for finding in checked.findings),
+        f"  onnxruntime {checked.onnxruntime} on {checked.samples} samples, in steps of an 8-bit "
+        "output:",
+        *(f"    {line}" for finding in checked.findings for line in finding.lines()),
+        *(f"    the model itself is wrong: {phrase}" for phrase in checked.wrong),
     ]

@@ -21,6 +21,8 @@ class GraphBuilder:
     clips: bool = True
     nodes: list[Any] = field(default_factory=list)
     constants: dict[str, Any] = field(default_factory=dict)
+    left: list[str] = field(default_factory=list)
+    renamed: dict[str, str] = field(default_factory=dict)
 
     def add(self, operator: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
         """Add a node with one output, which also names the node; returns `output`."""
@@ -66,3 +68,36 @@ class GraphBuilder:
                 name, kind, values.shape, raw_bytes(values, bits), raw=True
             )
         return name
+
+    def leave(
+        self, source: str, name: str, inputs: Sequence[str], shape: Sequence[int] | None = None
+    ) -> str:
+        """Let `source` leave the graph as `name`, in another `shape` if given; returns its name.
+
+        An inner tensor of that name gives way. An input or a constant does not: the output is then
+        `NAME_out`.
+        """
+        while name in (*inputs, *self.constants, *self.left):
+            name += "_out"
+        source = self.renamed.get(source, source)
+        if name != source:
+            self._rename(name, f"{name}/inner")
+        if shape is not None:
+            self.add("Reshape", [source, self.whole(f"{name}/shape", shape)], name)
+        elif source in (*inputs, *self.constants, *self.left):
+            self.add("Identity", [source], name)
+        else:
+            self._rename(source, name)
+        self.left.append(name)
+        return name
+
+    def _rename(self, old: str, new: str) -> None:
+        """Everywhere; `renamed` has it for those who know the tensor by its first name."""
+        for node in self.nodes:
+            for names in (node.input, node.output):
+                for place, name in enumerate(names):
+                    if name == old:
+                        names[place] = new
+            node.name = new if node.name == old else node.name
+        first = next((key for key, name in self.renamed.items() if name == old), old)
+        self.renamed[first] = new

@@ -6,6 +6,7 @@ at scale (weight scale × input scale). Everything else is float. What onnxrunti
 integer kernels is its own decision.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from mpsearch.onnx_export.operators import write_operator
 from mpsearch.onnx_export.storage import stored_bits
 from mpsearch.onnx_packages import onnx_package
 from mpsearch.operators import LINEAR_OPERATORS, packet
+from mpsearch.outputs import output_nodes
 from mpsearch.partial_forward import PartialForward
 from mpsearch.quantized import QuantizedNetwork
 from mpsearch.quantizer import FLOAT_BITS
@@ -33,9 +35,10 @@ BATCH = "batch"
 def onnx_model(network: QuantizedNetwork) -> Any:
     """The network as an `onnx.ModelProto` with a free batch dimension; checked by onnx itself.
 
-    Inputs carry the network's names, shapes ["batch", …] and float32. Raises InputError naming the
-    operator and the node that has no ONNX form here, and for a network that mixes samples;
-    MissingExtraError without the package onnx.
+    Inputs and outputs carry the network's names, shapes ["batch", …] and float32; class numbers are
+    int64. An output called as an input is `NAME_out`. Raises InputError naming the operator and the
+    node that has no ONNX form here, and for a network that mixes samples; MissingExtraError without
+    the package onnx.
     """
     onnx, source = onnx_package(), network.source
     for name, dtype in zip(source.input_names, source.input_dtypes, strict=True):
@@ -47,7 +50,7 @@ def onnx_model(network: QuantizedNetwork) -> Any:
         if choice.a_bits != FLOAT_BITS
     ]
     builder = GraphBuilder(clips=4 not in bits)
-    output = _write(builder, network)
+    results = _write(builder, network)
     examples = [torch.zeros(2, *sizes) for sizes in source.input_shapes]
     if not PartialForward(source.graph, examples).batch_first:
         raise InputError("the network mixes samples; the ONNX export needs one row per sample")
@@ -56,13 +59,21 @@ def onnx_model(network: QuantizedNetwork) -> Any:
         onnx.helper.make_tensor_value_info(name, kind.FLOAT, [BATCH, *sizes])
         for name, sizes in zip(source.input_names, source.input_shapes, strict=True)
     ]
-    result = onnx.helper.make_tensor_value_info(
-        output.name,
-        kind.INT64 if packet(output) == "argmax" else kind.FLOAT,
-        [BATCH, *source.output_shape],
-    )
+    named = [
+        onnx.helper.make_tensor_value_info(
+            builder.leave(
+                tensor,
+                output.name,
+                source.input_names,
+                None if node.meta["shape"][1:] == output.shape else (-1, *output.shape),
+            ),
+            kind.INT64 if packet(node) == "argmax" else kind.FLOAT,
+            [BATCH, *output.shape],
+        )
+        for output, (node, tensor) in zip(source.outputs, results, strict=True)
+    ]
     graph = onnx.helper.make_graph(
-        builder.nodes, "mpsearch", inputs, [result], list(builder.constants.values())
+        builder.nodes, "mpsearch", inputs, named, list(builder.constants.values())
     )
     model = onnx.helper.make_model(
         graph,
@@ -75,16 +86,18 @@ def onnx_model(network: QuantizedNetwork) -> Any:
     return model
 
 
-def _write(builder: GraphBuilder, network: QuantizedNetwork) -> fx.Node:
-    """Add every node that the output needs; returns the node of the output."""
+def _write(builder: GraphBuilder, network: QuantizedNetwork) -> list[tuple[fx.Node, str]]:
+    """Add every node that the outputs need; returns the node and the tensor of each output."""
     source = network.source
     layer_of = {node: layer for layer in source.layers for node in layer.nodes}
     quantizers = {name: network.layers[layer.name].activation for name, layer in layer_of.items()}
     layers = LayerWriter(builder, network, quantizers)
-    (result,) = next(n for n in source.graph.graph.nodes if n.op == "output").args
-    assert isinstance(result, fx.Node)
+    results = output_nodes(source.graph, source.outputs)
+    needed = _needed(results)
     tensors: dict[fx.Node, str] = {}
     for node in source.graph.graph.nodes:
+        if node not in needed:
+            continue
         if node.op == "placeholder":
             tensors[node] = str(node.target)
         if node.op != "call_function" or not _is_tensor(node):
@@ -104,9 +117,19 @@ def _write(builder: GraphBuilder, network: QuantizedNetwork) -> fx.Node:
         if packet(node) == "cat":
             read = layers.quantized_early(node, read)
         tensors[node] = write_operator(builder, node, read)
-    if tensors[result] != result.name:  # an identity at the end, or an input that is the output
-        builder.add("Identity", [tensors[result]], result.name)
-    return result
+    return [(node, tensors[node]) for node in results]
+
+
+def _needed(results: Iterable[fx.Node]) -> set[fx.Node]:
+    """The nodes that the outputs come from: not what puts several of them into one tensor."""
+    needed: set[fx.Node] = set()
+    pending = list(results)
+    while pending:
+        node = pending.pop()
+        if node not in needed:
+            needed.add(node)
+            pending += node.all_input_nodes
+    return needed
 
 
 def _operands(node: fx.Node) -> list[fx.Node]:

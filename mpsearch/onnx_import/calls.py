@@ -12,6 +12,7 @@ from typing import Any, Protocol, TypeVar, cast
 import numpy as np
 import torch
 
+from mpsearch import memory_budget
 from mpsearch.errors import InputError
 from mpsearch.onnx_import.names import layer_of_node, layer_of_tensor
 from mpsearch.onnx_import.steps import Array, Step
@@ -20,7 +21,6 @@ Value = torch.Tensor | Array | None
 Result = Value | tuple[Value, ...]
 Size = int | torch.SymInt
 T = TypeVar("T")
-ELEMENTS_LIMIT = 2**28
 
 
 class Store(Protocol):
@@ -192,15 +192,14 @@ def as_type(x: torch.Tensor, kind: torch.dtype) -> torch.Tensor:
 
 
 def check_elements(shape: Sequence[Any]) -> None:
-    """Refuse to make a tensor that no network needs but a hostile file may ask for."""
-    count = 1
+    """Refuse to make an array that does not fit the load's budget of memory.
+
+    For what numpy allocates; torch's operators are watched while they run.
+    """
+    count = 8
     for size in shape:
-        count *= size if isinstance(size, int) else 1
-    if count > ELEMENTS_LIMIT:
-        raise InputError(
-            f"it would make a tensor of shape {list(shape)[:8]}; expected at most "
-            f"{ELEMENTS_LIMIT:,} elements"
-        )
+        count *= max(0, int(size)) if isinstance(size, int | np.integer) else 1
+    memory_budget.expect(count, f"a tensor of shape {[str(size) for size in shape[:8]]}")
 
 
 def axis_of(axis: int, rank: int) -> int:

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from mpsearch.errors import InputError
-from mpsearch.onnx_import.calls import Call, Result, as_type, axis_of, is_symbolic
+from mpsearch.onnx_import.calls import Call, Result, as_type, axis_of, check_elements, is_symbolic
 
 
 def _gather(call: Call) -> Result:
@@ -62,6 +62,7 @@ def _one_hot(call: Call) -> Result:
     where = torch.where(where < 0, where + depth, where).unsqueeze(axis)
     shape = [1] * where.dim()
     shape[axis] = depth
+    check_elements(shape)
     classes = call.derived("classes", lambda: np.arange(depth).reshape(shape))
     return torch.where(where == classes, on, off)
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from mpsearch import memory_budget
 from mpsearch.errors import InputError, first_line
 from mpsearch.graph_tensors import get_tensor, set_tensor
 from mpsearch.onnx_import.calls import Call, Result, Size, Value
@@ -87,7 +88,7 @@ def run_call(call: Call) -> tuple[Value, ...]:
     try:
         result: Result = handler_of(call)(call)
     except InputError as error:
-        raise InputError(f"{call.step.label}: {error}") from error
+        raise InputError(*error.lines_after(f"{call.step.label}: ")) from error
     except Exception as error:  # whatever torch and numpy raise on what does not fit
         if torch.compiler.is_exporting():
             raise
@@ -113,6 +114,7 @@ class _Tensors:
         if torch.compiler.is_exporting():
             return tensor
         if not known:
+            memory_budget.reserve(tensor.nbytes, f"the weight {wanted!r:.80}")
             self._paths[key] = self._names.fresh(wanted)
         # one that is not fixed was computed from shapes: the newest run knows them best
         set_tensor(self._module, self._paths[key], tensor)
@@ -132,7 +134,7 @@ def compute_constant(step: Step, plan: Plan) -> Mapping[str, Array]:
     """The outputs of a step over constants, as arrays."""
     values = tuple(plan.constants[name] if name else None for name in step.inputs)
     call = Call(step, values, Transient(), plan.constants, plan.origins, plan.opset)
-    with torch.no_grad():
+    with torch.no_grad(), memory_budget.watched():
         results = run_call(call)
     return {
         name: value.numpy() if isinstance(value, torch.Tensor) else np.asarray(value)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from mpsearch import memory_budget
 from mpsearch.errors import InputError, MpsearchError, first_line
 from mpsearch.onnx_import.batch import BatchRewriter, check_rows
 from mpsearch.onnx_import.elementwise import DTYPES
@@ -14,8 +15,7 @@ from mpsearch.onnx_import.interpreter import OnnxModule, compute_constant
 from mpsearch.onnx_import.reading import array_of, opset_of, read_model
 from mpsearch.onnx_import.steps import Plan, fold_constants, join_biases, steps_of
 from mpsearch.onnx_import.table import check_operators
-
-_INPUT_ELEMENTS = 2**26
+from mpsearch.sample_independence import random_samples
 
 
 def load_onnx(
@@ -31,10 +31,11 @@ def load_onnx(
     become float32.
     """
     try:
-        return _load(path, input_shapes, given)
+        with memory_budget.of_load(path):
+            return _load(path, input_shapes, given)
     except InputError as error:
-        text = str(error)
-        raise InputError(text if text.startswith(path) else f"{path}: {text}") from error
+        named = error.lines[0].startswith(path)
+        raise InputError(*error.lines_after("" if named else f"{path}: ")) from error
     except MpsearchError:
         raise
     except Exception as error:  # what a damaged file that passed the checker runs into
@@ -71,12 +72,12 @@ def _load(
     shapes: dict[str, tuple[int, ...]] = {
         name: (batch, *x.shape[1:]) for name, x in zip(plan.inputs, examples, strict=True)
     }
-    with torch.no_grad():
+    with torch.no_grad(), memory_budget.watched():
         module.run(tuple(_rows(x, batch) for x in examples), shapes)
         rewriter.learn(shapes)
         module.run(tuple(_rows(x, 3) for x in examples))
     if fixed or rewriter.targets:
-        check_rows(module, [_varied(x) for x in examples])
+        check_rows(module, random_samples(examples))
     return module, examples
 
 
@@ -87,8 +88,9 @@ def _check_kinds(graph: Any) -> None:
             if attribute.HasField("g") or attribute.graphs:
                 raise InputError(
                     f"node {node.name or node.output[0]!r} ({node.op_type}) is control flow, which "
-                    "has no place in one fixed graph.\nExport the model again without it "
-                    "(torch.onnx.export of a traced model, or fixed conditions)"
+                    "has no place in one fixed graph.",
+                    "Export the model again without it "
+                    "(torch.onnx.export of a traced model, or fixed conditions)",
                 )
 
 
@@ -133,11 +135,11 @@ def _examples(
             )
         known_sizes = [int(size) for size in known if size is not None]
         elements = math.prod(known_sizes)
-        if not 0 < elements <= _INPUT_ELEMENTS:
-            raise InputError(
-                f"input {value.name!r} has the shape {known_sizes}; expected between 1 and "
-                f"{_INPUT_ELEMENTS:,} elements"
-            )
+        if elements <= 0:
+            raise InputError(f"input {value.name!r} has the shape {known_sizes}, which is empty")
+        memory_budget.reserve(
+            8 * elements, f"input {value.name!r} of the shape {known_sizes} (one sample)"
+        )
         examples.append(torch.zeros(1, *known_sizes, dtype=DTYPES[tensor.elem_type]))
     written = {batch for batch in batches if batch is not None}
     if len(written) > 1:
@@ -150,12 +152,3 @@ def _examples(
 
 def _rows(example: torch.Tensor, count: int) -> torch.Tensor:
     return example.expand(count, *example.shape[1:]).contiguous()
-
-
-def _varied(example: torch.Tensor) -> torch.Tensor:
-    """Three samples that differ, the same at every call."""
-    generator = torch.Generator().manual_seed(0)
-    shape = (3, *example.shape[1:])
-    if example.is_floating_point():
-        return torch.randn(shape, generator=generator)
-    return torch.randint(0, 2, shape, generator=generator).to(example.dtype)

@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 
+from mpsearch import memory_budget
 from mpsearch.errors import InputError, first_line
 from mpsearch.onnx_packages import onnx_package
 
 OLDEST_OPSET = 9
+_BYTES_OF_A_NODE, _DEEPEST = 2048, 64
 _PROTOBUF_LIMIT = 2**31 - 1
-_ELEMENTS_LIMIT = 2**31
 _BITS_OF_FLOATS = {1: 32, 10: 16, 11: 64, 16: 16}
 _BITS_OF_INTEGERS = {2: 8, 3: 8, 4: 16, 5: 16, 6: 32, 7: 64, 9: 8, 12: 32, 13: 64}
 _BITS = _BITS_OF_FLOATS | _BITS_OF_INTEGERS
@@ -47,15 +48,38 @@ def read_model(path: str) -> Any:
             inside += len(tensor.raw_data)
     try:
         if model.functions:
+            _check_expansion(model)
             model = import_module("onnx.inliner").inline_local_functions(model)
         if inside + Path(path).stat().st_size < _PROTOBUF_LIMIT:  # the checker serializes it
             onnx.checker.check_model(model)
+    except InputError:
+        raise
     except Exception as error:  # ValidationError, and what the C++ code throws
         # GroupNormalization of opset 18 was withdrawn, but files and runtimes have it
         if "is deprecated in domain_version" in str(error):
             return model
         raise InputError(f"{path}: damaged ONNX file: {first_line(error)}") from error
     return model
+
+
+def _check_expansion(model: Any) -> None:
+    """Functions call functions: count the bytes of all nodes before they are written out."""
+    bodies = {(f.domain, f.name): f.node for f in model.functions}
+    sizes: dict[tuple[str, str], int] = {}
+
+    def size_of(nodes: Any, callers: tuple[tuple[str, str], ...]) -> int:
+        total = 0
+        for node in nodes:
+            key = (str(node.domain), str(node.op_type))
+            if key in callers or len(callers) > _DEEPEST:
+                raise InputError(f"its functions call each other without end ({key[1]!r:.80})")
+            if key in bodies and key not in sizes:
+                sizes[key] = size_of(bodies[key], (*callers, key))
+            inner = sum(size_of(a.g.node, callers) for a in node.attribute if a.HasField("g"))
+            total += sizes.get(key, 0) + inner + int(node.ByteSize()) + _BYTES_OF_A_NODE
+        return total
+
+    memory_budget.reserve(size_of(model.graph.node, ()), "the graph with its functions written out")
 
 
 def opset_of(model: Any) -> int:
@@ -83,8 +107,12 @@ def array_of(tensor: Any) -> "np.ndarray[Any, Any]":
         names = {number: kind for kind, number in onnx.TensorProto.DataType.items()}
         found = names.get(kind, kind)
         raise InputError(f"tensor {name} has the type {found}; expected floats, integers or bools")
-    if any(size < 0 for size in tensor.dims) or _elements(tensor) > _ELEMENTS_LIMIT:
-        raise InputError(f"tensor {name} has the shape {list(tensor.dims)[:8]}, which is too large")
+    if any(size < 0 for size in tensor.dims):
+        raise InputError(f"tensor {name} has the shape {list(tensor.dims)[:8]}")
+    memory_budget.reserve(
+        _elements(tensor) * (4 if kind in _BITS_OF_FLOATS else 8),
+        f"tensor {name} of shape {list(tensor.dims)[:8]}",
+    )
     if tensor.HasField("raw_data") and len(tensor.raw_data) * 8 != _elements(tensor) * _BITS[kind]:
         raise InputError(
             f"tensor {name}: damaged: {len(tensor.raw_data)} bytes for shape {list(tensor.dims)}"
@@ -132,6 +160,7 @@ def _load_external(path: str, folder: Path, tensor: Any) -> None:
             f"{path}: tensor {tensor.name} needs {size} bytes from {location[:200]!r} at {offset}; "
             f"the file has {file.stat().st_size}"
         )
+    memory_budget.reserve(size, f"{path}: tensor {tensor.name}")
     with file.open("rb") as stream:
         stream.seek(offset)
         tensor.raw_data = stream.read(size)

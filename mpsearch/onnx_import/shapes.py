@@ -4,7 +4,6 @@
 leaves nothing in the graph but the sizes, with the batch as torch's symbolic integer.
 """
 
-import math
 from collections.abc import Callable
 from functools import reduce
 from typing import Any
@@ -14,13 +13,20 @@ import torch
 
 from mpsearch.errors import InputError
 from mpsearch.onnx_import.arranging import slices_of
-from mpsearch.onnx_import.calls import Call, Result, axis_of, is_symbolic
+from mpsearch.onnx_import.calls import Call, Result, axis_of, check_elements, is_symbolic
 from mpsearch.onnx_import.elementwise import DTYPES
 from mpsearch.onnx_import.steps import Array
 
 
 def _binary(function: Callable[[Any, Any], Any]) -> Callable[[Call], Result]:
-    return lambda call: _settled(function(call.host(0), call.host(1)))
+    return lambda call: _settled(function(*_broadcasting(call, 2)))
+
+
+def _broadcasting(call: Call, count: int) -> list[Array]:
+    """The inputs; InputError when their common shape would not fit the budget of memory."""
+    arrays = [call.host(index) for index in range(count)]
+    check_elements(np.broadcast_shapes(*(array.shape for array in arrays)))
+    return arrays
 
 
 def _settled(value: Any) -> Array:
@@ -42,7 +48,7 @@ def _divide(first: Array, second: Array) -> Array:
 
 
 def _fold(function: Callable[[Any, Any], Any]) -> Callable[[Call], Result]:
-    return lambda call: _settled(reduce(function, [call.host(i) for i in range(len(call))]))
+    return lambda call: _settled(reduce(function, _broadcasting(call, len(call))))
 
 
 def _larger(first: Array, second: Array) -> Array:
@@ -60,7 +66,7 @@ def _smaller(first: Array, second: Array) -> Array:
 def _compare(function: Callable[[Any, Any], Any]) -> Callable[[Call], Result]:
     """torch answers for a symbolic batch as for any batch of two or more."""
     return lambda call: np.asarray(
-        np.frompyfunc(lambda a, b: bool(function(a, b)), 2, 1)(call.host(0), call.host(1)),
+        np.frompyfunc(lambda a, b: bool(function(a, b)), 2, 1)(*_broadcasting(call, 2)),
         dtype=bool,
     )
 
@@ -72,6 +78,7 @@ def _concat(call: Call) -> Result:
 
 def _gather(call: Call) -> Result:
     where = call.host(1).astype(np.int64)
+    check_elements([where.size, call.host(0).size])
     return _settled(np.take(call.host(0), where, axis=call.attribute("axis", 0)))
 
 
@@ -109,14 +116,14 @@ def _cast(call: Call) -> Result:
 
 
 def _where(call: Call) -> Result:
-    return _settled(np.where(call.host(0).astype(bool), call.host(1), call.host(2)))
+    condition, first, second = _broadcasting(call, 3)
+    return _settled(np.where(condition.astype(bool), first, second))
 
 
 def _expand(call: Call) -> Result:
     array, target = call.host(0), [int(size) for size in call.sizes(1)]
     shape = np.broadcast_shapes(array.shape, tuple(target))
-    if math.prod(shape) > 2**28:
-        raise InputError(f"it would make a tensor of shape {list(shape)}")
+    check_elements(shape)
     return np.broadcast_to(array, shape)
 
 

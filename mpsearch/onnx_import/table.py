@@ -103,4 +103,4 @@ def check_operators(steps: Iterable[Step], domains: Iterable[str], opset: int) -
         way = "export it again without runtime-specific optimizations or custom operators"
     else:
         way = "docs/onnx-import.md lists what can be read"
-    raise InputError(f"it uses operators that cannot be read: {listed}{more}.\nTo go on: {way}")
+    raise InputError(f"it uses operators that cannot be read: {listed}{more}.", f"To go on: {way}")
