@@ -1,7 +1,9 @@
 """Every metric against its definition, computed from whole networks and plain arithmetic."""
 
+import itertools
 import math
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +33,14 @@ FLOAT = Choice(32, 32)
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
 
-def _study(name: str, labels: bool = True, samples: int = 40) -> Study:
+@cache
+def _network(name: str, samples: int) -> tuple[Network, tuple[torch.Tensor, ...], torch.Tensor]:
     model, inputs, classes = networks.build(name, samples=samples)
-    network = Network.from_module(model, inputs)
+    return Network.from_module(model, inputs), inputs, classes
+
+
+def _study(name: str, labels: bool = True, samples: int = 40) -> Study:
+    network, inputs, classes = _network(name, samples)
     data = Data("test", inputs, classes if labels else None)
     loss = loss_for(network, data.labels)
     return Study(network, data, loss, CHOICES, batch_size=16, seed=0, rtol=0.5, max_probes=8)
@@ -82,26 +89,37 @@ DEFINITIONS: dict[str, Callable[[Array, Array, Array], Array]] = {
 }
 
 
+@cache
+def _quantized_alone(name: str) -> tuple[Study, Array, dict[tuple[str, Choice], Array]]:
+    """A study, the float network's outputs, and those with each layer alone quantized."""
+    study = _study(name)
+    network, inputs = study.network, study.data.inputs
+    histograms = calibrate(network, study.data, 16)
+    outputs = {}
+    with torch.no_grad():
+        for layer, choice in itertools.product(network.layers, CHOICES):
+            alone = {each.name: FLOAT for each in network.layers} | {layer.name: choice}
+            changed = quantize(network, alone, histograms)(*inputs)
+            outputs[layer.name, choice] = changed.double().numpy()
+        return study, network(*inputs).double().numpy(), outputs
+
+
 @pytest.mark.parametrize("metric", DEFINITIONS)
 @pytest.mark.parametrize("name", ["residual", "two-inputs", "smooth", "shared"])
 def test_metrics_of_the_outputs_agree_with_their_definitions(
     metric: str, name: str, tmp_path: Path
 ) -> None:
-    study = _study(name)
-    network, data = study.network, study.data
-    histograms = calibrate(network, data, 16)
+    study, f, outputs = _quantized_alone(name)
+    labels = study.data.labels
+    assert labels is not None
     scores = _score(metric, study, tmp_path)
-    assert data.labels is not None
-    with torch.no_grad():
-        f = network(*data.inputs).double().numpy()
-        for (layer, choice), score in scores.items():
-            alone = {each.name: FLOAT for each in network.layers} | {layer: choice}
-            g = quantize(network, alone, histograms)(*data.inputs).double().numpy()
-            values = DEFINITIONS[metric](f, g, data.labels.numpy())
-            expected = max(0.0, float(values.mean()))
-            assert score.omega == pytest.approx(expected, rel=2e-3, abs=1e-7)
-            stderr = float(values.std(ddof=1)) / math.sqrt(len(values))
-            assert score.stderr == pytest.approx(stderr, rel=2e-3, abs=1e-7)
+    assert set(scores) == set(outputs)
+    for cell, score in scores.items():
+        values = DEFINITIONS[metric](f, outputs[cell], labels.numpy())
+        expected = max(0.0, float(values.mean()))
+        assert score.omega == pytest.approx(expected, rel=2e-3, abs=1e-7)
+        stderr = float(values.std(ddof=1)) / math.sqrt(len(values))
+        assert score.stderr == pytest.approx(stderr, rel=2e-3, abs=1e-7)
 
 
 def test_fisher_is_the_squared_gradient_times_change_of_each_layers_outputs(tmp_path: Path) -> None:
