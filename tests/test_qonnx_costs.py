@@ -97,7 +97,11 @@ def _check(network: Network, data: Data, seed: int) -> None:
         )
     named = typed.transform(GiveUniqueNodeNames()).graph.node  # as inference_cost names them
     layers = {node.output[0]: node.name for node in named if node.op_type in LAYER_OPERATORS}
-    by_node = {output: costs["node_cost"][name] for output, name in layers.items()}
+    last = network.layers[-1].nodes[-1]  # its result is called as the network's output is
+    by_node = {
+        last if output == "output" else output: costs["node_cost"][name]
+        for output, name in layers.items()
+    }
     assert set(by_node) == {node for layer in network.layers for node in layer.nodes}
     for layer in network.layers:
         choice = choices[layer.name]
