@@ -452,7 +452,7 @@ def test_a_session_that_says_nothing_or_nonsense(
     monkeypatch.setattr(session, "MOST_BYTES", 1 << 22)
     text = '{"event": "text", "line": "x"}'
     for flood, much in ((f"yes '{text}'", "lines"), ("cat /dev/zero", "4 MiB"),
-                        ("yes x >&2", "4 MiB")):  # fmt: skip
+                        ("yes x 3>&1 >&2", "4 MiB")):  # fmt: skip
         command(f"exec {flood}")  # a child of the shell would go on without it
         with pytest.raises(DeviceError, match=f"sent more than .*{much} while conn"), Session("pi"):
             pass
