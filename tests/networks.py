@@ -6,7 +6,18 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from mpsearch.float_width import set_float_width
+from mpsearch.network import Network
+
 Inputs = tuple[torch.Tensor, ...]
+
+
+def in_float64(model: nn.Module, inputs: Inputs) -> tuple[Network, Inputs]:
+    """A network and its inputs in float64, which only tests have: formulas are compared to the
+    last digit."""
+    network = Network.from_module(model, inputs)
+    set_float_width(network.graph, torch.float64)
+    return network, tuple(x.double() if x.is_floating_point() else x for x in inputs)
 
 
 def randomize_batch_norms(model: nn.Module) -> nn.Module:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import dense_hessian
+import networks
 import numpy as np
 import pytest
 import torch
@@ -18,7 +19,6 @@ from mpsearch.cli import run
 from mpsearch.data import Arrays, Data, bind
 from mpsearch.errors import InputError
 from mpsearch.evaluation import load_evaluations
-from mpsearch.float_width import set_float_width
 from mpsearch.heads import logits, without_heads
 from mpsearch.losses import ABSOLUTE, CROSS_ENTROPY, DIVERGENCE, Loss, PlainLoss
 from mpsearch.network import Network
@@ -39,15 +39,10 @@ def _made(name: str, smooth: bool = False) -> tuple[Network, torch.Tensor, torch
     random = torch.Generator().manual_seed(1)
     with torch.random.fork_rng():
         torch.manual_seed(5)
-        model = Line(case.shape, smooth).double().eval()
+        model = Line(case.shape, smooth).eval()
     x = torch.randn(N, 4, generator=random, dtype=torch.float64)
-    return _double(Network.from_module(model, (x,))), x, case.labels(random, N)
-
-
-def _double(network: Network) -> Network:
-    """The network in float64, which only tests have: formulas are compared to the last digit."""
-    set_float_width(network.graph, torch.float64)
-    return network
+    network, (x,) = networks.in_float64(model, (x.float(),))
+    return network, x, case.labels(random, N)
 
 
 def _output_hessians(name: str, z: torch.Tensor, y: torch.Tensor) -> torch.Tensor:

@@ -12,7 +12,6 @@ import torch
 from mpsearch.choice import Choice
 from mpsearch.console import progress
 from mpsearch.data import Data
-from mpsearch.float_width import set_float_width
 from mpsearch.losses import loss_for
 from mpsearch.network import Network
 from mpsearch.profile import ProfileSettings, profile
@@ -22,11 +21,8 @@ from mpsearch.sensitivity.pyhessian_backend import samples
 
 
 def _double(name: str) -> Study:
-    """In float64, which networks have in tests only."""
     model, inputs, labels = networks.build(name)
-    network = Network.from_module(model, inputs)
-    set_float_width(network.graph, torch.float64)
-    inputs = tuple(x.double() for x in inputs)
+    network, inputs = networks.in_float64(model, inputs)
     data = Data("test", inputs, labels)
     loss = loss_for(network, labels)
     return Study(network, data, loss, (Choice(4, 4),), 6, 0, rtol=0.05, max_probes=256)

@@ -35,8 +35,8 @@ def _study(
 
 def _double(name: str, samples: int = 12) -> tuple[Network, Data]:
     model, inputs, labels = networks.build(name, samples=samples)
-    inputs = tuple(x.double() for x in inputs)
-    return Network.from_module(model.double(), inputs), Data("test", inputs, labels)
+    network, inputs = networks.in_float64(model, inputs)
+    return network, Data("test", inputs, labels)
 
 
 def _nothing() -> None:

@@ -30,8 +30,7 @@ PIECEWISE_LINEAR = ("residual", "two-inputs", "transposed")
 
 def _double(name: str) -> tuple[Network, tuple[torch.Tensor, ...], torch.Tensor]:
     model, inputs, labels = networks.build(name)
-    model, inputs = model.double(), tuple(x.double() for x in inputs)
-    return Network.from_module(model, inputs), inputs, labels
+    return *networks.in_float64(model, inputs), labels
 
 
 @pytest.mark.parametrize("classes", [2, 3, 10])

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import dense_hessian
+import networks
 import numpy as np
 import pytest
 import token_networks
@@ -22,8 +23,7 @@ from mpsearch.sensitivity.hutchinson import residual_traces
 
 def double(name: str) -> tuple[Network, tuple[torch.Tensor, ...], torch.Tensor]:
     model, inputs, labels = token_networks.build(name)
-    exact = tuple(x.double() if x.is_floating_point() else x for x in inputs)
-    return Network.from_module(model.double(), exact), exact, labels
+    return *networks.in_float64(model, inputs), labels
 
 
 def norms_alone(
