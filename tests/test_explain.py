@@ -516,8 +516,8 @@ BAD_FILES: dict[str, tuple[dict[str, Any], str]] = {
         "layer 'fc' has no choice w3a3",
     ),
     "unknown limit": ({"limits": {"latency_s": 1}}, "no resource column 'latency_s'"),
-    "limit null": ({"limits": {"bops": None}}, "limits bops to None; expected a finite number"),
-    "limit nan": ({"limits": {"bops": float("nan")}}, "limits bops to nan; expected a finite"),
+    "limit null": ({"limits": {"bops": None}}, "limits['bops']: got None; expected a finite"),
+    "limit nan": ({"limits": {"bops": float("nan")}}, "NaN, which is no number of JSON"),
 }
 
 

@@ -115,4 +115,6 @@ def test_a_trained_network_goes_through_keras_to_litert(
         "-o", "net.tflite", "--json",
     )  # fmt: skip
     agreement = json.loads(said)["agreement"]
-    assert all(kernels["network"]["rms_steps"] < 4 for kernels in agreement)
+    parts = [part for kernels in agreement for part in kernels["network"]]
+    assert [part["name"] for part in parts] == ["output", "output"]
+    assert all(part["assigned"]["rms_steps"] < 4 for part in parts)

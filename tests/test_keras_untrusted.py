@@ -73,6 +73,21 @@ def refused(path: Path, message: str) -> None:
     assert str(caught.value).count("\n") <= 1
 
 
+def test_a_heap_that_hdf5_would_never_leave_is_refused(tmp_path: Path) -> None:
+    """The library walks a heap of texts by their sizes, and stays where one is 0."""
+    path = tmp_path / "net.h5"
+    with h5py.File(path, "w") as file:
+        file.attrs["model_config"] = "{" * 300
+    whole = path.read_bytes()
+    heap = whole.index(b"GCOL")
+    free = heap + 16 + 16 + 304
+    for at, size in ((free + 8, 0), (heap + 16 + 8, 2**64 - 16), (heap + 8, 2**40), (14, 4)):
+        damaged = bytearray(whole)
+        damaged[at : at + (1 if at == 14 else 8)] = size.to_bytes(1 if at == 14 else 8, "little")
+        path.write_bytes(damaged)
+        refused(path, "whose sizes cannot be|addresses of 8 bytes")
+
+
 def entry(config: Any, name: str) -> Any:
     return next(e for e in config["config"]["layers"] if e["config"]["name"] == name)
 

@@ -17,6 +17,7 @@ import numpy as np
 from mpsearch import memory_budget
 from mpsearch.errors import InputError, MissingExtraError, first_line
 from mpsearch.json_file import parse_json
+from mpsearch.keras_import.heaps import check_file, check_heaps
 from mpsearch.zip_file import is_archive, open_archive
 
 Array = np.ndarray[Any, Any]
@@ -53,6 +54,10 @@ def open_keras(path: str | os.PathLike[str]) -> Iterator[KerasFile]:
     zipped = is_archive(path)
     try:
         content = _members(path) if zipped else {}
+        if zipped:
+            check_heaps(content[WEIGHTS])
+        else:
+            check_file(path)
         source: Any = io.BytesIO(content[WEIGHTS]) if zipped else path
         with h5py.File(source, "r") as file:
             root = Group(file, "", h5py)
