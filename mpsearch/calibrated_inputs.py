@@ -87,7 +87,8 @@ def outside_notes(
             "is a scaling missing?"
         )
         share = outside / x.numel()
-        if share > max(_SHARE, few):
+        drawn = int((x != 0).sum())  # of pictures that are nearly empty, what was drawn
+        if share > max(_SHARE, few) or (few < 0.5 and outside > max(drawn / 2, _FEW)):
             notes.append(
                 f"input {name}: {100 * share:.3g} % of its values lie outside of what was {seen}"
             )

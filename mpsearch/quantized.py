@@ -24,6 +24,7 @@ from mpsearch.quantizer import (
 
 _LARGEST_BIAS = 2**31 - 1
 _ROOM = _LARGEST_BIAS / 2  # for a bias, and as much for the products that are added to it
+_FINE_BIAS = 2**22  # steps of a bias alone: 2^-23 of it is lost, as in float32
 
 
 @dataclass(frozen=True)
@@ -151,13 +152,15 @@ def with_activation(
 ) -> QuantizedLayer:
     """The layer of given weight codes and input quantizer; `weight` None stays in float.
 
-    A channel whose bias would not fit 32 bits gets a larger scale, and codes for it.
+    A channel whose bias would not fit 32 bits gets a larger scale, and codes for it; one without
+    weights gets a scale that suits its bias.
     """
     bias = network.bias(layer)
     if weight is None or bias is None or choice.a_bits == FLOAT_BITS:
         return QuantizedLayer(choice, weight, None, activation)
     rows, _ = network.weight_rows(layer)
     weight = with_room_for_bias(rows, weight, choice.w_bits, bias, activation.scale)
+    weight = _with_fine_bias(weight, bias, activation.scale)
     return QuantizedLayer(choice, weight, bias_codes(bias, weight, activation), activation)
 
 
@@ -185,8 +188,25 @@ def with_room_for_bias(
     least = (bias.detach().abs().double() / (room * step)).float()
     if not bool((least > weight.scales).any()):
         return weight
-    one_scale = len(weight.scales) > 1 and bool((weight.scales == weight.scales[0]).all())
-    return weight_at(rows, torch.maximum(weight.scales, least.max() if one_scale else least), bits)
+    wanted = least.max() if _has_one_scale(weight) else least
+    return weight_at(rows, torch.maximum(weight.scales, wanted), bits)
+
+
+def _with_fine_bias(weight: QuantizedWeight, bias: torch.Tensor, step: float) -> QuantizedWeight:
+    """Smaller scales for channels without weights: their scale means nothing but the bias's step.
+
+    At a scale of 1 a pruned channel's bias of 3 became 0, or 6.7 where the inputs' steps are that.
+    """
+    dead = (weight.codes == 0).all(1)
+    wanted = (bias.detach().abs().double() / (_FINE_BIAS * step)).float()
+    if _has_one_scale(weight):
+        dead, wanted = dead.all().expand_as(dead), wanted.max().expand_as(wanted)
+    finer = dead & (wanted < weight.scales) & (wanted >= torch.finfo(torch.float32).tiny)
+    return QuantizedWeight(weight.codes, torch.where(finer, wanted, weight.scales))
+
+
+def _has_one_scale(weight: QuantizedWeight) -> bool:
+    return len(weight.scales) > 1 and bool((weight.scales == weight.scales[0]).all())
 
 
 def assemble(network: Network, layers: Mapping[str, QuantizedLayer]) -> QuantizedNetwork:

@@ -147,7 +147,7 @@ def activation_quantizer(
     centres, weights = centres[used], counts[used].astype(np.float64)
     bottom, top = min(low, 0.0), max(high, 0.0)
     if bottom == top:
-        return ActivationQuantizer(bits, 1.0, 0)
+        return affine(bits, 0.0, 0.0)
     best = (np.inf, bottom, top)
     fractions = np.linspace(1.0, 0.1, 91) if bits < 8 else np.linspace(1.0, 0.5, 51)
     for _ in range(2 if bottom < 0 < top else 1):
@@ -164,11 +164,15 @@ def activation_quantizer(
 
 
 def affine(bits: int, low: float, high: float) -> ActivationQuantizer:
-    """The quantizer whose codes span [low, high], zero included: scale rounded to float32."""
+    """The quantizer whose codes span [low, high], zero included: scale rounded to float32.
+
+    [0, 1] where all was zero, or too narrow for float32: the layer's bias, which counts steps of
+    this scale, is all that matters then.
+    """
     levels = 2**bits - 1
     scale = float(np.float32((high - low) / levels))
-    if not scale >= np.finfo(np.float32).tiny:  # a range too narrow for float32
-        return ActivationQuantizer(bits, 1.0, 0)
+    if not scale >= np.finfo(np.float32).tiny:
+        return ActivationQuantizer(bits, float(np.float32(1 / levels)), 0)
     return ActivationQuantizer(bits, scale, int(np.clip(np.rint(-low / scale), 0, levels)))
 
 

@@ -86,6 +86,11 @@ def test_a_few_values_outside_and_chance_are_not_worth_a_line(network: Network) 
     (note,) = outside_notes(network, dark, ranges)
     assert note.startswith("input image: its values fill 0.39 % of what was calibrated")
     none = [None, ranges[1]]
+    drawn = torch.zeros_like(image)  # pictures that are nearly empty: 0.5 % of 3,600 pixels
+    drawn.view(-1)[:18] = 255.0
+    (note,) = outside_notes(network, Data("d", (drawn, numbers), None), ranges, 64)
+    assert note.startswith("input image: 0.5 % of its values lie outside")
+    assert outside_notes(network, Data("d", (drawn / 255, numbers), None), ranges, 64) == []
     assert outside_notes(network, dark, none) == []
 
 

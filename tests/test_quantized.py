@@ -122,19 +122,43 @@ def test_the_float_network_is_not_changed() -> None:
     )
 
 
-def test_a_dead_channel_with_a_bias_keeps_its_bias() -> None:
-    """Folded batch norms leave weights near 1e-12 beside a bias near 1: 32 bits must hold it."""
+@pytest.mark.parametrize("a_bits", [2, 8])
+@pytest.mark.parametrize(
+    ("weight", "channels"),
+    [(1e-12, 1), (0.0, 1), (0.0, None)],
+    ids=["tiny", "pruned", "all pruned"],
+)
+def test_a_dead_channel_with_a_bias_keeps_its_bias(
+    weight: float, channels: int | None, a_bits: int
+) -> None:
+    """Folded batch norms leave weights near 1e-12 beside a bias near 1: 32 bits must hold it.
+
+    Pruned channels have weights of zero: their scale must not be coarser than the bias.
+    """
     model, inputs, labels = networks.build("smooth", samples=40)
     with torch.no_grad():
-        model.get_parameter("first.weight")[0] = 1e-12
+        model.get_parameter("first.weight")[:channels] = weight
         model.get_parameter("first.bias")[0] = 1.5
     network = Network.from_module(model, inputs)
-    data = Data("test", inputs, labels)
-    choices = dict.fromkeys((layer.name for layer in network.layers), Choice(8, 8))
-    layer = quantize(network, choices, calibrate(network, data)).layers["first"]
-    bias = layer.bias()
+    data = Data("test", tuple(40 * x for x in inputs), labels)  # with coarse steps
+    choices = dict.fromkeys((layer.name for layer in network.layers), Choice(8, a_bits))
+    quantized = quantize(network, choices, calibrate(network, data)).layers["first"]
+    bias, exact = quantized.bias(), network.bias(network.layers[0])
     assert bias is not None
-    assert float(bias[0]) == pytest.approx(1.5, rel=1e-6)
+    assert exact is not None
+    np.testing.assert_allclose(bias[:channels], exact[:channels], rtol=1e-6, atol=1e-6)
+
+
+def test_a_layer_whose_inputs_were_all_zero_keeps_its_bias() -> None:
+    """Behind dead units: nothing is known of the range, and the bias counts steps of it."""
+    network, data = _prepare("smooth")
+    zeros = Data("zeros", tuple(torch.zeros_like(x) for x in data.inputs), None)
+    choices = dict.fromkeys((layer.name for layer in network.layers), Choice(8, 8))
+    layer = quantize(network, choices, calibrate(network, zeros)).layers["first"]
+    bias, exact = layer.bias(), network.bias(network.layers[0])
+    assert bias is not None
+    assert exact is not None
+    torch.testing.assert_close(bias, exact, rtol=0, atol=1e-4 * float(exact.abs().max()))
 
 
 def test_calibration_sees_every_use_of_a_shared_layer() -> None:
