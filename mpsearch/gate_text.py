@@ -68,7 +68,8 @@ def amount(quantity: str, exact: Number) -> str:
     if quantity.endswith("_growth"):
         return f"{100 * value:.6g} %"
     if quantity.endswith("_bytes"):
-        return f"{value:,.15g} B ({format_size(value)})"
+        whole, short = f"{value:,.15g} B", format_size(value)
+        return whole if whole == short else f"{whole} ({short})"
     if quantity.endswith(("_s", "_j")):
         return f"{value:.6g} {'s' if quantity == 'latency_s' else 'J'}"
     return f"{value:,.15g} ({format_count(value).strip()})"

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -13,11 +14,14 @@ from pathlib import Path
 import dense_hessian
 import networks
 import pytest
+import tables
 import torch
 from torch import nn
 from torch.nn import functional
 
 from mpsearch.choice import Choice
+from mpsearch.cli import run
+from mpsearch.commands.profile import next_command
 from mpsearch.console import progress
 from mpsearch.data import Data
 from mpsearch.errors import InputError
@@ -254,3 +258,18 @@ def test_what_cannot_be_profiled_is_said(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no convolution, linear layer or embedding"):
         profile(none, rows, tmp_path / "p.csv", ProfileSettings(), progress)
     assert load_provenance(tmp_path / "p.csv") == {}
+
+
+@pytest.mark.parametrize("choices", [1, 2, 5])
+@pytest.mark.parametrize("seed", range(3))
+def test_the_next_command_has_an_answer(
+    seed: int, choices: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Scales and biases do not shrink with the bits, so that 66 % can be less than the least."""
+    monkeypatch.chdir(tmp_path)
+    table = tables.random_table(seed, 4, choices, 1.0, groups=False)
+    for path in ("profile.csv", "my table.csv"):
+        table.write_csv(path)
+        program, *words = shlex.split(next_command(table, path))
+        assert program == "mpsearch"
+        assert run(words) == 0

@@ -1,12 +1,17 @@
 """`mpsearch profile`."""
 
+import math
 import os
-from typing import Any
+import shlex
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from mpsearch.console import echo, json_option, print_json, print_table, progress
 from mpsearch.model_options import load_model_and_data, loss_option, model_options, source_of
+
+if TYPE_CHECKING:
+    from mpsearch.table import LayerTable
 
 
 @click.command()
@@ -129,4 +134,15 @@ def profile(
         names = ", ".join(provenance["layers_without_effect"])
         echo(f"no choice of these layers changes the outputs (Ω = 0): {names}")
     echo(f"peak memory {format_size(peak)}")
-    echo(f"wrote {output} and {provenance_path(output)}; next: mpsearch solve --size 66%")
+    echo(f"wrote {output} and {provenance_path(output)}; next: {next_command(table, output)}")
+
+
+def next_command(table: "LayerTable", path: str) -> str:
+    """A search that has an answer: for 66 % of the size, or half-way to what is the least."""
+    from mpsearch.ranges import ranges
+
+    found = ranges(table)["size_bytes"]
+    least, most = float(found.least), float(found.most)
+    share = 66 if 0.66 * most >= least else math.ceil(50 * (least + most) / most)
+    named = [] if path == "profile.csv" else [path]
+    return shlex.join(["mpsearch", "solve", *named, "--size", f"{share}%"])
