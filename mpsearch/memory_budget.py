@@ -8,7 +8,7 @@ file opens the budget with `of_load`; until it is closed,
 - `reserve` counts bytes that stay (weights as they are read, copies of them),
 - `expect` asks for bytes that are about to be allocated,
 - `watched` asks for every operator of torch that runs inside of it: its results are computed as
-  shapes first (torch's fake tensors), and added to the tensors that are alive.
+  shapes first, and added to the tensors that are alive.
 
 Outside of a load nothing is counted: the caller's own model has no file that could lie, and passes
 over data have bounds of their own (`--memory`, the batch size).

@@ -22,6 +22,7 @@ from mpsearch.cli import run
 from mpsearch.data import Arrays, bind
 from mpsearch.errors import InputError
 from mpsearch.memory_budget import SPARE, TIMES, of_load
+from mpsearch.memory_watch import _needed
 from mpsearch.model_files import ModelSource, load_network, read_tensors
 from mpsearch.network import Network
 from mpsearch.network_file import load, save
@@ -250,3 +251,39 @@ def test_functions_of_an_onnx_file_that_call_each_other(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"call each other without end"):
         load_network(ModelSource(_onnx(path, [node], endless)))
     load_network(ModelSource(_onnx(path, [node], doubled[:1])))
+
+
+def test_no_operator_makes_more_than_was_asked_for() -> None:
+    """The oracle is what torch makes: the sizes that are counted without it are none too small."""
+    x, row, image = torch.randn(4, 6), torch.randn(6), torch.randn(2, 4, 9, 7)
+    aten = torch.ops.aten
+    calls: list[tuple[Any, tuple[Any, ...]]] = [
+        (aten.add.Tensor, (x, row.expand(5, 1, 6))),
+        (aten.mul.Tensor, (torch.ones((), dtype=torch.int8), x.double())),
+        (aten.div.Tensor, (torch.ones(3, 1, dtype=torch.int8), torch.ones(2, dtype=torch.uint8))),
+        (aten.relu.default, (x.expand(3, 4, 6),)),
+        (aten.sum.default, (torch.ones(7, dtype=torch.int8),)),
+        (aten.sum.dim_IntList, (image, [-1, 1])),
+        (aten.mean.dim, (image, [2, 3], True)),
+        (aten.amax.default, (image, [])),
+        (aten.mm.default, (x, torch.randn(6, 9))),
+        (aten.addmm.default, (row, x, torch.randn(6, 6))),
+        (aten.bmm.default, (image[0], torch.randn(4, 7, 8))),
+        (aten.cat.default, ([x, x.double()], 1)),
+        (aten.max_pool2d_with_indices.default, (image, [2], [1], [1], [1], True)),
+        (aten.max_pool2d_with_indices.default, (image[0], [3, 2], [], [1, 0])),
+        (aten.avg_pool2d.default, (image, [5, 3], [2, 2], [2, 1], True)),
+        (aten.convolution.default, (image, torch.randn(6, 2, 3, 2), None, [2, 1], [1, 2], [1, 2],
+                                    False, [0, 0], 2)),
+        (aten.convolution.default, (image, torch.randn(4, 3, 3, 2), None, [2, 3], [1, 0], [2, 1],
+                                    True, [1, 0], 2)),
+        (aten.native_batch_norm.default, (image, None, None, None, None, True, 0.1, 1e-5)),
+        (aten.full.default, ([50, 3], 1.0)),
+        (aten.constant_pad_nd.default, (x, [100, 100])),
+    ]  # fmt: skip
+    for operator, arguments in calls:
+        made = operator(*arguments)
+        made = made if isinstance(made, tuple) else (made,)
+        taken = sum(result.untyped_storage().nbytes() for result in made)
+        assert _needed(operator, arguments, {}) >= taken, operator
+        assert _needed(operator, arguments, {}) <= 8 * taken + 64, operator
