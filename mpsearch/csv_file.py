@@ -4,9 +4,9 @@ import csv
 import io
 import os
 from collections.abc import Iterable
-from pathlib import Path
 
 from mpsearch.errors import InputError
+from mpsearch.files import read_limited
 
 Rows = list[dict[str, str]]
 LARGEST_MIB = 256
@@ -19,12 +19,9 @@ def read_rows(path: str | os.PathLike[str], columns: Iterable[str]) -> Rows:
     than `LARGEST_MIB` MiB.
     """
     try:
-        with Path(path).open("rb") as file:
-            content = file.read((LARGEST_MIB << 20) + 1)
+        content = read_limited(path, LARGEST_MIB, "a table")
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from None
-    if len(content) > LARGEST_MIB << 20:
-        raise InputError(f"{path} is too large for a table; expected less than {LARGEST_MIB} MiB")
     try:
         reader = csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline=""))
         header = list(reader.fieldnames or ())

@@ -64,6 +64,22 @@ def hidden_path(output: str | os.PathLike[str], run_digest: str, ending: str) ->
     )
 
 
+def read_limited(path: str | os.PathLike[str], mebibytes: int, noun: str) -> bytes:
+    """The bytes of a file that a user named or that lies beside one.
+
+    Raises InputError for more than `mebibytes` MiB (a device may never end) and for a pipe with a
+    name, which would wait for ever; those of a shell, `<(…)`, are read. OSError as `open` does.
+    """
+    name = os.fspath(path)
+    if not name.startswith(("/dev/", "/proc/")) and stat.S_ISFIFO(os.stat(path).st_mode):
+        raise InputError(f"{name} is a pipe; expected a file")
+    with open(path, "rb") as file:
+        content = file.read((mebibytes << 20) + 1)
+    if len(content) > mebibytes << 20:
+        raise InputError(f"{name} is too large for {noun}; expected less than {mebibytes} MiB")
+    return content
+
+
 def open_own(path: Path, create: bool = False) -> IO[bytes]:
     """Open a file of an unfinished run for reading, and for writing where it may be created.
 

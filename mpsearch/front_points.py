@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from mpsearch.errors import InputError
 from mpsearch.front import Front
-from mpsearch.units import format_amount, parse_amount
+from mpsearch.units import format_amount, parse_amount, whole_number
 
 
 def spread(amounts: NDArray[np.float64], count: int) -> list[int]:
@@ -49,9 +49,10 @@ def points_of(front: Front, count: str, amounts: Iterable[str] = ()) -> list[int
         return named
     if count == "all":
         return list(range(len(front)))
-    if not count.isdigit():
+    points = whole_number(count)
+    if points is None:
         raise InputError(f"got --points {count!r}; expected a number such as 12, or all")
-    return spread(front.totals[front.resource].astype(np.float64), int(count))
+    return spread(front.totals[front.resource].astype(np.float64), points)
 
 
 def _within(front: Front, text: str) -> int:

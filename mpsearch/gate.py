@@ -124,19 +124,23 @@ def _against_baseline(
             before = baseline.totals.get(column)
             if not before:
                 raise InputError(_lacks(baseline, column, "an assignment with its table"))
-            verdicts.append(_growth(column, total_of(totals, column), before, text))
+            value = total_of(totals, column)
+            verdicts.append(_growth(column, value, before, text, baseline.source))
     if conditions.max_latency_growth is not None:
         mode = conditions.latency_mode
         before = baseline.device.get(mode)
         if not before:
             raise InputError(_lacks(baseline, f"{mode} latency", "a device.json"))
-        value = device_value(evidence, "latency_s", mode)
-        verdicts.append(_growth("latency_s", value, before, conditions.max_latency_growth))
+        latency = device_value(evidence, "latency_s", mode)
+        text = conditions.max_latency_growth
+        verdicts.append(_growth("latency_s", latency, before, text, baseline.source))
     return verdicts
 
 
-def _growth(column: str, value: Number, before: Number, text: str) -> Verdict:
+def _growth(column: str, value: Number, before: Number, text: str, source: str) -> Verdict:
     stored = _exact(before)
+    if _exact(value) > stored * 10**100:
+        raise InputError(f"{source}: {column} of {before!r} is too small to compare with")
     growth, limit = _exact(value) / stored - 1, parse_growth(text)
     return Verdict(f"{column}_growth", growth, limit, growth <= limit, baseline=stored)
 

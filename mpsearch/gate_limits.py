@@ -9,7 +9,7 @@ from mpsearch.budget import Budget
 from mpsearch.device.profile import Mode
 from mpsearch.errors import InputError
 from mpsearch.table import LayerTable
-from mpsearch.units import parse_amount
+from mpsearch.units import DECIMAL, parse_amount
 
 ON_DEVICE = ("max_latency", "max_peak_memory", "max_energy", "max_latency_growth")
 ON_ACCURACY = ("min_accuracy", "max_drop", "max_drop_baseline")
@@ -56,7 +56,7 @@ class Conditions:
 
 def parse_accuracy(text: str) -> Fraction:
     """`88%`, `0.88` -> 88/100: a percentage has its sign, a bare number is a share from 0 to 1."""
-    match = re.fullmatch(r"(\d+\.?\d*|\.\d+)\s*(%?)", text.strip())
+    match = re.fullmatch(rf"({DECIMAL})\s*(%?)", text.strip())
     if match is None:
         raise InputError(f"got the accuracy {text!r}; expected a form such as 88% or 0.88")
     value = Fraction(match[1]) / (100 if match[2] else 1)
@@ -68,7 +68,7 @@ def parse_accuracy(text: str) -> Fraction:
 
 def parse_points(text: str) -> Fraction:
     """`1.0` -> 1 percentage point. `1%` is refused, as it could mean 1 % of the accuracy."""
-    if re.fullmatch(r"\d+\.?\d*|\.\d+", text.strip()) is None or Fraction(text.strip()) > 100:
+    if re.fullmatch(DECIMAL, text.strip()) is None or Fraction(text.strip()) > 100:
         raise InputError(
             f"got the drop {text!r}; expected percentage points from 0 to 100, such as 1.0"
         )
@@ -77,7 +77,7 @@ def parse_points(text: str) -> Fraction:
 
 def parse_growth(text: str) -> Fraction:
     """`1%` -> 1/100. The sign is required, as a bare 1 could mean twice as much; `0%` is none."""
-    match = re.fullmatch(r"(\d+\.?\d*|\.\d+)\s*%", text.strip())
+    match = re.fullmatch(rf"({DECIMAL})\s*%", text.strip())
     if match is None:
         raise InputError(f"got the growth {text!r}; expected a form such as 1% or 0%")
     return Fraction(match[1]) / 100

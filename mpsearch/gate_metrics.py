@@ -9,6 +9,7 @@ from mpsearch.errors import InputError
 from mpsearch.evaluation import Evaluation, Metric
 from mpsearch.gate_limits import Conditions
 from mpsearch.gate_verdict import Number, Verdict
+from mpsearch.units import DECIMAL, EXPONENT
 
 CONFIDENCE = 0.95  # of the intervals in an evaluation
 
@@ -67,7 +68,7 @@ def judge_metrics(conditions: Conditions, row: Evaluation, confidence: float) ->
 def _parse(text: str, option: str) -> tuple[str, Fraction, bool]:
     """`box.mae=0.05` -> (name, 1/20, False); `mse=10%` -> (name, 1/10, True)."""
     name, equals, value = text.strip().rpartition("=")
-    match = re.fullmatch(r"(-?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*(%?)", value.strip())
+    match = re.fullmatch(rf"(-?{DECIMAL}{EXPONENT}?)\s*(%?)", value.strip())
     if not equals or not name or match is None:
         raise InputError(f"got {option} {text!r}; expected METRIC=NUMBER, such as mae=0.05 or 5%")
     number = Fraction(match[1])

@@ -6,6 +6,7 @@ from fractions import Fraction
 from statistics import NormalDist
 
 from mpsearch.errors import InputError
+from mpsearch.units import DECIMAL
 
 
 def check_confidence(confidence: float) -> float:
@@ -17,7 +18,7 @@ def check_confidence(confidence: float) -> float:
 
 def parse_confidence(text: str) -> float:
     """`0.95` and `95%` -> 0.95. Raises InputError for anything else and outside 0.5 to 0.9999."""
-    match = re.fullmatch(r"(\d{1,3}\.?\d*|\.\d+)\s*(%?)", text.strip())
+    match = re.fullmatch(rf"({DECIMAL})\s*(%?)", text.strip())
     if match is None:
         raise InputError(f"got the confidence {text!r}; expected a form such as 0.95 or 95%")
     return check_confidence(float(Fraction(match[1]) / (100 if match[2] else 1)))

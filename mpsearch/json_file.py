@@ -11,10 +11,10 @@ import math
 import os
 import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from mpsearch.errors import InputError
+from mpsearch.files import read_limited
 
 DEPTH = 100  # of lists and objects in each other; the deepest of ours, the graph of a file, has 12
 _DIGITS = 300  # an integer of more is no double
@@ -55,13 +55,7 @@ def read_json(
     """
     name = os.fspath(path)
     try:
-        with Path(path).open("rb") as file:
-            content = file.read((mebibytes << 20) + 1)
-        if len(content) > mebibytes << 20:
-            raise InputError(
-                f"{name} is too large for {_a(noun)}; expected less than {mebibytes} MiB"
-            )
-        return parse_json(content)
+        return parse_json(read_limited(path, mebibytes, _a(noun)))
     except FileNotFoundError:
         raise InputError(missing or f"there is no {noun} {name}") from None
     except (ValueError, IsADirectoryError) as error:

@@ -30,6 +30,7 @@ from mpsearch.network import Network
 from mpsearch.outputs import Output, lay_out
 from mpsearch.own_loss import Function, Own
 from mpsearch.sum_loss import Share, SumLoss
+from mpsearch.units import whole_number
 
 RECONSTRUCTION, NONE = "reconstruction", "none"
 # name -> (form, whether its target are labels)
@@ -166,9 +167,9 @@ def _output_of(name: str, outputs: Sequence[str], wishes: Sequence[_Wish]) -> st
         return labelled[0] if len(labelled) == 1 else None
     if name.startswith("y_") and name[2:] in outputs:
         return name[2:]
-    place = name[1:]
-    if place.isdigit() and int(place) < len(outputs):
-        return outputs[int(place)]
+    place = whole_number(name[1:])
+    if place is not None and place < len(outputs):
+        return outputs[place]
     return None
 
 

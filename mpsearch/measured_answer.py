@@ -33,6 +33,7 @@ from mpsearch.front import Front
 from mpsearch.journal import Journal
 from mpsearch.min_accuracy import Search, search, thin
 from mpsearch.quantized import check_layers
+from mpsearch.units import DECIMAL
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ class MeasuredAnswer:
 
 def parse_percent(text: str) -> Fraction:
     """`88.0`, `88%` -> 88/100. Raises InputError for 1 and less without a sign: it is a share."""
-    match = re.fullmatch(r"(\d+\.?\d*|\.\d+)\s*(%?)", text.strip())
+    match = re.fullmatch(rf"({DECIMAL})\s*(%?)", text.strip())
     if match is None or Fraction(match[1]) > 100:
         raise InputError(f"got --min-accuracy {text!r}; expected percent, such as 88.0")
     if Fraction(match[1]) <= 1 and not match[2]:

@@ -1,5 +1,6 @@
 """Options of `mpsearch solve` for an accuracy that has to hold when it is measured."""
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
@@ -10,6 +11,7 @@ import click
 
 from mpsearch.errors import InputError
 from mpsearch.model_options import model_options
+from mpsearch.units import DECIMAL, EXPONENT, whole_number
 
 if TYPE_CHECKING:
     from mpsearch.measured_answer import Target
@@ -137,17 +139,17 @@ def _target(min_accuracy: str | None, max_drop: str | None) -> "Target":
 def _most(text: str | None) -> int | None:
     if text == "all":
         return None
-    if text is not None and (not text.isdigit() or int(text) < 1):
+    if text is None:
+        return MOST
+    most = whole_number(text)
+    if not most:
         raise InputError(f"got --measure {text!r}; expected a number such as 32, or all")
-    return MOST if text is None else int(text)
+    return most
 
 
 def _tolerance(text: str) -> float:
-    number = text.strip().removesuffix("%")
-    try:
-        value = Fraction(number)
-    except (ValueError, ZeroDivisionError):
-        value = Fraction(-1)
+    match = re.fullmatch(rf"({DECIMAL}{EXPONENT}?)\s*%?", text.strip())
+    value = Fraction(match[1] if match else -1)
     if not 0 <= value < 50:
         raise InputError(f"got --tolerance {text!r}; expected percent below 50, such as 0.5%")
     return float(value / 100)

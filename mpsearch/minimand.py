@@ -10,8 +10,9 @@ import numpy as np
 from mpsearch.errors import InputError
 from mpsearch.exact import IntArray, as_narrow, to_integers
 from mpsearch.table import LayerTable
+from mpsearch.units import DECIMAL, EXPONENT
 
-_TERM = re.compile(r"(?:((?:\d+\.?\d*|\.\d+)(?:[eE]-?\d{1,2})?)\s*\*\s*)?([^\s*]+)")
+_TERM = re.compile(rf"(?:({DECIMAL}{EXPONENT}?)\s*\*\s*)?([^\s*]+)")
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,8 @@ def detect(path: str | os.PathLike[str]) -> str:
                 "model.save('net.keras'), or an ONNX file of tf2onnx"
             )
         raise InputError(f"{path} is a folder; expected a model file")
+    if not file.is_file():
+        raise InputError(f"{path} is a pipe or device; expected a model file")
     with file.open("rb") as stream:
         head = stream.read(9)
     if not head:

@@ -67,10 +67,12 @@ def source_of(
 
 
 def _shape(text: str) -> tuple[int, ...]:
-    parts = text.lower().split("x")
-    if not all(part.isdigit() and int(part) > 0 for part in parts):
+    from mpsearch.units import whole_number
+
+    sizes = tuple(whole_number(part) or 0 for part in text.lower().split("x"))
+    if 0 in sizes:
         raise InputError(f"got --input-shape {text!r}; expected sizes such as 3x32x32")
-    return tuple(int(part) for part in parts)
+    return sizes
 
 
 def print_notes(path: str, notes: tuple[str, ...]) -> None:

@@ -29,6 +29,7 @@ from mpsearch.provenance import FORMAT, VERSION, provenance_path
 from mpsearch.quantizer import check_bits
 from mpsearch.sensitivity.interactions import collect, samples_to_keep
 from mpsearch.table import Layer, LayerTable, Row
+from mpsearch.units import whole_number
 from mpsearch.workers import join, leave
 
 GROUP = "mpsearch.profilers"
@@ -256,6 +257,7 @@ def parse_choices(bits: str | None, choices: str | None) -> tuple[Choice, ...]:
 
 
 def _same(word: str) -> Choice:
-    if not word.strip().isdigit():
+    bits = whole_number(word.strip())
+    if bits is None:
         raise InputError(f"got --bits {word!r}; expected numbers such as 4,8")
-    return Choice(int(word), int(word))
+    return Choice(bits, bits)

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 
 from mpsearch.errors import InputError
-from mpsearch.files import write_atomic
+from mpsearch.files import read_limited, write_atomic
 from mpsearch.table import Layer, LayerTable, as_column, check
 
 LEADING = ("layer", "kind", "group", "weights", "macs", "w_bits", "a_bits", "omega", "omega_stderr")
 _DIGITS = 19
+LARGEST_MIB = 256
 REQUIRED = ("layer", "w_bits", "a_bits", "omega")
 
 
@@ -100,13 +101,13 @@ def _cells(path: Path, name: str) -> tuple[list[str], list[list[str]], list[int]
     rows: list[list[str]] = []
     lines: list[int] = []
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file, strict=True)
-            header = [title.strip() for title in next(reader, [])]
-            for cells in reader:
-                if cells:
-                    rows.append(cells)
-                    lines.append(reader.line_num)
+        text = read_limited(path, LARGEST_MIB, "a table").decode("utf-8-sig")
+        reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+        header = [title.strip() for title in next(reader, [])]
+        for cells in reader:
+            if cells:
+                rows.append(cells)
+                lines.append(reader.line_num)
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{name} is not a CSV table ({error}); expected profile.csv") from None
     if not header:

@@ -4,12 +4,12 @@ import os
 import tomllib
 from collections.abc import Callable
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
 from mpsearch.errors import InputError
+from mpsearch.files import read_limited
 
-LARGEST = 1 << 20
+LARGEST_MIB = 1
 _WHOLE = 1 << 63  # TOML promises integers of 64 bits
 
 
@@ -17,10 +17,7 @@ def read_toml(
     path: str | os.PathLike[str], parse_float: Callable[[str], float | Decimal] = float
 ) -> dict[str, Any]:
     """The document of a file. Raises InputError for what is no TOML, OSError where none is read."""
-    with Path(path).open("rb") as file:
-        content = file.read(LARGEST + 1)
-    if len(content) > LARGEST:
-        raise InputError(f"{path} is too large for a TOML file; expected less than 1 MiB")
+    content = read_limited(path, LARGEST_MIB, "a TOML file")
     try:
         document = tomllib.loads(content.decode("utf-8"), parse_float=parse_float)
     except RecursionError:

@@ -28,7 +28,10 @@ ENERGY_UNITS = {"": Fraction(1), "J": Fraction(1)} | {
 LARGEST_SIZE = 1024**5
 LARGEST_COUNT = 10**18
 
-_NUMBER = r"\d+\.?\d*|\.\d+"
+# A decimal in ASCII, of so few digits that it is a number and no load: the value of 1e999999999 has
+# a billion of them. With the exponent it fits a double.
+DECIMAL = r"(?:[0-9]{1,100}\.?[0-9]{0,100}|\.[0-9]{1,100})"
+EXPONENT = r"(?:[eE][+-]?[0-9]{1,2})"
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,11 @@ class UniformBits:
 Amount = Fraction | Percent | UniformBits
 
 
+def whole_number(text: str) -> int | None:
+    """`12` -> 12; None for what is not up to 18 ASCII digits: `str.isdigit` takes ² as well."""
+    return int(text) if re.fullmatch("[0-9]{1,18}", text) else None
+
+
 def parse_size(text: str) -> Amount:
     """`145KB` -> 148480 bytes; 1 KB = 1 KiB = 1024 B; also `50%`, `w8` and `w8a8`.
 
@@ -58,7 +66,7 @@ def parse_size(text: str) -> Amount:
     if relative is not None:
         return relative
     form = "a size such as 145KB, 1.5MB, 512B, 50% or w8"
-    match = re.fullmatch(rf"({_NUMBER})\s*([A-Za-z]*)", text.strip())
+    match = re.fullmatch(rf"({DECIMAL})\s*([A-Za-z]*)", text.strip())
     if match is None:
         raise InputError(f"got the size {text!r}; expected {form}")
     number, unit = match[1], match[2]
@@ -91,7 +99,7 @@ def parse_count(text: str) -> Amount:
     if relative is not None:
         return relative
     form = "a number such as 1.2G, 300M, 0.02, 50% or w8a8"
-    match = re.fullmatch(rf"({_NUMBER})(e[+-]?\d{{1,2}})?\s*([A-Za-z]*)", text.strip())
+    match = re.fullmatch(rf"({DECIMAL})({EXPONENT})?\s*([A-Za-z]*)", text.strip())
     if match is None:
         raise InputError(f"got {text!r}; expected {form}")
     number, exponent, unit = match[1], match[2] or "", match[3]
@@ -127,7 +135,7 @@ def _scaled(text: str, units: Mapping[str, Fraction], form: str) -> Amount:
     relative = _relative(text)
     if relative is not None:
         return relative
-    match = re.fullmatch(rf"({_NUMBER})(e[+-]?\d{{1,2}})?\s*([A-Za-zµ]*)", text.strip())
+    match = re.fullmatch(rf"({DECIMAL})({EXPONENT})?\s*([A-Za-zµ]*)", text.strip())
     if match is None:
         raise InputError(f"got {text!r}; expected {form}")
     number, unit = match[1] + (match[2] or ""), match[3]
@@ -144,7 +152,7 @@ def _scaled(text: str, units: Mapping[str, Fraction], form: str) -> Amount:
 def _relative(text: str) -> Percent | UniformBits | None:
     """`50%`, `w8`, `w8a8`; None for anything else."""
     text = text.strip()
-    if re.fullmatch(rf"(?:{_NUMBER})%", text):
+    if re.fullmatch(rf"{DECIMAL}%", text):
         return Percent(Fraction(text[:-1]) / 100)
     if re.fullmatch(r"w\d{1,2}", text):
         return UniformBits(int(text[1:]))

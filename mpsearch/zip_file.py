@@ -7,6 +7,7 @@ Read here are members that are stored or deflated, not encrypted, whose name is 
 import contextlib
 import io
 import os
+import stat
 import struct
 import zipfile
 import zlib
@@ -58,12 +59,19 @@ def open_archive(source: str | os.PathLike[str] | bytes, name: str = "") -> Iter
     """
     name = os.fspath(source) if not isinstance(source, bytes) else name
     stream: Any = io.BytesIO(source) if isinstance(source, bytes) else source
-    size = len(source) if isinstance(source, bytes) else os.stat(source).st_size
+    size = len(source) if isinstance(source, bytes) else _size(source)
     with contextlib.ExitStack() as stack:
         with _damage_named(name):
             file = stack.enter_context(zipfile.ZipFile(stream))
             yielded = Archive(_checked(file, size), name, file)
         yield yielded
+
+
+def _size(path: str | os.PathLike[str]) -> int:
+    found = os.stat(path)
+    if not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode):
+        raise InputError(f"{os.fspath(path)} is a pipe or device; expected a file")
+    return found.st_size
 
 
 def is_archive(path: str | os.PathLike[str]) -> bool:

@@ -13,6 +13,7 @@ from mpsearch.dual import Dual
 from mpsearch.errors import InputError
 from mpsearch.problem import Problem
 from mpsearch.solver import Answer
+from mpsearch.units import whole_number
 
 MEMORY_CODES = 60_000_000  # back-pointers kept at most, 4 bytes each
 
@@ -53,10 +54,12 @@ def max_states_of(options: Mapping[str, Any], solver: str = "dp") -> int | None:
         raise InputError(f"solver {solver} has no option {min(unknown)!r}; it has max_states")
     if "max_states" not in options:
         return None
-    text = str(options["max_states"])
-    if not text.isdecimal() or int(text) < 1:
-        raise InputError(f"got max_states={text}; expected a whole number of at least 1")
-    return int(text)
+    states = whole_number(str(options["max_states"]))
+    if not states:
+        raise InputError(
+            f"got max_states={options['max_states']}; expected a whole number of at least 1"
+        )
+    return states
 
 
 def most_states(layers: int) -> int:

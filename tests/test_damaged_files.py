@@ -10,6 +10,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -298,3 +299,36 @@ def _try_damaged(kind: Kind, path: Path, whole: bytes) -> None:
             assert len(said) <= CHARACTERS, (number, len(said), said[:300])
         refused += code == 2
     assert refused > 0 or kind.read == REPORT, "nothing was refused: the file is not read"
+
+
+_SPECIAL = (
+    "profile.csv", "assignment.json", "evaluation.json", "front.json", "baseline.json",
+    "device.json", "mpsearch.toml", "profile.interactions.npz", "data.npz", "model.pt",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("file", _SPECIAL)
+@pytest.mark.parametrize("what", ["pipe", "device"])
+def test_a_pipe_or_a_device_is_refused_and_not_waited_for(
+    what: str, file: str, good: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(good)
+    kind = next(kind for kind in KINDS if kind.file == file and kind.read != REPORT)
+    path, whole = Path(file), Path(file).read_bytes()
+    path.unlink()
+    before = signal.signal(signal.SIGALRM, lambda *_: pytest.fail(f"{file} is waited for"))
+    signal.alarm(60)
+    try:
+        if what == "pipe":
+            os.mkfifo(path)
+        else:
+            path.symlink_to("/dev/zero")
+        code, said = reading(kind)
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+        path.unlink()
+        path.write_bytes(whole)
+    assert code == 2
+    assert path.name in said
+    assert len(said.splitlines()) <= LINES

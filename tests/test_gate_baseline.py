@@ -110,6 +110,20 @@ def test_smaller_is_no_growth_and_a_slower_device_is(folder: Path) -> None:
     assert run([*words, "--max-latency-growth", "0%", "--latency-mode", "process"]) == 0
 
 
+@pytest.mark.parametrize("key", ["totals", "device"])
+def test_a_growth_that_is_no_number_is_refused(
+    folder: Path, capsys: pytest.CaptureFixture[str], key: str
+) -> None:
+    """Growth is exact and then printed as a double, which 384 / 5e-324 is not."""
+    document = json.loads(Path("main.json").read_text())
+    document[key]["size_bytes" if key == "totals" else "steady"] = 5e-324
+    Path("main.json").write_text(json.dumps(document))
+    option = "--max-size-growth" if key == "totals" else "--max-latency-growth"
+    capsys.readouterr()
+    assert run(["gate", "--baseline", "main.json", option, "1%"]) == 2
+    assert "main.json" in capsys.readouterr().err
+
+
 def test_the_drop_is_paired_with_the_baselines_samples(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,5 +1,6 @@
 """Sizes and counts: what is accepted, and the words in which the rest is refused."""
 
+from collections.abc import Callable
 from fractions import Fraction
 
 import pytest
@@ -7,6 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mpsearch.errors import InputError
+from mpsearch.gate_limits import parse_accuracy, parse_growth, parse_points
+from mpsearch.gate_metrics import check_names
+from mpsearch.gate_statistics import parse_confidence
+from mpsearch.measured_answer import parse_percent
 from mpsearch.units import (
     Percent,
     UniformBits,
@@ -16,7 +21,9 @@ from mpsearch.units import (
     format_size,
     parse_amount,
     parse_count,
+    parse_seconds,
     parse_size,
+    whole_number,
 )
 
 
@@ -159,3 +166,36 @@ def test_formats() -> None:
     assert format_size(1572864) == "1.5 MB"
     assert format_count(1_200_000_000) == "1.200 G"
     assert format_count(0.02) == "0.02"
+
+
+@pytest.mark.parametrize(
+    "number",
+    [
+        "1e999999999",
+        "1e-999999999",
+        "1e400",
+        "9" * 5000,
+        "0." + "0" * 5000 + "1",
+        "\u0663",
+        "\xb2",
+        "1/3",
+    ],
+)
+@pytest.mark.parametrize(
+    "parse",
+    [
+        parse_accuracy, parse_growth, parse_points, parse_confidence, parse_percent, parse_count,
+        parse_seconds, lambda text: parse_size(f"{text}KB"), lambda text: parse_growth(f"{text}%"),
+        lambda text: check_names([f"f1={text}"], "--min"),
+        lambda text: check_names([f"f1={text}%"], "--max-rise"),
+    ],
+)  # fmt: skip
+def test_a_number_is_a_short_decimal_in_ascii(parse: Callable[[str], object], number: str) -> None:
+    """Exact values of the others take gigabytes, for ever, or raise what nobody expects."""
+    with pytest.raises(InputError):
+        parse(number)
+
+
+def test_whole_numbers() -> None:
+    assert [whole_number(text) for text in ("0", "012", "9" * 18)] == [0, 12, 10**18 - 1]
+    assert {whole_number(text) for text in ("", "-1", "\xb2", "\u0663", "1.0", "9" * 19)} == {None}

@@ -18,6 +18,7 @@ from mpsearch import memory_budget
 from mpsearch.errors import InputError, MissingExtraError, first_line
 from mpsearch.json_file import parse_json
 from mpsearch.keras_import.heaps import check_file, check_heaps
+from mpsearch.units import whole_number
 from mpsearch.zip_file import is_archive, open_archive
 
 Array = np.ndarray[Any, Any]
@@ -40,8 +41,8 @@ class KerasFile:
     @property
     def major(self) -> int:
         """2 or 3: what some functions mean changed."""
-        first = self.version.partition(".")[0]
-        return int(first) if first.isdigit() else 3
+        first = whole_number(self.version.partition(".")[0])
+        return 3 if first is None else first
 
 
 @contextmanager
