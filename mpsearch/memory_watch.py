@@ -61,7 +61,7 @@ def _known_size(name: str, tags: Any, args: Any, kwargs: dict[str, Any]) -> int 
     For the shapes of these torch would import its compiler first, which takes a second.
     """
     if name in _LIKE_INPUT:
-        return int(args[0].nbytes) + sum(2 * x.nbytes for x in _tensors(args[1:]))
+        return int(args[0].nbytes + 16 * args[0].shape[1])  # and two numbers for each channel
     if name == "aten::convolution":
         return _of_convolution(*args)
     if name in _PRODUCTS:
