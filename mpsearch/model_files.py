@@ -72,7 +72,17 @@ def _load_network(source: ModelSource, data: Arrays | None) -> NetworkFile:
             raise InputError(f"{source.path} is an mpsearch file and needs no --model")
         return network_file.load(source.path)
     module, examples = load_module(source, data)
-    return NetworkFile(Network.from_module(module, examples), {}, notes_of(module))
+    return NetworkFile(network_of(source, module, examples), {}, notes_of(module))
+
+
+def network_of(source: ModelSource, module: nn.Module, examples: ExampleInputs) -> Network:
+    """The network of a file's module. Raises InputError, which names the file."""
+    try:
+        return Network.from_module(module, examples)
+    except InputError as error:
+        if source.path in error.lines[0]:
+            raise
+        raise InputError(*error.lines_after(f"{source.path}: ")) from error
 
 
 def load_module(source: ModelSource, data: Arrays | None) -> tuple[nn.Module, ExampleInputs]:

@@ -156,7 +156,7 @@ def test_what_a_file_must_not_hold(
         (["--config", "none.toml"], "there is no file none.toml"),
         (["--config", "empty.toml"], "has no table [gate] or [tool.mpsearch.gate]"),
         (["--config", "flat.toml"], "is no table"),
-        (["--config", "."], "Is a directory"),
+        (["--config", "."], "it is a folder"),
     ],
 )
 def test_a_named_file_must_be_one(

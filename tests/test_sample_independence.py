@@ -127,6 +127,7 @@ def test_every_format_is_tested_when_a_command_loads_it(
     assert run(["profile", *words, "-o", str(tmp_path / "profile.csv")]) == 2
     said = capsys.readouterr().err
     assert MIXED in said
+    assert name in said
     assert said.strip().count("\n") <= 1
     assert not list(tmp_path.iterdir())
 

@@ -34,8 +34,7 @@ def convert(
     """
     from mpsearch import memory_budget
     from mpsearch.data import bind, read_arrays
-    from mpsearch.model_files import load_module, notes_of
-    from mpsearch.network import Network
+    from mpsearch.model_files import load_module, network_of, notes_of
     from mpsearch.network_file import save
     from mpsearch.sum_loss import separate
 
@@ -44,7 +43,7 @@ def convert(
     with memory_budget.of_load(path, source.max_memory):
         module, examples = load_module(source, arrays)
         print_notes(path, notes_of(module))
-        network = Network.from_module(module, examples)
+        network = network_of(source, module, examples)
     sample = {}
     if arrays is not None:
         bound = bind(arrays, network).take(samples, seed)
