@@ -244,6 +244,11 @@ def _quantized_file(request: EvaluationRequest) -> Evaluations:
     notes += _undone("quantized", quantized)
     if subject is None:
         return _together(data, True, rows, notes)
+    if quantized.model_digest not in (None, subject.network.digest):
+        notes.append(
+            f"{request.fp32} has other weights than the network that {request.source.path} was "
+            "made from: what is lost against FP32 is not lost by quantizing"
+        )
     rows.insert(0, subject.float_row())
     return _together(data, subject.held_out, rows, notes)
 

@@ -177,6 +177,11 @@ def test_what_a_model_does_now_is_judged_whatever_the_files_say(
     assert "solved for other weights than the model's" in capsys.readouterr().out
     error = refused(["gate", "quantized.pt", "--fp32", "retrained.pt", *words], capsys)
     assert "row FP32 is of other weights than the row 'quantized'" in error
+    said = "has other weights than the network that quantized.pt was made from"
+    evaluate = ["evaluate", "quantized.pt", *words[:2], "-o", "other.json", "--fp32"]
+    for model, noted in (("retrained.pt", True), ("model.pt", False)):
+        assert run([*evaluate, model]) == 0
+        assert (said in capsys.readouterr().out) is noted
 
 
 @pytest.mark.parametrize("words", [DROP, ["report"]])
