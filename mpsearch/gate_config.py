@@ -69,7 +69,7 @@ def _read(path: Path, keys: tuple[str, ...]) -> GateConfig | None:
     except FileNotFoundError:
         raise InputError(f"there is no file {path} with conditions for the gate") from None
     except IsADirectoryError:
-        raise InputError(f"{path} is not a TOML file: Is a directory") from None
+        raise InputError(f"{path} is not a TOML file: it is a folder") from None
     for key in keys:
         if not isinstance(document, dict) or key not in document:
             return None
