@@ -64,9 +64,8 @@ class Moments:
         prior = self.prior[:, None, None].double()
         if self.gram is not None:
             whole = self.gram.double() + prior * torch.eye(self.gram.shape[1], device=prior.device)
-            return (
-                torch.linalg.solve(whole, targets, left=False).float().reshape(self.targets.shape)
-            )
+            found: torch.Tensor = torch.linalg.solve(whole, targets, left=False)
+            return found.float().reshape(self.targets.shape)
         assert self.factor is not None
         # (X·Xᵀ + p)⁻¹ = (1 - X·(Xᵀ·X + p)⁻¹·Xᵀ) / p, Woodbury: few positions, a small system.
         x = self.factor.double()
