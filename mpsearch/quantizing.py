@@ -12,7 +12,7 @@ from mpsearch.choice import Choice
 from mpsearch.data import Data
 from mpsearch.layers import Layer
 from mpsearch.network import Network
-from mpsearch.post_training import PostTraining, quantize_after_training
+from mpsearch.post_training import PostTraining, Shared, quantize_after_training
 from mpsearch.quantized import (
     QuantizedLayer,
     QuantizedNetwork,
@@ -49,6 +49,10 @@ class Quantizing:
         return {} if self.post_training == PLAIN else asdict(self.post_training)
 
     @cached_property
+    def _shared(self) -> Shared:
+        return Shared(self.network, self.calibration, self.batch_size)
+
+    @cached_property
     def histograms(self) -> Mapping[str, Histogram]:
         """What reaches each layer on the calibration data."""
         return calibrate(self.network, self.calibration, self.batch_size)
@@ -57,8 +61,9 @@ class Quantizing:
         """The quantized network. Raises InputError as `check_layers`."""
         if self.post_training != PLAIN:
             return quantize_after_training(
-                self.network, choices, self.calibration, self.post_training, self.batch_size
-            )
+                self.network, choices, self.calibration, self.post_training, self.batch_size,
+                shared=self._shared,
+            )  # fmt: skip
         check_layers(self.network, choices)
         layers = {
             layer.name: self._layer(layer, choices[layer.name]) for layer in self.network.layers
