@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     metavar="COLUMN",
     default="omega",
     show_default=True,
-    help="Another column, or a weighted sum such as omega+2e-9*bops.",
+    help="Another column, or a weighted sum such as omega+0.5*omega_kl.",
 )
 @click.option("--omega-limit", metavar="X", help="Limit on total Ω, when it is not minimised.")
 @click.option(
