@@ -90,29 +90,25 @@ def optima(asked: Asked, best: Choices, seconds: float | None = None) -> list[Ca
     return _joined(found)
 
 
-def next_best(asked: Asked, count: int, deadline: float | None = None) -> list[Candidate]:
+def next_best(asked: Asked, count: int) -> list[Candidate]:
     """The `count` best assignments of every column, the first of each before the second of any."""
     lists = []
     for column in asked.columns:
-        found = _best(asked, asked.instance(column), count, deadline)
-        lists.append(
+        found = _best(asked, asked.instance(column), count)
+        lists.append([
             Candidate(one, f"number {place} of {column}") for place, one in enumerate(found, 1)
-        )
+        ])  # fmt: skip
     return _joined(_in_turn(lists))
 
 
-def exchanges(
-    asked: Asked, around: Choices, count: int, deadline: float | None = None
-) -> list[Candidate]:
+def exchanges(asked: Asked, around: Choices, count: int) -> list[Candidate]:
     """The `count` best assignments of every column that change at most 3 decisions of `around`."""
     lists = []
     for column in asked.columns:
         near = within_changes(asked.instance(column), around, CHANGES)
-        found = _best(asked, near, count + 1, deadline)
-        lists.append(
-            Candidate(one, f"exchange by {column}")
-            for one in found if one != asked.in_order(around)
-        )  # fmt: skip
+        found = _best(asked, near, count + 1)
+        others = [one for one in found if one != asked.in_order(around)]
+        lists.append([Candidate(one, f"exchange by {column}") for one in others[:count]])
     return _joined(_in_turn(lists))
 
 
@@ -131,15 +127,13 @@ def within_changes(instance: Instance, around: Choices, most: int) -> Instance:
     )
 
 
-def _best(
-    asked: Asked, instance: Instance, count: int, deadline: float | None
-) -> list[dict[str, Choice]]:
+def _best(asked: Asked, instance: Instance, count: int) -> list[dict[str, Choice]]:
     wanted = count if asked.max_distinct is None else _SPARE * count
-    found = [one for one in k_best(instance, wanted, deadline).chosen if asked.few_enough(one)]
+    found = [one for one in k_best(instance, wanted).chosen if asked.few_enough(one)]
     return [asked.in_order(instance.by_layer(one)) for one in found[:count]]
 
 
-def _in_turn(lists: Iterable[Iterable[Candidate]]) -> Iterator[Candidate]:
+def _in_turn(lists: Iterable[list[Candidate]]) -> Iterator[Candidate]:
     """The first of each, then the second of each, and so on."""
     for row in zip_longest(*lists):
         yield from (one for one in row if one is not None)

@@ -126,9 +126,7 @@ def quantize_after_training(
         if repair is not None:
             state, names = repair(run, state)
             undone.update({option: tuple(names)} if names else {})
-    quantized = replace(
-        state.quantized, undone=undone, input_ranges=shared.input_ranges
-    )
+    quantized = replace(state.quantized, undone=undone, input_ranges=shared.input_ranges)
     return quantized.made_from(network)
 
 

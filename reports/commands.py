@@ -83,6 +83,8 @@ def _search(assignment: Assignment) -> list[str]:
             words += [option, f"{100 * value:.10g}{sign}", *_measured_on(found)]
             words += ["--measure", str(found.get("most") or "all")]
             words += ["--tolerance", f"{100 * found.get('tolerance', 0):.10g}%"]
+    if assignment.refined:
+        words += ["--refine", str(assignment.refined["asked"]), *_measured_on(assignment.refined)]
     return words
 
 
