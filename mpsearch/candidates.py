@@ -55,8 +55,10 @@ class Asked:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Ω and the other metrics of the table: `("omega", "omega_kl")`."""
-        return ("omega", *self.table.metrics)
+        """Ω and the metrics that are not Ω itself under its own name: `("omega", "omega_kl")`."""
+        metrics = self.table.metrics.items()
+        others = [name for name, values in metrics if not np.array_equal(values, self.table.omega)]
+        return ("omega", *others)
 
     def instance(self, column: str) -> Instance:
         """The exact problem with this column to minimise."""
