@@ -167,7 +167,7 @@ _REFINED = {
     "asked": whole(), "error": text, "samples": whole(), "held_out": flag, "chosen": whole(),
     **dict.fromkeys(("data", "data_digest", "calibration", "calibration_digest"), text),
     **dict.fromkeys(("model_digest", "assignment_digest"), text),
-    "settings": by_name(anything), "fp32_accuracy": _SHARE, "comparisons": whole(),
+    "post_training": by_name(anything), "fp32_accuracy": _SHARE, "comparisons": whole(),
     "gain": number(), "gain_interval": [number(), number()], "surely_better": flag,
     "candidates": list_of({
         "from": text, "error": number(), "accuracy": _SHARE, "samples": whole(),

@@ -11,10 +11,12 @@ import click
 
 from mpsearch.errors import InputError
 from mpsearch.model_options import model_options
+from mpsearch.post_training_options import REPAIRS
 from mpsearch.units import DECIMAL, EXPONENT, whole_number
 
 if TYPE_CHECKING:
     from mpsearch.measured_answer import Target
+    from mpsearch.post_training import Rounding
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -57,6 +59,7 @@ _OPTIONS = (
     click.option(
         "--confirm-data", metavar="D", help="Measure the answer once more, on samples of its own."
     ),
+    *REPAIRS,
 )  # fmt: skip
 
 
@@ -80,6 +83,8 @@ class MeasuredRequest:
     confirm: str | None
     most: int | None
     tolerance: float
+    rounding: "Rounding"
+    bias_correction: bool
 
 
 @dataclass(frozen=True)
@@ -91,6 +96,8 @@ class RefineRequest:
     model: Mapping[str, Any]
     data: str | None
     calibration: str | None
+    rounding: "Rounding"
+    bias_correction: bool
 
 
 def parse_measured(
@@ -103,6 +110,8 @@ def parse_measured(
     measure: str | None,
     tolerance: str | None,
     confirm_data: str | None,
+    rounding: "Rounding",
+    bias_correction: bool,
     model: str | None,
     trust: bool,
     input_shapes: tuple[str, ...],
@@ -113,11 +122,12 @@ def parse_measured(
     if not asked and refine is None:
         given = (data, network, calibration, measure, tolerance, confirm_data, model,
                  max_model_memory)  # fmt: skip
-        if any(option is not None for option in given) or trust or input_shapes:
+        flags = trust or input_shapes or rounding != "adaptive" or not bias_correction
+        if flags or any(option is not None for option in given):
             raise InputError(
-                "--data, --network, --model, --calibration, --measure, --tolerance and "
-                "--confirm-data go with --min-accuracy or --max-drop; the first four also with "
-                "--refine"
+                "--data, --network, --model, --calibration, --rounding and --no-bias-correction go "
+                "with --min-accuracy, --max-drop or --refine; --measure, --tolerance and "
+                "--confirm-data with the first two"
             )
         return None
     if min_accuracy is not None and max_drop is not None:
@@ -145,7 +155,7 @@ def parse_measured(
         "max_model_memory": max_model_memory,
     }
     if refine is not None:
-        return RefineRequest(refine, network, loading, data, calibration)
+        return RefineRequest(refine, network, loading, data, calibration, rounding, bias_correction)
     return MeasuredRequest(
         target=_target(min_accuracy, max_drop),
         network=network,
@@ -155,6 +165,8 @@ def parse_measured(
         confirm=confirm_data,
         most=_most(measure),
         tolerance=_tolerance(tolerance or TOLERANCE),
+        rounding=rounding,
+        bias_correction=bias_correction,
     )
 
 

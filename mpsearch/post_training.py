@@ -4,9 +4,9 @@ The order is that of the literature: equalise, set the ranges, round, correct th
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -39,7 +39,8 @@ _ADAPTIVE_UP_TO = 8  # at 16 bits rounding is no source of error, and codes have
 
 @dataclass(frozen=True)
 class PostTraining:
-    """How to quantize without training; the defaults are what `mpsearch profile` assumes.
+    """How to quantize without training. By default weights are rounded so that layer outputs are
+    kept, and biases take up what is left of their mean; `PLAIN` does neither.
 
     ranges: `activation_ranges.METHODS`. per_tensor: one weight scale for all channels of a layer
     (it is stored once per channel all the same). equalize, correct_bias, rounding: the repairs of
@@ -50,14 +51,21 @@ class PostTraining:
     ranges: str = "mse"
     per_tensor: bool = False
     equalize: bool = False
-    correct_bias: bool = False
-    rounding: Rounding = "nearest"
+    correct_bias: bool = True
+    rounding: Rounding = "adaptive"
     seed: int = 0
 
     def __post_init__(self) -> None:
         check_method(self.ranges)
         if self.rounding not in ("nearest", "adaptive"):
             raise InputError(f"got rounding {self.rounding!r}; expected nearest or adaptive")
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields by name, as evaluation.json and quantized files keep them."""
+        return asdict(self)
+
+
+PLAIN = PostTraining(correct_bias=False, rounding="nearest")  # each layer by itself, no repair
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,7 +134,12 @@ def quantize_after_training(
         if repair is not None:
             state, names = repair(run, state)
             undone.update({option: tuple(names)} if names else {})
-    quantized = replace(state.quantized, undone=undone, input_ranges=shared.input_ranges)
+    quantized = replace(
+        state.quantized,
+        undone=undone,
+        input_ranges=shared.input_ranges,
+        post_training=settings.to_json(),
+    )
     return quantized.made_from(network)
 
 

@@ -29,7 +29,10 @@ def measure(
     """
     subject = load_subject(
         source_of(request.network, **request.model), request.data, request.calibration,
-        post_training=PostTraining(rounding="adaptive", correct_bias=True), need_labels=False,
+        post_training=PostTraining(
+            rounding=request.rounding, correct_bias=request.bias_correction
+        ),
+        need_labels=False,
     )  # fmt: skip
     if subject.calibration is None:  # the samples to measure on are those of the profile
         subject = replace(subject, calibration=subject.data)

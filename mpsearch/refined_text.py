@@ -105,7 +105,7 @@ def to_document(refined: Refined) -> dict[str, Any]:
         "calibration": quantizing.calibration.name,
         "calibration_digest": quantizing.calibration.digest,
         "model_digest": subject.network.digest,
-        "settings": dict(quantizing.settings),
+        "post_training": quantizing.post_training.to_json(),
         "assignment_digest": network_digest(refined.best.candidate.choices),
         "fp32_accuracy": None if right is None else right / samples,
         "chosen": refined.chosen,

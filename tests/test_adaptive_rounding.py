@@ -1,6 +1,7 @@
 """Adaptive rounding: the moments are those of the layer, and the codes beat the nearest ones."""
 
 import itertools
+from dataclasses import replace
 
 import networks
 import pytest
@@ -13,7 +14,7 @@ from mpsearch.data import Data
 from mpsearch.layer_by_layer import Use
 from mpsearch.layers import Layer
 from mpsearch.network import Network
-from mpsearch.post_training import PostTraining, quantize_after_training
+from mpsearch.post_training import PLAIN, quantize_after_training
 from mpsearch.quantizer import ActivationQuantizer, quantize_weight, weight_codes_range
 
 FLOAT = ActivationQuantizer(32, 1.0, 0)
@@ -118,7 +119,7 @@ def test_unseen_outputs_come_closer_to_float(name: str) -> None:
     choices = dict.fromkeys((layer.name for layer in network.layers), Choice(3, 8))
     errors = []
     for rounding in ("nearest", "adaptive"):
-        settings = PostTraining(rounding=rounding)
+        settings = replace(PLAIN, rounding=rounding)
         quantized = quantize_after_training(network, choices, calibration, settings)
         with torch.no_grad():
             errors.append(float((quantized(*unseen) - network(*unseen)).square().mean()))

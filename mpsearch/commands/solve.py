@@ -19,7 +19,7 @@ from mpsearch.measured_options import (
     parse_measured,
 )
 from mpsearch.minimand import Minimand
-from mpsearch.provenance import model_digest_of, sound_provenance
+from mpsearch.provenance import model_digest_of, sound_provenance, unpriced_activations
 from mpsearch.search_options import (
     budget_options,
     parse_excludes,
@@ -104,6 +104,9 @@ def solve(
     on --data, holds. What was measured is said, and that not every smaller one was; exit code 1 if
     none holds. With --refine N assignments at these limits are measured, and the best is taken.
 
+    Activations keep their bits where fewer buy nothing: a choice is left out where another one has
+    more bits for activations, as many for weights, and takes no more of what is limited.
+
     1 KB is 1024 B. Limits may be relative to the table: 50% of the all-largest choice, w8 or w8a8
     of that choice everywhere. Exit code 1 if no assignment is within the limits; the smallest
     feasible value of every limit is printed then.
@@ -179,6 +182,9 @@ def solve(
             minimize=minimand,
             max_distinct=max_distinct,
         )
+    paid = (*budget.limits, *budget.at_least, *minimand.columns)
+    unpriced = unpriced_activations(table, sound_provenance(table_path), paid)
+    solution = replace(solution, notes=(*solution.notes, *unpriced))
     document, lines = _document(solution, table), []
     if cross and solution.choices:
         from mpsearch.instance import Instance
