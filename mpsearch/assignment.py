@@ -11,7 +11,17 @@ from mpsearch.errors import InputError
 from mpsearch.files import write_atomic
 from mpsearch.foreign_text import json_text
 from mpsearch.json_file import read_document
-from mpsearch.json_form import anything, by_name, check_form, list_of, null_or, number, text, whole
+from mpsearch.json_form import (
+    anything,
+    by_name,
+    check_form,
+    flag,
+    list_of,
+    null_or,
+    number,
+    text,
+    whole,
+)
 from mpsearch.solution import Solution
 
 FORMAT = "mpsearch.assignment"
@@ -25,8 +35,9 @@ class Assignment:
 
     status is "given" where nobody searched: `Assignment.uniform` and hand-written ones. search:
     what else was asked, by option of `mpsearch solve`: {"pin": ("conv1=w8a8",)}. measured: what
-    `solve --min-accuracy` measured (docs/formats.md); empty otherwise. table_digest, model_digest:
-    of the table that it was chosen from, and of the float network that the table is of.
+    `solve --min-accuracy` measured, refined: what `solve --refine` did (docs/formats.md); empty
+    otherwise. table_digest, model_digest: of the table that it was chosen from, and of the float
+    network that the table is of.
     """
 
     layers: Mapping[str, Choice]
@@ -44,6 +55,7 @@ class Assignment:
     omega: float | None = None
     search: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     measured: Mapping[str, Any] = field(default_factory=dict)
+    refined: Mapping[str, Any] = field(default_factory=dict)
     model_digest: str | None = None
 
     @staticmethod
@@ -103,6 +115,7 @@ class Assignment:
             "table_digest": self.table_digest,
             **({} if self.model_digest is None else {"model_digest": self.model_digest}),
             **({"measured": dict(self.measured)} if self.measured else {}),
+            **({"refined": dict(self.refined)} if self.refined else {}),
         }
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -139,6 +152,7 @@ class Assignment:
             omega=document.get("omega"),
             search={key: tuple(texts) for key, texts in (document.get("search") or {}).items()},
             measured=document.get("measured") or {},
+            refined=document.get("refined") or {},
             model_digest=document.get("model_digest"),
         )
 
@@ -149,6 +163,17 @@ _MEASURED = {
     "min_accuracy?": _SHARE, "max_drop?": null_or(number(-1, 1)), "tolerance?": null_or(number()),
     "most?": null_or(whole()), "data?": text, "calibration?": text,
 }  # fmt: skip
+_REFINED = {
+    "asked": whole(), "error": text, "samples": whole(), "held_out": flag, "chosen": whole(),
+    **dict.fromkeys(("data", "data_digest", "calibration", "calibration_digest"), text),
+    **dict.fromkeys(("model_digest", "assignment_digest"), text),
+    "post_training": by_name(anything), "fp32_accuracy": _SHARE, "comparisons": whole(),
+    "gain": number(), "gain_interval": [number(), number()], "surely_better": flag,
+    "candidates": list_of({
+        "from": text, "error": number(), "accuracy": _SHARE, "samples": whole(),
+        "layers": by_name(text),
+    }),
+}  # fmt: skip
 _FORM = {
     "layers": anything,  # by _choice
     **dict.fromkeys(("objective?", "omega?", "bound?", "gap?", "seconds?"), _NUMBER),
@@ -157,6 +182,7 @@ _FORM = {
     **dict.fromkeys(("status?", "minimize?"), text),
     "search?": null_or(by_name(list_of(text))),
     "measured?": null_or(_MEASURED),
+    "refined?": null_or(_REFINED),
 }
 
 

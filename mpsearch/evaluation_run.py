@@ -130,10 +130,12 @@ def load_subject(
     post_training: PostTraining | None = None,
     losses: tuple[str, ...] = (),
     metrics: tuple[str, ...] = (),
+    need_labels: bool = True,
 ) -> Subject:
     """Read a float model and its data; the model file's sample where they are not named.
 
-    Raises InputError for data that do not fit, that have no labels, or that are nowhere.
+    Raises InputError for data that do not fit, that have no labels unless these are not needed, or
+    that are nowhere.
     """
     arrays = None if data is None else read_arrays(data)
     loaded = load_network(source, arrays)
@@ -144,9 +146,11 @@ def load_subject(
         sample = Arrays(f"the sample in {source.path}", loaded.sample)
     evaluated = arrays if arrays is not None else sample
     if evaluated is None:
-        raise InputError(f"{source.path} carries no sample; give labelled data with --data")
+        kind = "labelled data" if need_labels else "data"
+        raise InputError(f"{source.path} carries no sample; give {kind} with --data")
     bound = bind(evaluated, loaded.network, losses)
-    labels_of(bound)
+    if need_labels:
+        labels_of(bound)
     ranges = None
     if sample is not None:
         ranges = bind(sample, loaded.network, losses, need_labels=False)

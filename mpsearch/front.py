@@ -110,7 +110,7 @@ def front(
     where the limits are infeasible.
     """
     limits = dict(limits or {})
-    table.column(resource)
+    table.resource(resource)
     at_least = dict(at_least or {})
     instance = Instance.build(
         table, limits, pins, exclude, table.columns, at_least, paid=(resource,)

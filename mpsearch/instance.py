@@ -94,7 +94,10 @@ class Instance:
         def merged(integers: IntArray) -> IntArray:
             padded = np.append(integers, np.zeros(1, dtype=integers.dtype))[table.row_index]
             matrix = np.zeros(shape, dtype=object if padded.dtype == object else np.int64)
-            if padded.dtype != object and int(padded.max(initial=0)) * len(table.layers) >= 1 << 62:
+            if (
+                padded.dtype != object
+                and int(np.abs(padded).max(initial=0)) * len(table.layers) >= 1 << 62
+            ):
                 matrix = matrix.astype(object)
             np.add.at(matrix, unit, np.where(allowed, padded, 0).astype(matrix.dtype))
             return as_narrow(np.where(merged_allowed, matrix, 0))

@@ -28,9 +28,11 @@ def column_of(key: str) -> str:
 
 
 def values_of(table: LayerTable, key: str) -> NDArray[Any]:
-    """One value per row of the table, e.g. [216]; InputError for an unknown column or choice."""
+    """One value per row of the table, e.g. [216]; InputError for an unknown column
+    or choice, and for a metric."""
     if not key.startswith(COUNT):
-        return table.column(column_of(key))
+        column = column_of(key)
+        return table.omega if column == "omega" else table.resource(column)
     text = key.removeprefix(COUNT)
     match = re.fullmatch(r"w(\d{1,2})(?:a(\d{1,2}))?", text)
     if match is None:

@@ -1,4 +1,4 @@
-"""Options of `mpsearch solve` for an accuracy that has to hold when it is measured."""
+"""Options of `mpsearch solve` for what is measured: an accuracy that has to hold, and --refine."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -32,7 +32,15 @@ _OPTIONS = (
         "--max-drop", metavar="POINTS",
         help="Or with at most so many points less than FP32 on the same samples: 1.0.",
     ),
-    click.option("--data", metavar="D", help="Labelled data to measure on [default: the sample]."),
+    click.option(
+        "--refine", type=click.IntRange(min=1), metavar="N",
+        help="Measure N assignments as repaired networks and take the best: every metric's optimum "
+        "(columns omega_*), the next best, exchanges.",
+    ),
+    click.option(
+        "--data", metavar="D",
+        help="Data to measure on, labelled for an accuracy [default: the sample].",
+    ),
     click.option(
         "--network", metavar="MODEL",
         help=f"The float model that is measured [default: {USUAL_MODEL}].",
@@ -56,7 +64,7 @@ _OPTIONS = (
 
 
 def measured_options(command: _Command) -> _Command:
-    """--min-accuracy, --max-drop and what goes with them; read them with `parse_measured`."""
+    """--min-accuracy, --max-drop, --refine and what goes with them; see `parse_measured`."""
     command = model_options(command)
     for option in reversed(_OPTIONS):
         command = option(command)
@@ -79,9 +87,23 @@ class MeasuredRequest:
     bias_correction: bool
 
 
+@dataclass(frozen=True)
+class RefineRequest:
+    """How many assignments are measured, on which model and data."""
+
+    count: int
+    network: str
+    model: Mapping[str, Any]
+    data: str | None
+    calibration: str | None
+    rounding: "Rounding"
+    bias_correction: bool
+
+
 def parse_measured(
     min_accuracy: str | None,
     max_drop: str | None,
+    refine: int | None,
     data: str | None,
     network: str | None,
     calibration: str | None,
@@ -94,39 +116,50 @@ def parse_measured(
     trust: bool,
     input_shapes: tuple[str, ...],
     max_model_memory: str | None,
-) -> MeasuredRequest | None:
-    """The options as a request; None where no accuracy is asked. Raises InputError."""
-    if min_accuracy is None and max_drop is None:
+) -> MeasuredRequest | RefineRequest | None:
+    """The options as a request; None where nothing is measured. Raises InputError."""
+    asked = min_accuracy is not None or max_drop is not None
+    if not asked and refine is None:
         given = (data, network, calibration, measure, tolerance, confirm_data, model,
                  max_model_memory)  # fmt: skip
         flags = trust or input_shapes or rounding != "adaptive" or not bias_correction
         if flags or any(option is not None for option in given):
             raise InputError(
-                "--data, --network, --model, --calibration, --measure, --tolerance, "
-                "--confirm-data, --rounding and --no-bias-correction go with --min-accuracy or "
-                "--max-drop"
+                "--data, --network, --model, --calibration, --rounding and --no-bias-correction go "
+                "with --min-accuracy, --max-drop or --refine; --measure, --tolerance and "
+                "--confirm-data with the first two"
             )
         return None
     if min_accuracy is not None and max_drop is not None:
         raise InputError("got --min-accuracy and --max-drop; expected one of them")
+    if asked and refine is not None:
+        raise InputError(
+            "got --refine with --min-accuracy or --max-drop; expected one of them: refine measures "
+            "at the limits that are given, the others look for the smallest size"
+        )
+    if refine is not None and (measure, tolerance, confirm_data) != (None, None, None):
+        raise InputError("--measure, --tolerance and --confirm-data do not go with --refine")
     if network is None and model is not None and Path(model).is_file():
         network, model = model, None
     if network is None:
         if not Path(USUAL_MODEL).is_file():
             raise InputError(
-                f"accuracy is measured, and there is no {USUAL_MODEL} here; name the float model's "
-                "file with --network"
+                f"{'accuracy is' if asked else 'assignments are'} measured, and there is no "
+                f"{USUAL_MODEL} here; name the float model's file with --network"
             )
         network = USUAL_MODEL
+    loading = {
+        "model": model,
+        "trust": trust,
+        "input_shapes": input_shapes,
+        "max_model_memory": max_model_memory,
+    }
+    if refine is not None:
+        return RefineRequest(refine, network, loading, data, calibration, rounding, bias_correction)
     return MeasuredRequest(
         target=_target(min_accuracy, max_drop),
         network=network,
-        model={
-            "model": model,
-            "trust": trust,
-            "input_shapes": input_shapes,
-            "max_model_memory": max_model_memory,
-        },
+        model=loading,
         data=data,
         calibration=calibration,
         confirm=confirm_data,

@@ -1,4 +1,4 @@
-"""What is minimised: Ω, any other column, or a weighted sum of columns."""
+"""What is minimised: Ω, another metric or resource, or a weighted sum of columns."""
 
 import re
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ _TERM = re.compile(rf"(?:({DECIMAL}{EXPONENT}?)\s*\*\s*)?([^\s*]+)")
 
 @dataclass(frozen=True)
 class Minimand:
-    """Weighted columns, e.g. (("size_bytes", "1"),) or (("omega", "1"), ("bops", "2e-9")).
+    """Weighted columns, e.g. (("omega_kl", "1"),) or (("omega", "1"), ("bops", "2e-9")).
 
     Weights are decimals as text, so that sums stay exact.
     """
@@ -26,7 +26,7 @@ class Minimand:
 
     @staticmethod
     def parse(table: LayerTable, text: str) -> "Minimand":
-        """`"size_bytes"`, `"omega + 2e-9*bops"`. Raises InputError for anything else."""
+        """`"size_bytes"`, `"omega + 0.5*omega_kl"`. Raises InputError for anything else."""
         terms: dict[str, str] = {}
         for part in text.split("+"):
             match = _TERM.fullmatch(part.strip())

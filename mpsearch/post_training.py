@@ -4,7 +4,7 @@ The order is that of the literature: equalise, set the ranges, round, correct th
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -31,7 +31,7 @@ from mpsearch.quantized import (
     check_layers,
     with_activation,
 )
-from mpsearch.quantizer import FLOAT_BITS, check_bits, quantize_weight
+from mpsearch.quantizer import FLOAT_BITS, QuantizedWeight, check_bits, quantize_weight
 
 Rounding = Literal["nearest", "adaptive"]
 _ADAPTIVE_UP_TO = 8  # at 16 bits rounding is no source of error, and codes have no room in float32
@@ -68,6 +68,36 @@ class PostTraining:
 PLAIN = PostTraining(correct_bias=False, rounding="nearest")  # each layer by itself, no repair
 
 
+@dataclass(frozen=True, eq=False)
+class Shared:
+    """What several assignments have in common that are quantized with the same other arguments.
+
+    decisions: what adaptive rounding made of a layer, by the choices of all layers up to it, as it
+    sees nothing else. weights: nearest rounding by layer and bits.
+    """
+
+    network: Network
+    calibration: Data
+    batch_size: int
+    decisions: dict[tuple[tuple[str, Choice], ...], Decision] = field(default_factory=dict)
+    weights: dict[tuple[str, int], QuantizedWeight] = field(default_factory=dict)
+
+    @cached_property
+    def yardstick(self) -> Yardstick:
+        """The float network's outputs."""
+        return Yardstick(self.network, self.calibration, self.batch_size)
+
+    @cached_property
+    def histograms(self) -> Mapping[str, Histogram]:
+        """What reaches each layer of the float network."""
+        return calibrate(self.network, self.calibration, self.batch_size)
+
+    @cached_property
+    def input_ranges(self) -> tuple[tuple[float, float] | None, ...]:
+        """What the network's inputs are on the calibration data."""
+        return input_ranges(self.network, self.calibration)
+
+
 def quantize_after_training(
     network: Network,
     choices: Mapping[str, Choice],
@@ -75,11 +105,13 @@ def quantize_after_training(
     settings: PostTraining | None = None,
     batch_size: int = 64,
     on_step: Callable[[], None] | None = None,
+    shared: Shared | None = None,
 ) -> QuantizedNetwork:
     """Quantize every layer as `choices` says, with what `settings` ask for.
 
     `network` is not changed. `on_step` is called once per layer. The result's `source` has the
-    equalised weights and corrected biases. The same arguments give the same integers. Raises
+    equalised weights and corrected biases. The same arguments give the same integers, whatever is
+    `shared` with calls for other choices that have all other arguments in common. Raises
     InputError for an assignment of another network, for unsupported bits and for an empty sample.
     """
     settings = settings or PostTraining()
@@ -89,8 +121,9 @@ def quantize_after_training(
         check_bits(choice.a_bits)
     if len(calibration) == 0:
         raise InputError(f"{calibration.name} has no samples; calibration needs at least one")
-    run = _Run(choices, calibration, settings, batch_size, on_step or _nothing)
-    state = run.nearest(network, Yardstick(network, calibration, batch_size))
+    shared = shared or Shared(network, calibration, batch_size)
+    run = _Run(choices, calibration, settings, batch_size, on_step or _nothing, shared)
+    state = run.nearest(network, shared.yardstick)
     undone: dict[str, tuple[str, ...]] = {}
     for option, repair in (
         ("--equalize", _equalized if settings.equalize else None),
@@ -104,7 +137,7 @@ def quantize_after_training(
     quantized = replace(
         state.quantized,
         undone=undone,
-        input_ranges=input_ranges(network, calibration),
+        input_ranges=shared.input_ranges,
         post_training=settings.to_json(),
     )
     return quantized.made_from(network)
@@ -145,18 +178,31 @@ class _Run:
     settings: PostTraining
     batch_size: int
     on_step: Callable[[], None]
+    shared: Shared
+
+    def shares(self, network: Network) -> bool:
+        """Whether what becomes of a layer of `network` depends on nothing but choices."""
+        return network is self.shared.network and self.settings.ranges != "auto"
 
     def nearest(self, network: Network, yardstick: Yardstick) -> _State:
         """Nearest rounding, and ranges by the rule that is asked for (mse before auto)."""
-        histograms = calibrate(network, self.calibration, self.batch_size)
+        known = self.shared.weights if network is self.shared.network else {}
+        histograms = (
+            self.shared.histograms
+            if network is self.shared.network
+            else calibrate(network, self.calibration, self.batch_size)
+        )
         rule = "mse" if self.settings.ranges == "auto" else self.settings.ranges
         layers = {}
         for layer in network.layers:
             choice, weight = self.choices[layer.name], None
             if choice.w_bits != FLOAT_BITS:
-                rows, _ = network.weight_rows(layer)
-                one_scale = self.settings.per_tensor or layer.scales == 1
-                weight = quantize_weight(rows, choice.w_bits, one_scale)
+                key = layer.name, choice.w_bits
+                if key not in known:
+                    rows, _ = network.weight_rows(layer)
+                    one_scale = self.settings.per_tensor or layer.scales == 1
+                    known[key] = quantize_weight(rows, choice.w_bits, one_scale)
+                weight = known[key]
             activation = quantizer_of(histograms[layer.name], choice.a_bits, rule)
             layers[layer.name] = with_activation(network, layer, choice, weight, activation)
             if self.settings.rounding == "nearest":
@@ -208,9 +254,18 @@ def _rounded(run: _Run, start: _State) -> Repaired:
     from mpsearch.layer_moments import moments
 
     network = start.network
+    decisions = run.shared.decisions if run.shares(network) else {}
+    before: list[tuple[str, Choice]] = []
 
     def decide(layer: Layer, uses: Sequence[Use]) -> Decision:
         run.on_step()
+        before.append((layer.name, run.choices[layer.name]))
+        key = tuple(before)
+        if key not in decisions:
+            decisions[key] = round_layer(layer, uses)
+        return decisions[key]
+
+    def round_layer(layer: Layer, uses: Sequence[Use]) -> Decision:
         quantized, bias = start.layers[layer.name], network.bias(layer)
         weight, bits = quantized.weight, quantized.choice.w_bits
         # What an embedding gives is the rounded rows themselves: there the nearest codes are best.

@@ -21,12 +21,16 @@ from mpsearch.heads import heads_of, without_heads
 from mpsearch.interactions import interactions_path, save_interactions
 from mpsearch.journal import Journal
 from mpsearch.layers import residual_groups
+from mpsearch.losses import Loss
 from mpsearch.network import Network
 from mpsearch.packing import layer_bytes
 from mpsearch.plugins import load
 from mpsearch.profiler import MEMORY_LIMIT, Profiler, Scores, Study
 from mpsearch.provenance import FORMAT, VERSION, provenance_path
 from mpsearch.quantizer import check_bits
+from mpsearch.sensitivity import accuracy, kl, perturbation, sqnr
+from mpsearch.sensitivity import loss as loss_increase
+from mpsearch.sensitivity.forward_metric import OutputMetric
 from mpsearch.sensitivity.interactions import collect, samples_to_keep
 from mpsearch.table import Layer, LayerTable, Row
 from mpsearch.units import whole_number
@@ -118,6 +122,7 @@ def profile(
         memory_limit=settings.memory_limit,
         device=place,
         workers=workers,
+        beside=output_metrics(sample, loss),
     )
     if settings.interactions:
         study = replace(study, keep_outputs=samples_to_keep(study))
@@ -149,6 +154,23 @@ def profile(
         journal.discard()
     leave(workers)
     return table, provenance
+
+
+def output_metrics(data: Data, loss: Loss) -> tuple[OutputMetric, ...]:
+    """The metrics of the outputs that the data allow, and that cost little beside the passes.
+
+    Those of labels without labels would only repeat the divergence, and the Hessian of a loss of
+    the user's own costs derivatives.
+    """
+    labelled = data.labels is not None
+    found: tuple[tuple[bool, OutputMetric], ...] = (
+        (True, sqnr.PROFILER),
+        (labelled, loss_increase.PROFILER),
+        (loss.closed, kl.PROFILER),
+        (loss.closed, perturbation.PROFILER),
+        (labelled, accuracy.PROFILER),
+    )
+    return tuple(metric for wanted, metric in found if wanted)
 
 
 def find_device(name: str) -> torch.device:
@@ -196,7 +218,9 @@ def _table(study: Study, scores: Scores, group_residual: bool) -> LayerTable:
                 "size_bytes": layer_bytes(layer, choice),
                 "bops": layer.macs * choice.w_bits * choice.a_bits,
             }
-            rows.append(Row(layer.name, choice, score.omega, score.stderr, resources))
+            rows.append(
+                Row(layer.name, choice, score.omega, score.stderr, resources, score.metrics)
+            )
     return LayerTable.from_rows(layers, rows)
 
 
@@ -226,6 +250,7 @@ def _provenance(
         **({"label_notes": list(study.data.notes)} if study.data.notes else {}),
         "metric": settings.metric,
         "metric_notes": dict(profiler.notes(study)),
+        "metrics_beside": list(next(iter(scores.values())).metrics),
         "layers_without_effect": _without_effect(scores, study),
         "left_out_outputs": list(network.left_out_outputs),
         "choices": [str(choice) for choice in settings.choices],

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 
@@ -16,6 +16,9 @@ from mpsearch.network import Network
 from mpsearch.partial_forward import activation_bytes
 from mpsearch.workers import Workers
 
+if TYPE_CHECKING:
+    from mpsearch.sensitivity.forward_metric import OutputMetric
+
 Scores = Mapping[tuple[str, Choice], "Score"]
 
 MEMORY_LIMIT = 2**29  # bytes of intermediate values that a metric keeps at once
@@ -23,10 +26,15 @@ MEMORY_LIMIT = 2**29  # bytes of intermediate values that a metric keeps at once
 
 @dataclass(frozen=True)
 class Score:
-    """Ω of one layer at one choice, and its standard error (0 when the value is not estimated)."""
+    """Ω of one layer at one choice, and its standard error (0 when the value is not estimated).
+
+    `metrics`: what else was found on the way, of either sign, by the column of the table that it
+    goes to (`omega_kl`); the same columns for every layer and choice.
+    """
 
     omega: float
     stderr: float = 0.0
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -36,7 +44,8 @@ class Study:
     `network` is on `device` already; `batches` puts the data there. `memory_limit` bounds the bytes
     of intermediate values that are kept at once, by smaller batches. `workers` are the processes
     that share the work. `keep_outputs` is for how many samples the changed outputs of every cell
-    are kept in the journal, for interactions; 0 keeps none.
+    are kept in the journal, for interactions; 0 keeps none. `beside` are the metrics of the outputs
+    that a metric of the outputs takes from the same passes.
     """
 
     network: Network
@@ -51,6 +60,7 @@ class Study:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     workers: Workers = field(default_factory=Workers)
     keep_outputs: int = 0
+    beside: "tuple[OutputMetric, ...]" = ()
     findings: dict[str, object] = field(default_factory=dict)  # of `score`, for `notes`
 
     @cached_property

@@ -31,7 +31,7 @@ class Proof:
         """Whether upper and lower agree: exactly, or to 13 digits where Ω takes over 60 bits."""
         if self.upper is None:
             return False
-        return (self.upper - self.lower) * 10**13 <= self.upper
+        return (self.upper - self.lower) * 10**13 <= abs(self.upper)
 
 
 def guess(instance: Instance) -> NDArray[Any] | None:

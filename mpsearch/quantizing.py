@@ -12,7 +12,7 @@ from mpsearch.choice import Choice
 from mpsearch.data import Data
 from mpsearch.layers import Layer
 from mpsearch.network import Network
-from mpsearch.post_training import PLAIN, PostTraining, quantize_after_training
+from mpsearch.post_training import PLAIN, PostTraining, Shared, quantize_after_training
 from mpsearch.quantized import (
     QuantizedLayer,
     QuantizedNetwork,
@@ -27,8 +27,8 @@ from mpsearch.quantizer import FLOAT_BITS, quantize_weight
 class Quantizing:
     """How choices become networks: the one place where what is measured is quantized.
 
-    `Quantizing(network, calibration)(choices)` is what `quantize_after_training` gives: every
-    assignment is quantized from the start, as repairs depend on all layers. `PLAIN` repairs
+    `Quantizing(network, calibration)(choices)` is what `quantize_after_training` gives: repairs of
+    a layer depend on those before it, and assignments that begin alike share them. `PLAIN` repairs
     nothing: then it equals `quantize(network, choices, histograms)` with the histograms of
     `calibration`, which are made at the first call; between assignments that share layers only the
     others are quantized anew, and choices that differ in the activations alone share the search
@@ -49,6 +49,10 @@ class Quantizing:
         return {} if self.post_training == PLAIN else self.post_training.to_json()
 
     @cached_property
+    def _shared(self) -> Shared:
+        return Shared(self.network, self.calibration, self.batch_size)
+
+    @cached_property
     def histograms(self) -> Mapping[str, Histogram]:
         """What reaches each layer on the calibration data."""
         return calibrate(self.network, self.calibration, self.batch_size)
@@ -57,8 +61,9 @@ class Quantizing:
         """The quantized network. Raises InputError as `check_layers`."""
         if self.post_training != PLAIN:
             return quantize_after_training(
-                self.network, choices, self.calibration, self.post_training, self.batch_size
-            )
+                self.network, choices, self.calibration, self.post_training, self.batch_size,
+                shared=self._shared,
+            )  # fmt: skip
         check_layers(self.network, choices)
         layers = {
             layer.name: self._layer(layer, choices[layer.name]) for layer in self.network.layers

@@ -207,7 +207,7 @@ def _judge(name: str, instance: Instance, answer: Answer, proof: Proof, notes: l
     if answer.chosen is None:
         return True
     total = instance.sum(instance.omega, answer.chosen)
-    if total - proof.upper <= WRONG_BY * proof.upper:
+    if total - proof.upper <= WRONG_BY * abs(proof.upper):
         return False
     if answer.claim == "optimal":
         notes.append(
@@ -230,7 +230,7 @@ def _found(table: LayerTable, instance: Instance, budget: Budget, proof: Proof) 
         "choices": choices,
         "objective": objective,
         "bound": bound,
-        "gap": (objective - bound) / objective if objective > 0 else 0.0,
+        "gap": (objective - bound) / abs(objective) if objective else 0.0,
         "totals": totals_of(table, choices, budget.limits, budget.at_least),
         "omega": float(table.total(choices, "omega")),
     }

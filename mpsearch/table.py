@@ -31,13 +31,14 @@ class Layer:
 
 @dataclass(frozen=True)
 class Row:
-    """One measured (layer, choice): Ω, its standard error, and resources by column name."""
+    """One measured (layer, choice): Ω, its standard error, resources and metrics by column name."""
 
     layer: str
     choice: Choice
     omega: float
     omega_stderr: float = 0.0
     resources: Mapping[str, int | float] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +46,9 @@ class LayerTable:
     """Rows by column, in file order: arrays of shape [N], e.g. N = 54 layers x 4 choices = 216.
 
     `resources` maps a column name to int64 (exact) where every value is an integer, else to
-    float64. `source` is the file that it came from, for messages.
+    float64. `metrics` maps columns named omega_*, what other metrics say of the same cells, to
+    float64 of either sign: they can be minimised, not limited, and are no part of the digest.
+    `source` is the file that it came from, for messages.
     """
 
     layers: tuple[Layer, ...]
@@ -55,6 +58,7 @@ class LayerTable:
     omega: NDArray[np.float64]
     omega_stderr: NDArray[np.float64]
     resources: Mapping[str, NDArray[Any]]
+    metrics: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
     source: str = "table"
 
     @staticmethod
@@ -63,11 +67,12 @@ class LayerTable:
         rows = list(rows)
         index = {layer.name: position for position, layer in enumerate(layers)}
         columns = list(dict.fromkeys(column for row in rows for column in row.resources))
+        metrics = list(dict.fromkeys(column for row in rows for column in row.metrics))
         for row in rows:
             if row.layer not in index:
                 raise InputError(f"table: a row names the unknown layer {row.layer!r}")
-            for column in columns:
-                if column not in row.resources:
+            for column in (*columns, *metrics):
+                if column not in row.resources and column not in row.metrics:
                     raise InputError(f"table: layer {row.layer!r} at {row.choice} lacks {column}")
         table = LayerTable(
             layers=tuple(layers),
@@ -78,6 +83,10 @@ class LayerTable:
             omega_stderr=np.array([row.omega_stderr for row in rows], dtype=np.float64),
             resources={
                 column: as_column([row.resources[column] for row in rows]) for column in columns
+            },
+            metrics={
+                column: np.array([row.metrics[column] for row in rows], dtype=np.float64)
+                for column in metrics
             },
         )
         check(table, [f"table: row {position + 1}" for position in range(len(rows))])
@@ -152,6 +161,7 @@ class LayerTable:
     def rows(self) -> Iterator[Row]:
         """The rows in file order."""
         columns = {name: values.tolist() for name, values in self.resources.items()}
+        metrics = {name: values.tolist() for name, values in self.metrics.items()}
         for n in range(len(self)):
             yield Row(
                 layer=self.layers[self.layer_index[n]].name,
@@ -159,16 +169,28 @@ class LayerTable:
                 omega=float(self.omega[n]),
                 omega_stderr=float(self.omega_stderr[n]),
                 resources={name: values[n] for name, values in columns.items()},
+                metrics={name: values[n] for name, values in metrics.items()},
             )
 
     def column(self, name: str) -> NDArray[Any]:
-        """`omega` or a resource column; an unknown one is an InputError listing the known ones."""
+        """`omega`, a metric or a resource; an unknown one is an InputError listing the known."""
         if name == "omega":
             return self.omega
-        if name not in self.resources:
-            known = ", ".join(self.resources) or "none"
-            raise InputError(f"{self.source} has no resource column {name!r}; its columns: {known}")
-        return self.resources[name]
+        if name in self.metrics:
+            return self.metrics[name]
+        return self.resource(name)
+
+    def resource(self, name: str) -> NDArray[Any]:
+        """A column that has totals and can be limited; InputError for a metric and an unknown."""
+        if name in self.resources:
+            return self.resources[name]
+        if name in self.metrics:
+            raise InputError(
+                f"{name} is a metric, which is minimised (--minimize {name}) and not limited; "
+                f"expected a resource: {', '.join(self.resources)}"
+            )
+        known = ", ".join((*self.resources, *self.metrics)) or "none"
+        raise InputError(f"{self.source} has no resource column {name!r}; its columns: {known}")
 
     def row_of(self, layer: str, choice: Choice) -> int:
         """The row number of a layer at a choice; InputError where there is none."""
@@ -220,22 +242,35 @@ def as_column(values: Sequence[int | float]) -> NDArray[Any]:
     return np.array(values, dtype=np.float64)
 
 
+def is_metric(column: str) -> bool:
+    """Whether a column of this name holds what a metric says: `omega_kl`, not `omega_stderr`."""
+    return column.startswith("omega_") and column != "omega_stderr"
+
+
 LARGEST = 1e308  # of a total: doubles end at 1.8e308
 
 
 def check(table: LayerTable, places: Sequence[str]) -> None:
     """Raise InputError for numbers and rows that cannot be; `places[n]` says where row n stands."""
+    for name in (*table.resources, *table.metrics):
+        if is_metric(name) != (name in table.metrics):
+            raise InputError(
+                f"{table.source}: got {name!r} among the "
+                f"{'metrics' if name in table.metrics else 'resources'}; expected metrics, and "
+                "nothing else, to be called omega_NAME"
+            )
     columns = {"omega": table.omega, "omega_stderr": table.omega_stderr, **table.resources}
-    for name, values in columns.items():
-        wrong = np.flatnonzero(~np.isfinite(values) | (values < 0))
+    for name, values in (columns | dict(table.metrics)).items():
+        signed = name in table.metrics
+        wrong = np.flatnonzero(~np.isfinite(values) | ((values < 0) & (not signed)))
         if len(wrong):
             n = int(wrong[0])
             raise InputError(
                 f"{places[n]}: {name} of layer {table.layers[table.layer_index[n]].name!r} is "
-                f"{values[n]}; expected a finite number that is not negative"
+                f"{values[n]}; expected a finite number{'' if signed else ' that is not negative'}"
             )
         most = np.zeros(len(table.layers))
-        np.maximum.at(most, table.layer_index, values.astype(np.float64))
+        np.maximum.at(most, table.layer_index, np.abs(values.astype(np.float64)))
         with np.errstate(over="ignore"):
             total = most.sum()
         if total > LARGEST:

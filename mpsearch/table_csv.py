@@ -11,7 +11,7 @@ import numpy as np
 
 from mpsearch.errors import InputError
 from mpsearch.files import read_limited, write_atomic
-from mpsearch.table import Layer, LayerTable, as_column, check
+from mpsearch.table import Layer, LayerTable, as_column, check, is_metric
 
 LEADING = ("layer", "kind", "group", "weights", "macs", "w_bits", "a_bits", "omega", "omega_stderr")
 _DIGITS = 19
@@ -25,7 +25,8 @@ def read_csv(path: str | os.PathLike[str]) -> LayerTable:
     header, rows, lines = _cells(Path(path), name)
     places = [f"{name}, line {line}" for line in lines]
     column = dict(zip(header, map(list, zip(*rows, strict=True)), strict=True))
-    extra = [title for title in header if title not in LEADING]
+    metrics = [title for title in header if is_metric(title)]
+    extra = [title for title in header if title not in LEADING and not is_metric(title)]
 
     def numbers(title: str, kind: Callable[[str], Any], expected: str) -> list[Any]:
         try:
@@ -57,6 +58,10 @@ def read_csv(path: str | os.PathLike[str]) -> LayerTable:
         omega=np.array(numbers("omega", float, "a number"), dtype=np.float64),
         omega_stderr=np.array(optional("omega_stderr", float, "a number"), dtype=np.float64),
         resources={title: as_column(numbers(title, _value, "a number")) for title in extra},
+        metrics={
+            title: np.array(numbers(title, float, "a number"), dtype=np.float64)
+            for title in metrics
+        },
         source=name,
     )
     check(table, places)
@@ -86,6 +91,7 @@ def columns_of(table: LayerTable) -> dict[str, list[Any]]:
         "a_bits": table.a_bits.tolist(),
         "omega": table.omega.tolist(),
         "omega_stderr": table.omega_stderr.tolist(),
+        **{name: values.tolist() for name, values in table.metrics.items()},
         **{name: values.tolist() for name, values in table.resources.items()},
     }
 
@@ -119,7 +125,7 @@ def _cells(path: Path, name: str) -> tuple[list[str], list[list[str]], list[int]
     twice = [title for title in header if header.count(title) > 1]
     if twice or "" in header:
         raise InputError(f"{name} has the column {(twice or [''])[0]!r} twice or without a name")
-    if not set(header) - set(LEADING):
+    if all(title in LEADING or is_metric(title) for title in header):
         raise InputError(f"{name} has no resource column such as size_bytes or bops")
     if not rows:
         raise InputError(f"{name} has a header and no rows")

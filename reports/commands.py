@@ -85,6 +85,9 @@ def _search(assignment: Assignment) -> list[str]:
             words += ["--measure", str(found.get("most") or "all")]
             words += ["--tolerance", f"{100 * found.get('tolerance', 0):.10g}%"]
             words += options_of(found.get("post_training"))
+    if assignment.refined:
+        words += ["--refine", str(assignment.refined["asked"]), *_measured_on(assignment.refined)]
+        words += options_of(assignment.refined["post_training"])
     return words
 
 

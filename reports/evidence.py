@@ -40,17 +40,18 @@ def check_evidence(run: Run) -> None:
         remeasure = "measure it again with `mpsearch evaluate model.pt --front FRONT --remeasure`"
         known = digest if isinstance(digest, str) else None
         check_weights(known, "the measured front", judged, remeasure)
-    if run.assignment is not None and run.assignment.measured:
-        _check_answer(run.assignment.measured, judged)
+    if run.assignment is not None:
+        for measured, option in (
+            (run.assignment.measured, "--min-accuracy"),
+            (run.assignment.refined, "--refine"),
+        ):
+            _check_answer(measured, option, judged)
 
 
-def _check_answer(measured: Mapping[str, Any], judged: Judged) -> None:
-    """What `solve --min-accuracy` measured has to be of the assignment that holds it."""
+def _check_answer(measured: Mapping[str, Any], option: str, judged: Judged) -> None:
+    """What `solve` measured has to be of the assignment that holds it."""
     digest, bits = measured.get("model_digest"), measured.get("assignment_digest")
-    what, again = (
-        "the answer in assignment.json",
-        "solve again with `mpsearch solve --min-accuracy`",
-    )
+    what, again = "the answer in assignment.json", f"solve again with `mpsearch solve {option}`"
     check_weights(digest if isinstance(digest, str) else None, what, judged, again)
     if bits is not None and judged.layers and bits != network_digest(judged.layers):
         raise InputError(f"{what} was measured at other bits than its layers have", again)

@@ -2,12 +2,12 @@
 
 A metric is a function of float outputs, changed outputs and labels, per sample; Ω is its mean over
 the data, and the standard error that of a mean over samples. `LossMetric` is one that also asks the
-loss. Only what depends on the changed layer
-is recomputed (mpsearch.partial_forward).
+loss. Only what depends on the changed layer is recomputed (mpsearch.partial_forward), and all
+metrics of a study (`Study.beside`) are taken from the same passes.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -29,7 +29,42 @@ OfLoss = Callable[[Loss, torch.Tensor, torch.Tensor, "torch.Tensor | None"], tor
 
 
 @dataclass(frozen=True)
-class ForwardMetric:
+class Measure:
+    """A metric on one study: mean of `per_sample` over `unit`; its column is omega_NAME."""
+
+    name: str
+    per_sample: PerSample
+    unit: float = 1.0
+
+    @property
+    def column(self) -> str:
+        return f"omega_{self.name}"
+
+
+class OutputMetric:
+    """What all metrics of the outputs have in common; `measure` is what tells them apart."""
+
+    name: str
+
+    def measure(self, study: Study) -> Measure:
+        """Raises InputError where data, loss or outputs have no such number."""
+        raise NotImplementedError
+
+    def steps(self, study: Study) -> int:
+        """One for each batch and layer."""
+        return study.batch_count * len(study.network.layers)
+
+    def score(self, study: Study, journal: Journal, step: Callable[[], None]) -> Scores:
+        """Ω, and the means of all metrics of the study."""
+        return score(self.measure(study), study, journal, step)
+
+    def notes(self, study: Study) -> Mapping[str, object]:
+        """For the provenance."""
+        return {"batch_rows": study.rows, "negative_means": "counted as 0"}
+
+
+@dataclass(frozen=True)
+class ForwardMetric(OutputMetric):
     """A metric of the outputs. A mean below zero counts as zero, as Ω cannot be negative."""
 
     name: str
@@ -37,78 +72,109 @@ class ForwardMetric:
     per_sample: PerSample
     needs_labels: bool = False
 
-    def steps(self, study: Study) -> int:
-        return study.batch_count * len(study.network.layers)
-
-    def score(self, study: Study, journal: Journal, step: Callable[[], None]) -> Scores:
+    def measure(self, study: Study) -> Measure:
+        """The metric on a study; InputError without labels where it needs them."""
         if self.needs_labels and study.data.labels is None:
             raise InputError(
                 f"the metric {self.name} needs labels (array y), and {study.data.name} has none; "
                 "expected labelled data or another metric, such as perturbation"
             )
-        visit(study, journal, step, self._measure)
-        return {
-            (layer.name, choice): self._score(study, journal, layer, index)
-            for layer in study.network.layers
-            for index, choice in enumerate(study.choices)
-        }
-
-    def notes(self, study: Study) -> Mapping[str, object]:
-        return {"batch_rows": study.rows, "negative_means": "counted as 0"}
-
-    def _measure(
-        self,
-        study: Study,
-        batch: int,
-        logits: torch.Tensor,
-        changed: list[torch.Tensor],
-        labels: torch.Tensor | None,
-    ) -> dict[str, Any]:
-        """Σ and Σ of squares of the metric for each choice and, where kept, the outputs'
-        changes."""
-        moments = []
-        for outputs in changed:
-            values = self.per_sample(logits, outputs, labels).double()
-            moments.append([float(values.sum()), float(values.square().sum())])
-        kept = max(0, min(len(logits), study.keep_outputs - batch * study.rows))
-        if not kept:
-            return {"moments": moments}
-        changes = [encode(outputs[:kept] - logits[:kept]) for outputs in changed]
-        return {"moments": moments, "changes": changes}
-
-    def _score(self, study: Study, journal: Journal, layer: Layer, index: int) -> Score:
-        n = len(study.data)
-        parts = [journal.get(piece(b, layer))["moments"][index] for b in range(study.batch_count)]
-        total, squares = (math.fsum(part[k] for part in parts) for k in (0, 1))
-        mean = total / n
-        variance = max(0.0, squares / n - mean * mean) * n / (n - 1) if n > 1 else 0.0
-        return Score(max(0.0, mean), math.sqrt(variance / n))
+        return Measure(self.name, self.per_sample)
 
 
 @dataclass(frozen=True)
-class LossMetric:
-    """A metric of loss, outputs and labels. `needs_curvature`: it is 0 for a loss without one."""
+class LossMetric(OutputMetric):
+    """A metric of loss, outputs and labels. `needs_curvature`: it is 0 for a loss without one.
+
+    `alias_of`: the metric that it is another name of.
+    """
 
     name: str
     description: str
     per_sample: OfLoss
     needs_labels: bool = False
     needs_curvature: bool = False
+    alias_of: str = ""
 
-    def steps(self, study: Study) -> int:
-        return self._of(study).steps(study)
-
-    def score(self, study: Study, journal: Journal, step: Callable[[], None]) -> Scores:
+    def measure(self, study: Study) -> Measure:
+        """The metric on a study; InputError without the labels or the curvature that it needs."""
         if self.needs_curvature:
             check_curved(study.loss, self.name)
-        return self._of(study).score(study, journal, step)
-
-    def notes(self, study: Study) -> Mapping[str, object]:
-        return self._of(study).notes(study)
-
-    def _of(self, study: Study) -> ForwardMetric:
         function = partial(self.per_sample, study.loss)
-        return ForwardMetric(self.name, self.description, function, self.needs_labels)
+        own = ForwardMetric(self.name, self.description, function, self.needs_labels)
+        return Measure(self.alias_of or self.name, own.measure(study).per_sample)
+
+
+def score(chosen: Measure, study: Study, journal: Journal, step: Callable[[], None]) -> Scores:
+    """Ω of the chosen metric, and the signed mean of every metric of the study beside it.
+
+    A metric beside it whose mean is no finite number in some cell is left out.
+    """
+    measures = {chosen.name: chosen}
+    for metric in study.beside:
+        try:
+            measures.setdefault(metric.name, metric.measure(study))
+        except InputError:  # the data, the loss or the outputs have no such number
+            continue
+    order = [metric.name for metric in study.beside if metric.name in measures]
+    together = [measures[name] for name in dict.fromkeys([*order, chosen.name])]
+    visit(study, journal, step, partial(_moments, together))
+    cells = [
+        (layer, index, choice)
+        for layer in study.network.layers
+        for index, choice in enumerate(study.choices)
+    ]
+    means = {
+        measure.column: [_mean(study, journal, measure, layer, i)[0] for layer, i, _ in cells]
+        for measure in together
+    }
+    finite = {
+        column: values
+        for column, values in means.items()
+        if column == chosen.column or all(map(math.isfinite, values))
+    }
+    found = {}
+    for number, (layer, index, choice) in enumerate(cells):
+        mean, error = _mean(study, journal, chosen, layer, index)
+        beside = {column: values[number] for column, values in finite.items()}
+        found[layer.name, choice] = Score(max(0.0, mean), error, beside)
+    return found
+
+
+def _moments(
+    measures: Sequence[Measure],
+    study: Study,
+    batch: int,
+    logits: torch.Tensor,
+    changed: list[torch.Tensor],
+    labels: torch.Tensor | None,
+) -> dict[str, Any]:
+    """Σ and Σ of squares of each metric by choice and, where kept, the outputs' changes."""
+    moments: dict[str, list[list[float]]] = {measure.name: [] for measure in measures}
+    for outputs in changed:
+        for measure in measures:
+            values = measure.per_sample(logits, outputs, labels).double()
+            moments[measure.name].append([float(values.sum()), float(values.square().sum())])
+    kept = max(0, min(len(logits), study.keep_outputs - batch * study.rows))
+    if not kept:
+        return {"moments": moments}
+    changes = [encode(outputs[:kept] - logits[:kept]) for outputs in changed]
+    return {"moments": moments, "changes": changes}
+
+
+def _mean(
+    study: Study, journal: Journal, measure: Measure, layer: Layer, index: int
+) -> tuple[float, float]:
+    """A metric's mean over the samples at one cell, and its standard error."""
+    n = len(study.data)
+    parts = [
+        journal.get(piece(b, layer))["moments"][measure.name][index]
+        for b in range(study.batch_count)
+    ]
+    total, squares = (math.fsum(part[k] for part in parts) for k in (0, 1))
+    mean = total / n
+    variance = max(0.0, squares / n - mean * mean) * n / (n - 1) if n > 1 else 0.0
+    return mean / measure.unit, math.sqrt(variance / n) / measure.unit
 
 
 def piece(batch: int, layer: Layer) -> str:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -55,7 +56,7 @@ def collect(
     last = -(-study.keep_outputs // study.rows)
     pieces = [piece(batch, layer) for batch in range(last) for layer in layers]
     if any(journal.get(key) is None or "changes" not in journal.get(key) for key in pieces):
-        perturbation.PROFILER.score(study, journal, step)
+        perturbation.PROFILER.score(replace(study, beside=()), journal, step)
     kept = study.keep_outputs
     width = math.prod(study.network.output_shape)
     changes = np.empty((len(layers) * len(study.choices), kept, width))

@@ -17,4 +17,4 @@ def _per_sample(
 
 _TEXT = "increase of the mean loss with one layer quantized"
 PROFILER = LossMetric("loss", _TEXT, _per_sample)
-EMPIRICAL = LossMetric("empirical", f"{_TEXT} (another name of loss)", _per_sample)
+EMPIRICAL = LossMetric("empirical", f"{_TEXT} (another name of loss)", _per_sample, alias_of="loss")

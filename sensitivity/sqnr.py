@@ -6,29 +6,26 @@ its own ratio, and Ω is their sum: an output of large numbers does not drown an
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 
 from mpsearch.errors import InputError
-from mpsearch.journal import Journal
 from mpsearch.losses import Loss
-from mpsearch.profiler import Score, Scores, Study
-from mpsearch.sensitivity.forward_metric import ForwardMetric
+from mpsearch.profiler import Study
+from mpsearch.sensitivity.forward_metric import Measure, OutputMetric
 
 
 @dataclass(frozen=True)
-class Sqnr:
+class Sqnr(OutputMetric):
     """The `sqnr` metric."""
 
     name: str = "sqnr"
     description: str = "noise-to-signal ratio of the outputs with one layer quantized; no labels"
 
-    def steps(self, study: Study) -> int:
-        return study.batch_count * len(study.network.layers)
-
-    def score(self, study: Study, journal: Journal, step: Callable[[], None]) -> Scores:
+    def measure(self, study: Study) -> Measure:
+        """Noise over signal on a study; InputError where an output has no signal."""
         signals = _signals(study)
         # One output's ratio is divided at the end, so that its noise in the journal has units.
         weights = {name: 1 / value if len(signals) > 1 else 1.0 for name, value in signals.items()}
@@ -38,14 +35,8 @@ class Sqnr:
         ) -> torch.Tensor:
             return _power(study.loss, changed - logits, weights)
 
-        found = ForwardMetric(self.name, "", noise).score(study, journal, step)
         (signal,) = signals.values() if len(signals) == 1 else (1.0,)
-        return {
-            key: Score(score.omega / signal, score.stderr / signal) for key, score in found.items()
-        }
-
-    def notes(self, study: Study) -> Mapping[str, object]:
-        return {"batch_rows": study.rows}
+        return Measure(self.name, noise, signal)
 
 
 def _power(loss: Loss, values: torch.Tensor, weights: Mapping[str, float]) -> torch.Tensor:

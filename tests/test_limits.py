@@ -1,6 +1,7 @@
 """Every kind of limit and minimand against exhaustive search, through the same solvers."""
 
 import random
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -134,6 +135,38 @@ def test_the_other_way_round(seed: int, solver: str) -> None:
     assert solution.minimize == "2.5*omega + 3e-15*bops + .1*latency_s"
 
 
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("seed", range(8))
+def test_metrics_of_either_sign_are_minimised(seed: int, solver: str) -> None:
+    """Alone and in a sum, within a size limit; the least total may be below zero."""
+    rng = random.Random(seed)
+    table = random_table(seed, 5, 3, 1e-2, groups=seed % 2 == 0)
+    rows = [
+        replace(row, metrics={"omega_loss": rng.uniform(-1, 0.4) * 10 ** rng.uniform(-9, 3)})
+        for row in table.rows()
+    ]
+    table = LayerTable.from_rows(table.layers, rows)
+    everything = list(every_assignment(table))
+    most = int(total_of(table, rng.choice(everything), "size_bytes"))
+    found = by_layer(table)
+
+    def signed(one: Chosen) -> Fraction:
+        values = (exact(found[name][c].metrics["omega_loss"]) for name, c in one.items())
+        return sum(values, Fraction(0))
+
+    within = [one for one in everything if total_of(table, one, "size_bytes") <= most]
+    for text, value in (
+        ("omega_loss", signed),
+        ("omega + 0.5*omega_loss", lambda one: omega_of(table, one) + signed(one) / 2),
+    ):
+        minimand = Minimand.parse(table, text)
+        solution = solve(table, Budget({"size_bytes": most}), solver=solver, minimize=minimand)
+        assert solution.status == "optimal"
+        assert solution.objective == pytest.approx(float(min(map(value, within))), rel=1e-13)
+        assert solution.gap is not None
+        assert 0 <= solution.gap <= 1e-12
+
+
 def test_smallest_feasible_values_of_every_kind() -> None:
     """Infeasible budgets name the least peak, and the largest lower limit, by exhaustive search."""
     seen = 0
@@ -186,6 +219,25 @@ def test_wrong_calls(
     assert run(["solve", *arguments]) == 2
     assert words in capsys.readouterr().err
     assert not Path("assignment.json").exists()
+
+
+def test_a_metric_is_no_resource(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = Path("profile.csv").read_text().splitlines()
+    Path("profile.csv").write_text("".join(f"{line},omega_kl\n" for line in lines[:1]))
+    with Path("profile.csv").open("a") as file:
+        file.writelines(f"{line},{n - 3}\n" for n, line in enumerate(lines[1:]))
+    why = "omega_kl is a metric, which is minimised (--minimize omega_kl) and not limited; expected"
+    for call in (
+        ["solve", "--limit", "omega_kl=1"],
+        ["solve", "--limit", "max:omega_kl=1"],
+        ["solve", "--at-least", "omega_kl=50%"],
+        ["front", "--resource", "omega_kl"],
+    ):
+        assert run(call) == 2
+        assert why in capsys.readouterr().err
+    assert run(["solve", "--minimize", "omega_kl", "--size", "8KB"]) == 0
+    assert "least omega_kl -3, Ω total 0.875: optimal" in capsys.readouterr().out
+    assert Assignment.load("assignment.json").objective == -3
 
 
 def test_too_many_subsets() -> None:

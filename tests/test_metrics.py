@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,10 +24,11 @@ from mpsearch.journal import Journal
 from mpsearch.losses import CROSS_ENTROPY, loss_for
 from mpsearch.network import Network
 from mpsearch.plugins import installed, load
-from mpsearch.profile import GROUP, ProfileSettings, profile
+from mpsearch.profile import GROUP, ProfileSettings, output_metrics, profile
 from mpsearch.profiler import Profiler, Scores, Study
 from mpsearch.quantized import quantize
 from mpsearch.quantizer import quantize_weight
+from mpsearch.table import LayerTable
 
 CHOICES = (Choice(2, 4), Choice(4, 8), Choice(8, 8))
 FLOAT = Choice(32, 32)
@@ -120,6 +122,41 @@ def test_metrics_of_the_outputs_agree_with_their_definitions(
         assert score.omega == pytest.approx(expected, rel=2e-3, abs=1e-7)
         stderr = float(values.std(ddof=1)) / math.sqrt(len(values))
         assert score.stderr == pytest.approx(stderr, rel=2e-3, abs=1e-7)
+
+
+def test_all_metrics_of_the_outputs_come_from_one_pass(tmp_path: Path) -> None:
+    """Whichever is chosen: Ω is what it gives alone, the others stand beside it with their sign."""
+    study = _study("two-inputs")
+    together = replace(study, beside=output_metrics(study.data, study.loss))
+    alone = {metric: _score(metric, study, tmp_path) for metric in DEFINITIONS}
+    columns = ("omega_sqnr", "omega_loss", "omega_kl", "omega_perturbation", "omega_accuracy")
+    for metric, scores in alone.items():
+        for cell, score in _score(metric, together, tmp_path).items():
+            assert (score.omega, score.stderr) == (scores[cell].omega, scores[cell].stderr)
+            assert tuple(score.metrics) == columns
+            for other in columns:
+                own = alone[other.removeprefix("omega_")][cell].metrics
+                assert score.metrics[other] == own[other]
+    below = [cell for cell, score in alone["loss"].items() if score.metrics["omega_loss"] < 0]
+    assert all(alone["loss"][cell].omega == 0 for cell in below)
+    unlabelled = _study("two-inputs", labels=False)
+    beside = output_metrics(unlabelled.data, unlabelled.loss)
+    assert [metric.name for metric in beside] == ["sqnr", "kl", "perturbation"]
+
+
+def test_the_table_has_a_column_for_every_metric_of_the_outputs(tmp_path: Path) -> None:
+    network, inputs, classes = _network("smooth", 40)
+    data = Data("test", inputs, classes)
+    settings = ProfileSettings(metric="kl", choices=CHOICES)
+    table, provenance = profile(network, data, tmp_path / "t.csv", settings)
+    again = LayerTable.read_csv(tmp_path / "t.csv")
+    assert list(again.metrics) == provenance["metrics_beside"]
+    assert list(again.metrics) == [
+        "omega_sqnr", "omega_loss", "omega_kl", "omega_perturbation", "omega_accuracy"
+    ]  # fmt: skip
+    assert np.array_equal(np.maximum(0, again.metrics["omega_kl"]), table.omega)
+    settings = ProfileSettings(metric="weight-mse", choices=CHOICES)
+    assert not profile(network, data, tmp_path / "w.csv", settings)[0].metrics
 
 
 def test_fisher_is_the_squared_gradient_times_change_of_each_layers_outputs(tmp_path: Path) -> None:

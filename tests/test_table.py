@@ -44,8 +44,16 @@ numbers = st.floats(0, 1e12, allow_nan=False) | st.floats(0, 1e-9)
 @given(st.lists(st.tuples(numbers, numbers, st.integers(0, 2**60)), min_size=1, max_size=8))
 def test_round_trip_is_exact(cells: list[tuple[float, float, int]]) -> None:
     layers = [Layer(f'a,"b"\n{n}', "conv2d", "g", n, 3 * n) for n in range(len(cells))]
+    resources = ("size_bytes", "latency_s")
     rows = [
-        Row(layer.name, Choice(4, 8), omega, 0.0, {"size_bytes": size, "latency_s": latency})
+        Row(
+            layer.name,
+            Choice(4, 8),
+            omega,
+            0.0,
+            dict(zip(resources, (size, latency), strict=True)),
+            {"omega_loss": latency - omega, "omega_kl": omega},
+        )
         for layer, (omega, latency, size) in zip(layers, cells, strict=True)
     ]
     import tempfile
@@ -66,6 +74,38 @@ def test_digest_follows_the_content(tmp_path: Path) -> None:
     changed = read(tmp_path, HAND.replace("0.125", "0.126"))
     assert table.digest == swapped.digest
     assert table.digest != changed.digest
+
+
+def with_metric(values: str) -> str:
+    """HAND with a column omega_loss at its end."""
+    cells = ["omega_loss", *values.split()]
+    lines = zip(HAND.splitlines(), cells, strict=True)
+    return "".join(f"{line},{cell}\n" for line, cell in lines)
+
+
+def test_metrics_stand_beside_omega(tmp_path: Path) -> None:
+    """Signed, found by name, written after omega_stderr, no resources, and not in the digest."""
+    table = read(tmp_path, with_metric("1 -2 3 -4.5 5 0"))
+    assert table.columns == ("size_bytes", "bops")
+    assert table.column("omega_loss").tolist() == [1, -2, 3, -4.5, 5, 0]
+    assert table.uniform_total("omega_loss", Choice(8, 8)) == -6.5
+    assert table.digest == read(tmp_path, HAND).digest
+    table.write_csv(tmp_path / "out.csv")
+    header = (tmp_path / "out.csv").read_text().splitlines()[0]
+    assert header.endswith("omega,omega_stderr,omega_loss,size_bytes,bops")
+    with pytest.raises(
+        InputError, match=r"is minimised .* and not limited; expected a resource: s"
+    ):
+        table.resource("omega_loss")
+
+
+def test_a_name_says_whether_a_column_is_a_metric() -> None:
+    row = Row("a", Choice(4, 4), 1.0, 0.0, {"omega_kl": 1})
+    with pytest.raises(InputError, match="'omega_kl' among the resources; expected metrics, and"):
+        LayerTable.from_rows([Layer("a")], [row])
+    row = Row("a", Choice(4, 4), 1.0, 0.0, {"bops": 1}, {"kl": 1.0})
+    with pytest.raises(InputError, match="'kl' among the metrics"):
+        LayerTable.from_rows([Layer("a")], [row])
 
 
 def test_totals_are_decimal() -> None:
@@ -95,6 +135,8 @@ BAD = {
     "inf": (edit("1600\n", "inf\n"), "line 6: bops of layer 'fc' is inf"),
     "negative omega": (edit("0.125", "-0.125"), "line 6: omega of layer 'fc' is -0.125"),
     "negative size": (edit(",500,", ",-500,"), "line 6: size_bytes of layer 'fc' is -500"),
+    "metric inf": (with_metric("1 2 3 4 -inf 6"), "line 6: omega_loss of layer 'fc' is -inf; exp"),
+    "metrics alone": ("layer,w_bits,a_bits,omega,omega_kl\na,8,8,1,1\n", "no resource column"),
     "not a number": (edit("0.125", "low"), "line 6: omega is 'low'"),
     "empty cell": (edit(",500,", ",,"), "line 6: size_bytes is ''"),
     "fractional bits": (edit("fc,4,4", "fc,4.5,4"), "line 6: w_bits is '4.5'"),

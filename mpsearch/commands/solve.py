@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -12,7 +12,12 @@ from mpsearch.choice import Choice
 from mpsearch.console import echo, json_option, print_json
 from mpsearch.errors import InputError
 from mpsearch.float_text import outside_sentence
-from mpsearch.measured_options import measured_options, parse_measured
+from mpsearch.measured_options import (
+    MeasuredRequest,
+    RefineRequest,
+    measured_options,
+    parse_measured,
+)
 from mpsearch.minimand import Minimand
 from mpsearch.provenance import model_digest_of, sound_provenance, unpriced_activations
 from mpsearch.search_options import (
@@ -26,9 +31,6 @@ from mpsearch.solution_text import print_failure, print_solution, print_tables
 from mpsearch.solving import solve as solve_table
 from mpsearch.table import LayerTable
 
-if TYPE_CHECKING:
-    from mpsearch.measured_options import MeasuredRequest
-
 
 @click.command()
 @click.argument("table_path", metavar="[PROFILE.CSV]", default="profile.csv")
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
     metavar="COLUMN",
     default="omega",
     show_default=True,
-    help="Another column, or a weighted sum such as omega+2e-9*bops.",
+    help="Another column, or a weighted sum such as omega+0.5*omega_kl.",
 )
 @click.option("--omega-limit", metavar="X", help="Limit on total Ω, when it is not minimised.")
 @click.option(
@@ -100,7 +102,7 @@ def solve(
 
     With --min-accuracy or --max-drop: the smallest assignment on the front whose accuracy, measured
     on --data, holds. What was measured is said, and that not every smaller one was; exit code 1 if
-    none holds.
+    none holds. With --refine N assignments at these limits are measured, and the best is taken.
 
     Activations keep their bits where fewer buy nothing: a choice is left out where another one has
     more bits for activations, as many for weights, and takes no more of what is limited.
@@ -118,13 +120,14 @@ def solve(
       mpsearch solve --minimize size_bytes --omega-limit 0.5
       mpsearch solve --size 50% --limit max:activation_bytes=64KB --limit count:w8=5
       mpsearch solve --min-accuracy 88% --data test.npz --network model.pt
+      mpsearch solve --size 50% --refine 24 --data train.npz --network model.pt
     """
     request = parse_measured(**measured)
     table = LayerTable.read_csv(table_path)
     minimand = Minimand.parse(table, minimize)
     if omega_limit is not None:
         limits = (*limits, f"omega={omega_limit}")
-    if request is not None and minimize == "omega":
+    if isinstance(request, MeasuredRequest) and minimize == "omega":
         minimand = Minimand.parse(table, "size_bytes")
     budget = Budget.parse(table, size, bops_limit, limits, lower_limits, minimand.columns)
     pinned, excluded = parse_pins(pins), parse_excludes(excludes, allows, table)
@@ -139,7 +142,13 @@ def solve(
         return 0
     cross = interactions or rerank is not None
     searched = solver != "auto" or time_limit is not None or solver_options
-    if request is not None:
+    if isinstance(request, RefineRequest):
+        if cross or from_front or minimize != "omega":
+            raise InputError(
+                "--refine starts from the least Ω and tries the table's other metrics itself; "
+                "leave out --minimize, --from-front, --interactions and --rerank"
+            )
+    elif request is not None:
         if cross or searched or max_distinct is not None:
             raise InputError(
                 "--min-accuracy and --max-drop take the exact front; leave out --solver, "
@@ -152,7 +161,7 @@ def solve(
     if from_front is not None and (pinned or excluded):
         raise InputError("a front has its pins and excludes already; leave them out")
     search = {"pin": pins, "exclude": excludes, "allow": allows}
-    if request is not None:
+    if isinstance(request, MeasuredRequest):
         return _solve_measured(
             request, table, minimand, budget, (pinned, excluded), from_front, search,
             output, as_json, table_path,
@@ -190,11 +199,25 @@ def solve(
         )
         document = _document(solution, table) | {"interactions": to_document(crossed)}
         lines = describe(crossed)
+    refined: dict[str, Any] = {}
+    if request is not None and solution.choices:
+        from mpsearch import refined_solving, refined_text
+        from mpsearch.candidates import Asked
+
+        wanted = Asked(table, budget, pinned, excluded, max_distinct)
+        model = model_digest_of(sound_provenance(table_path))
+        answer = refined_solving.measure(request, wanted, solution, output, time_limit, model)
+        solution = refined_solving.solution_of(answer, wanted, solution)
+        refined = refined_text.to_document(answer)
+        document = _document(solution, table) | {"refined": refined}
+        lines = refined_text.describe(answer)
     if solution.choices:
         search |= {} if max_distinct is None else {"max-distinct": (str(max_distinct),)}
         asked = {option: values for option, values in search.items() if values}
         model = model_digest_of(sound_provenance(table_path))
-        Assignment.from_solution(solution, table.digest, asked, model).save(output)
+        model = refined.get("model_digest", model)
+        assignment = Assignment.from_solution(solution, table.digest, asked, model)
+        replace(assignment, refined=refined).save(output)
     if as_json:
         print_json(document)
     else:
@@ -203,6 +226,8 @@ def solve(
         if solution.choices:
             print_solution(table, solution)
             _say_what_is_outside(table_path)
+            if refined:
+                refined_text.print_candidates(answer, table)
             for line in lines:
                 echo(line)
             echo(f"wrote {output}")
@@ -212,7 +237,7 @@ def solve(
 
 
 def _solve_measured(
-    request: "MeasuredRequest",
+    request: MeasuredRequest,
     table: LayerTable,
     minimand: Minimand,
     budget: Budget,

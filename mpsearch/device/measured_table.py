@@ -52,6 +52,7 @@ def with_columns(
             row.omega_stderr,
             {name: value for name, value in row.resources.items() if name not in measured}
             | {column: values[row.layer, row.choice] for column, values in measured.items()},
+            row.metrics,
         )
         for row in table.rows()
     ]

@@ -1,0 +1,166 @@
+"""Refining an answer: measure the assignments that metrics prefer, then exchanges around the best.
+
+Ω of a whole assignment is a sum over layers, which ranks assignments well and not perfectly, and no
+metric is the best for every network. What is measured here is the network that would be shipped: an
+assignment quantized with its repairs, on the samples that were profiled.
+"""
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import mpsearch
+from mpsearch.candidates import Asked, Candidate, Choices, exchanges, next_best, optima
+from mpsearch.evaluation_run import Subject
+from mpsearch.files import digest
+from mpsearch.journal import Journal
+from mpsearch.quantized import check_layers
+from mpsearch.repaired_errors import Trial, Trials, difference
+
+COUNT = 24  # assignments measured where nobody says how many
+_ROUND = 3  # exchanges measured before those around the best are asked for anew
+_PROPOSED = 8  # by each column in a round
+
+
+@dataclass(frozen=True, eq=False)
+class Refined:
+    """What was measured, in that order, and which was chosen: `trials[chosen]`.
+
+    The first trials are the optima of the table's columns, `trials[0]` that of Ω, all measured on
+    all samples: the chosen one has the least error of all that were. float_right: of the samples,
+    how many the float network gets right; None without labels and for a regression.
+    """
+
+    subject: Subject
+    asked: int
+    trials: tuple[Trial, ...]
+    optima: int
+    chosen: int
+    loss: str
+    float_right: int | None
+    seconds: float
+
+    @property
+    def best(self) -> Trial:
+        return self.trials[self.chosen]
+
+    @property
+    def first(self) -> Trial:
+        """The optimum of Ω."""
+        return self.trials[0]
+
+    @property
+    def comparisons(self) -> int:
+        """How many assignments the optimum of Ω was compared with."""
+        return len(self.trials) - 1
+
+    @property
+    def gain(self) -> tuple[float, float, float]:
+        """(mean, low, high): how much smaller the error is than that of Ω's optimum.
+
+        Of paired differences over n samples with standard deviation s: mean ± z s/√n, with z the
+        1 - 0.025/m quantile of the normal distribution for m comparisons (Bonferroni), so that
+        the intervals of all m hold at once with 95 %, whichever of them is looked at.
+        """
+        if self.chosen == 0:
+            return 0.0, 0.0, 0.0
+        mean, error = difference(self.best.errors, self.first.errors)
+        z = NormalDist().inv_cdf(1 - 0.025 / self.comparisons)
+        return mean, mean - z * error, mean + z * error
+
+    @property
+    def is_surely_better(self) -> bool:
+        """Whether the whole interval of `gain` is above zero."""
+        return self.gain[1] > 0
+
+
+def refine(
+    asked: Asked,
+    best: Choices,
+    subject: Subject,
+    output: str | os.PathLike[str],
+    count: int = COUNT,
+    seconds: float | None = None,
+    step: Callable[[], None] = lambda: None,
+) -> Refined:
+    """Measure `count` assignments within what was asked, at least the optimum of every column.
+
+    best: the optimum of Ω, or what the search found instead. subject: network, samples to measure
+    on, calibration data and repairs. output: where the answer will be written; what was measured is
+    kept beside it, so that a killed run goes on. seconds: for the search of each column's optimum.
+    `step` is called after each assignment. Half of the budget goes to optima and what comes next,
+    the rest to exchanges around the best, three at a time. Raises InputError for a table of other
+    layers than the network's.
+    """
+    started = time.monotonic()
+    check_layers(subject.network, best)
+    with Journal(output, _run_digest(asked, best, subject, count)) as journal:
+        trials = Trials(subject, journal)
+        found = _Found(trials, step)
+        first = optima(asked, best, seconds)
+        found.measure(first, len(first), to_the_end=True)
+        found.measure(next_best(asked, _PROPOSED), count // 2)
+        while len(found.trials) < count:
+            before = len(found.trials)
+            near = exchanges(asked, found.best.candidate.choices, _PROPOSED)
+            found.measure(near, min(count, before + _ROUND))
+            if len(found.trials) == before:  # all neighbours are measured
+                found.measure(next_best(asked, count), count)
+                break
+        journal.discard()
+    return Refined(
+        subject=subject,
+        asked=count,
+        trials=tuple(found.trials),
+        optima=len(first),
+        chosen=found.trials.index(found.best),
+        loss=trials.loss.name,
+        float_right=trials.float_right,
+        seconds=time.monotonic() - started,
+    )
+
+
+def _run_digest(asked: Asked, best: Choices, subject: Subject, count: int) -> str:
+    """Everything that decides what is measured, and against which best so far."""
+    quantizing, table = subject.quantizing, asked.table
+    limits = {
+        "limits": dict(asked.budget.limits), "at_least": dict(asked.budget.at_least),
+        "pins": {name: str(choice) for name, choice in asked.pins.items()},
+        "exclude": {name: sorted(map(str, some)) for name, some in asked.exclude.items()},
+        "max_distinct": asked.max_distinct, "count": count, "batch": subject.batch_size,
+        "settings": dict(quantizing.settings), "best": Candidate(asked.in_order(best), "").key,
+    }  # fmt: skip
+    metrics = [part for name, values in table.metrics.items() for part in (name, values.tobytes())]
+    return digest(
+        mpsearch.__version__, subject.network.digest, subject.data.digest,
+        quantizing.calibration.digest, table.digest, json.dumps(limits, sort_keys=True), *metrics,
+    )  # fmt: skip
+
+
+class _Found:
+    """What was measured so far."""
+
+    def __init__(self, trials: Trials, step: Callable[[], None]) -> None:
+        self.measurer, self.step = trials, step
+        self.trials: list[Trial] = []
+
+    @property
+    def best(self) -> Trial:
+        """The least error of those that were measured on all samples; the first of equal ones."""
+        return min((one for one in self.trials if not one.stopped), key=lambda one: one.error)
+
+    def measure(
+        self, candidates: Iterable[Candidate], until: int, to_the_end: bool = False
+    ) -> None:
+        """Measure those that are new, until there are so many trials."""
+        known = {one.candidate.key for one in self.trials}
+        for candidate in candidates:
+            if len(self.trials) >= until:
+                break
+            if candidate.key not in known:
+                best = None if to_the_end else self.best.errors
+                self.trials.append(self.measurer.measure(candidate, best))
+                self.step()
