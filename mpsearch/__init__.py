@@ -4,7 +4,7 @@ The names below are the public Python API. They are imported on first use, so th
 and `mpsearch --help` load neither torch nor a solver.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 TYPE_CHECKING = False  # as type checkers know it; importing typing takes longer than all else here
 

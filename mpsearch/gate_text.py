@@ -3,8 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from mpsearch.evaluation import Evaluation
+from mpsearch.gate_baseline import Baseline
 from mpsearch.gate_evidence import Evidence, find_row, judged_network
 from mpsearch.gate_verdict import Number, Policy, Verdict, says_no
+from mpsearch.post_training_options import options_of
 from mpsearch.units import format_count, format_size
 
 TITLES = {
@@ -180,12 +183,32 @@ def _of_the_baseline(verdicts: Sequence[Verdict], evidence: Evidence) -> list[st
     used = any(v.quantity == "drop_baseline" or v.baseline is not None for v in verdicts)
     if baseline is None or not used:
         return []
+    notes = []
+    if any(verdict.quantity == "drop_baseline" for verdict in verdicts):
+        notes = _quantized_otherwise(baseline, find_row(evidence))
     if evidence.assignment is None and evidence.table is None:
-        return [f"whether {baseline.source} is of this model was not checked"]
+        return [*notes, f"whether {baseline.source} is of this model was not checked"]
     one, other = baseline.identity.weights, evidence.model_digest
     if one is not None and other is not None and one != other:
-        return [f"the weights are others than the baseline's: {other}, there {one}"]
-    return []
+        notes.append(f"the weights are others than the baseline's: {other}, there {one}")
+    return notes
+
+
+def _quantized_otherwise(baseline: Baseline, row: Evaluation | None) -> list[str]:
+    """Where the two accuracies are of other rounding or repairs, as far as both say it; a baseline
+    from before 0.2.0 says nothing, and nearest rounding was the default then."""
+    before = None if baseline.row is None else baseline.row.origin.post_training
+    now = None if row is None else row.origin.post_training
+    if now is None or before == now:
+        return []
+    here = " ".join(options_of(now)) or "the defaults"
+    if before is None:
+        return [
+            f"{baseline.source} does not say how its network was quantized, here with {here}: "
+            "before version 0.2.0 weights were rounded to nearest by default"
+        ]
+    there = " ".join(options_of(before)) or "the defaults"
+    return [f"the network of {baseline.source} was quantized with {there}, here with {here}"]
 
 
 def conclusion(verdicts: Sequence[Verdict], policy: Policy = "measured") -> str:

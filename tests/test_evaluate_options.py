@@ -90,11 +90,11 @@ def test_a_front_is_not_mixed_over_repairs(capsys: pytest.CaptureFixture[str]) -
     Path("profile.csv").write_text(table)
     assert run(["front", "-o", "front.csv"]) == 0
     call = ["evaluate", "model.pt", "--front", "front.csv", "--points", "2", "--data", "test.npz"]
-    assert run([*call, "--bias-correction"]) == 0
+    assert run([*call, "--rounding", "nearest"]) == 0
     capsys.readouterr()
     assert run(call) == 2
     assert "settings of the quantizer" in capsys.readouterr().err
-    assert run([*call, "--bias-correction", "--json"]) == 0
+    assert run([*call, "--rounding", "nearest", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)
     assert run([*call, "--integer"]) == 2
     assert "leave out --assignment, --uniform, --fp32, --integer" in capsys.readouterr().err

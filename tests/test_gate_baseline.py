@@ -167,6 +167,42 @@ def test_other_weights_are_told_and_not_refused(
     assert f"the baseline's: sha256:0b, there {MODEL}" in capsys.readouterr().out
 
 
+PLAIN, USUAL = (
+    {"ranges": "mse", "rounding": rounding, "correct_bias": rounding == "adaptive", "seed": 0}
+    for rounding in ("nearest", "adaptive")
+)
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "said"),
+    [
+        (None, None, ""),
+        (PLAIN, None, ""),
+        (USUAL, USUAL, ""),
+        (None, USUAL, "main.json does not say how its network was quantized, here with the defa"),
+        (None, PLAIN, "with --rounding nearest --no-bias-correction: before version 0.2.0"),
+        (PLAIN, USUAL, "quantized with --rounding nearest --no-bias-correction, here with the def"),
+        ({**USUAL, "seed": 3, "ranges": "auto"}, USUAL, "with --ranges auto --seed 3, here with"),
+    ],
+)
+def test_a_baseline_that_was_quantized_otherwise_is_told(
+    before: dict[str, Any] | None, now: dict[str, Any] | None, said: str, folder: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    for made in (before, now):
+        row = replace(ROW, origin=replace(ROW.origin, post_training=made))
+        save_evaluations(evaluations(FP32, row), "evaluation.json")
+        if made is before:
+            assert run(["gate", "--update-baseline", "main.json"]) == 0
+    capsys.readouterr()
+    run(["gate", "--baseline", "main.json", "--max-drop-baseline", "1"])
+    printed = capsys.readouterr().out
+    assert said in printed
+    assert ("quantized" in printed) == bool(said)
+    run(["gate", "--baseline", "main.json", "--max-size-growth", "1%"])
+    assert "quantized" not in capsys.readouterr().out  # of no accuracy, no matter
+
+
 def of_other_layers() -> None:
     names = {"first": "one", "second": "two"}
     text = FULL.replace("one,", "first,").replace("two,", "second,")

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mpsearch.console import echo, json_option, print_json, print_table, progress
+from mpsearch.errors import InputError
 from mpsearch.model_options import load_model_and_data, loss_option, model_options, source_of
+from mpsearch.targets import TARGETS, choices_for
 
 if TYPE_CHECKING:
     from mpsearch.table import LayerTable
@@ -24,6 +26,10 @@ if TYPE_CHECKING:
 @click.option(
     "--choices", metavar="w4a8,…",
     help="The choices one by one [default: w2a8, w3a8, w4a4, w4a8, w8a8].",
+)  # fmt: skip
+@click.option(
+    "--target", type=click.Choice(sorted(TARGETS)),
+    help="Or those of the default choices that this runtime stores as they are.",
 )  # fmt: skip
 @loss_option
 @click.option("--samples", type=click.IntRange(1), default=256, show_default=True)
@@ -54,6 +60,7 @@ def profile(
     metric: str,
     bits: str | None,
     choices: str | None,
+    target: str | None,
     loss: tuple[str, ...],
     samples: int,
     batch_size: int,
@@ -88,7 +95,11 @@ def profile(
     from mpsearch.units import format_size, parse_bytes
 
     parsed = parse_choices(bits, choices)
+    if target is not None and (bits or choices):
+        raise InputError("got --target beside --bits or --choices; expected one of them")
     loaded, bound = load_model_and_data(source_of(path, **model), data, "profiling", loss)
+    if target is not None:
+        parsed = choices_for(target, (layer.kind for layer in loaded.network.layers), parsed)
     settings = ProfileSettings(
         metric=metric,
         choices=parsed,
@@ -137,10 +148,12 @@ def profile(
         names = ", ".join(provenance["layers_without_effect"])
         echo(f"no choice of these layers changes the outputs (Ω = 0): {names}")
     echo(f"peak memory {format_size(peak)}")
-    echo(f"wrote {output} and {provenance_path(output)}; next: {next_command(table, output)}")
+    echo(
+        f"wrote {output} and {provenance_path(output)}; next: {next_command(table, output, target)}"
+    )
 
 
-def next_command(table: "LayerTable", path: str) -> str:
+def next_command(table: "LayerTable", path: str, target: str | None = None) -> str:
     """A search that has an answer: for 66 % of the size, or half-way to what is the least."""
     from mpsearch.ranges import ranges
 
@@ -148,4 +161,5 @@ def next_command(table: "LayerTable", path: str) -> str:
     least, most = float(found.least), float(found.most)
     share = 66 if 0.66 * most >= least else math.ceil(50 * (least + most) / most)
     named = [] if path == "profile.csv" else [path]
-    return shlex.join(["mpsearch", "solve", *named, "--size", f"{share}%"])
+    words = [] if target is None else ["--target", target]
+    return shlex.join(["mpsearch", "solve", *named, "--size", f"{share}%", *words])

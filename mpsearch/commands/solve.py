@@ -30,6 +30,7 @@ from mpsearch.solution import Solution
 from mpsearch.solution_text import print_failure, print_solution, print_tables
 from mpsearch.solving import solve as solve_table
 from mpsearch.table import LayerTable
+from mpsearch.targets import TARGETS, excludes_for, note_of
 
 
 @click.command()
@@ -71,6 +72,10 @@ from mpsearch.table import LayerTable
     metavar="K",
     help="Re-score the K best by superposed outputs, from the same file.",
 )
+@click.option(
+    "--target", type=click.Choice(sorted(TARGETS)),
+    help="Leave out choices that this runtime would store at other bits.",
+)  # fmt: skip
 @measured_options
 @click.option("--ranges", "only_ranges", is_flag=True, help="What limits can be; no search.")
 @click.option("-o", "--output", metavar="FILE", default="assignment.json", show_default=True)
@@ -93,6 +98,7 @@ def solve(
     from_front: str | None,
     interactions: bool,
     rerank: int | None,
+    target: str | None,
     only_ranges: bool,
     output: str,
     as_json: bool,
@@ -130,6 +136,8 @@ def solve(
     if isinstance(request, MeasuredRequest) and minimize == "omega":
         minimand = Minimand.parse(table, "size_bytes")
     budget = Budget.parse(table, size, bops_limit, limits, lower_limits, minimand.columns)
+    unfit = [] if target is None else excludes_for(target, table)
+    excludes = (*excludes, *unfit)
     pinned, excluded = parse_pins(pins), parse_excludes(excludes, allows, table)
     if only_ranges:
         from mpsearch.ranges import print_ranges, ranges
@@ -184,7 +192,8 @@ def solve(
         )
     paid = (*budget.limits, *budget.at_least, *minimand.columns)
     unpriced = unpriced_activations(table, sound_provenance(table_path), paid)
-    solution = replace(solution, notes=(*solution.notes, *unpriced))
+    left_out = note_of(target, unfit) if target is not None else []
+    solution = replace(solution, notes=(*solution.notes, *left_out, *unpriced))
     document, lines = _document(solution, table), []
     if cross and solution.choices:
         from mpsearch.instance import Instance

@@ -25,10 +25,8 @@ from mpsearch.quantized import (
     with_room_for_bias,
 )
 from mpsearch.quantizer import FLOAT_BITS, ActivationQuantizer
+from mpsearch.targets import LITERT_ACTIVATIONS, LITERT_WEIGHTS, LITERT_WEIGHTS_LINEAR
 
-ACTIVATION_BITS = 8
-WEIGHT_BITS = (4, 8)
-WEIGHT_BITS_LINEAR = (2, 4, 8)
 # The largest bias code. XNNPACK's linear layers with narrow weights count it in sixteenths of a
 # step, in 32 bits: above 2^27 it comes out wrong without a word.
 _ROOM, _ROOM_NARROW_LINEAR = 2.0**30, 2.0**26
@@ -67,7 +65,9 @@ def finer_activations(quantized: QuantizedNetwork) -> QuantizedNetwork:
     Biases stay real numbers: a file must agree with this whatever its integers can hold.
     """
     layers = {
-        name: replace(layer, activation=finer(layer.activation, ACTIVATION_BITS), bias_codes=None)
+        name: replace(
+            layer, activation=finer(layer.activation, LITERT_ACTIVATIONS), bias_codes=None
+        )
         for name, layer in quantized.layers.items()
     }
     return assemble(quantized.source, layers)
@@ -79,17 +79,17 @@ def _stored_choice(layer: Layer, assigned: Choice) -> Choice:
             f"layer {layer.name!r} is left in float ({assigned}); a LiteRT file of integers needs "
             "integer bits in every layer: choose 2 to 8"
         )
-    if max(assigned.w_bits, assigned.a_bits) > ACTIVATION_BITS:
+    if max(assigned.w_bits, assigned.a_bits) > LITERT_ACTIVATIONS:
         raise InputError(
             f"layer {layer.name!r} has {assigned}; LiteRT's integers have at most 8 bits for "
             "weights, and 16-bit activations only without a zero point: choose 2 to 8"
         )
     weight_bits = next(
         bits
-        for bits in (WEIGHT_BITS_LINEAR if layer.kind == "linear" else WEIGHT_BITS)
+        for bits in (LITERT_WEIGHTS_LINEAR if layer.kind == "linear" else LITERT_WEIGHTS)
         if bits >= assigned.w_bits
     )
-    return Choice(weight_bits, ACTIVATION_BITS)
+    return Choice(weight_bits, LITERT_ACTIVATIONS)
 
 
 def _at(layer: QuantizedLayer, stored: Choice, room: float) -> QuantizedLayer:

@@ -11,10 +11,11 @@ from mpsearch.integer.operators import MOVES
 from mpsearch.layers import Layer
 from mpsearch.onnx_export.arguments import convolution_pads, shape, spread, unsupported
 from mpsearch.onnx_export.graph_builder import GraphBuilder
-from mpsearch.onnx_export.storage import STORED_BITS, stored_bits
+from mpsearch.onnx_export.storage import stored_bits
 from mpsearch.operators import argument, groups, is_transposed, packet
 from mpsearch.quantized import QuantizedLayer, QuantizedNetwork
 from mpsearch.quantizer import FLOAT_BITS, ActivationQuantizer
+from mpsearch.targets import ONNX_BITS
 
 
 @dataclass
@@ -52,7 +53,7 @@ class LayerWriter:
         if key in self.inputs:
             return self.inputs[key]
         build, read = self.builder, source
-        if quantizer.bits not in STORED_BITS:
+        if quantizer.bits not in ONNX_BITS:
             largest = (2**quantizer.bits - 1 - quantizer.zero_point) * quantizer.scale
             read = build.clamp(read, None, largest, f"{name}/input/clipped")
         scale = build.real(f"{name}/input/scale", quantizer.scale)

@@ -3,14 +3,12 @@
 import numpy as np
 
 from mpsearch.packing import pack
-
-# ONNX has 4-, 8- and 16-bit integers from opset 21 on; everything between takes the next wider one.
-STORED_BITS = (4, 8, 16)
+from mpsearch.targets import ONNX_BITS
 
 
 def stored_bits(bits: int) -> int:
     """The bits of the type that holds codes of `bits` bits: 3 -> 4, 5 -> 8, 16 -> 16."""
-    return next(stored for stored in STORED_BITS if bits <= stored)
+    return next(stored for stored in ONNX_BITS if bits <= stored)
 
 
 def type_name(bits: int, signed: bool) -> str:

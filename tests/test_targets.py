@@ -1,0 +1,152 @@
+"""What a target stores as assigned, by the exporters themselves; and the searches for it."""
+
+import json
+from collections.abc import Callable
+from functools import cache
+from itertools import product
+from pathlib import Path
+
+import pytest
+import torch
+from tables import hand_table
+from torch import nn
+
+from mpsearch.assignment import Assignment
+from mpsearch.calibration import calibrate
+from mpsearch.choice import Choice
+from mpsearch.cli import run
+from mpsearch.data import Data
+from mpsearch.errors import InputError
+from mpsearch.integer.lowering import lower
+from mpsearch.litert_export.raising import raise_bits
+from mpsearch.network import Network
+from mpsearch.network_file import save
+from mpsearch.quantized import QuantizedNetwork, quantize
+from mpsearch.targets import TARGETS, choices_for
+
+BITS = (2, 3, 4, 7, 8, 16, 32)
+
+
+def module() -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        convolution = nn.Sequential(nn.Conv2d(2, 3, 3), nn.ReLU(), nn.Flatten())
+        return nn.Sequential(*convolution, nn.Linear(12, 4)).eval()
+
+
+def sample() -> torch.Tensor:
+    return torch.randn(24, 2, 4, 4, generator=torch.Generator().manual_seed(1))
+
+
+@cache
+def at(choice: Choice) -> QuantizedNetwork:
+    network = Network.from_module(module(), (sample(),))
+    data = Data("sample", (sample(),), None)
+    return quantize(network, dict.fromkeys(("0", "3"), choice), calibrate(network, data))
+
+
+def stored_by_litert(choice: Choice) -> list[bool]:
+    try:
+        raised, _ = raise_bits(at(choice))
+    except InputError:
+        return [False, False]
+    return [raised.assignment[layer] == choice for layer in ("0", "3")]
+
+
+def stored_by_onnx(choice: Choice) -> list[bool]:
+    pytest.importorskip("onnx")
+    from mpsearch.onnx_export.model import onnx_model
+    from mpsearch.onnx_export.sizes import layer_rows
+
+    quantized = at(choice)
+    rows = layer_rows(quantized, onnx_model(quantized))
+    return [(r["stored_w_bits"], r["stored_a_bits"]) == (r["w_bits"], r["a_bits"]) for r in rows]
+
+
+def stored_by_c(choice: Choice) -> list[bool]:
+    try:
+        lower(at(choice), Data("sample", (sample(),), None))
+    except InputError:
+        return [False, False]
+    return [True, True]
+
+
+@pytest.mark.parametrize(
+    ("target", "stored"),
+    [("litert", stored_by_litert), ("onnxruntime", stored_by_onnx), ("c", stored_by_c)],
+)
+def test_the_table_of_targets_is_what_their_exporters_do(
+    target: str, stored: Callable[[Choice], list[bool]]
+) -> None:
+    for w_bits, a_bits in [*product(BITS, [8]), *product([8], BITS), (2, 4), (16, 16), (32, 32)]:
+        choice = Choice(w_bits, a_bits)
+        runs = [TARGETS[target].runs(kind, choice) for kind in ("conv2d", "linear")]
+        assert (str(choice), runs) == (str(choice), stored(choice))
+
+
+def test_profile_takes_the_choices_and_solve_leaves_out_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    labels = torch.arange(24) % 4
+    save(module(), "model.pt", (sample(),), {"x0": sample(), "y": labels})
+    assert run("profile model.pt --target litert --samples 8".split()) == 0
+    assert "--target litert" in capsys.readouterr().out.splitlines()[-1]
+    choices = json.loads(Path("profile.json").read_text())["choices"]
+    assert choices == ["w4a8", "w8a8"]  # w2a8 is for linear layers alone
+    assert choices_for("litert", ["linear"], [Choice(2, 8), Choice(3, 8)]) == (Choice(2, 8),)
+    assert run("profile model.pt --choices w2a8,w3a8,w4a4,w8a8 --samples 8".split()) == 0
+    capsys.readouterr()
+    assert run("solve --size 80% --target litert".split()) == 0
+    assert "litert does not store w2a8 in 1 layers, w3a8, w4a4 at" in capsys.readouterr().err
+    chosen = Assignment.load("assignment.json")
+    assert dict(chosen.layers) == {"0": Choice(8, 8), "3": Choice(2, 8)}
+    assert chosen.search == {"exclude": ("0=w2a8", "w3a8", "w4a4")}  # for explain and report
+    assert run("solve --size 80% --target c".split()) == 0
+    assert "does not store" not in capsys.readouterr().err
+
+
+def test_wrong_calls_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    table = hand_table(tmp_path).read_text()
+    Path("profile.csv").write_text(table.replace("fc,8,8", "fc,8,4"))
+    assert run("solve --target litert".split()) == 2
+    error = capsys.readouterr().err
+    assert "litert runs none of the choices of layer 'fc': w4a4, w8a4" in error
+    assert "profile again with --target litert" in error
+    assert run("profile model.pt --target c --bits 4".split()) == 2
+    assert "--target beside --bits" in capsys.readouterr().err
+
+
+def test_a_metric_of_the_weights_alone_is_named_where_activation_bits_are_paid_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    table = hand_table(tmp_path)
+    provenance = table.with_suffix(".json")
+    for metric, words, said in (
+        ("hessian", "--bops-limit 50%", "Ω by hessian is of the weights alone"),
+        ("weight-mse", "--minimize bops", "Ω by weight-mse is of the weights alone"),
+        ("hessian", "--size 60%", ""),
+        ("sqnr", "--bops-limit 50%", ""),
+    ):
+        document = {"format": "mpsearch.provenance", "version": 1, "metric": metric}
+        provenance.write_text(json.dumps(document))
+        capsys.readouterr()
+        assert run(["solve", *words.split()]) == 0
+        error = capsys.readouterr().err
+        assert said in error
+        assert ("alone" in error) == bool(said)
+    # and another column, where it depends on the activations' bits
+    rows = table.read_text().replace(",bops", ",latency_s").splitlines()
+    wider = [row.replace(",4,4,", ",4,8,") for row in rows[1:] if ",4,4," in row]
+    document["metric"] = "pyhessian"
+    provenance.write_text(json.dumps(document))
+    table.write_text("\n".join([*rows, *wider]) + "\n")
+    assert run("solve --limit latency_s=100000".split()) == 0
+    assert "alone" not in capsys.readouterr().err
+    table.write_text("\n".join([*rows, *(f"{row}0" for row in wider)]) + "\n")
+    assert run("solve --limit latency_s=100000".split()) == 0
+    assert "fewer bits cost nothing in it and save latency_s" in capsys.readouterr().err
