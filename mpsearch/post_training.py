@@ -193,7 +193,8 @@ def _rounded(run: _Run, start: _State) -> Repaired:
 
     With bias correction, a layer's bias takes up its mean and the rounding the rest: one repair.
     """
-    from mpsearch.adaptive_rounding import moments, round_adaptively
+    from mpsearch.compensated_rounding import round_to_outputs
+    from mpsearch.layer_moments import moments
 
     network = start.network
 
@@ -208,8 +209,9 @@ def _rounded(run: _Run, start: _State) -> Repaired:
         generator = torch.Generator().manual_seed(run.settings.seed)
         centred = run.settings.correct_bias and has_own_bias(network, layer)
         seen = moments(network, layer, uses, quantized.activation, centred, generator)
-        rows, _ = network.weight_rows(layer)
-        quantized = replace(quantized, weight=round_adaptively(rows, weight, bits, seen))
+        one_scale = run.settings.per_tensor or layer.scales == 1
+        weight = round_to_outputs(weight.scales, bits, seen, one_scale)
+        quantized = with_activation(network, layer, quantized.choice, weight, quantized.activation)
         if not centred:
             return quantized, bias
         return correct_bias(network, layer, uses, quantized, exact=False)

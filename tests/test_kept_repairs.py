@@ -17,6 +17,7 @@ from mpsearch.assignment import Assignment
 from mpsearch.bias_correction import correct_bias
 from mpsearch.choice import Choice
 from mpsearch.cli import run
+from mpsearch.compensated_rounding import round_to_outputs
 from mpsearch.data import Data
 from mpsearch.equalization import Pair, equalize
 from mpsearch.graph_tensors import set_tensor
@@ -98,10 +99,11 @@ def _damage(monkeypatch: pytest.MonkeyPatch, repair: str, harmed: str) -> None:
         monkeypatch.setattr("mpsearch.post_training.correct_bias", correct)
     elif repair == "--rounding adaptive":
 
-        def turn(rows: torch.Tensor, nearest: QuantizedWeight, *rest: Any) -> QuantizedWeight:
-            return QuantizedWeight(-nearest.codes, nearest.scales)
+        def turn(*arguments: Any) -> QuantizedWeight:
+            rounded = round_to_outputs(*arguments)
+            return QuantizedWeight(-rounded.codes, rounded.scales)
 
-        monkeypatch.setattr("mpsearch.adaptive_rounding.round_adaptively", turn)
+        monkeypatch.setattr("mpsearch.compensated_rounding.round_to_outputs", turn)
     elif repair == "--ranges auto":
 
         def choose(*arguments: Any) -> dict[str, ActivationQuantizer]:

@@ -1,0 +1,158 @@
+"""Compensated rounding: codes and scales that keep a layer's output, in closed form.
+
+Weights are rounded one after the other, and the error of each is made up for by those that are not
+rounded yet: with H = E[x̂·x̂ᵀ] and U the upper Cholesky factor of H⁻¹, after weight i is rounded to q
+the others change by -(w_i - q)/U_ii · U_i (Hassibi, Stork, NIPS 1992; Frantar et al., "GPTQ", ICLR
+2023; the start W* = E[z·x̂ᵀ]·H⁻¹ makes up for the errors of the layers before as well). What GPTQ
+leaves open is searched here: each channel's scale by the error that its own codes have in the end,
+and single codes one step up or down as long as the error falls, the scale fitted again in between.
+"""
+
+import torch
+
+from mpsearch.layer_moments import Moments
+from mpsearch.quantizer import QuantizedWeight, weight_codes_range
+
+_NARROWEST, _WIDEST = 0.4, 1.6  # times the scale of the least weight error
+_MOST_SCALES, _FEWEST_SCALES, _SCALES_TIMES_INPUTS = 30, 9, 2**15
+_AT_ONCE = 2**25  # weights, of all scales that are tried at once
+_COLUMNS = 64  # between two updates of all others: matrix products instead of outer ones
+_LARGEST = 4096  # columns of one factorisation; of wider layers, blocks of so many are independent
+_FITS = 4  # of the scale, each with codes turned after it
+_MOST_TURNS = 200  # of single codes, per channel and fit
+
+
+def round_to_outputs(
+    scales: torch.Tensor,
+    bits: int,
+    moments: Moments,
+    one_scale: bool = False,
+    search: bool = True,
+) -> QuantizedWeight:
+    """Codes and scales with a small error of the layer's output; `moments` are the layer's.
+
+    scales: [channels], those of the least weight error. They are where the search begins, or stay
+    as they are without `search`. one_scale: the same one for all channels.
+    """
+    low, high = weight_codes_range(bits)
+    rounding = _Rounding(moments, low, high)
+    if not search:
+        codes = rounding.turned(rounding.compensated(scales), scales)
+        return QuantizedWeight(codes.to(torch.int16), scales)
+    codes, best = rounding.best_of(scales, _factors(moments).to(scales), one_scale)
+    codes = rounding.turned(codes, best)
+    for _ in range(_FITS):
+        best = rounding.fitted(codes, best, one_scale)
+        codes = rounding.turned(codes, best)
+    return QuantizedWeight(codes.to(torch.int16), best)
+
+
+def _factors(moments: Moments) -> torch.Tensor:
+    """Of the first scale, what is tried: fewer for wide layers, where each costs more."""
+    fitting = _SCALES_TIMES_INPUTS // max(1, moments.targets.shape[1])
+    return torch.linspace(_NARROWEST, _WIDEST, max(_FEWEST_SCALES, min(_MOST_SCALES, fitting)))
+
+
+class _Rounding:
+    """One layer's moments, factorised once, and its range of codes."""
+
+    def __init__(self, moments: Moments, low: int, high: int) -> None:
+        self.moments, self.low, self.high = moments, low, high
+        width = moments.targets.shape[1]
+        self.blocks = [
+            (start, *_factorised(moments.block(start, min(start + _LARGEST, width))))
+            for start in range(0, width, _LARGEST)
+        ]
+
+    def best_of(
+        self, start: torch.Tensor, factors: torch.Tensor, one_scale: bool
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Codes [channels, k] and scales [channels] of the least error, of factors x `start`."""
+        best, least = start, torch.full_like(start, torch.inf)
+        codes = torch.zeros_like(self.moments.targets)
+        for some in factors.split(max(1, _AT_ONCE // codes.numel())):
+            tried = (start[:, None] * some).flatten()
+            found = self.compensated(tried)
+            errors = self.moments.errors(found * tried[:, None]).reshape(len(start), -1)
+            if one_scale:
+                errors = errors.sum(0).expand_as(errors)
+            error, index = errors.min(1)
+            picked = torch.arange(len(start), device=start.device) * len(some) + index
+            better = error < least
+            codes = torch.where(better[:, None], found[picked], codes)
+            best, least = torch.where(better, tried[picked], best), torch.minimum(error, least)
+        return codes, best
+
+    def compensated(self, scales: torch.Tensor) -> torch.Tensor:
+        """Codes at `scales`, of every channel as many as follow each other: [len(scales), k]."""
+        optimum = self.moments.optimum
+        rows = optimum.repeat_interleave(len(scales) // len(optimum), 0)
+        wanted, steps = self.moments.by_group(rows), self.moments.by_group(scales)
+        codes = torch.empty_like(wanted)
+        for start, order, factor in self.blocks:
+            part = slice(start, start + order.shape[1])
+            index = order[:, None, :].expand(-1, wanted.shape[1], -1)
+            found = self._in_order(wanted[:, :, part].gather(2, index), steps, factor)
+            codes[:, :, part] = torch.empty_like(found).scatter_(2, index, found)
+        return codes.reshape(rows.shape)
+
+    def _in_order(
+        self, wanted: torch.Tensor, scales: torch.Tensor, factor: torch.Tensor
+    ) -> torch.Tensor:
+        """Round `wanted` [groups, rows, k] column by column, U = `factor` [groups, k, k]."""
+        codes = torch.empty_like(wanted)
+        for start in range(0, wanted.shape[2], _COLUMNS):
+            end = min(start + _COLUMNS, wanted.shape[2])
+            part = wanted[:, :, start:end]
+            changes = torch.empty_like(part)
+            for column in range(end - start):
+                exact, row = part[:, :, column], factor[:, start + column, None, start:end]
+                code = torch.round(exact / scales).clamp_(self.low, self.high)
+                change = (exact - code * scales) / row[:, :, column]
+                codes[:, :, start + column], changes[:, :, column] = code, change
+                part[:, :, column:] -= change[:, :, None] * row[:, :, column:]
+            wanted[:, :, end:] -= torch.bmm(changes, factor[:, start:end, end:])
+        return codes
+
+    def fitted(self, codes: torch.Tensor, scales: torch.Tensor, one_scale: bool) -> torch.Tensor:
+        """argmin over s > 0 of the error of s·codes: (q·G·w*ᵀ) / (q·G·qᵀ), [channels]."""
+        seen = self.moments.times(codes)
+        above, below = (seen * self.moments.optimum).sum(1), (seen * codes).sum(1)
+        if one_scale:
+            above, below = above.sum().expand_as(above), below.sum().expand_as(below)
+        usable = (above > 0) & (below > 0)
+        return torch.where(usable, above / below.clamp(min=torch.finfo(below.dtype).tiny), scales)
+
+    def turned(self, codes: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
+        """In each channel the one step of one code that lowers its error most, until none does."""
+        moments, codes = self.moments, codes.clone()
+        slope = 2 * moments.times(codes * scales[:, None] - moments.optimum)
+        curvature = moments.by_channel(moments.diagonal())
+        # Rounding in float32 must not make two codes change places for ever.
+        enough = -1e-6 * curvature.mean(1) * scales.square()
+        channels = torch.arange(len(codes), device=codes.device)
+        for _ in range(_MOST_TURNS):
+            step = -slope.sign()
+            inside = (codes + step <= self.high) & (codes + step >= self.low)
+            change = step * scales[:, None]
+            gains = torch.where(inside, change * (slope + change * curvature), torch.inf)
+            gain, index = gains.min(1)
+            helps = gain < enough
+            if not bool(helps.any()):
+                break
+            picked = torch.where(helps, step[channels, index], 0.0)
+            codes[channels, index] += picked
+            picked = 2 * picked * scales
+            slope += picked[:, None] * moments.columns(index)
+            slope[channels, index] += picked * moments.by_channel(moments.prior)
+        return codes
+
+
+def _factorised(gram: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """(order [groups, k], U [groups, k, k]) of H = `gram`, the largest diagonal first."""
+    order = gram.diagonal(dim1=1, dim2=2).argsort(1, descending=True)
+    size = gram.shape[1]
+    sorted_ = gram.gather(1, order[:, :, None].expand(-1, -1, size))
+    sorted_ = sorted_.gather(2, order[:, None, :].expand(-1, size, -1)).double()
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(sorted_))
+    return order, torch.linalg.cholesky(inverse, upper=True).to(gram.dtype)
