@@ -26,7 +26,7 @@ from mpsearch.quantizer import (
     QuantizedWeight,
     quantize_weight,
 )
-from mpsearch.sensitivity.input_moments import POSITIONS, extent, input_moments
+from mpsearch.sensitivity.input_moments import POSITIONS, extent, input_moments, together
 
 _ROUNDED_UP_TO = 8  # bits: as in post_training, above them rounding is no source of error
 
@@ -66,13 +66,8 @@ class Cells:
         if study.rounding == "nearest" and not study.correct_bias:
             self._found[first.name] = _cells(study, first, _quantizers(study, first), None)
             return
-        layers, size = [first], extent(study, first).bytes
-        rest = study.network.layers[study.network.layers.index(first) + 1 :]
-        for layer in (layer for layer in rest if layer.name not in self._found):
-            size += extent(study, layer).bytes
-            if size > study.memory_limit:
-                break
-            layers.append(layer)
+        rest = study.network.layers[study.network.layers.index(first) :]
+        layers = together(study, [layer for layer in rest if layer.name not in self._found])
         quantizers = {layer.name: _quantizers(study, layer) for layer in layers}
         wanted = {name: own.values() for name, own in quantizers.items()}
         moments = input_moments(study, layers, wanted)

@@ -3,6 +3,7 @@
 One pass over the study's data serves as many layers as its memory holds.
 """
 
+import itertools
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -87,6 +88,13 @@ def extent(study: Study, layer: Layer) -> Extent:
     if positions < inputs // 2:  # then they are kept themselves, and not their products
         positions = max(1, min(positions, study.memory_limit // per_position))
     return Extent(inputs, positions, per_position * min(inputs, positions))
+
+
+def together(study: Study, layers: Sequence[Layer]) -> list[Layer]:
+    """Of these, as many from the first on as the study's memory holds the moments of."""
+    sizes = itertools.accumulate(extent(study, layer).bytes for layer in layers)
+    fitting = sum(size <= study.memory_limit for size in sizes)
+    return list(layers[: max(1, fitting)])
 
 
 def _per_sample(node: fx.Node) -> int:
