@@ -49,16 +49,17 @@ SOURCES: Mapping[str, Source] = {
 }
 
 
-def load_subject(name: str, cache: Path, samples: int, seed: int) -> Subject:
+def load_subject(name: str, cache: Path, samples: int, seed: int, trained_with: int = 0) -> Subject:
     """The named network with `samples` training samples, drawn by `seed`, and its test split.
 
-    Raises InputError for an unknown name and for data that are not there.
+    trained_with: the seed of a network that is trained here. Raises InputError for an unknown name
+    and for data that are not there.
     """
     if name not in SOURCES:
         raise InputError(f"unknown network {name!r}; expected one of {', '.join(SOURCES)}")
     source = SOURCES[name]
     if source.weights is None:
-        network = _trained(name, source.dataset, cache)
+        network = _trained(name, source.dataset, cache, trained_with)
     else:
         path = Path(os.environ.get("MPSEARCH_DATA", ""), source.weights)
         network = load_network(ModelSource(str(path), model=name)).network
@@ -66,13 +67,13 @@ def load_subject(name: str, cache: Path, samples: int, seed: int) -> Subject:
     return Subject(name, network, profiling, bind(read_arrays(f"{source.dataset}:test"), network))
 
 
-def _trained(name: str, dataset: str, cache: Path) -> Network:
+def _trained(name: str, dataset: str, cache: Path, seed: int) -> Network:
     """Train with the settings of `mpsearch train NAME --data DATASET`, or read the cached file."""
     data = dataset_for(name, dataset)
-    key = digest(data.digest, f"epochs {EPOCHS} seed 0").removeprefix("sha256:")[:16]
+    key = digest(data.digest, f"epochs {EPOCHS} seed {seed}").removeprefix("sha256:")[:16]
     path = cache / f"{name}-{dataset}-{key}.pt"
     if not path.exists():
-        model = train(build(name), data, epochs=EPOCHS).model
+        model = train(build(name), data, epochs=EPOCHS, seed=seed).model
         examples = tuple(torch.from_numpy(x[:2]) for x in data.split("train").inputs)
         network_file.save(model, path, example_inputs=examples)
     return network_file.load(path).network
