@@ -21,6 +21,7 @@ from resnet50 import ResNet50
 from torch import nn
 from vit import ViTSmall
 
+from mpsearch.choice import Choice
 from mpsearch.data import Data
 from mpsearch.memory import peak_bytes
 from mpsearch.network import Network
@@ -44,7 +45,12 @@ def measure(name: str, metric: str, samples: int, memory: int, probes: int) -> d
     del model
     data = Data("random", (images,), torch.arange(samples))
     settings = ProfileSettings(
-        metric=metric, batch_size=8, memory_limit=memory, max_probes=probes, samples=samples
+        choices=(Choice(4, 4), Choice(8, 8)),
+        metric=metric,
+        batch_size=8,
+        memory_limit=memory,
+        max_probes=probes,
+        samples=samples,
     )
     wall, cpu = time.perf_counter(), time.process_time()
     with tempfile.TemporaryDirectory() as folder:

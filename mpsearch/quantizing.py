@@ -1,6 +1,6 @@
 """Many assignments of one network: each layer is quantized once per choice and then reused."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -21,6 +21,7 @@ from mpsearch.quantized import (
     quantize_layer,
 )
 from mpsearch.quantizer import FLOAT_BITS, quantize_weight
+from mpsearch.repair_time import with_notice
 
 
 @dataclass(frozen=True)
@@ -57,11 +58,18 @@ class Quantizing:
         """What reaches each layer on the calibration data."""
         return calibrate(self.network, self.calibration, self.batch_size)
 
+    @cached_property
+    def _step(self) -> Callable[[], None] | None:
+        """Says of the first network if rounding it takes minutes."""
+        adaptive = self.post_training.rounding == "adaptive"
+        return with_notice(self.network.layers) if adaptive else None
+
     def __call__(self, choices: Mapping[str, Choice]) -> QuantizedNetwork:
         """The quantized network. Raises InputError as `check_layers`."""
         if self.post_training != PLAIN:
             return quantize_after_training(
                 self.network, choices, self.calibration, self.post_training, self.batch_size,
+                self._step,
                 shared=self._shared,
             )  # fmt: skip
         check_layers(self.network, choices)

@@ -15,11 +15,13 @@ from mpsearch.cli import run
 from mpsearch.cost import size_bytes
 from mpsearch.data import Data
 from mpsearch.errors import InputError
+from mpsearch.layers import Layer
 from mpsearch.network import Network
 from mpsearch.network_file import save
 from mpsearch.post_training import PLAIN, PostTraining, quantize_after_training
 from mpsearch.quantized import QuantizedNetwork, quantize
 from mpsearch.quantized_file import load_quantized, payload, save_quantized
+from mpsearch.repair_time import with_notice
 
 EVERYTHING = PostTraining("auto", True, True, True, "adaptive", 3)
 ALONE = {
@@ -223,3 +225,27 @@ def test_apply_takes_every_option_and_notes_missing_classes(
     assert not any(torch.equal(outputs[0], other) for other in outputs[1:])
     assert run("apply model.pt a.json --ranges best".split()) == 2
     assert "unknown range method 'best'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(0.1, ""), (2.0, ""), (8.0, "about 2 minutes"), (60.0, "about 11 minutes")],
+)
+def test_rounding_that_takes_minutes_says_so_while_it_begins(
+    seconds: float, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Eleven equal layers, by a clock of the test's own: told once, after one of them."""
+    layer = Layer("one", "linear", "w", "", 400, 20, 400, ("one",))
+    now = iter([seconds * n for n in range(40)])
+    steps: list[None] = []
+    begins = with_notice([layer] * 11, lambda: steps.append(None), lambda: next(now))
+    for _ in range(2):
+        begins()
+    first = capsys.readouterr().err
+    for _ in range(31):  # and a second and a third network
+        begins()
+    assert len(steps) == 33
+    told = first + capsys.readouterr().err
+    assert said in told
+    assert told.count("--rounding nearest") == bool(said)
+    assert first or not said

@@ -13,6 +13,7 @@ from mpsearch.cli import run
 from mpsearch.evaluation import Evaluations, load_evaluations
 from mpsearch.models import datasets, training
 from mpsearch.models.samples import Dataset, Split
+from mpsearch.post_training import PLAIN, PostTraining, quantize_after_training
 from mpsearch.published import FLOAT, MIXED, W4, W8
 from mpsearch.quantized_file import load_quantized
 from mpsearch.reproduction import SMALLER, TUNED
@@ -42,6 +43,12 @@ def _small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     source = replace(datasets.DATASETS["image-audio"], load=few_samples, folder=None, packages=())
     monkeypatch.setitem(datasets.DATASETS, "image-audio", source)
+
+    def plainly(network: Any, choices: Any, data: Any, settings: Any, *rest: Any) -> Any:
+        assert settings == PostTraining()  # repaired as by default; here that would take a minute
+        return quantize_after_training(network, choices, data, PLAIN, *rest)
+
+    monkeypatch.setattr("mpsearch.quantizing.quantize_after_training", plainly)
 
 
 @pytest.mark.slow

@@ -56,6 +56,7 @@ def apply(
     from mpsearch.post_training import quantize_after_training
     from mpsearch.quantized import check_layers
     from mpsearch.quantized_file import save_quantized
+    from mpsearch.repair_time import with_notice
     from mpsearch.units import format_count, format_size
 
     settings = post_training_of(**post_training)
@@ -66,7 +67,8 @@ def apply(
     check_layers(network, choices)
     note_missing_classes(network, bound)
     with progress("quantizing", len(network.layers)) as step:
-        quantized = quantize_after_training(network, choices, bound, settings, on_step=step)
+        begins = with_notice(network.layers, step) if settings.rounding == "adaptive" else step
+        quantized = quantize_after_training(network, choices, bound, settings, on_step=begins)
     save_quantized(quantized, output)
     notes: list[str] = []
     if data is not None and loaded.sample:

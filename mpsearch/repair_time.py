@@ -1,0 +1,47 @@
+"""Adaptive rounding that will take minutes says so while it begins, and how to do without it."""
+
+import time
+from collections.abc import Callable, Sequence
+
+from mpsearch.console import echo
+from mpsearch.layers import Layer
+
+MINUTE = 60.0
+_SEEN = 3.0  # seconds after which a share of the work tells how long the whole takes
+# A layer of c rows of k weights: a matrix [k, k] from some 16,000 positions, its factors, and c rows
+# at 31 scales against it; what every layer takes besides, in the same multiplications.
+_POSITIONS, _SCALES, _EACH = 16_384, 31, 10**9
+
+
+def work_of(layer: Layer) -> float:
+    """Multiplications of rounding one layer, roughly: which share of all layers' it is, counts."""
+    k = layer.weights / layer.channels
+    return k * k * (_SCALES * layer.channels + _POSITIONS + 2 * k) + _EACH
+
+
+def with_notice(
+    layers: Sequence[Layer],
+    step: Callable[[], None] = lambda: None,
+    clock: Callable[[], float] = time.monotonic,
+) -> Callable[[], None]:
+    """`step`, to be called as each layer begins, which prints one line on standard error once the
+    first layers show that all of them take more than a minute; once, for any number of networks."""
+    works, starts, told = [work_of(layer) for layer in layers], list[float](), False
+
+    def begins() -> None:
+        nonlocal told
+        step()
+        if told or len(starts) == len(works):  # of the first network alone
+            return
+        starts.append(clock())
+        seconds, done = starts[-1] - starts[0], sum(works[: len(starts) - 1])
+        told = seconds >= _SEEN and seconds * sum(works) > MINUTE * done
+        if told:
+            echo(
+                "note: adaptive rounding takes about "
+                f"{max(2, round(seconds * sum(works) / done / MINUTE))} minutes for this network; "
+                "--rounding nearest does without, and may lose accuracy",
+                err=True,
+            )
+
+    return begins
