@@ -41,7 +41,8 @@ def choices_of(case: str, subject: Subject, work: Path) -> Mapping[str, Choice]:
     if not case.endswith("%"):
         return dict.fromkeys((layer.name for layer in subject.network.layers), Choice.parse(case))
     path = work / f"finetuning-{subject.name}.csv"
-    table, _ = profile(subject.network, subject.profiling, path, ProfileSettings(), progress)
+    settings = ProfileSettings(choices=(Choice(4, 4), Choice(8, 8)))
+    table, _ = profile(subject.network, subject.profiling, path, settings, progress)
     return solve(table, Budget.parse(table, size=case)).choices
 
 

@@ -11,6 +11,7 @@ import json
 import tempfile
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -29,27 +30,25 @@ from mpsearch.files import write_atomic
 from mpsearch.models.datasets import load_dataset
 from mpsearch.models.feature_cache import cache_folder
 from mpsearch.network import Network
-from mpsearch.post_training import PostTraining, quantize_after_training
+from mpsearch.post_training import PLAIN, PostTraining, quantize_after_training
 from mpsearch.profile import ProfileSettings, profile
 from mpsearch.solving import solve
 
 WAYS: Mapping[str, PostTraining] = {
-    "mse": PostTraining(),
-    "minmax": PostTraining("minmax"),
-    "percentile": PostTraining("percentile"),
-    "percentile:99.9": PostTraining("percentile:99.9"),
-    "entropy": PostTraining("entropy"),
-    "auto": PostTraining("auto"),
-    "per tensor": PostTraining(per_tensor=True),
-    "per tensor + equalize": PostTraining(per_tensor=True, equalize=True),
-    "equalize": PostTraining(equalize=True),
-    "bias": PostTraining(correct_bias=True),
-    "adaptive": PostTraining(rounding="adaptive"),
-    "adaptive + bias": PostTraining(rounding="adaptive", correct_bias=True),
-    "adaptive + bias + equalize": PostTraining(
-        rounding="adaptive", correct_bias=True, equalize=True
-    ),
-    "auto + adaptive + bias": PostTraining("auto", rounding="adaptive", correct_bias=True),
+    "mse": PLAIN,
+    "minmax": replace(PLAIN, ranges="minmax"),
+    "percentile": replace(PLAIN, ranges="percentile"),
+    "percentile:99.9": replace(PLAIN, ranges="percentile:99.9"),
+    "entropy": replace(PLAIN, ranges="entropy"),
+    "auto": replace(PLAIN, ranges="auto"),
+    "per tensor": replace(PLAIN, per_tensor=True),
+    "per tensor + equalize": replace(PLAIN, per_tensor=True, equalize=True),
+    "equalize": replace(PLAIN, equalize=True),
+    "bias": replace(PLAIN, correct_bias=True),
+    "adaptive": replace(PLAIN, rounding="adaptive"),
+    "adaptive + bias": PostTraining(),
+    "adaptive + bias + equalize": PostTraining(equalize=True),
+    "auto + adaptive + bias": PostTraining("auto"),
 }
 MIXED = tuple(Choice(bits, 8) for bits in (2, 3, 4, 5, 6, 8))
 PROFILED = 64  # samples

@@ -50,7 +50,10 @@ def origin_of(network: Callee, data: Data) -> Origin:
     if isinstance(network, Network):
         return Origin(network.digest, None, data.digest)
     if isinstance(network, QuantizedNetwork):
-        return Origin(network.model_digest, network.assignment, data.digest)
+        return Origin(
+            network.model_digest, network.assignment, data.digest,
+            post_training=network.post_training,
+        )  # fmt: skip
     return Origin(data=data.digest)
 
 

@@ -1,7 +1,7 @@
 """Which networks `evaluate` measures, on which data."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
@@ -30,7 +30,7 @@ from mpsearch.post_training import PostTraining
 from mpsearch.quantized import QuantizedNetwork, check_layers
 from mpsearch.quantized_file import load_quantized
 from mpsearch.quantizer import check_bits
-from mpsearch.quantizing import PLAIN, Quantizing
+from mpsearch.quantizing import Quantizing
 
 FLOAT = "FP32"
 
@@ -46,7 +46,7 @@ class EvaluationRequest:
     calibration: str | None = None
     fp32: str | None = None
     batch_size: int = 64
-    post_training: PostTraining = PLAIN
+    post_training: PostTraining = field(default_factory=PostTraining)
     integer: bool = False
     losses: tuple[str, ...] = ()
     metrics: tuple[str, ...] = ()
@@ -61,7 +61,7 @@ class Subject:
     data: Data
     calibration: Data | None
     batch_size: int = 64
-    post_training: PostTraining = PLAIN
+    post_training: PostTraining = field(default_factory=PostTraining)
     metrics: tuple[str, ...] = ()
 
     @property
@@ -127,7 +127,7 @@ def load_subject(
     data: str | None,
     calibration: str | None,
     batch_size: int = 64,
-    post_training: PostTraining = PLAIN,
+    post_training: PostTraining | None = None,
     losses: tuple[str, ...] = (),
     metrics: tuple[str, ...] = (),
 ) -> Subject:
@@ -150,7 +150,8 @@ def load_subject(
     ranges = None
     if sample is not None:
         ranges = bind(sample, loaded.network, losses, need_labels=False)
-    return Subject(source.path, loaded.network, bound, ranges, batch_size, post_training, metrics)
+    settings = post_training or PostTraining()
+    return Subject(source.path, loaded.network, bound, ranges, batch_size, settings, metrics)
 
 
 def run(request: EvaluationRequest) -> Evaluations:

@@ -13,13 +13,14 @@ from typing import Any
 from mpsearch.choice import Choice
 from mpsearch.device.profile import network_digest
 from mpsearch.errors import InputError
-from mpsearch.json_form import by_name, null_or, text
+from mpsearch.json_form import anything, by_name, null_or, text
 
 SHOWN = 3  # layers that a message names
 ORIGIN = {  # what `origin_to_json` adds to a row
     **dict.fromkeys(("model_digest?", "data_digest?", "quantized_digest?"), null_or(text)),
     "assignment_digest?": null_or(text),
     "layers?": null_or(by_name(text)),
+    "post_training?": null_or(by_name(anything)),
 }
 
 
@@ -29,13 +30,14 @@ class Origin:
 
     model: operators and weights of the float network. layers: the bits; None for the float network
     itself. data: the samples, in their order. quantized: the integers that ran, where they were
-    read from a file.
+    read from a file. post_training: the settings of `PostTraining` that they were made with.
     """
 
     model: str | None = None
     layers: Mapping[str, Choice] | None = None
     data: str | None = None
     quantized: str | None = None
+    post_training: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ def origin_to_json(origin: Origin) -> dict[str, Any]:
         "model_digest": origin.model,
         "data_digest": origin.data,
         "quantized_digest": origin.quantized,
+        "post_training": None if origin.post_training is None else dict(origin.post_training),
     }
     if origin.layers is not None:
         document["assignment_digest"] = network_digest(origin.layers)
@@ -75,8 +78,9 @@ def origin_from_json(row: Mapping[str, Any]) -> Origin:
         if row.get("assignment_digest") != network_digest(layers):
             raise ValueError("its layers are not those of its assignment_digest")
     return Origin(
-        row.get("model_digest"), layers, row.get("data_digest"), row.get("quantized_digest")
-    )
+        row.get("model_digest"), layers, row.get("data_digest"), row.get("quantized_digest"),
+        row.get("post_training"),
+    )  # fmt: skip
 
 
 def check_weights(digest: str | None, what: str, judged: Judged, remedy: str) -> None:

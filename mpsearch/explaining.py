@@ -140,8 +140,9 @@ def indices(table: LayerTable, instance: Instance, assignment: Assignment) -> ND
         chosen.append(instance.choices.index(choice))
         if not instance.allowed[layer, chosen[-1]]:
             raise InputError(
-                f"the assignment has {members[0]}={choice}, which --pin or --exclude rules out",
-                "give the pins and excludes that it was searched with",
+                f"the assignment has {members[0]}={choice}, which --pin or --exclude rules out, or "
+                "which takes no less within its limits than a choice of more activation bits",
+                "give the pins and excludes that it was searched with, or solve again",
             )
     return np.array(chosen, dtype=np.int64)
 

@@ -112,7 +112,9 @@ def front(
     limits = dict(limits or {})
     table.resource(resource)
     at_least = dict(at_least or {})
-    instance = Instance.build(table, limits, pins, exclude, table.columns, at_least)
+    instance = Instance.build(
+        table, limits, pins, exclude, table.columns, at_least, paid=(resource,)
+    )
     main = instance.columns.index(resource)
     if instance.is_empty:
         chosen, epsilon = np.zeros((len(instance.members), 0), dtype=np.int8), 0.0

@@ -61,7 +61,7 @@ def supported(table: LayerTable) -> list[tuple[float, float]]:
     hundreds of layers the hull is as good as the front."""
     from mpsearch.instance import Instance
 
-    instance = Instance.build(table, {}, extra_columns=(COLUMN,))
+    instance = Instance.build(table, {}, extra_columns=(COLUMN,), paid=(COLUMN,))
     allowed = instance.allowed
     omega = instance.omega.astype(np.float64) / 10.0 ** instance.digits[0]
     size = instance.resources[0].astype(np.float64) / 10.0 ** instance.digits[1]

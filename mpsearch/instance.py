@@ -3,7 +3,9 @@
 Layers that share a group are merged, so that "layer" below means one decision. All numbers are
 integers in decimal units (mpsearch.exact): what is proven here is true of the table as printed.
 Every kind of limit becomes a row "sum <= limit" or a choice that is not allowed, so that solvers
-know only those two (mpsearch.limits says what the kinds are).
+know only those two (mpsearch.limits says what the kinds are). A choice is not allowed either where
+another one has more bits for the activations, as many for the weights, and takes no more of
+anything that is limited: Ω, which is measured or cannot price activations at all, has no say there.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -59,8 +61,10 @@ class Instance:
         extra_columns: Sequence[str] = (),
         at_least: Mapping[str, int | float] | None = None,
         minimize: Minimand | None = None,
+        paid: Collection[str] = (),
     ) -> "Instance":
-        """Merge groups and fold pins and excludes in; `extra_columns` are carried unlimited.
+        """Merge groups and fold pins and excludes in; `extra_columns` are carried unlimited, those
+        of them in `paid` count as limited where it is asked what lower activation bits buy.
 
         Rows are ordered: limits, extra columns, lower limits. `exclude` maps a layer name, or `""`
         for every layer, to choices. Raises InputError for unknown layers or columns, a pin to a
@@ -98,7 +102,8 @@ class Instance:
             np.add.at(matrix, unit, np.where(allowed, padded, 0).astype(matrix.dtype))
             return as_narrow(np.where(merged_allowed, matrix, 0))
 
-        integers, scale = (minimize or Minimand()).to_integers(table)
+        minimize = minimize or Minimand()
+        integers, scale = minimize.to_integers(table)
         costs, digits = merged(integers), [scale]
         upper = [key for key in limits if not key.startswith(PEAK)]
         extra = [column for column in extra_columns if column not in limits]
@@ -117,13 +122,21 @@ class Instance:
             rows[position] = np.where(merged_allowed, largest[:, None] - rows[position], 0)
             mosts[position] = most
             bounds[position] = most - smallest_allowed(at_least[name], digits[1 + position])
+        columns = (*upper, *extra, *at_least)
+        limited = [
+            row for name, row in zip(columns, rows, strict=True)
+            if name not in extra or name in paid
+        ]  # fmt: skip
+        minimised = [column for column in minimize.columns if column != "omega"]
+        limited += [merged(to_integers(table.column(column))[0]) for column in minimised]
+        kept = merged_allowed & ~_buys_nothing(table.choices, merged_allowed, limited)
         return Instance(
             members=members,
             choices=table.choices,
-            allowed=merged_allowed,
-            omega=costs,
-            columns=(*upper, *extra, *at_least),
-            resources=tuple(rows),
+            allowed=kept,
+            omega=as_narrow(np.where(kept, costs, 0)),
+            columns=columns,
+            resources=tuple(as_narrow(np.where(kept, row, 0)) for row in rows),
             limits=tuple(bounds),
             digits=tuple(digits),
             mosts=tuple(mosts),
@@ -176,6 +189,25 @@ class Instance:
         most = self.mosts[position]
         integer = integer if most is None else most - integer
         return to_number(integer, self.digits[1 + position])
+
+
+def _buys_nothing(
+    choices: Sequence[Choice], allowed: NDArray[np.bool_], limited: Sequence[IntArray]
+) -> NDArray[np.bool_]:
+    """[L, C]: choices beside another allowed one of the layer that has more bits for activations,
+    no fewer for weights, and no larger value in any of the matrices `limited` [L, C].
+
+    Some choice of every layer remains: of those with the most bits for activations nothing goes.
+    """
+    found = np.zeros_like(allowed)
+    for one, choice in enumerate(choices):
+        for other, better in enumerate(choices):
+            if better.a_bits > choice.a_bits and better.w_bits >= choice.w_bits:
+                no_more = allowed[:, one] & allowed[:, other]
+                for matrix in limited:
+                    no_more &= (matrix[:, other] <= matrix[:, one]).astype(bool)
+                found[:, one] |= no_more
+    return found
 
 
 def _allowed(

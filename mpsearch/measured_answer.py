@@ -82,7 +82,7 @@ class MeasuredAnswer:
     tolerance: float
     seconds: float
     confirmed: tuple[str, Evaluation, Evaluation] | None = None
-    provenance: Mapping[str, str] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def candidates(self) -> int:
@@ -215,7 +215,11 @@ def smallest_that_holds(
         tolerance=tolerance,
         seconds=time.monotonic() - started,
         confirmed=confirmed,
-        provenance={**provenance, "assignment_digest": network_digest(choices)},
+        provenance={
+            **provenance,
+            "assignment_digest": network_digest(choices),
+            "post_training": quantizing.post_training.to_json(),
+        },
     )
 
 

@@ -11,10 +11,12 @@ import click
 
 from mpsearch.errors import InputError
 from mpsearch.model_options import model_options
+from mpsearch.post_training_options import REPAIRS
 from mpsearch.units import DECIMAL, EXPONENT, whole_number
 
 if TYPE_CHECKING:
     from mpsearch.measured_answer import Target
+    from mpsearch.post_training import Rounding
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -49,6 +51,7 @@ _OPTIONS = (
     click.option(
         "--confirm-data", metavar="D", help="Measure the answer once more, on samples of its own."
     ),
+    *REPAIRS,
 )  # fmt: skip
 
 
@@ -72,6 +75,8 @@ class MeasuredRequest:
     confirm: str | None
     most: int | None
     tolerance: float
+    rounding: "Rounding"
+    bias_correction: bool
 
 
 def parse_measured(
@@ -83,6 +88,8 @@ def parse_measured(
     measure: str | None,
     tolerance: str | None,
     confirm_data: str | None,
+    rounding: "Rounding",
+    bias_correction: bool,
     model: str | None,
     trust: bool,
     input_shapes: tuple[str, ...],
@@ -92,10 +99,12 @@ def parse_measured(
     if min_accuracy is None and max_drop is None:
         given = (data, network, calibration, measure, tolerance, confirm_data, model,
                  max_model_memory)  # fmt: skip
-        if any(option is not None for option in given) or trust or input_shapes:
+        flags = trust or input_shapes or rounding != "adaptive" or not bias_correction
+        if flags or any(option is not None for option in given):
             raise InputError(
-                "--data, --network, --model, --calibration, --measure, --tolerance and "
-                "--confirm-data go with --min-accuracy or --max-drop"
+                "--data, --network, --model, --calibration, --measure, --tolerance, "
+                "--confirm-data, --rounding and --no-bias-correction go with --min-accuracy or "
+                "--max-drop"
             )
         return None
     if min_accuracy is not None and max_drop is not None:
@@ -123,6 +132,8 @@ def parse_measured(
         confirm=confirm_data,
         most=_most(measure),
         tolerance=_tolerance(tolerance or TOLERANCE),
+        rounding=rounding,
+        bias_correction=bias_correction,
     )
 
 

@@ -22,6 +22,7 @@ from mpsearch.measured_answer import MeasuredAnswer, smallest_that_holds
 from mpsearch.measured_options import MeasuredRequest
 from mpsearch.min_accuracy import thin
 from mpsearch.model_options import source_of
+from mpsearch.post_training import PostTraining
 from mpsearch.solution import Solution
 from mpsearch.table import LayerTable
 
@@ -66,8 +67,11 @@ def measure(
     `table_model` where it is known.
     """
     subject = load_subject(
-        source_of(request.network, **request.model), request.data, request.calibration
-    )
+        source_of(request.network, **request.model), request.data, request.calibration,
+        post_training=PostTraining(
+            rounding=request.rounding, correct_bias=request.bias_correction
+        ),
+    )  # fmt: skip
     if table_model is not None:
         check_weights(
             subject.network.digest, request.network, Judged({"the table": table_model}),

@@ -4,9 +4,9 @@ The order is that of the literature: equalise, set the ranges, round, correct th
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -39,25 +39,33 @@ _ADAPTIVE_UP_TO = 8  # at 16 bits rounding is no source of error, and codes have
 
 @dataclass(frozen=True)
 class PostTraining:
-    """How to quantize without training; the defaults are what `mpsearch profile` assumes.
+    """How to quantize without training. By default weights are rounded so that layer outputs are
+    kept, and biases take up what is left of their mean; `PLAIN` does neither.
 
     ranges: `activation_ranges.METHODS`. per_tensor: one weight scale for all channels of a layer
     (it is stored once per channel all the same). equalize, correct_bias, rounding: the repairs of
-    `equalization`, `bias_correction` and `adaptive_rounding`. seed: draws the positions that
-    adaptive rounding looks at.
+    `equalization`, `bias_correction` and `compensated_rounding`. seed: draws the positions that
+    the latter looks at.
     """
 
     ranges: str = "mse"
     per_tensor: bool = False
     equalize: bool = False
-    correct_bias: bool = False
-    rounding: Rounding = "nearest"
+    correct_bias: bool = True
+    rounding: Rounding = "adaptive"
     seed: int = 0
 
     def __post_init__(self) -> None:
         check_method(self.ranges)
         if self.rounding not in ("nearest", "adaptive"):
             raise InputError(f"got rounding {self.rounding!r}; expected nearest or adaptive")
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields by name, as evaluation.json and quantized files keep them."""
+        return asdict(self)
+
+
+PLAIN = PostTraining(correct_bias=False, rounding="nearest")  # each layer by itself, no repair
 
 
 def quantize_after_training(
@@ -94,7 +102,10 @@ def quantize_after_training(
             state, names = repair(run, state)
             undone.update({option: tuple(names)} if names else {})
     quantized = replace(
-        state.quantized, undone=undone, input_ranges=input_ranges(network, calibration)
+        state.quantized,
+        undone=undone,
+        input_ranges=input_ranges(network, calibration),
+        post_training=settings.to_json(),
     )
     return quantized.made_from(network)
 
@@ -222,15 +233,34 @@ def _rounded(run: _Run, start: _State) -> Repaired:
 
 
 def _corrected(run: _Run, start: _State) -> Repaired:
-    """Biases without the mean shift of their layer's output, where rounding has not seen to it."""
+    """Biases without the mean shift of their layer's output, where rounding has not seen to it.
+
+    Weights take the scales that leave the bias the least to make up for.
+    """
+    from mpsearch.compensated_rounding import nearest_to_outputs
+    from mpsearch.layer_moments import moments
+
     if len(start.adapted) == len(start.layers):
         return start, []
+    network = start.network
 
     def decide(layer: Layer, uses: Sequence[Use]) -> Decision:
         quantized = start.layers[layer.name]
         if layer.name in start.adapted:
-            return quantized, start.network.bias(layer)
-        return correct_bias(start.network, layer, uses, quantized, exact=True)
+            return quantized, network.bias(layer)
+        weight, bits = quantized.weight, quantized.choice.w_bits
+        exact = [replace(use, inputs=use.exact) for use in uses if packet(use.node) != EMBEDDING]
+        rounds = run.settings.rounding == "nearest" and bits <= _ADAPTIVE_UP_TO
+        if rounds and weight is not None and exact and has_own_bias(network, layer):
+            generator = torch.Generator().manual_seed(run.settings.seed)
+            seen = moments(network, layer, exact, quantized.activation, True, generator)
+            rows, _ = network.weight_rows(layer)
+            one_scale = run.settings.per_tensor or layer.scales == 1
+            weight = nearest_to_outputs(rows, weight.scales, bits, seen, one_scale)
+            quantized = with_activation(
+                network, layer, quantized.choice, weight, quantized.activation
+            )
+        return correct_bias(network, layer, uses, quantized, exact=True)
 
     return _kept(run, start, decide)
 

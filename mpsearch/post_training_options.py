@@ -1,6 +1,6 @@
 """Options of every command that quantizes after training."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -14,6 +14,16 @@ if TYPE_CHECKING:
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
+REPAIRS = (
+    click.option(
+        "--rounding", type=click.Choice(["nearest", "adaptive"]), default="adaptive",
+        show_default=True, help="adaptive: round weights so that layer outputs are kept.",
+    ),
+    click.option(
+        "--bias-correction/--no-bias-correction", default=True, show_default=True,
+        help="Take the mean shift of each layer out of its bias.",
+    ),
+)  # fmt: skip
 _OPTIONS = (
     click.option(
         "--ranges", default="mse", show_default=True, metavar="METHOD",
@@ -21,13 +31,7 @@ _OPTIONS = (
     ),
     click.option("--per-tensor", is_flag=True, help="One weight scale for a layer's channels."),
     click.option("--equalize", is_flag=True, help="Even out weight ranges across joined layers."),
-    click.option(
-        "--bias-correction", is_flag=True, help="Take the mean shift of each layer out of its bias."
-    ),
-    click.option(
-        "--rounding", type=click.Choice(["nearest", "adaptive"]), default="nearest",
-        show_default=True, help="adaptive: round weights so that layer outputs are kept.",
-    ),
+    *REPAIRS,
     click.option(
         "--seed", type=click.IntRange(0), default=0, show_default=True,
         help="Draws the positions that adaptive rounding looks at.",
@@ -36,7 +40,7 @@ _OPTIONS = (
 
 
 def post_training_options(function: Function) -> Function:
-    """Add `--ranges`, `--per-tensor`, `--equalize`, `--bias-correction`, `--rounding`, `--seed`.
+    """Add `--ranges`, `--per-tensor`, `--equalize`, `--rounding`, `--bias-correction`, `--seed`.
 
     The command gets them as keyword arguments; read them with `post_training_of`.
     """
@@ -52,6 +56,22 @@ def post_training_of(
     from mpsearch.post_training import PostTraining
 
     return PostTraining(ranges, per_tensor, equalize, bias_correction, rounding, seed)
+
+
+def options_of(settings: Mapping[str, Any] | None) -> list[str]:
+    """The options that ask for recorded settings of PostTraining: {"rounding": "nearest", …} ->
+    ["--rounding", "nearest", …]; none for the defaults.
+
+    A record that is empty or missing is of the first version, which repaired nothing unasked.
+    """
+    settings = settings or {"rounding": "nearest", "correct_bias": False}
+    words = []
+    for option, usual in (("ranges", "mse"), ("rounding", "adaptive"), ("seed", 0)):
+        if (value := settings.get(option, usual)) != usual:
+            words += [f"--{option}", str(value)]
+    words += ["--per-tensor"] if settings.get("per_tensor") else []
+    words += ["--equalize"] if settings.get("equalize") else []
+    return [*words, *([] if settings.get("correct_bias", True) else ["--no-bias-correction"])]
 
 
 def note_missing_classes(network: "Network", calibration: "Data") -> None:

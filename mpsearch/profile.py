@@ -39,6 +39,8 @@ from mpsearch.workers import join, leave
 
 GROUP = "mpsearch.profilers"
 DEFAULT_METRIC = "sqnr"  # docs/metrics.md says why
+# Flash buys bits of weights only, so activations keep 8; w4a4 is for limits on operations.
+DEFAULT_CHOICES = (Choice(2, 8), Choice(3, 8), Choice(4, 4), Choice(4, 8), Choice(8, 8))
 Progress = Callable[[str, int], AbstractContextManager[Callable[[], None]]]
 
 
@@ -66,7 +68,7 @@ class ProfileSettings:
     """
 
     metric: str = DEFAULT_METRIC
-    choices: tuple[Choice, ...] = (Choice(4, 4), Choice(8, 8))
+    choices: tuple[Choice, ...] = DEFAULT_CHOICES
     samples: int = 256
     batch_size: int = 32
     seed: int = 0
@@ -280,13 +282,15 @@ def _provenance(
 
 
 def parse_choices(bits: str | None, choices: str | None) -> tuple[Choice, ...]:
-    """`--bits 4,8` -> w4a4, w8a8; `--choices w4a8,w8a8` as written; w4a4 and w8a8 by default."""
+    """`--bits 4,8` -> w4a4, w8a8; `--choices w4a8,w8a8` as written; else `DEFAULT_CHOICES`."""
     if bits is not None and choices is not None:
         raise InputError("got both --bits and --choices; expected one of them")
     if choices is not None:
         parsed = [Choice.parse(word) for word in choices.split(",")]
+    elif bits is not None:
+        parsed = [_same(word) for word in bits.split(",")]
     else:
-        parsed = [_same(word) for word in (bits or "4,8").split(",")]
+        return DEFAULT_CHOICES
     unique = tuple(sorted(set(parsed)))
     for choice in unique:
         check_bits(choice.w_bits)

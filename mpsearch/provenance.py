@@ -1,16 +1,21 @@
 """Where a table's numbers come from: `profile.json` beside `profile.csv`."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mpsearch.errors import InputError
 from mpsearch.json_file import read_json
 from mpsearch.json_form import by_name, check_form, list_of, null_or, number, text, whole
+from mpsearch.limits import column_of
+
+if TYPE_CHECKING:
+    from mpsearch.table import LayerTable
 
 FORMAT, VERSION = "mpsearch.provenance", 1
 LARGEST_MIB = 64
+WEIGHTS_ALONE = ("hessian", "pyhessian", "weight-mse")  # metrics built on the weights' error
 
 
 def provenance_path(table: str | os.PathLike[str]) -> Path:
@@ -30,6 +35,37 @@ def model_digest_of(provenance: Mapping[str, Any]) -> str | None:
     """Operators and weights that the table is of; None where nobody says."""
     digest = provenance.get("model_digest")
     return digest if isinstance(digest, str) else None
+
+
+def unpriced_activations(
+    table: "LayerTable", provenance: Mapping[str, Any], paid: Iterable[str]
+) -> list[str]:
+    """A sentence where bits of activations are saved for one of the columns `paid`, and the
+    table's Ω is of a metric that does not see them; else nothing."""
+    metric = provenance.get("metric")
+    if metric not in WEIGHTS_ALONE or len(set(table.a_bits.tolist())) < 2:
+        return []
+    columns = [column for column in map(column_of, paid) if _counts_activations(table, column)]
+    if not columns:
+        return []
+    return [
+        f"Ω by {metric} is of the weights alone: activations of fewer bits cost nothing in it and "
+        f"save {columns[0]}; profile with an output metric, such as sqnr, to have them priced"
+    ]
+
+
+def _counts_activations(table: "LayerTable", column: str) -> bool:
+    """Whether other bits of the activations alone change the column; BOPS by definition."""
+    if column == "bops":
+        return True
+    if column not in table.columns:
+        return False
+    seen: dict[tuple[str, int], Any] = {}
+    values = table.column(column).tolist()
+    return any(
+        seen.setdefault((row.layer, row.choice.w_bits), value) != value
+        for row, value in zip(table.rows(), values, strict=True)
+    )
 
 
 def load_provenance(table: str | os.PathLike[str]) -> Mapping[str, Any]:

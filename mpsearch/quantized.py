@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import fx
@@ -56,7 +57,8 @@ class QuantizedNetwork:
     model_digest: of the float network that it was made from, also after repairs and fine-tuning;
     None where that is not known. undone: repair, as its option is called, -> the layers that it did
     harm to and was undone for. input_ranges: smallest and largest value of every input on the
-    calibration data, None for whole numbers; None where that is not known.
+    calibration data, None for whole numbers; None where that is not known. post_training: the
+    settings of `PostTraining` that it was made with; None after training and where not known.
     """
 
     source: Network
@@ -65,6 +67,7 @@ class QuantizedNetwork:
     model_digest: str | None = None
     undone: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     input_ranges: tuple[tuple[float, float] | None, ...] | None = None
+    post_training: Mapping[str, Any] | None = None
 
     def __call__(self, *inputs: torch.Tensor) -> torch.Tensor:
         outputs = self.graph(*inputs)

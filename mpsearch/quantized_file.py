@@ -4,7 +4,7 @@ A zip like the mpsearch file (see network_file) in which `LAYER:packed` holds th
 their bit width, `LAYER:scales` float32 and `LAYER:bias` int32: together the bytes that the layer
 table predicts. Tensors that belong to no quantized layer are stored in float. `undone` of the
 header names the repairs that did harm, and the layers that they were undone for; `input_ranges`
-what each input was on the calibration data.
+what each input was on the calibration data; `post_training` how it was quantized.
 """
 
 import math
@@ -21,7 +21,7 @@ from mpsearch.choice import Choice
 from mpsearch.errors import InputError
 from mpsearch.graph_json import graph_to_json
 from mpsearch.graph_tensors import tensor_nodes
-from mpsearch.json_form import by_name, check_form, list_of, null_or, number, text
+from mpsearch.json_form import anything, by_name, check_form, list_of, null_or, number, text
 from mpsearch.layers import Layer
 from mpsearch.memory_budget import SPARE, TIMES
 from mpsearch.network import Network, output_shape
@@ -85,6 +85,8 @@ def save_quantized(network: QuantizedNetwork, path: str | os.PathLike[str]) -> N
         header["input_ranges"] = [
             None if one is None else list(one) for one in network.input_ranges
         ]
+    if network.post_training is not None:
+        header["post_training"] = dict(network.post_training)
     if network.undone:
         header["undone"] = {repair: list(names) for repair, names in network.undone.items()}
 
@@ -145,6 +147,8 @@ def _load_quantized(path: str | os.PathLike[str]) -> QuantizedNetwork:
         parameters = int(header["parameters"])
         undone = header.get("undone", {})
         check_form(undone, by_name(list_of(text)), "undone")
+        post_training = header.get("post_training")
+        check_form(post_training, null_or(by_name(anything)), "post_training")
         ranges = header.get("input_ranges")
         check_form(ranges, null_or(list_of(null_or([number(), number()]))), "input_ranges")
     except InputError as error:
@@ -178,6 +182,7 @@ def _load_quantized(path: str | os.PathLike[str]) -> QuantizedNetwork:
         quantized,
         model_digest=known,
         undone={k: tuple(names) for k, names in undone.items()},
+        post_training=post_training,
         input_ranges=ranges and tuple(one and (one[0], one[1]) for one in ranges),
     )
 

@@ -1,7 +1,7 @@
 """Many assignments of one network: each layer is quantized once per choice and then reused."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -12,7 +12,7 @@ from mpsearch.choice import Choice
 from mpsearch.data import Data
 from mpsearch.layers import Layer
 from mpsearch.network import Network
-from mpsearch.post_training import PostTraining, quantize_after_training
+from mpsearch.post_training import PLAIN, PostTraining, quantize_after_training
 from mpsearch.quantized import (
     QuantizedLayer,
     QuantizedNetwork,
@@ -22,31 +22,31 @@ from mpsearch.quantized import (
 )
 from mpsearch.quantizer import FLOAT_BITS, quantize_weight
 
-PLAIN = PostTraining()
-
 
 @dataclass(frozen=True)
 class Quantizing:
     """How choices become networks: the one place where what is measured is quantized.
 
-    `Quantizing(network, calibration)(choices)` equals `quantize(network, choices, histograms)`
-    with the histograms of `calibration`, which are made at the first call. Between assignments
-    that share layers only the others are quantized anew, and choices that differ in the activations
-    alone share the search for the weights' scales. With other settings than the default
-    `post_training`, every assignment is quantized from the start: repairs depend on all layers.
+    `Quantizing(network, calibration)(choices)` is what `quantize_after_training` gives: every
+    assignment is quantized from the start, as repairs depend on all layers. `PLAIN` repairs
+    nothing: then it equals `quantize(network, choices, histograms)` with the histograms of
+    `calibration`, which are made at the first call; between assignments that share layers only the
+    others are quantized anew, and choices that differ in the activations alone share the search
+    for the weights' scales.
     """
 
     network: Network
     calibration: Data
     batch_size: int = 64
-    post_training: PostTraining = PLAIN
+    post_training: PostTraining = field(default_factory=PostTraining)
     _layers: dict[tuple[str, Choice], QuantizedLayer] = field(default_factory=dict, repr=False)
     _scales: dict[tuple[str, int], torch.Tensor] = field(default_factory=dict, repr=False)
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What else than network and data decides the result, for digests; empty by default."""
-        return {} if self.post_training == PLAIN else asdict(self.post_training)
+        """What else than network and data decides the result, for digests; empty for `PLAIN`, the
+        only way of the first version."""
+        return {} if self.post_training == PLAIN else self.post_training.to_json()
 
     @cached_property
     def histograms(self) -> Mapping[str, Histogram]:
@@ -63,7 +63,8 @@ class Quantizing:
         layers = {
             layer.name: self._layer(layer, choices[layer.name]) for layer in self.network.layers
         }
-        return assemble(self.network, layers).made_from(self.network)
+        quantized = assemble(self.network, layers).made_from(self.network)
+        return replace(quantized, post_training=PLAIN.to_json())
 
     def _layer(self, layer: Layer, choice: Choice) -> QuantizedLayer:
         key = (layer.name, choice)

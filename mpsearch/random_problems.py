@@ -108,7 +108,7 @@ def _table(rng: random.Random, layers: int, choices: int) -> LayerTable:
             }
             if rng.random() < 0.1 and rows and rows[-1].layer == layer.name:
                 resources = dict(rows[-1].resources)  # an equal choice
-            rows.append(Row(layer.name, Choice(b, b), omega, 0.0, resources))
+            rows.append(Row(layer.name, Choice(b, 8), omega, 0.0, resources))
     return LayerTable.from_rows(described, rows)
 
 

@@ -47,15 +47,15 @@ def ranges(
     """
     limits = limits or {}
     keys = ("omega", *table.columns)
-    instance = Instance.build(table, {}, pins, exclude, keys)
-    whole = Instance.build(table, limits, pins, exclude, keys, at_least)
-    position = {name: number for number, name in enumerate(instance.columns)}
-    omega = instance.resources[position["omega"]]
-    best = instance.allowed & (omega == instance.row_minimum(omega)[:, None]).astype(bool)
     deadline = time.monotonic() + seconds
     found = {}
     for column in table.columns:
-        row = position[column]
+        paid = (column,)
+        instance = Instance.build(table, {}, pins, exclude, keys, paid=paid)
+        whole = Instance.build(table, limits, pins, exclude, keys, at_least, paid=paid)
+        omega = instance.resources[instance.columns.index("omega")]
+        best = instance.allowed & (omega == instance.row_minimum(omega)[:, None]).astype(bool)
+        row = instance.columns.index(column)
         matrix = instance.resources[row]
         least = instance.base[1 + row]
         limited = bool(at_least) or any(other != column for other in limits)

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -22,6 +22,7 @@ from mpsearch.models.registry import build
 from mpsearch.models.samples import Dataset
 from mpsearch.network import Network
 from mpsearch.network_file import NetworkFile
+from mpsearch.post_training import PostTraining
 from mpsearch.profile import ProfileSettings, Progress, profile
 from mpsearch.published import FLOAT, MIXED, W4, W8, Case
 from mpsearch.quantized_file import save_quantized
@@ -42,6 +43,7 @@ class Recipe:
     epochs: int
     finetune_epochs: int
     models: tuple[str, ...] = ()
+    post_training: PostTraining = field(default_factory=PostTraining)
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ def run(experiment: Experiment) -> None:
         store.measure(f"{name} alone", lambda name=name: _single_input(experiment, name))  # type: ignore[misc]
     sample = bind(Arrays("the model's sample", loaded.sample), network)
     table = _profiled(experiment, network, sample)
-    quantizing = Quantizing(network, sample)
+    quantizing = Quantizing(network, sample, post_training=experiment.recipe.post_training)
     for name, choices in _assignments(experiment, table).items():
         _measure_assignment(experiment, quantizing, name, choices)
 
@@ -175,7 +177,8 @@ def _profiled(experiment: Experiment, network: Network, sample: Data) -> LayerTa
     path = experiment.store.folder / "profile.csv"
     if not path.exists():
         with experiment.store.clock("profile"):
-            profile(network, sample, path, ProfileSettings(), experiment.progress)
+            settings = ProfileSettings(choices=(Choice(4, 4), Choice(8, 8)))  # as the paper
+            profile(network, sample, path, settings, experiment.progress)
     return LayerTable.read_csv(path)
 
 

@@ -52,7 +52,7 @@ def what_if(
         return WhatIf(change, solution)
     before, after = assignment.layers, solution.choices
     omega = _difference(table, "omega", before, after)
-    instance = Instance.build(table, assignment.limits, None, None)
+    instance = Instance.build(table, assignment.limits, assignment.layers)
     if omega == 0 and instance.is_feasible(indices(table, instance, assignment)):
         agrees = all(before[layer] == choice for layer, choice in together.items())
         after = before if agrees else after

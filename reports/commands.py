@@ -9,6 +9,7 @@ from typing import Any
 from mpsearch.assignment import Assignment
 from mpsearch.evaluation import Evaluations
 from mpsearch.front import Front
+from mpsearch.post_training_options import options_of
 from mpsearch.reports.front_facts import measured_facts
 from mpsearch.reports.run_folder import Run
 from mpsearch.units import is_size
@@ -83,6 +84,7 @@ def _search(assignment: Assignment) -> list[str]:
             words += [option, f"{100 * value:.10g}{sign}", *_measured_on(found)]
             words += ["--measure", str(found.get("most") or "all")]
             words += ["--tolerance", f"{100 * found.get('tolerance', 0):.10g}%"]
+            words += options_of(found.get("post_training"))
     return words
 
 
@@ -105,7 +107,8 @@ def _measured_front(run: Run, front: Front, output: str) -> list[list[str]]:
     if len(sizes) == len(front):
         words = ["--points", "all"]
     model = _model(str(run.provenance.get("data", "")))
-    return [["evaluate", model, "--front", output, *words, *_measured_on(front.measurement)]]
+    words += [*_measured_on(front.measurement), *options_of(front.measurement.get("settings"))]
+    return [["evaluate", model, "--front", output, *words]]
 
 
 def _asked(found: Assignment | Front) -> list[str]:
@@ -136,9 +139,12 @@ def _evaluate(run: Run, evaluations: Evaluations) -> list[str]:
     words = []
     if evaluations.named("assignment") is not None:
         words += ["--assignment", run.paths.get("assignment", "assignment.json")]
-    for row in evaluations.rows:
-        if re.fullmatch(r"w\d{1,2}a\d{1,2}", row.name):
-            words += ["--uniform", row.name]
+    uniform = [row for row in evaluations.rows if re.fullmatch(r"w\d{1,2}a\d{1,2}", row.name)]
+    for row in uniform:
+        words += ["--uniform", row.name]
+    made = [row for row in (evaluations.named("assignment"), *uniform) if row is not None]
+    if made:
+        words += options_of(made[0].origin.post_training)
     if not evaluations.data_name.startswith(SAMPLE_OF):
         words += ["--data", evaluations.data_name]
     words += _losses(evaluations.loss)

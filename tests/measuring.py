@@ -10,6 +10,7 @@ from mpsearch.cli import run
 from mpsearch.network_file import save
 
 SAMPLES = 150
+PLAINLY = "--rounding nearest --no-bias-correction"  # fast, where repairs are not the subject
 
 
 def build() -> nn.Module:

@@ -9,13 +9,13 @@ from torch import fx, nn
 
 from mpsearch import compensated_rounding
 from mpsearch.choice import Choice
-from mpsearch.compensated_rounding import round_to_outputs
+from mpsearch.compensated_rounding import nearest_to_outputs, round_to_outputs
 from mpsearch.data import Data
 from mpsearch.layer_by_layer import Use
 from mpsearch.layer_moments import InputMomentsOf, Moments, moments
 from mpsearch.layers import Layer
 from mpsearch.network import Network
-from mpsearch.post_training import PostTraining, quantize_after_training
+from mpsearch.post_training import PLAIN, PostTraining, quantize_after_training
 from mpsearch.quantizer import ActivationQuantizer, quantize_weight, weight_codes_range
 
 FLOAT = ActivationQuantizer(32, 1.0, 0)
@@ -120,6 +120,27 @@ def test_codes_are_inside_the_range_and_beat_the_nearest(
     assert float(after.sum()) < 0.5 * float(before.sum())
 
 
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+@pytest.mark.parametrize("one_scale", [True, False])
+def test_nearest_codes_take_the_scale_and_range_that_outputs_prefer(
+    bits: int, one_scale: bool
+) -> None:
+    rows, seen = _correlated(40, 30, bits)
+    nearest = quantize_weight(rows, bits, one_scale)
+    found = nearest_to_outputs(rows, nearest.scales, bits, seen, one_scale)
+    assert not one_scale or bool((found.scales == found.scales[0]).all())
+    low, high = weight_codes_range(bits)
+    exact = (rows / found.scales[:, None]).round()
+    for channel, (codes, wanted) in enumerate(zip(found.codes, exact, strict=True)):
+        ranges = [wanted.clamp(least, high) for least in (low, -high)]
+        assert any(torch.equal(codes.float(), one) for one in ranges), channel
+    before, after = (seen.errors(weight.dequantize()) for weight in (nearest, found))
+    if one_scale:
+        before, after = before.sum(), after.sum()
+    assert bool((after <= before * 1.0001).all())
+    assert one_scale or float(after.sum()) < 0.95 * float(before.sum())
+
+
 def test_a_search_of_scales_pays() -> None:
     rows, seen = _correlated(16, 40, 3)
     scales = quantize_weight(rows, 3).scales
@@ -209,7 +230,7 @@ def test_unseen_outputs_come_closer_to_float(name: str) -> None:
     choices = dict.fromkeys((layer.name for layer in network.layers), Choice(3, 8))
     errors = []
     for rounding in ("nearest", "adaptive"):
-        settings = PostTraining(rounding=rounding)
+        settings = PLAIN if rounding == "nearest" else PostTraining(correct_bias=False)
         quantized = quantize_after_training(network, choices, calibration, settings)
         with torch.no_grad():
             errors.append(float((quantized(*unseen) - network(*unseen)).square().mean()))

@@ -153,7 +153,7 @@ def test_fine_tuning_starts_at_the_quantized_network(name: str) -> None:
 def test_repairs_leave_a_table_at_its_nearest_codes() -> None:
     network, data = prepare("bag")
     choices = {"table": Choice(3, 8), "head": Choice(3, 8)}
-    repairs = PostTraining(ranges="auto", equalize=True, correct_bias=True, rounding="adaptive")
+    repairs = PostTraining(ranges="auto", equalize=True)
     repaired = quantize_after_training(network, choices, data, repairs).layers["table"].weight
     assert repaired is not None
     nearest = quantize_weight(network.weight(network.layers[0]), 3, per_tensor=True)
@@ -169,8 +169,7 @@ def test_a_tied_table_is_one_layer_with_scales_per_row() -> None:
     quantized = quantize(network, choices, calibrate(network, data))
     inserted = [n for n in quantized.graph.graph.nodes if "fake_quantize" in str(n.target)]
     assert len(inserted) == 1  # before the linear use, none before the indices
-    repairs = PostTraining(correct_bias=True, rounding="adaptive")
     choices[tied.name] = Choice(3, 8)
     with torch.no_grad():
-        outputs = quantize_after_training(network, choices, data, repairs)(*data.inputs)
+        outputs = quantize_after_training(network, choices, data)(*data.inputs)
     assert bool(torch.isfinite(outputs).all())

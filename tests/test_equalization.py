@@ -12,7 +12,7 @@ from mpsearch.choice import Choice
 from mpsearch.data import Data
 from mpsearch.equalization import equalize, find_pairs
 from mpsearch.network import Network
-from mpsearch.post_training import PostTraining, quantize_after_training
+from mpsearch.post_training import PLAIN, quantize_after_training
 
 
 def _wild(model: nn.Module) -> nn.Module:
@@ -86,7 +86,7 @@ def test_it_repairs_per_tensor_weights_of_wild_scales(make: Callable[[], nn.Modu
     choices = dict.fromkeys((layer.name for layer in network.layers), Choice(6, 16))
     errors = []
     for repair in (False, True):
-        settings = PostTraining(per_tensor=True, equalize=repair)
+        settings = replace(PLAIN, per_tensor=True, equalize=repair)
         quantized = quantize_after_training(network, choices, calibration, settings)
         with torch.no_grad():
             errors.append(float((quantized(unseen) - network(unseen)).square().mean()))
@@ -173,7 +173,7 @@ def test_a_dead_channel_keeps_its_bias(dead: float) -> None:
     assert float(bias[:2].max()) <= 3.0 + 10 * dead
     choices = dict.fromkeys((layer.name for layer in network.layers), Choice(8, 8))
     noise = []
-    for settings in (PostTraining(), PostTraining(equalize=True)):
+    for settings in (PLAIN, replace(PLAIN, equalize=True)):
         quantized = quantize_after_training(network, choices, data, settings)
         with torch.no_grad():
             noise.append(float((quantized(*data.inputs) - network(*data.inputs)).square().sum()))

@@ -217,9 +217,9 @@ def test_it_never_returns_worse_than_the_start(trained: Network) -> None:
     result = _tune(trained, Choice(8, 8), lr=3.0)
     assert _accuracies(result)[0] > max(_accuracies(result)[1:])
     assert result.best == result.history[0]
-    start = quantize(
+    start = quantize_after_training(
         trained, _uniform(trained, Choice(8, 8)),
-        calibrate(trained, split(spirals(600, 0), None, 0)[0].take(256, 0)),
+        split(spirals(600, 0), None, 0)[0].take(256, 0),
     )  # fmt: skip
     x = spirals(50, 1).inputs
     assert torch.equal(result.network(*x), start(*x))
@@ -320,7 +320,7 @@ def test_augmentation_changes_the_training_and_teaches_by_the_changed_batch() ->
 def test_a_repaired_start_is_trained_as_it_is(trained: Network) -> None:
     """Equalised, bias-corrected, adaptively rounded: its weights are no roundings of FP32's."""
     choices, data = _uniform(trained, Choice(3, 4)), spirals(300, 0)
-    repairs = PostTraining(equalize=True, correct_bias=True, rounding="adaptive")
+    repairs = PostTraining(equalize=True)
     start = quantize_after_training(trained, choices, data, repairs)
     x = spirals(100, 2).inputs
     with torch.no_grad():

@@ -26,7 +26,7 @@ from mpsearch.layer_by_layer import Decision, Use
 from mpsearch.layers import Layer
 from mpsearch.network import Network, copy_graph
 from mpsearch.network_file import save
-from mpsearch.post_training import PostTraining, quantize_after_training
+from mpsearch.post_training import PLAIN, PostTraining, quantize_after_training
 from mpsearch.quantized import QuantizedLayer, QuantizedNetwork
 from mpsearch.quantized_file import load_quantized
 from mpsearch.quantizer import ActivationQuantizer, QuantizedWeight
@@ -124,10 +124,10 @@ def _damage(monkeypatch: pytest.MonkeyPatch, repair: str, harmed: str) -> None:
 
 
 REPAIRS = {
-    "--equalize": PostTraining(equalize=True),
-    "--ranges auto": PostTraining("auto"),
-    "--rounding adaptive": PostTraining(rounding="adaptive"),
-    "--bias-correction": PostTraining(correct_bias=True),
+    "--equalize": replace(PLAIN, equalize=True),
+    "--ranges auto": replace(PLAIN, ranges="auto"),
+    "--rounding adaptive": replace(PLAIN, rounding="adaptive"),
+    "--bias-correction": replace(PLAIN, correct_bias=True),
 }
 
 
@@ -138,7 +138,7 @@ def test_a_repair_that_spoils_a_layer_is_undone_there(
     network, data = _prepare()
     harmed = network.layers[0].name
     choices = dict.fromkeys((layer.name for layer in network.layers), Choice(4, 8))
-    plain = quantize_after_training(network, choices, data)
+    plain = quantize_after_training(network, choices, data, PLAIN)
     _damage(monkeypatch, repair, harmed)
     repaired = quantize_after_training(network, choices, data, REPAIRS[repair])
     assert list(repaired.undone) == [repair]
@@ -156,7 +156,7 @@ def test_a_repair_that_spoils_a_layer_is_undone_there(
 def test_every_repair_is_at_least_as_good_as_none(name: str, choice: Choice) -> None:
     network, data = _prepare(name, 20)
     choices = dict.fromkeys((layer.name for layer in network.layers), choice)
-    plain = _error(quantize_after_training(network, choices, data), network, data)
+    plain = _error(quantize_after_training(network, choices, data, PLAIN), network, data)
     everything = PostTraining("auto", False, True, True, "adaptive")
     for way in (*REPAIRS.values(), everything):
         error = _error(quantize_after_training(network, choices, data, way), network, data)
@@ -173,7 +173,7 @@ def test_what_was_undone_is_said_and_kept(
     Assignment.uniform((layer.name for layer in network.layers), Choice(4, 8)).save("a.json")
     harmed = network.layers[0].name
     _damage(monkeypatch, "--bias-correction", harmed)
-    words = "apply model.pt a.json --bias-correction -o"
+    words = "apply model.pt a.json --rounding nearest -o"
     assert run([*words.split(), "one.pt"]) == 0
     said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("undone: ")]
     assert len(said) == 1
@@ -183,5 +183,5 @@ def test_what_was_undone_is_said_and_kept(
     assert Path("one.pt").read_bytes() == Path("two.pt").read_bytes()
     loaded = load_quantized("one.pt")
     assert loaded.undone == {"--bias-correction": (harmed,)}
-    assert run("evaluate model.pt --assignment a.json --bias-correction".split()) == 0
+    assert run("evaluate model.pt --assignment a.json --rounding nearest".split()) == 0
     assert f"assignment: undone: --bias-correction for {harmed}" in capsys.readouterr().out

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from measuring import make_folder
+from measuring import PLAINLY, make_folder
 from scipy import stats
 from torch.nn import functional
 
@@ -26,11 +26,14 @@ from mpsearch.front_points import points_of, spread
 from mpsearch.gate_statistics import drop_interval
 from mpsearch.measured_front import COLUMNS, measure_front, read_front
 from mpsearch.model_files import ModelSource
+from mpsearch.post_training import PLAIN
 from mpsearch.quantized import quantize
 from mpsearch.quantizing import Quantizing
 from mpsearch.reports.gather import gather
 from mpsearch.reports.html import render
 from mpsearch.reports.run_folder import read_run
+
+EVALUATE = f"evaluate model.pt {PLAINLY}"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -61,7 +64,7 @@ def place(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def _subject() -> Subject:
-    return load_subject(ModelSource("model.pt"), "test.npz", None)
+    return load_subject(ModelSource("model.pt"), "test.npz", None, post_training=PLAIN)
 
 
 def _rows() -> list[dict[str, str]]:
@@ -90,7 +93,7 @@ def test_layers_quantized_once_are_those_quantized_each_time(place: Path) -> Non
     subject = _subject()
     assert subject.calibration is not None
     histograms = calibrate(subject.network, subject.calibration)
-    quantizing = Quantizing(subject.network, subject.calibration)
+    quantizing = Quantizing(subject.network, subject.calibration, post_training=PLAIN)
     front = read_front("front.csv")
     mixed = dict.fromkeys(front.layers, Choice(4, 8)) | {"2": Choice(32, 32)}
     inputs = subject.data.inputs
@@ -100,7 +103,7 @@ def test_layers_quantized_once_are_those_quantized_each_time(place: Path) -> Non
 
 
 def test_measured_columns_are_those_computed_another_way(place: Path) -> None:
-    assert run("evaluate model.pt --front front.csv --points 4 --data test.npz".split()) == 0
+    assert run(f"{EVALUATE} --front front.csv --points 4 --data test.npz".split()) == 0
     front, rows = read_front("front.csv"), _rows()
     measured = spread(front.totals["size_bytes"].astype(float), 4)
     assert [n for n, row in enumerate(rows) if row["accuracy"]] == measured
@@ -182,8 +185,8 @@ def test_equal_assignments_are_measured_once(place: Path, monkeypatch: pytest.Mo
 def test_values_of_other_data_are_refused_or_dropped(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run("evaluate model.pt --front front.csv --points 3 --data test.npz".split()) == 0
-    other = "evaluate model.pt --front front.csv --points 2 --data fresh.npz"
+    assert run(f"{EVALUATE} --front front.csv --points 3 --data test.npz".split()) == 0
+    other = f"{EVALUATE} --front front.csv --points 2 --data fresh.npz"
     assert run(other.split()) == 2
     error = capsys.readouterr().err
     assert "holds 3 points measured on test.npz" in error
@@ -198,19 +201,19 @@ def _no_labels() -> str:
     arrays = dict(np.load("test.npz"))
     del arrays["y"]
     np.savez("bare.npz", **arrays)
-    return "evaluate model.pt --front front.csv --data bare.npz"
+    return f"{EVALUATE} --front front.csv --data bare.npz"
 
 
 def _other_network() -> str:
     document = json.loads(Path("front.json").read_text())
     document["layers"][2] = "elsewhere"
     Path("front.json").write_text(json.dumps(document))
-    return "evaluate model.pt --front front.csv --data test.npz"
+    return f"{EVALUATE} --front front.csv --data test.npz"
 
 
 def _no_json() -> str:
     Path("front.json").unlink()
-    return "evaluate model.pt --front front.csv --data test.npz"
+    return f"{EVALUATE} --front front.csv --data test.npz"
 
 
 def _empty() -> str:
@@ -218,7 +221,7 @@ def _empty() -> str:
     document |= {"omega": [], "assignments": [], "measured": {}}
     document["totals"] = {name: [] for name in document["totals"]}
     Path("front.json").write_text(json.dumps(document))
-    return "evaluate model.pt --front front.csv --data test.npz"
+    return f"{EVALUATE} --front front.csv --data test.npz"
 
 
 def _damaged() -> str:
@@ -228,7 +231,7 @@ def _damaged() -> str:
     document = json.loads(Path("front.json").read_text())
     del document["measurement"]["fp32"]["correct"]
     Path("front.json").write_text(json.dumps(document))
-    return "evaluate model.pt --front front.csv --data test.npz"
+    return f"{EVALUATE} --front front.csv --data test.npz"
 
 
 @pytest.mark.parametrize(
@@ -240,17 +243,17 @@ def _damaged() -> str:
         (_damaged, "measurement of FP32 is damaged"),
         (_empty, "the front has no points"),
         (lambda: "evaluate model.pt --front nothing.csv", "there is no front nothing.json"),
-        (lambda: "evaluate model.pt --front front.csv --points few", "a number such as 12, or all"),
-        (lambda: "evaluate model.pt --front front.csv --points 1", "at least 2"),
+        (lambda: f"{EVALUATE} --front front.csv --points few", "a number such as 12, or all"),
+        (lambda: f"{EVALUATE} --front front.csv --points 1", "at least 2"),
         (
-            lambda: "evaluate model.pt --front front.csv --point 1B",
+            lambda: f"{EVALUATE} --front front.csv --point 1B",
             "no point of the front is within",
         ),
-        (lambda: "evaluate model.pt --front front.csv --point 50%", "expected an absolute"),
-        (lambda: "evaluate model.pt --front front.csv --points 3 --point 1KB", "one of the two"),
-        (lambda: "evaluate model.pt --front front.csv --uniform w8a8", "leave out --assignment"),
+        (lambda: f"{EVALUATE} --front front.csv --point 50%", "expected an absolute"),
+        (lambda: f"{EVALUATE} --front front.csv --points 3 --point 1KB", "one of the two"),
+        (lambda: f"{EVALUATE} --front front.csv --uniform w8a8", "leave out --assignment"),
         (lambda: "evaluate model.pt --points 3", "go with --front"),
-        (lambda: "evaluate model.pt --front front.csv --plot front.xyz", "cannot draw"),
+        (lambda: f"{EVALUATE} --front front.csv --plot front.xyz", "cannot draw"),
     ],
 )
 def test_wrong_calls_are_refused_in_a_line(
@@ -269,7 +272,7 @@ def test_named_sizes_give_the_best_point_within_them(
     point = max(n for n, size in enumerate(sizes) if size <= limit)
     assert points_of(front, "12", [f"{limit}B", f"{limit}B"]) == [point]
     assert points_of(front, "all") == list(range(len(front)))
-    command = f"evaluate model.pt --front front.csv --point {limit}B --data test.npz --json"
+    command = f"{EVALUATE} --front front.csv --point {limit}B --data test.npz --json"
     capsys.readouterr()
     assert run(command.split()) == 0
     document = json.loads(capsys.readouterr().out)
@@ -281,7 +284,7 @@ def test_named_sizes_give_the_best_point_within_them(
 def test_one_sample_and_a_missing_class_are_measured_with_honest_intervals(place: Path) -> None:
     arrays = {name: array[:1] for name, array in np.load("test.npz").items()}
     np.savez("one.npz", **arrays)
-    assert run("evaluate model.pt --front front.csv --points 2 --data one.npz".split()) == 0
+    assert run(f"{EVALUATE} --front front.csv --points 2 --data one.npz".split()) == 0
     row = _rows()[-1]
     assert float(row["accuracy_high"]) - float(row["accuracy_low"]) > 0.7
     assert float(row["drop_high"]) - float(row["drop_low"]) > 0.9
@@ -291,7 +294,7 @@ def test_one_sample_and_a_missing_class_are_measured_with_honest_intervals(place
     arrays = dict(np.load("test.npz"))
     keep = arrays["y"] != 2
     np.savez("few.npz", **{name: array[keep] for name, array in arrays.items()})
-    command = "evaluate model.pt --front front.csv --points 2 --data few.npz --remeasure"
+    command = f"{EVALUATE} --front front.csv --points 2 --data few.npz --remeasure"
     assert run(command.split()) == 0
 
 
@@ -310,7 +313,7 @@ def test_drops_without_differing_pairs_have_intervals_of_their_own() -> None:
 
 
 def test_pictures_and_report_show_what_was_measured(place: Path) -> None:
-    command = "evaluate model.pt --front front.csv --points 5 --data test.npz --plot front.png"
+    command = f"{EVALUATE} --front front.csv --points 5 --data test.npz --plot front.png"
     assert run(command.split()) == 0
     assert Path("front.png").read_bytes()[:4] == b"\x89PNG"
     facts = gather(read_run("."))
@@ -334,7 +337,7 @@ def first_figure() -> str:
 def test_many_measured_points_are_drawn_as_a_band(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert run("evaluate model.pt --front front.csv --points 4 --data test.npz".split()) == 0
+    assert run(f"{EVALUATE} --front front.csv --points 4 --data test.npz".split()) == 0
     assert run(["report"]) == 0
     bars = first_figure()
     monkeypatch.setattr("mpsearch.reports.measured_figure.FEW", 3)
@@ -345,7 +348,7 @@ def test_many_measured_points_are_drawn_as_a_band(
 
 
 def test_a_front_that_is_made_again_keeps_what_was_measured(place: Path) -> None:
-    assert run("evaluate model.pt --front front.csv --points 3 --data test.npz".split()) == 0
+    assert run(f"{EVALUATE} --front front.csv --points 3 --data test.npz".split()) == 0
     before = read_front("front.csv")
     assert run("front -o front.csv --size 300B --plot again.png".split()) == 0
     assert Path("again.png").read_bytes()[:4] == b"\x89PNG"
@@ -354,7 +357,7 @@ def test_a_front_that_is_made_again_keeps_what_was_measured(place: Path) -> None
     for name in COLUMNS:
         kept = before.measured[name][: len(after)]
         assert np.array_equal(after.measured[name], kept, equal_nan=True)
-    assert run("evaluate model.pt --front front.csv --points 3 --data test.npz".split()) == 0
+    assert run(f"{EVALUATE} --front front.csv --points 3 --data test.npz".split()) == 0
     text = Path("profile.csv").read_text().replace("\n2,", "\nelsewhere,")
     Path("profile.csv").write_text(text)
     assert run("front -o front.csv".split()) == 0
@@ -362,8 +365,8 @@ def test_a_front_that_is_made_again_keeps_what_was_measured(place: Path) -> None
 
 
 def test_the_report_gives_commands_that_measure_the_same(place: Path) -> None:
-    assert run("evaluate model.pt --front front.csv --points 3 --data test.npz".split()) == 0
-    assert run("solve --min-accuracy 70 --data test.npz --measure 5".split()) == 0
+    assert run(f"{EVALUATE} --front front.csv --points 3 --data test.npz".split()) == 0
+    assert run(f"solve {PLAINLY} --min-accuracy 70 --data test.npz --measure 5".split()) == 0
     before, assignment = (
         Path("front.csv").read_text(),
         json.loads(Path("assignment.json").read_text()),

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from measuring import make_folder
+from measuring import PLAINLY, make_folder
 from scipy import stats
 
 from mpsearch.assignment import Assignment
@@ -28,7 +28,10 @@ from mpsearch.holding import chances
 from mpsearch.measured_answer import Target, smallest_that_holds
 from mpsearch.min_accuracy import search, thin
 from mpsearch.model_files import ModelSource
+from mpsearch.post_training import PLAIN
 from mpsearch.table import LayerTable
+
+SOLVE = f"solve {PLAINLY}"
 
 
 def _case(seed: int, noise: float) -> tuple[Any, Any, list[bool]]:
@@ -191,7 +194,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, list
     try:
         make_folder(folder)
         found = read_json("front.json")
-        subject = load_subject(ModelSource("model.pt"), "test.npz", None)
+        subject = load_subject(ModelSource("model.pt"), "test.npz", None, post_training=PLAIN)
         networks = [subject.quantized(found.assignment(point)) for point in range(len(found))]
         right = {}
         for name in ("test.npz", "fresh.npz"):
@@ -214,7 +217,7 @@ def right(
 
 def _solve(words: str, capsys: pytest.CaptureFixture[str], code: int = 0) -> dict[str, Any]:
     capsys.readouterr()
-    assert run(["solve", *words.split(), "--data", "test.npz", "--json"]) == code
+    assert run([*SOLVE.split(), *words.split(), "--data", "test.npz", "--json"]) == code
     document: dict[str, Any] = json.loads(capsys.readouterr().out)
     return document
 
@@ -248,7 +251,7 @@ def test_the_front_of_the_test_is_not_monotone(right: dict[str, list[int]]) -> N
 def test_a_small_budget_says_what_it_did_not_measure(
     right: dict[str, list[int]], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command = "solve --min-accuracy 70 --data test.npz --measure 3 --tolerance 0"
+    command = f"{SOLVE} --min-accuracy 70 --data test.npz --measure 3 --tolerance 0"
     assert run(command.split()) == 0
     text = capsys.readouterr().out
     facts = Assignment.load("assignment.json").measured
@@ -273,7 +276,7 @@ def test_none_that_holds_is_exit_code_one_with_the_best(
     assert facts["accuracy"] in [hits / 150 for hits in right["test.npz"]]
     assert facts["smaller_unmeasured"] == 0
     assert not Path("assignment.json").exists()
-    assert run("solve --min-accuracy 95 --data test.npz --measure 2".split()) == 1
+    assert run(f"{SOLVE} --min-accuracy 95 --data test.npz --measure 2".split()) == 1
     captured = capsys.readouterr()
     assert "none that was measured holds: 2 of" in captured.out
     assert "no measured assignment has an accuracy of at least 95 %" in captured.err
@@ -288,7 +291,7 @@ def test_limits_pins_and_another_column_go_with_it(
     assert document["layers"]["0"] == {"w_bits": 8, "a_bits": 8}
     assert document["totals"]["bops"] <= 14_000
     found = front(table, "size_bytes", {"bops": 14_000}, {"0": Choice(8, 8)})
-    subject = load_subject(ModelSource("model.pt"), "test.npz", None)
+    subject = load_subject(ModelSource("model.pt"), "test.npz", None, post_training=PLAIN)
     accuracies = [
         subject.measure("", found.assignment(point)).accuracy for point in range(len(found))
     ]
@@ -298,7 +301,7 @@ def test_limits_pins_and_another_column_go_with_it(
     least = _solve("--min-accuracy 60 --minimize bops --measure all", capsys)
     assert least["minimize"] == "bops"
     assert least["totals"]["bops"] <= document["totals"]["bops"]
-    assert run("solve --min-accuracy 60 --data test.npz --size 1B".split()) == 1
+    assert run(f"{SOLVE} --min-accuracy 60 --data test.npz --size 1B".split()) == 1
     assert "infeasible" in capsys.readouterr().err
 
 
@@ -310,7 +313,7 @@ def test_a_stored_front_gives_the_same_answer(
     stored = _solve(f"{words} --from-front front.json", capsys)
     assert stored["layers"] == direct["layers"]
     assert stored["measured"]["candidates"] == direct["measured"]["candidates"]
-    command = "solve --min-accuracy 70 --data test.npz --minimize bops --from-front front.json"
+    command = f"{SOLVE} --min-accuracy 70 --data test.npz --minimize bops --from-front front.json"
     assert run(command.split()) == 2
     assert "expected one against bops" in capsys.readouterr().err
 
@@ -329,7 +332,7 @@ def test_a_drop_is_against_float_and_fresh_data_confirm(
     assert fresh["holds"] == (right["fresh.npz"][expected] >= 135 - 12)
     low, high = facts["interval_of_all_candidates"]
     assert low < facts["accuracy_interval"][0] < facts["accuracy_interval"][1] < high
-    assert run(f"solve {words} --data test.npz".split()) == 0
+    assert run(f"{SOLVE} {words} --data test.npz".split()) == 0
     assert "confirmed: accuracy" in capsys.readouterr().out
 
 
@@ -337,7 +340,7 @@ def test_a_killed_search_does_not_measure_again(
     right: dict[str, list[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = read_json("front.json")
-    subject = load_subject(ModelSource("model.pt"), "test.npz", None)
+    subject = load_subject(ModelSource("model.pt"), "test.npz", None, post_training=PLAIN)
     quantized = Subject.quantized
     names: list[tuple[str, ...]] = []
 
@@ -392,19 +395,19 @@ def test_the_model_is_named_where_there_is_no_usual_one(
     right: dict[str, list[int]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("model.pt").rename("mine.pt")
-    command = "solve --min-accuracy 70 --data test.npz --measure 4"
+    command = f"{SOLVE} --min-accuracy 70 --data test.npz --measure 4"
     assert run(command.split()) == 2
     assert "name the float model's file with --network" in capsys.readouterr().err
     assert run([*command.split(), "--network", "mine.pt"]) == 0
     assert run([*command.split(), "--model", "mine.pt"]) == 0
     arrays = dict(np.load("test.npz"))
     np.savez("bare.npz", x0=arrays["x0"])
-    command = "solve --min-accuracy 70 --data bare.npz --network mine.pt"
+    command = f"{SOLVE} --min-accuracy 70 --data bare.npz --network mine.pt"
     assert run(command.split()) == 2
     assert "has no labels" in capsys.readouterr().err
     text = Path("profile.csv").read_text().replace("\n2,", "\nelsewhere,")
     Path("profile.csv").write_text(text)
-    assert run("solve --min-accuracy 70 --data test.npz --network mine.pt".split()) == 2
+    assert run(f"{SOLVE} --min-accuracy 70 --data test.npz --network mine.pt".split()) == 2
     assert "a layer 'elsewhere' that the network lacks" in capsys.readouterr().err
 
 

@@ -17,16 +17,16 @@ from mpsearch.data import Data
 from mpsearch.errors import InputError
 from mpsearch.network import Network
 from mpsearch.network_file import save
-from mpsearch.post_training import PostTraining, quantize_after_training
+from mpsearch.post_training import PLAIN, PostTraining, quantize_after_training
 from mpsearch.quantized import QuantizedNetwork, quantize
 from mpsearch.quantized_file import load_quantized, payload, save_quantized
 
 EVERYTHING = PostTraining("auto", True, True, True, "adaptive", 3)
 ALONE = {
-    "per-tensor": PostTraining(per_tensor=True),
-    "equalize": PostTraining(equalize=True),
-    "bias": PostTraining(correct_bias=True),
-    "adaptive": PostTraining(rounding="adaptive"),
+    "per-tensor": replace(PLAIN, per_tensor=True),
+    "equalize": replace(PLAIN, equalize=True),
+    "bias": replace(PLAIN, correct_bias=True),
+    "adaptive": replace(PLAIN, rounding="adaptive"),
     "everything": EVERYTHING,
 }
 
@@ -80,7 +80,9 @@ def test_without_repairs_it_is_the_quantizer_alone(name: str) -> None:
     choices = _uniform(network, Choice(4, 8))
     alone = quantize(network, choices, calibrate(network, data))
     steps: list[None] = []
-    whole = quantize_after_training(network, choices, data, on_step=lambda: steps.append(None))
+    whole = quantize_after_training(
+        network, choices, data, PLAIN, on_step=lambda: steps.append(None)
+    )
     for ours, theirs in zip(_codes(whole), _codes(alone), strict=True):
         assert torch.equal(ours, theirs)
     assert len(steps) == len(network.layers)
@@ -91,8 +93,8 @@ def test_without_repairs_it_is_the_quantizer_alone(name: str) -> None:
 def test_bias_correction_leaves_no_mean_shift(name: str, a_bits: int) -> None:
     network, data = _prepare(name)
     choices = _uniform(network, Choice(3, a_bits))
-    plain = quantize_after_training(network, choices, data)
-    corrected = quantize_after_training(network, choices, data, PostTraining(correct_bias=True))
+    plain = quantize_after_training(network, choices, data, PLAIN)
+    corrected = quantize_after_training(network, choices, data, ALONE["bias"])
     before = torch.cat(_mean_shifts(plain, network, data)).max()
     undone = {name for names in corrected.undone.values() for name in names}
     biased = [layer for layer in network.layers if layer.bias_name]
@@ -119,7 +121,7 @@ def test_bias_correction_helps_on_unseen_samples_of_a_network_that_needs_it() ->
     calibration, unseen = Data("a", (inputs[:200],), None), inputs[200:]
     choices = _uniform(network, Choice(2, 8))
     errors = []
-    for settings in (PostTraining(), PostTraining(correct_bias=True)):
+    for settings in (PLAIN, ALONE["bias"]):
         quantized = quantize_after_training(network, choices, calibration, settings)
         with torch.no_grad():
             errors.append(float((quantized(unseen) - network(unseen)).square().mean()))
@@ -193,18 +195,31 @@ def test_apply_takes_every_option_and_notes_missing_classes(
     save(model, "model.pt", inputs, {"x0": inputs[0], "x1": inputs[1], "y": labels})
     network = Network.from_module(model, inputs)
     Assignment.uniform((layer.name for layer in network.layers), Choice(3, 8)).save("a.json")
-    assert run("apply model.pt a.json -o plain.pt".split()) == 0
+    assert run("apply model.pt a.json -o usual.pt".split()) == 0
     assert "note: " in (error := capsys.readouterr().err)
     assert "no sample of 2 of the 4 classes (2, 3)" in error
     assert len(error.strip().splitlines()) == 1
     words = "apply model.pt a.json -o all.pt --ranges percentile:99.9 --per-tensor --equalize"
-    assert run([*words.split(), "--bias-correction", "--rounding", "adaptive", "--seed", "3"]) == 0
+    assert run([*words.split(), "--seed", "3"]) == 0
+    assert (
+        run(
+            [
+                *"apply model.pt a.json -o plain.pt --rounding nearest".split(),
+                "--no-bias-correction",
+            ]
+        )
+        == 0
+    )
     settings = PostTraining("percentile:99.9", True, True, True, "adaptive", 3)
     sample = Data("sample", inputs, labels)
-    expected = quantize_after_training(network, _uniform(network, Choice(3, 8)), sample, settings)
-    with torch.no_grad():
-        stored = load_quantized("all.pt")(*inputs)
-        torch.testing.assert_close(stored, expected(*inputs))
-        assert not torch.equal(stored, load_quantized("plain.pt")(*inputs))
+    outputs = []
+    for name, way in (("usual", PostTraining()), ("all", settings), ("plain", PLAIN)):
+        expected = quantize_after_training(network, _uniform(network, Choice(3, 8)), sample, way)
+        stored = load_quantized(f"{name}.pt")
+        assert stored.post_training == way.to_json()
+        with torch.no_grad():
+            outputs.append(stored(*inputs))
+            torch.testing.assert_close(outputs[-1], expected(*inputs))
+    assert not any(torch.equal(outputs[0], other) for other in outputs[1:])
     assert run("apply model.pt a.json --ranges best".split()) == 2
     assert "unknown range method 'best'" in capsys.readouterr().err

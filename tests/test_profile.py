@@ -234,7 +234,7 @@ def test_residual_groups_reach_the_table(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("bits", "choices", "expected"),
     [
-        (None, None, "w4a4 w8a8"),
+        (None, None, "w2a8 w3a8 w4a4 w4a8 w8a8"),
         ("8,2,4", None, "w2a2 w4a4 w8a8"),
         (None, "w8a8,w4a8", "w4a8 w8a8"),
         ("4,4", None, "w4a4"),

@@ -37,14 +37,14 @@ def apply(
     """Quantize MODEL as ASSIGNMENT says, with ranges calibrated on data.
 
     The written file holds integer weights packed at their bit widths, scales and biases;
-    `mpsearch evaluate` loads it again with identical numbers. The repairs (--equalize,
-    --bias-correction, --rounding adaptive) need no labels and no training; the calibration data
+    `mpsearch evaluate` loads it again with identical numbers. Repairs (adaptive rounding and bias
+    correction, and --equalize on demand) need no labels and no training; the calibration data
     are all that they see, and a repair is undone for the layers where it does harm on them.
 
     \b
     Example:
       mpsearch apply model.pt assignment.json -o quantized.pt
-      mpsearch apply model.pt --rounding adaptive --bias-correction -o quantized.pt
+      mpsearch apply model.pt --rounding nearest --no-bias-correction -o plain.pt
     """
     from mpsearch.assignment import Assignment
     from mpsearch.calibrated_inputs import input_ranges, outside_notes

@@ -20,8 +20,11 @@ if TYPE_CHECKING:
     "--data", metavar="D", help="Samples: .npz, .safetensors, module:function or a dataset."
 )
 @click.option("--metric", default="sqnr", show_default=True, help="Ω, see docs/metrics.md.")
-@click.option("--bits", metavar="4,8", help="Same bits for weights and activations [default: 4,8].")
-@click.option("--choices", metavar="w4a8,…", help="Or the choices one by one.")
+@click.option("--bits", metavar="4,8", help="Same bits for weights and activations: w4a4, w8a8.")
+@click.option(
+    "--choices", metavar="w4a8,…",
+    help="The choices one by one [default: w2a8, w3a8, w4a4, w4a8, w8a8].",
+)  # fmt: skip
 @loss_option
 @click.option("--samples", type=click.IntRange(1), default=256, show_default=True)
 @click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True)

@@ -14,7 +14,7 @@ from mpsearch.errors import InputError
 from mpsearch.float_text import outside_sentence
 from mpsearch.measured_options import measured_options, parse_measured
 from mpsearch.minimand import Minimand
-from mpsearch.provenance import model_digest_of, sound_provenance
+from mpsearch.provenance import model_digest_of, sound_provenance, unpriced_activations
 from mpsearch.search_options import (
     budget_options,
     parse_excludes,
@@ -102,6 +102,9 @@ def solve(
     on --data, holds. What was measured is said, and that not every smaller one was; exit code 1 if
     none holds.
 
+    Activations keep their bits where fewer buy nothing: a choice is left out where another one has
+    more bits for activations, as many for weights, and takes no more of what is limited.
+
     1 KB is 1024 B. Limits may be relative to the table: 50% of the all-largest choice, w8 or w8a8
     of that choice everywhere. Exit code 1 if no assignment is within the limits; the smallest
     feasible value of every limit is printed then.
@@ -170,6 +173,9 @@ def solve(
             minimize=minimand,
             max_distinct=max_distinct,
         )
+    paid = (*budget.limits, *budget.at_least, *minimand.columns)
+    unpriced = unpriced_activations(table, sound_provenance(table_path), paid)
+    solution = replace(solution, notes=(*solution.notes, *unpriced))
     document, lines = _document(solution, table), []
     if cross and solution.choices:
         from mpsearch.instance import Instance
