@@ -34,6 +34,7 @@ def input_moments(
     """
     found: dict[str, InputMomentsOf] = {}
     uses = {layer.name: multiplying(study, layer) for layer in layers}
+    positions = {layer.name: extent(study, layer).positions for layer in layers}
     engine: PartialForward | None = None
     for inputs, _ in study.batches():
         engine = engine or PartialForward(study.network.graph, inputs)
@@ -49,8 +50,7 @@ def input_moments(
                     study.network, layer, 1, random, quantizers[layer.name]
                 )
             taken = found[layer.name]
-            most = extent(study, layer).positions
-            taken.quota = max(1, math.ceil(most * share / len(nodes)))
+            taken.quota = max(1, math.ceil(positions[layer.name] * share / len(nodes)))
             with torch.no_grad():
                 for node in nodes:
                     taken.add(node, values[layer_input(node)])

@@ -173,6 +173,18 @@ def test_few_samples_constant_inputs_and_dead_channels() -> None:
     assert int(cell.weight.codes[1].abs().max()) == 0
 
 
+def test_inputs_far_from_zero_keep_their_variance() -> None:
+    """A mean of 3,000 beside a deviation of 1: squares in float32 would lose the latter."""
+    x = 3000 + torch.randn(40, 8, generator=torch.Generator().manual_seed(0))
+    study = study_of(nn.Sequential(nn.Linear(8, 3)), (x,), torch.zeros(40, dtype=torch.int64))
+    (layer,) = study.network.layers
+    rows, _ = study.network.weight_rows(layer)
+    moments = input_moments(study, [layer], {layer.name: ()})[layer.name].of(rows, centred=True)
+    form = (rows * moments.times(rows)).sum(1) - moments.prior * rows.square().sum(1)
+    exact = (x.double() @ rows.double().T).var(0, correction=0)
+    torch.testing.assert_close(form.double(), exact, rtol=1e-3, atol=0)
+
+
 def test_an_embedding_keeps_the_nearest_codes() -> None:
     study = study_of(*token_networks.build("bag", samples=6))
     table = study.network.layers[0]
