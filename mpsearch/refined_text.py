@@ -15,7 +15,7 @@ _UNITS = {"kl-to-fp32": "KL to FP32", "mse-to-fp32": "squared error to FP32"}
 
 def error_name(refined: Refined) -> str:
     """What the error of a sample is, in words."""
-    return _UNITS.get(refined.loss, f"{refined.loss} above FP32's")
+    return _UNITS.get(refined.loss, f"growth of {refined.loss}, on labels and as FP32 expects it")
 
 
 def describe(refined: Refined) -> list[str]:
