@@ -4,9 +4,11 @@ The error of a sample is what its loss grows by from the float network to the qu
 labels that is the divergence from FP32's outputs (KL for classes, squared error otherwise): the
 growth that FP32's own probabilities expect. With labels it is the mean of this and of the growth on
 the label. The label alone is one draw, so that some hundred samples cannot tell good assignments
-apart; the divergence alone does not know where FP32 is wrong. Two assignments see the same samples in the same order, so that
-their difference is known far better than either. A candidate stops after a part of the samples once
-it is behind the best so far by more than `SURE` standard errors of that difference.
+apart; the divergence alone does not know where FP32 is wrong.
+
+Two assignments see the same samples in the same order, so that their difference is known far better
+than either. A candidate stops after a part of the samples once it is behind the best so far by more
+than `SURE` standard errors of that difference.
 """
 
 import base64
