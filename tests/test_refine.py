@@ -23,11 +23,13 @@ from mpsearch.cli import run
 from mpsearch.data import Data
 from mpsearch.errors import InputError
 from mpsearch.evaluation_run import Subject, load_subject
+from mpsearch.losses import SQUARED, PlainLoss
 from mpsearch.model_files import ModelSource
+from mpsearch.own_loss import Own
 from mpsearch.post_training import PostTraining, quantize_after_training
 from mpsearch.quantizing import Quantizing
 from mpsearch.refine import Refined, refine
-from mpsearch.repaired_errors import Trial
+from mpsearch.repaired_errors import Trial, growth
 from mpsearch.solving import solve
 from mpsearch.table import LayerTable
 
@@ -182,6 +184,19 @@ def test_what_is_clearly_behind_stops_and_what_leads_does_not(
     ] * 4
     assert all(trial.seen == len(subject.data) // 2 for trial in found.trials[4:])  # 75 of 150
     assert found.chosen < 4
+
+
+def test_the_error_of_losses_without_classes_and_without_a_divergence() -> None:
+    generator = torch.Generator().manual_seed(0)
+    before, after, target = (torch.randn(5, 3, generator=generator).double() for _ in range(3))
+    squares = ((after - target) ** 2 - (before - target) ** 2).mean(1)
+    divergence = ((after - before) ** 2).mean(1)
+    labelled, free = (PlainLoss("mse", uses, SQUARED) for uses in (True, False))
+    assert torch.allclose(growth(labelled, before, after, target), (squares + divergence) / 2)
+    assert torch.allclose(growth(free, before, after, None), divergence)
+    own = PlainLoss("own", True, Own(name="own", function=lambda z, y: (z - y).abs().sum(1)))
+    grown = (after - target).abs().sum(1) - (before - target).abs().sum(1)
+    assert torch.allclose(growth(own, before, after, target), grown)
 
 
 def made_up(errors: list[np.ndarray[Any, Any]]) -> Refined:
