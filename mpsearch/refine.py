@@ -22,7 +22,6 @@ from mpsearch.repaired_errors import Trial, Trials, difference
 
 COUNT = 24  # assignments measured where nobody says how many
 _ROUND = 3  # exchanges measured before those around the best are asked for anew
-_PROPOSED = 8  # by each column in a round
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,11 +101,12 @@ def refine(
         found = _Found(trials, step)
         first = optima(asked, best, seconds)
         found.measure(first, len(first), to_the_end=True)
-        found.measure(next_best(asked, _PROPOSED), count // 2)
+        found.measure(next_best(asked, count), count // 2)
         while len(found.trials) < count:
             before = len(found.trials)
-            near = exchanges(asked, found.best.candidate.choices, _PROPOSED)
-            found.measure(near, min(count, before + _ROUND))
+            wanted = before + _ROUND  # by each column: so many that not all can be known
+            near = exchanges(asked, found.best.candidate.choices, wanted)
+            found.measure(near, min(count, wanted))
             if len(found.trials) == before:  # all neighbours are measured
                 found.measure(next_best(asked, count), count)
                 break

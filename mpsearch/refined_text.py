@@ -15,7 +15,7 @@ _UNITS = {"kl-to-fp32": "KL to FP32", "mse-to-fp32": "squared error to FP32"}
 
 def error_name(refined: Refined) -> str:
     """What the error of a sample is, in words."""
-    return _UNITS.get(refined.loss, f"{refined.loss} above FP32's")
+    return _UNITS.get(refined.loss, f"what {refined.loss} grows by, on labels and as FP32 expects")
 
 
 def describe(refined: Refined) -> list[str]:
@@ -23,12 +23,14 @@ def describe(refined: Refined) -> list[str]:
     subject, trials = refined.subject, refined.trials
     stopped = sum(trial.stopped for trial in trials)
     seen = sum(trial.seen for trial in trials)
+    whole = len(trials) * trials[0].samples
     lines = [
         f"refined: {len(trials)} assignments measured as repaired networks on "
         f"{trials[0].samples:,} samples of {subject.data.name}",
-        f"  by {error_name(refined)}; {stopped} stopped when they were clearly behind: {seen:,} of "
-        f"{len(trials) * trials[0].samples:,} samples run, {refined.seconds:.1f} s",
-        f"chosen: {refined.best.candidate.source}, {refined.best.error:.4g}"
+        f"  error: {error_name(refined)}",
+        f"  {stopped} stopped when they were clearly behind: {seen:,} of {whole:,} samples run, "
+        f"{refined.seconds:.1f} s",
+        f"chosen: {_source(refined.best)}, {refined.best.error:.4g}"
         f"{_accuracy(refined, refined.best)}",
     ]
     if refined.chosen == 0:
@@ -44,10 +46,15 @@ def describe(refined: Refined) -> list[str]:
         ]
     if not subject.held_out:
         lines.append(
-            "  the samples also set ranges and rounding: measure what it scores on others with "
-            "`mpsearch evaluate`"
+            "  the samples also set ranges and rounding: `mpsearch evaluate` on others tells more"
         )
     return lines
+
+
+def _source(trial: Trial) -> str:
+    """Who proposed it first, and how many others: `optimum of omega +2`."""
+    first, _, more = trial.candidate.source.partition(", ")
+    return first + (f" +{more.count(',') + 1}" if more else "")
 
 
 def _accuracy(refined: Refined, trial: Trial) -> str:
@@ -72,9 +79,8 @@ def print_candidates(refined: Refined, table: LayerTable) -> None:
     rows = []
     for trial in shown:
         choices = trial.candidate.choices
-        first, _, more = trial.candidate.source.partition(", ")
         row = [
-            first + (f" +{more.count(',') + 1}" if more else ""),
+            _source(trial),
             str(whole.index(trial) + 1),
             f"{float(table.total(choices, 'omega')):.4g}",
         ]

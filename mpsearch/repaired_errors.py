@@ -1,10 +1,14 @@
 """What assignments lose as repaired networks, sample by sample, on no more samples than it takes.
 
-The error of a sample is what its loss grows by from the float network to the quantized one: with
-labels the difference of their losses, without labels the divergence from FP32's outputs (KL for
-classes, squared error otherwise). Two assignments see the same samples in the same order, so that
-their difference is known far better than either. A candidate stops after a part of the samples once
-it is behind the best so far by more than `SURE` standard errors of that difference.
+The error of a sample is what its loss grows by from the float network to the quantized one. Without
+labels that is the divergence from FP32's outputs (KL for classes, squared error otherwise): the
+growth that FP32's own probabilities expect. With labels it is the mean of this and of the growth on
+the label. The label alone is one draw, so that some hundred samples cannot tell good assignments
+apart; the divergence alone does not know where FP32 is wrong.
+
+Two assignments see the same samples in the same order, so that their difference is known far better
+than either. A candidate stops after a part of the samples once it is behind the best so far by more
+than `SURE` standard errors of that difference.
 """
 
 import base64
@@ -75,6 +79,16 @@ def difference(ahead: Errors, behind: Errors) -> tuple[float, float]:
     return float(pairs.mean()), float(pairs.std(ddof=1)) / math.sqrt(n) if n > 1 else math.inf
 
 
+def growth(
+    loss: Loss, before: torch.Tensor, after: torch.Tensor, labels: torch.Tensor | None
+) -> torch.Tensor:
+    """The error [N] of outputs `after`, where the float network gives `before`; float64."""
+    grown = loss.increase(before, after, labels)
+    if not loss.uses_labels or not loss.closed:  # of a loss by labels alone nothing else is known
+        return grown
+    return (grown + loss.divergence(before, after)) / 2
+
+
 @dataclass(frozen=True, eq=False)
 class Trials:
     """Measures assignments of one network on one set of samples; the journal keeps each."""
@@ -133,7 +147,7 @@ class Trials:
                 inputs = [x[rows] for x in self.data.inputs]
                 outputs = as_logits(self.loss, quantized(*inputs))
                 labels = None if self.data.labels is None else self.data.labels[rows]
-                grown = self.loss.increase(self.float_logits[rows], outputs, labels)
+                grown = growth(self.loss, self.float_logits[rows], outputs, labels)
                 errors = np.append(errors, grown.double().numpy())
                 hits = self._right(outputs, rows)
                 right = None if hits is None or right is None else right + int(hits.sum())

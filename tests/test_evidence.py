@@ -54,6 +54,7 @@ def make(folder: Path, seed: int) -> None:
         ["profile", "model.pt", "--interactions"],
         ["front", "-o", "front.csv"],
         ["solve", "--min-accuracy", "2%", *data, "-o", "answer.json"],
+        ["solve", "--size", "70%", "--refine", "1", *data, "-o", "refined.json"],
         ["solve", *PINS],
         ["evaluate", "model.pt", "--assignment", "assignment.json", "--uniform", "w8a8", *data],
         ["evaluate", "model.pt", "--front", "front.csv", "--points", "2", *data],
@@ -214,13 +215,15 @@ def test_latency_and_accuracy_of_two_quantized_files_are_not_of_one_network(
     assert "of another quantized file than the accuracy" in refused([*LATENCY], capsys)
 
 
+@pytest.mark.parametrize("answer", ["answer.json", "refined.json"])
 def test_an_answer_that_was_measured_is_of_the_bits_beside_it(
-    here: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+    answer: str, here: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in ("evaluation.json", "device.json"):
         Path(name).unlink()
-    shutil.move("answer.json", "assignment.json")
+    shutil.move(answer, "assignment.json")
     assert run(["report"]) == 0
+    assert ("--refine 1" in Path("report.html").read_text()) == (answer == "refined.json")
     edit(
         "assignment.json", lambda d: d["layers"]["0"].update(w_bits=4 + d["layers"]["0"]["w_bits"])
     )
