@@ -8,8 +8,8 @@ from mpsearch.layers import Layer
 
 MINUTE = 60.0
 _SEEN = 3.0  # seconds after which a share of the work tells how long the whole takes
-# A layer of c rows of k weights: a matrix [k, k] from some 16,000 positions, its factors, and c rows
-# at 31 scales against it; what every layer takes besides, in the same multiplications.
+# A layer of c rows of k weights: a matrix [k, k] from some 16,000 positions, its factors, and c
+# rows at 31 scales against it; what every layer takes besides, in the same multiplications.
 _POSITIONS, _SCALES, _EACH = 16_384, 31, 10**9
 
 
