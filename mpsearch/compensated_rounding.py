@@ -8,6 +8,8 @@ leaves open is searched here: each channel's scale by the error that its own cod
 and single codes one step up or down as long as the error falls, the scale fitted again in between.
 """
 
+from collections.abc import Callable
+
 import torch
 
 from mpsearch.layer_moments import Moments
@@ -39,7 +41,9 @@ def round_to_outputs(
     if not search:
         codes = rounding.turned(rounding.compensated(scales), scales)
         return QuantizedWeight(codes.to(torch.int16), scales)
-    codes, best = rounding.best_of(scales, _factors(moments).to(scales), one_scale)
+    codes, best = _best_of(
+        scales, _factors(moments).to(scales), one_scale, moments, rounding.compensated
+    )
     codes = rounding.turned(codes, best)
     for _ in range(_FITS):
         best = rounding.fitted(codes, best, one_scale)
@@ -47,10 +51,68 @@ def round_to_outputs(
     return QuantizedWeight(codes.to(torch.int16), best)
 
 
+def nearest_to_outputs(
+    rows: torch.Tensor, scales: torch.Tensor, bits: int, moments: Moments, one_scale: bool = False
+) -> QuantizedWeight:
+    """The nearest codes of `rows` [channels, k] at the scales with the least output error.
+
+    Arguments as those of `round_to_outputs`. Where the lowest code -2^(b-1) does harm, the channel
+    does without: positive inputs and a code more on one side shift the mean.
+    """
+    low, high = weight_codes_range(bits)
+    found: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None
+    for least in dict.fromkeys((low, -high)):
+
+        def nearest(tried: torch.Tensor, least: int = least) -> torch.Tensor:
+            repeated = rows.repeat_interleave(len(tried) // len(rows), 0)
+            return torch.round(repeated / tried[:, None]).clamp_(least, high)
+
+        codes, best = _best_of(scales, _factors(moments).to(scales), one_scale, moments, nearest)
+        error = moments.errors(codes * best[:, None])
+        if one_scale:
+            error = error.sum().expand_as(error)
+        if found is None:
+            found = codes, best, error
+            continue
+        better = error < found[2]
+        codes = torch.where(better[:, None], codes, found[0])
+        found = codes, torch.where(better, best, found[1]), error
+    assert found is not None
+    return QuantizedWeight(found[0].to(torch.int16), found[1])
+
+
 def _factors(moments: Moments) -> torch.Tensor:
     """Of the first scale, what is tried: fewer for wide layers, where each costs more."""
     fitting = _SCALES_TIMES_INPUTS // max(1, moments.targets.shape[1])
-    return torch.linspace(_NARROWEST, _WIDEST, max(_FEWEST_SCALES, min(_MOST_SCALES, fitting)))
+    count = max(_FEWEST_SCALES, min(_MOST_SCALES, fitting)) | 1  # odd: the first scale is in it
+    return torch.linspace(_NARROWEST, _WIDEST, count)
+
+
+def _best_of(
+    start: torch.Tensor,
+    factors: torch.Tensor,
+    one_scale: bool,
+    moments: Moments,
+    codes_at: Callable[[torch.Tensor], torch.Tensor],
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Codes [channels, k] and scales [channels] of the least error, of factors x `start`.
+
+    codes_at: of scales, as many for each channel as follow each other, to [their number, k].
+    """
+    best, least = start, torch.full_like(start, torch.inf)
+    codes = torch.zeros_like(moments.targets)
+    for some in factors.split(max(1, _AT_ONCE // codes.numel())):
+        tried = (start[:, None] * some).flatten()
+        found = codes_at(tried)
+        errors = moments.errors(found * tried[:, None]).reshape(len(start), -1)
+        if one_scale:
+            errors = errors.sum(0).expand_as(errors)
+        error, index = errors.min(1)
+        picked = torch.arange(len(start), device=start.device) * len(some) + index
+        better = error < least
+        codes = torch.where(better[:, None], found[picked], codes)
+        best, least = torch.where(better, tried[picked], best), torch.minimum(error, least)
+    return codes, best
 
 
 class _Rounding:
@@ -63,25 +125,6 @@ class _Rounding:
             (start, *_factorised(moments.block(start, min(start + _LARGEST, width))))
             for start in range(0, width, _LARGEST)
         ]
-
-    def best_of(
-        self, start: torch.Tensor, factors: torch.Tensor, one_scale: bool
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Codes [channels, k] and scales [channels] of the least error, of factors x `start`."""
-        best, least = start, torch.full_like(start, torch.inf)
-        codes = torch.zeros_like(self.moments.targets)
-        for some in factors.split(max(1, _AT_ONCE // codes.numel())):
-            tried = (start[:, None] * some).flatten()
-            found = self.compensated(tried)
-            errors = self.moments.errors(found * tried[:, None]).reshape(len(start), -1)
-            if one_scale:
-                errors = errors.sum(0).expand_as(errors)
-            error, index = errors.min(1)
-            picked = torch.arange(len(start), device=start.device) * len(some) + index
-            better = error < least
-            codes = torch.where(better[:, None], found[picked], codes)
-            best, least = torch.where(better, tried[picked], best), torch.minimum(error, least)
-        return codes, best
 
     def compensated(self, scales: torch.Tensor) -> torch.Tensor:
         """Codes at `scales`, of every channel as many as follow each other: [len(scales), k]."""

@@ -44,8 +44,8 @@ class PostTraining:
 
     ranges: `activation_ranges.METHODS`. per_tensor: one weight scale for all channels of a layer
     (it is stored once per channel all the same). equalize, correct_bias, rounding: the repairs of
-    `equalization`, `bias_correction` and `adaptive_rounding`. seed: draws the positions that
-    adaptive rounding looks at.
+    `equalization`, `bias_correction` and `compensated_rounding`. seed: draws the positions that
+    the latter looks at.
     """
 
     ranges: str = "mse"
@@ -288,15 +288,34 @@ def _rounded(run: _Run, start: _State) -> Repaired:
 
 
 def _corrected(run: _Run, start: _State) -> Repaired:
-    """Biases without the mean shift of their layer's output, where rounding has not seen to it."""
+    """Biases without the mean shift of their layer's output, where rounding has not seen to it.
+
+    Weights take the scales that leave the bias the least to make up for.
+    """
+    from mpsearch.compensated_rounding import nearest_to_outputs
+    from mpsearch.layer_moments import moments
+
     if len(start.adapted) == len(start.layers):
         return start, []
+    network = start.network
 
     def decide(layer: Layer, uses: Sequence[Use]) -> Decision:
         quantized = start.layers[layer.name]
         if layer.name in start.adapted:
-            return quantized, start.network.bias(layer)
-        return correct_bias(start.network, layer, uses, quantized, exact=True)
+            return quantized, network.bias(layer)
+        weight, bits = quantized.weight, quantized.choice.w_bits
+        exact = [replace(use, inputs=use.exact) for use in uses if packet(use.node) != EMBEDDING]
+        rounds = run.settings.rounding == "nearest" and bits <= _ADAPTIVE_UP_TO
+        if rounds and weight is not None and exact and has_own_bias(network, layer):
+            generator = torch.Generator().manual_seed(run.settings.seed)
+            seen = moments(network, layer, exact, quantized.activation, True, generator)
+            rows, _ = network.weight_rows(layer)
+            one_scale = run.settings.per_tensor or layer.scales == 1
+            weight = nearest_to_outputs(rows, weight.scales, bits, seen, one_scale)
+            quantized = with_activation(
+                network, layer, quantized.choice, weight, quantized.activation
+            )
+        return correct_bias(network, layer, uses, quantized, exact=True)
 
     return _kept(run, start, decide)
 

@@ -9,7 +9,7 @@ from torch import fx, nn
 
 from mpsearch import compensated_rounding
 from mpsearch.choice import Choice
-from mpsearch.compensated_rounding import round_to_outputs
+from mpsearch.compensated_rounding import nearest_to_outputs, round_to_outputs
 from mpsearch.data import Data
 from mpsearch.layer_by_layer import Use
 from mpsearch.layer_moments import InputMomentsOf, Moments, moments
@@ -118,6 +118,27 @@ def test_codes_are_inside_the_range_and_beat_the_nearest(
     before, after = (seen.errors(weight.dequantize()) for weight in (nearest, found))
     assert one_scale or bool((after <= before * 1.001).all())
     assert float(after.sum()) < 0.5 * float(before.sum())
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+@pytest.mark.parametrize("one_scale", [True, False])
+def test_nearest_codes_take_the_scale_and_range_that_outputs_prefer(
+    bits: int, one_scale: bool
+) -> None:
+    rows, seen = _correlated(40, 30, bits)
+    nearest = quantize_weight(rows, bits, one_scale)
+    found = nearest_to_outputs(rows, nearest.scales, bits, seen, one_scale)
+    assert not one_scale or bool((found.scales == found.scales[0]).all())
+    low, high = weight_codes_range(bits)
+    exact = (rows / found.scales[:, None]).round()
+    for channel, (codes, wanted) in enumerate(zip(found.codes, exact, strict=True)):
+        ranges = [wanted.clamp(least, high) for least in (low, -high)]
+        assert any(torch.equal(codes.float(), one) for one in ranges), channel
+    before, after = (seen.errors(weight.dequantize()) for weight in (nearest, found))
+    if one_scale:
+        before, after = before.sum(), after.sum()
+    assert bool((after <= before * 1.0001).all())
+    assert one_scale or float(after.sum()) < 0.95 * float(before.sum())
 
 
 def test_a_search_of_scales_pays() -> None:
