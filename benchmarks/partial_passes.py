@@ -43,7 +43,11 @@ def whole(study: Study, scales: dict[str, list[Cell]]) -> None:
     for layer in network.layers:
         for cell in scales[layer.name]:
             one = quantize_layer(
-                network, layer, cell.choice, study.histograms[layer.name], cell.scales
+                network,
+                layer,
+                cell.choice,
+                study.histograms[layer.name],
+                None if cell.weight is None else cell.weight.scales,
             )
             changed = assemble(network, {**floats, layer.name: one})
             with torch.no_grad():

@@ -117,8 +117,8 @@ class Moments:
 class InputMoments:
     """Moments of a layer's inputs in the float network: the same for whatever its weights become.
 
-    E[x·xᵀ] is `gram` [groups, k, k] or X·Xᵀ of its `factor` X [groups, k, positions]; `means`
-    [groups, k] are E[x] under None, and E[x̂] under the quantizers x̂ that were asked for.
+    The covariance of x is `gram` [groups, k, k] or X·Xᵀ of its `factor` X [groups, k, positions];
+    `means` [groups, k] are E[x] under None, and E[x̂] under the quantizers x̂ that were asked for.
     """
 
     gram: torch.Tensor | None
@@ -128,18 +128,13 @@ class InputMoments:
 
     def of(self, rows: torch.Tensor, centred: bool) -> Moments:
         """The error of rounding `rows` [channels, k]; `centred` where a bias takes up the mean."""
-        mean = self.means[None]
-        gram = factor = None
-        if self.gram is not None:
-            gram = self.gram
-            if centred:
-                gram = gram - mean[:, :, None] * mean[:, None, :]
+        mean, gram, factor = self.means[None], self.gram, self.factor
+        if gram is not None:
+            gram = gram if centred else gram + mean[:, :, None] * mean[:, None, :]
             power = gram.diagonal(dim1=1, dim2=2).mean(1)
         else:
-            assert self.factor is not None
-            factor = self.factor
-            if centred:
-                factor = factor - mean[:, :, None] / math.sqrt(self.positions)
+            assert factor is not None
+            factor = factor if centred else factor + mean[:, :, None] / math.sqrt(self.positions)
             power = factor.square().sum(2).mean(1)
         without_targets = Moments(gram, factor, prior_of(power.clamp(min=0)), rows)
         return replace(without_targets, targets=without_targets.times(rows))
@@ -172,6 +167,7 @@ class InputMomentsOf:
         self.quota, self.generator = quota, generator
         self.quantizers = tuple(dict.fromkeys(quantizers))
         self.sums: dict[ActivationQuantizer | None, torch.Tensor] = {}
+        self.about: torch.Tensor | None = None
         self.factors: list[torch.Tensor] = []
         self.gram: torch.Tensor | None = None
         self.positions = 0
@@ -187,7 +183,10 @@ class InputMomentsOf:
             seen = patches if key is None else key.fake_quantize(patches)
             self.sums[key] = self.sums.get(key, 0) + seen.double().sum(2)
         self.positions += patches.shape[2]
-        self.factors.append(patches)
+        # About a mean from the start: what hardly varies would be lost in the squares of its mean.
+        if self.about is None:
+            self.about = patches.mean(2, keepdim=True)
+        self.factors.append(patches - self.about)
         if self.gram is not None or self.positions >= patches.shape[1] // 2:
             for factor in self.factors:
                 product = torch.bmm(factor, factor.transpose(1, 2))
@@ -207,10 +206,14 @@ class InputMomentsOf:
 
     def result(self) -> InputMoments:
         """Moments of all that was added."""
-        means = {key: (total / self.positions).float() for key, total in self.sums.items()}
+        assert self.about is not None
+        means = {key: total / self.positions for key, total in self.sums.items()}
+        off = (means[None] - self.about[:, :, 0].double()).float()
+        means = {key: mean.float() for key, mean in means.items()}
         if self.gram is not None:
-            return InputMoments(self.gram / self.positions, None, means, self.positions)
-        factor = torch.cat(self.factors, 2) / math.sqrt(self.positions)
+            gram = self.gram / self.positions - off[:, :, None] * off[:, None, :]
+            return InputMoments(gram, None, means, self.positions)
+        factor = (torch.cat(self.factors, 2) - off[:, :, None]) / math.sqrt(self.positions)
         return InputMoments(None, factor, means, self.positions)
 
 

@@ -25,6 +25,7 @@ from mpsearch.losses import Loss
 from mpsearch.network import Network
 from mpsearch.packing import layer_bytes
 from mpsearch.plugins import load
+from mpsearch.post_training import Rounding
 from mpsearch.profiler import MEMORY_LIMIT, Profiler, Scores, Study
 from mpsearch.provenance import FORMAT, VERSION, provenance_path
 from mpsearch.quantizer import check_bits
@@ -52,14 +53,19 @@ CONVENTIONS = {
     "size_bytes": "packed weights + 4 bytes per bias and per output channel's scale; one scale for "
     "an embedding table with rows below 32 weights",
     "bops": "MACs * w_bits * a_bits, one sample",
-    "weights": "symmetric per output channel, least squared error",
+    "weights": "symmetric per output channel, least squared error; of the layer's output instead "
+    "where rounding is adaptive",
     "activations": "affine per tensor, least squared error on the calibration data",
 }
 
 
 @dataclass(frozen=True)
 class ProfileSettings:
-    """What `profile` may vary. `samples` limits how many of the data's samples are used."""
+    """What `profile` may vary. `samples` limits how many of the data's samples are used.
+
+    rounding, correct_bias: how the layers are quantized whose outputs a metric looks at; as
+    `PostTraining` has them. Metrics built on ‖ΔW‖² round to the nearest code whatever is said here.
+    """
 
     metric: str = DEFAULT_METRIC
     choices: tuple[Choice, ...] = DEFAULT_CHOICES
@@ -71,6 +77,8 @@ class ProfileSettings:
     group_residual: bool = False
     memory_limit: int = MEMORY_LIMIT
     interactions: bool = False
+    rounding: Rounding = "adaptive"
+    correct_bias: bool = True
 
 
 def profile(
@@ -123,6 +131,8 @@ def profile(
         device=place,
         workers=workers,
         beside=output_metrics(sample, loss),
+        rounding=settings.rounding,
+        correct_bias=settings.correct_bias,
     )
     if settings.interactions:
         study = replace(study, keep_outputs=samples_to_keep(study))
@@ -237,6 +247,7 @@ def _provenance(
     scores: Scores, study: Study, settings: ProfileSettings, profiler: Profiler, resumed: int
 ) -> dict[str, Any]:
     network = study.network
+    notes = dict(profiler.notes(study))
     return {
         "format": FORMAT,
         "version": VERSION,
@@ -249,7 +260,9 @@ def _provenance(
         "loss": study.loss.name,
         **({"label_notes": list(study.data.notes)} if study.data.notes else {}),
         "metric": settings.metric,
-        "metric_notes": dict(profiler.notes(study)),
+        "metric_notes": notes,
+        "rounding": notes.get("rounding", "nearest"),
+        "bias_correction": notes.get("bias_correction", False),
         "metrics_beside": list(next(iter(scores.values())).metrics),
         "layers_without_effect": _without_effect(scores, study),
         "left_out_outputs": list(network.left_out_outputs),

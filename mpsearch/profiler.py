@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import torch
 
@@ -45,7 +45,8 @@ class Study:
     of intermediate values that are kept at once, by smaller batches. `workers` are the processes
     that share the work. `keep_outputs` is for how many samples the changed outputs of every cell
     are kept in the journal, for interactions; 0 keeps none. `beside` are the metrics of the outputs
-    that a metric of the outputs takes from the same passes.
+    that a metric of the outputs takes from the same passes. `rounding` and `correct_bias` say how a
+    layer is quantized whose outputs are looked at, as in `mpsearch.post_training`.
     """
 
     network: Network
@@ -61,6 +62,8 @@ class Study:
     workers: Workers = field(default_factory=Workers)
     keep_outputs: int = 0
     beside: "tuple[OutputMetric, ...]" = ()
+    rounding: Literal["nearest", "adaptive"] = "nearest"
+    correct_bias: bool = False
     findings: dict[str, object] = field(default_factory=dict)  # of `score`, for `notes`
 
     @cached_property

@@ -1,65 +1,188 @@
-"""One layer at one choice, ready to stand in for the float layer in a forward pass."""
+"""One layer at one choice, ready to stand in for the float layer in a forward pass.
 
-from collections.abc import Callable
-from dataclasses import dataclass
+Its weights are those that quantizing after training gives it (mpsearch.post_training), with what
+reaches it in the float network: the other layers are in float, so rounding has none of their errors
+to make up for. Nobody ships the nearest codes, and Ω of them ranks what nobody ships.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import fx
 
+from mpsearch.bias_correction import has_own_bias
 from mpsearch.choice import Choice
+from mpsearch.compensated_rounding import round_to_outputs
+from mpsearch.layer_moments import InputMoments
 from mpsearch.layers import Layer
 from mpsearch.operators import EMBEDDING, packet
 from mpsearch.profiler import Study
-from mpsearch.quantized import quantize_layer
-from mpsearch.quantizer import FLOAT_BITS, ActivationQuantizer, quantize_weight, weight_at
+from mpsearch.quantized import QuantizedLayer, bias_codes, with_activation
+from mpsearch.quantizer import (
+    FLOAT_BITS,
+    ActivationQuantizer,
+    QuantizedWeight,
+    quantize_weight,
+)
+from mpsearch.sensitivity.input_moments import POSITIONS, extent, input_moments, together
+
+_ROUNDED_UP_TO = 8  # bits: as in post_training, above them rounding is no source of error
 
 
 @dataclass(frozen=True)
 class Cell:
-    """Scales, bias and input range of a layer at a choice; the weight is rounded when it is used.
+    """Weight codes (int8 up to 8 bits), bias and input range of a layer at a choice.
 
-    Keeping scales instead of weights makes all cells together smaller than one copy of the network.
+    Cells of equal weight bits share their codes: all of them take about a copy of the network.
     """
 
     choice: Choice
-    scales: torch.Tensor | None
+    weight: QuantizedWeight | None
     bias: torch.Tensor | None
     activation: ActivationQuantizer
 
 
+class Cells:
+    """The cells of a study, made when they are first asked for.
+
+    Moments of the inputs are taken for as many layers at a time as the study's memory holds, from
+    one pass over the data each time.
+    """
+
+    def __init__(self, study: Study) -> None:
+        self.study = study
+        self._found: dict[str, list[Cell]] = {}
+
+    def of(self, layer: Layer) -> list[Cell]:
+        """The layer at every choice of the study."""
+        if layer.name not in self._found:
+            self._make(layer)
+        return self._found[layer.name]
+
+    def _make(self, first: Layer) -> None:
+        study = self.study
+        if study.rounding == "nearest" and not study.correct_bias:
+            self._found[first.name] = _cells(study, first, _quantizers(study, first), None)
+            return
+        rest = study.network.layers[study.network.layers.index(first) :]
+        layers = together(study, [layer for layer in rest if layer.name not in self._found])
+        quantizers = {layer.name: _quantizers(study, layer) for layer in layers}
+        wanted = {name: own.values() for name, own in quantizers.items()}
+        moments = input_moments(study, layers, wanted)
+        for layer in layers:
+            seen = moments.pop(layer.name, None)
+            self._found[layer.name] = _cells(study, layer, quantizers[layer.name], seen)
+
+
+def notes_of(study: Study) -> dict[str, object]:
+    """How the cells were quantized, for the provenance, and whose inputs were few to do so."""
+    few = {
+        layer.name: there
+        for layer in study.network.layers
+        if 0 < (there := extent(study, layer).positions) < extent(study, layer).inputs
+    }
+    looked = study.rounding != "nearest" or study.correct_bias
+    return {
+        "rounding": study.rounding,
+        "bias_correction": study.correct_bias,
+        **({"positions": POSITIONS} if looked else {}),
+        **({"fewer_positions_than_inputs": few} if looked and few else {}),
+    }
+
+
 def cells_of(study: Study, layer: Layer) -> list[Cell]:
-    """The layer at every choice of the study, quantized just as `apply` does it."""
-    rows, _ = study.network.weight_rows(layer)
-    found: dict[int, torch.Tensor] = {}
+    """The layer at every choice of the study."""
+    return Cells(study).of(layer)
+
+
+def _quantizers(study: Study, layer: Layer) -> dict[int, ActivationQuantizer]:
+    """Of the layer's input, by bits."""
+    histogram = study.histograms[layer.name]
+    return {bits: histogram.quantizer(bits) for bits in {c.a_bits for c in study.choices}}
+
+
+def _cells(
+    study: Study,
+    layer: Layer,
+    quantizers: Mapping[int, ActivationQuantizer],
+    seen: InputMoments | None,
+) -> list[Cell]:
+    """Rounded and corrected as the study says, where the layer's inputs were `seen`."""
+    network = study.network
+    rows, _ = network.weight_rows(layer)
+    corrected = seen is not None and study.correct_bias and has_own_bias(network, layer)
+    weights = rounded_weights(study, layer, seen, corrected)
+    small: dict[int, QuantizedWeight] = {}
     cells = []
     for choice in study.choices:
-        bits = choice.w_bits
-        if bits != FLOAT_BITS and bits not in found:
-            found[bits] = quantize_weight(rows, bits, layer.scales == 1).scales
-        quantized = quantize_layer(
-            study.network, layer, choice, study.histograms[layer.name], found.get(bits)
-        )
-        scales = None if quantized.weight is None else quantized.weight.scales
-        cells.append(Cell(choice, scales, quantized.bias(), quantized.activation))
+        weight, activation = weights.get(choice.w_bits), quantizers[choice.a_bits]
+        quantized = with_activation(network, layer, choice, weight, activation)
+        bias = quantized.bias()
+        if corrected:
+            assert seen is not None
+            bias = _corrected(rows, network.bias(layer), quantized, seen)
+        weight = quantized.weight
+        if weight is not None:
+            own = QuantizedWeight(
+                weight.codes.to(torch.int8 if choice.w_bits <= 8 else torch.int16), weight.scales
+            )
+            shared = small.setdefault(choice.w_bits, own)
+            same = torch.equal(shared.codes, own.codes) and torch.equal(shared.scales, own.scales)
+            weight = shared if same else own
+        cells.append(Cell(choice, weight, bias, activation))
     return cells
+
+
+def rounded_weights(
+    study: Study, layer: Layer, seen: InputMoments | None, centred: bool
+) -> dict[int, QuantizedWeight]:
+    """Codes and scales by weight bits; `centred` where a corrected bias takes up the mean."""
+    rows, _ = study.network.weight_rows(layer)
+    one_scale = layer.scales == 1
+    moments = None
+    if seen is not None and study.rounding == "adaptive":
+        moments = seen.of(rows, centred)
+    found = {}
+    for bits in sorted({choice.w_bits for choice in study.choices} - {FLOAT_BITS}):
+        found[bits] = quantize_weight(rows, bits, one_scale)
+        if moments is not None and bits <= _ROUNDED_UP_TO:
+            found[bits] = round_to_outputs(found[bits].scales, bits, moments, one_scale)
+    return found
+
+
+def _corrected(
+    rows: torch.Tensor,
+    bias: torch.Tensor | None,
+    quantized: QuantizedLayer,
+    seen: InputMoments,
+) -> torch.Tensor | None:
+    """The bias without the shift of the layer's mean output, as its codes have it."""
+    assert bias is not None
+    weight = rows if quantized.weight is None else quantized.weight.dequantize()
+    shift = seen.shift(rows, weight, quantized.activation)
+    bias = (bias.double() + shift).to(bias.dtype)
+    if quantized.bias_codes is None or quantized.weight is None:
+        return bias
+    codes = bias_codes(bias, quantized.weight, quantized.activation)
+    return replace(quantized, bias_codes=codes).bias()
 
 
 def replacement(
     study: Study, layer: Layer, cells: list[Cell]
 ) -> Callable[[fx.Node, tuple[Any, ...], int], tuple[Any, ...]]:
     """`replace(node, args, index)` for PartialForward: the layer's arguments at cell `index`."""
-    rows, restore = study.network.weight_rows(layer)
+    _, restore = study.network.weight_rows(layer)
     weights: dict[int, torch.Tensor] = {}
 
     def replace(node: fx.Node, args: tuple[Any, ...], index: int) -> tuple[Any, ...]:
         cell = cells[index]
         is_table = packet(node) == EMBEDDING
         weight, source, *rest = args if is_table else (args[1], args[0], *args[2:])
-        if cell.scales is not None:
+        if cell.weight is not None:
             if index not in weights:
-                rounded = weight_at(rows, cell.scales, cell.choice.w_bits).dequantize()
-                weights[index] = restore(rounded).to(weight.dtype)
+                weights[index] = restore(cell.weight.dequantize()).to(weight.dtype)
             weight = weights[index]
         if is_table:
             return (weight, source, *rest)

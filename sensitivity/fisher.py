@@ -20,7 +20,7 @@ from mpsearch.journal import Journal
 from mpsearch.layers import Layer
 from mpsearch.profiler import Score, Scores, Study
 from mpsearch.sample_layout import parts
-from mpsearch.sensitivity.cells import Cell, cells_of, replacement
+from mpsearch.sensitivity.cells import Cell, Cells, notes_of, replacement
 from mpsearch.sensitivity.forward_metric import check_finite
 from mpsearch.sensitivity.probing import generator
 from mpsearch.sensitivity.tape import Tape
@@ -37,13 +37,10 @@ class Fisher:
         return study.batch_count
 
     def score(self, study: Study, journal: Journal, step: Callable[[], None]) -> Scores:
-        cells: dict[str, list[Cell]] = {}
+        cells = Cells(study)
         for index, batch in enumerate(study.batches()):
             key = f"batch {index}"
             if study.workers.owns(index) and journal.get(key) is None:
-                for layer in study.network.layers:
-                    if layer.name not in cells:
-                        cells[layer.name] = cells_of(study, layer)
                 journal.put(key, _moments(study, batch, cells, index))
             step()
         journal.adopt(study.workers.share(journal.values()))
@@ -54,12 +51,11 @@ class Fisher:
         }
 
     def notes(self, study: Study) -> Mapping[str, object]:
-        return {"classes": "labels" if study.loss.uses_labels else "drawn from predictions"}
+        classes = "labels" if study.loss.uses_labels else "drawn from predictions"
+        return {"classes": classes, **notes_of(study)}
 
 
-def _moments(
-    study: Study, batch: Batch, cells: Mapping[str, list[Cell]], index: int
-) -> dict[str, list[list[float]]]:
+def _moments(study: Study, batch: Batch, cells: Cells, index: int) -> dict[str, list[list[float]]]:
     """[Σ_n, Σ_n squared] of the per-sample value for every layer and choice on one batch."""
     inputs, labels = batch
     nodes = [node for layer in study.network.layers for node in layer.nodes]
@@ -84,7 +80,7 @@ def _part_moments(
     tape: Tape,
     inputs: tuple[torch.Tensor, ...],
     labels: torch.Tensor | None,
-    cells: Mapping[str, list[Cell]],
+    cells: Cells,
     key: str,
 ) -> dict[str, list[list[float]]]:
     """The same for samples that pass together."""
@@ -96,7 +92,7 @@ def _part_moments(
     found = dict(zip(nodes, gradients, strict=True))
     return {
         layer.name: [
-            _cell_moments(study, layer, cells[layer.name], position, tape, found)
+            _cell_moments(study, layer, cells.of(layer), position, tape, found)
             for position in range(len(study.choices))
         ]
         for layer in study.network.layers

@@ -20,7 +20,7 @@ from mpsearch.layers import Layer
 from mpsearch.losses import Loss, check_curved
 from mpsearch.partial_forward import PartialForward
 from mpsearch.profiler import Score, Scores, Study
-from mpsearch.sensitivity.cells import Cell, cells_of, replacement
+from mpsearch.sensitivity.cells import Cells, notes_of, replacement
 from mpsearch.sensitivity.changes import encode
 
 # (float outputs [n, …], changed outputs [n, …], labels or None) -> [n]
@@ -60,7 +60,7 @@ class OutputMetric:
 
     def notes(self, study: Study) -> Mapping[str, object]:
         """For the provenance."""
-        return {"batch_rows": study.rows, "negative_means": "counted as 0"}
+        return {"batch_rows": study.rows, "negative_means": "counted as 0", **notes_of(study)}
 
 
 @dataclass(frozen=True)
@@ -194,7 +194,7 @@ def visit(
     computed again. With several processes each computes its share and receives the others'.
     """
     layers = study.network.layers
-    cells: dict[str, list[Cell]] = {}
+    cells = Cells(study)
     engine: PartialForward | None = None
     number = 0
     for index, (inputs, labels) in enumerate(study.batches()):
@@ -207,9 +207,7 @@ def visit(
                 if values is None:
                     values = engine.run(inputs)
                     check_finite(study, engine.logits(values))
-                if layer.name not in cells:
-                    cells[layer.name] = cells_of(study, layer)
-                replace = replacement(study, layer, cells[layer.name])
+                replace = replacement(study, layer, cells.of(layer))
                 changed = engine.rerun(layer, values, replace, len(study.choices))
                 found = measure(study, index, engine.logits(values), changed, labels)
                 journal.put(piece(index, layer), found)

@@ -34,7 +34,10 @@ def _profiled(
     model, inputs, classes = networks.build("two-inputs", samples=30)
     network = Network.from_module(model, inputs)
     data = Data("test", inputs, classes if labels else None)
-    settings = ProfileSettings(metric=metric, choices=CHOICES, batch_size=8, interactions=True)
+    settings = ProfileSettings(
+        metric=metric, choices=CHOICES, batch_size=8, interactions=True,
+        rounding="nearest", correct_bias=False,
+    )  # fmt: skip
     table, _ = profile(network, data, folder / "p.csv", settings, progress)
     return network, data, table, load_interactions(interactions_path(folder / "p.csv"))
 

@@ -28,6 +28,8 @@ from mpsearch.profile import GROUP, ProfileSettings, output_metrics, profile
 from mpsearch.profiler import Profiler, Scores, Study
 from mpsearch.quantized import quantize
 from mpsearch.quantizer import quantize_weight
+from mpsearch.sensitivity.cells import cells_of
+from mpsearch.sensitivity.kfac import PROFILER as KFAC
 from mpsearch.table import LayerTable
 
 CHOICES = (Choice(2, 4), Choice(4, 8), Choice(8, 8))
@@ -173,6 +175,33 @@ def test_fisher_is_the_squared_gradient_times_change_of_each_layers_outputs(tmp_
             changed = quantize(network, {"first": FLOAT, "second": choice}, histograms)(*inputs)
             expected = 0.5 * float((gradient * (changed - logits)).square().sum(1).mean())
             assert scores["second", choice].omega == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize("repaired", [False, True])
+def test_kfac_is_the_quadratic_form_of_inputs_and_gradients(repaired: bool, tmp_path: Path) -> None:
+    """For the last layer, whose inputs and gradients are known: ½ Σ_c E[g_c²] E[(Δw_c·x)²]."""
+    study = replace(_study("smooth"), rounding="adaptive" if repaired else "nearest")
+    study = replace(study, correct_bias=repaired)
+    network, (x,), labels = study.network, study.data.inputs, study.data.labels
+    assert labels is not None
+    with Journal(tmp_path / "k.csv", "sha256:0") as journal:
+        scores = KFAC.score(study, journal, lambda: None)
+        journal.discard()
+    first, second = network.layers
+    with torch.no_grad():
+        gradient = torch.softmax(network(x), 1) - nn.functional.one_hot(labels, 3)
+        hidden = nn.functional.gelu(
+            nn.functional.linear(x, network.weight(first), network.bias(first))
+        )
+    power = gradient.double().square().mean(0).numpy()
+    for choice, cell in zip(CHOICES, cells_of(study, second), strict=True):
+        assert cell.weight is not None
+        change = (cell.weight.dequantize() - network.weight_rows(second)[0]) @ hidden.T
+        noise = (
+            change.double().var(1, correction=0) if repaired else change.double().square().mean(1)
+        )
+        expected = 0.5 * float((power * noise.numpy()).sum())
+        assert scores["second", choice].omega == pytest.approx(expected, rel=2e-3)
 
 
 def test_weight_mse_is_the_squared_error_of_the_weights(tmp_path: Path) -> None:

@@ -82,7 +82,10 @@ def test_empirical_omega_is_the_loss_increase_of_one_layer(tmp_path: Path) -> No
     """With float activations, so that the oracle is the module with one weight replaced."""
     model, inputs, labels = networks.build("smooth", samples=12)
     network, data = Network.from_module(model, inputs), Data("test", inputs, labels)
-    settings = ProfileSettings(metric="empirical", choices=(Choice(2, 32),), batch_size=5)
+    settings = ProfileSettings(
+        metric="empirical", choices=(Choice(2, 32),), batch_size=5,
+        rounding="nearest", correct_bias=False,
+    )  # fmt: skip
     table, _ = profile(network, data, tmp_path / "p.csv", settings, progress)
     with torch.no_grad():
         before = functional.cross_entropy(model(*inputs), labels)

@@ -43,6 +43,11 @@ if TYPE_CHECKING:
 @click.option(
     "--interactions", is_flag=True, help="Also keep how layers act together, for `predict`."
 )
+@click.option(
+    "--rounding", type=click.Choice(["nearest", "adaptive"]), default="adaptive",
+    show_default=True, help="Of the layers whose outputs are measured, as in `mpsearch apply`.",
+)  # fmt: skip
+@click.option("--no-bias-correction", is_flag=True, help="Leave the mean shift of these layers in.")
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda or auto.")
 @click.option("--memory", default="512MB", show_default=True, help="For intermediate values.")
 @click.option("-o", "--output", default="profile.csv", show_default=True)
@@ -62,6 +67,8 @@ def profile(
     seed: int,
     group_residual: bool,
     interactions: bool,
+    rounding: Any,
+    no_bias_correction: bool,
     device: str,
     memory: str,
     output: str,
@@ -100,6 +107,8 @@ def profile(
         group_residual=group_residual,
         memory_limit=parse_bytes(memory),
         interactions=interactions,
+        rounding=rounding,
+        correct_bias=not no_bias_correction,
     )
     table, provenance = run_profile(loaded.network, bound, output, settings, progress, device)
     if os.environ.get("RANK", "0") != "0":  # under torchrun the first process speaks
@@ -136,6 +145,14 @@ def profile(
     if provenance["layers_without_effect"]:
         names = ", ".join(provenance["layers_without_effect"])
         echo(f"no choice of these layers changes the outputs (Ω = 0): {names}")
+    few = provenance["metric_notes"].get("fewer_positions_than_inputs", {})
+    if few:
+        name, count = next(iter(few.items()))
+        rest = f" and of {len(few) - 1} more layers" if len(few) > 1 else ""
+        echo(
+            f"{count:,} positions of {name}{rest} are fewer than its inputs: rounding is damped "
+            "where they show nothing; more --samples help"
+        )
     echo(f"peak memory {format_size(peak)}")
     echo(f"wrote {output} and {provenance_path(output)}; next: {next_command(table, output)}")
 
