@@ -8,7 +8,7 @@ assignment quantized with its repairs, on the samples that were profiled.
 import json
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -29,8 +29,8 @@ class Refined:
     """What was measured, in that order, and which was chosen: `trials[chosen]`.
 
     The first trials are the optima of the table's columns, `trials[0]` that of Ω, all measured on
-    all samples: the chosen one has the least error of all that were. float_right: of the samples,
-    how many the float network gets right; None without labels and for a regression.
+    all samples; `choose` says how one is chosen. float_right: of the samples, how many the float
+    network gets right; None without labels and for a regression.
     """
 
     subject: Subject
@@ -116,11 +116,29 @@ def refine(
         asked=count,
         trials=tuple(found.trials),
         optima=len(first),
-        chosen=found.trials.index(found.best),
+        chosen=choose(found.trials, len(first)),
         loss=trials.loss.name,
         float_right=trials.float_right,
         seconds=time.monotonic() - started,
     )
+
+
+def choose(trials: Sequence[Trial], optima: int) -> int:
+    """Which of the trials is taken, never one with a larger error than any of the first `optima`.
+
+    That is the best of the optima, unless another is better by more than luck: of k others that
+    were measured on all samples, the best one's lead has to exceed z standard errors of the paired
+    difference, z the 1 - 1/(2k) quantile of the normal distribution. If all were equally good, one
+    of them would get that far in at most half of the cases (Bonferroni).
+    """
+    best = min(range(optima), key=lambda place: trials[place].error)
+    others = [place for place in range(optima, len(trials)) if not trials[place].stopped]
+    if not others:
+        return best
+    ahead = min(others, key=lambda place: trials[place].error)
+    lead, error = difference(trials[ahead].errors, trials[best].errors)
+    z = NormalDist().inv_cdf(1 - 0.5 / len(others))
+    return ahead if lead > z * error else best
 
 
 def _run_digest(asked: Asked, best: Choices, subject: Subject, count: int) -> str:

@@ -34,7 +34,9 @@ def describe(refined: Refined) -> list[str]:
         f"{_accuracy(refined, refined.best)}",
     ]
     if refined.chosen == 0:
-        lines.append("  the optimum of Ω itself: nothing that was measured is better")
+        lines.append(
+            "  the optimum of Ω itself: nothing that was measured is better by more than luck"
+        )
     else:
         mean, low, high = refined.gain
         sure = "surely better" if refined.is_surely_better else "which may be luck"

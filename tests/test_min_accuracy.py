@@ -381,7 +381,7 @@ def test_a_killed_search_does_not_measure_again(
         ("--min-accuracy 80 --minimize omega+2*bops", "expected one resource column"),
         ("--min-accuracy 80 --network nothing.pt", "nothing.pt: no such file"),
         ("--min-accuracy 80 --confirm-data test.npz", "test.npz, which took part"),
-        ("--size 300B", "go with --min-accuracy or --max-drop"),
+        ("--size 300B", "go with --min-accuracy, --max-drop or --refine"),
     ],
 )
 def test_wrong_calls_are_refused_in_a_line(
