@@ -16,7 +16,7 @@ from mpsearch.layer_moments import Moments
 from mpsearch.quantizer import QuantizedWeight, weight_codes_range
 
 _NARROWEST, _WIDEST = 0.4, 1.6  # times the scale of the least weight error
-_MOST_SCALES, _FEWEST_SCALES, _SCALES_TIMES_INPUTS = 30, 9, 2**15
+_MOST_SCALES, _FEWEST_SCALES, _PRODUCTS = 30, 8, 2**33
 _AT_ONCE = 2**25  # weights, of all scales that are tried at once
 _COLUMNS = 64  # between two updates of all others: matrix products instead of outer ones
 _LARGEST = 4096  # columns of one factorisation; of wider layers, blocks of so many are independent
@@ -82,8 +82,9 @@ def nearest_to_outputs(
 
 
 def _factors(moments: Moments) -> torch.Tensor:
-    """Of the first scale, what is tried: fewer for wide layers, where each costs more."""
-    fitting = _SCALES_TIMES_INPUTS // max(1, moments.targets.shape[1])
+    """Of the first scale, what is tried: fewer for large layers, where each costs more."""
+    channels, inputs = moments.targets.shape
+    fitting = _PRODUCTS // max(1, channels * inputs**2)
     count = max(_FEWEST_SCALES, min(_MOST_SCALES, fitting)) | 1  # odd: the first scale is in it
     return torch.linspace(_NARROWEST, _WIDEST, count)
 
