@@ -21,12 +21,13 @@ from mpsearch.post_training import PostTraining, quantize_after_training
 from mpsearch.quantized import QuantizedNetwork, quantize
 from mpsearch.quantized_file import load_quantized, payload, save_quantized
 
-EVERYTHING = PostTraining("auto", True, True, True, "adaptive", 3)
+EVERYTHING = PostTraining("auto", True, True, True, "adaptive", 3, True)
 ALONE = {
     "per-tensor": PostTraining(per_tensor=True),
     "equalize": PostTraining(equalize=True),
     "bias": PostTraining(correct_bias=True),
     "adaptive": PostTraining(rounding="adaptive"),
+    "scales": PostTraining(learn_scales=True),
     "everything": EVERYTHING,
 }
 
@@ -198,8 +199,9 @@ def test_apply_takes_every_option_and_notes_missing_classes(
     assert "no sample of 2 of the 4 classes (2, 3)" in error
     assert len(error.strip().splitlines()) == 1
     words = "apply model.pt a.json -o all.pt --ranges percentile:99.9 --per-tensor --equalize"
-    assert run([*words.split(), "--bias-correction", "--rounding", "adaptive", "--seed", "3"]) == 0
-    settings = PostTraining("percentile:99.9", True, True, True, "adaptive", 3)
+    words += " --bias-correction --rounding adaptive --seed 3 --learn-scales"
+    assert run(words.split()) == 0
+    settings = PostTraining("percentile:99.9", True, True, True, "adaptive", 3, True)
     sample = Data("sample", inputs, labels)
     expected = quantize_after_training(network, _uniform(network, Choice(3, 8)), sample, settings)
     with torch.no_grad():
