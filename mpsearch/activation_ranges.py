@@ -6,17 +6,12 @@ Every range holds zero exactly, and is one-sided where the data are: zero_point 
 from collections.abc import Mapping
 
 import numpy as np
-import torch
-from torch import fx
 
 from mpsearch.calibration import Histogram
 from mpsearch.choice import Choice
 from mpsearch.data import Data
 from mpsearch.errors import InputError
-from mpsearch.graph_tensors import tensor_nodes
 from mpsearch.network import Network
-from mpsearch.operators import EMBEDDING, packet
-from mpsearch.partial_forward import PartialForward
 from mpsearch.quantizer import (
     FLOAT_BITS,
     ActivationQuantizer,
@@ -27,7 +22,7 @@ from mpsearch.quantizer import (
 
 METHODS = ("mse", "minmax", "percentile", "entropy", "auto")
 PERCENT = 99.99  # what `percentile` alone means
-_MEASURED = ("mse", "minmax", "percentile", "percentile:99.9", "entropy")  # what `auto` compares
+_MEASURED = ("mse", "minmax", "percentile", "percentile:99.9", "entropy")  # where `auto` begins
 _COST_OF_ENTROPY = 4.0  # in squared error, over minmax: 6 dB, a bit
 _FRACTIONS = np.linspace(1.0, 0.1, 91)
 
@@ -82,70 +77,21 @@ def choose_quantizers(
 ) -> dict[str, ActivationQuantizer]:
     """Every layer's input quantizer at its choice's a_bits, by `method`.
 
-    `auto` takes, for each layer, the method whose measured error is least: the squared error of the
-    layer's own FP32 output over `data` when only its input is quantized, Σ‖W(x̂ - x)‖².
+    `auto` takes, for each layer, the range that the network's outputs on `data` suffer least
+    (`measured_ranges`), beginning with what the other methods give.
     """
-    if method == "auto":
-        return _measured(network, choices, histograms, data, batch_size)
-    return {
-        layer.name: quantizer_of(histograms[layer.name], choices[layer.name].a_bits, method)
+    by_method = {
+        layer.name: [
+            quantizer_of(histograms[layer.name], choices[layer.name].a_bits, each)
+            for each in (_MEASURED if method == "auto" else (method,))
+        ]
         for layer in network.layers
     }
+    if method != "auto":
+        return {name: found[0] for name, found in by_method.items()}
+    from mpsearch.measured_ranges import measured_quantizers
 
-
-def output_errors(
-    network: Network,
-    candidates: Mapping[str, list[ActivationQuantizer]],
-    data: Data,
-    batch_size: int = 64,
-) -> dict[str, list[float]]:
-    """Σ‖W(x̂ - x)‖² over all uses and samples, for each layer's candidate quantizers."""
-    errors = {name: [0.0] * len(quantizers) for name, quantizers in candidates.items()}
-    forward = PartialForward(network.graph, data.inputs)
-    device = next((tensor.device for _, _, tensor in tensor_nodes(network.graph)), None)
-    nodes = {node.name: node for node in network.graph.graph.nodes}
-    for inputs, _ in data.batches(batch_size):
-        values = forward.run(tuple(x.to(device) for x in inputs))
-        for layer in network.layers:
-            weight = network.weight(layer)
-            for node in (nodes[name] for name in layer.nodes):
-                if packet(node) == EMBEDDING:
-                    continue
-                source = node.args[0]
-                assert isinstance(source, fx.Node)
-                x = values[source]
-                for index, quantizer in enumerate(candidates[layer.name]):
-                    change = _without_bias(node, quantizer.fake_quantize(x) - x, weight)
-                    errors[layer.name][index] += float(change.double().square().sum())
-    return errors
-
-
-def _measured(
-    network: Network,
-    choices: Mapping[str, Choice],
-    histograms: Mapping[str, Histogram],
-    data: Data,
-    batch_size: int,
-) -> dict[str, ActivationQuantizer]:
-    candidates = {
-        layer.name: list(
-            dict.fromkeys(  # several methods may agree: measure once; on a tie the first one wins
-                quantizer_of(histograms[layer.name], choices[layer.name].a_bits, method)
-                for method in _MEASURED
-            )
-        )
-        for layer in network.layers
-    }
-    errors = output_errors(network, candidates, data, batch_size)
-    return {name: found[int(np.argmin(errors[name]))] for name, found in candidates.items()}
-
-
-def _without_bias(node: fx.Node, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    rest = (None, *node.args[3:]) if len(node.args) > 2 else ()
-    with torch.no_grad():
-        output = node.target(x, weight, *rest, **node.kwargs)  # type: ignore[operator]
-    assert isinstance(output, torch.Tensor)
-    return output
+    return measured_quantizers(network, choices, by_method, histograms, data, batch_size)
 
 
 def _percent(text: str) -> float:

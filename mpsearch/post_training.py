@@ -1,6 +1,7 @@
 """Post-training quantization: an assignment and a calibration sample -> a quantized network.
 
-The order is that of the literature: equalise, set the ranges, round, correct the biases.
+The order is that of the literature: equalise, set the ranges, round, correct the biases; then learn
+scales and biases together.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -45,7 +46,8 @@ class PostTraining:
     ranges: `activation_ranges.METHODS`. per_tensor: one weight scale for all channels of a layer
     (it is stored once per channel all the same). equalize, correct_bias, rounding: the repairs of
     `equalization`, `bias_correction` and `compensated_rounding`. seed: draws the positions that
-    the latter looks at.
+    the latter looks at, and the batches that scales are learned from. learn_scales: train scales
+    and biases by the network's outputs (`learned_scales`).
     """
 
     ranges: str = "mse"
@@ -54,6 +56,7 @@ class PostTraining:
     correct_bias: bool = True
     rounding: Rounding = "adaptive"
     seed: int = 0
+    learn_scales: bool = False
 
     def __post_init__(self) -> None:
         check_method(self.ranges)
@@ -130,6 +133,7 @@ def quantize_after_training(
         ("--ranges auto", _measured_ranges if settings.ranges == "auto" else None),
         ("--rounding adaptive", _rounded if settings.rounding == "adaptive" else None),
         ("--bias-correction", _corrected if settings.correct_bias else None),
+        ("--learn-scales", _learned if settings.learn_scales else None),
     ):
         if repair is not None:
             state, names = repair(run, state)
@@ -229,7 +233,7 @@ def _equalized(run: _Run, start: _State) -> Repaired:
 
 
 def _measured_ranges(run: _Run, start: _State) -> Repaired:
-    """Of each layer the range with the least error of its output."""
+    """Of each layer the range that the network's outputs suffer least."""
     network = start.network
     activations = choose_quantizers(
         network, run.choices, start.histograms, "auto", run.calibration, run.batch_size
@@ -320,6 +324,16 @@ def _corrected(run: _Run, start: _State) -> Repaired:
     return _kept(run, start, decide)
 
 
+def _learned(run: _Run, start: _State) -> Repaired:
+    """Scales and biases that bring the network's outputs nearer to FP32's."""
+    from mpsearch.learned_scales import learn_scales
+
+    exact, seed = start.yardstick.exact, run.settings.seed
+    changed = learn_scales(start.network, start.layers, exact, run.calibration, seed)
+    learned = _with(start, changed)  # together, as they were learned for each other
+    return (learned, []) if learned.noise <= start.noise else (start, list(changed))
+
+
 def _kept(run: _Run, start: _State, decide: Decide) -> Repaired:
     """What `decide` makes of the layers, where it helps."""
     network = start.network
@@ -348,14 +362,15 @@ def _numbers(decision: Decision) -> tuple[torch.Tensor | None, ...]:
 
 def _keep_layers(start: _State, changed: Mapping[str, Decision]) -> Repaired:
     """The changed layers that help."""
+    names = list(changed)
+    return keep_what_helps(names, start, lambda kept: _with(start, {n: changed[n] for n in kept}))
 
-    def repaired(kept: list[str]) -> _State:
-        graph = copy_graph(start.network.graph)
-        for layer in start.network.layers:
-            if layer.name in kept and (bias := changed[layer.name][1]) is not None:
-                set_tensor(graph, layer.bias_name, bias)
-        layers = {**start.layers, **{name: changed[name][0] for name in kept}}
-        network = replace(start.network, graph=graph)
-        return replace(start, network=network, layers=layers)
 
-    return keep_what_helps(list(changed), start, repaired)
+def _with(start: _State, changed: Mapping[str, Decision]) -> _State:
+    """`start` with these layers and their biases."""
+    graph = copy_graph(start.network.graph)
+    for layer in start.network.layers:
+        if layer.name in changed and (bias := changed[layer.name][1]) is not None:
+            set_tensor(graph, layer.bias_name, bias)
+    layers = {**start.layers, **{name: quantized for name, (quantized, _) in changed.items()}}
+    return replace(start, network=replace(start.network, graph=graph), layers=layers)

@@ -34,13 +34,17 @@ _OPTIONS = (
     *REPAIRS,
     click.option(
         "--seed", type=click.IntRange(0), default=0, show_default=True,
-        help="Draws the positions that adaptive rounding looks at.",
+        help="Draws the positions that adaptive rounding looks at, and batches to learn from.",
+    ),
+    click.option(
+        "--learn-scales", is_flag=True,
+        help="Train scales and biases (no labels) so that the outputs are FP32's.",
     ),
 )  # fmt: skip
 
 
 def post_training_options(function: Function) -> Function:
-    """Add `--ranges`, `--per-tensor`, `--equalize`, `--rounding`, `--bias-correction`, `--seed`.
+    """Add `--ranges`, `--rounding`, `--learn-scales` and the others.
 
     The command gets them as keyword arguments; read them with `post_training_of`.
     """
@@ -50,12 +54,18 @@ def post_training_options(function: Function) -> Function:
 
 
 def post_training_of(
-    ranges: str, per_tensor: bool, equalize: bool, bias_correction: bool, rounding: Any, seed: int
+    ranges: str,
+    per_tensor: bool,
+    equalize: bool,
+    bias_correction: bool,
+    rounding: Any,
+    seed: int,
+    learn_scales: bool,
 ) -> "PostTraining":
     """The options as a PostTraining. Raises InputError for an unknown range method."""
     from mpsearch.post_training import PostTraining
 
-    return PostTraining(ranges, per_tensor, equalize, bias_correction, rounding, seed)
+    return PostTraining(ranges, per_tensor, equalize, bias_correction, rounding, seed, learn_scales)
 
 
 def options_of(settings: Mapping[str, Any] | None) -> list[str]:
@@ -71,6 +81,7 @@ def options_of(settings: Mapping[str, Any] | None) -> list[str]:
             words += [f"--{option}", str(value)]
     words += ["--per-tensor"] if settings.get("per_tensor") else []
     words += ["--equalize"] if settings.get("equalize") else []
+    words += ["--learn-scales"] if settings.get("learn_scales") else []
     return [*words, *([] if settings.get("correct_bias", True) else ["--no-bias-correction"])]
 
 

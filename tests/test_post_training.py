@@ -23,12 +23,13 @@ from mpsearch.quantized import QuantizedNetwork, quantize
 from mpsearch.quantized_file import load_quantized, payload, save_quantized
 from mpsearch.repair_time import with_notice
 
-EVERYTHING = PostTraining("auto", True, True, True, "adaptive", 3)
+EVERYTHING = PostTraining("auto", True, True, True, "adaptive", 3, True)
 ALONE = {
     "per-tensor": replace(PLAIN, per_tensor=True),
     "equalize": replace(PLAIN, equalize=True),
     "bias": replace(PLAIN, correct_bias=True),
     "adaptive": replace(PLAIN, rounding="adaptive"),
+    "scales": replace(PLAIN, learn_scales=True),
     "everything": EVERYTHING,
 }
 
@@ -202,7 +203,7 @@ def test_apply_takes_every_option_and_notes_missing_classes(
     assert "no sample of 2 of the 4 classes (2, 3)" in error
     assert len(error.strip().splitlines()) == 1
     words = "apply model.pt a.json -o all.pt --ranges percentile:99.9 --per-tensor --equalize"
-    assert run([*words.split(), "--seed", "3"]) == 0
+    assert run([*words.split(), "--seed", "3", "--learn-scales"]) == 0
     assert (
         run(
             [
@@ -212,7 +213,7 @@ def test_apply_takes_every_option_and_notes_missing_classes(
         )
         == 0
     )
-    settings = PostTraining("percentile:99.9", True, True, True, "adaptive", 3)
+    settings = PostTraining("percentile:99.9", True, True, True, "adaptive", 3, True)
     sample = Data("sample", inputs, labels)
     outputs = []
     for name, way in (("usual", PostTraining()), ("all", settings), ("plain", PLAIN)):

@@ -90,6 +90,7 @@ def evaluate(
     bias_correction: bool,
     rounding: str,
     seed: int,
+    learn_scales: bool,
     as_json: bool,
     **model: Any,
 ) -> None:
@@ -109,7 +110,9 @@ def evaluate(
     from mpsearch.evaluation_run import EvaluationRequest, run
 
     source = source_of(path, **model)
-    settings = post_training_of(ranges, per_tensor, equalize, bias_correction, rounding, seed)
+    settings = post_training_of(
+        ranges, per_tensor, equalize, bias_correction, rounding, seed, learn_scales
+    )
     if front_path is not None:
         if assignment is not None or uniform or fp32 is not None or output is not None or integer:
             raise InputError(
