@@ -20,9 +20,16 @@ from mpsearch.quantizer import (
     histogram_error,
 )
 
-METHODS = ("mse", "minmax", "percentile", "entropy", "auto")
+METHODS = ("auto", "mse", "minmax", "percentile", "entropy", "measured")
+MEASURING = ("auto", "measured")  # those that look at the network's outputs
 PERCENT = 99.99  # what `percentile` alone means
-_MEASURED = ("mse", "minmax", "percentile", "percentile:99.9", "entropy")  # where `auto` begins
+_MEASURED = (
+    "mse",
+    "minmax",
+    "percentile",
+    "percentile:99.9",
+    "entropy",
+)  # what `measured` compares
 _COST_OF_ENTROPY = 4.0  # in squared error, over minmax: 6 dB, a bit
 _FRACTIONS = np.linspace(1.0, 0.1, 91)
 
@@ -50,7 +57,7 @@ def quantizer_of(histogram: Histogram, bits: int, method: str = "mse") -> Activa
       one (Migacz, "8-bit Inference with TensorRT", GTC 2017), both ends searched in turn, among the
       ranges whose squared error is at most four times that of `minmax`: one bit of resolution.
 
-    Raises InputError for unknown methods and bits, and for `auto`, which needs data.
+    Raises InputError for unknown methods and bits, and for `auto` and `measured`, which need data.
     """
     name, _, percent = check_method(method).partition(":")
     if check_bits(bits) == FLOAT_BITS or name == "mse":
@@ -64,7 +71,7 @@ def quantizer_of(histogram: Histogram, bits: int, method: str = "mse") -> Activa
         return affine(bits, *_percentiles(histogram, _percent(percent) if percent else PERCENT))
     if name == "entropy":
         return _least_divergence(histogram, bits, low, high)
-    raise InputError("the range method auto measures on data; it has no answer for a histogram")
+    raise InputError(f"the range method {name} measures on data; it has no answer for a histogram")
 
 
 def choose_quantizers(
@@ -77,17 +84,18 @@ def choose_quantizers(
 ) -> dict[str, ActivationQuantizer]:
     """Every layer's input quantizer at its choice's a_bits, by `method`.
 
-    `auto` takes, for each layer, the range that the network's outputs on `data` suffer least
-    (`measured_ranges`), beginning with what the other methods give.
+    `measured` takes, for each layer, the range that the network's outputs on `data` suffer least
+    (`measured_ranges`), beginning with what the other methods give. `auto` does so below 8 bits,
+    beginning with `mse`, which it takes from 8 bits on.
     """
     by_method = {
         layer.name: [
             quantizer_of(histograms[layer.name], choices[layer.name].a_bits, each)
-            for each in (_MEASURED if method == "auto" else (method,))
+            for each in {"measured": _MEASURED, "auto": ("mse",)}.get(method, (method,))
         ]
         for layer in network.layers
     }
-    if method != "auto":
+    if method not in MEASURING:
         return {name: found[0] for name, found in by_method.items()}
     from mpsearch.measured_ranges import measured_quantizers
 

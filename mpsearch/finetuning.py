@@ -26,8 +26,11 @@ from mpsearch.finetuning_loss import (
 )
 from mpsearch.finetuning_student import Student, check_same_network, student
 from mpsearch.network import Network
-from mpsearch.post_training import quantize_after_training
+from mpsearch.post_training import PostTraining, quantize_after_training
 from mpsearch.quantized import QuantizedNetwork, check_layers
+
+# Zero points do not train, and at few bits training does not find back from nearest rounding.
+START = PostTraining(learn_scales=True)
 
 
 @dataclass(frozen=True)
@@ -93,10 +96,9 @@ def finetune(
     """Train `network` with its layers quantized as `choices` says; the best epoch is returned.
 
     Weights, biases, norms and all step sizes train (LSQ, Adam, cosine schedule); the float network
-    is the teacher. The start is `start`, or `network` as `quantize_after_training` makes it with
-    samples of `train`, and is itself a candidate: the result is never worse than it on
-    `validation`, where accuracy decides and then the loss. Without `validation` a tenth of `train`
-    is held out, evenly from its classes.
+    is the teacher. The start is `start`, or `network` with the repairs of `START` on `train`. It is
+    itself a candidate: the result is never worse than it on `validation`, where accuracy decides
+    and then the loss. Without `validation` a tenth of `train` is held out, evenly from its classes.
     The same seed and number of threads give the same bits on a CPU. With `checkpoint`, the path
     of the output, a killed run goes on after its last epoch; a run with other settings, data or
     weights has a checkpoint of its own. Raises InputError for settings and data that do not fit,
@@ -120,7 +122,7 @@ def finetune(
     fitting, validation = split(train, validation, settings.seed)
     if start is None:
         sample = fitting.take(settings.calibration_samples, settings.seed)
-        start = quantize_after_training(network, choices, sample, batch_size=EVALUATION_BATCH)
+        start = quantize_after_training(network, choices, sample, START, EVALUATION_BATCH)
     path = None if checkpoint is None else checkpoint_path(
         checkpoint, _run_digest(network, start, fitting, validation, settings)
     )  # fmt: skip

@@ -98,7 +98,8 @@ def student(network: Network, start: QuantizedNetwork) -> Student:
     """A trainable copy of `start`, which is `network` quantized.
 
     Its rounding gives `start`'s codes: where those are not the nearest (adaptive rounding), a
-    weight begins at the edge of its code's interval.
+    weight begins in its code's interval, half-way to the edge on its own side. At the edge itself
+    first steps turn codes back (DS-CNN, 2-bit weights: first epoch's loss 0.44 instead of 0.34).
     """
     floats = {layer.name: network.weight_rows(layer)[0] for layer in network.layers}
     network = start.source
@@ -175,9 +176,9 @@ def _latent_rows(rows: torch.Tensor, quantized: QuantizedLayer) -> torch.Tensor:
     codes, scales = quantized.weight.codes.float(), quantized.weight.scales[:, None]
     position = rows.detach().float() / scales
     same = weight_at(rows, quantized.weight.scales, quantized.choice.w_bits).codes.float() == codes
-    edge = codes + 0.49 * torch.sign(position - codes)
+    inside = codes + 0.25 * torch.sign(position - codes)
     near = (position - codes).abs() <= 1
-    return torch.where(same, rows, torch.where(near, edge, codes) * scales)
+    return torch.where(same, rows, torch.where(near, inside, codes) * scales)
 
 
 def _unit(tensor: torch.Tensor) -> torch.Tensor:

@@ -23,6 +23,7 @@ from mpsearch.measured_options import MeasuredRequest
 from mpsearch.min_accuracy import thin
 from mpsearch.model_options import source_of
 from mpsearch.post_training import PostTraining
+from mpsearch.post_training_options import usual_ranges
 from mpsearch.solution import Solution
 from mpsearch.table import LayerTable
 
@@ -69,7 +70,8 @@ def measure(
     subject = load_subject(
         source_of(request.network, **request.model), request.data, request.calibration,
         post_training=PostTraining(
-            rounding=request.rounding, correct_bias=request.bias_correction
+            usual_ranges(request.rounding, request.bias_correction),
+            rounding=request.rounding, correct_bias=request.bias_correction,
         ),
     )  # fmt: skip
     if table_model is not None:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import torch
 
-from mpsearch.activation_ranges import check_method, choose_quantizers, quantizer_of
+from mpsearch.activation_ranges import MEASURING, check_method, choose_quantizers, quantizer_of
 from mpsearch.bias_correction import correct_bias, has_own_bias
 from mpsearch.calibrated_inputs import input_ranges
 from mpsearch.calibration import Histogram, calibrate
@@ -32,7 +32,13 @@ from mpsearch.quantized import (
     check_layers,
     with_activation,
 )
-from mpsearch.quantizer import FLOAT_BITS, QuantizedWeight, check_bits, quantize_weight
+from mpsearch.quantizer import (
+    FLOAT_BITS,
+    ActivationQuantizer,
+    QuantizedWeight,
+    check_bits,
+    quantize_weight,
+)
 
 Rounding = Literal["nearest", "adaptive"]
 _ADAPTIVE_UP_TO = 8  # at 16 bits rounding is no source of error, and codes have no room in float32
@@ -50,7 +56,7 @@ class PostTraining:
     and biases by the network's outputs (`learned_scales`).
     """
 
-    ranges: str = "mse"
+    ranges: str = "auto"
     per_tensor: bool = False
     equalize: bool = False
     correct_bias: bool = True
@@ -68,22 +74,26 @@ class PostTraining:
         return asdict(self)
 
 
-PLAIN = PostTraining(correct_bias=False, rounding="nearest")  # each layer by itself, no repair
+PLAIN = PostTraining(
+    "mse", correct_bias=False, rounding="nearest"
+)  # each layer by itself, no repair
 
 
 @dataclass(frozen=True, eq=False)
 class Shared:
     """What several assignments have in common that are quantized with the same other arguments.
 
-    decisions: what adaptive rounding made of a layer, by the choices of all layers up to it, as it
-    sees nothing else. weights: nearest rounding by layer and bits.
+    decisions: what adaptive rounding made of a layer, by choices and ranges of all layers up to it,
+    as it sees nothing else. weights: nearest rounding by layer and bits. ranges: those that were
+    measured, by layer and bits.
     """
 
     network: Network
     calibration: Data
     batch_size: int
-    decisions: dict[tuple[tuple[str, Choice], ...], Decision] = field(default_factory=dict)
+    decisions: dict[tuple[tuple[Any, ...], ...], Decision] = field(default_factory=dict)
     weights: dict[tuple[str, int], QuantizedWeight] = field(default_factory=dict)
+    ranges: dict[tuple[str, int], ActivationQuantizer] = field(default_factory=dict)
 
     @cached_property
     def yardstick(self) -> Yardstick:
@@ -130,7 +140,10 @@ def quantize_after_training(
     undone: dict[str, tuple[str, ...]] = {}
     for option, repair in (
         ("--equalize", _equalized if settings.equalize else None),
-        ("--ranges auto", _measured_ranges if settings.ranges == "auto" else None),
+        (
+            f"--ranges {settings.ranges}",
+            _measured_ranges if settings.ranges in MEASURING else None,
+        ),
         ("--rounding adaptive", _rounded if settings.rounding == "adaptive" else None),
         ("--bias-correction", _corrected if settings.correct_bias else None),
         ("--learn-scales", _learned if settings.learn_scales else None),
@@ -184,19 +197,15 @@ class _Run:
     on_step: Callable[[], None]
     shared: Shared
 
-    def shares(self, network: Network) -> bool:
-        """Whether what becomes of a layer of `network` depends on nothing but choices."""
-        return network is self.shared.network and self.settings.ranges != "auto"
-
     def nearest(self, network: Network, yardstick: Yardstick) -> _State:
-        """Nearest rounding, and ranges by the rule that is asked for (mse before auto)."""
+        """Nearest rounding, and ranges by the rule that is asked for (mse before it is measured)."""
         known = self.shared.weights if network is self.shared.network else {}
         histograms = (
             self.shared.histograms
             if network is self.shared.network
             else calibrate(network, self.calibration, self.batch_size)
         )
-        rule = "mse" if self.settings.ranges == "auto" else self.settings.ranges
+        rule = "mse" if self.settings.ranges in MEASURING else self.settings.ranges
         layers = {}
         for layer in network.layers:
             choice, weight = self.choices[layer.name], None
@@ -235,16 +244,22 @@ def _equalized(run: _Run, start: _State) -> Repaired:
 def _measured_ranges(run: _Run, start: _State) -> Repaired:
     """Of each layer the range that the network's outputs suffer least."""
     network = start.network
-    activations = choose_quantizers(
-        network, run.choices, start.histograms, "auto", run.calibration, run.batch_size
-    )
+    known = run.shared.ranges if network is run.shared.network else {}
+    keys = {layer.name: (layer.name, run.choices[layer.name].a_bits) for layer in network.layers}
+    if any(key not in known for key in keys.values()):
+        found = choose_quantizers(
+            network, run.choices, start.histograms, run.settings.ranges, run.calibration,
+            run.batch_size,
+        )  # fmt: skip
+        known.update({keys[name]: quantizer for name, quantizer in found.items()})
     changed = {
         layer.name: (
-            with_activation(network, layer, before.choice, before.weight, activations[layer.name]),
+            with_activation(network, layer, before.choice, before.weight, activation),
             network.bias(layer),
         )
         for layer in network.layers
-        if (before := start.layers[layer.name]).activation != activations[layer.name]
+        if (before := start.layers[layer.name]).activation
+        != (activation := known[keys[layer.name]])
     }
     return _keep_layers(start, changed)
 
@@ -258,12 +273,13 @@ def _rounded(run: _Run, start: _State) -> Repaired:
     from mpsearch.layer_moments import moments
 
     network = start.network
-    decisions = run.shared.decisions if run.shares(network) else {}
-    before: list[tuple[str, Choice]] = []
+    decisions = run.shared.decisions if network is run.shared.network else {}
+    before: list[tuple[Any, ...]] = []
 
     def decide(layer: Layer, uses: Sequence[Use]) -> Decision:
         run.on_step()
-        before.append((layer.name, run.choices[layer.name]))
+        own = start.layers[layer.name]
+        before.append((layer.name, own.choice, own.activation))
         key = tuple(before)
         if key not in decisions:
             decisions[key] = round_layer(layer, uses)

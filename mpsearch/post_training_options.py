@@ -26,8 +26,9 @@ REPAIRS = (
 )  # fmt: skip
 _OPTIONS = (
     click.option(
-        "--ranges", default="mse", show_default=True, metavar="METHOD",
-        help="Activation ranges: mse, minmax, percentile[:99.9], entropy, or auto (measured).",
+        "--ranges", metavar="METHOD",
+        help="Activation ranges: mse, minmax, percentile[:99.9], entropy, measured, or auto: "
+        "measured below 8 bits, else mse [default: auto; mse where nothing is repaired].",
     ),
     click.option("--per-tensor", is_flag=True, help="One weight scale for a layer's channels."),
     click.option("--equalize", is_flag=True, help="Even out weight ranges across joined layers."),
@@ -53,8 +54,13 @@ def post_training_options(function: Function) -> Function:
     return function
 
 
+def usual_ranges(rounding: str, bias_correction: bool) -> str:
+    """The range method where none is named; without any repair each layer stands for itself."""
+    return "mse" if rounding == "nearest" and not bias_correction else "auto"
+
+
 def post_training_of(
-    ranges: str,
+    ranges: str | None,
     per_tensor: bool,
     equalize: bool,
     bias_correction: bool,
@@ -65,6 +71,7 @@ def post_training_of(
     """The options as a PostTraining. Raises InputError for an unknown range method."""
     from mpsearch.post_training import PostTraining
 
+    ranges = ranges or usual_ranges(rounding, bias_correction)
     return PostTraining(ranges, per_tensor, equalize, bias_correction, rounding, seed, learn_scales)
 
 
@@ -76,7 +83,8 @@ def options_of(settings: Mapping[str, Any] | None) -> list[str]:
     """
     settings = settings or {"rounding": "nearest", "correct_bias": False}
     words = []
-    for option, usual in (("ranges", "mse"), ("rounding", "adaptive"), ("seed", 0)):
+    plain = usual_ranges(settings.get("rounding", "adaptive"), settings.get("correct_bias", True))
+    for option, usual in (("ranges", plain), ("rounding", "adaptive"), ("seed", 0)):
         if (value := settings.get(option, usual)) != usual:
             words += [f"--{option}", str(value)]
     words += ["--per-tensor"] if settings.get("per_tensor") else []

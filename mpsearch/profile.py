@@ -63,7 +63,7 @@ CONVENTIONS = {
 class ProfileSettings:
     """What `profile` may vary. `samples` limits how many of the data's samples are used.
 
-    rounding, correct_bias: how the layers are quantized whose outputs a metric looks at; as
+    rounding, correct_bias, ranges: how the layers are quantized whose outputs a metric looks at; as
     `PostTraining` has them. Metrics built on ‖ΔW‖² round to the nearest code whatever is said here.
     """
 
@@ -79,6 +79,7 @@ class ProfileSettings:
     interactions: bool = False
     rounding: Rounding = "adaptive"
     correct_bias: bool = True
+    ranges: str = "auto"
 
 
 def profile(
@@ -133,6 +134,7 @@ def profile(
         beside=output_metrics(sample, loss),
         rounding=settings.rounding,
         correct_bias=settings.correct_bias,
+        ranges=settings.ranges,
     )
     if settings.interactions:
         study = replace(study, keep_outputs=samples_to_keep(study))

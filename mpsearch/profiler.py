@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 import torch
 
+from mpsearch.activation_ranges import choose_quantizers
 from mpsearch.calibration import Histogram, calibrate
 from mpsearch.choice import Choice
 from mpsearch.data import Batch, Data
@@ -14,6 +15,7 @@ from mpsearch.journal import Journal
 from mpsearch.losses import Loss
 from mpsearch.network import Network
 from mpsearch.partial_forward import activation_bytes
+from mpsearch.quantizer import FLOAT_BITS, ActivationQuantizer
 from mpsearch.workers import Workers
 
 if TYPE_CHECKING:
@@ -45,8 +47,8 @@ class Study:
     of intermediate values that are kept at once, by smaller batches. `workers` are the processes
     that share the work. `keep_outputs` is for how many samples the changed outputs of every cell
     are kept in the journal, for interactions; 0 keeps none. `beside` are the metrics of the outputs
-    that a metric of the outputs takes from the same passes. `rounding` and `correct_bias` say how a
-    layer is quantized whose outputs are looked at, as in `mpsearch.post_training`.
+    that a metric of the outputs takes from the same passes. `rounding`, `correct_bias` and
+    `ranges` say how a layer is quantized whose outputs are looked at, as in `post_training`.
     """
 
     network: Network
@@ -64,12 +66,26 @@ class Study:
     beside: "tuple[OutputMetric, ...]" = ()
     rounding: Literal["nearest", "adaptive"] = "nearest"
     correct_bias: bool = False
+    ranges: str = "mse"
     findings: dict[str, object] = field(default_factory=dict)  # of `score`, for `notes`
 
     @cached_property
     def histograms(self) -> Mapping[str, Histogram]:
         """Input activations of every layer on the study's data, from which ranges are set."""
         return calibrate(self.network, self.data, self.batch_size)
+
+    @cached_property
+    def quantizers(self) -> Mapping[str, Mapping[int, ActivationQuantizer]]:
+        """Of every layer's input, by bits."""
+        found: dict[str, dict[int, ActivationQuantizer]] = {}
+        for bits in sorted({choice.a_bits for choice in self.choices}):
+            wanted = {layer.name: Choice(FLOAT_BITS, bits) for layer in self.network.layers}
+            by_layer = choose_quantizers(
+                self.network, wanted, self.histograms, self.ranges, self.data, self.rows
+            )
+            for name, quantizer in by_layer.items():
+                found.setdefault(name, {})[bits] = quantizer
+        return found
 
     @cached_property
     def rows(self) -> int:

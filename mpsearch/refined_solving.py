@@ -10,6 +10,7 @@ from mpsearch.limits import total_of
 from mpsearch.measured_options import RefineRequest
 from mpsearch.model_options import source_of
 from mpsearch.post_training import PostTraining
+from mpsearch.post_training_options import usual_ranges
 from mpsearch.refine import Refined, refine
 from mpsearch.solution import Solution
 
@@ -30,7 +31,8 @@ def measure(
     subject = load_subject(
         source_of(request.network, **request.model), request.data, request.calibration,
         post_training=PostTraining(
-            rounding=request.rounding, correct_bias=request.bias_correction
+            usual_ranges(request.rounding, request.bias_correction),
+            rounding=request.rounding, correct_bias=request.bias_correction,
         ),
         need_labels=False,
     )  # fmt: skip

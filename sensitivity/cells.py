@@ -64,11 +64,11 @@ class Cells:
     def _make(self, first: Layer) -> None:
         study = self.study
         if study.rounding == "nearest" and not study.correct_bias:
-            self._found[first.name] = _cells(study, first, _quantizers(study, first), None)
+            self._found[first.name] = _cells(study, first, study.quantizers[first.name], None)
             return
         rest = study.network.layers[study.network.layers.index(first) :]
         layers = together(study, [layer for layer in rest if layer.name not in self._found])
-        quantizers = {layer.name: _quantizers(study, layer) for layer in layers}
+        quantizers = {layer.name: study.quantizers[layer.name] for layer in layers}
         wanted = {name: own.values() for name, own in quantizers.items()}
         moments = input_moments(study, layers, wanted)
         for layer in layers:
@@ -87,6 +87,7 @@ def notes_of(study: Study) -> dict[str, object]:
     return {
         "rounding": study.rounding,
         "bias_correction": study.correct_bias,
+        "ranges": study.ranges,
         **({"positions": POSITIONS} if looked else {}),
         **({"fewer_positions_than_inputs": few} if looked and few else {}),
     }
@@ -95,12 +96,6 @@ def notes_of(study: Study) -> dict[str, object]:
 def cells_of(study: Study, layer: Layer) -> list[Cell]:
     """The layer at every choice of the study."""
     return Cells(study).of(layer)
-
-
-def _quantizers(study: Study, layer: Layer) -> dict[int, ActivationQuantizer]:
-    """Of the layer's input, by bits."""
-    histogram = study.histograms[layer.name]
-    return {bits: histogram.quantizer(bits) for bits in {c.a_bits for c in study.choices}}
 
 
 def _cells(

@@ -231,16 +231,16 @@ def test_measured_errors_are_those_of_the_networks_outputs(name: str) -> None:
 
 
 @pytest.mark.parametrize("bits", [3, 8])
-def test_auto_is_no_worse_for_the_outputs_than_any_method(bits: int) -> None:
+def test_measured_is_no_worse_for_the_outputs_than_any_method(bits: int) -> None:
     network, data = _prepare("two-inputs")
     histograms = calibrate(network, data)
     choices = dict.fromkeys((layer.name for layer in network.layers), Choice(4, bits))
-    auto = choose_quantizers(network, choices, histograms, "auto", data)
+    measured = choose_quantizers(network, choices, histograms, "measured", data)
     errors = OutputErrors(network, data)
     for rule in RULES:
         for name, other in choose_quantizers(network, choices, histograms, rule, data).items():
             layer = next(each for each in network.layers if each.name == name)
-            assert errors(layer, auto[name]) <= errors(layer, other)
+            assert errors(layer, measured[name]) <= errors(layer, other)
 
 
 def test_auto_cuts_off_a_large_input_that_the_outputs_do_not_depend_on() -> None:

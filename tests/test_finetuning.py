@@ -16,8 +16,9 @@ from mpsearch.choice import Choice
 from mpsearch.data import Data
 from mpsearch.errors import InputError
 from mpsearch.evaluate import evaluate
-from mpsearch.finetuning import Epoch, FineTuned, FineTuning, finetune
+from mpsearch.finetuning import START, Epoch, FineTuned, FineTuning, finetune
 from mpsearch.finetuning_data import split
+from mpsearch.finetuning_loss import EVALUATION_BATCH
 from mpsearch.finetuning_student import student, trained_tensors
 from mpsearch.graph_tensors import get_tensor, set_tensor
 from mpsearch.network import Network, copy_graph
@@ -217,10 +218,9 @@ def test_it_never_returns_worse_than_the_start(trained: Network) -> None:
     result = _tune(trained, Choice(8, 8), lr=3.0)
     assert _accuracies(result)[0] > max(_accuracies(result)[1:])
     assert result.best == result.history[0]
-    start = quantize_after_training(
-        trained, _uniform(trained, Choice(8, 8)),
-        split(spirals(600, 0), None, 0)[0].take(256, 0),
-    )  # fmt: skip
+    sample = split(spirals(600, 0), None, 0)[0].take(256, 0)
+    choices = _uniform(trained, Choice(8, 8))
+    start = quantize_after_training(trained, choices, sample, START, EVALUATION_BATCH)
     x = spirals(50, 1).inputs
     assert torch.equal(result.network(*x), start(*x))
 

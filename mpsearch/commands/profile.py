@@ -98,6 +98,7 @@ def profile(
     from mpsearch.memory import peak_bytes
     from mpsearch.profile import ProfileSettings, parse_choices
     from mpsearch.profile import profile as run_profile
+    from mpsearch.post_training_options import usual_ranges
     from mpsearch.provenance import provenance_path
     from mpsearch.units import format_size, parse_bytes
 
@@ -120,6 +121,7 @@ def profile(
         interactions=interactions,
         rounding=rounding,
         correct_bias=not no_bias_correction,
+        ranges=usual_ranges(rounding, not no_bias_correction),
     )
     table, provenance = run_profile(loaded.network, bound, output, settings, progress, device)
     if os.environ.get("RANK", "0") != "0":  # under torchrun the first process speaks
