@@ -88,7 +88,8 @@ class Yardstick:
             crossed = metric == "sqnr" and rounding == PostTraining()
             settings = ProfileSettings(
                 metric=metric, choices=choices, samples=len(self.seen), interactions=crossed,
-                rounding=rounding.rounding, ranges=rounding.ranges, correct_bias=rounding.correct_bias,
+                rounding=rounding.rounding, ranges=rounding.ranges,
+                correct_bias=rounding.correct_bias,
             )  # fmt: skip
             started = time.process_time()
             self.tables[key], _ = profile(

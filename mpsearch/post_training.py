@@ -198,7 +198,7 @@ class _Run:
     shared: Shared
 
     def nearest(self, network: Network, yardstick: Yardstick) -> _State:
-        """Nearest rounding, and ranges by the rule that is asked for (mse before it is measured)."""
+        """Nearest rounding, and ranges by the rule that is asked for (mse before measuring)."""
         known = self.shared.weights if network is self.shared.network else {}
         histograms = (
             self.shared.histograms

@@ -96,9 +96,9 @@ def profile(
     """
     from mpsearch.float_text import HEADER, float_rows, float_sentence
     from mpsearch.memory import peak_bytes
+    from mpsearch.post_training_options import usual_ranges
     from mpsearch.profile import ProfileSettings, parse_choices
     from mpsearch.profile import profile as run_profile
-    from mpsearch.post_training_options import usual_ranges
     from mpsearch.provenance import provenance_path
     from mpsearch.units import format_size, parse_bytes
 
