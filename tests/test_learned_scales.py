@@ -17,12 +17,12 @@ from mpsearch.layer_by_layer import Decision
 from mpsearch.learned_scales import learn_scales
 from mpsearch.network import Network, copy_graph
 from mpsearch.operators import EMBEDDING, packet
-from mpsearch.post_training import PostTraining, quantize_after_training
+from mpsearch.post_training import PLAIN, PostTraining, quantize_after_training
 from mpsearch.quantized import QuantizedLayer, QuantizedNetwork
 from mpsearch.quantized_file import load_quantized, save_quantized
 
-PLAIN = PostTraining(rounding="adaptive", correct_bias=True)
-LEARNED = PostTraining(rounding="adaptive", correct_bias=True, learn_scales=True)
+REPAIRED = PostTraining()
+LEARNED = PostTraining(learn_scales=True)
 
 
 class Tied(nn.Module):
@@ -101,7 +101,7 @@ def test_outputs_come_no_further_and_are_those_of_the_integers(name: str, tmp_pa
     """Codes and zero points stay; layers used twice, tied and shared tensors are right."""
     network, data = _prepare(name)
     choices = {layer.name: Choice(2, 3) for layer in network.layers}
-    plain = quantize_after_training(network, choices, data, PLAIN)
+    plain = quantize_after_training(network, choices, data, REPAIRED)
     learned = quantize_after_training(network, choices, data, LEARNED)
     assert _noise(learned, network, data) <= _noise(plain, network, data)
     for layer, before in plain.layers.items():
@@ -142,9 +142,9 @@ def test_what_is_fine_or_not_its_own_stays() -> None:
 def test_one_scale_for_all_channels_stays_one() -> None:
     network, data = _prepare("two-inputs")
     choices = {layer.name: Choice(3, 4) for layer in network.layers}
-    settings = PostTraining(per_tensor=True, learn_scales=True)
+    settings = replace(PLAIN, per_tensor=True, learn_scales=True)
     learned = quantize_after_training(network, choices, data, settings)
-    plain = quantize_after_training(network, choices, data, PostTraining(per_tensor=True))
+    plain = quantize_after_training(network, choices, data, replace(PLAIN, per_tensor=True))
     changed = 0
     for name, layer in learned.layers.items():
         before = plain.layers[name].weight
@@ -160,7 +160,7 @@ def test_the_seed_decides_and_targets_that_are_no_numbers_change_nothing() -> No
     network, data = _prepare("two-inputs")
     choices = {layer.name: Choice(3, 4) for layer in network.layers}
     runs = [
-        quantize_after_training(network, choices, data, PostTraining(seed=s, learn_scales=True))
+        quantize_after_training(network, choices, data, replace(PLAIN, seed=s, learn_scales=True))
         for s in (1, 1, 2)
     ]
     assert runs[0].digest == runs[1].digest != runs[2].digest
@@ -205,6 +205,6 @@ def test_what_was_learned_is_undone_as_a_whole_where_it_does_harm(
 
     monkeypatch.setattr("mpsearch.learned_scales.learn_scales", harmful)
     plain = quantize_after_training(network, choices, data)
-    learned = quantize_after_training(network, choices, data, PostTraining(learn_scales=True))
+    learned = quantize_after_training(network, choices, data, LEARNED)
     assert learned.undone == {"--learn-scales": tuple(layer.name for layer in network.layers)}
     assert learned.digest == plain.digest

@@ -44,9 +44,11 @@ def _small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = replace(datasets.DATASETS["image-audio"], load=few_samples, folder=None, packages=())
     monkeypatch.setitem(datasets.DATASETS, "image-audio", source)
 
-    def plainly(network: Any, choices: Any, data: Any, settings: Any, *rest: Any) -> Any:
+    def plainly(
+        network: Any, choices: Any, data: Any, settings: Any, *rest: Any, **more: Any
+    ) -> Any:
         assert settings == PostTraining()  # repaired as by default; here that would take a minute
-        return quantize_after_training(network, choices, data, PLAIN, *rest)
+        return quantize_after_training(network, choices, data, PLAIN, *rest, **more)
 
     monkeypatch.setattr("mpsearch.quantizing.quantize_after_training", plainly)
 
