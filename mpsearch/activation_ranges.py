@@ -13,7 +13,6 @@ from mpsearch.calibration import Histogram
 from mpsearch.choice import Choice
 from mpsearch.data import Data
 from mpsearch.errors import InputError
-from mpsearch.graph_tensors import tensor_nodes
 from mpsearch.network import Network
 from mpsearch.operators import EMBEDDING, packet
 from mpsearch.partial_forward import PartialForward
@@ -102,10 +101,9 @@ def output_errors(
     """Σ‖W(x̂ - x)‖² over all uses and samples, for each layer's candidate quantizers."""
     errors = {name: [0.0] * len(quantizers) for name, quantizers in candidates.items()}
     forward = PartialForward(network.graph, data.inputs)
-    device = next((tensor.device for _, _, tensor in tensor_nodes(network.graph)), None)
     nodes = {node.name: node for node in network.graph.graph.nodes}
     for inputs, _ in data.batches(batch_size):
-        values = forward.run(tuple(x.to(device) for x in inputs))
+        values = forward.run(tuple(x.to(network.device) for x in inputs))
         for layer in network.layers:
             weight = network.weight(layer)
             for node in (nodes[name] for name in layer.nodes):

@@ -71,6 +71,7 @@ def measure(
         post_training=PostTraining(
             rounding=request.rounding, correct_bias=request.bias_correction
         ),
+        device=request.device,
     )  # fmt: skip
     if table_model is not None:
         check_weights(

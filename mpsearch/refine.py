@@ -149,6 +149,7 @@ def _run_digest(asked: Asked, best: Choices, subject: Subject, count: int) -> st
         "pins": {name: str(choice) for name, choice in asked.pins.items()},
         "exclude": {name: sorted(map(str, some)) for name, some in asked.exclude.items()},
         "max_distinct": asked.max_distinct, "count": count, "batch": subject.batch_size,
+        "device": subject.network.device.type,
         "settings": dict(quantizing.settings), "best": Candidate(asked.in_order(best), "").key,
     }  # fmt: skip
     metrics = [part for name, values in table.metrics.items() for part in (name, values.tobytes())]

@@ -33,6 +33,7 @@ def measure(
             rounding=request.rounding, correct_bias=request.bias_correction
         ),
         need_labels=False,
+        device=request.device,
     )  # fmt: skip
     if subject.calibration is None:  # the samples to measure on are those of the profile
         subject = replace(subject, calibration=subject.data)

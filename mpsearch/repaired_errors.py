@@ -115,7 +115,7 @@ class Trials:
     def float_logits(self) -> torch.Tensor:
         """Of the float network, [N, …]."""
         return torch.cat([
-            as_logits(self.loss, self.subject.network(*inputs)).detach()
+            as_logits(self.loss, self.subject.network(*inputs)).detach().cpu()
             for inputs, _ in self.data.batches(self.subject.batch_size)
         ])  # fmt: skip
 
@@ -145,7 +145,7 @@ class Trials:
         with torch.no_grad():
             for rows in self._parts():
                 inputs = [x[rows] for x in self.data.inputs]
-                outputs = as_logits(self.loss, quantized(*inputs))
+                outputs = as_logits(self.loss, quantized(*inputs)).cpu()
                 labels = None if self.data.labels is None else self.data.labels[rows]
                 grown = growth(self.loss, self.float_logits[rows], outputs, labels)
                 errors = np.append(errors, grown.double().numpy())

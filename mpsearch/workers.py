@@ -1,9 +1,14 @@
-"""Several processes that share one profile, through torch.distributed (torchrun)."""
+"""Where a process computes, and with whom: the device, and the processes that torchrun started."""
 
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from mpsearch.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,32 @@ class Workers:
             import torch.distributed as dist
 
             dist.barrier()
+
+
+def find_device(name: str) -> "torch.device":
+    """`cpu`, `cuda`, `cuda:1`, … as a device; `auto` is the GPU when there is one.
+
+    Under torchrun `cuda` is the GPU of the process's own number. On a GPU convolutions are computed
+    in float32 from now on: torch's own TF32 drops as much as quantizing to 8 bits does. Raises
+    InputError for a device that is not there.
+    """
+    import torch
+
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and "LOCAL_RANK" in os.environ:
+        name = f"cuda:{os.environ['LOCAL_RANK']}"
+    try:
+        number = torch.zeros(1, device=name)
+        float(number)  # the device "meta" has none
+    except (RuntimeError, AssertionError) as error:  # torch says AssertionError without CUDA
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(
+            f"no device {name!r} here ({reason}); expected cpu, cuda or auto"
+        ) from error
+    if number.device.type == "cuda":
+        torch.backends.cudnn.allow_tf32 = False
+    return number.device
 
 
 def join(device: str) -> Workers:

@@ -9,7 +9,13 @@ import click
 
 from mpsearch.console import echo, json_option, print_json, print_table, progress
 from mpsearch.errors import InputError
-from mpsearch.model_options import load_model_and_data, loss_option, model_options, source_of
+from mpsearch.model_options import (
+    device_option,
+    load_model_and_data,
+    loss_option,
+    model_options,
+    source_of,
+)
 from mpsearch.targets import TARGETS, choices_for
 
 if TYPE_CHECKING:
@@ -54,7 +60,7 @@ if TYPE_CHECKING:
     show_default=True, help="Of the layers whose outputs are measured, as in `mpsearch apply`.",
 )  # fmt: skip
 @click.option("--no-bias-correction", is_flag=True, help="Leave the mean shift of these layers in.")
-@click.option("--device", default="cpu", show_default=True, help="cpu, cuda or auto.")
+@device_option
 @click.option("--memory", default="512MB", show_default=True, help="For intermediate values.")
 @click.option("-o", "--output", default="profile.csv", show_default=True)
 @model_options
