@@ -114,7 +114,7 @@ def profile(
     assert data.loss is not None
     sample = data.take(settings.samples, settings.seed)
     place = find_device(device)
-    workers = join(place.type)
+    workers = join()
     bare, loss = without_heads(network, data.loss)
     study = Study(
         network=bare.to(place),

@@ -3,12 +3,15 @@
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mpsearch.errors import InputError
 
 if TYPE_CHECKING:
     import torch
+
+
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,16 @@ class Workers:
         gathered: list[dict[str, Any] | None] = [None] * self.size
         dist.all_gather_object(gathered, dict(pieces))
         return {key: value for part in gathered if part for key, value in part.items()}
+
+    def same(self, value: Value) -> Value:
+        """What the first process has, in every process. All of them must call this together."""
+        if self.size == 1:
+            return value
+        import torch.distributed as dist
+
+        values = [value]
+        dist.broadcast_object_list(values)
+        return values[0]
 
     def wait(self) -> None:
         """Go on when all processes have come here."""
@@ -66,10 +79,16 @@ def find_device(name: str) -> "torch.device":
     return number.device
 
 
-def join(device: str) -> Workers:
+def is_first() -> bool:
+    """Whether this is the process that writes and speaks: the first one, or the only one."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def join() -> Workers:
     """Join the other processes that torchrun started; one process alone without torchrun.
 
-    gloo on a CPU, NCCL on GPUs. torchrun says rank and size in the environment.
+    Through gloo, also where they compute on GPUs: what they share is plain data. torchrun says rank
+    and size in the environment.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1 or "RANK" not in os.environ:
@@ -77,7 +96,7 @@ def join(device: str) -> Workers:
     import torch.distributed as dist
 
     if not dist.is_initialized():
-        dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+        dist.init_process_group("gloo")
     return Workers(dist.get_rank(), dist.get_world_size())
 
 

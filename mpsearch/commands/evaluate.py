@@ -168,6 +168,7 @@ def _evaluate_front(
     from mpsearch.measured_front import measure_front, read_front
     from mpsearch.reports.figures import plot_front
     from mpsearch.reports.picture_files import check_picture
+    from mpsearch.workers import join, leave
 
     if plot is not None:
         check_picture(plot)
@@ -175,8 +176,12 @@ def _evaluate_front(
     front = read_front(front_path)
     points = points_of(front, count, amounts)
     subject = load_subject(source, *measured_on, device=device)
+    workers = join()
     with progress("evaluate the front", len(points)) as step:
-        front = measure_front(front, points, subject, front_path, remeasure, step)
+        front = measure_front(front, points, subject, front_path, remeasure, step, workers)
+    leave(workers)
+    if workers.rank:
+        return
     if plot is not None:
         plot_front(front, plot)
     if as_json:

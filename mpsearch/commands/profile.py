@@ -1,7 +1,6 @@
 """`mpsearch profile`."""
 
 import math
-import os
 import shlex
 from typing import TYPE_CHECKING, Any
 
@@ -106,6 +105,7 @@ def profile(
     from mpsearch.profile import profile as run_profile
     from mpsearch.provenance import provenance_path
     from mpsearch.units import format_size, parse_bytes
+    from mpsearch.workers import is_first
 
     parsed = parse_choices(bits, choices)
     if target is not None and (bits or choices):
@@ -128,7 +128,7 @@ def profile(
         correct_bias=not no_bias_correction,
     )
     table, provenance = run_profile(loaded.network, bound, output, settings, progress, device)
-    if os.environ.get("RANK", "0") != "0":  # under torchrun the first process speaks
+    if not is_first():
         return
     peak = peak_bytes(device)
     if as_json:
