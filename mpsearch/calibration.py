@@ -10,7 +10,6 @@ from torch import fx
 
 from mpsearch.data import Data
 from mpsearch.errors import InputError
-from mpsearch.graph_tensors import tensor_nodes
 from mpsearch.network import Network
 from mpsearch.operators import EMBEDDING, packet
 from mpsearch.quantizer import ActivationQuantizer, activation_quantizer
@@ -59,9 +58,8 @@ def show_inputs(network: Network, data: Data, batch_size: int, observe: Observe)
     layer_of = {
         node: layer.name for layer in network.layers for node in layer.nodes if node not in tables
     }
-    device = next((tensor.device for _, _, tensor in tensor_nodes(network.graph)), None)
     for inputs, _ in data.batches(batch_size):
-        inputs = tuple(x.to(device) for x in inputs)
+        inputs = tuple(x.to(network.device) for x in inputs)
         with torch.no_grad():
             _Inputs(network.graph, layer_of, observe).run(*inputs)
 

@@ -76,7 +76,7 @@ def decide(network: Callee, data: Data, least: int, batch_size: int = 64) -> Dec
             if seen - right > allowed:
                 return Decision(False, seen, right, None)
             assert labels is not None
-            outputs.append(network(*inputs))
+            outputs.append(network(*inputs).cpu())
             right += int((outputs[-1].argmax(dim=1) == labels).sum())
             seen += len(outputs[-1])
     return Decision(right >= least, seen, right, torch.cat(outputs))

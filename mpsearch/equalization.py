@@ -66,7 +66,7 @@ def equalize(
     pairs = find_pairs(network.graph) if pairs is None else pairs
     seen = _channels_seen(network, pairs, data, batch_size) if pairs else {}
     graph = copy_graph(network.graph)
-    scales = {pair: torch.ones(1, dtype=torch.float64) for pair in pairs}
+    scales = {pair: torch.ones(1, dtype=torch.float64, device=network.device) for pair in pairs}
     for _ in range(_SWEEPS):
         before = dict(scales)
         for pair in scales:
@@ -202,7 +202,6 @@ def _equalize_pair(
     range1, range2 = rows.abs().amax(1), columns.abs().amax(1)
     alive = (range1 > 0) & (range2 > 0)
     wanted = torch.where(alive, torch.sqrt(range1 / range2.clamp(min=_TINY)), 1.0)
-    so_far = so_far.to(wanted.device)
     total = so_far * wanted
     usual = total[seen.alive] if bool(seen.alive.any()) else total
     total = (total / usual.median()).clamp(1 / _LARGEST_SCALE, _LARGEST_SCALE)

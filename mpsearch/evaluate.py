@@ -65,9 +65,9 @@ def labels_of(data: Data) -> torch.Tensor:
 
 
 def logits_of(network: Callee, data: Data, batch_size: int = 64) -> torch.Tensor:
-    """The outputs [N, …] over `data`, batch by batch."""
+    """The outputs [N, …] over `data`, batch by batch; on the CPU, as the data are."""
     with torch.no_grad():
-        return torch.cat([network(*inputs) for inputs, _ in data.batches(batch_size)])
+        return torch.cat([network(*inputs).cpu() for inputs, _ in data.batches(batch_size)])
 
 
 def from_logits(

@@ -31,6 +31,7 @@ from mpsearch.quantized import QuantizedNetwork, check_layers
 from mpsearch.quantized_file import load_quantized
 from mpsearch.quantizer import check_bits
 from mpsearch.quantizing import Quantizing
+from mpsearch.workers import find_device
 
 FLOAT = "FP32"
 
@@ -50,11 +51,15 @@ class EvaluationRequest:
     integer: bool = False
     losses: tuple[str, ...] = ()
     metrics: tuple[str, ...] = ()
+    device: str = "cpu"
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A float network, the labelled data to measure it on, and data for the ranges (or None)."""
+    """A float network, the labelled data to measure it on, and data for the ranges (or None).
+
+    What is measured is computed where `network` is.
+    """
 
     path: str
     network: Network
@@ -131,12 +136,16 @@ def load_subject(
     losses: tuple[str, ...] = (),
     metrics: tuple[str, ...] = (),
     need_labels: bool = True,
+    device: str = "cpu",
 ) -> Subject:
     """Read a float model and its data; the model file's sample where they are not named.
+
+    device: as `find_device` has it, where the network goes.
 
     Raises InputError for data that do not fit, that have no labels unless these are not needed, or
     that are nowhere.
     """
+    place = find_device(device)
     arrays = None if data is None else read_arrays(data)
     loaded = load_network(source, arrays)
     sample: Arrays | None = None
@@ -155,7 +164,8 @@ def load_subject(
     if sample is not None:
         ranges = bind(sample, loaded.network, losses, need_labels=False)
     settings = post_training or PostTraining()
-    return Subject(source.path, loaded.network, bound, ranges, batch_size, settings, metrics)
+    network = loaded.network.to(place)
+    return Subject(source.path, network, bound, ranges, batch_size, settings, metrics)
 
 
 def run(request: EvaluationRequest) -> Evaluations:
@@ -168,7 +178,7 @@ def run(request: EvaluationRequest) -> Evaluations:
         )
     subject = load_subject(
         request.source, request.data, request.calibration, request.batch_size,
-        request.post_training, request.losses, request.metrics,
+        request.post_training, request.losses, request.metrics, device=request.device,
     )  # fmt: skip
     choices = _wanted(request, subject.network)
     if choices:
@@ -218,18 +228,19 @@ def _quantized_file(request: EvaluationRequest) -> Evaluations:
         raise InputError(
             f"{request.source.path} is quantized already; give the float model instead"
         )
+    place = find_device(request.device)
     quantized = load_quantized(request.source.path, request.source.max_memory)
     if request.data is None:
         raise InputError(f"{request.source.path} carries no data; give labelled data with --data")
     arrays = read_arrays(request.data)
     data = bind(arrays, quantized.source, request.losses)
-    chosen = quantized.assignment
+    quantized, chosen = quantized.to(place), quantized.assignment
     subject = None
     if request.fp32 is not None:
         float_source = replace(request.source, path=request.fp32)
         subject = load_subject(
             float_source, request.data, request.calibration, request.batch_size,
-            losses=request.losses, metrics=request.metrics,
+            losses=request.losses, metrics=request.metrics, device=request.device,
         )  # fmt: skip
     reference = None if subject is None else subject.reference
     row = evaluate(

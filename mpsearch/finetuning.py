@@ -99,6 +99,7 @@ def finetune(
     is the teacher. The start is `start`, or `network` with the repairs of `START` on `train`. It is
     itself a candidate: the result is never worse than it on `validation`, where accuracy decides
     and then the loss. Without `validation` a tenth of `train` is held out, evenly from its classes.
+    It trains where `network` is; the data may be elsewhere, and the result is where `network` is.
     The same seed and number of threads give the same bits on a CPU. With `checkpoint`, the path
     of the output, a killed run goes on after its last epoch; a run with other settings, data or
     weights has a checkpoint of its own. Raises InputError for settings and data that do not fit,
@@ -115,6 +116,7 @@ def finetune(
         check_same_network(network, start)
         if start.assignment != dict(choices):
             raise InputError("the starting network has other bits than the assignment")
+        start = start.to(network.device)
     if settings.augment:
         if not classifies(train.loss):
             raise InputError("augmentation keeps classes, not targets: leave it off for this loss")
@@ -247,7 +249,7 @@ def _run_digest(
     begun = replace(start.source, graph=start.graph).digest
     losses = (known_loss(fitting).name, known_loss(validation).name)
     parts = (network.digest, begun, fitting.digest, validation.digest, *losses)
-    return digest(mpsearch.__version__, *parts, repr(settings))
+    return digest(mpsearch.__version__, *parts, network.device.type, repr(settings))
 
 
 def _check_settings(settings: FineTuning) -> None:

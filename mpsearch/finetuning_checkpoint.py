@@ -45,7 +45,7 @@ def save_state(state: State, path: Path) -> None:
     tensors |= {f"best {name}": value for name, value in state.best_parameters.items()}
     for name, moments in state.moments.items():
         tensors |= {f"{moment} {name}": moments[moment] for moment in _MOMENTS}
-    whole = {name: tensor.contiguous().clone() for name, tensor in tensors.items()}
+    whole = {name: tensor.cpu().contiguous().clone() for name, tensor in tensors.items()}
     history = json.dumps(state.history)
     if os.path.lexists(path):
         open_own(path).close()
@@ -55,7 +55,7 @@ def save_state(state: State, path: Path) -> None:
 def _digest(tensors: Mapping[str, torch.Tensor], history: str) -> str:
     parts: list[str | bytes] = [history]
     for name in sorted(tensors):
-        parts += [f"{name} {tuple(tensors[name].shape)}", tensors[name].cpu().numpy().tobytes()]
+        parts += [f"{name} {tuple(tensors[name].shape)}", tensors[name].numpy().tobytes()]
     return digest(*parts)
 
 

@@ -59,11 +59,11 @@ class Teacher:
     network: Network
 
     def logits(self, inputs: tuple[torch.Tensor, ...]) -> torch.Tensor:
-        """Its outputs [N, C], without gradients, batch by batch."""
+        """Its outputs [N, C] on the CPU, without gradients, batch by batch."""
         count = len(inputs[0])
         with torch.no_grad():
             return torch.cat([
-                self.network(*(x[start : start + _TEACHER_BATCH] for x in inputs))
+                self.network(*(x[start : start + _TEACHER_BATCH] for x in inputs)).cpu()
                 for start in range(0, count, _TEACHER_BATCH)
             ])  # fmt: skip
 

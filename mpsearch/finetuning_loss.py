@@ -5,7 +5,7 @@ from torch.nn import functional
 
 from mpsearch.data import Data
 from mpsearch.errors import InputError
-from mpsearch.evaluate import evaluate
+from mpsearch.evaluate import evaluate, logits_of
 from mpsearch.finetuning_data import Teacher
 from mpsearch.heads import logits as as_logits
 from mpsearch.loss_forms import Softmax
@@ -28,6 +28,8 @@ def learning_loss(
 
     For classes these are cross-entropy and KL(teacher ‖ student), for mse both are squared errors.
     """
+    teacher = teacher.to(outputs.device)
+    labels = None if labels is None else labels.to(outputs.device)
     if not classifies(kind):
         outputs, teacher = as_logits(kind, outputs), as_logits(kind, teacher)
         away = _divergences(kind, outputs, teacher).mean()
@@ -60,8 +62,7 @@ def measure(
     if targets is None:
         measured = evaluate("quantized", network, data, EVALUATION_BATCH)
         return measured.loss, measured.accuracy if measured.classifies else None
-    with torch.no_grad():
-        outputs = torch.cat([network(*inputs) for inputs, _ in data.batches(EVALUATION_BATCH)])
+    outputs = logits_of(network, data, EVALUATION_BATCH)
     if not classifies(data.loss):
         kind = known_loss(data)
         away = _divergences(kind, as_logits(kind, outputs), as_logits(kind, targets))

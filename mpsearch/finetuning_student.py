@@ -61,7 +61,7 @@ class Student:
                 if layer.bias_name and choice.a_bits != FLOAT_BITS:
                     bias_steps = steps.double() * tensors[layer.name + _INPUT_STEP].double()
                     tensors[layer.bias_name] = _rounded(tensors[layer.bias_name], bias_steps)
-        outputs = self.graph(*tensors.values(), *inputs)
+        outputs = self.graph(*tensors.values(), *(x.to(self.network.device) for x in inputs))
         assert isinstance(outputs, torch.Tensor)
         return outputs
 
@@ -118,7 +118,8 @@ def student(network: Network, start: QuantizedNetwork) -> Student:
         tensors[layer.weight_name] = restore(rows)
         units[layer.weight_name] = restore(_channel_units(rows).expand_as(rows))
         if _has_input_step(by_name, layer, start):
-            units[layer.name + _INPUT_STEP] = torch.tensor(quantized.activation.scale)
+            scale = quantized.activation.scale
+            units[layer.name + _INPUT_STEP] = torch.full((), scale, device=rows.device)
     parameters = {}
     for name, tensor in tensors.items():
         units.setdefault(name, _unit(tensor))
@@ -127,7 +128,8 @@ def student(network: Network, start: QuantizedNetwork) -> Student:
         if name not in parameters:
             # one scale for all channels (quantized per tensor) stays one
             alike = units[name].dim() == 1 and bool((units[name] == units[name][0]).all())
-            parameters[name] = torch.nn.Parameter(torch.zeros(1 if alike else units[name].shape))
+            shape = (1,) if alike else units[name].shape
+            parameters[name] = torch.nn.Parameter(torch.zeros(shape, device=units[name].device))
     graph, arguments = _with_arguments(network, start, tensors)
     return Student(network, start, graph, arguments, parameters, units, nodes)
 

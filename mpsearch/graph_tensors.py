@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import torch
 from torch import fx, nn
+from torch.fx.node import map_aggregate
 
 
 def get_tensor(module: nn.Module, name: str) -> torch.Tensor:
@@ -34,6 +35,22 @@ def tensor_nodes(graph: fx.GraphModule) -> Iterator[tuple[fx.Node, str, torch.Te
     for node in graph.graph.nodes:
         if node.op == "get_attr":
             yield node, str(node.target), get_tensor(graph, str(node.target))
+
+
+def device_of(graph: fx.GraphModule) -> torch.device:
+    """Where the graph's tensors are; the CPU for a graph without any."""
+    return next((tensor.device for _, _, tensor in tensor_nodes(graph)), torch.device("cpu"))
+
+
+def move(graph: fx.GraphModule, device: torch.device) -> None:
+    """Put the tensors that the graph reads, and those that its operators make, on `device`."""
+    for _, name, tensor in list(tensor_nodes(graph)):
+        set_tensor(graph, name, tensor.to(device))
+    for node in graph.graph.nodes:
+        node.args, node.kwargs = map_aggregate(
+            (node.args, node.kwargs), lambda a: device if isinstance(a, torch.device) else a
+        )
+    graph.recompile()
 
 
 def fresh_name(graph: fx.GraphModule, wanted: str) -> str:

@@ -13,7 +13,6 @@ from typing import Protocol, TypeVar
 import torch
 
 from mpsearch.data import Data
-from mpsearch.graph_tensors import tensor_nodes
 from mpsearch.network import Network
 from mpsearch.outputs import split_outputs
 from mpsearch.quantized import QuantizedNetwork
@@ -41,12 +40,8 @@ class Yardstick:
     batch_size: int = 64
 
     def _outputs(self, of: Callable[..., torch.Tensor]) -> list[torch.Tensor]:
-        device = next((tensor.device for _, _, tensor in tensor_nodes(self.network.graph)), None)
         with torch.no_grad():
-            return [
-                of(*(x.to(device) for x in inputs))
-                for inputs, _ in self.data.batches(self.batch_size)
-            ]
+            return [of(*inputs) for inputs, _ in self.data.batches(self.batch_size)]
 
     @cached_property
     def exact(self) -> list[torch.Tensor]:

@@ -12,7 +12,7 @@ import torch
 from torch import fx
 
 from mpsearch.data import Data
-from mpsearch.graph_tensors import get_tensor, tensor_nodes
+from mpsearch.graph_tensors import get_tensor
 from mpsearch.layers import Layer
 from mpsearch.network import Network
 from mpsearch.operators import EMBEDDING, layer_input, packet
@@ -46,8 +46,9 @@ def quantize_in_order(
     network: Network, data: Data, decide: Decide, batch_size: int = 64
 ) -> dict[str, Decision]:
     """What `decide` makes of every layer, asked in the order of first use."""
-    device = next((tensor.device for _, _, tensor in tensor_nodes(network.graph)), None)
-    batches = [tuple(x.to(device) for x in inputs) for inputs, _ in data.batches(batch_size)]
+    batches = [
+        tuple(x.to(network.device) for x in inputs) for inputs, _ in data.batches(batch_size)
+    ]
     layer_of = {name: layer for layer in network.layers for name in layer.nodes}
     later = _later_inputs(network, batches)
     decisions: dict[str, Decision] = {}

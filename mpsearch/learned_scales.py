@@ -19,7 +19,6 @@ from torch import fx
 
 from mpsearch.bias_correction import channel_sums, has_own_bias
 from mpsearch.data import Data
-from mpsearch.graph_tensors import tensor_nodes
 from mpsearch.layer_by_layer import Decision
 from mpsearch.layers import Layer
 from mpsearch.learned_steps import quantize_input
@@ -51,7 +50,7 @@ def learn_scales(
     activation scales from 8 bits on, zero points always; biases train where no other layer reads
     them. One scale for all channels stays one.
     """
-    device = next((tensor.device for _, _, tensor in tensor_nodes(network.graph)), None)
+    device = network.device
     targets = torch.cat(list(exact))
     sizes = _sizes(network, tuple(x[:_BATCH].to(device) for x in data.inputs))
     trained = {

@@ -162,7 +162,8 @@ def smallest_that_holds(
         "model_digest": subject.network.digest,
     }
     settings = json.dumps(dict(quantizing.settings), sort_keys=True)
-    run = digest(mpsearch.__version__, *provenance.values(), settings, str(least))
+    place = subject.network.device.type
+    run = digest(mpsearch.__version__, *provenance.values(), settings, str(least), place)
     rows: dict[int, Evaluation] = {}
     seen: dict[int, tuple[int, int]] = {}
     with Journal(output, run) as journal:

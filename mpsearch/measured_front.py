@@ -22,6 +22,7 @@ from mpsearch.evaluation_run import Subject
 from mpsearch.front import Front
 from mpsearch.front_files import read_json, write_csv, write_json
 from mpsearch.quantized import check_layers
+from mpsearch.workers import Workers
 
 COLUMNS = (
     "accuracy", "accuracy_low", "accuracy_high",
@@ -56,13 +57,16 @@ def measure_front(
     output: str | os.PathLike[str],
     remeasure: bool = False,
     step: Callable[[], None] = lambda: None,
+    workers: Workers | None = None,
 ) -> Front:
     """The front with `COLUMNS` at `points`; `output` (CSV) and its JSON are rewritten after each.
 
     Accuracy, drop and their ends are shares from 0 to 1: 0.915 in [0.896, 0.931]; the drop is that
     against FP32 on the same samples. Points that were measured before in the same way are kept, so
-    a killed run goes on. Raises InputError for a front of another network, and where the front
-    holds values of other data or of another network, unless `remeasure` drops them.
+    a killed run goes on. workers: processes that share the points; all return the same, and the
+    first one writes after as many points as there are processes. Raises InputError for a front of
+    another network, and where the front holds values of other data or of another network, unless
+    `remeasure` drops them.
     """
     check_layers(subject.network, front.assignment(0))
     described = measurement(subject)
@@ -83,22 +87,30 @@ def measure_front(
         described["fp32"] = row_to_json(reference)
     nothing = np.full(len(front), math.nan)
     columns = {name: front.measured.get(name, nothing).copy() for name in COLUMNS}
-    done: dict[bytes, int] = {}
+    alike: dict[bytes, list[int]] = {}  # an assignment may be several points
     for point in points:
-        key = front.assignments[point].tobytes()
-        if math.isnan(columns["accuracy"][point]):
-            if key in done:  # the same assignment twice
-                for values in columns.values():
-                    values[point] = values[done[key]]
-            else:
-                row = subject.measure(str(point), front.assignment(point))
-                for name, value in _values(row, reference).items():
+        alike.setdefault(front.assignments[point].tobytes(), []).append(point)
+    groups, workers = list(alike.values()), workers or Workers()
+    for start in range(0, len(groups), workers.size):
+        turn, found = groups[start : start + workers.size], dict[str, dict[str, float]]()
+        before = columns["accuracy"].copy()
+        for place, group in enumerate(turn):
+            known = [point for point in group if not math.isnan(columns["accuracy"][point])]
+            if known:
+                found[str(place)] = {name: columns[name][known[0]] for name in COLUMNS}
+            elif workers.owns(place):
+                row = subject.measure(str(group[0]), front.assignment(group[0]))
+                found[str(place)] = _values(row, reference)
+        found = workers.share(found)
+        for place, group in enumerate(turn):
+            for point in group:
+                for name, value in found[str(place)].items():
                     columns[name][point] = value
-            front = replace(front, measured={**front.measured, **columns}, measurement=described)
+                step()
+        front = replace(front, measured={**front.measured, **columns}, measurement=described)
+        if workers.rank == 0 and not np.array_equal(columns["accuracy"], before, equal_nan=True):
             write_json(front, Path(output).with_suffix(".json"))
             write_csv(front, Path(output).with_suffix(".csv"))
-        done[key] = point
-        step()
     return front
 
 

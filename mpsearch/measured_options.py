@@ -59,6 +59,9 @@ _OPTIONS = (
     click.option(
         "--confirm-data", metavar="D", help="Measure the answer once more, on samples of its own."
     ),
+    click.option(
+        "--device", metavar="DEVICE", help="Where to measure: cpu, cuda or auto [default: cpu]."
+    ),
     *REPAIRS,
 )  # fmt: skip
 
@@ -85,6 +88,7 @@ class MeasuredRequest:
     tolerance: float
     rounding: "Rounding"
     bias_correction: bool
+    device: str
 
 
 @dataclass(frozen=True)
@@ -98,6 +102,7 @@ class RefineRequest:
     calibration: str | None
     rounding: "Rounding"
     bias_correction: bool
+    device: str
 
 
 def parse_measured(
@@ -110,6 +115,7 @@ def parse_measured(
     measure: str | None,
     tolerance: str | None,
     confirm_data: str | None,
+    device: str | None,
     rounding: "Rounding",
     bias_correction: bool,
     model: str | None,
@@ -120,14 +126,14 @@ def parse_measured(
     """The options as a request; None where nothing is measured. Raises InputError."""
     asked = min_accuracy is not None or max_drop is not None
     if not asked and refine is None:
-        given = (data, network, calibration, measure, tolerance, confirm_data, model,
+        given = (data, network, calibration, measure, tolerance, confirm_data, device, model,
                  max_model_memory)  # fmt: skip
         flags = trust or input_shapes or rounding != "adaptive" or not bias_correction
         if flags or any(option is not None for option in given):
             raise InputError(
-                "--data, --network, --model, --calibration, --rounding and --no-bias-correction go "
-                "with --min-accuracy, --max-drop or --refine; --measure, --tolerance and "
-                "--confirm-data with the first two"
+                "--data, --network, --model, --calibration, --device, --rounding and "
+                "--no-bias-correction go with --min-accuracy, --max-drop or --refine; --measure, "
+                "--tolerance and --confirm-data with the first two"
             )
         return None
     if min_accuracy is not None and max_drop is not None:
@@ -155,7 +161,9 @@ def parse_measured(
         "max_model_memory": max_model_memory,
     }
     if refine is not None:
-        return RefineRequest(refine, network, loading, data, calibration, rounding, bias_correction)
+        return RefineRequest(
+            refine, network, loading, data, calibration, rounding, bias_correction, device or "cpu"
+        )
     return MeasuredRequest(
         target=_target(min_accuracy, max_drop),
         network=network,
@@ -167,6 +175,7 @@ def parse_measured(
         tolerance=_tolerance(tolerance or TOLERANCE),
         rounding=rounding,
         bias_correction=bias_correction,
+        device=device or "cpu",
     )
 
 

@@ -14,7 +14,6 @@ import torch
 from mpsearch.calibration import Histogram
 from mpsearch.choice import Choice
 from mpsearch.data import Data
-from mpsearch.graph_tensors import tensor_nodes
 from mpsearch.layers import Layer
 from mpsearch.network import Network
 from mpsearch.operators import EMBEDDING, packet
@@ -84,7 +83,7 @@ class OutputErrors:
     """`errors(layer, quantizer)`: how far the outputs are from FP32's with that input quantized."""
 
     def __init__(self, network: Network, data: Data, batch_size: int = 64) -> None:
-        device = next((tensor.device for _, _, tensor in tensor_nodes(network.graph)), None)
+        device = network.device
         self.network = network
         self.forward = PartialForward(network.graph, data.inputs)
         self.runs = [

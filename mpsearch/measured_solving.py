@@ -73,6 +73,7 @@ def measure(
             usual_ranges(request.rounding, request.bias_correction),
             rounding=request.rounding, correct_bias=request.bias_correction,
         ),
+        device=request.device,
     )  # fmt: skip
     if table_model is not None:
         check_weights(

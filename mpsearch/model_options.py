@@ -43,6 +43,13 @@ def loss_option(function: Function) -> Function:
     )(function)  # fmt: skip
 
 
+def device_option(function: Function) -> Function:
+    """Add `--device`, which gives `device`: a name for `find_device`."""
+    return click.option(
+        "--device", default="cpu", show_default=True, help="Where to compute: cpu, cuda or auto."
+    )(function)
+
+
 def model_options(function: Function) -> Function:
     """Add `--model`, `--trust`, `--input-shape` and `--max-model-memory`; see `source_of`."""
     for option in reversed(_OPTIONS):

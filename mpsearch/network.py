@@ -12,7 +12,7 @@ from mpsearch.exporting import export_graph
 from mpsearch.files import digest
 from mpsearch.float_width import as_float32
 from mpsearch.folding import simplify
-from mpsearch.graph_tensors import get_tensor, set_tensor, tensor_nodes
+from mpsearch.graph_tensors import device_of, get_tensor, move, set_tensor, tensor_nodes
 from mpsearch.inputs import ExampleInputs, bind_inputs
 from mpsearch.layers import Layer, find_layers
 from mpsearch.operators import output_channels_view
@@ -85,7 +85,12 @@ class Network:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 over operators, arguments and weights: equal digests, equal networks."""
+        """SHA-256 over operators, arguments and weights: equal digests, equal networks.
+
+        The device is no part of it: the digest is that of the network on the CPU.
+        """
+        if self.device.type != "cpu":
+            return self.to(torch.device("cpu")).digest
         parts: list[bytes | str] = []
         for node in self.graph.graph.nodes:
             parts.append(f"{node.op} {node.target} {node.args} {sorted(node.kwargs.items())}")
@@ -95,19 +100,22 @@ class Network:
             parts += [f"{output.name} {output.shape}" for output in self.outputs]
         return digest(*parts)
 
+    @cached_property
+    def device(self) -> torch.device:
+        """Where the network is, and its outputs and gradients with it."""
+        return device_of(self.graph)
+
     def to(self, device: torch.device) -> "Network":
         """The same network on `device`; the network itself when it is there already."""
-        tensors = list(tensor_nodes(self.graph))
-        if all(tensor.device == device for _, _, tensor in tensors):
+        if self.device == device:
             return self
         graph = copy_graph(self.graph)
-        for _, name, tensor in tensors:
-            set_tensor(graph, name, tensor.to(device))
+        move(graph, device)
         return replace(self, graph=graph)
 
     def __call__(self, *inputs: torch.Tensor) -> torch.Tensor:
-        """The outputs [N, …] for inputs [N, …]."""
-        outputs = self.graph(*inputs)
+        """The outputs [N, …] on the network's device, for inputs [N, …] from anywhere."""
+        outputs = self.graph(*(x.to(self.device) for x in inputs))
         assert isinstance(outputs, torch.Tensor)
         return outputs
 

@@ -8,8 +8,6 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
-
 import mpsearch
 from mpsearch.choice import Choice
 from mpsearch.cost import float_bytes_outside
@@ -35,7 +33,7 @@ from mpsearch.sensitivity.forward_metric import OutputMetric
 from mpsearch.sensitivity.interactions import collect, samples_to_keep
 from mpsearch.table import Layer, LayerTable, Row
 from mpsearch.units import whole_number
-from mpsearch.workers import join, leave
+from mpsearch.workers import find_device, join, leave
 
 GROUP = "mpsearch.profilers"
 DEFAULT_METRIC = "sqnr"  # docs/metrics.md says why
@@ -117,7 +115,7 @@ def profile(
     assert data.loss is not None
     sample = data.take(settings.samples, settings.seed)
     place = find_device(device)
-    workers = join(place.type)
+    workers = join()
     bare, loss = without_heads(network, data.loss)
     study = Study(
         network=bare.to(place),
@@ -183,22 +181,6 @@ def output_metrics(data: Data, loss: Loss) -> tuple[OutputMetric, ...]:
         (labelled, accuracy.PROFILER),
     )
     return tuple(metric for wanted, metric in found if wanted)
-
-
-def find_device(name: str) -> torch.device:
-    """`auto` is the GPU when there is one. Raises InputError for a device that is not there."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:  # torch says AssertionError without CUDA
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(
-            f"no device {name!r} here ({reason}); expected cpu, cuda or auto"
-        ) from error
-    if name == "cuda" and "LOCAL_RANK" in os.environ:
-        name = f"cuda:{os.environ['LOCAL_RANK']}"
-    return torch.device(name)
 
 
 def _check_scores(scores: Scores, study: Study) -> None:

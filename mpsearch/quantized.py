@@ -11,7 +11,7 @@ from mpsearch.calibration import Histogram
 from mpsearch.choice import Choice
 from mpsearch.errors import InputError
 from mpsearch.files import digest
-from mpsearch.graph_tensors import set_tensor
+from mpsearch.graph_tensors import move, set_tensor
 from mpsearch.layers import Layer
 from mpsearch.network import Network, copy_graph
 from mpsearch.operators import EMBEDDING, packet
@@ -48,6 +48,13 @@ class QuantizedLayer:
         steps = self.weight.scales.double() * self.activation.scale
         return (self.bias_codes.double() * steps).float()
 
+    def to(self, device: torch.device) -> "QuantizedLayer":
+        """The same integers on `device`."""
+        weight, bias = self.weight, self.bias_codes
+        if weight is not None:
+            weight = QuantizedWeight(weight.codes.to(device), weight.scales.to(device))
+        return replace(self, weight=weight, bias_codes=None if bias is None else bias.to(device))
+
 
 @dataclass(frozen=True)
 class QuantizedNetwork:
@@ -69,8 +76,19 @@ class QuantizedNetwork:
     input_ranges: tuple[tuple[float, float] | None, ...] | None = None
     post_training: Mapping[str, Any] | None = None
 
+    def to(self, device: torch.device) -> "QuantizedNetwork":
+        """The same on `device`; the network itself when it is there already."""
+        source = self.source.to(device)
+        if source is self.source:
+            return self
+        graph = copy_graph(self.graph)
+        move(graph, device)
+        layers = {name: layer.to(device) for name, layer in self.layers.items()}
+        return replace(self, source=source, graph=graph, layers=layers)
+
     def __call__(self, *inputs: torch.Tensor) -> torch.Tensor:
-        outputs = self.graph(*inputs)
+        """As `Network` does."""
+        outputs = self.graph(*(x.to(self.source.device) for x in inputs))
         assert isinstance(outputs, torch.Tensor)
         return outputs
 

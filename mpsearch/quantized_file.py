@@ -64,6 +64,7 @@ def save_quantized(network: QuantizedNetwork, path: str | os.PathLike[str]) -> N
 
     What was written is read back and run; raises InputError, and leaves no file, where it differs.
     """
+    network = network.to(torch.device("cpu"))
     source = network.source
     tensors = {name: tensor for _, name, tensor in tensor_nodes(source.graph)}
     for layer in source.layers:

@@ -67,9 +67,11 @@ def quantize_weight(rows: torch.Tensor, bits: int, per_tensor: bool = False) -> 
     smallest = 0.2 if bits < 6 else 0.7
     clips = min(_MOST_CLIPS, max(_FEWEST_CLIPS, _CLIPS_TIMES_WEIGHTS // max(1, rows.shape[1])))
     spacing = (_WIDEST - smallest) / (clips - 1)
-    coarse = torch.linspace(smallest, _WIDEST, clips)[:, None] * (largest / high)
+    ranges = torch.linspace(smallest, _WIDEST, clips).to(rows)
+    coarse = ranges[:, None] * (largest / high)
     best_scale, best_error = _better(rows, coarse, best_scale, best_error, low, high)
-    fine = best_scale + torch.linspace(-spacing, spacing, clips)[:, None] * (largest / high)
+    around = torch.linspace(-spacing, spacing, clips).to(rows)
+    fine = best_scale + around[:, None] * (largest / high)
     best_scale, _ = _better(rows, fine, best_scale, best_error, low, high)
     return weight_at(rows, _refit(rows, best_scale, low, high), bits)
 

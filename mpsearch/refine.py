@@ -8,7 +8,7 @@ assignment quantized with its repairs, on the samples that were profiled.
 import json
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -19,6 +19,7 @@ from mpsearch.files import digest
 from mpsearch.journal import Journal
 from mpsearch.quantized import check_layers
 from mpsearch.repaired_errors import Trial, Trials, difference
+from mpsearch.workers import Workers
 
 COUNT = 24  # assignments measured where nobody says how many
 _ROUND = 3  # exchanges measured before those around the best are asked for anew
@@ -84,6 +85,7 @@ def refine(
     count: int = COUNT,
     seconds: float | None = None,
     step: Callable[[], None] = lambda: None,
+    workers: Workers | None = None,
 ) -> Refined:
     """Measure `count` assignments within what was asked, at least the optimum of every column.
 
@@ -91,13 +93,16 @@ def refine(
     on, calibration data and repairs. output: where the answer will be written; what was measured is
     kept beside it, so that a killed run goes on. seconds: for the search of each column's optimum.
     `step` is called after each assignment. Half of the budget goes to optima and what comes next,
-    the rest to exchanges around the best, three at a time. Raises InputError for a table of other
+    the rest to exchanges around the best, three at a time. workers: processes that share what is
+    measured; all of them return the answer of one. Raises InputError for a table of other
     layers than the network's.
     """
-    started = time.monotonic()
+    started, workers = time.monotonic(), workers or Workers()
+    best = workers.same(best)  # a search with a time limit finds what it finds
     check_layers(subject.network, best)
-    with Journal(output, _run_digest(asked, best, subject, count)) as journal:
-        trials = Trials(subject, journal)
+    run = _run_digest(asked, best, subject, count)
+    with Journal(output, run, workers.rank) as journal:
+        trials = Trials(subject, journal, workers)
         found = _Found(trials, step)
         first = optima(asked, best, seconds)
         found.measure(first, len(first), to_the_end=True)
@@ -149,6 +154,7 @@ def _run_digest(asked: Asked, best: Choices, subject: Subject, count: int) -> st
         "pins": {name: str(choice) for name, choice in asked.pins.items()},
         "exclude": {name: sorted(map(str, some)) for name, some in asked.exclude.items()},
         "max_distinct": asked.max_distinct, "count": count, "batch": subject.batch_size,
+        "device": subject.network.device.type,
         "settings": dict(quantizing.settings), "best": Candidate(asked.in_order(best), "").key,
     }  # fmt: skip
     metrics = [part for name, values in table.metrics.items() for part in (name, values.tobytes())]
@@ -171,14 +177,14 @@ class _Found:
         return min((one for one in self.trials if not one.stopped), key=lambda one: one.error)
 
     def measure(
-        self, candidates: Iterable[Candidate], until: int, to_the_end: bool = False
+        self, candidates: Sequence[Candidate], until: int, to_the_end: bool = False
     ) -> None:
         """Measure those that are new, until there are so many trials."""
         known = {one.candidate.key for one in self.trials}
-        for candidate in candidates:
-            if len(self.trials) >= until:
-                break
-            if candidate.key not in known:
-                best = None if to_the_end else self.best.errors
-                self.trials.append(self.measurer.measure(candidate, best))
-                self.step()
+        new = [one for one in candidates if one.key not in known]
+        new = self.measurer.workers.same(new[: max(0, until - len(known))])
+        self.measurer.prepare(new)
+        for candidate in new:
+            best = None if to_the_end else self.best.errors
+            self.trials.append(self.measurer.measure(candidate, best))
+            self.step()

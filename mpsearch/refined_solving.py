@@ -13,6 +13,7 @@ from mpsearch.post_training import PostTraining
 from mpsearch.post_training_options import usual_ranges
 from mpsearch.refine import Refined, refine
 from mpsearch.solution import Solution
+from mpsearch.workers import join, leave
 
 
 def measure(
@@ -25,8 +26,9 @@ def measure(
 ) -> Refined:
     """Load model and data, and measure what may be better than `solution`.
 
-    seconds: for the search of every column's optimum. InputError as loading and `refine` raise, and
-    for another network than the table's, whose digest is `table_model` where it is known.
+    seconds: for the search of every column's optimum. Under torchrun the processes share the work,
+    and all return the same. InputError as loading and `refine` raise, and for another network than
+    the table's, whose digest is `table_model` where it is known.
     """
     subject = load_subject(
         source_of(request.network, **request.model), request.data, request.calibration,
@@ -35,6 +37,7 @@ def measure(
             rounding=request.rounding, correct_bias=request.bias_correction,
         ),
         need_labels=False,
+        device=request.device,
     )  # fmt: skip
     if subject.calibration is None:  # the samples to measure on are those of the profile
         subject = replace(subject, calibration=subject.data)
@@ -43,8 +46,13 @@ def measure(
             subject.network.digest, request.network, Judged({"the table": table_model}),
             "profile it again, or name the model that was profiled with --network",
         )  # fmt: skip
+    workers = join()
     with progress("refine", request.count) as step:
-        return refine(asked, solution.choices, subject, output, request.count, seconds, step)
+        found = refine(
+            asked, solution.choices, subject, output, request.count, seconds, step, workers
+        )
+    leave(workers)
+    return found
 
 
 def solution_of(refined: Refined, asked: Asked, solution: Solution) -> Solution:

@@ -13,8 +13,8 @@ than `SURE` standard errors of that difference.
 
 import base64
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -30,6 +30,7 @@ from mpsearch.evaluation_run import Subject
 from mpsearch.heads import logits as as_logits
 from mpsearch.journal import Journal
 from mpsearch.losses import Loss
+from mpsearch.workers import Workers
 
 Errors = NDArray[np.float64]
 
@@ -91,10 +92,14 @@ def growth(
 
 @dataclass(frozen=True, eq=False)
 class Trials:
-    """Measures assignments of one network on one set of samples; the journal keeps each."""
+    """Measures assignments of one network on one set of samples; the journal keeps each.
+
+    workers: the processes that share them.
+    """
 
     subject: Subject
     journal: Journal
+    workers: Workers = field(default_factory=Workers)
 
     @cached_property
     def data(self) -> Data:
@@ -115,7 +120,7 @@ class Trials:
     def float_logits(self) -> torch.Tensor:
         """Of the float network, [N, …]."""
         return torch.cat([
-            as_logits(self.loss, self.subject.network(*inputs)).detach()
+            as_logits(self.loss, self.subject.network(*inputs)).detach().cpu()
             for inputs, _ in self.data.batches(self.subject.batch_size)
         ])  # fmt: skip
 
@@ -125,41 +130,58 @@ class Trials:
         right = self._right(self.float_logits, slice(None))
         return None if right is None else int(right.sum())
 
+    def prepare(self, candidates: Sequence[Candidate]) -> None:
+        """Measure each in one of the processes, for all of them; alone there is nothing to do.
+
+        On all samples, as the best so far is not known yet that they will be compared with.
+        """
+        if self.workers.size == 1:
+            return
+        own = [one for place, one in enumerate(candidates) if self.workers.owns(place)]
+        pieces = {one.key: self._kept(one, None) for one in own}
+        self.journal.adopt(self.workers.share(pieces))
+
     def measure(self, candidate: Candidate, best: Errors | None = None) -> Trial:
         """The errors of `candidate`; on all samples, unless `best` are those to be compared with.
 
-        best: errors on all samples. Raises InputError where an error is no finite number.
+        best: errors on all samples. The same, whether more samples were prepared than it takes.
+        Raises InputError where an error is no finite number.
         """
-        kept = self.journal.get(candidate.key)
-        # A resumed run compares with the same best, so what was kept is as long as it has to be.
-        if kept is None:
-            kept = self._run(candidate, best)
-            self.journal.put(candidate.key, kept)
+        kept = self._kept(candidate, best)
         errors = np.frombuffer(base64.b64decode(kept["errors"]), dtype=np.float64)
-        return Trial(candidate, errors, kept["right"], len(self.data))
-
-    def _run(self, candidate: Candidate, best: Errors | None) -> dict[str, Any]:
-        quantized = self.subject.quantized(candidate.choices)
-        errors = np.empty(0)
-        right: int | None = 0
-        with torch.no_grad():
-            for rows in self._parts():
-                inputs = [x[rows] for x in self.data.inputs]
-                outputs = as_logits(self.loss, quantized(*inputs))
-                labels = None if self.data.labels is None else self.data.labels[rows]
-                grown = growth(self.loss, self.float_logits[rows], outputs, labels)
-                errors = np.append(errors, grown.double().numpy())
-                hits = self._right(outputs, rows)
-                right = None if hits is None or right is None else right + int(hits.sum())
-                if best is not None and self._may_stop(len(errors)):
-                    behind, unsure = difference(best[: len(errors)], errors)
-                    if behind > SURE * unsure:
-                        break
+        errors = errors[: self._stop(errors, best)]
         if not np.isfinite(errors).all():
             raise InputError(
                 f"an assignment's error on {self.data.name} is no finite number "
                 f"({candidate.source}); expected finite outputs and losses"
             )
+        right = None if kept["right"] is None else kept["right"].count("1", 0, len(errors))
+        return Trial(candidate, errors, right, len(self.data))
+
+    def _kept(self, candidate: Candidate, best: Errors | None) -> dict[str, Any]:
+        """What the journal has, or now gets: errors [seen], and `right` as ones and zeros."""
+        kept: dict[str, Any] | None = self.journal.get(candidate.key)
+        # A resumed run compares with the same best, so what was kept is as long as it has to be.
+        if kept is None:
+            kept = self._run(candidate, best)
+            self.journal.put(candidate.key, kept)
+        return kept
+
+    def _run(self, candidate: Candidate, best: Errors | None) -> dict[str, Any]:
+        quantized = self.subject.quantized(candidate.choices)
+        errors = np.empty(0)
+        right: str | None = ""
+        with torch.no_grad():
+            for rows in self._parts():
+                inputs = [x[rows] for x in self.data.inputs]
+                outputs = as_logits(self.loss, quantized(*inputs)).cpu()
+                labels = None if self.data.labels is None else self.data.labels[rows]
+                grown = growth(self.loss, self.float_logits[rows], outputs, labels)
+                errors = np.append(errors, grown.double().numpy())
+                hits = self._right(outputs, rows)
+                right = None if hits is None or right is None else right + _ones(hits)
+                if self._stop(errors, best) is not None:
+                    break
         return {"errors": base64.b64encode(errors.tobytes()).decode(), "right": right}
 
     def _parts(self) -> Iterator[slice]:
@@ -171,9 +193,16 @@ class Trials:
                 yield slice(first, min(first + self.subject.batch_size, end))
             start = end
 
-    def _may_stop(self, seen: int) -> bool:
-        n = len(self.data)
-        return FIRST <= seen < n and seen in {n // part for part in PARTS}
+    def _stop(self, errors: Errors, best: Errors | None) -> int | None:
+        """The first place where these errors are clearly behind `best`; None where they are not."""
+        places = [len(self.data) // part for part in PARTS if part > 1]
+        for seen in places if best is not None else ():
+            if FIRST <= seen <= len(errors):
+                assert best is not None
+                behind, unsure = difference(best[:seen], errors[:seen])
+                if behind > SURE * unsure:
+                    return seen
+        return None
 
     def _right(self, logits: torch.Tensor, rows: slice) -> torch.Tensor | None:
         """[n] whether each answer is as labelled; None without labels, and for a regression."""
@@ -181,3 +210,8 @@ class Trials:
             return None
         right = self.loss.right(logits, self.data.labels[rows])
         return None if right is None else right > 0.5
+
+
+def _ones(hits: torch.Tensor) -> str:
+    """[True, False] -> `10`"""
+    return "".join("1" if hit else "0" for hit in hits.tolist())

@@ -16,6 +16,7 @@ from torch import fx
 from mpsearch import memory_budget
 from mpsearch.errors import InputError, first_line
 from mpsearch.float_width import set_float_width
+from mpsearch.graph_tensors import device_of
 
 Outputs = torch.Tensor | Mapping[str, torch.Tensor]
 _ROWS = 3
@@ -29,13 +30,13 @@ def check_samples_apart(graph: fx.GraphModule, samples: Sequence[torch.Tensor]) 
     `samples`: inputs [N, …] of which three are taken; where all are alike (an example of zeros, a
     single sample), random ones of the same shapes and types stand in for them.
     """
-    own = _drawn(samples)
-    rows = random_samples(samples) if own is None else own
+    own, device = _drawn(samples), device_of(graph)
+    rows = [x.to(device) for x in (random_samples(samples) if own is None else own)]
     with torch.no_grad():
         try:
             mixed = samples_mix(graph, rows)
         except (RuntimeError, IndexError):  # random numbers need not be rows of a table
-            rows = [x[:1].expand(_ROWS, *x.shape[1:]).contiguous() for x in samples]
+            rows = [x[:1].expand(_ROWS, *x.shape[1:]).to(device).contiguous() for x in samples]
             mixed = _on_copies(graph, rows)
         if not mixed:
             return

@@ -1,17 +1,21 @@
-"""Several processes give the table of one."""
+"""Several processes give the table, the measured front and the refined assignment of one."""
 
 import itertools
+import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import networks
 import pytest
 import torch
+from measuring import make_folder
 
 from mpsearch.cli import run
 from mpsearch.network_file import save
@@ -19,12 +23,18 @@ from mpsearch.workers import Workers
 
 # More batches than processes, and fewer.
 CASES = list(itertools.product(["perturbation", "hessian", "fisher"], ["8", "64"]))
+MEASURED = (
+    "evaluate model.pt --front front.csv --data test.npz --points 5",
+    "solve --size 62% --refine 11 --data test.npz",
+)
 # All cases in one process each, because torch takes seconds to start; each joins anew.
 WORKER = """
 import os, sys
 from mpsearch.cli import run
+start = os.getcwd()
 for line in sys.argv[1:]:
-    os.environ["MASTER_PORT"], *words = line.split()
+    os.environ["MASTER_PORT"], folder, *words = line.split()
+    os.chdir(os.path.join(start, folder))
     if run(words):
         sys.exit(f"exit code not 0: {line}")
 """
@@ -59,7 +69,7 @@ def test_every_piece_has_one_owner() -> None:
 
 
 @pytest.mark.slow
-def test_two_gloo_processes_write_the_bytes_of_one(
+def test_two_gloo_processes_give_what_one_gives(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -67,8 +77,14 @@ def test_two_gloo_processes_write_the_bytes_of_one(
     save(model, "model.pt", inputs, {"x0": inputs[0], "x1": inputs[1], "y": labels})
     for folder in ("one", "two"):
         Path(folder).mkdir()
-    ports = _free_ports(len(CASES))
-    calls = [f"{port} {_profile(*c, 'two')}" for port, c in zip(ports, CASES, strict=True)]
+    Path("measured").mkdir()
+    with _one_thread(), monkeypatch.context() as patch:
+        patch.chdir("measured")
+        make_folder(Path())
+    shutil.copytree("measured", "measured-two")
+    calls = [f". {_profile(*case, 'two')}" for case in CASES]
+    calls += [f"measured-two {words}" for words in MEASURED]
+    calls = [f"{port} {call}" for port, call in zip(_free_ports(len(calls)), calls, strict=True)]
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", WORKER, *calls],
@@ -88,3 +104,20 @@ def test_two_gloo_processes_write_the_bytes_of_one(
         assert Path("two", name).read_bytes() == Path("one", name).read_bytes(), name
     assert not list(tmp_path.glob("*/.*.partial"))
     assert run(["solve", "two/fisher-8.csv", "--size", "80%"]) == 0
+    with _one_thread(), monkeypatch.context() as patch:
+        patch.chdir("measured")
+        for command in MEASURED:
+            assert run(command.split()) == 0
+    for name in ("front.csv", "front.json"):
+        assert Path("measured-two", name).read_bytes() == Path("measured", name).read_bytes()
+    one, two = (_without_seconds(folder) for folder in ("measured", "measured-two"))
+    assert one == two
+    seen = [trial["samples"] for trial in one["refined"]["candidates"]]
+    assert len(seen) == 11
+    assert min(seen) < max(seen)  # some stopped, which has to come out the same
+
+
+def _without_seconds(folder: str) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(Path(folder, "assignment.json").read_text())
+    del document["seconds"]
+    return document

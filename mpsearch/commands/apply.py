@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from mpsearch.console import echo, json_option, print_json, progress
-from mpsearch.model_options import load_model_and_data, model_options, source_of
+from mpsearch.model_options import device_option, load_model_and_data, model_options, source_of
 from mpsearch.post_training_options import (
     note_missing_classes,
     post_training_of,
@@ -20,6 +20,7 @@ from mpsearch.post_training_options import (
 @click.option("--data", metavar="D", help="Calibration data [default: the model file's sample].")
 @click.option("-o", "--output", default="quantized.pt", show_default=True)
 @post_training_options
+@device_option
 @model_options
 @json_option
 def apply(
@@ -27,6 +28,7 @@ def apply(
     assignment: str,
     data: str | None,
     output: str,
+    device: str,
     as_json: bool,
     model: str | None,
     trust: bool,
@@ -58,8 +60,10 @@ def apply(
     from mpsearch.quantized_file import save_quantized
     from mpsearch.repair_time import with_notice
     from mpsearch.units import format_count, format_size
+    from mpsearch.workers import find_device
 
     settings = post_training_of(**post_training)
+    place = find_device(device)
     choices = Assignment.load(assignment).layers
     source = source_of(path, model, trust, input_shapes, max_model_memory)
     loaded, bound = load_model_and_data(source, data, "calibration", need_labels=False)
@@ -68,7 +72,9 @@ def apply(
     note_missing_classes(network, bound)
     with progress("quantizing", len(network.layers)) as step:
         begins = with_notice(network.layers, step) if settings.rounding == "adaptive" else step
-        quantized = quantize_after_training(network, choices, bound, settings, on_step=begins)
+        quantized = quantize_after_training(
+            network.to(place), choices, bound, settings, on_step=begins
+        )
     save_quantized(quantized, output)
     notes: list[str] = []
     if data is not None and loaded.sample:

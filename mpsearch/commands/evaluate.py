@@ -8,7 +8,7 @@ import click
 
 from mpsearch.console import echo, json_option, print_json, print_table, progress
 from mpsearch.errors import InputError
-from mpsearch.model_options import loss_option, model_options, source_of
+from mpsearch.model_options import device_option, loss_option, model_options, source_of
 from mpsearch.post_training_options import post_training_of, post_training_options
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ POINTS = 12
     "package.module:function; repeatable [default: by the loss].",
 )
 @loss_option
+@device_option
 @click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True)
 @click.option("-o", "--output", metavar="FILE", help="[default: evaluation.json]")
 @post_training_options
@@ -82,6 +83,7 @@ def evaluate(
     integer: bool,
     metrics: tuple[str, ...],
     loss: tuple[str, ...],
+    device: str,
     batch_size: int,
     output: str | None,
     ranges: str,
@@ -125,8 +127,9 @@ def evaluate(
             raise InputError("got --points and --point; name the points in one of the two ways")
         chosen = (points or str(POINTS), amounts, remeasure)
         _evaluate_front(
-            source, front_path, chosen, (data, calibration, batch_size, settings), plot, as_json
-        )
+            source, front_path, chosen, (data, calibration, batch_size, settings), device, plot,
+            as_json,
+        )  # fmt: skip
         return
     if points is not None or amounts or remeasure or plot is not None:
         raise InputError("--points, --point, --remeasure and --plot go with --front FRONT.csv")
@@ -142,6 +145,7 @@ def evaluate(
         integer=integer,
         losses=loss,
         metrics=metrics,
+        device=device,
     )
     evaluations = run(request)
     output = output or "evaluation.json"
@@ -158,6 +162,7 @@ def _evaluate_front(
     front_path: str,
     chosen: tuple[str, tuple[str, ...], bool],
     measured_on: "tuple[str | None, str | None, int, PostTraining]",
+    device: str,
     plot: str | None,
     as_json: bool,
 ) -> None:
@@ -166,15 +171,20 @@ def _evaluate_front(
     from mpsearch.measured_front import measure_front, read_front
     from mpsearch.reports.figures import plot_front
     from mpsearch.reports.picture_files import check_picture
+    from mpsearch.workers import join, leave
 
     if plot is not None:
         check_picture(plot)
     count, amounts, remeasure = chosen
     front = read_front(front_path)
     points = points_of(front, count, amounts)
-    subject = load_subject(source, *measured_on)
+    subject = load_subject(source, *measured_on, device=device)
+    workers = join()
     with progress("evaluate the front", len(points)) as step:
-        front = measure_front(front, points, subject, front_path, remeasure, step)
+        front = measure_front(front, points, subject, front_path, remeasure, step, workers)
+    leave(workers)
+    if workers.rank:
+        return
     if plot is not None:
         plot_front(front, plot)
     if as_json:

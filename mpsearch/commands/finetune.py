@@ -7,7 +7,13 @@ import click
 
 from mpsearch.console import echo, json_option, print_json, progress
 from mpsearch.errors import InputError
-from mpsearch.model_options import load_model_and_data, loss_option, model_options, source_of
+from mpsearch.model_options import (
+    device_option,
+    load_model_and_data,
+    loss_option,
+    model_options,
+    source_of,
+)
 
 if TYPE_CHECKING:
     from mpsearch.data import Data
@@ -29,6 +35,7 @@ if TYPE_CHECKING:
     help="Share of the divergence from FP32 in the loss; the rest is that on labels.",
 )  # fmt: skip
 @loss_option
+@device_option
 @click.option("--augment", is_flag=True, help="Change images and spectrograms at random.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option("-o", "--output", default="quantized.pt", show_default=True)
@@ -45,6 +52,7 @@ def finetune(
     batch_size: int,
     distillation: float,
     loss: tuple[str, ...],
+    device: str,
     augment: bool,
     seed: int,
     output: str,
@@ -66,10 +74,11 @@ def finetune(
     from mpsearch.finetuning import FineTuning
     from mpsearch.finetuning import finetune as run_finetuning
     from mpsearch.quantized_file import load_quantized, save_quantized
+    from mpsearch.workers import find_device
 
     if not Path(output).absolute().parent.is_dir():
         raise InputError(f"cannot write {output}: its folder does not exist")
-    source = source_of(path, **model)
+    source, place = source_of(path, **model), find_device(device)
     begun = None if start is None else load_quantized(start, source.max_memory)
     if begun is not None and assignment is None:
         choices = begun.assignment
@@ -88,7 +97,7 @@ def finetune(
 
         labelled = (train if held_out is None else held_out).labels is not None
         result = run_finetuning(
-            loaded.network, choices, train, held_out, settings, begun, on_epoch, output
+            loaded.network.to(place), choices, train, held_out, settings, begun, on_epoch, output
         )
     save_quantized(result.network, output)
     if result.checkpoint is not None:

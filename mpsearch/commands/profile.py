@@ -1,7 +1,6 @@
 """`mpsearch profile`."""
 
 import math
-import os
 import shlex
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +8,13 @@ import click
 
 from mpsearch.console import echo, json_option, print_json, print_table, progress
 from mpsearch.errors import InputError
-from mpsearch.model_options import load_model_and_data, loss_option, model_options, source_of
+from mpsearch.model_options import (
+    device_option,
+    load_model_and_data,
+    loss_option,
+    model_options,
+    source_of,
+)
 from mpsearch.targets import TARGETS, choices_for
 
 if TYPE_CHECKING:
@@ -54,7 +59,7 @@ if TYPE_CHECKING:
     show_default=True, help="Of the layers whose outputs are measured, as in `mpsearch apply`.",
 )  # fmt: skip
 @click.option("--no-bias-correction", is_flag=True, help="Leave the mean shift of these layers in.")
-@click.option("--device", default="cpu", show_default=True, help="cpu, cuda or auto.")
+@device_option
 @click.option("--memory", default="512MB", show_default=True, help="For intermediate values.")
 @click.option("-o", "--output", default="profile.csv", show_default=True)
 @model_options
@@ -101,6 +106,7 @@ def profile(
     from mpsearch.profile import profile as run_profile
     from mpsearch.provenance import provenance_path
     from mpsearch.units import format_size, parse_bytes
+    from mpsearch.workers import is_first
 
     parsed = parse_choices(bits, choices)
     if target is not None and (bits or choices):
@@ -124,7 +130,7 @@ def profile(
         ranges=usual_ranges(rounding, not no_bias_correction),
     )
     table, provenance = run_profile(loaded.network, bound, output, settings, progress, device)
-    if os.environ.get("RANK", "0") != "0":  # under torchrun the first process speaks
+    if not is_first():
         return
     peak = peak_bytes(device)
     if as_json:

@@ -31,6 +31,7 @@ from mpsearch.solution_text import print_failure, print_solution, print_tables
 from mpsearch.solving import solve as solve_table
 from mpsearch.table import LayerTable
 from mpsearch.targets import TARGETS, excludes_for, note_of
+from mpsearch.workers import is_first
 
 
 @click.command()
@@ -216,6 +217,8 @@ def solve(
         wanted = Asked(table, budget, pinned, excluded, max_distinct)
         model = model_digest_of(sound_provenance(table_path))
         answer = refined_solving.measure(request, wanted, solution, output, time_limit, model)
+        if not is_first():
+            return 0
         solution = refined_solving.solution_of(answer, wanted, solution)
         refined = refined_text.to_document(answer)
         document = _document(solution, table) | {"refined": refined}

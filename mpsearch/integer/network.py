@@ -38,7 +38,11 @@ class IntegerNetwork:
 def integer_network(
     quantized: QuantizedNetwork, calibration: Data, batch_size: int = 64, wide_bits: int = 32
 ) -> IntegerNetwork:
-    """Lower `quantized`, with ranges of wide tensors from `calibration`. Raises as `lower`."""
+    """Lower `quantized`, with ranges of wide tensors from `calibration`. Raises as `lower`.
+
+    Integers are computed on the CPU, wherever `quantized` is.
+    """
+    quantized = quantized.to(torch.device("cpu"))
     return IntegerNetwork(lower(quantized, calibration, batch_size, wide_bits))
 
 
