@@ -30,7 +30,7 @@ from mpsearch.post_training import PostTraining, quantize_after_training
 from mpsearch.quantized import QuantizedNetwork, check_layers
 
 # Zero points do not train, and at few bits training does not find back from nearest rounding.
-START = PostTraining(learn_scales=True)
+START = PostTraining()  # scales train anyway
 
 
 @dataclass(frozen=True)

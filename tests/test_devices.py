@@ -117,7 +117,7 @@ def test_commands_compute_where_they_are_told(
         with Device() as elsewhere:
             assert run([*COMMANDS[name].split(), "--device", device]) == 0
         assert (elsewhere.calls > 100) == (device == NAME)
-        said.append(re.sub(r"[\d.]+ s\b", "", capsys.readouterr().out))
+        said.append(re.sub(r"[\d.]+ (s|MB)\b", "", capsys.readouterr().out))
         written = {path.name for path in folder.iterdir()}
         assert not [path for path in written if path.startswith(".")]  # no journal is left
     assert said[0] == said[1]
