@@ -102,7 +102,7 @@ class Yardstick:
     def measured(self, choices: Choices, settings: PostTraining) -> dict[str, Any]:
         """Points lost on the unseen samples with their paired interval."""
         stored = self.known.setdefault("measured", {})
-        key = f"{_text(choices)} {settings.rounding} {settings.correct_bias}"
+        key = f"{_text(choices)} {json.dumps(settings.to_json())}"
         if key not in stored:
             started = time.process_time()
             quantized = quantize_after_training(self.network, choices, self.seen, settings)

@@ -6,6 +6,7 @@ from torch import nn
 import mpsearch
 from mpsearch.evaluate import evaluate
 from mpsearch.front import front
+from mpsearch.post_training import quantize_after_training
 from mpsearch.profile import ProfileSettings, profile
 from mpsearch.quantized_file import save_quantized
 from mpsearch.solving import solve
@@ -48,7 +49,7 @@ def main() -> None:
     print(*(f"{layer} {choice}" for layer, choice in solution.choices.items()), sep=", ")
     print(f"the exact front has {len(front(table).omega)} points")
 
-    quantized = mpsearch.quantize(network, solution.choices, mpsearch.calibrate(network, sample))
+    quantized = quantize_after_training(network, solution.choices, sample)
     for name, candidate in (("FP32", network), ("mixed", quantized)):
         measured = evaluate(name, candidate, test)
         low, high = measured.accuracy_interval
