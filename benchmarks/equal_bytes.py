@@ -39,7 +39,7 @@ from mpsearch.network import Network
 from mpsearch.post_training import PLAIN, PostTraining, quantize_after_training
 from mpsearch.profile import ProfileSettings, profile
 from mpsearch.refine import refine
-from mpsearch.solution_sources import with_interactions
+from mpsearch.solution_sources import reranked
 from mpsearch.solving import solve
 from mpsearch.table import LayerTable
 
@@ -156,8 +156,7 @@ def ways(stick: Yardstick, share: int, refined: bool, epochs: int) -> dict[str, 
         add(metric, best(stick.table(metric, CHOICES, repaired), "omega"))
     first = best(table, "omega")
     if first is not None:
-        for name, rerank in (("re-ranked", RERANKED), ("quadratic", None)):
-            add(name, crossed(stick, table, limit, rerank))
+        add("re-ranked", superposed(stick, table, limit))
         bits_of = stick.known.setdefault("bits", {})
         bits_of[str(share)] = {layer: str(choice) for layer, choice in first.items()}
     if refined and first is not None:
@@ -179,14 +178,12 @@ def ways(stick: Yardstick, share: int, refined: bool, epochs: int) -> dict[str, 
     return found
 
 
-def crossed(
-    stick: Yardstick, table: LayerTable, limit: int, rerank: int | None
-) -> dict[str, Choice]:
-    """With cross terms: the best of the K by superposed outputs, or the least quadratic form."""
+def superposed(stick: Yardstick, table: LayerTable, limit: int) -> dict[str, Choice]:
+    """The best of the K least Ω by superposed outputs."""
     budget = Budget.parse(table, size=f"{limit}B")
     instance = Instance.build(table, budget.limits)
     path = interactions_path(stick.folder / "sqnr.csv")
-    answer, _ = with_interactions(solve(table, budget), table, instance, path, rerank)
+    answer, _ = reranked(solve(table, budget), table, instance, path, RERANKED)
     return _in_order(stick.network, answer.choices)
 
 

@@ -118,7 +118,7 @@ def check_table(table: LayerTable, assignment: Assignment) -> None:
     if assignment.minimize != "omega" or assignment.at_least or "max-distinct" in assignment.search:
         raise InputError(
             "explain reads assignments of least Ω under upper limits; this one was searched with "
-            "--minimize, --min-accuracy, --interactions, --at-least or --max-distinct"
+            "--minimize, --min-accuracy, --at-least, --max-distinct or --interactions of 0.1"
         )
     for column, limit in assignment.limits.items():
         if limit is None or not isfinite(limit):

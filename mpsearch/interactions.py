@@ -55,7 +55,10 @@ class Interactions:
         position = {cell: k for k, cell in enumerate(zip(self.layers, self.choices, strict=True))}
         known = set(self.layers)
         for layer in known - set(assignment):
-            raise InputError(f"the assignment has no choice for layer {layer!r}")
+            raise InputError(
+                f"there is no choice for layer {layer!r}, which the interactions have: they are of "
+                "another network"
+            )
         for layer, choice in assignment.items():
             if (layer, choice) not in position:
                 what = f"layer {layer!r}" if layer not in known else f"{choice} for layer {layer!r}"

@@ -1,4 +1,4 @@
-"""Solutions that are not searched in the table alone: looked up in a front, or with cross terms."""
+"""Solutions that are not searched in the table alone: looked up in a front, or re-ranked."""
 
 import os
 import time
@@ -12,14 +12,14 @@ from mpsearch.evidence_digests import Judged, check_weights
 from mpsearch.front_answer import answer
 from mpsearch.front_files import read_json
 from mpsearch.instance import Instance
-from mpsearch.interaction_search import InteractionSearch, search
 from mpsearch.interactions import Interactions, load_interactions
 from mpsearch.limits import total_of, totals_of
 from mpsearch.provenance import model_digest_of
+from mpsearch.reranking import Ranking, rerank
 from mpsearch.solution import Solution
 from mpsearch.table import LayerTable
 
-SECONDS = 10.0  # for the search with cross terms, which may never end on its own
+SECONDS = 10.0  # for the K best, which take long where very many are about equally good
 
 
 def look_up(table: LayerTable, path: str | os.PathLike[str], budget: Budget) -> Solution:
@@ -66,51 +66,38 @@ def check_is_of_table(interactions: Interactions, provenance: Mapping[str, Any],
         )
 
 
-def with_interactions(
+def reranked(
     solution: Solution,
     table: LayerTable,
     instance: Instance,
     path: str | os.PathLike[str],
-    rerank: int | None = None,
+    count: int,
     seconds: float | None = None,
     provenance: Mapping[str, Any] | None = None,
-) -> tuple[Solution, InteractionSearch]:
-    """Replace the additive optimum by what the stored interactions prefer within the limits.
+) -> tuple[Solution, Ranking]:
+    """Replace the additive optimum by the best of the `count` best by superposed outputs.
 
-    Without `rerank` the least quadratic form: objective, bound and gap are of that. With it the
-    winner among the K best; then they stay those of Ω. seconds: default 10. provenance: of the
-    table; InputError for interactions of other weights or data than it names.
+    Objective, bound and gap stay those of Ω. seconds: default 10. provenance: of the table;
+    InputError for interactions of other weights or data than it names.
     """
     started = time.monotonic()
     interactions = load_interactions(path)
     check_is_of_table(interactions, provenance or {}, os.fspath(path))
     deadline = started + (SECONDS if seconds is None else seconds)
-    found = search(instance, interactions, solution.choices, deadline, rerank or 0)
-    choices = {layer: found.chosen.choices[layer] for layer in table.layer_names}
+    ranking = rerank(instance, interactions, solution.choices, count, deadline)
+    choices = {layer: ranking.winner.choices[layer] for layer in table.layer_names}
     omega = float(table.total(choices, "omega"))
-    changed: dict[str, Any]
-    if rerank is None:
-        changed = {
-            "status": "optimal" if found.answer.proven else "feasible",
-            "objective": found.answer.objective,
-            "bound": found.answer.bound,
-            "gap": found.answer.gap,
-            "solver": "interactions",
-            "minimize": "interactions",
-        }
-    else:
-        bound = solution.bound or 0.0
-        same = omega == solution.objective
-        changed = {
-            "status": solution.status if same else "feasible",
-            "objective": omega,
-            "gap": solution.gap if same else (omega - bound) / omega,
-            "solver": f"{solution.solver}, re-ranked",
-        }
-    changed |= {
-        "choices": choices,
-        "omega": omega,
-        "seconds": solution.seconds + time.monotonic() - started,
-        "totals": {key: total_of(table, choices, key) for key in solution.totals},
-    }
-    return replace(solution, **changed), found
+    bound = solution.bound or 0.0
+    same = omega == solution.objective
+    new = replace(
+        solution,
+        status=solution.status if same else "feasible",
+        choices=choices,
+        objective=omega,
+        omega=omega,
+        gap=solution.gap if same else (omega - bound) / omega,
+        solver=f"{solution.solver}, re-ranked",
+        seconds=solution.seconds + time.monotonic() - started,
+        totals={key: total_of(table, choices, key) for key in solution.totals},
+    )
+    return new, ranking

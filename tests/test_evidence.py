@@ -153,7 +153,6 @@ def test_every_command_takes_the_evidence_of_its_own_network(
         (["device.json"], ["gate", "model.pt", "--data", "test.npz", "--max-latency", "1s"]),
         (["front.json", "front.csv", "profile.csv"], ["report"]),
         (["profile.interactions.npz"], ["predict"]),
-        (["profile.interactions.npz"], ["solve", "--size", "80%", "--interactions"]),
         (["profile.interactions.npz"], ["solve", "--size", "80%", "--rerank", "3"]),
         (["model.pt"], ["solve", "--min-accuracy", "2%", "--data", "test.npz"]),
     ],
@@ -235,7 +234,7 @@ def test_interactions_of_other_samples_are_refused(
 ) -> None:
     stored = load_interactions("profile.interactions.npz")
     save_interactions(replace(stored, data_digest=digest("x")), "profile.interactions.npz")
-    words = ["solve", "--size", "80%", "--interactions"]
+    words = ["solve", "--size", "80%", "--rerank", "3"]
     assert "is of other data than the table" in refused(words, capsys)
 
 

@@ -377,7 +377,7 @@ def test_a_killed_search_does_not_measure_again(
         ("--min-accuracy 80 --tolerance 60", "expected percent below 50"),
         ("--min-accuracy 80 --tolerance much", "expected percent below 50"),
         ("--min-accuracy 80 --solver pulp", "take the exact front"),
-        ("--min-accuracy 80 --interactions", "take the exact front"),
+        ("--min-accuracy 80 --rerank 4", "take the exact front"),
         ("--min-accuracy 80 --minimize omega+2*bops", "expected one resource column"),
         ("--min-accuracy 80 --network nothing.pt", "nothing.pt: no such file"),
         ("--min-accuracy 80 --confirm-data test.npz", "test.npz, which took part"),

@@ -322,7 +322,7 @@ def test_a_model_without_a_sample_is_calibrated_on_the_data(folder: Path) -> Non
         ("--min-accuracy 80", "got --refine with --min-accuracy or --max-drop; expected one"),
         ("--measure 3", "--measure, --tolerance and --confirm-data do not go with --refine"),
         ("--minimize size_bytes", "--refine starts from the least Ω"),
-        ("--rerank 4", "leave out --minimize, --from-front, --interactions and --rerank"),
+        ("--rerank 4", "leave out --minimize, --from-front and --rerank"),
         ("--network missing.pt", "missing.pt"),
     ],
 )

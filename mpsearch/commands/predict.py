@@ -18,9 +18,9 @@ def predict(assignments: tuple[str, ...], interactions: str, as_json: bool) -> N
     """Predict loss and accuracy of ASSIGNMENTs without running the network.
 
     Needs `mpsearch profile MODEL --interactions`, which keeps the changes that every layer alone
-    makes to the outputs. They are superposed here; the quadratic form
-    with cross terms is given beside the additive one. Accuracies are those of the stored sample,
-    which the profile has seen: compare assignments by them, and measure with `mpsearch evaluate`.
+    makes to the outputs. They are superposed here; the quadratic form with cross terms is given
+    beside the additive one. Accuracies are those of the stored sample, which the profile has seen:
+    compare assignments by them, and measure with `mpsearch evaluate`.
 
     \b
     Example:

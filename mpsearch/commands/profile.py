@@ -52,8 +52,9 @@ if TYPE_CHECKING:
     "--group-residual", is_flag=True, help="Layers that meet in one addition share their bits."
 )
 @click.option(
-    "--interactions", is_flag=True, help="Also keep how layers act together, for `predict`."
-)
+    "--interactions", is_flag=True,
+    help="Also keep how layers act together, for `predict` and `solve --rerank`.",
+)  # fmt: skip
 @click.option(
     "--rounding", type=click.Choice(["nearest", "adaptive"]), default="adaptive",
     show_default=True, help="Of the layers whose outputs are measured, as in `mpsearch apply`.",

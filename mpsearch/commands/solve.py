@@ -63,15 +63,10 @@ from mpsearch.workers import is_first
     help="Look the answer up in an exact front that `mpsearch front -o` stored.",
 )
 @click.option(
-    "--interactions",
-    is_flag=True,
-    help="Minimise with cross terms, from PROFILE.interactions.npz.",
-)
-@click.option(
     "--rerank",
     type=click.IntRange(min=1),
     metavar="K",
-    help="Re-score the K best by superposed outputs, from the same file.",
+    help="Re-score the K best by superposed outputs, from PROFILE.interactions.npz.",
 )
 @click.option(
     "--target", type=click.Choice(sorted(TARGETS)),
@@ -97,7 +92,6 @@ def solve(
     time_limit: float | None,
     solver_options: tuple[str, ...],
     from_front: str | None,
-    interactions: bool,
     rerank: int | None,
     target: str | None,
     only_ranges: bool,
@@ -149,24 +143,21 @@ def solve(
         else:
             print_ranges(found, budget.limits)
         return 0
-    cross = interactions or rerank is not None
     searched = solver != "auto" or time_limit is not None or solver_options
     if isinstance(request, RefineRequest):
-        if cross or from_front or minimize != "omega":
+        if rerank or from_front or minimize != "omega":
             raise InputError(
                 "--refine starts from the least Ω and tries the table's other metrics itself; "
-                "leave out --minimize, --from-front, --interactions and --rerank"
+                "leave out --minimize, --from-front and --rerank"
             )
     elif request is not None:
-        if cross or searched or max_distinct is not None:
+        if rerank or searched or max_distinct is not None:
             raise InputError(
                 "--min-accuracy and --max-drop take the exact front; leave out --solver, "
-                "--time-limit, --max-distinct, --interactions and --rerank"
+                "--time-limit, --max-distinct and --rerank"
             )
-    elif (cross or from_front) and (max_distinct is not None or minimize != "omega"):
-        raise InputError(
-            "--max-distinct and --minimize do not go with --from-front, --interactions or --rerank"
-        )
+    elif (rerank or from_front) and (max_distinct is not None or minimize != "omega"):
+        raise InputError("--max-distinct and --minimize do not go with --from-front or --rerank")
     if from_front is not None and (pinned or excluded):
         raise InputError("a front has its pins and excludes already; leave them out")
     search = {"pin": pins, "exclude": excludes, "allow": allows}
@@ -196,19 +187,19 @@ def solve(
     left_out = note_of(target, unfit) if target is not None else []
     solution = replace(solution, notes=(*solution.notes, *left_out, *unpriced))
     document, lines = _document(solution, table), []
-    if cross and solution.choices:
+    if rerank and solution.choices:
         from mpsearch.instance import Instance
-        from mpsearch.interaction_search import describe, to_document
         from mpsearch.interactions import interactions_path
-        from mpsearch.solution_sources import with_interactions
+        from mpsearch.reranking import describe, to_document
+        from mpsearch.solution_sources import reranked
 
         instance = Instance.build(table, budget.limits, pinned, excluded, (), budget.at_least)
         path = interactions_path(table_path)
-        solution, crossed = with_interactions(
+        solution, ranking = reranked(
             solution, table, instance, path, rerank, time_limit, sound_provenance(table_path)
         )
-        document = _document(solution, table) | {"interactions": to_document(crossed)}
-        lines = describe(crossed)
+        document = _document(solution, table) | {"interactions": to_document(ranking)}
+        lines = describe(ranking)
     refined: dict[str, Any] = {}
     if request is not None and solution.choices:
         from mpsearch import refined_solving, refined_text
