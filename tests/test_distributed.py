@@ -25,7 +25,7 @@ from mpsearch.workers import Workers
 CASES = list(itertools.product(["perturbation", "hessian", "fisher"], ["8", "64"]))
 MEASURED = (
     "evaluate model.pt --front front.csv --data test.npz --points 5",
-    "solve --size 62% --refine 11 --data test.npz",
+    "solve --size 62% --refine 11 --data test.npz --rounding nearest --no-bias-correction",
 )
 # All cases in one process each, because torch takes seconds to start; each joins anew.
 WORKER = """

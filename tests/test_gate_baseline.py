@@ -168,8 +168,8 @@ def test_other_weights_are_told_and_not_refused(
 
 
 PLAIN, USUAL = (
-    {"ranges": "mse", "rounding": rounding, "correct_bias": rounding == "adaptive", "seed": 0}
-    for rounding in ("nearest", "adaptive")
+    {"ranges": ranges, "rounding": rounding, "correct_bias": rounding == "adaptive", "seed": 0}
+    for ranges, rounding in (("mse", "nearest"), ("auto", "adaptive"))
 )
 
 
@@ -182,7 +182,7 @@ PLAIN, USUAL = (
         (None, USUAL, "main.json does not say how its network was quantized, here with the defa"),
         (None, PLAIN, "with --rounding nearest --no-bias-correction: before version 0.2.0"),
         (PLAIN, USUAL, "quantized with --rounding nearest --no-bias-correction, here with the def"),
-        ({**USUAL, "seed": 3, "ranges": "auto"}, USUAL, "with --ranges auto --seed 3, here with"),
+        ({**USUAL, "seed": 3, "ranges": "mse"}, USUAL, "with --ranges mse --seed 3, here with"),
     ],
 )
 def test_a_baseline_that_was_quantized_otherwise_is_told(

@@ -109,13 +109,14 @@ def test_never_worse_on_these_samples_than_any_metrics_own_optimum(folder: Path)
     found = refine(asked, best, subject, "assignment.json", count=9)
     assert len(found.trials) == 9
     assert len({trial.candidate.key for trial in found.trials}) == 9
-    assert found.optima == 3
+    assert found.optima >= 2
     assert found.first.candidate.choices == best
-    assert not any(trial.stopped for trial in found.trials[:3])
-    for trial in (*found.trials[:3], found.best):  # an oracle: one batch, the samples' own order
+    optima = found.trials[: found.optima]
+    assert not any(trial.stopped for trial in optima)
+    for trial in (*optima, found.best):  # an oracle: one batch, the samples' own order
         error = error_of(subject, trial.candidate.choices)
         assert trial.error == pytest.approx(error, rel=1e-4, abs=1e-6)
-    assert all(found.best.error <= trial.error for trial in found.trials[:3])
+    assert all(found.best.error <= trial.error for trial in optima)
     assert all(not trial.stopped for trial in (found.best, found.first))
 
 
@@ -152,7 +153,8 @@ def test_without_labels_the_error_is_that_against_float(folder: Path) -> None:
     plain = replace(subject, data=Data("unlabelled", subject.data.inputs, None))
     asked, best = asked_of()
     found = refine(asked, best, plain, "assignment.json", count=1)
-    assert (len(found.trials), found.loss, found.float_right) == (3, "kl-to-fp32", None)
+    assert len(found.trials) == found.optima > 1
+    assert (found.loss, found.float_right) == ("kl-to-fp32", None)
     assert subject.calibration is not None
     network = quantize_after_training(subject.network, best, subject.calibration, QUICK)
     with torch.no_grad():
