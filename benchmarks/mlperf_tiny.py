@@ -66,7 +66,8 @@ def assignments(network: Network, seen: Data) -> dict[str, dict[str, Choice]]:
     for share in MIXED:
         limit = share * whole // 100
         choices = solve(table, Budget.parse(table, size=f"{limit}B")).choices
-        found[f"mixed {share} %"] = {name: choices[name] for name in names}
+        if choices:  # less than 2 bits everywhere, where there are none
+            found[f"mixed {share} %"] = {name: choices[name] for name in names}
     return found
 
 

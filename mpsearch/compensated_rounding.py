@@ -20,6 +20,7 @@ _MOST_SCALES, _FEWEST_SCALES, _PRODUCTS = 30, 8, 2**33
 _AT_ONCE = 2**25  # weights, of all scales that are tried at once
 _COLUMNS = 64  # between two updates of all others: matrix products instead of outer ones
 _LARGEST = 4096  # columns of one factorisation; of wider layers, blocks of so many are independent
+_LARGEST_OF_FEW = 1024  # where positions are few beside columns, and a block holds what they tell
 _FITS = 4  # of the scale, each with codes turned after it
 _MOST_TURNS = 200  # of single codes, per channel and fit
 
@@ -122,9 +123,10 @@ class _Rounding:
     def __init__(self, moments: Moments, low: int, high: int) -> None:
         self.moments, self.low, self.high = moments, low, high
         width = moments.targets.shape[1]
+        largest = _LARGEST if moments.factor is None else min(_LARGEST, _LARGEST_OF_FEW)
         self.blocks = [
-            (start, *_factorised(moments.block(start, min(start + _LARGEST, width))))
-            for start in range(0, width, _LARGEST)
+            (start, *_factorised(moments.block(start, min(start + largest, width))))
+            for start in range(0, width, largest)
         ]
 
     def compensated(self, scales: torch.Tensor) -> torch.Tensor:

@@ -10,13 +10,14 @@ MINUTE = 60.0
 _SEEN = 3.0  # seconds after which a share of the work tells how long the whole takes
 # A layer of c rows of k weights: a matrix [k, k] from some 16,000 positions, its factors, and c
 # rows at 31 scales against it; what every layer takes besides, in the same multiplications.
-_POSITIONS, _SCALES, _EACH = 16_384, 31, 10**9
+_POSITIONS, _SCALES, _BLOCK, _EACH = 16_384, 31, 1024, 10**9
 
 
 def work_of(layer: Layer) -> float:
     """Multiplications of rounding one layer, roughly: which share of all layers' it is, counts."""
     k = layer.weights / layer.channels
-    return k * k * (_SCALES * layer.channels + _POSITIONS + 2 * k) + _EACH
+    block = min(k, _BLOCK)  # wide layers have few positions, and are factorised in blocks
+    return k * block * (_SCALES * layer.channels + _POSITIONS + 2 * block) + _EACH
 
 
 def with_notice(

@@ -29,7 +29,8 @@ class Solution:
     status: optimal (proven), feasible (a gap is left), infeasible (proven) or no-solution (the
     time was too short). choices: by layer name, empty without an assignment. objective: total Ω,
     or of what else was minimised (`minimize`). bound: no assignment within the limits has a smaller
-    objective. gap: (objective - bound) / |objective|. omega: total Ω. totals: every resource column
+    objective. gap: objective - bound, relative to the
+    objective's magnitude. omega: total Ω. totals: every resource column
     and every limited key, exact. smallest: by limited key, when infeasible; keys of lower limits
     begin with ">=". notes: what a reader should know, such as a solver's claim that was wrong.
     """
