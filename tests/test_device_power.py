@@ -105,7 +105,7 @@ def test_the_energy_of_a_program_in_front_of_a_meter(capsys: pytest.CaptureFixtu
     assert energy.inferences is not None
     assert energy.joules_per_inference is not None
     assert energy.joules_half_width is not None
-    assert 1.9 < energy.seconds < 20  # counted beforehand, on a machine that others share
+    assert 1 < energy.seconds < 20  # counted beforehand, on a machine that others share
     # the meter adds exactly 0.7 W while the program runs
     truth = 0.7 * energy.seconds / energy.inferences
     assert energy.joules_per_inference == pytest.approx(truth, rel=0.1)
