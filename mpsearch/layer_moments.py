@@ -227,7 +227,7 @@ def moments(
 ) -> Moments:
     """G and T of a layer; `centred` where the bias takes up the mean anyway.
 
-    At most 32,768 positions are used, drawn by `generator` evenly from all batches and uses.
+    At most 16,384 positions are used, drawn by `generator` evenly from all batches and uses.
     """
     rows, _ = network.weight_rows(layer)
     bias = network.bias(layer)
