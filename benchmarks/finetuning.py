@@ -1,9 +1,10 @@
-"""What fine-tuning wins back: FP32, quantized and fine-tuned on the same unseen samples.
+"""What fine-tuning wins back: FP32, `mpsearch apply` and fine-tuned on the same unseen samples.
 
     python benchmarks/finetuning.py resnet20 --cases 60%,w4a4,w2a8 --epochs 5 -o finetuning.json
 
-A case is a share of the uniform 8-bit size (profiled with 4 and 8 bits, solved) or one choice for
-all layers. Validation data choose the epoch; the test split is read once per case, at the end.
+A case is a share of the uniform 8-bit size (profiled with the default choices, solved) or one
+choice for all layers. Validation data choose the epoch; the test split is read once per case, at
+the end.
 """
 
 import json
@@ -19,7 +20,6 @@ from ranking_subjects import SOURCES, Subject, load_subject
 
 from mpsearch import network_file
 from mpsearch.budget import Budget
-from mpsearch.calibration import calibrate
 from mpsearch.choice import Choice
 from mpsearch.console import progress
 from mpsearch.cost import size_bytes
@@ -31,8 +31,8 @@ from mpsearch.files import write_atomic
 from mpsearch.finetuning import FineTuning, finetune
 from mpsearch.models.datasets import load_dataset
 from mpsearch.models.feature_cache import cache_folder
+from mpsearch.post_training import quantize_after_training
 from mpsearch.profile import ProfileSettings, profile
-from mpsearch.quantized import quantize
 from mpsearch.solving import solve
 
 
@@ -41,8 +41,7 @@ def choices_of(case: str, subject: Subject, work: Path) -> Mapping[str, Choice]:
     if not case.endswith("%"):
         return dict.fromkeys((layer.name for layer in subject.network.layers), Choice.parse(case))
     path = work / f"finetuning-{subject.name}.csv"
-    settings = ProfileSettings(choices=(Choice(4, 4), Choice(8, 8)))
-    table, _ = profile(subject.network, subject.profiling, path, settings, progress)
+    table, _ = profile(subject.network, subject.profiling, path, ProfileSettings(), progress)
     return solve(table, Budget.parse(table, size=case)).choices
 
 
@@ -53,7 +52,7 @@ def run_case(
     """Scores of one case before and after training, against FP32."""
     network = subject.network
     choices = choices_of(case, subject, work)
-    start = quantize(network, choices, calibrate(network, subject.profiling))
+    start = quantize_after_training(network, choices, subject.profiling)
     begun = time.monotonic()
     tuned = finetune(
         network, choices, train, validation, settings, start,
