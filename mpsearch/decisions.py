@@ -32,10 +32,11 @@ class Decision:
     """A layer, or the layers of a group, which change together: their numbers are sums.
 
     better: the next choice with less Ω, of those that no other one beats in Ω without more of a
-    limited resource; cheaper: the next with less of one (without limits: of any resource). rival: the other choice with the least Ω + prices . resources, and
-    margin: by how much that exceeds the chosen one's (negative: at these prices the rival is the
-    better buy). at_least: within the limits, every assignment with another choice here has at
-    least that much more Ω than this one (0: not proven by the prices alone).
+    limited resource; cheaper: the next with less of a limited resource (of any resource without
+    limits). rival: the other choice with the least Ω + prices . resources, and margin: by how much
+    that exceeds the chosen one's (negative: at these prices the rival is the better buy).
+    at_least: within the limits, every assignment with another choice here has at least that much
+    more Ω than this one (0: not proven by the prices alone).
     """
 
     layers: tuple[str, ...]
