@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from operator import le
 
 import numpy as np
 
@@ -30,11 +31,12 @@ class Alternative:
 class Decision:
     """A layer, or the layers of a group, which change together: their numbers are sums.
 
-    better: the next choice with less Ω; cheaper: the next with less of a limited resource (of any
-    resource without limits). rival: the other choice with the least Ω + prices . resources, and
-    margin: by how much that exceeds the chosen one's (negative: at these prices the rival is the
-    better buy). at_least: within the limits, every assignment with another choice here has at
-    least that much more Ω than this one (0: not proven by the prices alone).
+    better: the next choice with less Ω, of those that no other one beats in Ω without more of a
+    limited resource; cheaper: the next with less of a limited resource (of any resource without
+    limits). rival: the other choice with the least Ω + prices . resources, and margin: by how much
+    that exceeds the chosen one's (negative: at these prices the rival is the better buy).
+    at_least: within the limits, every assignment with another choice here has at least that much
+    more Ω than this one (0: not proven by the prices alone).
     """
 
     layers: tuple[str, ...]
@@ -87,9 +89,15 @@ def decide(
             },
         )
 
-    better = [c for c in others if omega[c] < omega[current]]
     cheaper = [c for c in others if any(cost[row][c] < cost[row][current] for row in tight)]
     step = {c: [cost[row][c] for row in tight] for c in others}
+    # More bits can have more Ω (chance, or a repair that went less well): nobody would take those.
+    better = [
+        c
+        for c in others
+        if omega[c] < omega[current]
+        and not any(omega[o] < omega[c] and all(map(le, step[o], step[c])) for o in others)
+    ]
     nearest_better = max(better, key=lambda c: (omega[c], [-x for x in step[c]]), default=None)
     nearest_cheaper = min(cheaper, key=lambda c: (omega[c], step[c]), default=None)
     rival, margin, at_least = None, None, None

@@ -37,7 +37,7 @@ def print_tables(table: LayerTable, solution: Solution) -> None:
             cells.append(f"{100 * part / whole:.1f} %" if whole else "")
         rows.append(cells)
     shown = [titles[column] for column in columns]
-    header = ["layer", "bits", "Ω", *shown, *(f"share of {titles[column]}" for column in share)]
+    header = ["layer", "bits", "Ω", *shown, *(f"of {titles[column]}" for column in share)]
     print_table(header, rows)
 
     rows = []

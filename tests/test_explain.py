@@ -176,7 +176,10 @@ def test_decisions_follow_their_definitions(seed: int, number: int) -> None:
         choices = [c for c in rows[one.layers[0]] if c != one.choice]
         now = cost(one.choice, "omega")
         assert one.omega == float(now)
-        better = [cost(c, "omega") for c in choices if cost(c, "omega") < now]
+        point = {c: tuple(cost(c, k) for k in ("omega", *limits)) for c in choices}
+        better = [p[0] for p in point.values() if p[0] < now and not any(
+            q[0] < p[0] and all(a <= b for a, b in zip(q, p, strict=True)) for q in point.values()
+        )]  # fmt: skip
         cheaper = [
             cost(c, "omega")
             for c in choices
