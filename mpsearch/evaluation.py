@@ -5,7 +5,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +14,6 @@ import numpy as np
 from mpsearch.errors import InputError
 from mpsearch.evidence_digests import ORIGIN, Origin, origin_from_json, origin_to_json
 from mpsearch.files import write_atomic
-from mpsearch.gate_statistics import drop_interval
 from mpsearch.json_file import read_document
 from mpsearch.json_form import by_name, check_form, flag, list_of, null_or, number, text, whole
 from mpsearch.plausible_evaluation import check_row, check_rows
@@ -98,21 +97,6 @@ def check_classifies(row: Evaluation, what: str) -> None:
             "compare its metrics with `mpsearch evaluate --metric`, or guard them with "
             "`mpsearch gate --max mae=0.05`"
         )
-
-
-def paired_drop(
-    reference: Iterable[bool], other: Iterable[bool]
-) -> tuple[float, tuple[float, float]]:
-    """Accuracy lost from `reference` to `other` on the same samples, with its 95 % interval.
-
-    With b samples lost and c won of n, the drop is (b - c)/n; Tango's score interval
-    (`gate_statistics.drop_interval`), which is not a point where all pairs are alike.
-    """
-    pairs = list(zip(reference, other, strict=True))
-    n = len(pairs)
-    lost = sum(before and not after for before, after in pairs)
-    won = sum(after and not before for before, after in pairs)
-    return (lost - won) / n, drop_interval(lost, won, n)
 
 
 def save_evaluations(evaluations: Evaluations, path: str | os.PathLike[str]) -> None:

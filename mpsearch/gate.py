@@ -26,7 +26,8 @@ from mpsearch.gate_limits import (
     parse_points,
 )
 from mpsearch.gate_metrics import judge_metrics
-from mpsearch.gate_statistics import (
+from mpsearch.gate_verdict import Number, Paired, Verdict
+from mpsearch.statistics import (
     check_confidence,
     drop_interval,
     mcnemar_p,
@@ -34,7 +35,6 @@ from mpsearch.gate_statistics import (
     samples_for_drop,
     wilson_interval,
 )
-from mpsearch.gate_verdict import Number, Paired, Verdict
 
 __all__ = ["Conditions", "Evidence", "Verdict", "judge", "parse_accuracy", "parse_points"]
 

@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from mpsearch.gate_statistics import ROUNDING
+from mpsearch.statistics import ROUNDING
 
 if TYPE_CHECKING:
     from mpsearch.evaluation import Evaluation, Evaluations

@@ -7,7 +7,6 @@ from fractions import Fraction
 
 from mpsearch.choice import Choice
 from mpsearch.errors import InputError
-from mpsearch.gate_statistics import check_confidence
 
 SIZE_UNITS = {
     "B": 1,
@@ -128,6 +127,8 @@ def parse_confidence(text: str) -> float:
     match = re.fullmatch(rf"({DECIMAL})\s*(%?)", text.strip())
     if match is None:
         raise InputError(f"got the confidence {text!r}; expected a form such as 0.95 or 95%")
+    from mpsearch.statistics import check_confidence  # needs numpy
+
     return check_confidence(float(Fraction(match[1]) / (100 if match[2] else 1)))
 
 

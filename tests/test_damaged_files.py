@@ -45,9 +45,9 @@ from mpsearch.device.profile import network_digest, save_device_profile
 from mpsearch.errors import MpsearchError
 from mpsearch.evaluation import Evaluation
 from mpsearch.finetuning_checkpoint import State, load_state, save_state
-from mpsearch.gate_statistics import wilson_interval
 from mpsearch.journal import Journal
 from mpsearch.run_store import Measured, RunStore
+from mpsearch.statistics import wilson_interval
 
 TIMES = int(os.environ.get("MPSEARCH_FUZZ", "1"))
 LINES, CHARACTERS = 3, 1500  # of an error

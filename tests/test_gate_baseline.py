@@ -17,7 +17,7 @@ from mpsearch.cli import run
 from mpsearch.device.profile import network_digest, save_device_profile
 from mpsearch.evaluation import Evaluations, save_evaluations
 from mpsearch.gate_baseline import layers_digest, load_baseline
-from mpsearch.gate_statistics import drop_interval
+from mpsearch.statistics import drop_interval
 
 ON_DEVICE = replace(PROFILE, network=network_digest(CHOSEN), model_digest=MODEL)
 FULL = """\

@@ -23,7 +23,7 @@ from mpsearch.gate_config import KEYS, find_config
 from mpsearch.gate_evidence import Evidence
 from mpsearch.gate_front import picture
 from mpsearch.gate_limits import CONDITIONS
-from mpsearch.gate_statistics import drop_interval
+from mpsearch.statistics import drop_interval
 from mpsearch.table import LayerTable
 
 TEXT = (Path(__file__).parent.parent / "docs" / "gate.md").read_text()

@@ -10,7 +10,7 @@ from scipy.optimize import minimize_scalar
 from scipy.stats import binomtest, multinomial, norm
 
 from mpsearch.errors import InputError
-from mpsearch.gate_statistics import (
+from mpsearch.statistics import (
     drop_interval,
     mcnemar_p,
     samples_for_accuracy,

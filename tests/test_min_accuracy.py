@@ -23,12 +23,12 @@ from mpsearch.data import Data
 from mpsearch.evaluation_run import Subject, load_subject
 from mpsearch.front import front
 from mpsearch.front_files import read_json
-from mpsearch.gate_statistics import wilson_interval
 from mpsearch.holding import chances
 from mpsearch.measured_answer import Target, smallest_that_holds
 from mpsearch.min_accuracy import search, thin
 from mpsearch.model_files import ModelSource
 from mpsearch.post_training import PLAIN
+from mpsearch.statistics import wilson_interval
 from mpsearch.table import LayerTable
 
 SOLVE = f"solve {PLAINLY}"
