@@ -22,8 +22,6 @@ from mpsearch.gate_limits import (
     Condition,
     Conditions,
     grown,
-    parse_accuracy,
-    parse_points,
 )
 from mpsearch.gate_metrics import judge_metrics
 from mpsearch.gate_verdict import Number, Paired, Verdict
@@ -36,7 +34,7 @@ from mpsearch.statistics import (
     wilson_interval,
 )
 
-__all__ = ["Conditions", "Evidence", "Verdict", "judge", "parse_accuracy", "parse_points"]
+__all__ = ["Conditions", "Evidence", "Verdict", "judge"]
 
 REFERENCE = "FP32"
 

@@ -5,14 +5,13 @@ units are made of this table. A new condition is a row here and its input in act
 test spells out; a new kind of evidence also needs its judgement in `gate`.
 """
 
-import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import TYPE_CHECKING, Literal, TypedDict
 
 from mpsearch.errors import InputError
-from mpsearch.units import DECIMAL, parse_amount
+from mpsearch.units import parse_accuracy, parse_amount, parse_growth, parse_points
 
 if TYPE_CHECKING:
     from mpsearch.device.profile import Mode
@@ -21,35 +20,6 @@ if TYPE_CHECKING:
 Need = Literal["totals", "accuracy", "metrics", "device", "fp32", "baseline"]
 Unit = Literal["B", "", "%", "points", "s", "J"]
 Limit = int | float | Fraction
-
-
-def parse_accuracy(text: str) -> Fraction:
-    """`88%`, `0.88` -> 88/100: a percentage has its sign, a bare number is a share from 0 to 1."""
-    match = re.fullmatch(rf"({DECIMAL})\s*(%?)", text.strip())
-    if match is None:
-        raise InputError(f"got the accuracy {text!r}; expected a form such as 88% or 0.88")
-    value = Fraction(match[1]) / (100 if match[2] else 1)
-    if value > 1:
-        hint = "" if match[2] else f"; did you mean {match[1]}%?"
-        raise InputError(f"the accuracy {text!r} is more than 100 %{hint}")
-    return value
-
-
-def parse_points(text: str) -> Fraction:
-    """`1.0` -> 1 percentage point. `1%` is refused, as it could mean 1 % of the accuracy."""
-    if re.fullmatch(DECIMAL, text.strip()) is None or Fraction(text.strip()) > 100:
-        raise InputError(
-            f"got the drop {text!r}; expected percentage points from 0 to 100, such as 1.0"
-        )
-    return Fraction(text.strip())
-
-
-def parse_growth(text: str) -> Fraction:
-    """`1%` -> 1/100. The sign is required, as a bare 1 could mean twice as much; `0%` is none."""
-    match = re.fullmatch(rf"({DECIMAL})\s*%", text.strip())
-    if match is None:
-        raise InputError(f"got the growth {text!r}; expected a form such as 1% or 0%")
-    return Fraction(match[1]) / 100
 
 
 def parse_limit(table: "LayerTable | None", column: str, text: str) -> Limit:
@@ -121,7 +91,7 @@ CONDITIONS = (
     ),
     Condition(
         "min_accuracy", ("accuracy",), "accuracy", "accuracy", "%", "88%",
-        "With its sign, or a share from 0 to 1: 0.88.", parse_accuracy,
+        "Percent; also 88, and 0.88% with its sign.", parse_accuracy,
     ),
     Condition(
         "max_drop", ("accuracy", "fp32"), "drop", "points lost", "points", "1.0",

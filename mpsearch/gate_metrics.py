@@ -1,7 +1,6 @@
 """Conditions on metrics of an evaluation: `--min f1=0.9`, `--max mae=0.05`, `--max-rise mse=9%`."""
 
 import math
-import re
 from collections.abc import Sequence
 from fractions import Fraction
 
@@ -9,7 +8,7 @@ from mpsearch.errors import InputError
 from mpsearch.evaluation import Evaluation, Metric
 from mpsearch.gate_limits import Conditions
 from mpsearch.gate_verdict import Number, Verdict
-from mpsearch.units import DECIMAL, EXPONENT
+from mpsearch.units import read_number
 
 CONFIDENCE = 0.95  # of the intervals in an evaluation
 
@@ -63,11 +62,10 @@ def judge_metrics(conditions: Conditions, row: Evaluation, confidence: float) ->
 def _parse(text: str, option: str) -> tuple[str, Fraction, bool]:
     """`box.mae=0.05` -> (name, 1/20, False); `mse=10%` -> (name, 1/10, True)."""
     name, equals, value = text.strip().rpartition("=")
-    match = re.fullmatch(rf"(-?{DECIMAL}{EXPONENT}?)\s*(%?)", value.strip())
-    if not equals or not name or match is None:
+    read = read_number(value, exponent=True, sign=True)
+    if not equals or not name or read is None or read.unit not in ("", "%"):
         raise InputError(f"got {option} {text!r}; expected METRIC=NUMBER, such as mae=0.05 or 5%")
-    number = Fraction(match[1])
-    return name.strip(), number / 100 if match[2] else number, bool(match[2])
+    return name.strip(), read.share, read.unit == "%"
 
 
 def _metric(row: Evaluation, name: str) -> Metric:

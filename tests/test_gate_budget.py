@@ -31,7 +31,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_within_the_budget_the_verdicts_come_back(folder: Path) -> None:
     size, bops, accuracy, drop = assert_budget(
         "chosen.json", "table.csv", evaluation="measured.json",
-        max_size=1448, max_bops=22400, min_accuracy=0.88, max_drop=2.0,
+        max_size=1448, max_bops=22400, min_accuracy=88, max_drop=2.0,
     )  # fmt: skip
     assert (size.value, size.limit, bops.value) == (1448, 1448, 22400)
     assert not accuracy.decided

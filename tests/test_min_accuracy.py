@@ -367,10 +367,10 @@ def test_a_killed_search_does_not_measure_again(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("--min-accuracy 0.88", "expected percent: 88 for a share of 0.88"),
-        ("--min-accuracy 1", "expected percent: 100 for a share of 1"),
-        ("--min-accuracy 101", "expected percent, such as 88.0"),
-        ("--min-accuracy high", "expected percent, such as 88.0"),
+        ("--min-accuracy 0.88", "expected percent: write 88% or 88 (0.88%, with its sign"),
+        ("--min-accuracy 1", "expected percent: write 100% or 100 (1%, with its sign"),
+        ("--min-accuracy 101", "more than 100 %"),
+        ("--min-accuracy high", "expected percent, such as 88% or 88"),
         ("--max-drop 1%", "expected percentage points"),
         ("--min-accuracy 80 --max-drop 1", "expected one of them"),
         ("--min-accuracy 80 --measure 0", "a number such as 32, or all"),
