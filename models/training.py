@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from mpsearch.errors import InputError
-from mpsearch.evaluation import wilson_interval
+from mpsearch.gate_statistics import wilson_interval
 from mpsearch.models.augmentation import augmented, mixed
 from mpsearch.models.samples import Dataset, Split
 

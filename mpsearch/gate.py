@@ -6,7 +6,7 @@ from fractions import Fraction
 from typing import Any
 
 from mpsearch.errors import InputError
-from mpsearch.evaluation import Evaluation, check_classifies, wilson_interval
+from mpsearch.evaluation import Evaluation, check_classifies
 from mpsearch.gate_baseline import Baseline, check_same_data, check_same_model, is_same_network
 from mpsearch.gate_evidence import (
     Evidence,
@@ -34,6 +34,7 @@ from mpsearch.gate_statistics import (
     mcnemar_p,
     samples_for_accuracy,
     samples_for_drop,
+    wilson_interval,
 )
 from mpsearch.gate_verdict import Number, Paired, Verdict
 

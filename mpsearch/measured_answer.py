@@ -20,16 +20,11 @@ from mpsearch.data import Data
 from mpsearch.device.profile import network_digest
 from mpsearch.errors import InputError
 from mpsearch.evaluate import evaluate, from_logits, logits_of
-from mpsearch.evaluation import (
-    Evaluation,
-    paired_drop,
-    row_from_json,
-    row_to_json,
-    wilson_interval,
-)
+from mpsearch.evaluation import Evaluation, paired_drop, row_from_json, row_to_json
 from mpsearch.evaluation_run import FLOAT, Subject, float_bops
 from mpsearch.files import digest
 from mpsearch.front import Front
+from mpsearch.gate_statistics import wilson_interval
 from mpsearch.journal import Journal
 from mpsearch.min_accuracy import Search, search, thin
 from mpsearch.quantized import check_layers

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mpsearch.evaluation import Z95, Metric, wilson_interval
-from mpsearch.gate_statistics import drop_interval
+from mpsearch.evaluation import Metric
+from mpsearch.gate_statistics import Z95, drop_interval, wilson_interval
 from mpsearch.metrics import Statistic
 
 DRAWS = 1000  # of the bootstrap; for a function of the user's, which may be slow, fewer

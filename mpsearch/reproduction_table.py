@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from mpsearch.evaluation import wilson_interval
+from mpsearch.gate_statistics import wilson_interval
 from mpsearch.published import FLOAT, MIXED, W4, W8, Case, Published
 from mpsearch.reproduction import SMALLER, TUNED
 from mpsearch.run_store import RunStore

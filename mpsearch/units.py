@@ -7,6 +7,7 @@ from fractions import Fraction
 
 from mpsearch.choice import Choice
 from mpsearch.errors import InputError
+from mpsearch.gate_statistics import check_confidence
 
 SIZE_UNITS = {
     "B": 1,
@@ -120,6 +121,14 @@ def parse_seconds(text: str) -> Amount:
 def parse_joules(text: str) -> Amount:
     """`3mJ` -> 3/1000 J; also `0.003`, `800uJ`, `50%`, `w8a8`. InputError as elsewhere."""
     return _scaled(text, ENERGY_UNITS, "an energy such as 3mJ, 0.003, 50% or w8a8")
+
+
+def parse_confidence(text: str) -> float:
+    """`0.95` and `95%` -> 0.95. Raises InputError for anything else and outside 0.5 to 0.9999."""
+    match = re.fullmatch(rf"({DECIMAL})\s*(%?)", text.strip())
+    if match is None:
+        raise InputError(f"got the confidence {text!r}; expected a form such as 0.95 or 95%")
+    return check_confidence(float(Fraction(match[1]) / (100 if match[2] else 1)))
 
 
 def parse_amount(column: str, text: str) -> Amount:

@@ -2,7 +2,8 @@
 
 from math import isfinite
 
-from mpsearch.evaluation import Evaluation, Evaluations, paired_drop, wilson_interval
+from mpsearch.evaluation import Evaluation, Evaluations, paired_drop
+from mpsearch.gate_statistics import wilson_interval
 from mpsearch.published import CASES, FLOAT, MIXED, W4, W8, Case
 from mpsearch.reports.facts import (
     AccuracyFacts,

@@ -8,10 +8,11 @@ from pathlib import Path
 from mpsearch.assignment import Assignment
 from mpsearch.budget import Budget
 from mpsearch.choice import Choice
-from mpsearch.evaluation import Evaluation, Evaluations, save_evaluations, wilson_interval
+from mpsearch.evaluation import Evaluation, Evaluations, save_evaluations
 from mpsearch.evidence_digests import Origin
 from mpsearch.front import front
 from mpsearch.front_files import write_json
+from mpsearch.gate_statistics import wilson_interval
 from mpsearch.solving import solve
 from mpsearch.table import Layer, LayerTable, Row
 

@@ -15,13 +15,8 @@ from scipy import stats
 from mpsearch.data import Data
 from mpsearch.errors import InputError
 from mpsearch.evaluate import evaluate
-from mpsearch.evaluation import (
-    Evaluations,
-    check_classifies,
-    load_evaluations,
-    save_evaluations,
-    wilson_interval,
-)
+from mpsearch.evaluation import Evaluations, check_classifies, load_evaluations, save_evaluations
+from mpsearch.gate_statistics import wilson_interval
 from mpsearch.loss_forms import Bernoulli, Softmax, Squared
 from mpsearch.losses import Loss, PlainLoss
 from mpsearch.metric_choice import chosen, statistics_of

@@ -16,10 +16,10 @@ from mpsearch.assignment import Assignment
 from mpsearch.choice import Choice
 from mpsearch.cli import run
 from mpsearch.errors import InputError
-from mpsearch.evaluation import Evaluation, Evaluations, save_evaluations, wilson_interval
+from mpsearch.evaluation import Evaluation, Evaluations, save_evaluations
 from mpsearch.evidence_digests import Origin
 from mpsearch.gate import Verdict, parse_accuracy, parse_points
-from mpsearch.gate_statistics import drop_interval
+from mpsearch.gate_statistics import drop_interval, wilson_interval
 
 TABLE = """\
 layer,w_bits,a_bits,omega,size_bytes,bops

@@ -16,9 +16,8 @@ from mpsearch.cli import run
 from mpsearch.device.power_sources_manual import manual
 from mpsearch.device.profile import network_digest, save_device_profile
 from mpsearch.errors import InputError
-from mpsearch.evaluation import wilson_interval
 from mpsearch.evidence_digests import Origin
-from mpsearch.gate_statistics import drop_interval
+from mpsearch.gate_statistics import drop_interval, wilson_interval
 from mpsearch.reports.bits_figure import bits_drawing
 from mpsearch.reports.facts import LayerFacts, to_document
 from mpsearch.reports.gather import gather

@@ -9,7 +9,8 @@ import pytest
 
 from mpsearch.choice import Choice
 from mpsearch.errors import InputError
-from mpsearch.evaluation import Evaluation, wilson_interval
+from mpsearch.evaluation import Evaluation
+from mpsearch.gate_statistics import wilson_interval
 from mpsearch.published import CASES, FLOAT, MIXED, W4, W8
 from mpsearch.reproduction import SMALLER, TUNED
 from mpsearch.reproduction_table import HEADER, accuracy, lost, markdown, mean_over_runs, table

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from mpsearch.errors import InputError
 from mpsearch.gate_limits import parse_accuracy, parse_growth, parse_points
 from mpsearch.gate_metrics import check_names
-from mpsearch.gate_statistics import parse_confidence
 from mpsearch.measured_answer import parse_percent
 from mpsearch.units import (
     Percent,
@@ -20,6 +19,7 @@ from mpsearch.units import (
     format_exactly,
     format_size,
     parse_amount,
+    parse_confidence,
     parse_count,
     parse_seconds,
     parse_size,

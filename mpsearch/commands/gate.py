@@ -139,7 +139,7 @@ def _judged(path: str | None, options: dict[str, Any]) -> "Report":
     from mpsearch.gate_metrics import check_names, wanted_metrics
     from mpsearch.gate_reading import Sources, read_evidence
     from mpsearch.gate_report import Report, baseline_of
-    from mpsearch.gate_statistics import parse_confidence
+    from mpsearch.units import parse_confidence
 
     config = find_config(options["config"])
 
