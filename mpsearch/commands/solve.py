@@ -135,7 +135,8 @@ def solve(
     excludes = (*excludes, *unfit)
     pinned, excluded = parse_pins(pins), parse_excludes(excludes, allows, table)
     if only_ranges:
-        from mpsearch.ranges import print_ranges, ranges
+        from mpsearch.ranges import ranges
+        from mpsearch.solution_text import print_ranges
 
         found = ranges(table, pinned, excluded, budget.limits, at_least=budget.at_least)
         if as_json:
