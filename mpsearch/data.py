@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from mpsearch.errors import InputError
 from mpsearch.files import digest
 from mpsearch.importing import import_object
-from mpsearch.labels import is_label_name
+from mpsearch.inputs import is_label_name
 from mpsearch.loss_choice import choose
 from mpsearch.losses import Loss
 from mpsearch.network import Network

@@ -32,9 +32,8 @@ from mpsearch.files import atomic_path
 from mpsearch.float_width import as_float32, set_float_width
 from mpsearch.graph_json import graph_from_json, graph_to_json
 from mpsearch.graph_tensors import tensor_nodes
-from mpsearch.inputs import ExampleInputs, bind_inputs
+from mpsearch.inputs import ExampleInputs, bind_inputs, is_label_name
 from mpsearch.json_file import parse_json
-from mpsearch.labels import is_label_name
 from mpsearch.network import Network, output_shape, record_shapes
 from mpsearch.outputs import describe_outputs, left_out_outputs, read_outputs, recorded_outputs
 from mpsearch.sample_independence import check_samples_apart
