@@ -19,13 +19,9 @@ from mpsearch.measured_options import (
     parse_measured,
 )
 from mpsearch.minimand import Minimand
+from mpsearch.pins import parse_excludes, parse_pins
 from mpsearch.provenance import model_digest_of, sound_provenance, unpriced_activations
-from mpsearch.search_options import (
-    budget_options,
-    parse_excludes,
-    parse_pins,
-    parse_solver_options,
-)
+from mpsearch.search_options import budget_options, parse_solver_options
 from mpsearch.solution import Solution
 from mpsearch.solution_text import print_failure, print_solution, print_tables
 from mpsearch.solving import solve as solve_table
