@@ -14,9 +14,9 @@ from report_runs import HOSTILE, W4, W8, make_run, table
 from mpsearch.assignment import Assignment
 from mpsearch.cli import run
 from mpsearch.device.power_sources_manual import manual
-from mpsearch.device.profile import network_digest, save_device_profile
+from mpsearch.device.profile import save_device_profile
 from mpsearch.errors import InputError
-from mpsearch.evidence_digests import Origin
+from mpsearch.evidence_digests import Origin, network_digest
 from mpsearch.gate_statistics import drop_interval, wilson_interval
 from mpsearch.reports.bits_figure import bits_drawing
 from mpsearch.reports.facts import LayerFacts, to_document
