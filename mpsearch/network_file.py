@@ -24,8 +24,8 @@ from safetensors.torch import save as save_tensors
 from torch import fx, nn
 
 from mpsearch import memory_budget
-from mpsearch.data import Arrays as NamedArrays
-from mpsearch.data import bind_inputs as bind_samples
+from mpsearch.arrays import Arrays as NamedArrays
+from mpsearch.arrays import bind_inputs as bind_samples
 from mpsearch.errors import InputError
 from mpsearch.exporting import export_graph
 from mpsearch.files import atomic_path

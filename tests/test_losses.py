@@ -14,9 +14,10 @@ from loss_cases import BCE, CASES, CLOSED, MSE, Line
 from scipy.special import expit, rel_entr
 from torch import nn
 
+from mpsearch.arrays import Arrays
 from mpsearch.choice import Choice
 from mpsearch.cli import run
-from mpsearch.data import Arrays, Data, bind
+from mpsearch.data import Data, bind
 from mpsearch.errors import InputError
 from mpsearch.evaluation import load_evaluations
 from mpsearch.heads import logits, without_heads
