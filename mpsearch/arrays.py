@@ -42,7 +42,7 @@ class Arrays:
 def bind_inputs(
     arrays: Arrays, network: Network
 ) -> tuple[tuple[torch.Tensor, ...], dict[str, torch.Tensor]]:
-    """(inputs in the network's order and types, label arrays). Raises InputError naming the array."""
+    """(inputs in the network's order and types, labels). Raises InputError naming the array."""
     aliases = {f"x{i}": name for i, name in enumerate(network.input_names)}
     wanted = ", ".join(f"{short} ({name})" for short, name in aliases.items())
     named: dict[str, torch.Tensor] = {}
