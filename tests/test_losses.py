@@ -25,9 +25,10 @@ from mpsearch.losses import ABSOLUTE, CROSS_ENTROPY, DIVERGENCE, Loss, PlainLoss
 from mpsearch.network import Network
 from mpsearch.network_file import save
 from mpsearch.profile import ProfileSettings, profile
+from mpsearch.seeds import generator
 from mpsearch.sensitivity.gauss_newton import sampled_traces, trace_sums
 from mpsearch.sensitivity.hutchinson import residual_traces
-from mpsearch.sensitivity.probing import estimate, generator
+from mpsearch.sensitivity.probing import estimate
 from mpsearch.sum_loss import SumLoss, separate
 
 N = 4
