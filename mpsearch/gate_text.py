@@ -8,7 +8,7 @@ from mpsearch.gate_baseline import Baseline
 from mpsearch.gate_evidence import Evidence, find_row, judged_network
 from mpsearch.gate_limits import BY_QUANTITY, grown
 from mpsearch.gate_verdict import Number, Policy, Verdict, says_no
-from mpsearch.post_training_options import options_of
+from mpsearch.post_training_words import options_of
 from mpsearch.units import format_count, format_size
 
 METRIC = "metric "

@@ -7,6 +7,7 @@ from fractions import Fraction
 
 from mpsearch.choice import Choice
 from mpsearch.errors import InputError
+from mpsearch.gate_statistics import check_confidence
 
 SIZE_UNITS = {
     "B": 1,

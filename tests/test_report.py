@@ -14,7 +14,7 @@ from report_runs import HOSTILE, W4, W8, make_run, table
 from mpsearch.assignment import Assignment
 from mpsearch.cli import run
 from mpsearch.device.power_sources_manual import manual
-from mpsearch.device.profile import network_digest, save_device_profile
+from mpsearch.device.profile import save_device_profile
 from mpsearch.errors import InputError
 from mpsearch.evidence_digests import Origin
 from mpsearch.reports.bits_figure import bits_drawing
