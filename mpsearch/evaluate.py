@@ -10,7 +10,6 @@ from mpsearch.data import Data
 from mpsearch.errors import InputError
 from mpsearch.evaluation import MOST_CLASSES, Evaluation, Metric
 from mpsearch.evidence_digests import Origin
-from mpsearch.gate_statistics import Z95, wilson_interval
 from mpsearch.heads import logits as as_logits
 from mpsearch.loss_forms import Bernoulli, Softmax
 from mpsearch.losses import CROSS_ENTROPY, Loss, PlainLoss

@@ -23,7 +23,6 @@ from mpsearch.evaluation_run import FLOAT, Subject, float_bops
 from mpsearch.evidence_digests import network_digest
 from mpsearch.files import digest
 from mpsearch.front import Front
-from mpsearch.gate_statistics import wilson_interval
 from mpsearch.journal import Journal
 from mpsearch.min_accuracy import Search, search, thin
 from mpsearch.quantized import check_layers

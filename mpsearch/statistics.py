@@ -60,24 +60,6 @@ def wilson_interval(
     return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
 
 
-def wilson_interval(
-    successes: int, n: int, comparisons: int = 1, confidence: float = 0.95
-) -> tuple[float, float]:
-    """Score interval of a proportion (Wilson, JASA 1927): (915, 1000) -> (0.896, 0.931) at 95 %.
-
-    comparisons: that all of so many intervals hold at once (Bonferroni), each is taken at
-    1 - (1 - confidence) / comparisons.
-    """
-    z = Z95
-    if comparisons != 1 or confidence != 0.95:
-        z = NormalDist().inv_cdf(1 - (1 - confidence) / 2 / comparisons)
-    p = successes / n
-    centre = p + z**2 / (2 * n)
-    half = z * math.sqrt(p * (1 - p) / n + z**2 / (4 * n * n))
-    scale = 1 + z**2 / n
-    return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
-
-
 def score_statistic(lost: int, won: int, n: int, drop: float) -> float:
     """Tango's score statistic for "the drop is `drop`"; positive where more was lost than that.
 

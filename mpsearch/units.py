@@ -7,7 +7,7 @@ from fractions import Fraction
 
 from mpsearch.choice import Choice
 from mpsearch.errors import InputError
-from mpsearch.gate_statistics import check_confidence
+from mpsearch.statistics import check_confidence
 
 SIZE_UNITS = {
     "B": 1,
@@ -158,7 +158,6 @@ def parse_confidence(text: str) -> float:
     read = read_number(text)
     if read is None or read.unit not in ("", "%"):
         raise InputError(f"got the confidence {text!r}; expected a form such as 0.95 or 95%")
-    from mpsearch.statistics import check_confidence  # needs numpy
 
     return check_confidence(float(read.share))
 

@@ -12,7 +12,6 @@ from mpsearch.evaluation import Evaluation, Evaluations, save_evaluations
 from mpsearch.evidence_digests import Origin
 from mpsearch.front import front
 from mpsearch.front_files import write_json
-from mpsearch.gate_statistics import wilson_interval
 from mpsearch.solving import solve
 from mpsearch.statistics import wilson_interval
 from mpsearch.table import Layer, LayerTable, Row

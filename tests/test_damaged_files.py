@@ -44,8 +44,8 @@ from mpsearch.device.power_csv_text import csv_source
 from mpsearch.device.profile import save_device_profile
 from mpsearch.errors import MpsearchError
 from mpsearch.evaluation import Evaluation
+from mpsearch.evidence_digests import network_digest
 from mpsearch.finetuning_checkpoint import State, load_state, save_state
-from mpsearch.gate_statistics import wilson_interval
 from mpsearch.journal import Journal
 from mpsearch.run_store import Measured, RunStore
 from mpsearch.statistics import wilson_interval

@@ -23,7 +23,6 @@ from mpsearch.data import Data
 from mpsearch.evaluation_run import Subject, load_subject
 from mpsearch.front import front
 from mpsearch.front_files import read_json
-from mpsearch.gate_statistics import wilson_interval
 from mpsearch.holding import chances
 from mpsearch.measured_answer import Target, smallest_that_holds
 from mpsearch.min_accuracy import search, thin

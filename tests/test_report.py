@@ -16,7 +16,7 @@ from mpsearch.cli import run
 from mpsearch.device.power_sources_manual import manual
 from mpsearch.device.profile import save_device_profile
 from mpsearch.errors import InputError
-from mpsearch.evidence_digests import Origin
+from mpsearch.evidence_digests import Origin, network_digest
 from mpsearch.reports.bits_figure import bits_drawing
 from mpsearch.reports.facts import LayerFacts, to_document
 from mpsearch.reports.gather import gather
