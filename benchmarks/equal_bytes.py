@@ -27,7 +27,6 @@ from mpsearch.cost import size_bytes
 from mpsearch.data import Data
 from mpsearch.errors import InputError
 from mpsearch.evaluate import evaluate
-from mpsearch.evaluation import paired_drop
 from mpsearch.evaluation_run import Subject
 from mpsearch.files import write_atomic
 from mpsearch.finetuning import FineTuning, finetune
@@ -41,6 +40,7 @@ from mpsearch.profile import ProfileSettings, profile
 from mpsearch.refine import refine
 from mpsearch.solution_sources import reranked
 from mpsearch.solving import solve
+from mpsearch.statistics import paired_drop
 from mpsearch.table import LayerTable
 
 SHARES = (27, 31, 38, 44, 50, 66)  # percent of the bytes with 8-bit weights

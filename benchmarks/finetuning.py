@@ -26,7 +26,7 @@ from mpsearch.cost import size_bytes
 from mpsearch.data import Data, bind, read_arrays
 from mpsearch.errors import InputError
 from mpsearch.evaluate import evaluate
-from mpsearch.evaluation import Evaluation, paired_drop
+from mpsearch.evaluation import Evaluation
 from mpsearch.files import write_atomic
 from mpsearch.finetuning import FineTuning, finetune
 from mpsearch.models.datasets import load_dataset
@@ -34,6 +34,7 @@ from mpsearch.models.feature_cache import cache_folder
 from mpsearch.post_training import quantize_after_training
 from mpsearch.profile import ProfileSettings, profile
 from mpsearch.solving import solve
+from mpsearch.statistics import paired_drop
 
 
 def choices_of(case: str, subject: Subject, work: Path) -> Mapping[str, Choice]:

@@ -28,7 +28,7 @@ from mpsearch.cost import size_bytes
 from mpsearch.data import Data
 from mpsearch.errors import InputError
 from mpsearch.evaluate import evaluate
-from mpsearch.evaluation import Evaluation, paired_drop
+from mpsearch.evaluation import Evaluation
 from mpsearch.files import write_atomic
 from mpsearch.finetuning import FineTuning, finetune
 from mpsearch.models.feature_cache import cache_folder
@@ -36,6 +36,7 @@ from mpsearch.network import Network
 from mpsearch.post_training import quantize_after_training
 from mpsearch.profile import ProfileSettings, profile
 from mpsearch.solving import solve
+from mpsearch.statistics import paired_drop
 
 UNIFORM = ("w8a8", "w4a8", "w3a8", "w2a8", "w4a4")
 MIXED = (50, 44, 38, 31)  # percent of the bytes with 8-bit weights

@@ -14,9 +14,9 @@ from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from mpsearch.errors import InputError
-from mpsearch.evaluation import wilson_interval
 from mpsearch.models.augmentation import augmented, mixed
 from mpsearch.models.samples import Dataset, Split
+from mpsearch.statistics import wilson_interval
 
 Schedule = Literal["cosine", "constant"]
 EVALUATION_BATCH = 250

@@ -197,7 +197,7 @@ def _fail(error: Exception) -> int:
         return error.exit_code
     if isinstance(error, OSError):
         where = f" ({os.fsdecode(error.filename)})" if error.filename else ""
-        if not where and error.errno in streams.FULL:  # files have names, see mpsearch.files
+        if not where and error.errno in streams.FULL:  # a file would have its name
             where = " (standard output)"
             streams.give_up_output()
         streams.say(f"mpsearch: error: {error.strerror or error}{where}")

@@ -1,7 +1,7 @@
 """What the commands print: lines, tables and progress for people, JSON for machines.
 
-Nothing else in mpsearch prints, but for `streams.say`, which ends a call that failed. Every line
-and cell is made fit to be shown, whoever wrote it.
+Nothing else in mpsearch prints, but for `streams.say`: what ends a call that failed, and a notice
+from inside of the library. Every line and cell is made fit to be shown, whoever wrote it.
 """
 
 import contextlib

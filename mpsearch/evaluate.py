@@ -8,7 +8,7 @@ import torch
 
 from mpsearch.data import Data
 from mpsearch.errors import InputError
-from mpsearch.evaluation import MOST_CLASSES, Z95, Evaluation, Metric, wilson_interval
+from mpsearch.evaluation import MOST_CLASSES, Evaluation, Metric
 from mpsearch.evidence_digests import Origin
 from mpsearch.heads import logits as as_logits
 from mpsearch.loss_forms import Bernoulli, Softmax
@@ -18,6 +18,7 @@ from mpsearch.metric_intervals import DRAWS, OWN_DRAWS, measured
 from mpsearch.network import Network
 from mpsearch.outputs import Shape
 from mpsearch.quantized import QuantizedNetwork
+from mpsearch.statistics import Z95, wilson_interval
 from mpsearch.sum_loss import SumLoss
 
 Callee = Callable[..., torch.Tensor]

@@ -5,9 +5,8 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -15,14 +14,12 @@ import numpy as np
 from mpsearch.errors import InputError
 from mpsearch.evidence_digests import ORIGIN, Origin, origin_from_json, origin_to_json
 from mpsearch.files import write_atomic
-from mpsearch.gate_statistics import drop_interval
 from mpsearch.json_file import read_document
 from mpsearch.json_form import by_name, check_form, flag, list_of, null_or, number, text, whole
 from mpsearch.plausible_evaluation import check_row, check_rows
 
 FORMAT, VERSION = "mpsearch.evaluation", 1
 LARGEST_MIB = 256
-Z95 = 1.959963984540054  # 97.5 % quantile of the standard normal distribution
 MOST_CLASSES = 100  # a confusion matrix of more would be larger than all else in the file
 
 
@@ -100,39 +97,6 @@ def check_classifies(row: Evaluation, what: str) -> None:
             "compare its metrics with `mpsearch evaluate --metric`, or guard them with "
             "`mpsearch gate --max mae=0.05`"
         )
-
-
-def wilson_interval(
-    successes: int, n: int, comparisons: int = 1, confidence: float = 0.95
-) -> tuple[float, float]:
-    """Score interval of a proportion (Wilson, JASA 1927): (915, 1000) -> (0.896, 0.931) at 95 %.
-
-    comparisons: that all of so many intervals hold at once (Bonferroni), each is taken at
-    1 - (1 - confidence) / comparisons.
-    """
-    z = Z95
-    if comparisons != 1 or confidence != 0.95:
-        z = NormalDist().inv_cdf(1 - (1 - confidence) / 2 / comparisons)
-    p = successes / n
-    centre = p + z**2 / (2 * n)
-    half = z * math.sqrt(p * (1 - p) / n + z**2 / (4 * n * n))
-    scale = 1 + z**2 / n
-    return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
-
-
-def paired_drop(
-    reference: Iterable[bool], other: Iterable[bool]
-) -> tuple[float, tuple[float, float]]:
-    """Accuracy lost from `reference` to `other` on the same samples, with its 95 % interval.
-
-    With b samples lost and c won of n, the drop is (b - c)/n; Tango's score interval
-    (`gate_statistics.drop_interval`), which is not a point where all pairs are alike.
-    """
-    pairs = list(zip(reference, other, strict=True))
-    n = len(pairs)
-    lost = sum(before and not after for before, after in pairs)
-    won = sum(after and not before for before, after in pairs)
-    return (lost - won) / n, drop_interval(lost, won, n)
 
 
 def save_evaluations(evaluations: Evaluations, path: str | os.PathLike[str]) -> None:

@@ -6,11 +6,12 @@ from functools import cached_property
 
 import torch
 
+from mpsearch.arrays import Arrays
 from mpsearch.assignment import Assignment
 from mpsearch.calibrated_inputs import input_ranges, outside_notes, ranges_of
 from mpsearch.choice import Choice
 from mpsearch.cost import bops, size_bytes
-from mpsearch.data import Arrays, Data, bind, read_arrays
+from mpsearch.data import Data, bind, read_arrays
 from mpsearch.errors import InputError
 from mpsearch.evaluate import (
     evaluate,

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mpsearch.choice import Choice
-from mpsearch.device.profile import network_digest
 from mpsearch.errors import InputError
+from mpsearch.files import digest
 from mpsearch.json_form import anything, by_name, null_or, text
 
 SHOWN = 3  # layers that a message names
@@ -127,3 +127,8 @@ def check_tied(tied: bool, what: str, remedy: str, unverified: bool) -> None:
 def _listed(words: list[str]) -> str:
     more = f" and {len(words) - SHOWN} more" if len(words) > SHOWN else ""
     return ", ".join(words[:SHOWN]) + more
+
+
+def network_digest(choices: Mapping[str, Choice]) -> str:
+    """Ties a profile to an assignment: digest of `NAME=w4a8` of all layers, sorted by name."""
+    return digest(*(f"{name}={choices[name]}" for name in sorted(choices)))

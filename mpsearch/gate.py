@@ -6,7 +6,7 @@ from fractions import Fraction
 from typing import Any
 
 from mpsearch.errors import InputError
-from mpsearch.evaluation import Evaluation, check_classifies, wilson_interval
+from mpsearch.evaluation import Evaluation, check_classifies
 from mpsearch.gate_baseline import Baseline, check_same_data, check_same_model, is_same_network
 from mpsearch.gate_evidence import (
     Evidence,
@@ -18,26 +18,23 @@ from mpsearch.gate_evidence import (
     totals_of,
 )
 from mpsearch.gate_limits import (
-    ON_ACCURACY,
-    ON_BASELINE,
-    ON_METRICS,
+    CONDITIONS,
+    Condition,
     Conditions,
-    parse_accuracy,
-    parse_growth,
-    parse_limit,
-    parse_points,
+    grown,
 )
 from mpsearch.gate_metrics import judge_metrics
-from mpsearch.gate_statistics import (
+from mpsearch.gate_verdict import Number, Paired, Verdict
+from mpsearch.statistics import (
     check_confidence,
     drop_interval,
     mcnemar_p,
     samples_for_accuracy,
     samples_for_drop,
+    wilson_interval,
 )
-from mpsearch.gate_verdict import Number, Paired, Verdict
 
-__all__ = ["Conditions", "Evidence", "Verdict", "judge", "parse_accuracy", "parse_points"]
+__all__ = ["Conditions", "Evidence", "Verdict", "judge"]
 
 REFERENCE = "FP32"
 
@@ -53,44 +50,40 @@ def judge(
     of accuracy on other data.
     """
     check_confidence(confidence)
-    if not conditions.asks():
+    if not conditions.need():
+        plain = [one for one in CONDITIONS if "baseline" not in one.needs]
+        metrics = ", ".join(f"--{one.key}" for one in plain if one.of_metrics)
         raise InputError(
-            "no condition given; expected at least one of --max-size, --max-bops, --min-accuracy, "
-            "--max-drop, --max-latency, --max-peak-memory, --max-energy, one on a metric (--min, "
-            "--max, --max-rise, --max-fall), or one against a baseline"
+            "no condition given; expected at least one of "
+            f"{', '.join(f'--{one.key}' for one in plain if not one.of_metrics)}, one on a metric "
+            f"({metrics}), or one against a baseline"
         )
     if evidence.baseline is not None:
         check_same_model(evidence.baseline, identity_of(evidence))
-    measured = conditions.asks(*ON_ACCURACY, *ON_METRICS)
-    if conditions.asks(*ON_ACCURACY):
+    measured = conditions.need("accuracy", "metrics")
+    if conditions.need("accuracy"):
         check_classifies(judged_row(evidence), "a condition on accuracy")
     totals = totals_of(evidence, measured)
-    verdicts = []
-    for column, text in (("size_bytes", conditions.max_size), ("bops", conditions.max_bops)):
-        if text is not None:
-            value, limit = total_of(totals, column), parse_limit(evidence.table, column, text)
-            verdicts.append(Verdict(column, value, limit, value <= limit))
-    if conditions.min_accuracy is not None:
-        limit = parse_accuracy(conditions.min_accuracy)
-        verdicts.append(_accuracy(judged_row(evidence), limit, confidence))
-    if conditions.max_drop is not None:
-        verdicts.append(_drop(evidence, parse_points(conditions.max_drop), confidence))
-    for column, text in (
-        ("latency_s", conditions.max_latency),
-        ("peak_memory_bytes", conditions.max_peak_memory),
-        ("energy_j", conditions.max_energy),
-    ):
-        if text is not None:
-            exact = device_value(evidence, column, conditions.latency_mode)
-            limit = parse_limit(None, column, text)
-            verdicts.append(Verdict(column, exact, limit, exact <= limit))
-    if conditions.asks(*ON_METRICS):
+    verdicts: list[Verdict] = []
+    value: Number
+    for asked, text in conditions.judged_from("totals"):
+        value, limit = total_of(totals, asked.quantity), asked.limit(text, evidence.table)
+        verdicts.append(Verdict(asked.quantity, value, limit, value <= limit))
+    for asked, text in conditions.judged_from("accuracy"):
+        verdicts.append(_accuracy(judged_row(evidence), Fraction(asked.limit(text)), confidence))
+    for asked, text in conditions.judged_from("accuracy", "fp32"):
+        verdicts.append(_drop(evidence, Fraction(asked.limit(text)), confidence))
+    for asked, text in conditions.judged_from("device"):
+        value = device_value(evidence, asked.quantity, conditions.latency_mode)
+        limit = asked.limit(text)
+        verdicts.append(Verdict(asked.quantity, value, limit, value <= limit))
+    if conditions.need("metrics"):
         row, evaluations = judged_row(evidence), evidence.evaluations
         reference = None if evaluations is None else evaluations.named(REFERENCE)
-        if reference is not None and conditions.asks("max_rise", "max_fall"):
+        if reference is not None and any(conditions.judged_from("metrics", "fp32")):
             check_pair(evidence, row, reference)
         verdicts += judge_metrics(conditions, row, confidence)
-    if conditions.asks(*ON_BASELINE):
+    if conditions.need("baseline"):
         verdicts += _against_baseline(conditions, evidence, totals, confidence)
     return tuple(verdicts)
 
@@ -104,45 +97,45 @@ def _against_baseline(
             "there is no baseline to compare with; name one with --baseline main.json, which "
             "`mpsearch gate --update-baseline main.json` writes"
         )
-    verdicts = []
-    if conditions.max_drop_baseline is not None:
+    verdicts: list[Verdict] = []
+    value: Number
+    for asked, text in conditions.judged_from("accuracy", "baseline"):
         row = judged_row(evidence)
         assert evidence.evaluations is not None
         if baseline.row is None:
             raise InputError(_lacks(baseline, "accuracy", "an evaluation.json or MODEL"))
         check_same_data(baseline, evidence.evaluations.data_digest)
-        limit = parse_points(conditions.max_drop_baseline)
-        verdict = _paired("drop_baseline", baseline.row, row, baseline.source, limit, confidence)
+        limit = Fraction(asked.limit(text))
+        verdict = _paired(asked.quantity, baseline.row, row, baseline.source, limit, confidence)
         if is_same_network(baseline, identity_of(evidence)) and baseline.row.correct == row.correct:
             verdict = replace(verdict, interval=None, samples=None, needed=None)  # no luck in it
         verdicts.append(verdict)
-    for column, text in (
-        ("size_bytes", conditions.max_size_growth),
-        ("bops", conditions.max_bops_growth),
-    ):
-        if text is not None:
-            before = baseline.totals.get(column)
-            if not before:
-                raise InputError(_lacks(baseline, column, "an assignment with its table"))
-            value = total_of(totals, column)
-            verdicts.append(_growth(column, value, before, text, baseline.source))
-    if conditions.max_latency_growth is not None:
-        mode = conditions.latency_mode
-        before = baseline.device.get(mode)
+    for asked, text in conditions.judged_from("totals", "baseline"):
+        column = grown(asked.quantity)
+        before = baseline.totals.get(column)
         if not before:
-            raise InputError(_lacks(baseline, f"{mode} latency", "a device.json"))
-        latency = device_value(evidence, "latency_s", mode)
-        text = conditions.max_latency_growth
-        verdicts.append(_growth("latency_s", latency, before, text, baseline.source))
+            raise InputError(_lacks(baseline, column, "an assignment with its table"))
+        value = total_of(totals, column)
+        verdicts.append(_growth(asked, value, before, text, baseline.source))
+    for asked, text in conditions.judged_from("device", "baseline"):
+        column, mode = grown(asked.quantity), conditions.latency_mode
+        in_file = mode if column == "latency_s" else column
+        before = baseline.device.get(in_file)
+        if not before:
+            lacking = f"{mode} latency" if column == "latency_s" else column
+            raise InputError(_lacks(baseline, lacking, "a device.json"))
+        value = device_value(evidence, column, mode)
+        verdicts.append(_growth(asked, value, before, text, baseline.source))
     return verdicts
 
 
-def _growth(column: str, value: Number, before: Number, text: str, source: str) -> Verdict:
+def _growth(asked: Condition, value: Number, before: Number, text: str, source: str) -> Verdict:
     stored = _exact(before)
     if _exact(value) > stored * 10**100:
+        column = grown(asked.quantity)
         raise InputError(f"{source}: {column} of {before!r} is too small to compare with")
-    growth, limit = _exact(value) / stored - 1, parse_growth(text)
-    return Verdict(f"{column}_growth", growth, limit, growth <= limit, baseline=stored)
+    growth, limit = _exact(value) / stored - 1, asked.limit(text)
+    return Verdict(asked.quantity, growth, limit, growth <= limit, baseline=stored)
 
 
 def _exact(value: Number) -> Fraction:

@@ -8,18 +8,23 @@ from pathlib import Path
 from typing import Any
 
 from mpsearch.errors import InputError
+from mpsearch.gate_limits import CONDITIONS, Condition
 from mpsearch.toml_file import read_toml
 
 OWN, PROJECT = "mpsearch.toml", "pyproject.toml"
-CONDITIONS = (
-    "max-size", "max-bops", "min-accuracy", "max-drop", "max-drop-baseline", "max-size-growth",
-    "max-bops-growth", "max-latency-growth", "max-latency", "max-peak-memory", "max-energy",
-)  # fmt: skip
 FILES = ("assignment", "evaluation", "device", "profile", "baseline")
-METRICS = ("min", "max", "max-rise", "max-fall")
-TEXTS = (*CONDITIONS, "latency-mode", "network", "confidence")
+METRICS = tuple(condition.key for condition in CONDITIONS if condition.of_metrics)
+SETTINGS = ("latency-mode", "network", "confidence")
 FLAGS = ("strict", "lenient", "unverified")
-KEYS = (*TEXTS, *METRICS, *FILES, *FLAGS)
+
+
+def _place(condition: Condition) -> int:
+    """In the list of keys: what is of the network alone, against a baseline, of a device."""
+    return 1 if "baseline" in condition.needs else 2 if "device" in condition.needs else 0
+
+
+LIMITS = tuple(one.key for one in sorted(CONDITIONS, key=_place) if not one.of_metrics)
+KEYS = (*LIMITS, *SETTINGS, *METRICS, *FILES, *FLAGS)
 MODES = ("steady", "process", "cold")
 
 

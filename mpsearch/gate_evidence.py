@@ -8,10 +8,10 @@ from typing import Any
 from mpsearch.agreement import contradictions, recomputed_totals
 from mpsearch.assignment import Assignment
 from mpsearch.device.figures import device_figure
-from mpsearch.device.profile import DeviceProfile, Mode, network_digest
+from mpsearch.device.profile import DeviceProfile, Mode
 from mpsearch.errors import InputError
 from mpsearch.evaluation import Evaluation, Evaluations
-from mpsearch.evidence_digests import Judged, check_bits, check_tied, check_weights
+from mpsearch.evidence_digests import Judged, check_bits, check_tied, check_weights, network_digest
 from mpsearch.gate_baseline import Baseline, Identity, layers_digest, shapes_digest
 from mpsearch.table import LayerTable
 from mpsearch.table_search import is_of_another, not_its_table

@@ -1,7 +1,6 @@
 """Conditions on metrics of an evaluation: `--min f1=0.9`, `--max mae=0.05`, `--max-rise mse=9%`."""
 
 import math
-import re
 from collections.abc import Sequence
 from fractions import Fraction
 
@@ -9,18 +8,15 @@ from mpsearch.errors import InputError
 from mpsearch.evaluation import Evaluation, Metric
 from mpsearch.gate_limits import Conditions
 from mpsearch.gate_verdict import Number, Verdict
-from mpsearch.units import DECIMAL, EXPONENT
+from mpsearch.units import read_number
 
 CONFIDENCE = 0.95  # of the intervals in an evaluation
 
 
 def wanted_metrics(conditions: Conditions) -> tuple[str, ...]:
     """The metrics that are asked for, as `evaluate --metric` takes them; not the loss."""
-    texts = [
-        *(conditions.min or ()), *(conditions.max or ()), *(conditions.max_rise or ()),
-        *(conditions.max_fall or ()),
-    ]  # fmt: skip
-    names = dict.fromkeys(_parse(text, "--min")[0] for text in texts)
+    asked = [*conditions.judged_from("metrics"), *conditions.judged_from("metrics", "fp32")]
+    names = dict.fromkeys(_parse(text, f"--{one.key}")[0] for one, text in asked)
     return tuple(name for name in names if name != "loss")
 
 
@@ -37,42 +33,39 @@ def judge_metrics(conditions: Conditions, row: Evaluation, confidence: float) ->
             f"metrics are stored for {CONFIDENCE:g}: leave --confidence out"
         )
     verdicts = []
-    for option, texts, at_least in (("min", conditions.min, True), ("max", conditions.max, False)):
-        for text in texts or ():
-            name, limit, percent = _parse(text, f"--{option}")
-            if percent and limit > 1 and at_least:
-                raise InputError(f"got --{option} {text!r}: more than 100 %")
-            value, interval = _value(row, name)
-            verdicts.append(_verdict(name, value, limit, interval, row.n, at_least))
-    for option, texts, sign in (
-        ("max-rise", conditions.max_rise, 1), ("max-fall", conditions.max_fall, -1),
-    ):  # fmt: skip
-        for text in texts or ():
-            name, limit, percent = _parse(text, f"--{option}")
-            metric = _metric(row, name)
-            if metric.difference is None or metric.difference_interval is None:
-                raise InputError(
-                    f"the evaluation does not compare {name} with FP32; measure both in one run: "
-                    f"mpsearch evaluate MODEL --assignment assignment.json --metric {name}"
-                )
-            before = abs(metric.value - metric.difference)
-            if percent:
-                limit *= Fraction(before)
-            low, high = sorted(sign * end for end in metric.difference_interval)
-            title = f"{name} {'above' if sign > 0 else 'below'} FP32's"
-            value = sign * metric.difference
-            verdicts.append(_verdict(title, value, limit, (low, high), row.n, False))
+    for asked, text in conditions.judged_from("metrics"):
+        name, limit, percent = _parse(text, f"--{asked.key}")
+        at_least = asked.at_least
+        if percent and limit > 1 and at_least:
+            raise InputError(f"got --{asked.key} {text!r}: more than 100 %")
+        value, interval = _value(row, name)
+        verdicts.append(_verdict(name, value, limit, interval, row.n, at_least))
+    for asked, text in conditions.judged_from("metrics", "fp32"):
+        name, limit, percent = _parse(text, f"--{asked.key}")
+        sign = 1 if asked.name == "max_rise" else -1
+        metric = _metric(row, name)
+        if metric.difference is None or metric.difference_interval is None:
+            raise InputError(
+                f"the evaluation does not compare {name} with FP32; measure both in one run: "
+                f"mpsearch evaluate MODEL --assignment assignment.json --metric {name}"
+            )
+        before = abs(metric.value - metric.difference)
+        if percent:
+            limit *= Fraction(before)
+        low, high = sorted(sign * end for end in metric.difference_interval)
+        title = f"{name} {'above' if sign > 0 else 'below'} FP32's"
+        value = sign * metric.difference
+        verdicts.append(_verdict(title, value, limit, (low, high), row.n, False))
     return verdicts
 
 
 def _parse(text: str, option: str) -> tuple[str, Fraction, bool]:
     """`box.mae=0.05` -> (name, 1/20, False); `mse=10%` -> (name, 1/10, True)."""
     name, equals, value = text.strip().rpartition("=")
-    match = re.fullmatch(rf"(-?{DECIMAL}{EXPONENT}?)\s*(%?)", value.strip())
-    if not equals or not name or match is None:
+    read = read_number(value, exponent=True, sign=True)
+    if not equals or not name or read is None or read.unit not in ("", "%"):
         raise InputError(f"got {option} {text!r}; expected METRIC=NUMBER, such as mae=0.05 or 5%")
-    number = Fraction(match[1])
-    return name.strip(), number / 100 if match[2] else number, bool(match[2])
+    return name.strip(), read.share, read.unit == "%"
 
 
 def _metric(row: Evaluation, name: str) -> Metric:
@@ -116,8 +109,7 @@ def _needed(value: float, limit: Number, interval: tuple[float, float], samples:
     return max(1, math.ceil(samples * (width / distance) ** 2))
 
 
-def check_names(texts: Sequence[str] | None, option: str) -> tuple[str, ...] | None:
-    """The conditions as they are kept: None where there are none. Raises InputError for a form."""
-    for text in texts or ():
+def check_names(texts: Sequence[str], option: str) -> None:
+    """Raise InputError for a limit that is not of the form METRIC=NUMBER."""
+    for text in texts:
         _parse(text, option)
-    return tuple(texts) if texts else None

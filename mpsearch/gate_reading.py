@@ -73,7 +73,9 @@ def read_evidence(sources: Sources, on_device: bool = False, usual: bool = True)
     device_path = path("device", sources.device) if on_device else sources.device
     evaluations, digest = None, None
     if sources.model is not None:
-        evaluations, assignment, digest = _measure(sources, sources.model, assignment)
+        evaluations, assignment, digest = _measure(
+            sources, sources.model, assignment_path, assignment
+        )
     elif sources.data is not None or sources.fp32 is not None or sources.calibration is not None:
         raise InputError(
             "--data, --calibration and --fp32 say how to measure, and there is nothing to measure; "
@@ -99,43 +101,28 @@ def read_evidence(sources: Sources, on_device: bool = False, usual: bool = True)
 
 
 def _measure(
-    sources: Sources, model: "ModelSource", assignment: Assignment | None
+    sources: Sources, model: "ModelSource", path: str | None, assignment: Assignment | None
 ) -> tuple[Evaluations, Assignment | None, str | None]:
-    """Run the network: a float one at the assignment, or a quantized file as it is."""
-    from mpsearch.cost import bops, size_bytes
-    from mpsearch.evaluation_run import EvaluationRequest, load_subject, run
+    """What `evaluate` measures: a float network at the assignment, or a quantized file as it is.
+    With it the assignment of what was measured, and the digest of its weights."""
+    from mpsearch.evaluation_run import EvaluationRequest, run
     from mpsearch.model_kinds import QUANTIZED, detect
-    from mpsearch.quantized import check_layers
-    from mpsearch.quantized_file import load_quantized
 
-    if detect(model.path) == QUANTIZED:
-        request = EvaluationRequest(
-            model, data=sources.data, calibration=sources.calibration, fp32=sources.fp32,
-            batch_size=sources.batch_size, losses=sources.losses, metrics=sources.metrics,
-        )  # fmt: skip
-        evaluations = run(request)
-        quantized = load_quantized(model.path, model.max_memory)
-        own = quantized.assignment
+    quantized = detect(model.path) == QUANTIZED
+    evaluations = run(EvaluationRequest(
+        model, None if quantized else path, data=sources.data, calibration=sources.calibration,
+        fp32=sources.fp32, batch_size=sources.batch_size, losses=sources.losses,
+        metrics=sources.metrics,
+    ))  # fmt: skip
+    row = evaluations.rows[-1]  # after FP32's, where that was measured too
+    own = row.origin.layers
+    if quantized and own is not None:
         if assignment is not None and dict(assignment.layers) != dict(own):
             raise InputError(
                 f"{model.path} has other bits than the assignment; apply this assignment, or name "
                 "the one that was applied with --assignment"
             )
-        network = quantized.source
-        totals = {"size_bytes": size_bytes(network, own), "bops": bops(network, own)}
-        return evaluations, assignment or Assignment(own, totals=totals), quantized.model_digest
-    if sources.fp32 is not None:
-        raise InputError(f"{model.path} is a float model; --fp32 goes with a quantized one")
-    subject = load_subject(
-        model, sources.data, sources.calibration, sources.batch_size,
-        losses=sources.losses, metrics=sources.metrics,
-    )  # fmt: skip
-    rows = [subject.float_row()]
-    if assignment is not None:
-        check_layers(subject.network, dict(assignment.layers))
-        rows.append(subject.measure("assignment", assignment.layers))
-    data = subject.data
-    name = "cross-entropy" if data.loss is None else data.loss.name
-    notes = (*data.notes, *subject.outside)
-    found = Evaluations(data.name, data.digest, subject.held_out, tuple(rows), name, notes)
-    return found, assignment, subject.network.digest
+        stated = {"size_bytes": row.size_bytes, "bops": row.bops}
+        totals = {name: total for name, total in stated.items() if total is not None}
+        assignment = assignment or Assignment(own, totals=totals)
+    return evaluations, assignment, row.origin.model

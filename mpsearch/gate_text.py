@@ -6,16 +6,11 @@ from dataclasses import dataclass
 from mpsearch.evaluation import Evaluation
 from mpsearch.gate_baseline import Baseline
 from mpsearch.gate_evidence import Evidence, find_row, judged_network
+from mpsearch.gate_limits import BY_QUANTITY, grown
 from mpsearch.gate_verdict import Number, Policy, Verdict, says_no
-from mpsearch.post_training_options import options_of
+from mpsearch.post_training_words import options_of
 from mpsearch.units import format_count, format_size
 
-TITLES = {
-    "size_bytes": "size", "bops": "BOPS", "accuracy": "accuracy", "drop": "points lost",
-    "drop_baseline": "points lost since the baseline", "size_bytes_growth": "size growth",
-    "bops_growth": "BOPS growth", "latency_s_growth": "latency growth",
-    "latency_s": "latency", "peak_memory_bytes": "peak memory", "energy_j": "energy",
-}  # fmt: skip
 METRIC = "metric "
 
 
@@ -35,7 +30,7 @@ def row_of(verdict: Verdict) -> Row:
     """`PASS`, `size`, `148,480 B (145.0 KB)`, `<= 148,480 B (145.0 KB)`, empty where exact."""
     interval = samples = ""
     if verdict.interval is not None:
-        scale = 100 if verdict.quantity == "accuracy" else 1
+        scale = 100 if _unit(verdict.quantity) == "%" else 1
         low, high = (scale * end for end in verdict.interval)
         digits = ".4g" if verdict.quantity.startswith(METRIC) else ".2f"
         interval, samples = f"[{low:{digits}}, {high:{digits}}]", str(verdict.samples)
@@ -56,25 +51,27 @@ def sign(verdict: Verdict) -> str:
 
 def title_of(verdict: Verdict) -> str:
     """`accuracy`, `points lost`, `f1`."""
-    return TITLES.get(verdict.quantity, verdict.quantity.removeprefix(METRIC))
+    asked = BY_QUANTITY.get(verdict.quantity)
+    return verdict.quantity.removeprefix(METRIC) if asked is None else asked.title
+
+
+def _unit(quantity: str) -> str | None:
+    asked = BY_QUANTITY.get(quantity)
+    return None if asked is None else asked.unit
 
 
 def amount(quantity: str, exact: Number) -> str:
     """Exact enough that a value that misses does not print as its limit."""
-    value = float(exact)
-    if quantity == "accuracy":
-        return f"{100 * value:.6g} %"
-    if quantity.startswith(METRIC):
+    value, unit = float(exact), _unit(quantity)
+    if unit is None:  # a metric
         return f"{value:.6g}"
-    if quantity.startswith("drop"):
-        return f"{value:.6g} points"
-    if quantity.endswith("_growth"):
+    if unit == "%":
         return f"{100 * value:.6g} %"
-    if quantity.endswith("_bytes"):
+    if unit == "B":
         whole, short = f"{value:,.15g} B", format_size(value)
         return whole if whole == short else f"{whole} ({short})"
-    if quantity.endswith(("_s", "_j")):
-        return f"{value:.6g} {'s' if quantity == 'latency_s' else 'J'}"
+    if unit:
+        return f"{value:.6g} {unit}"
     return f"{value:,.15g} ({format_count(value).strip()})"
 
 
@@ -84,7 +81,7 @@ def sentence(verdict: Verdict) -> str:
     met = "meets" if verdict.passed else "misses"
     text = f"{row.condition} {row.measured} {met} {row.limit}"
     if verdict.baseline is not None:
-        column = verdict.quantity.removesuffix("_growth")
+        column = grown(verdict.quantity)
         text += f" against {amount(column, verdict.baseline)} in the baseline"
     if verdict.interval is None:
         return text
@@ -132,15 +129,15 @@ def notes_of(
         notes.append("measured on the calibration data, which is not unseen data")
     if measured and evidence.evaluations is not None:
         notes += evidence.evaluations.notes
-    device = any(v.quantity.startswith(("latency", "peak", "energy")) for v in verdicts)
+    needs = {need for v in verdicts if (a := BY_QUANTITY.get(v.quantity)) for need in a.needs}
+    device = "device" in needs
     notes += _of_the_evidence(evidence, measured, device)
     if device and evidence.device is not None:
         notes += [f"on the device: {note}" for note in evidence.device.notes]
     if device and evidence.assignment is None:
         notes.append("which network ran on the device was not checked; name it with --assignment")
-    sized = any(verdict.quantity.startswith(("size_bytes", "bops")) for verdict in verdicts)
     recomputed = evidence.measured or (evidence.table is not None and evidence.assignment)
-    if sized and not recomputed:
+    if "totals" in needs and not recomputed:
         notes.append("size and BOPS are as the file states them; they were not recomputed")
     return [*notes, *_of_the_baseline(verdicts, evidence)]
 

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal
 
+from mpsearch.gate_limits import BY_QUANTITY
+
 Number = int | float | Fraction
 Outcome = Literal["pass", "fail", "inconclusive"]
 Policy = Literal["measured", "strict", "lenient"]
-
-HIGHER_IS_BETTER = ("accuracy",)
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,8 @@ class Verdict:
     @property
     def higher_is_better(self) -> bool:
         """Whether the limit is one from below."""
-        return self.at_least or self.quantity in HIGHER_IS_BETTER
+        asked = BY_QUANTITY.get(self.quantity)
+        return self.at_least or (asked is not None and asked.at_least)
 
     @property
     def outcome(self) -> Outcome:

@@ -67,3 +67,8 @@ def bind_inputs(model: nn.Module, example_inputs: ExampleInputs) -> Call:
         found = type(strange[0]).__name__ if strange else "nothing"
         raise InputError(f"the example inputs hold {found}; expected tensors, batch first")
     return call
+
+
+def is_label_name(name: str) -> bool:
+    """`y`, `y0`, `y1`, …, `y_NAME`: names of arrays of labels."""
+    return name == "y" or name.startswith("y_") or (name[:1] == "y" and name[1:].isdigit())

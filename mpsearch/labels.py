@@ -10,11 +10,6 @@ from mpsearch.outputs import Shape
 _ROUNDING = 1e-3  # of probabilities that sum to one
 
 
-def is_label_name(name: str) -> bool:
-    """`y`, `y0`, `y1`, …, `y_NAME`: names of arrays of labels."""
-    return name == "y" or name.startswith("y_") or (name[:1] == "y" and name[1:].isdigit())
-
-
 def class_numbers(
     source: str, name: str, labels: torch.Tensor, samples: int, shape: Shape
 ) -> torch.Tensor:

@@ -18,8 +18,8 @@ import torch
 from torch.nn import functional
 
 from mpsearch.outputs import Shape
+from mpsearch.seeds import signs
 from mpsearch.sensitivity.output_hessian import centred, output_factor, random_direction
-from mpsearch.sensitivity.probing import signs
 
 
 class Form(Protocol):

@@ -3,7 +3,6 @@
 import json
 import math
 import os
-import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -17,23 +16,17 @@ from mpsearch.choice import Choice
 from mpsearch.cost import bops, size_bytes
 from mpsearch.curtailment import decide, hardest_first, needed
 from mpsearch.data import Data
-from mpsearch.device.profile import network_digest
 from mpsearch.errors import InputError
 from mpsearch.evaluate import evaluate, from_logits, logits_of
-from mpsearch.evaluation import (
-    Evaluation,
-    paired_drop,
-    row_from_json,
-    row_to_json,
-    wilson_interval,
-)
+from mpsearch.evaluation import Evaluation, row_from_json, row_to_json
 from mpsearch.evaluation_run import FLOAT, Subject, float_bops
+from mpsearch.evidence_digests import network_digest
 from mpsearch.files import digest
 from mpsearch.front import Front
 from mpsearch.journal import Journal
 from mpsearch.min_accuracy import Search, search, thin
 from mpsearch.quantized import check_layers
-from mpsearch.units import DECIMAL
+from mpsearch.statistics import paired_drop, wilson_interval
 
 
 @dataclass(frozen=True)
@@ -105,20 +98,6 @@ class MeasuredAnswer:
         assert self.target.max_drop is not None
         drop = paired_drop(self.reference.correct, self.row.correct)
         return drop[1][1] <= self.target.max_drop
-
-
-def parse_percent(text: str) -> Fraction:
-    """`88.0`, `88%` -> 88/100. Raises InputError for 1 and less without a sign: it is a share."""
-    match = re.fullmatch(rf"({DECIMAL})\s*(%?)", text.strip())
-    if match is None or Fraction(match[1]) > 100:
-        raise InputError(f"got --min-accuracy {text!r}; expected percent, such as 88.0")
-    if Fraction(match[1]) <= 1 and not match[2]:
-        share = float(100 * Fraction(match[1]))
-        raise InputError(
-            f"got --min-accuracy {text!r}; expected percent: {share:g} for a share of {match[1]} "
-            f"(or {match[1]}%, with its sign, if you mean that little)"
-        )
-    return Fraction(match[1]) / 100
 
 
 def smallest_that_holds(

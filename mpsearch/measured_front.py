@@ -11,17 +11,12 @@ import numpy as np
 
 import mpsearch
 from mpsearch.errors import InputError
-from mpsearch.evaluation import (
-    Evaluation,
-    check_classifies,
-    paired_drop,
-    row_from_json,
-    row_to_json,
-)
+from mpsearch.evaluation import Evaluation, check_classifies, row_from_json, row_to_json
 from mpsearch.evaluation_run import Subject
 from mpsearch.front import Front
 from mpsearch.front_files import read_json, write_csv, write_json
 from mpsearch.quantized import check_layers
+from mpsearch.statistics import paired_drop
 from mpsearch.workers import Workers
 
 COLUMNS = (

@@ -1,9 +1,7 @@
 """Options of `mpsearch solve` for what is measured: an accuracy that has to hold, and --refine."""
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -12,7 +10,7 @@ import click
 from mpsearch.errors import InputError
 from mpsearch.model_options import model_options
 from mpsearch.post_training_options import REPAIRS
-from mpsearch.units import DECIMAL, EXPONENT, whole_number
+from mpsearch.units import parse_accuracy, parse_points, parse_tolerance, whole_number
 
 if TYPE_CHECKING:
     from mpsearch.measured_answer import Target
@@ -172,7 +170,7 @@ def parse_measured(
         calibration=calibration,
         confirm=confirm_data,
         most=_most(measure),
-        tolerance=_tolerance(tolerance or TOLERANCE),
+        tolerance=float(parse_tolerance(tolerance or TOLERANCE)),
         rounding=rounding,
         bias_correction=bias_correction,
         device=device or "cpu",
@@ -180,11 +178,10 @@ def parse_measured(
 
 
 def _target(min_accuracy: str | None, max_drop: str | None) -> "Target":
-    from mpsearch.gate import parse_points
-    from mpsearch.measured_answer import Target, parse_percent
+    from mpsearch.measured_answer import Target
 
     if min_accuracy is not None:
-        return Target(min_accuracy=parse_percent(min_accuracy))
+        return Target(min_accuracy=parse_accuracy(min_accuracy))
     assert max_drop is not None
     return Target(max_drop=parse_points(max_drop) / 100)
 
@@ -198,11 +195,3 @@ def _most(text: str | None) -> int | None:
     if not most:
         raise InputError(f"got --measure {text!r}; expected a number such as 32, or all")
     return most
-
-
-def _tolerance(text: str) -> float:
-    match = re.fullmatch(rf"({DECIMAL}{EXPONENT}?)\s*%?", text.strip())
-    value = Fraction(match[1] if match else -1)
-    if not 0 <= value < 50:
-        raise InputError(f"got --tolerance {text!r}; expected percent below 50, such as 0.5%")
-    return float(value / 100)

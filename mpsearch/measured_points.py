@@ -6,7 +6,7 @@ import numpy as np
 
 from mpsearch.files import digest
 from mpsearch.front import Front
-from mpsearch.plausible_evaluation import ROUNDING
+from mpsearch.statistics import ROUNDING
 
 RANGES = {"accuracy": (0.0, 1.0), "drop": (-1.0, 1.0), "loss": (-np.inf, np.inf)}
 

@@ -23,7 +23,7 @@ from mpsearch.measured_options import MeasuredRequest
 from mpsearch.min_accuracy import thin
 from mpsearch.model_options import source_of
 from mpsearch.post_training import PostTraining
-from mpsearch.post_training_options import usual_ranges
+from mpsearch.post_training_words import usual_ranges
 from mpsearch.solution import Solution
 from mpsearch.table import LayerTable
 

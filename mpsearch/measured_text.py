@@ -1,8 +1,9 @@
 """A measured answer in words: what was measured, what was not, and how sure it is."""
 
-from mpsearch.evaluation import Evaluation, paired_drop
+from mpsearch.evaluation import Evaluation
 from mpsearch.front import Front
 from mpsearch.measured_answer import MeasuredAnswer
+from mpsearch.statistics import paired_drop
 
 
 def describe(answer: MeasuredAnswer, front: Front) -> list[str]:

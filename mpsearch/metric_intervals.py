@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mpsearch.evaluation import Z95, Metric, wilson_interval
-from mpsearch.gate_statistics import drop_interval
+from mpsearch.evaluation import Metric
 from mpsearch.metrics import Statistic
+from mpsearch.statistics import Z95, drop_interval, wilson_interval
 
 DRAWS = 1000  # of the bootstrap; for a function of the user's, which may be slow, fewer
 OWN_DRAWS = 200

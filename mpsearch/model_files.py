@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import fx, nn
 
 from mpsearch import memory_budget, network_file
-from mpsearch.data import Arrays
+from mpsearch.arrays import Arrays
 from mpsearch.errors import InputError, first_line
 from mpsearch.importing import import_object, put_working_directory_on_path
 from mpsearch.inputs import Call, ExampleInputs

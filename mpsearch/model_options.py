@@ -106,7 +106,8 @@ def load_model_and_data(
     `purpose` completes "… needs data" in the error when there are none; `losses` and `need_labels`
     are those of `bind`.
     """
-    from mpsearch.data import Arrays, bind, check_repeatable, read_arrays
+    from mpsearch.arrays import Arrays
+    from mpsearch.data import bind, check_repeatable, read_arrays
     from mpsearch.model_files import load_network
 
     arrays: Arrays | None = None

@@ -24,17 +24,16 @@ from safetensors.torch import save as save_tensors
 from torch import fx, nn
 
 from mpsearch import memory_budget
-from mpsearch.data import Arrays as NamedArrays
-from mpsearch.data import bind_inputs as bind_samples
+from mpsearch.arrays import Arrays as NamedArrays
+from mpsearch.arrays import bind_inputs as bind_samples
 from mpsearch.errors import InputError
 from mpsearch.exporting import export_graph
 from mpsearch.files import atomic_path
 from mpsearch.float_width import as_float32, set_float_width
 from mpsearch.graph_json import graph_from_json, graph_to_json
 from mpsearch.graph_tensors import tensor_nodes
-from mpsearch.inputs import ExampleInputs, bind_inputs
+from mpsearch.inputs import ExampleInputs, bind_inputs, is_label_name
 from mpsearch.json_file import parse_json
-from mpsearch.labels import is_label_name
 from mpsearch.network import Network, output_shape, record_shapes
 from mpsearch.outputs import describe_outputs, left_out_outputs, read_outputs, recorded_outputs
 from mpsearch.sample_independence import check_samples_apart

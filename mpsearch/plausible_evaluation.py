@@ -6,12 +6,13 @@ import re
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from mpsearch.statistics import ROUNDING
+
 if TYPE_CHECKING:
     from mpsearch.evaluation import Evaluation, Evaluations
 
 SHARES = ("accuracy", "balanced-accuracy", "f1", "auc")
 NOT_NEGATIVE = ("mae", "mse", "rmse")
-ROUNDING = 1e-9  # of intervals whose end is the value itself
 
 
 def check_rows(evaluations: "Evaluations") -> None:

@@ -1,11 +1,12 @@
 """Options of every command that quantizes after training."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from mpsearch.console import echo
+from mpsearch.post_training_words import usual_ranges
 
 if TYPE_CHECKING:
     from mpsearch.data import Data
@@ -54,11 +55,6 @@ def post_training_options(function: Function) -> Function:
     return function
 
 
-def usual_ranges(rounding: str, bias_correction: bool) -> str:
-    """The range method where none is named; without any repair each layer stands for itself."""
-    return "mse" if rounding == "nearest" and not bias_correction else "auto"
-
-
 def post_training_of(
     ranges: str | None,
     per_tensor: bool,
@@ -73,24 +69,6 @@ def post_training_of(
 
     ranges = ranges or usual_ranges(rounding, bias_correction)
     return PostTraining(ranges, per_tensor, equalize, bias_correction, rounding, seed, learn_scales)
-
-
-def options_of(settings: Mapping[str, Any] | None) -> list[str]:
-    """The options that ask for recorded settings of PostTraining: {"rounding": "nearest", …} ->
-    ["--rounding", "nearest", …]; none for the defaults.
-
-    A record that is empty or missing is of the first version, which repaired nothing unasked.
-    """
-    settings = settings or {"rounding": "nearest", "correct_bias": False}
-    words = []
-    plain = usual_ranges(settings.get("rounding", "adaptive"), settings.get("correct_bias", True))
-    for option, usual in (("ranges", plain), ("rounding", "adaptive"), ("seed", 0)):
-        if (value := settings.get(option, usual)) != usual:
-            words += [f"--{option}", str(value)]
-    words += ["--per-tensor"] if settings.get("per_tensor") else []
-    words += ["--equalize"] if settings.get("equalize") else []
-    words += ["--learn-scales"] if settings.get("learn_scales") else []
-    return [*words, *([] if settings.get("correct_bias", True) else ["--no-bias-correction"])]
 
 
 def note_missing_classes(network: "Network", calibration: "Data") -> None:

@@ -7,11 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from mpsearch.choice import Choice
-from mpsearch.console import print_table
 from mpsearch.instance import Instance
 from mpsearch.proof import smallest
 from mpsearch.table import LayerTable
-from mpsearch.units import format_exactly
 
 SECONDS = 5.0  # for all columns together; only `with_others` is searched for
 
@@ -71,17 +69,3 @@ def ranges(
             most=instance.resource_value(row, sum(most.tolist())),
         )
     return found
-
-
-def print_ranges(found: Mapping[str, Range], limits: Mapping[str, int | float]) -> None:
-    """One line a column, beside its limit; bytes also as they are, for copying."""
-    titles = ["column", "least", "least within other limits", "useful up to", "all largest"]
-    rows = []
-    for column, one in found.items():
-        cells = [column]
-        for value in (one.least, one.with_others, one.useful, one.most, limits.get(column)):
-            cells.append("" if value is None else format_exactly(column, value))
-        if one.with_others is None:
-            cells[2] = "none found"
-        rows.append(cells if limits else cells[:-1])
-    print_table([*titles, "limit"] if limits else titles, rows)

@@ -10,7 +10,6 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import mpsearch
 from mpsearch.candidates import Asked, Candidate, Choices, exchanges, next_best, optima
@@ -19,6 +18,7 @@ from mpsearch.files import digest
 from mpsearch.journal import Journal
 from mpsearch.quantized import check_layers
 from mpsearch.repaired_errors import Trial, Trials, difference
+from mpsearch.statistics import normal_quantile
 from mpsearch.workers import Workers
 
 COUNT = 24  # assignments measured where nobody says how many
@@ -68,7 +68,7 @@ class Refined:
         if self.chosen == 0:
             return 0.0, 0.0, 0.0
         mean, error = difference(self.best.errors, self.first.errors)
-        z = NormalDist().inv_cdf(1 - 0.025 / self.comparisons)
+        z = normal_quantile(0.95, self.comparisons)
         return mean, mean - z * error, mean + z * error
 
     @property
@@ -142,7 +142,7 @@ def choose(trials: Sequence[Trial], optima: int) -> int:
         return best
     ahead = min(others, key=lambda place: trials[place].error)
     lead, error = difference(trials[ahead].errors, trials[best].errors)
-    z = NormalDist().inv_cdf(1 - 0.5 / len(others))
+    z = normal_quantile(0.0, len(others))
     return ahead if lead > z * error else best
 
 

@@ -10,7 +10,7 @@ from mpsearch.limits import total_of
 from mpsearch.measured_options import RefineRequest
 from mpsearch.model_options import source_of
 from mpsearch.post_training import PostTraining
-from mpsearch.post_training_options import usual_ranges
+from mpsearch.post_training_words import usual_ranges
 from mpsearch.refine import Refined, refine
 from mpsearch.solution import Solution
 from mpsearch.workers import join, leave

@@ -3,7 +3,7 @@
 from typing import Any
 
 from mpsearch.console import echo, print_table
-from mpsearch.device.profile import network_digest
+from mpsearch.evidence_digests import network_digest
 from mpsearch.refine import Refined
 from mpsearch.repaired_errors import Trial
 from mpsearch.table import LayerTable

@@ -3,8 +3,8 @@
 import time
 from collections.abc import Callable, Sequence
 
-from mpsearch.console import echo
 from mpsearch.layers import Layer
+from mpsearch.streams import say
 
 MINUTE = 60.0
 _SEEN = 3.0  # seconds after which a share of the work tells how long the whole takes
@@ -38,11 +38,10 @@ def with_notice(
         seconds, done = starts[-1] - starts[0], sum(works[: len(starts) - 1])
         told = seconds >= _SEEN and seconds * sum(works) > MINUTE * done
         if told:
-            echo(
+            say(
                 "note: adaptive rounding takes about "
                 f"{max(2, round(seconds * sum(works) / done / MINUTE))} minutes for this network; "
-                "--rounding nearest does without, and may lose accuracy",
-                err=True,
+                "--rounding nearest does without, and may lose accuracy"
             )
 
     return begins

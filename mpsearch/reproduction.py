@@ -8,10 +8,11 @@ from pathlib import Path
 import torch
 
 from mpsearch import network_file
+from mpsearch.arrays import Arrays
 from mpsearch.budget import Budget
 from mpsearch.choice import Choice
 from mpsearch.cost import size_bytes
-from mpsearch.data import Arrays, Data, bind
+from mpsearch.data import Data, bind
 from mpsearch.errors import InputError
 from mpsearch.evaluate import evaluate
 from mpsearch.files import digest

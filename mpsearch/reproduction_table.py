@@ -4,14 +4,11 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from mpsearch.evaluation import wilson_interval
 from mpsearch.published import FLOAT, MIXED, W4, W8, Case, Published
 from mpsearch.reproduction import SMALLER, TUNED
 from mpsearch.run_store import RunStore
+from mpsearch.statistics import student_975, wilson_interval
 
-# 97.5 % quantiles of Student's t with 1, 2, … degrees of freedom (Fisher & Yates, table III).
-_T975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179)
-_T975_BEYOND = 2.179  # a little wide for more than 13 runs
 NONE = "–"
 HEADER = (
     "network", "paper %", "paper lost", "paper KB", "rounded %", "lost", "fine-tuned %", "lost",
@@ -39,7 +36,7 @@ def mean_over_runs(values: Sequence[float]) -> Mean:
     if n < 2:
         return Mean(mean, None)
     deviation = math.sqrt(sum((value - mean) ** 2 for value in values) / (n - 1))
-    t = _T975[n - 2] if n - 2 < len(_T975) else _T975_BEYOND
+    t = round(student_975(n - 1), 3)  # as tables of it have it, and as published figures used it
     return Mean(mean, t * deviation / math.sqrt(n))
 
 

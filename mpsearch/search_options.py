@@ -5,9 +5,7 @@ from typing import Any, TypeVar
 
 import click
 
-from mpsearch.choice import Choice
 from mpsearch.errors import InputError
-from mpsearch.table import LayerTable
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -58,41 +56,6 @@ def budget_options(command: _Command) -> _Command:
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
-
-
-def parse_pins(texts: Sequence[str]) -> dict[str, Choice]:
-    """`["conv1=w8a8"]` -> {"conv1": Choice(8, 8)}."""
-    pins: dict[str, Choice] = {}
-    for text in texts:
-        layer, equals, choice = text.rpartition("=")
-        if not equals or not layer:
-            raise InputError(f"got --pin {text!r}; expected LAYER=CHOICE such as conv1=w8a8")
-        if layer in pins and pins[layer] != Choice.parse(choice):
-            raise InputError(f"layer {layer!r} is pinned twice: {pins[layer]} and {choice}")
-        pins[layer] = Choice.parse(choice)
-    return pins
-
-
-def parse_excludes(
-    texts: Sequence[str], allows: Sequence[str] = (), table: LayerTable | None = None
-) -> dict[str, set[Choice]]:
-    """`["w2a2", "conv1=w4a4"]` -> {"": {w2a2}, "conv1": {w4a4}}; "" is every layer.
-
-    `allows`, such as `["conv1=w4a8,w8a8"]`, exclude whatever else the table has for the layer.
-    """
-    excludes: dict[str, set[Choice]] = {}
-    for text in texts:
-        layer, _, choice = text.rpartition("=")
-        excludes.setdefault(layer, set()).add(Choice.parse(choice))
-    for text in allows:
-        layer, equals, names = text.rpartition("=")
-        if not equals or not layer or table is None:
-            raise InputError(f"got --allow {text!r}; expected LAYER=CHOICE,CHOICE")
-        wanted = {Choice.parse(name) for name in names.split(",")}
-        for one in wanted:
-            table.row_of(layer, one)  # raises for an unknown layer or a choice that it lacks
-        excludes.setdefault(layer, set()).update(set(table.choices) - wanted)
-    return excludes
 
 
 def parse_solver_options(texts: Sequence[str]) -> dict[str, str]:

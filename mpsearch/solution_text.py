@@ -1,9 +1,15 @@
-"""A solution as text for the terminal."""
+"""A solution, and what limits can be, as text for the terminal."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from mpsearch.console import echo, print_table
 from mpsearch.solution import Solution
 from mpsearch.table import LayerTable
 from mpsearch.units import format_amount, format_exactly
+
+if TYPE_CHECKING:
+    from mpsearch.ranges import Range
 
 
 def print_solution(table: LayerTable, solution: Solution) -> None:
@@ -81,3 +87,17 @@ def print_failure(solution: Solution, what: str = "no assignment is within the l
             else:
                 text += f" alone, {format_exactly(column, least.with_others)} with the other limits"
         echo(text, err=True)
+
+
+def print_ranges(found: Mapping[str, "Range"], limits: Mapping[str, int | float]) -> None:
+    """One line a column, beside its limit; bytes also as they are, for copying."""
+    titles = ["column", "least", "least within other limits", "useful up to", "all largest"]
+    rows = []
+    for column, one in found.items():
+        cells = [column]
+        for value in (one.least, one.with_others, one.useful, one.most, limits.get(column)):
+            cells.append("" if value is None else format_exactly(column, value))
+        if one.with_others is None:
+            cells[2] = "none found"
+        rows.append(cells if limits else cells[:-1])
+    print_table([*titles, "limit"] if limits else titles, rows)

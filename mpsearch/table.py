@@ -13,6 +13,7 @@ from mpsearch.choice import Choice
 from mpsearch.errors import InputError
 from mpsearch.exact import exact_sum
 from mpsearch.files import digest
+from mpsearch.table_csv import as_column, is_metric, read_columns, write_columns
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -95,23 +96,47 @@ class LayerTable:
     @staticmethod
     def read_csv(path: str | os.PathLike[str]) -> "LayerTable":
         """Read `profile.csv`; raises InputError naming the file and line of what is wrong."""
-        from mpsearch.table_csv import read_csv
-
-        return read_csv(path)
+        read = read_columns(path)
+        table = LayerTable(
+            layers=tuple(Layer(*cells) for cells in read.layers),
+            layer_index=read.layer_index,
+            w_bits=read.w_bits,
+            a_bits=read.a_bits,
+            omega=read.omega,
+            omega_stderr=read.omega_stderr,
+            resources=read.resources,
+            metrics=read.metrics,
+            source=read.source,
+        )
+        check(table, read.places)
+        return table
 
     def write_csv(self, path: str | os.PathLike[str]) -> None:
         """Write the table in one step; reading it back gives identical numbers."""
-        from mpsearch.table_csv import write_csv
+        write_columns(self._columns(), path)
 
-        write_csv(self, path)
+    def _columns(self) -> dict[str, list[Any]]:
+        """Column name -> cells, as the CSV file has them, in the documented order."""
+        layers = [self.layers[position] for position in self.layer_index]
+        return {
+            "layer": [layer.name for layer in layers],
+            "kind": [layer.kind for layer in layers],
+            "group": [layer.group for layer in layers],
+            "weights": [layer.weights for layer in layers],
+            "macs": [layer.macs for layer in layers],
+            "w_bits": self.w_bits.tolist(),
+            "a_bits": self.a_bits.tolist(),
+            "omega": self.omega.tolist(),
+            "omega_stderr": self.omega_stderr.tolist(),
+            **{name: values.tolist() for name, values in self.metrics.items()},
+            **{name: values.tolist() for name, values in self.resources.items()},
+        }
 
     def to_pandas(self) -> "pd.DataFrame":
         """The table as a DataFrame with the columns of the CSV file."""
         import pandas as pd
 
-        from mpsearch.table_csv import columns_of
-
-        return pd.DataFrame(columns_of(self))
+        return pd.DataFrame(self._columns())
 
     def __len__(self) -> int:
         return len(self.omega)
@@ -231,20 +256,6 @@ class LayerTable:
 
         close = difflib.get_close_matches(name, self.layer_names, n=1)
         return f"; did you mean {close[0]!r}?" if close else ""
-
-
-def as_column(values: Sequence[int | float]) -> NDArray[Any]:
-    """int64 where every value is an integer, else float64."""
-    if all(isinstance(value, int) or float(value).is_integer() for value in values):
-        integers = [int(value) for value in values]
-        if all(abs(value) < 2**62 for value in integers):
-            return np.array(integers, dtype=np.int64)
-    return np.array(values, dtype=np.float64)
-
-
-def is_metric(column: str) -> bool:
-    """Whether a column of this name holds what a metric says: `omega_kl`, not `omega_stderr`."""
-    return column.startswith("omega_") and column != "omega_stderr"
 
 
 LARGEST = 1e308  # of a total: doubles end at 1.8e308

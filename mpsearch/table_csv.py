@@ -3,23 +3,42 @@
 import csv
 import io
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mpsearch.errors import InputError
 from mpsearch.files import read_limited, write_atomic
-from mpsearch.table import Layer, LayerTable, as_column, check, is_metric
 
+LayerCells = tuple[str, str, str, int, int]
 LEADING = ("layer", "kind", "group", "weights", "macs", "w_bits", "a_bits", "omega", "omega_stderr")
 _DIGITS = 19
 LARGEST_MIB = 256
 REQUIRED = ("layer", "w_bits", "a_bits", "omega")
 
 
-def read_csv(path: str | os.PathLike[str]) -> LayerTable:
+@dataclass(frozen=True)
+class Columns:
+    """Of every row a place for complaints and its numbers; `layers`: distinct ones, as cells (name,
+    kind, group, weights, macs)."""
+
+    source: str
+    places: list[str]
+    layers: list[LayerCells]
+    layer_index: NDArray[np.int64]
+    w_bits: NDArray[np.int64]
+    a_bits: NDArray[np.int64]
+    omega: NDArray[np.float64]
+    omega_stderr: NDArray[np.float64]
+    resources: dict[str, NDArray[Any]]
+    metrics: dict[str, NDArray[np.float64]]
+
+
+def read_columns(path: str | os.PathLike[str]) -> Columns:
     """Read a table; only layer, w_bits, a_bits, omega and one resource column are required."""
     name = os.fspath(path)
     header, rows, lines = _cells(Path(path), name)
@@ -50,7 +69,9 @@ def read_csv(path: str | os.PathLike[str]) -> LayerTable:
         optional("macs", _whole, "a whole number"),
         places,
     )
-    table = LayerTable(
+    return Columns(
+        source=name,
+        places=places,
         layers=layers,
         layer_index=np.array(index, dtype=np.int64),
         w_bits=np.array(numbers("w_bits", _bits, "a whole number of bits"), dtype=np.int64),
@@ -62,15 +83,11 @@ def read_csv(path: str | os.PathLike[str]) -> LayerTable:
             title: np.array(numbers(title, float, "a number"), dtype=np.float64)
             for title in metrics
         },
-        source=name,
     )
-    check(table, places)
-    return table
 
 
-def write_csv(table: LayerTable, path: str | os.PathLike[str]) -> None:
-    """Write the columns in the documented order, floats by their shortest exact decimal."""
-    columns = columns_of(table)
+def write_columns(columns: Mapping[str, Sequence[Any]], path: str | os.PathLike[str]) -> None:
+    """Write columns by name in one step, floats by their shortest exact decimal."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
@@ -78,22 +95,18 @@ def write_csv(table: LayerTable, path: str | os.PathLike[str]) -> None:
     write_atomic(path, text.getvalue())
 
 
-def columns_of(table: LayerTable) -> dict[str, list[Any]]:
-    """Column name -> cells, as the CSV file has them."""
-    layers = [table.layers[position] for position in table.layer_index]
-    return {
-        "layer": [layer.name for layer in layers],
-        "kind": [layer.kind for layer in layers],
-        "group": [layer.group for layer in layers],
-        "weights": [layer.weights for layer in layers],
-        "macs": [layer.macs for layer in layers],
-        "w_bits": table.w_bits.tolist(),
-        "a_bits": table.a_bits.tolist(),
-        "omega": table.omega.tolist(),
-        "omega_stderr": table.omega_stderr.tolist(),
-        **{name: values.tolist() for name, values in table.metrics.items()},
-        **{name: values.tolist() for name, values in table.resources.items()},
-    }
+def as_column(values: Sequence[int | float]) -> NDArray[Any]:
+    """int64 where every value is an integer, else float64."""
+    if all(isinstance(value, int) or float(value).is_integer() for value in values):
+        integers = [int(value) for value in values]
+        if all(abs(value) < 2**62 for value in integers):
+            return np.array(integers, dtype=np.int64)
+    return np.array(values, dtype=np.float64)
+
+
+def is_metric(column: str) -> bool:
+    """Whether a column of this name holds what a metric says: `omega_kl`, not `omega_stderr`."""
+    return column.startswith("omega_") and column != "omega_stderr"
 
 
 def _cells(path: Path, name: str) -> tuple[list[str], list[list[str]], list[int]]:
@@ -145,27 +158,27 @@ def _layers(
     weights: Sequence[int],
     macs: Sequence[int],
     places: Sequence[str],
-) -> tuple[tuple[Layer, ...], list[int]]:
+) -> tuple[list[LayerCells], list[int]]:
     """Distinct layers in the order of their first row, and every row's layer."""
     position: dict[str, int] = {}
-    layers: list[Layer] = []
+    layers: list[LayerCells] = []
     index: list[int] = []
-    for place, *cells in zip(places, names, kinds, groups, weights, macs, strict=True):
-        layer = Layer(*cells)
-        if not layer.name:
+    cells = zip(names, kinds, groups, weights, macs, strict=True)
+    for place, layer in zip(places, cells, strict=True):
+        name = layer[0]
+        if not name:
             raise InputError(f"{place}: the layer has no name")
-        number = position.setdefault(layer.name, len(layers))
+        number = position.setdefault(name, len(layers))
         if number == len(layers):
-            if layer.weights < 0 or layer.macs < 0:
+            if min(layer[3:]) < 0:
                 raise InputError(f"{place}: weights and macs cannot be negative")
             layers.append(layer)
         elif layers[number] != layer:
             raise InputError(
-                f"{place}: kind, group, weights or macs of layer {layer.name!r} differ from its "
-                "first row"
+                f"{place}: kind, group, weights or macs of layer {name!r} differ from its first row"
             )
         index.append(number)
-    return tuple(layers), index
+    return layers, index
 
 
 def _bits(text: str) -> int:

@@ -7,6 +7,7 @@ from fractions import Fraction
 
 from mpsearch.choice import Choice
 from mpsearch.errors import InputError
+from mpsearch.statistics import check_confidence
 
 SIZE_UNITS = {
     "B": 1,
@@ -32,6 +33,27 @@ LARGEST_COUNT = 10**18
 # a billion of them. With the exponent it fits a double.
 DECIMAL = r"(?:[0-9]{1,100}\.?[0-9]{0,100}|\.[0-9]{1,100})"
 EXPONENT = r"(?:[eE][+-]?[0-9]{1,2})"
+_NUMBER = re.compile(rf"(-?)({DECIMAL})({EXPONENT}?)\s*(%|[A-Za-zµ]*)")
+
+
+@dataclass(frozen=True)
+class Number:
+    """A number as it was written, and what stands behind it."""
+
+    digits: str
+    """`1.50` or `-2e-3`, as written."""
+    unit: str
+    """`KB`, `%`; empty for a bare number."""
+
+    @property
+    def value(self) -> Fraction:
+        """Exactly, without the unit."""
+        return Fraction(self.digits)
+
+    @property
+    def share(self) -> Fraction:
+        """A hundredth of it where it is in percent."""
+        return self.value / 100 if self.unit == "%" else self.value
 
 
 @dataclass(frozen=True)
@@ -57,6 +79,15 @@ def whole_number(text: str) -> int | None:
     return int(text) if re.fullmatch("[0-9]{1,18}", text) else None
 
 
+def read_number(text: str, exponent: bool = False, sign: bool = False) -> Number | None:
+    """`1.5 KB` -> 1.5 and KB. None for anything else, and for an exponent or a minus where these
+    are not taken: every number of an option or a file's text is read here."""
+    match = _NUMBER.fullmatch(text.strip())
+    if match is None or (match[3] and not exponent) or (match[1] and not sign):
+        return None
+    return Number(match[1] + match[2] + match[3], match[4])
+
+
 def parse_size(text: str) -> Amount:
     """`145KB` -> 148480 bytes; 1 KB = 1 KiB = 1024 B; also `50%`, `w8` and `w8a8`.
 
@@ -66,17 +97,17 @@ def parse_size(text: str) -> Amount:
     if relative is not None:
         return relative
     form = "a size such as 145KB, 1.5MB, 512B, 50% or w8"
-    match = re.fullmatch(rf"({DECIMAL})\s*([A-Za-z]*)", text.strip())
-    if match is None:
+    read = read_number(text)
+    if read is None:
         raise InputError(f"got the size {text!r}; expected {form}")
-    number, unit = match[1], match[2]
+    number, unit = read.digits, read.unit
     if not unit:
         raise InputError(f"the size {text!r} has no unit; did you mean {number}KB or {number}B?")
     if unit not in SIZE_UNITS:
         same = [known for known in SIZE_UNITS if known.lower() == unit.lower()]
         hint = f"did you mean {number}{same[0]}?" if same else f"expected {form}"
         raise InputError(f"got the unit {unit!r} in the size {text!r}; {hint}")
-    value = Fraction(number) * SIZE_UNITS[unit]
+    value = read.value * SIZE_UNITS[unit]
     if value > LARGEST_SIZE:
         raise InputError(f"the size {text!r} is more than 1024 TB; expected {form}")
     return value
@@ -99,14 +130,14 @@ def parse_count(text: str) -> Amount:
     if relative is not None:
         return relative
     form = "a number such as 1.2G, 300M, 0.02, 50% or w8a8"
-    match = re.fullmatch(rf"({DECIMAL})({EXPONENT})?\s*([A-Za-z]*)", text.strip())
-    if match is None:
+    read = read_number(text, exponent=True)
+    if read is None:
         raise InputError(f"got {text!r}; expected {form}")
-    number, exponent, unit = match[1], match[2] or "", match[3]
+    unit = read.unit
     if unit not in COUNT_UNITS:
-        hint = f"did you mean {number}{unit.upper()}?" if unit.upper() in COUNT_UNITS else form
+        hint = f"did you mean {read.digits}{unit.upper()}?" if unit.upper() in COUNT_UNITS else form
         raise InputError(f"got the unit {unit!r} in {text!r}; {hint}")
-    value = Fraction(number + exponent) * COUNT_UNITS[unit]
+    value = read.value * COUNT_UNITS[unit]
     if value > LARGEST_COUNT:
         raise InputError(f"{text!r} is more than 10^18; expected {form}")
     return value
@@ -122,6 +153,59 @@ def parse_joules(text: str) -> Amount:
     return _scaled(text, ENERGY_UNITS, "an energy such as 3mJ, 0.003, 50% or w8a8")
 
 
+def parse_confidence(text: str) -> float:
+    """`0.95` and `95%` -> 0.95. Raises InputError for anything else and outside 0.5 to 0.9999."""
+    read = read_number(text)
+    if read is None or read.unit not in ("", "%"):
+        raise InputError(f"got the confidence {text!r}; expected a form such as 0.95 or 95%")
+
+    return check_confidence(float(read.share))
+
+
+def parse_accuracy(text: str) -> Fraction:
+    """`88%`, `88` -> 88/100. A bare number of at most 1 could be a share, and is refused."""
+    read = read_number(text)
+    if read is None or read.unit not in ("", "%"):
+        raise InputError(f"got the accuracy {text!r}; expected percent, such as 88% or 88")
+    if not read.unit and read.value <= 1:
+        percent = 100 * read.value
+        forms = [f"{float(one):.10g}" for one in (percent, read.value)]
+        bare = f" or {forms[0]}" if percent > 1 else ""
+        little = f" ({forms[1]}%, with its sign, if you mean that little)" if percent else ""
+        raise InputError(
+            f"got the accuracy {text!r}; expected percent: write {forms[0]}%{bare}{little}"
+        )
+    if read.value > 100:
+        raise InputError(f"the accuracy {text!r} is more than 100 %")
+    return read.value / 100
+
+
+def parse_points(text: str) -> Fraction:
+    """`1.0` -> 1 percentage point. `1%` is refused, as it could mean 1 % of the accuracy."""
+    read = read_number(text)
+    if read is None or read.unit or read.value > 100:
+        raise InputError(
+            f"got the drop {text!r}; expected percentage points from 0 to 100, such as 1.0"
+        )
+    return read.value
+
+
+def parse_growth(text: str) -> Fraction:
+    """`1%` -> 1/100. The sign is required, as a bare 1 could mean twice as much; `0%` is none."""
+    read = read_number(text)
+    if read is None or read.unit != "%":
+        raise InputError(f"got the growth {text!r}; expected a form such as 1% or 0%")
+    return read.share
+
+
+def parse_tolerance(text: str) -> Fraction:
+    """`0.5%`, `0.5` -> 1/200: percent below 50."""
+    read = read_number(text, exponent=True)
+    if read is None or read.unit not in ("", "%") or read.value >= 50:
+        raise InputError(f"got --tolerance {text!r}; expected percent below 50, such as 0.5%")
+    return read.value / 100
+
+
 def parse_amount(column: str, text: str) -> Amount:
     """A limit of a column by what its name ends in: `_bytes`, `_s`, `_j`; else a count."""
     if is_size(column):
@@ -135,15 +219,15 @@ def _scaled(text: str, units: Mapping[str, Fraction], form: str) -> Amount:
     relative = _relative(text)
     if relative is not None:
         return relative
-    match = re.fullmatch(rf"({DECIMAL})({EXPONENT})?\s*([A-Za-zµ]*)", text.strip())
-    if match is None:
+    read = read_number(text, exponent=True)
+    if read is None:
         raise InputError(f"got {text!r}; expected {form}")
-    number, unit = match[1] + (match[2] or ""), match[3]
+    unit = read.unit
     if unit not in units:
         same = [known for known in units if known.lower() == unit.lower()]
-        hint = f"did you mean {number}{same[0]}?" if same else f"expected {form}"
+        hint = f"did you mean {read.digits}{same[0]}?" if same else f"expected {form}"
         raise InputError(f"got the unit {unit!r} in {text!r}; {hint}")
-    value = Fraction(number) * units[unit]
+    value = read.value * units[unit]
     if value > LARGEST_COUNT:
         raise InputError(f"{text!r} is more than 10^18; expected {form}")
     return value
@@ -152,8 +236,9 @@ def _scaled(text: str, units: Mapping[str, Fraction], form: str) -> Amount:
 def _relative(text: str) -> Percent | UniformBits | None:
     """`50%`, `w8`, `w8a8`; None for anything else."""
     text = text.strip()
-    if re.fullmatch(rf"{DECIMAL}%", text):
-        return Percent(Fraction(text[:-1]) / 100)
+    read = read_number(text)
+    if read is not None and read.unit == "%":
+        return Percent(read.share)
     if re.fullmatch(r"w\d{1,2}", text):
         return UniformBits(int(text[1:]))
     if re.fullmatch(r"w\d{1,2}a\d{1,2}", text):

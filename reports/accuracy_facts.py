@@ -2,7 +2,7 @@
 
 from math import isfinite
 
-from mpsearch.evaluation import Evaluation, Evaluations, paired_drop, wilson_interval
+from mpsearch.evaluation import Evaluation, Evaluations
 from mpsearch.published import CASES, FLOAT, MIXED, W4, W8, Case
 from mpsearch.reports.facts import (
     AccuracyFacts,
@@ -12,6 +12,7 @@ from mpsearch.reports.facts import (
     PublishedFacts,
     PublishedRow,
 )
+from mpsearch.statistics import paired_drop, wilson_interval
 from mpsearch.table import LayerTable
 
 CHOSEN = ("assignment", "quantized")

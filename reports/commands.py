@@ -9,7 +9,7 @@ from typing import Any
 from mpsearch.assignment import Assignment
 from mpsearch.evaluation import Evaluations
 from mpsearch.front import Front
-from mpsearch.post_training_options import options_of
+from mpsearch.post_training_words import options_of
 from mpsearch.reports.front_facts import measured_facts
 from mpsearch.reports.run_folder import Run
 from mpsearch.units import is_size

@@ -15,7 +15,7 @@ from mpsearch.reports.facts import (
     Point,
     PredictionFacts,
 )
-from mpsearch.reports.rank_correlation import kendall, spearman
+from mpsearch.statistics import kendall, spearman
 from mpsearch.table import LayerTable
 
 FRONT_WORK = 6_000_000  # states times layers of the search: a report waits seconds for its front

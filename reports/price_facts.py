@@ -6,8 +6,8 @@ from mpsearch.assignment import Assignment
 from mpsearch.decisions import Decision
 from mpsearch.errors import InputError
 from mpsearch.explaining import explain
+from mpsearch.pins import parse_excludes, parse_pins
 from mpsearch.reports.facts import LayerPrice, LimitPrice, PriceFacts
-from mpsearch.search_options import parse_excludes, parse_pins
 from mpsearch.table import LayerTable
 from mpsearch.units import COUNT_UNITS, is_size
 

@@ -20,9 +20,9 @@ from mpsearch.journal import Journal
 from mpsearch.layers import Layer
 from mpsearch.profiler import Score, Scores, Study
 from mpsearch.sample_layout import parts
+from mpsearch.seeds import generator
 from mpsearch.sensitivity.cells import Cell, Cells, notes_of, replacement
 from mpsearch.sensitivity.forward_metric import check_finite
-from mpsearch.sensitivity.probing import generator
 from mpsearch.sensitivity.tape import Tape
 
 

@@ -17,8 +17,9 @@ import torch
 from mpsearch.layers import Layer
 from mpsearch.losses import CROSS_ENTROPY, Loss
 from mpsearch.network import Network
+from mpsearch.seeds import generator
 from mpsearch.sensitivity.gradient_norms import GradientNorms
-from mpsearch.sensitivity.probing import Moments, generator
+from mpsearch.sensitivity.probing import Moments
 
 
 def trace_sums(

@@ -22,7 +22,8 @@ from mpsearch.layers import Layer
 from mpsearch.losses import Loss, target_of
 from mpsearch.network import Network
 from mpsearch.operators import packet
-from mpsearch.sensitivity.probing import Moments, generator, signs
+from mpsearch.seeds import generator, signs
+from mpsearch.sensitivity.probing import Moments
 
 
 def residual_traces(

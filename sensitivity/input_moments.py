@@ -17,7 +17,7 @@ from mpsearch.operators import EMBEDDING, groups, layer_input, packet
 from mpsearch.partial_forward import PartialForward
 from mpsearch.profiler import Study
 from mpsearch.quantizer import ActivationQuantizer
-from mpsearch.sensitivity.probing import generator
+from mpsearch.seeds import generator
 
 POSITIONS = 2**13  # of the data, that a layer's moments are taken from
 

@@ -24,10 +24,10 @@ from mpsearch.layers import Layer
 from mpsearch.operators import EMBEDDING, packet
 from mpsearch.profiler import Score, Scores, Study
 from mpsearch.sample_layout import parts
+from mpsearch.seeds import generator
 from mpsearch.sensitivity.cells import notes_of, rounded_weights
 from mpsearch.sensitivity.forward_metric import check_finite
 from mpsearch.sensitivity.input_moments import input_moments, together
-from mpsearch.sensitivity.probing import generator
 from mpsearch.sensitivity.tape import Tape
 
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from mpsearch.sensitivity.probing import signs
+from mpsearch.seeds import signs
 
 
 def centred(probabilities: torch.Tensor, change: torch.Tensor) -> torch.Tensor:

@@ -29,8 +29,9 @@ from mpsearch.layers import Layer
 from mpsearch.losses import check_curved, target_of
 from mpsearch.network import Network
 from mpsearch.profiler import Scores, Study
+from mpsearch.seeds import seed_of
 from mpsearch.sensitivity.hessian import mean_squared_errors, omegas
-from mpsearch.sensitivity.probing import Moments, estimate, seed_of
+from mpsearch.sensitivity.probing import Moments, estimate
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,12 @@ from pathlib import Path
 from mpsearch.assignment import Assignment
 from mpsearch.budget import Budget
 from mpsearch.choice import Choice
-from mpsearch.evaluation import Evaluation, Evaluations, save_evaluations, wilson_interval
+from mpsearch.evaluation import Evaluation, Evaluations, save_evaluations
 from mpsearch.evidence_digests import Origin
 from mpsearch.front import front
 from mpsearch.front_files import write_json
 from mpsearch.solving import solve
+from mpsearch.statistics import wilson_interval
 from mpsearch.table import Layer, LayerTable, Row
 
 W4, W8 = Choice(4, 4), Choice(8, 8)

@@ -41,12 +41,14 @@ from mpsearch.assignment import Assignment
 from mpsearch.cli import run
 from mpsearch.device.exported import read_export
 from mpsearch.device.power_csv_text import csv_source
-from mpsearch.device.profile import network_digest, save_device_profile
+from mpsearch.device.profile import save_device_profile
 from mpsearch.errors import MpsearchError
-from mpsearch.evaluation import Evaluation, wilson_interval
+from mpsearch.evaluation import Evaluation
+from mpsearch.evidence_digests import network_digest
 from mpsearch.finetuning_checkpoint import State, load_state, save_state
 from mpsearch.journal import Journal
 from mpsearch.run_store import Measured, RunStore
+from mpsearch.statistics import wilson_interval
 
 TIMES = int(os.environ.get("MPSEARCH_FUZZ", "1"))
 LINES, CHARACTERS = 3, 1500  # of an error

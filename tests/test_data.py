@@ -8,7 +8,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from mpsearch.data import Arrays, Data, bind, read_arrays
+from mpsearch.arrays import Arrays
+from mpsearch.data import Data, bind, read_arrays
 from mpsearch.errors import InputError
 from mpsearch.network import Network
 

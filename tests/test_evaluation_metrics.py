@@ -15,19 +15,14 @@ from scipy import stats
 from mpsearch.data import Data
 from mpsearch.errors import InputError
 from mpsearch.evaluate import evaluate
-from mpsearch.evaluation import (
-    Evaluations,
-    check_classifies,
-    load_evaluations,
-    save_evaluations,
-    wilson_interval,
-)
+from mpsearch.evaluation import Evaluations, check_classifies, load_evaluations, save_evaluations
 from mpsearch.loss_forms import Bernoulli, Softmax, Squared
 from mpsearch.losses import Loss, PlainLoss
 from mpsearch.metric_choice import chosen, statistics_of
 from mpsearch.metric_intervals import measured
 from mpsearch.metrics import Statistic, auc, mean_of
 from mpsearch.outputs import lay_out
+from mpsearch.statistics import wilson_interval
 from mpsearch.sum_loss import Share, SumLoss
 
 N = 37

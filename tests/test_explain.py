@@ -23,7 +23,8 @@ from mpsearch.choice import Choice
 from mpsearch.cli import run
 from mpsearch.errors import InputError
 from mpsearch.explaining import Explanation, explain
-from mpsearch.ranges import print_ranges, ranges
+from mpsearch.ranges import ranges
+from mpsearch.solution_text import print_ranges
 from mpsearch.solving import solve
 from mpsearch.table import LayerTable
 from mpsearch.what_if import what_if

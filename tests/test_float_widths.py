@@ -13,9 +13,10 @@ import torch
 from archives import edit_header, edit_tensors
 from torch import nn
 
+from mpsearch.arrays import Arrays
 from mpsearch.calibration import calibrate
 from mpsearch.choice import Choice
-from mpsearch.data import Arrays, bind
+from mpsearch.data import bind
 from mpsearch.errors import InputError
 from mpsearch.model_files import ModelSource, load_network
 from mpsearch.network import Network

@@ -14,6 +14,7 @@ import pytest
 
 from mpsearch.commands.gate import gate
 from mpsearch.gate_config import FLAGS, KEYS, METRICS
+from mpsearch.gate_limits import CONDITIONS
 
 ROOT = Path(__file__).parent.parent
 ACTION = (ROOT / "action.yml").read_text()
@@ -104,6 +105,11 @@ def test_every_condition_and_what_decides_it_is_an_input() -> None:
     """Whatever `mpsearch gate` can be asked in a file, a workflow can ask too."""
     assert set(KEYS) <= set(INPUTS)
     assert {"max-latency-growth", "max-rise", "unverified"} <= set(KEYS)
+    for condition in CONDITIONS:
+        variable = condition.name.upper()
+        assert f"\n        {variable}: ${{{{ inputs.{condition.key} }}}}\n" in ACTION
+        add = "add_lines" if condition.of_metrics else "add"
+        assert f'\n        {add} --{condition.key} "${variable}"\n' in ACTION
 
 
 def test_the_packages_that_the_action_installs_are_enough(tmp_path: Path) -> None:

@@ -14,10 +14,11 @@ from test_gate import CHOSEN, FP32, MODEL, ROW, TABLE, TOTALS, evaluations, meas
 from mpsearch.assignment import Assignment
 from mpsearch.choice import Choice
 from mpsearch.cli import run
-from mpsearch.device.profile import network_digest, save_device_profile
+from mpsearch.device.profile import save_device_profile
 from mpsearch.evaluation import Evaluations, save_evaluations
+from mpsearch.evidence_digests import network_digest
 from mpsearch.gate_baseline import layers_digest, load_baseline
-from mpsearch.gate_statistics import drop_interval
+from mpsearch.statistics import drop_interval
 
 ON_DEVICE = replace(PROFILE, network=network_digest(CHOSEN), model_digest=MODEL)
 FULL = """\

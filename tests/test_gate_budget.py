@@ -5,6 +5,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 from test_gate import CHOSEN, FP32, MODEL, ROW, TABLE, TOTALS, evaluations
@@ -12,6 +13,7 @@ from test_gate import CHOSEN, FP32, MODEL, ROW, TABLE, TOTALS, evaluations
 from mpsearch.assignment import Assignment
 from mpsearch.errors import InputError
 from mpsearch.evaluation import Metric, save_evaluations
+from mpsearch.gate_limits import CONDITIONS, Limits
 from mpsearch.gate_verdict import Verdict
 from mpsearch.table import LayerTable
 from mpsearch.testing import assert_budget
@@ -29,7 +31,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_within_the_budget_the_verdicts_come_back(folder: Path) -> None:
     size, bops, accuracy, drop = assert_budget(
         "chosen.json", "table.csv", evaluation="measured.json",
-        max_size=1448, max_bops=22400, min_accuracy=0.88, max_drop=2.0,
+        max_size=1448, max_bops=22400, min_accuracy=88, max_drop=2.0,
     )  # fmt: skip
     assert (size.value, size.limit, bops.value) == (1448, 1448, 22400)
     assert not accuracy.decided
@@ -77,6 +79,13 @@ def test_nothing_is_read_but_what_is_named(folder: Path) -> None:
         assert_budget("chosen.json", "table.csv", min_accuracy="10%")
     with pytest.raises(InputError, match="no condition given"):
         assert_budget("chosen.json", "table.csv")
+
+
+def test_every_condition_is_an_argument(folder: Path) -> None:
+    """The types that checkers see are written beside the table: they are its conditions."""
+    assert [*get_type_hints(Limits)] == [condition.keyword for condition in CONDITIONS]
+    with pytest.raises(TypeError, match="unknown condition 'max_sise'"):
+        assert_budget("chosen.json", "table.csv", max_sise="1KB")  # type: ignore[call-arg]
 
 
 def test_it_needs_no_torch(folder: Path) -> None:

@@ -9,9 +9,8 @@ from test_gate import CHOSEN, FP32, MODEL, ROW, TABLE, TOTALS, evaluations
 
 from mpsearch.assignment import Assignment
 from mpsearch.cli import run
-from mpsearch.commands.gate import CONDITIONS
 from mpsearch.evaluation import save_evaluations
-from mpsearch.gate_config import KEYS, find_config
+from mpsearch.gate_config import find_config
 
 
 @pytest.fixture
@@ -90,8 +89,8 @@ def test_the_search_ends_at_the_root_of_the_repository(
 
 def test_numbers_are_read_as_they_are_written(folder: Path) -> None:
     """0.1 as a double is a little more than 1/10."""
-    Path("mpsearch.toml").write_text("[gate]\nmax-drop = 0.1\nmin-accuracy = 0.88\n")
-    assert find_config().values == {"max-drop": "0.1", "min-accuracy": "0.88"}
+    Path("mpsearch.toml").write_text("[gate]\nmax-drop = 0.1\nmin-accuracy = 88.1\n")
+    assert find_config().values == {"max-drop": "0.1", "min-accuracy": "88.1"}
 
 
 def test_paths_are_relative_to_the_file(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -113,10 +112,6 @@ def test_flags(folder: Path, capsys: pytest.CaptureFixture[str], text: str, poli
     assert judged(capsys, "--lenient")[0] == 0
 
 
-def test_every_condition_has_its_key() -> None:
-    assert {name.replace("_", "-") for name in CONDITIONS} <= set(KEYS)
-
-
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -127,6 +122,7 @@ def test_every_condition_has_its_key() -> None:
         ('"a\\u001b[31m" = 1', "'a\\x1b[31m'"),
         ("max-size = 145", "has no unit"),
         ("max-size = [1]", "expected a text"),
+        ("min-accuracy = 0.88", "write 88% or 88"),
         ("max-drop = true", "expected a text"),
         ("max-drop = nan", "got the drop 'NaN'"),
         ("max-drop = inf", "got the drop 'Infinity'"),

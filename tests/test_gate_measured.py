@@ -190,7 +190,7 @@ def test_what_cannot_be_measured_is_an_error(
 
 def test_assert_budget_measures_a_file_of_apply(folder: Path) -> None:
     verdicts = assert_budget(
-        "quantized.pt", data="test.npz", fp32="model.pt", max_size="1KB", min_accuracy=0.1
+        "quantized.pt", data="test.npz", fp32="model.pt", max_size="1KB", min_accuracy=10
     )
     assert [verdict.quantity for verdict in verdicts] == ["size_bytes", "accuracy"]
     with pytest.raises(AssertionError, match="the gate says no: points lost"):

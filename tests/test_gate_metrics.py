@@ -44,7 +44,7 @@ EVIDENCE = Evidence(evaluations=Evaluations("test.npz", "sha256:0", True, (ROW,)
 def test_outcomes_come_from_the_intervals(
     conditions: dict[str, tuple[str, ...]], outcome: str, value: float, limit: float
 ) -> None:
-    (verdict,) = judge(Conditions(**conditions), EVIDENCE)  # type: ignore[arg-type]
+    (verdict,) = judge(Conditions(conditions), EVIDENCE)
     assert verdict.outcome == outcome
     assert float(verdict.value) == pytest.approx(value)
     assert float(verdict.limit) == pytest.approx(limit)
@@ -53,9 +53,9 @@ def test_outcomes_come_from_the_intervals(
 
 def test_how_many_samples_would_decide() -> None:
     """The upper half of the interval is 0.05 wide; at 0.02 it ends after (0.05/0.02)² as many."""
-    (verdict,) = judge(Conditions(max=("mae=0.22",)), EVIDENCE)
+    (verdict,) = judge(Conditions({"max": ("mae=0.22",)}), EVIDENCE)
     assert verdict.needed == pytest.approx(625, abs=1)
-    (equal,) = judge(Conditions(max=("mae=0.2",)), EVIDENCE)
+    (equal,) = judge(Conditions({"max": ("mae=0.2",)}), EVIDENCE)
     assert equal.passed
     assert equal.needed is None
 
@@ -73,10 +73,10 @@ def test_how_many_samples_would_decide() -> None:
     ],
 )
 def test_what_cannot_be_judged_is_said(
-    conditions: dict[str, object], confidence: float, message: str
+    conditions: dict[str, str | tuple[str, ...]], confidence: float, message: str
 ) -> None:
     with pytest.raises(InputError, match=message):
-        judge(Conditions(**conditions), EVIDENCE, confidence)  # type: ignore[arg-type]
+        judge(Conditions(conditions), EVIDENCE, confidence)
 
 
 def test_the_command_and_its_file(
@@ -103,5 +103,5 @@ def test_the_command_and_its_file(
 
 
 def test_a_model_that_is_measured_is_measured_by_what_is_asked() -> None:
-    conditions = Conditions(min=("class=f1=0.9", "loss=1"), max_rise=("box.mse=5%",))
+    conditions = Conditions({"min": ("class=f1=0.9", "loss=1"), "max_rise": ("box.mse=5%",)})
     assert wanted_metrics(conditions) == ("class=f1", "box.mse")

@@ -10,15 +10,15 @@ from scipy.optimize import minimize_scalar
 from scipy.stats import binomtest, multinomial, norm
 
 from mpsearch.errors import InputError
-from mpsearch.evaluation import wilson_interval
-from mpsearch.gate_statistics import (
+from mpsearch.statistics import (
     drop_interval,
     mcnemar_p,
-    parse_confidence,
     samples_for_accuracy,
     samples_for_drop,
     score_statistic,
+    wilson_interval,
 )
+from mpsearch.units import parse_confidence
 
 TABLES = [(6, 16, 161), (1, 7, 21), (12, 2, 50), (40, 20, 160), (30, 10, 1000), (3, 0, 40)]
 

@@ -9,12 +9,13 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from mpsearch.arrays import Arrays
 from mpsearch.assignment import Assignment
 from mpsearch.calibration import calibrate
 from mpsearch.choice import Choice
 from mpsearch.cli import run
 from mpsearch.console import progress
-from mpsearch.data import Arrays, Data, bind
+from mpsearch.data import Data, bind
 from mpsearch.errors import InputError
 from mpsearch.interactions import Interactions, interactions_path, load_interactions, predict
 from mpsearch.network import Network

@@ -19,11 +19,10 @@ from mpsearch.calibration import calibrate
 from mpsearch.choice import Choice
 from mpsearch.cli import run
 from mpsearch.errors import InputError
-from mpsearch.evaluation import Evaluation, paired_drop
+from mpsearch.evaluation import Evaluation
 from mpsearch.evaluation_run import Subject, load_subject
 from mpsearch.front_files import read_json
 from mpsearch.front_points import points_of, spread
-from mpsearch.gate_statistics import drop_interval
 from mpsearch.measured_front import COLUMNS, measure_front, read_front
 from mpsearch.model_files import ModelSource
 from mpsearch.post_training import PLAIN
@@ -32,6 +31,7 @@ from mpsearch.quantizing import Quantizing
 from mpsearch.reports.gather import gather
 from mpsearch.reports.html import render
 from mpsearch.reports.run_folder import read_run
+from mpsearch.statistics import drop_interval, paired_drop
 
 EVALUATE = f"evaluate model.pt {PLAINLY}"
 

@@ -16,10 +16,11 @@ from archives import edit_header
 from torch import nn
 
 from mpsearch import memory_budget
+from mpsearch.arrays import Arrays
 from mpsearch.calibration import calibrate
 from mpsearch.choice import Choice
 from mpsearch.cli import run
-from mpsearch.data import Arrays, bind
+from mpsearch.data import bind
 from mpsearch.errors import InputError
 from mpsearch.memory_budget import SPARE, TIMES, of_load
 from mpsearch.memory_watch import _needed

@@ -20,7 +20,6 @@ from mpsearch.choice import Choice
 from mpsearch.cli import run
 from mpsearch.curtailment import decide, hardest_first, needed
 from mpsearch.data import Data
-from mpsearch.evaluation import wilson_interval
 from mpsearch.evaluation_run import Subject, load_subject
 from mpsearch.front import front
 from mpsearch.front_files import read_json
@@ -29,6 +28,7 @@ from mpsearch.measured_answer import Target, smallest_that_holds
 from mpsearch.min_accuracy import search, thin
 from mpsearch.model_files import ModelSource
 from mpsearch.post_training import PLAIN
+from mpsearch.statistics import wilson_interval
 from mpsearch.table import LayerTable
 
 SOLVE = f"solve {PLAINLY}"
@@ -367,10 +367,10 @@ def test_a_killed_search_does_not_measure_again(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("--min-accuracy 0.88", "expected percent: 88 for a share of 0.88"),
-        ("--min-accuracy 1", "expected percent: 100 for a share of 1"),
-        ("--min-accuracy 101", "expected percent, such as 88.0"),
-        ("--min-accuracy high", "expected percent, such as 88.0"),
+        ("--min-accuracy 0.88", "expected percent: write 88% or 88 (0.88%, with its sign"),
+        ("--min-accuracy 1", "expected percent: write 100% or 100 (1%, with its sign"),
+        ("--min-accuracy 101", "more than 100 %"),
+        ("--min-accuracy high", "expected percent, such as 88% or 88"),
         ("--max-drop 1%", "expected percentage points"),
         ("--min-accuracy 80 --max-drop 1", "expected one of them"),
         ("--min-accuracy 80 --measure 0", "a number such as 32, or all"),

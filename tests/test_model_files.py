@@ -19,7 +19,7 @@ from archives import edit_header
 from safetensors.torch import save_file
 from torch import nn
 
-from mpsearch.data import Arrays
+from mpsearch.arrays import Arrays
 from mpsearch.errors import InputError
 from mpsearch.model_files import ModelSource, load_network
 from mpsearch.model_kinds import detect

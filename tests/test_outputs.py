@@ -11,9 +11,10 @@ import torch
 from archives import edit_header
 from torch import nn
 
+from mpsearch.arrays import Arrays
 from mpsearch.calibration import calibrate
 from mpsearch.choice import Choice
-from mpsearch.data import Arrays, Data
+from mpsearch.data import Data
 from mpsearch.errors import InputError
 from mpsearch.model_files import ModelSource, load_network
 from mpsearch.network import Network

@@ -15,7 +15,8 @@ from mpsearch.device.energy import chance_of_seeing, energy_of, measure_energy
 from mpsearch.device.power import PowerError, Sample
 from mpsearch.device.power_sources_manual import manual
 from mpsearch.device.profile import Energy, load_device_profile, save_device_profile
-from mpsearch.device.readings import Level, Window, difference, level_of, readings_of, student_975
+from mpsearch.device.readings import Level, Window, difference, level_of, readings_of
+from mpsearch.statistics import student_975
 
 Change = Callable[[list[Sample]], list[Sample]]
 

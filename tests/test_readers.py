@@ -1,5 +1,6 @@
 """What the readers of JSON, zips, npz, CSV and TOML refuse, by message; what they read is exact."""
 
+import ast
 import io
 import struct
 import tracemalloc
@@ -31,6 +32,30 @@ from mpsearch.json_form import (
 from mpsearch.npz_file import read_npz
 from mpsearch.toml_file import read_toml
 from mpsearch.zip_file import open_archive
+
+ROOT = Path(__file__).parent.parent
+PRODUCT = ("mpsearch", "models", "reports", "sensitivity", "solvers")
+# what this program wrote itself and nobody else can have: pieces signed with their digest, a
+# checkpoint's history under the digest of all of it, the reply of our own child
+OWN_JSON = {"mpsearch/journal.py", "mpsearch/finetuning_checkpoint.py", "solvers/pulp_process.py"}
+
+
+def test_there_is_one_reader_of_json() -> None:
+    found = set()
+    for part in PRODUCT:
+        for path in (ROOT / part).rglob("*.py"):
+            name = path.relative_to(ROOT).as_posix()
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Attribute):  # json.loads
+                    reads = isinstance(node.value, ast.Name) and node.value.id == "json"
+                    names = [node.attr] if reads else []
+                elif isinstance(node, ast.ImportFrom) and node.module == "json":
+                    names = [alias.name for alias in node.names]
+                else:
+                    continue
+                if {"load", "loads", "JSONDecoder"} & {*names}:
+                    found.add(name)
+    assert found == {"mpsearch/json_file.py", *OWN_JSON}
 
 
 @pytest.mark.parametrize(

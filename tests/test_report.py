@@ -14,11 +14,9 @@ from report_runs import HOSTILE, W4, W8, make_run, table
 from mpsearch.assignment import Assignment
 from mpsearch.cli import run
 from mpsearch.device.power_sources_manual import manual
-from mpsearch.device.profile import network_digest, save_device_profile
+from mpsearch.device.profile import save_device_profile
 from mpsearch.errors import InputError
-from mpsearch.evaluation import wilson_interval
-from mpsearch.evidence_digests import Origin
-from mpsearch.gate_statistics import drop_interval
+from mpsearch.evidence_digests import Origin, network_digest
 from mpsearch.reports.bits_figure import bits_drawing
 from mpsearch.reports.facts import LayerFacts, to_document
 from mpsearch.reports.gather import gather
@@ -28,6 +26,7 @@ from mpsearch.reports.markdown import render_markdown
 from mpsearch.reports.run_folder import Run, read_run
 from mpsearch.reports.style import shorten
 from mpsearch.reports.svg import inline_svg
+from mpsearch.statistics import drop_interval, wilson_interval
 from mpsearch.table import Layer, LayerTable, Row
 
 

@@ -28,8 +28,8 @@ from mpsearch.reports.front_facts import ALPHABET, assignments_facts, prediction
 from mpsearch.reports.gather import gather
 from mpsearch.reports.heat_figure import most_sensitive
 from mpsearch.reports.html import render
-from mpsearch.reports.rank_correlation import kendall, mid_ranks, spearman
 from mpsearch.reports.run_folder import Run, read_run
+from mpsearch.statistics import kendall, mid_ranks, spearman
 from mpsearch.table import Layer, LayerTable, Row
 
 FEW_VALUES = st.lists(st.integers(0, 6).map(float), min_size=3, max_size=12)

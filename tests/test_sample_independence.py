@@ -13,8 +13,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from mpsearch.arrays import Arrays
 from mpsearch.cli import run
-from mpsearch.data import Arrays, bind
+from mpsearch.data import bind
 from mpsearch.errors import InputError
 from mpsearch.exporting import export_graph
 from mpsearch.model_files import ModelSource, load_network

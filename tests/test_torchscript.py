@@ -11,7 +11,7 @@ import torch
 from test_outputs import Fusion
 from torch import nn
 
-from mpsearch.data import Arrays
+from mpsearch.arrays import Arrays
 from mpsearch.errors import InputError
 from mpsearch.model_files import ModelSource, load_network
 from mpsearch.network import Network

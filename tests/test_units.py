@@ -8,10 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mpsearch.errors import InputError
-from mpsearch.gate_limits import parse_accuracy, parse_growth, parse_points
-from mpsearch.gate_metrics import check_names
-from mpsearch.gate_statistics import parse_confidence
-from mpsearch.measured_answer import parse_percent
+from mpsearch.gate_limits import CONDITIONS
+from mpsearch.gate_metrics import _parse, check_names
+from mpsearch.measured_options import _target
 from mpsearch.units import (
     Percent,
     UniformBits,
@@ -19,10 +18,15 @@ from mpsearch.units import (
     format_count,
     format_exactly,
     format_size,
+    parse_accuracy,
     parse_amount,
+    parse_confidence,
     parse_count,
+    parse_growth,
+    parse_points,
     parse_seconds,
     parse_size,
+    parse_tolerance,
     whole_number,
 )
 
@@ -184,7 +188,7 @@ def test_formats() -> None:
 @pytest.mark.parametrize(
     "parse",
     [
-        parse_accuracy, parse_growth, parse_points, parse_confidence, parse_percent, parse_count,
+        parse_accuracy, parse_growth, parse_points, parse_confidence, parse_tolerance, parse_count,
         parse_seconds, lambda text: parse_size(f"{text}KB"), lambda text: parse_growth(f"{text}%"),
         lambda text: check_names([f"f1={text}"], "--min"),
         lambda text: check_names([f"f1={text}%"], "--max-rise"),
@@ -199,3 +203,82 @@ def test_a_number_is_a_short_decimal_in_ascii(parse: Callable[[str], object], nu
 def test_whole_numbers() -> None:
     assert [whole_number(text) for text in ("0", "012", "9" * 18)] == [0, 12, 10**18 - 1]
     assert {whole_number(text) for text in ("", "-1", "\xb2", "\u0663", "1.0", "9" * 19)} == {None}
+
+
+def _or_error(parse: Callable[[str], object], text: str) -> object:
+    try:
+        return parse(text)
+    except InputError as error:
+        return str(error)
+
+
+def _size(text: str) -> Fraction:
+    amount = parse_size(text)
+    assert isinstance(amount, Percent)
+    return amount.value
+
+
+# option -> (its reader, whether `12.5%` is percent, what a bare number counts in)
+SHARES: dict[str, tuple[Callable[[str], object], bool, int | None]] = {
+    "--min-accuracy": (parse_accuracy, True, 100),
+    "--max-drop, --max-drop-baseline": (parse_points, False, 1),
+    "--max-size-growth, --max-bops-growth, --max-latency-growth": (parse_growth, True, None),
+    "--confidence": (lambda text: Fraction(repr(parse_confidence(text))), True, 1),
+    "--tolerance": (parse_tolerance, True, 100),
+    "--size": (_size, True, None),
+    "--min, --max, --max-rise, --max-fall": (
+        lambda text: _parse(f"f1={text}", "--min")[1],
+        True,
+        1,
+    ),
+}
+
+
+@pytest.mark.parametrize("option", SHARES)
+@given(hundredths=st.integers(0, 10000))
+def test_percent_and_bare_numbers_of_every_option(option: str, hundredths: int) -> None:
+    """With its sign a number is percent everywhere but where points are meant; without, the same
+    number is never read as a hundred times as much or as little as elsewhere in the option."""
+    parse, signed, bare = SHARES[option]
+    number = f"{hundredths // 100}.{hundredths % 100:02}"
+    value = Fraction(hundredths, 100)
+    found = _or_error(parse, f"{number} %")
+    if option == "--confidence" and not 50 <= value <= Fraction("99.99"):
+        assert "expected 0.5 to 0.9999" in str(found)
+    elif option == "--tolerance" and value >= 50:
+        assert "below 50" in str(found)
+    else:
+        assert (found == value / 100) if signed else isinstance(found, str)
+    found = _or_error(parse, number)
+    if bare is None or (option == "--tolerance" and value >= 50):
+        assert isinstance(found, str)
+    elif option == "--confidence" and not Fraction(1, 2) <= value <= Fraction("0.9999"):
+        assert "expected 0.5 to 0.9999" in str(found)
+    elif option == "--min-accuracy" and value <= 1:
+        share = f"{float(value):.10g}"
+        assert f"expected percent: write {float(100 * value):.10g}%" in str(found)
+        assert hundredths == 0 or f"({share}%, with its sign" in str(found)
+    else:
+        assert found == value / bare
+
+
+@given(st.text("0123456789.% -+e", max_size=8))
+def test_the_gate_and_solve_read_the_same_accuracy(text: str) -> None:
+    """By the same rule, in the same words; what the message of a refusal suggests is accepted."""
+    (gate,) = (one for one in CONDITIONS if one.name == "min_accuracy")
+
+    def solve(text: str) -> object:
+        return _target(text, None).min_accuracy
+
+    found = _or_error(solve, text)
+    assert found == _or_error(gate.limit, text)
+    if isinstance(found, Fraction):
+        assert 0 <= found <= 1
+    elif "write " in str(found):
+        for form in str(found).split("write ")[1].split(" (")[0].split(" or "):
+            assert gate.limit(form) == Fraction(text.strip())
+
+
+def test_points_of_solve_and_gate_are_percentage_points() -> None:
+    assert _target(None, "1.0").max_drop == Fraction(1, 100)
+    assert [one.limit("1.0") for one in CONDITIONS if one.unit == "points"] == [1, 1]

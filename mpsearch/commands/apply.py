@@ -48,10 +48,11 @@ def apply(
       mpsearch apply model.pt assignment.json -o quantized.pt
       mpsearch apply model.pt --rounding nearest --no-bias-correction -o plain.pt
     """
+    from mpsearch.arrays import Arrays, bind_inputs
     from mpsearch.assignment import Assignment
     from mpsearch.calibrated_inputs import input_ranges, outside_notes
     from mpsearch.cost import bops, float_bytes_outside, size_bytes
-    from mpsearch.data import Arrays, Data, bind_inputs
+    from mpsearch.data import Data
     from mpsearch.errors import InputError
     from mpsearch.float_text import outside_sentence
     from mpsearch.kept_repairs import undone_sentence

@@ -264,7 +264,7 @@ def print_evaluations(evaluations: "Evaluations") -> None:
 
     Other metrics have a table of their own below.
     """
-    from mpsearch.evaluation import paired_drop
+    from mpsearch.statistics import paired_drop
     from mpsearch.units import format_count, format_size
 
     reference = evaluations.named("FP32")

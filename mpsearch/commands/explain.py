@@ -13,7 +13,7 @@ from mpsearch.decisions import Alternative, Decision
 from mpsearch.errors import InputError
 from mpsearch.explaining import Explanation
 from mpsearch.explaining import explain as explain_assignment
-from mpsearch.search_options import parse_excludes, parse_pins
+from mpsearch.pins import parse_excludes, parse_pins
 from mpsearch.solution import Solution
 from mpsearch.solution_text import print_failure
 from mpsearch.table import LayerTable

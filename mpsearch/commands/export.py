@@ -97,7 +97,8 @@ def _calibration(
     quantized: "QuantizedNetwork", calibration: str | None, float_model: "ModelSource | None"
 ) -> "Data | None":
     """The named data, or else the sample in the float model, or None."""
-    from mpsearch.data import Arrays, bind, check_repeatable, read_arrays
+    from mpsearch.arrays import Arrays
+    from mpsearch.data import bind, check_repeatable, read_arrays
     from mpsearch.model_files import load_network
 
     if calibration is not None:

@@ -12,8 +12,9 @@ from mpsearch.errors import InputError
 from mpsearch.front import Front
 from mpsearch.front import front as front_of
 from mpsearch.front_files import keep_measured, to_document, write_csv, write_json
+from mpsearch.pins import parse_excludes, parse_pins
 from mpsearch.provenance import load_provenance, model_digest_of, sound_provenance
-from mpsearch.search_options import budget_options, parse_excludes, parse_pins
+from mpsearch.search_options import budget_options
 from mpsearch.table import LayerTable
 from mpsearch.units import format_amount, parse_bytes
 

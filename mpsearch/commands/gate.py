@@ -1,50 +1,36 @@
 """`mpsearch gate`."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from mpsearch.console import echo, json_option, print_command, print_json, print_table
 from mpsearch.errors import InputError, MpsearchError
+from mpsearch.gate_limits import CONDITIONS, Conditions
 from mpsearch.model_options import loss_option, model_options, source_of
 
 if TYPE_CHECKING:
     from mpsearch.gate_config import GateConfig
     from mpsearch.gate_report import Report
 
-CONDITIONS = (
-    "max_size", "max_bops", "min_accuracy", "max_drop", "max_latency", "max_peak_memory",
-    "max_energy", "max_drop_baseline", "max_size_growth", "max_bops_growth", "max_latency_growth",
-)  # fmt: skip
-METRICS = ("min", "max", "max_rise", "max_fall")
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+def condition_options(command: _Command) -> _Command:
+    """An option for every condition of the table."""
+    for one in reversed(CONDITIONS):
+        command = click.option(
+            f"--{one.key}", one.name, multiple=one.of_metrics, metavar=one.example, help=one.help
+        )(command)
+    return command
 
 
 @click.command()
 @click.argument("path", metavar="[MODEL]", required=False)
-@click.option("--max-size", metavar="145KB", help="Also 50% or w8 of the table.")
-@click.option("--max-bops", metavar="1.2G", help="Also 50% or w8a8 of the table.")
-@click.option("--min-accuracy", metavar="88%", help="With its sign, or a share from 0 to 1: 0.88.")
-@click.option("--max-drop", metavar="1.0", help="Percentage points lost against FP32, paired.")
-@click.option(
-    "--min", multiple=True, metavar="f1=0.9", help="Of a metric of the evaluation. Repeatable."
-)
-@click.option("--max", multiple=True, metavar="mae=0.05", help="The same from above.")
-@click.option(
-    "--max-rise", multiple=True, metavar="mse=10%",
-    help="Of a metric above FP32's, paired; with its sign relative to FP32's value.",
-)  # fmt: skip
-@click.option("--max-fall", multiple=True, metavar="f1=0.02", help="The same below FP32's.")
-@click.option("--max-latency", metavar="5ms", help="Median seconds of one inference on a device.")
-@click.option("--max-peak-memory", metavar="2MB", help="Of the whole process on a device.")
-@click.option("--max-energy", metavar="3mJ", help="Joules of one inference above idle.")
-@click.option(
-    "--max-drop-baseline", metavar="0.5", help="Percentage points lost since the baseline, paired."
-)
-@click.option("--max-size-growth", metavar="1%", help="Against the baseline; 0% is none.")
-@click.option("--max-bops-growth", metavar="1%")
-@click.option("--max-latency-growth", metavar="5%")
+@condition_options
 @click.option(
     "--latency-mode",
     type=click.Choice(["steady", "process", "cold"]),
@@ -135,11 +121,10 @@ def _judged(path: str | None, options: dict[str, Any]) -> "Report":
     """Read, judge, and write the baseline where that is asked."""
     from mpsearch.gate import judge
     from mpsearch.gate_config import find_config
-    from mpsearch.gate_limits import ON_BASELINE, ON_DEVICE, Conditions
     from mpsearch.gate_metrics import check_names, wanted_metrics
     from mpsearch.gate_reading import Sources, read_evidence
     from mpsearch.gate_report import Report, baseline_of
-    from mpsearch.gate_statistics import parse_confidence
+    from mpsearch.units import parse_confidence
 
     config = find_config(options["config"])
 
@@ -148,14 +133,17 @@ def _judged(path: str | None, options: dict[str, Any]) -> "Report":
         missing = given is None or given == ()
         return config.get(_dashed(name)) if missing else given
 
-    written: dict[str, Any] = {name: asked(name) for name in CONDITIONS}
-    written |= {name: check_names(asked(name), f"--{_dashed(name)}") for name in METRICS}
-    conditions = Conditions(**written, latency_mode=asked("latency_mode") or "steady")
+    limits: dict[str, Any] = {one.name: asked(one.name) for one in CONDITIONS}
+    limits = {name: limit for name, limit in limits.items() if limit not in (None, ())}
+    for one in CONDITIONS:
+        if one.of_metrics:
+            check_names(limits.get(one.name, ()), f"--{one.key}")
+    conditions = Conditions(limits, asked("latency_mode") or "steady")
     update, baseline, remarks = options["update_baseline"], asked("baseline"), []
     if update is not None and baseline is not None and _same_file(update, baseline):
-        if conditions.asks(*ON_BASELINE):
+        if conditions.need("baseline"):
             remarks = [f"{update} is written again, so nothing was compared with it"]
-        conditions = conditions.without(*ON_BASELINE)
+        conditions = conditions.without("baseline")
         baseline = None
     if path is not None and options["evaluation"] is not None:
         raise InputError("got MODEL and --evaluation; measure now or read what was measured")
@@ -183,8 +171,8 @@ def _judged(path: str | None, options: dict[str, Any]) -> "Report":
     )
     confidence = parse_confidence(asked("confidence") or "0.95")
     policy = _policy(options, config)
-    evidence = read_evidence(sources, on_device=conditions.asks(*ON_DEVICE) or update is not None)
-    judged = conditions.asks() or update is None
+    evidence = read_evidence(sources, on_device=conditions.need("device") or update is not None)
+    judged = conditions.need() or update is None
     verdicts = judge(conditions, evidence, confidence) if judged else ()
     report = Report(verdicts, evidence, policy, confidence, config.source, remarks=tuple(remarks))
     if update is None or report.says_no:

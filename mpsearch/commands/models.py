@@ -47,9 +47,11 @@ def export(network: str, output: str, weights: str | None, seed: int, as_json: b
       mpsearch models export tinym2net-covid --keras net.keras
       mpsearch models export tinym2net-battlefield:image --keras net.h5 --weights model.pt
     """
+    from mpsearch.model_files import read_tensors
     from mpsearch.models.tinym2net_keras_file import write_keras
 
-    parameters = write_keras(network, output, weights, seed)
+    tensors = None if weights is None else read_tensors(weights)
+    parameters = write_keras(network, output, tensors, seed, source=weights or "")
     if as_json:
         print_json({"output": output, "parameters": parameters})
         return

@@ -102,7 +102,7 @@ def profile(
     """
     from mpsearch.float_text import HEADER, float_rows, float_sentence
     from mpsearch.memory import peak_bytes
-    from mpsearch.post_training_options import usual_ranges
+    from mpsearch.post_training_words import usual_ranges
     from mpsearch.profile import ProfileSettings, parse_choices
     from mpsearch.profile import profile as run_profile
     from mpsearch.provenance import provenance_path

@@ -19,13 +19,9 @@ from mpsearch.measured_options import (
     parse_measured,
 )
 from mpsearch.minimand import Minimand
+from mpsearch.pins import parse_excludes, parse_pins
 from mpsearch.provenance import model_digest_of, sound_provenance, unpriced_activations
-from mpsearch.search_options import (
-    budget_options,
-    parse_excludes,
-    parse_pins,
-    parse_solver_options,
-)
+from mpsearch.search_options import budget_options, parse_solver_options
 from mpsearch.solution import Solution
 from mpsearch.solution_text import print_failure, print_solution, print_tables
 from mpsearch.solving import solve as solve_table
@@ -135,7 +131,8 @@ def solve(
     excludes = (*excludes, *unfit)
     pinned, excluded = parse_pins(pins), parse_excludes(excludes, allows, table)
     if only_ranges:
-        from mpsearch.ranges import print_ranges, ranges
+        from mpsearch.ranges import ranges
+        from mpsearch.solution_text import print_ranges
 
         found = ranges(table, pinned, excluded, budget.limits, at_least=budget.at_least)
         if as_json:

@@ -10,8 +10,8 @@ from typing import Any
 
 from mpsearch.c_export.folder import DOCUMENT, FORMAT, LARGEST_MIB, VERSION
 from mpsearch.choice import Choice
-from mpsearch.device.profile import network_digest
 from mpsearch.errors import InputError
+from mpsearch.evidence_digests import network_digest
 from mpsearch.files import digest
 from mpsearch.json_file import read_document
 from mpsearch.json_form import by_name, check_form, list_of, null_or, text, whole

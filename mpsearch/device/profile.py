@@ -7,10 +7,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from mpsearch.choice import Choice
 from mpsearch.device.typed_json import from_json
 from mpsearch.errors import InputError
-from mpsearch.files import digest, write_atomic
+from mpsearch.files import write_atomic
 from mpsearch.foreign_text import json_text
 from mpsearch.json_file import read_document
 
@@ -155,11 +154,6 @@ def is_virtual(machine: Machine) -> bool:
     `linux,dummy-virt, Cortex-A72` does; one that QEMU makes look like a Raspberry Pi does not.
     """
     return _VIRTUAL.search(machine.cpu_model or "") is not None
-
-
-def network_digest(choices: Mapping[str, Choice]) -> str:
-    """Ties a profile to an assignment: digest of `NAME=w4a8` of all layers, sorted by name."""
-    return digest(*(f"{name}={choices[name]}" for name in sorted(choices)))
 
 
 def device_latency(profile: DeviceProfile, mode: Mode = "steady") -> float:

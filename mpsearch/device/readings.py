@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpsearch.device.power import PowerError, Sample
+from mpsearch.statistics import student_975
 
 BATCHES = 10
 LARGEST_STEP = 100.0  # mW; a display of 0.1 W
@@ -133,14 +134,3 @@ def difference(above: Level, below: Level) -> Level:
 def half_width(level: Level) -> float:
     """Half of the 95 % interval: Student's quantile times the standard error."""
     return student_975(level.freedom) * level.stderr
-
-
-def student_975(freedom: float) -> float:
-    """97.5 % quantile of Student's t, also for broken degrees of freedom from 1 on: 9 -> 2.262.
-
-    With t = √f·tan φ the density of φ is proportional to cos^(f-1) φ, which is integrated here.
-    """
-    angle = np.linspace(0.0, math.pi / 2, 10_001)
-    height = np.abs(np.cos(angle)) ** (freedom - 1)
-    area = np.concatenate([[0.0], np.cumsum((height[1:] + height[:-1]) / 2)])
-    return math.sqrt(freedom) * math.tan(float(np.interp(0.95, area / area[-1], angle)))

@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import json
 import os
 import selectors
 import subprocess
@@ -26,6 +25,7 @@ from mpsearch.device.transport import (
     telling,
 )
 from mpsearch.device.typed_json import from_json
+from mpsearch.json_file import parse_json
 
 CONNECT_SECONDS = 60
 ANSWER_SECONDS = 180  # where ssh may ask a person; sshd itself waits 120 s for a login
@@ -164,7 +164,7 @@ class Session:
             if count > MOST_LINES + expected:
                 self._flood(f"{MOST_LINES + expected:,} lines")
             try:
-                event = json.loads(line, parse_constant=_no_number)
+                event = parse_json(line)
                 kind = event.pop("event")
                 if kind == "done":
                     code = from_json(_Done, event, "done").exit
@@ -180,7 +180,7 @@ class Session:
                     outputs.append(_text(event["line"], MOST_BYTES))
                 else:
                     raise ValueError("no event of ours")
-            except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            except (ValueError, KeyError, TypeError, AttributeError):
                 if self._doing:
                     raise DeviceError(
                         f"{self.host} sent what mpsearch does not understand: {_shown(line)}"
@@ -305,10 +305,6 @@ def _text(value: object, longest: int = LONGEST_TEXT) -> str:
     if not isinstance(value, str) or len(value) > longest:
         raise ValueError("no text, or a long one")
     return value
-
-
-def _no_number(text: str) -> NoReturn:
-    raise ValueError(f"{text} is no number")
 
 
 def _shown(line: bytes) -> str:

@@ -1,6 +1,5 @@
 """Starting the program on a device, and the three ways to time it."""
 
-import json
 import signal
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from mpsearch.device.profile import ColdRuns, Latency, Mode, ProcessRuns
 from mpsearch.device.session import Run, Session
 from mpsearch.device.transport import ELSEWHERE, DeviceError, clean, telling
 from mpsearch.device.typed_json import from_json
+from mpsearch.json_file import parse_json
 
 MODES: tuple[Mode, ...] = ("process", "cold", "steady")
 LEAST_SILENCE = 60
@@ -118,7 +118,7 @@ def time_repeats(session: Session, settings: Settings) -> Latency:
 def read_times(session: Session, run: Run, runs: int) -> Times:
     """What the program printed for `runs` repeats. Raises DeviceError for anything else."""
     try:
-        times = from_json(Times, json.loads(run.stderr), "")
+        times = from_json(Times, parse_json(run.stderr), "")
         ordered = [1, times.minimum_ns, times.median_ns, times.p90_ns, times.p99_ns]
         if (
             (times.sample, times.runs) != (0, runs)
@@ -126,7 +126,7 @@ def read_times(session: Session, run: Run, runs: int) -> Times:
             or ordered != sorted(ordered)
         ):
             raise ValueError("not the times of this run")
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise DeviceError(
             f"the program on {session.host} printed no times that mpsearch understands: "
             f"{clean(str(error))}; export again"

@@ -11,7 +11,7 @@ _T = TypeVar("_T")
 
 
 def from_json(kind: type[_T], value: Any, where: str) -> _T:
-    """A `kind` from what json.loads gave: exactly its fields, each of exactly its type.
+    """A `kind` from what `json_file.parse_json` gave: exactly its fields, each of exactly its type.
 
     Fields may be int, float, str, bool, tuple[X, ...], X | None and dataclasses of these. A whole
     number is a float as well; NaN, infinities, more than 64 bits and texts with control characters

@@ -17,8 +17,8 @@ from mpsearch.agreement_of_outputs import Reference, judge
 from mpsearch.data import Data
 from mpsearch.graph_tensors import get_tensor
 from mpsearch.onnx_export.session_settings import SessionSetting, open_session
-from mpsearch.onnx_packages import onnx_package
 from mpsearch.operators import packet
+from mpsearch.optional import onnx_package
 from mpsearch.quantized import QuantizedNetwork
 from mpsearch.reference_outputs import output_parts
 

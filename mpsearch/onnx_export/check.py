@@ -25,7 +25,7 @@ from mpsearch.onnx_export.session_settings import (
     preferred,
 )
 from mpsearch.onnx_export.storage import stored_bits
-from mpsearch.onnx_packages import onnxruntime_package
+from mpsearch.optional import onnxruntime_package
 from mpsearch.quantized import QuantizedNetwork
 from mpsearch.reference_outputs import BATCH, reference_of
 

@@ -12,7 +12,7 @@ from mpsearch.files import write_atomic
 from mpsearch.onnx_export.check import Check, check
 from mpsearch.onnx_export.model import OPSET, onnx_model
 from mpsearch.onnx_export.sizes import layer_rows
-from mpsearch.onnx_packages import has_onnxruntime, onnxruntime_package
+from mpsearch.optional import has_onnxruntime, onnxruntime_package
 from mpsearch.units import format_size
 
 FORMAT, VERSION = "mpsearch.onnx_export", 2

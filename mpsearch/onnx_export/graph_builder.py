@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from mpsearch.onnx_export.storage import raw_bytes, type_name
-from mpsearch.onnx_packages import onnx_package
+from mpsearch.optional import onnx_package
 
 
 @dataclass

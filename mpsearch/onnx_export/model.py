@@ -20,8 +20,8 @@ from mpsearch.onnx_export.graph_builder import GraphBuilder
 from mpsearch.onnx_export.layers import LayerWriter
 from mpsearch.onnx_export.operators import write_operator
 from mpsearch.onnx_export.storage import stored_bits
-from mpsearch.onnx_packages import onnx_package
 from mpsearch.operators import LINEAR_OPERATORS, packet
+from mpsearch.optional import onnx_package
 from mpsearch.outputs import output_nodes
 from mpsearch.partial_forward import PartialForward
 from mpsearch.quantized import QuantizedNetwork

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from mpsearch.onnx_packages import onnxruntime_package
+from mpsearch.optional import onnxruntime_package
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import numpy as np
 
 from mpsearch import memory_budget
 from mpsearch.errors import InputError, first_line
-from mpsearch.onnx_packages import onnx_package
+from mpsearch.optional import onnx_package
 
 OLDEST_OPSET = 9
 _BYTES_OF_A_NODE, _DEEPEST = 2048, 64

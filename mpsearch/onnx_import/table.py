@@ -19,7 +19,7 @@ from mpsearch.onnx_import.resizing import RESIZING
 from mpsearch.onnx_import.shapes import SHAPES
 from mpsearch.onnx_import.steps import Step
 from mpsearch.onnx_import.weighted import WEIGHTED
-from mpsearch.onnx_packages import onnx_package
+from mpsearch.optional import onnx_package
 
 Handler = Callable[[Call], Result]
 

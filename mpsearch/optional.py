@@ -1,5 +1,7 @@
-"""The optional packages for ONNX files, imported when they are used."""
+"""The packages of optional extras, imported when they are used."""
 
+import os
+import sys
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
@@ -20,6 +22,21 @@ def onnxruntime_package() -> Any:
 def has_onnxruntime() -> bool:
     """True when onnxruntime is installed; nothing is imported."""
     return find_spec("onnxruntime") is not None
+
+
+def keras_package(purpose: str) -> Any:
+    """The module `keras`. Raises MissingExtraError with the pip command where it is missing.
+
+    Keras runs on torch, which is here already, unless the caller imported it with another backend
+    or named one in KERAS_BACKEND.
+    """
+    if "keras" not in sys.modules:
+        os.environ.setdefault("KERAS_BACKEND", "torch")
+    try:
+        import keras
+    except ImportError:
+        raise MissingExtraError("keras", "keras", purpose) from None
+    return keras
 
 
 def _package(name: str, purpose: str) -> Any:
