@@ -36,7 +36,7 @@ from mpsearch.quantizer import (
     FLOAT_BITS,
     ActivationQuantizer,
     QuantizedWeight,
-    check_bits,
+    check_choice,
     quantize_weight,
 )
 
@@ -130,8 +130,7 @@ def quantize_after_training(
     settings = settings or PostTraining()
     check_layers(network, choices)
     for choice in choices.values():
-        check_bits(choice.w_bits)
-        check_bits(choice.a_bits)
+        check_choice(choice)
     if len(calibration) == 0:
         raise InputError(f"{calibration.name} has no samples; calibration needs at least one")
     shared = shared or Shared(network, calibration, batch_size)

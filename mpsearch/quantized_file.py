@@ -36,7 +36,7 @@ from mpsearch.network_file import (
 from mpsearch.outputs import describe_outputs, left_out_outputs, recorded_outputs
 from mpsearch.packing import pack, unpack
 from mpsearch.quantized import QuantizedLayer, QuantizedNetwork, assemble
-from mpsearch.quantizer import FLOAT_BITS, ActivationQuantizer, QuantizedWeight, check_bits
+from mpsearch.quantizer import FLOAT_BITS, ActivationQuantizer, QuantizedWeight, check_choice
 
 FORMAT, VERSION = "mpsearch.quantized", 1
 _PACKED = 16  # weights of 2 bits in the file are float32 in memory
@@ -115,8 +115,7 @@ def _describe(layer: Layer, network: QuantizedNetwork) -> dict[str, Any]:
         "bias": layer.bias_name,
         "shape": list(network.source.weight(layer).shape),
         "channels": layer.channels,
-        "w_bits": quantized.choice.w_bits,
-        "a_bits": quantized.choice.a_bits,
+        **quantized.choice.to_json(),
         "a_scale": quantized.activation.scale,
         "a_zero_point": quantized.activation.zero_point,
     }
@@ -190,7 +189,7 @@ def _load_quantized(path: str | os.PathLike[str]) -> QuantizedNetwork:
 
 def _read_layer(entry: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> QuantizedLayer:
     name, channels = str(entry["name"]), int(entry["channels"])
-    choice = Choice(check_bits(entry["w_bits"]), check_bits(entry["a_bits"]))
+    choice = check_choice(Choice.from_json(entry))
     activation = ActivationQuantizer(
         choice.a_bits, float(entry["a_scale"]), int(entry["a_zero_point"])
     )

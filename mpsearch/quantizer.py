@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from mpsearch.choice import Choice
 from mpsearch.errors import InputError
 
 FLOAT_BITS = 32
@@ -26,6 +27,13 @@ def check_bits(bits: int) -> int:
     if bits not in _BITS:
         raise InputError(f"got {bits} bits; expected 2 to 8, 16, or 32 for float")
     return bits
+
+
+def check_choice(choice: Choice) -> Choice:
+    """`choice` itself when its bits are supported. Raises InputError otherwise."""
+    check_bits(choice.w_bits)
+    check_bits(choice.a_bits)
+    return choice
 
 
 def weight_codes_range(bits: int) -> tuple[int, int]:

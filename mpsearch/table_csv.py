@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from mpsearch.choice import Choice
 from mpsearch.errors import InputError
 from mpsearch.files import read_limited, write_atomic
-from mpsearch.table import Layer, LayerTable, as_column, check, is_metric
+from mpsearch.table import Layer, LayerTable, as_column, check, indexed, is_metric
 
 LEADING = ("layer", "kind", "group", "weights", "macs", "w_bits", "a_bits", "omega", "omega_stderr")
 _DIGITS = 19
@@ -50,11 +51,13 @@ def read_csv(path: str | os.PathLike[str]) -> LayerTable:
         optional("macs", _whole, "a whole number"),
         places,
     )
+    bits = (numbers(title, _bits, "a whole number of bits") for title in ("w_bits", "a_bits"))
+    choices, choice_index = indexed(list(map(Choice, *bits)))
     table = LayerTable(
         layers=layers,
         layer_index=np.array(index, dtype=np.int64),
-        w_bits=np.array(numbers("w_bits", _bits, "a whole number of bits"), dtype=np.int64),
-        a_bits=np.array(numbers("a_bits", _bits, "a whole number of bits"), dtype=np.int64),
+        choices=choices,
+        choice_index=choice_index,
         omega=np.array(numbers("omega", float, "a number"), dtype=np.float64),
         omega_stderr=np.array(optional("omega_stderr", float, "a number"), dtype=np.float64),
         resources={title: as_column(numbers(title, _value, "a number")) for title in extra},
