@@ -5,7 +5,7 @@ module that takes a name apart and that says which of two choices comes first.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +31,12 @@ class Choice:
     def name(self) -> str:
         """`w4a8`: what `parse` reads."""
         return f"w{self.w_bits}a{self.a_bits}"
+
+    @property
+    def weights(self) -> str:
+        """`w4`: the weights' half of the name. Choices that differ in activations alone share it,
+        and with it whatever is known of the weights."""
+        return f"w{self.w_bits}"
 
     def __str__(self) -> str:
         return self.name
@@ -66,6 +72,11 @@ class WeightBits:
     def name(self) -> str:
         """`w8`."""
         return f"w{self.w_bits}"
+
+
+def by_weights(choices: Iterable[Choice]) -> dict[str, Choice]:
+    """`Choice.weights` -> one of the choices that have them."""
+    return {choice.weights: choice for choice in choices}
 
 
 def named(text: str) -> Choice | WeightBits | None:
