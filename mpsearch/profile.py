@@ -175,8 +175,8 @@ def output_metrics(data: Data, loss: Loss) -> tuple[OutputMetric, ...]:
     found: tuple[tuple[bool, OutputMetric], ...] = (
         (True, sqnr.PROFILER),
         (labelled, loss_increase.PROFILER),
-        (loss.closed, kl.PROFILER),
-        (loss.closed, perturbation.PROFILER),
+        (loss.has_exact_hessian, kl.PROFILER),
+        (loss.has_exact_hessian, perturbation.PROFILER),
         (labelled, accuracy.PROFILER),
     )
     return tuple(metric for wanted, metric in found if wanted)

@@ -83,7 +83,11 @@ def _notes(
             name for name in estimated if not within_bound(name, found, weights, study.rtol)
         ],
         "gauss_newton": (
-            "sampled" if is_sampled(study) else "exact" if study.loss.closed else "not taken apart"
+            "sampled"
+            if is_sampled(study)
+            else "exact"
+            if study.loss.has_exact_hessian
+            else "not taken apart"
         ),
         "hessian_equals_gauss_newton": [layer.name for layer in equal],
         "traces_of_smooth_layers": {
