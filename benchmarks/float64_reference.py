@@ -24,12 +24,13 @@ class Float64Reference:
         for layer in quantized.source.layers:
             integers = quantized.layers[layer.name]
             assert integers.weight is not None
-            scales = integers.weight.scales.double()
             _, restore = quantized.source.weight_rows(layer)
-            rows = integers.weight.codes.double() * scales[:, None]
+            rows = integers.weight.dequantize(torch.float64)
             set_tensor(self.graph, layer.weight_name, restore(rows))
             if integers.bias_codes is not None:
-                bias = integers.bias_codes.double() * (scales * integers.activation.scale)
+                bias = integers.bias_codes.double() * integers.weight.bias_steps(
+                    integers.activation.scale
+                )
                 set_tensor(self.graph, layer.bias_name, bias)
 
     def __call__(self, *inputs: torch.Tensor) -> torch.Tensor:

@@ -19,6 +19,7 @@ from functools import partial
 import numpy as np
 
 from mpsearch.budget import Budget
+from mpsearch.choice import Choice
 from mpsearch.instance import Instance
 from mpsearch.problem import Problem, scale
 from mpsearch.proof import guess
@@ -44,8 +45,8 @@ def random_table(layers: int, bits: tuple[int, ...], seed: int) -> LayerTable:
     return LayerTable(
         layers=tuple(Layer(f"layer{n}") for n in range(layers)),
         layer_index=np.repeat(np.arange(layers), width),
-        w_bits=np.tile(b, layers),
-        a_bits=np.tile(b, layers),
+        choices=tuple(Choice(each, each) for each in bits),
+        choice_index=np.tile(np.arange(width), layers),
         omega=omega.ravel(),
         omega_stderr=np.zeros(layers * width),
         resources={

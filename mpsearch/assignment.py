@@ -4,7 +4,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeGuard
+from typing import Any
 
 from mpsearch.choice import Choice
 from mpsearch.errors import InputError
@@ -96,10 +96,7 @@ class Assignment:
         return {
             "format": FORMAT,
             "version": VERSION,
-            "layers": {
-                name: {"w_bits": choice.w_bits, "a_bits": choice.a_bits}
-                for name, choice in self.layers.items()
-            },
+            "layers": {name: choice.to_json() for name, choice in self.layers.items()},
             "status": self.status,
             "minimize": self.minimize,
             "objective": self.objective,
@@ -187,14 +184,9 @@ _FORM = {
 
 
 def _choice(bits: Any, layer: str, name: str) -> Choice:
-    if isinstance(bits, dict):
-        w_bits, a_bits = bits.get("w_bits"), bits.get("a_bits")
-        if _is_bits(w_bits) and _is_bits(a_bits):
-            return Choice(w_bits, a_bits)
-    raise InputError(
-        f'{name}: layer {layer!a} has {json.dumps(bits)[:50]}, not {{"w_bits": 8, "a_bits": 8}}'
-    )
-
-
-def _is_bits(value: Any) -> TypeGuard[int]:
-    return type(value) is int and 1 <= value <= 64
+    try:
+        return Choice.from_json(bits if isinstance(bits, dict) else {})
+    except ValueError:
+        raise InputError(
+            f'{name}: layer {layer!a} has {json.dumps(bits)[:50]}, not {{"w_bits": 8, "a_bits": 8}}'
+        ) from None

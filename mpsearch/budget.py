@@ -7,12 +7,12 @@ from math import ceil, floor
 
 import numpy as np
 
-from mpsearch.choice import Choice
+from mpsearch.choice import Choice, WeightBits, fits
 from mpsearch.errors import InputError
 from mpsearch.exact import to_integers
 from mpsearch.limits import COUNT, PEAK, column_of, values_of
 from mpsearch.table import LayerTable
-from mpsearch.units import Percent, UniformBits, parse_amount
+from mpsearch.units import Percent, parse_amount
 
 
 @dataclass(frozen=True)
@@ -77,8 +77,8 @@ def _value(table: LayerTable, key: str, text: str, round_up: bool) -> int | floa
     amount = parse_amount(column, text)
     if not isinstance(amount, Fraction) and key.startswith((PEAK, COUNT)):
         raise InputError(f"got {key}={text}; expected an absolute value")
-    if isinstance(amount, UniformBits):
-        return _uniform(table, column, amount.w_bits, amount.a_bits)
+    if isinstance(amount, Choice | WeightBits):
+        return _uniform(table, column, amount)
     if isinstance(amount, Percent):
         integers, digits = to_integers(values)
         largest = np.zeros(len(table.layers), dtype=integers.dtype)
@@ -89,16 +89,18 @@ def _value(table: LayerTable, key: str, text: str, round_up: bool) -> int | floa
     return ceil(amount) if round_up else floor(amount)
 
 
-def _uniform(table: LayerTable, column: str, w_bits: int, a_bits: int | None) -> int | float:
+def _uniform(table: LayerTable, column: str, wanted: Choice | WeightBits) -> int | float:
     """The total with one choice everywhere; `w8` must not be ambiguous in this column."""
-    if a_bits is not None:
-        return table.uniform_total(column, Choice(w_bits, a_bits))
-    fitting = [choice for choice in table.choices if choice.w_bits == w_bits]
+    if isinstance(wanted, Choice):
+        return table.uniform_total(column, wanted)
+    fitting = [choice for choice in table.choices if fits(choice, wanted)]
     if not fitting:
         known = ", ".join(map(str, table.choices))
-        raise InputError(f"{table.source} has no choice with {w_bits}-bit weights; it has {known}")
+        raise InputError(
+            f"{table.source} has no choice with {wanted.w_bits}-bit weights; it has {known}"
+        )
     totals = {table.uniform_total(column, choice) for choice in fitting}
     if len(totals) > 1:
         names = ", ".join(map(str, fitting))
-        raise InputError(f"w{w_bits} is ambiguous for {column}; name one of {names}")
+        raise InputError(f"{wanted.name} is ambiguous for {column}; name one of {names}")
     return totals.pop()

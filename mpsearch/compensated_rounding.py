@@ -13,7 +13,14 @@ from collections.abc import Callable
 import torch
 
 from mpsearch.layer_moments import Moments
-from mpsearch.quantizer import QuantizedWeight, weight_codes_range
+from mpsearch.quantizer import (
+    PER_CHANNEL,
+    QuantizedWeight,
+    ScaleLayout,
+    in_steps,
+    scaled,
+    weight_codes_range,
+)
 
 _NARROWEST, _WIDEST = 0.4, 1.6  # times the scale of the least weight error
 _MOST_SCALES, _FEWEST_SCALES, _PRODUCTS = 30, 8, 2**33
@@ -29,13 +36,13 @@ def round_to_outputs(
     scales: torch.Tensor,
     bits: int,
     moments: Moments,
-    one_scale: bool = False,
+    layout: ScaleLayout = PER_CHANNEL,
     search: bool = True,
 ) -> QuantizedWeight:
     """Codes and scales with a small error of the layer's output; `moments` are the layer's.
 
-    scales: [channels], those of the least weight error. They are where the search begins, or stay
-    as they are without `search`. one_scale: the same one for all channels.
+    scales: those of the least weight error. They are where the search begins, or stay as they are
+    without `search`. layout: which channels share one.
     """
     low, high = weight_codes_range(bits)
     rounding = _Rounding(moments, low, high)
@@ -43,17 +50,21 @@ def round_to_outputs(
         codes = rounding.turned(rounding.compensated(scales), scales)
         return QuantizedWeight(codes.to(torch.int16), scales)
     codes, best = _best_of(
-        scales, _factors(moments).to(scales), one_scale, moments, rounding.compensated
+        scales, _factors(moments).to(scales), layout, moments, rounding.compensated
     )
     codes = rounding.turned(codes, best)
     for _ in range(_FITS):
-        best = rounding.fitted(codes, best, one_scale)
+        best = rounding.fitted(codes, best, layout)
         codes = rounding.turned(codes, best)
     return QuantizedWeight(codes.to(torch.int16), best)
 
 
 def nearest_to_outputs(
-    rows: torch.Tensor, scales: torch.Tensor, bits: int, moments: Moments, one_scale: bool = False
+    rows: torch.Tensor,
+    scales: torch.Tensor,
+    bits: int,
+    moments: Moments,
+    layout: ScaleLayout = PER_CHANNEL,
 ) -> QuantizedWeight:
     """The nearest codes of `rows` [channels, k] at the scales with the least output error.
 
@@ -66,12 +77,10 @@ def nearest_to_outputs(
 
         def nearest(tried: torch.Tensor, least: int = least) -> torch.Tensor:
             repeated = rows.repeat_interleave(len(tried) // len(rows), 0)
-            return torch.round(repeated / tried[:, None]).clamp_(least, high)
+            return torch.round(in_steps(repeated, tried)).clamp_(least, high)
 
-        codes, best = _best_of(scales, _factors(moments).to(scales), one_scale, moments, nearest)
-        error = moments.errors(codes * best[:, None])
-        if one_scale:
-            error = error.sum().expand_as(error)
+        codes, best = _best_of(scales, _factors(moments).to(scales), layout, moments, nearest)
+        error = layout.pooled(moments.errors(scaled(codes, best)))
         if found is None:
             found = codes, best, error
             continue
@@ -93,7 +102,7 @@ def _factors(moments: Moments) -> torch.Tensor:
 def _best_of(
     start: torch.Tensor,
     factors: torch.Tensor,
-    one_scale: bool,
+    layout: ScaleLayout,
     moments: Moments,
     codes_at: Callable[[torch.Tensor], torch.Tensor],
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -106,10 +115,8 @@ def _best_of(
     for some in factors.split(max(1, _AT_ONCE // codes.numel())):
         tried = (start[:, None] * some).flatten()
         found = codes_at(tried)
-        errors = moments.errors(found * tried[:, None]).reshape(len(start), -1)
-        if one_scale:
-            errors = errors.sum(0).expand_as(errors)
-        error, index = errors.min(1)
+        errors = moments.errors(scaled(found, tried)).reshape(len(start), -1)
+        error, index = layout.pooled(errors).min(1)
         picked = torch.arange(len(start), device=start.device) * len(some) + index
         better = error < least
         codes = torch.where(better[:, None], found[picked], codes)
@@ -160,19 +167,20 @@ class _Rounding:
             wanted[:, :, end:] -= torch.bmm(changes, factor[:, start:end, end:])
         return codes
 
-    def fitted(self, codes: torch.Tensor, scales: torch.Tensor, one_scale: bool) -> torch.Tensor:
+    def fitted(
+        self, codes: torch.Tensor, scales: torch.Tensor, layout: ScaleLayout
+    ) -> torch.Tensor:
         """argmin over s > 0 of the error of s·codes: (q·G·w*ᵀ) / (q·G·qᵀ), [channels]."""
         seen = self.moments.times(codes)
-        above, below = (seen * self.moments.optimum).sum(1), (seen * codes).sum(1)
-        if one_scale:
-            above, below = above.sum().expand_as(above), below.sum().expand_as(below)
+        above = layout.pooled((seen * self.moments.optimum).sum(1))
+        below = layout.pooled((seen * codes).sum(1))
         usable = (above > 0) & (below > 0)
         return torch.where(usable, above / below.clamp(min=torch.finfo(below.dtype).tiny), scales)
 
     def turned(self, codes: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
         """In each channel the one step of one code that lowers its error most, until none does."""
         moments, codes = self.moments, codes.clone()
-        slope = 2 * moments.times(codes * scales[:, None] - moments.optimum)
+        slope = 2 * moments.times(scaled(codes, scales) - moments.optimum)
         curvature = moments.by_channel(moments.diagonal())
         # Rounding in float32 must not make two codes change places for ever.
         enough = -1e-6 * curvature.mean(1) * scales.square()
@@ -180,7 +188,7 @@ class _Rounding:
         for _ in range(_MOST_TURNS):
             step = -slope.sign()
             inside = (codes + step <= self.high) & (codes + step >= self.low)
-            change = step * scales[:, None]
+            change = scaled(step, scales)
             gains = torch.where(inside, change * (slope + change * curvature), torch.inf)
             gain, index = gains.min(1)
             helps = gain < enough

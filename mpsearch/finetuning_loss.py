@@ -91,7 +91,7 @@ def _divergences(kind: Loss, outputs: torch.Tensor, teacher: torch.Tensor) -> to
 def check_loss(data: Data) -> None:
     """Raise InputError for a loss without a divergence from the teacher."""
     loss = known_loss(data)
-    if not loss.closed:
+    if not loss.has_exact_hessian:
         raise InputError(
             f"fine-tuning learns from the float network, and the loss {loss.name} has no "
             "divergence from it; expected --loss cross-entropy, bce or mse"

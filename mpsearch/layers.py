@@ -17,12 +17,6 @@ from mpsearch.operators import (
     weight_position,
 )
 
-# Rows of an embedding table that are shorter than this share one scale: a float32 scale per row
-# costs 32/D bits per weight, and a bit is worth 5.5 dB. On normal rows whose norms scatter by 30 %
-# (standard deviation of the logarithm), a scale per row gains 5 dB at 4 bits and 10 dB at 8 bits
-# for D = 16, where it costs 11 dB; 4 and 9.5 dB for D = 32, where it costs 5.5 dB.
-SHORTEST_ROW_WITH_SCALE = 32
-
 # Operators between a layer and an addition that keep the tensor's meaning channel by channel.
 _PASSING = {
     "relu", "relu6", "hardtanh", "clamp", "leaky_relu", "elu", "gelu", "silu", "hardswish", "tanh",
@@ -61,12 +55,6 @@ class Layer:
     channels: int
     macs: int
     nodes: tuple[str, ...]
-
-    @property
-    def scales(self) -> int:
-        """How many weight scales are stored: one per output channel; for short table rows one."""
-        short = self.weights < SHORTEST_ROW_WITH_SCALE * self.channels
-        return 1 if self.kind == EMBEDDING and short else self.channels
 
 
 def find_layers(graph: fx.GraphModule) -> tuple[Layer, ...]:

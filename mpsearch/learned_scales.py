@@ -11,7 +11,7 @@ that wins less: docs/quantization.md).
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -26,7 +26,7 @@ from mpsearch.network import Network
 from mpsearch.operators import EMBEDDING, packet
 from mpsearch.outputs import split_outputs
 from mpsearch.quantized import QuantizedLayer, bias_codes, with_room_for_bias
-from mpsearch.quantizer import FLOAT_BITS, ActivationQuantizer, QuantizedWeight
+from mpsearch.quantizer import FLOAT_BITS, ActivationQuantizer
 
 STEPS = 150
 _BATCH = 32
@@ -122,7 +122,7 @@ class _Trained:
         if self.begun.weight is None:
             return self.network.weight(self.layer)
         _, restore = self.network.weight_rows(self.layer)
-        weight = restore(self.begun.weight.codes.float() * self.scales()[:, None])
+        weight = restore(replace(self.begun.weight, scales=self.scales()).dequantize())
         assert isinstance(weight, torch.Tensor)
         return weight
 
@@ -152,7 +152,7 @@ class _Trained:
             activation = ActivationQuantizer(activation.bits, step, activation.zero_point)
         if weight is None:
             return QuantizedLayer(choice, None, None, activation), bias
-        weight = QuantizedWeight(weight.codes, self.scales().clone())
+        weight = replace(weight, scales=self.scales().clone())
         if bias is None or choice.a_bits == FLOAT_BITS:
             return QuantizedLayer(choice, weight, None, activation), bias
         rows = weight.dequantize()
@@ -170,8 +170,7 @@ def _trained(
     reads = any(packet(nodes[name]) != EMBEDDING for name in layer.nodes)
     bias, weight = network.bias(layer), begun.weight
     if weight is not None and not embeds and begun.choice.w_bits <= 8:
-        alike = bool((weight.scales == weight.scales[0]).all())
-        gain = torch.zeros(1 if alike else len(weight.scales), device=weight.scales.device)
+        gain = torch.zeros_like(weight.scales[:1] if weight.has_one_scale else weight.scales)
     if reads and begun.activation.bits < _FINE:
         range_ = torch.zeros((), device=network.weight(layer).device)
     if weight is not None and bias is not None and reads and has_own_bias(network, layer):

@@ -16,14 +16,16 @@ from typing import Any
 
 import torch
 
-from mpsearch.quantizer import weight_codes_range
+from mpsearch.quantizer import by_scale, weight_codes_range
 
 
 def quantize_rows(rows: torch.Tensor, scales: torch.Tensor, bits: int) -> torch.Tensor:
-    """Weights [channels, n] on the steps `scales` [channels], with LSQ's gradients for both."""
+    """Weights [channels, n] on the steps `scales`, those of a `QuantizedWeight`, with LSQ's
+    gradients for both."""
     low, high = weight_codes_range(bits)
-    factor = gradient_factor(rows.shape[1], high)
-    return _on_steps(rows, scales[:, None], low, high, factor)
+    parts, steps = by_scale(rows, scales)
+    factor = gradient_factor(parts.shape[1], high)
+    return _on_steps(parts, steps, low, high, factor).reshape(rows.shape)
 
 
 def quantize_input(

@@ -7,14 +7,13 @@ A limit is named by a key:
     count:w8, count:w4a8  how many layers have 8-bit weights, or exactly this choice
 """
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mpsearch.choice import Choice
+from mpsearch.choice import Choice, fits, named
 from mpsearch.errors import InputError
 from mpsearch.table import LayerTable
 
@@ -34,12 +33,10 @@ def values_of(table: LayerTable, key: str) -> NDArray[Any]:
         column = column_of(key)
         return table.omega if column == "omega" else table.resource(column)
     text = key.removeprefix(COUNT)
-    match = re.fullmatch(r"w(\d{1,2})(?:a(\d{1,2}))?", text)
-    if match is None:
+    wanted = named(text)
+    if wanted is None:
         raise InputError(f"got the limit {key!r}; expected count:w8 or count:w4a8")
-    same: NDArray[np.bool_] = table.w_bits == int(match[1])
-    if match[2] is not None:
-        same = same & (table.a_bits == int(match[2]))
+    same = np.array([fits(c, wanted) for c in table.choices], dtype=bool)[table.choice_index]
     if not same.any():
         known = ", ".join(map(str, table.choices))
         raise InputError(f"{table.source} has no choice {text}; it has {known}")

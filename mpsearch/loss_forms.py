@@ -25,17 +25,21 @@ from mpsearch.sensitivity.output_hessian import centred, output_factor, random_d
 class Form(Protocol):
     """A loss on outputs [N, *shape]; all results are per sample, [N, …].
 
-    `closed`: whether the Hessian in the outputs is known and positive semidefinite. Where it is not
-    only `per_sample`, `right`, `centred` and `curvature` are asked for, and the last only where it
-    is `curved`: where second derivatives exist and say something.
+    Where the Hessian is not exact only `per_sample`, `right`, `centred` and `curvature` are asked
+    for, and the last only where there is curvature.
     """
 
     @property
     def name(self) -> str: ...
     @property
-    def closed(self) -> bool: ...
+    def has_exact_hessian(self) -> bool:
+        """Whether the Hessian in the outputs is known in closed form and positive semidefinite."""
+        ...
+
     @property
-    def curved(self) -> bool: ...
+    def has_curvature(self) -> bool:
+        """Whether second derivatives say anything: those of the absolute error are 0."""
+        ...
 
     def per_sample(self, outputs: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """[N]"""
@@ -56,12 +60,12 @@ class Form(Protocol):
     def curvature(
         self, outputs: torch.Tensor, change: torch.Tensor, target: torch.Tensor | None
     ) -> torch.Tensor:
-        """uᵀ H u [N]."""
-        ...
+        """uᵀ H u [N]; `target` is None where H does not depend on it."""
+        return self.spread(outputs, change).square().sum(dim=1)
 
     def columns(self, shape: Shape) -> int:
-        """How many columns `factor` has."""
-        ...
+        """How many columns `factor` has: one for each element, where H is diagonal."""
+        return math.prod(shape)
 
     def factor(self, outputs: torch.Tensor) -> torch.Tensor:
         """S [N, K, columns] with S Sᵀ = H."""
@@ -78,7 +82,7 @@ class Form(Protocol):
 
     def centred(self, values: torch.Tensor) -> torch.Tensor:
         """Outputs without what no prediction depends on, float64."""
-        ...
+        return values.double()
 
     def right(self, outputs: torch.Tensor, target: torch.Tensor) -> torch.Tensor | None:
         """The share of a sample's answers that are right, float64 [N]; None: it gives none."""
@@ -86,12 +90,12 @@ class Form(Protocol):
 
 
 @dataclass(frozen=True)
-class Softmax:
+class Softmax(Form):
     """Classes along dimension 1: logits [N, C] with class numbers [N], or [N, C, …] with [N, …]."""
 
     name: str = "cross-entropy"
-    closed: bool = True
-    curved: bool = True
+    has_exact_hessian: bool = True
+    has_curvature: bool = True
 
     def per_sample(self, outputs: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         return _mean(functional.cross_entropy(outputs, target.long(), reduction="none"))
@@ -107,11 +111,6 @@ class Softmax:
         rows = centred(torch.softmax(outputs, dim=1), change).flatten(1)
         positions = math.prod(outputs.shape[2:])
         return rows if positions == 1 else rows / math.sqrt(positions)
-
-    def curvature(
-        self, outputs: torch.Tensor, change: torch.Tensor, target: torch.Tensor | None
-    ) -> torch.Tensor:
-        return self.spread(outputs, change).square().sum(dim=1)
 
     def columns(self, shape: Shape) -> int:
         return (shape[0] - 1) * math.prod(shape[1:])
@@ -148,12 +147,12 @@ class Softmax:
 
 
 @dataclass(frozen=True)
-class Bernoulli:
+class Bernoulli(Form):
     """Independent yes-or-no answers: logits [N, …] with targets of that shape from 0 to 1."""
 
     name: str = "bce"
-    closed: bool = True
-    curved: bool = True
+    has_exact_hessian: bool = True
+    has_curvature: bool = True
 
     def per_sample(self, outputs: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         wanted = target.reshape(outputs.shape).to(outputs.dtype)
@@ -170,14 +169,6 @@ class Bernoulli:
     def spread(self, outputs: torch.Tensor, change: torch.Tensor) -> torch.Tensor:
         return (_bernoulli_deviation(outputs) * change).reshape(len(change), -1)
 
-    def curvature(
-        self, outputs: torch.Tensor, change: torch.Tensor, target: torch.Tensor | None
-    ) -> torch.Tensor:
-        return self.spread(outputs, change).square().sum(dim=1)
-
-    def columns(self, shape: Shape) -> int:
-        return math.prod(shape)
-
     def factor(self, outputs: torch.Tensor) -> torch.Tensor:
         deviation = _bernoulli_deviation(outputs.detach().double())
         return torch.diag_embed(deviation.reshape(len(outputs), -1)).to(outputs.dtype)
@@ -191,9 +182,6 @@ class Bernoulli:
         target = torch.bernoulli(p, generator=random).to(outputs.device)
         return self.per_sample(outputs, target) * math.sqrt(math.prod(outputs.shape[1:]))
 
-    def centred(self, values: torch.Tensor) -> torch.Tensor:
-        return values.double()
-
     def right(self, outputs: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         return _mean(((outputs > 0) == (target.reshape(outputs.shape) > 0.5)).double())
 
@@ -205,12 +193,12 @@ def _bernoulli_deviation(outputs: torch.Tensor) -> torch.Tensor:
 
 
 @dataclass(frozen=True)
-class Squared:
+class Squared(Form):
     """Mean squared error: outputs [N, …] with targets of that shape."""
 
     name: str = "mse"
-    closed: bool = True
-    curved: bool = True
+    has_exact_hessian: bool = True
+    has_curvature: bool = True
 
     def per_sample(self, outputs: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         return _mean((outputs - target.reshape(outputs.shape).to(outputs.dtype)).square())
@@ -223,14 +211,6 @@ class Squared:
 
     def spread(self, outputs: torch.Tensor, change: torch.Tensor) -> torch.Tensor:
         return change.reshape(len(change), -1) * _root(change)
-
-    def curvature(
-        self, outputs: torch.Tensor, change: torch.Tensor, target: torch.Tensor | None
-    ) -> torch.Tensor:
-        return self.spread(outputs, change).square().sum(dim=1)
-
-    def columns(self, shape: Shape) -> int:
-        return math.prod(shape)
 
     def factor(self, outputs: torch.Tensor) -> torch.Tensor:
         k = max(1, math.prod(outputs.shape[1:]))
@@ -246,9 +226,6 @@ class Squared:
         noise = torch.randn(outputs.shape, dtype=torch.float64, generator=random)
         return self.per_sample(outputs, outputs.detach() + (math.sqrt(k / 2) * noise).to(outputs))
 
-    def centred(self, values: torch.Tensor) -> torch.Tensor:
-        return values.double()
-
     def right(self, outputs: torch.Tensor, target: torch.Tensor) -> None:
         return None
 
@@ -263,8 +240,8 @@ class Absolute(Squared):
     """Mean absolute error: it has gradients and no curvature."""
 
     name: str = "mae"
-    closed: bool = False
-    curved: bool = False
+    has_exact_hessian: bool = False
+    has_curvature: bool = False
 
     def per_sample(self, outputs: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         return _mean((outputs - target.reshape(outputs.shape).to(outputs.dtype)).abs())

@@ -17,9 +17,8 @@ class Loss(Protocol):
     """A loss per sample: outputs [N, …] and a target -> [N], and what metrics need of it.
 
     `uses_labels`: its target are labels. Otherwise the target is the float network's own output,
-    and the loss is the divergence from it: zero for the float network itself. `closed`: its
-    Hessian in the outputs is known in closed form and positive semidefinite; `curved`: it has one
-    that says something. Other members are those of `mpsearch.loss_forms.Form`.
+    and the loss is the divergence from it: zero for the float network itself. Members without a
+    description are those of `mpsearch.loss_forms.Form`.
     """
 
     @property
@@ -27,9 +26,15 @@ class Loss(Protocol):
     @property
     def uses_labels(self) -> bool: ...
     @property
-    def closed(self) -> bool: ...
+    def has_exact_hessian(self) -> bool:
+        """Whether its Hessian in the outputs is known in closed form, positive semidefinite."""
+        ...
+
     @property
-    def curved(self) -> bool: ...
+    def has_curvature(self) -> bool:
+        """Whether its second derivatives say anything."""
+        ...
+
     def per_sample(self, outputs: torch.Tensor, target: torch.Tensor) -> torch.Tensor: ...
     def target(self, outputs: torch.Tensor, labels: torch.Tensor | None) -> torch.Tensor: ...
     def increase(
@@ -75,14 +80,14 @@ class PlainLoss:
     head: str = ""
 
     @property
-    def closed(self) -> bool:
+    def has_exact_hessian(self) -> bool:
         """Whether the Hessian in the outputs is known in closed form."""
-        return self.form.closed
+        return self.form.has_exact_hessian
 
     @property
-    def curved(self) -> bool:
+    def has_curvature(self) -> bool:
         """Whether second derivatives say anything; those of the absolute error do not."""
-        return self.form.curved
+        return self.form.has_curvature
 
     def per_sample(self, outputs: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """[N] for a target as `target` gives it."""
@@ -109,7 +114,7 @@ class PlainLoss:
 
     def divergence(self, before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
         """[N], in float64."""
-        if not self.form.closed:
+        if not self.form.has_exact_hessian:
             raise InputError(
                 f"the loss {self.name} has no divergence from FP32: it is defined by labels alone; "
                 "expected the metric loss, or --loss cross-entropy, bce or mse"
@@ -174,9 +179,9 @@ def target_of(loss: Loss, logits: torch.Tensor, labels: torch.Tensor | None) -> 
     return loss.target(logits, labels)
 
 
-def check_curved(loss: Loss, metric: str) -> None:
+def check_curvature(loss: Loss, metric: str) -> None:
     """Raise InputError where `metric` looks at second derivatives and the loss has none."""
-    if not loss.curved:
+    if not loss.has_curvature:
         raise InputError(
             f"the loss {loss.name} has no curvature (mae has no second derivatives) and the metric "
             f"{metric} sees nothing else; expected --loss mse, or the metric loss, fisher or sqnr"

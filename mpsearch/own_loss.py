@@ -23,7 +23,7 @@ class Own(Squared):
     """
 
     name: str = "own"
-    closed: bool = False
+    has_exact_hessian: bool = False
     function: Function = lambda outputs, targets: outputs
     outputs: tuple[Output, ...] = ()
     labels: tuple[Output, ...] = ()

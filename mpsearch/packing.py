@@ -4,7 +4,7 @@ import numpy as np
 
 from mpsearch.choice import Choice
 from mpsearch.layers import Layer
-from mpsearch.quantizer import FLOAT_BITS
+from mpsearch.quantizer import FLOAT_BITS, layout_of
 
 SCALE_BYTES = 4  # one float32, or one 24-bit multiplier with an 8-bit shift
 BIAS_BYTES = 4
@@ -18,8 +18,8 @@ def packed_bytes(count: int, bits: int) -> int:
 def layer_bytes(layer: Layer, choice: Choice) -> int:
     """What the export stores for a layer: packed weights, 32-bit biases, scales."""
     bias = BIAS_BYTES * layer.channels if layer.bias_name else 0
-    scales = SCALE_BYTES * layer.scales if choice.w_bits != FLOAT_BITS else 0
-    return packed_bytes(layer.weights, choice.w_bits) + bias + scales
+    stored = 0 if choice.w_bits == FLOAT_BITS else layout_of(layer, choice).stored(layer)
+    return packed_bytes(layer.weights, choice.w_bits) + bias + SCALE_BYTES * stored
 
 
 def pack(codes: np.ndarray, bits: int) -> np.ndarray:

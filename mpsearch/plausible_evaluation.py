@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from mpsearch.choice import is_choice
 from mpsearch.statistics import ROUNDING
 
 if TYPE_CHECKING:
@@ -42,9 +43,7 @@ def check_row(row: "Evaluation") -> None:
             what = f"{name} less FP32's"
             _check_interval(what, metric.difference, metric.difference_interval, row.name)
     layers = row.origin.layers or {}
-    if re.fullmatch(r"w\d{1,2}a\d{1,2}", row.name) and {row.name} < {
-        row.name, *map(str, layers.values())
-    }:  # fmt: skip
+    if is_choice(row.name) and {row.name} < {row.name, *map(str, layers.values())}:
         raise ValueError(f"row {row.name!a} has layers of other bits")
 
 

@@ -36,7 +36,8 @@ from mpsearch.quantizer import (
     FLOAT_BITS,
     ActivationQuantizer,
     QuantizedWeight,
-    check_bits,
+    check_choice,
+    layout_of,
     quantize_weight,
 )
 
@@ -92,7 +93,7 @@ class Shared:
     calibration: Data
     batch_size: int
     decisions: dict[tuple[tuple[Any, ...], ...], Decision] = field(default_factory=dict)
-    weights: dict[tuple[str, int], QuantizedWeight] = field(default_factory=dict)
+    weights: dict[tuple[str, str], QuantizedWeight] = field(default_factory=dict)
     ranges: dict[tuple[str, int], ActivationQuantizer] = field(default_factory=dict)
 
     @cached_property
@@ -130,8 +131,7 @@ def quantize_after_training(
     settings = settings or PostTraining()
     check_layers(network, choices)
     for choice in choices.values():
-        check_bits(choice.w_bits)
-        check_bits(choice.a_bits)
+        check_choice(choice)
     if len(calibration) == 0:
         raise InputError(f"{calibration.name} has no samples; calibration needs at least one")
     shared = shared or Shared(network, calibration, batch_size)
@@ -210,11 +210,11 @@ class _Run:
         for layer in network.layers:
             choice, weight = self.choices[layer.name], None
             if choice.w_bits != FLOAT_BITS:
-                key = layer.name, choice.w_bits
+                key = layer.name, choice.weights
                 if key not in known:
                     rows, _ = network.weight_rows(layer)
-                    one_scale = self.settings.per_tensor or layer.scales == 1
-                    known[key] = quantize_weight(rows, choice.w_bits, one_scale)
+                    layout = layout_of(layer, choice, self.settings.per_tensor)
+                    known[key] = quantize_weight(rows, choice.w_bits, layout)
                 weight = known[key]
             activation = quantizer_of(histograms[layer.name], choice.a_bits, rule)
             layers[layer.name] = with_activation(network, layer, choice, weight, activation)
@@ -295,8 +295,8 @@ def _rounded(run: _Run, start: _State) -> Repaired:
         generator = torch.Generator().manual_seed(run.settings.seed)
         centred = run.settings.correct_bias and has_own_bias(network, layer)
         seen = moments(network, layer, uses, quantized.activation, centred, generator)
-        one_scale = run.settings.per_tensor or layer.scales == 1
-        weight = round_to_outputs(weight.scales, bits, seen, one_scale)
+        layout = layout_of(layer, quantized.choice, run.settings.per_tensor)
+        weight = round_to_outputs(weight.scales, bits, seen, layout)
         quantized = with_activation(network, layer, quantized.choice, weight, quantized.activation)
         if not centred:
             return quantized, bias
@@ -330,8 +330,8 @@ def _corrected(run: _Run, start: _State) -> Repaired:
             generator = torch.Generator().manual_seed(run.settings.seed)
             seen = moments(network, layer, exact, quantized.activation, True, generator)
             rows, _ = network.weight_rows(layer)
-            one_scale = run.settings.per_tensor or layer.scales == 1
-            weight = nearest_to_outputs(rows, weight.scales, bits, seen, one_scale)
+            layout = layout_of(layer, quantized.choice, run.settings.per_tensor)
+            weight = nearest_to_outputs(rows, weight.scales, bits, seen, layout)
             quantized = with_activation(
                 network, layer, quantized.choice, weight, quantized.activation
             )

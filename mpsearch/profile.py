@@ -26,7 +26,7 @@ from mpsearch.plugins import load
 from mpsearch.post_training import Rounding
 from mpsearch.profiler import MEMORY_LIMIT, Profiler, Scores, Study
 from mpsearch.provenance import FORMAT, VERSION, provenance_path
-from mpsearch.quantizer import check_bits
+from mpsearch.quantizer import check_choice
 from mpsearch.sensitivity import accuracy, kl, perturbation, sqnr
 from mpsearch.sensitivity import loss as loss_increase
 from mpsearch.sensitivity.forward_metric import OutputMetric
@@ -101,8 +101,7 @@ def profile(
     progress = progress or _silent
     profiler: Profiler = load(GROUP, settings.metric, "metric")
     for choice in settings.choices:
-        check_bits(choice.w_bits)
-        check_bits(choice.a_bits)
+        check_choice(choice)
     if not 0 < settings.rtol < math.inf:
         raise InputError(f"got --rtol {settings.rtol:g}; expected > 0, for example 0.05")
     if settings.max_probes < 2:
@@ -176,8 +175,8 @@ def output_metrics(data: Data, loss: Loss) -> tuple[OutputMetric, ...]:
     found: tuple[tuple[bool, OutputMetric], ...] = (
         (True, sqnr.PROFILER),
         (labelled, loss_increase.PROFILER),
-        (loss.closed, kl.PROFILER),
-        (loss.closed, perturbation.PROFILER),
+        (loss.has_exact_hessian, kl.PROFILER),
+        (loss.has_exact_hessian, perturbation.PROFILER),
         (labelled, accuracy.PROFILER),
     )
     return tuple(metric for wanted, metric in found if wanted)
@@ -277,8 +276,7 @@ def parse_choices(bits: str | None, choices: str | None) -> tuple[Choice, ...]:
         return DEFAULT_CHOICES
     unique = tuple(sorted(set(parsed)))
     for choice in unique:
-        check_bits(choice.w_bits)
-        check_bits(choice.a_bits)
+        check_choice(choice)
     return unique
 
 

@@ -60,10 +60,10 @@ def _counts_activations(table: "LayerTable", column: str) -> bool:
         return True
     if column not in table.columns:
         return False
-    seen: dict[tuple[str, int], Any] = {}
+    seen: dict[tuple[str, str], Any] = {}
     values = table.column(column).tolist()
     return any(
-        seen.setdefault((row.layer, row.choice.w_bits), value) != value
+        seen.setdefault((row.layer, row.choice.weights), value) != value
         for row, value in zip(table.rows(), values, strict=True)
     )
 

@@ -19,6 +19,7 @@ from mpsearch.quantizer import (
     FLOAT_BITS,
     ActivationQuantizer,
     QuantizedWeight,
+    layout_of,
     quantize_weight,
     weight_at,
 )
@@ -45,14 +46,13 @@ class QuantizedLayer:
         """The bias that the codes stand for, float32; None when there are no codes."""
         if self.bias_codes is None or self.weight is None:
             return None
-        steps = self.weight.scales.double() * self.activation.scale
-        return (self.bias_codes.double() * steps).float()
+        return (self.bias_codes.double() * self.weight.bias_steps(self.activation.scale)).float()
 
     def to(self, device: torch.device) -> "QuantizedLayer":
         """The same integers on `device`."""
         weight, bias = self.weight, self.bias_codes
         if weight is not None:
-            weight = QuantizedWeight(weight.codes.to(device), weight.scales.to(device))
+            weight = weight.to(device)
         return replace(self, weight=weight, bias_codes=None if bias is None else bias.to(device))
 
 
@@ -158,7 +158,7 @@ def quantize_layer(
     if choice.w_bits != FLOAT_BITS:
         rows, _ = network.weight_rows(layer)
         if scales is None:
-            weight = quantize_weight(rows, choice.w_bits, layer.scales == 1)
+            weight = quantize_weight(rows, choice.w_bits, layout_of(layer, choice))
         else:
             weight = weight_at(rows, scales, choice.w_bits)
     return with_activation(network, layer, choice, weight, activation)
@@ -189,7 +189,7 @@ def bias_codes(
     bias: torch.Tensor, weight: QuantizedWeight, activation: ActivationQuantizer
 ) -> torch.Tensor:
     """Whole steps of weight scale × input scale, int32."""
-    codes = torch.round(bias.double() / (weight.scales.double() * activation.scale))
+    codes = torch.round(bias.double() / weight.bias_steps(activation.scale))
     return codes.clamp_(-_LARGEST_BIAS, _LARGEST_BIAS).to(torch.int32)
 
 
@@ -207,10 +207,11 @@ def with_room_for_bias(
     batch norm leaves weights near 1e-8 beside a bias near 1.
     """
     least = (bias.detach().abs().double() / (room * step)).float()
-    if not bool((least > weight.scales).any()):
+    scales = weight.channel_scales()
+    if not bool((least > scales).any()):
         return weight
-    wanted = least.max() if _has_one_scale(weight) else least
-    return weight_at(rows, torch.maximum(weight.scales, wanted), bits)
+    wanted = least.max() if weight.has_one_scale else least
+    return weight_at(rows, torch.maximum(scales, wanted), bits)
 
 
 def _with_fine_bias(weight: QuantizedWeight, bias: torch.Tensor, step: float) -> QuantizedWeight:
@@ -220,14 +221,11 @@ def _with_fine_bias(weight: QuantizedWeight, bias: torch.Tensor, step: float) ->
     """
     dead = (weight.codes == 0).all(1)
     wanted = (bias.detach().abs().double() / (_FINE_BIAS * step)).float()
-    if _has_one_scale(weight):
+    if weight.has_one_scale:
         dead, wanted = dead.all().expand_as(dead), wanted.max().expand_as(wanted)
-    finer = dead & (wanted < weight.scales) & (wanted >= torch.finfo(torch.float32).tiny)
-    return QuantizedWeight(weight.codes, torch.where(finer, wanted, weight.scales))
-
-
-def _has_one_scale(weight: QuantizedWeight) -> bool:
-    return len(weight.scales) > 1 and bool((weight.scales == weight.scales[0]).all())
+    scales = weight.channel_scales()
+    finer = dead & (wanted < scales) & (wanted >= torch.finfo(torch.float32).tiny)
+    return weight.with_channel_scales(torch.where(finer, wanted, scales))
 
 
 def assemble(network: Network, layers: Mapping[str, QuantizedLayer]) -> QuantizedNetwork:

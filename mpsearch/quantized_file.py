@@ -36,7 +36,13 @@ from mpsearch.network_file import (
 from mpsearch.outputs import describe_outputs, left_out_outputs, recorded_outputs
 from mpsearch.packing import pack, unpack
 from mpsearch.quantized import QuantizedLayer, QuantizedNetwork, assemble
-from mpsearch.quantizer import FLOAT_BITS, ActivationQuantizer, QuantizedWeight, check_bits
+from mpsearch.quantizer import (
+    FLOAT_BITS,
+    ActivationQuantizer,
+    QuantizedWeight,
+    check_choice,
+    layout_of,
+)
 
 FORMAT, VERSION = "mpsearch.quantized", 1
 _PACKED = 16  # weights of 2 bits in the file are float32 in memory
@@ -51,7 +57,9 @@ def payload(layer: Layer, quantized: QuantizedLayer, network: Network) -> dict[s
     else:
         packed = pack(quantized.weight.codes.numpy(), quantized.choice.w_bits)
         tensors[f"{layer.name}:packed"] = torch.from_numpy(packed)
-        tensors[f"{layer.name}:scales"] = quantized.weight.scales[: layer.scales]
+        tensors[f"{layer.name}:scales"] = quantized.weight.stored_scales(
+            layout_of(layer, quantized.choice), layer
+        )
     if quantized.bias_codes is not None:
         tensors[f"{layer.name}:bias"] = quantized.bias_codes
     elif bias is not None:
@@ -115,8 +123,7 @@ def _describe(layer: Layer, network: QuantizedNetwork) -> dict[str, Any]:
         "bias": layer.bias_name,
         "shape": list(network.source.weight(layer).shape),
         "channels": layer.channels,
-        "w_bits": quantized.choice.w_bits,
-        "a_bits": quantized.choice.a_bits,
+        **quantized.choice.to_json(),
         "a_scale": quantized.activation.scale,
         "a_zero_point": quantized.activation.zero_point,
     }
@@ -190,7 +197,7 @@ def _load_quantized(path: str | os.PathLike[str]) -> QuantizedNetwork:
 
 def _read_layer(entry: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> QuantizedLayer:
     name, channels = str(entry["name"]), int(entry["channels"])
-    choice = Choice(check_bits(entry["w_bits"]), check_bits(entry["a_bits"]))
+    choice = check_choice(Choice.from_json(entry))
     activation = ActivationQuantizer(
         choice.a_bits, float(entry["a_scale"]), int(entry["a_zero_point"])
     )
@@ -201,11 +208,10 @@ def _read_layer(entry: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -
         return QuantizedLayer(choice, None, None, activation)
     count = torch.Size(entry["shape"]).numel()
     codes = unpack(tensors[f"{name}:packed"].numpy(), choice.w_bits, count)
-    scales = tensors[f"{name}:scales"]
-    if not scales.is_floating_point() or not bool(torch.isfinite(scales).all()):
-        raise ValueError(f"scales of {name!a} are no finite numbers")
-    if scales.shape not in ((channels,), (1,)):
-        raise ValueError(f"scales of {name!r} have shape {tuple(scales.shape)}")
-    scales = scales.repeat(channels) if len(scales) < channels else scales
-    weight = QuantizedWeight(torch.from_numpy(codes).reshape(channels, -1), scales)
+    try:
+        weight = QuantizedWeight.from_stored(
+            torch.from_numpy(codes), tensors[f"{name}:scales"], channels
+        )
+    except ValueError as error:
+        raise ValueError(f"scales of {name!a} {error}") from None
     return QuantizedLayer(choice, weight, tensors.get(f"{name}:bias"), activation)

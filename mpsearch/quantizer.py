@@ -6,14 +6,22 @@ tensor, x ≈ s·(q - z) with q in [0, 2^b - 1] and z a code, so that zero is ex
 to even everywhere. Scales are float32 numbers. 32 bits stand for "left in float".
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
+from mpsearch.choice import Choice
 from mpsearch.errors import InputError
+from mpsearch.layers import Layer
+from mpsearch.operators import EMBEDDING
 
 FLOAT_BITS = 32
+# Rows of an embedding table that are shorter than this share one scale: a float32 scale per row
+# costs 32/D bits per weight, and a bit is worth 5.5 dB. On normal rows whose norms scatter by 30 %
+# (standard deviation of the logarithm), a scale per row gains 5 dB at 4 bits and 10 dB at 8 bits
+# for D = 16, where it costs 11 dB; 4 and 9.5 dB for D = 32, where it costs 5.5 dB.
+SHORTEST_ROW_WITH_SCALE = 32
 _BITS = (2, 3, 4, 5, 6, 7, 8, 16, FLOAT_BITS)
 # Candidate ranges per channel: the error over the range is smooth for many weights and rugged for
 # few, where more candidates cost little.
@@ -28,6 +36,13 @@ def check_bits(bits: int) -> int:
     return bits
 
 
+def check_choice(choice: Choice) -> Choice:
+    """`choice` itself when its bits are supported. Raises InputError otherwise."""
+    check_bits(choice.w_bits)
+    check_bits(choice.a_bits)
+    return choice
+
+
 def weight_codes_range(bits: int) -> tuple[int, int]:
     """(lowest, highest) code of a weight: 4 -> (-8, 7), 8 -> (-127, 127)."""
     high = 2 ** (bits - 1) - 1
@@ -35,26 +50,112 @@ def weight_codes_range(bits: int) -> tuple[int, int]:
 
 
 @dataclass(frozen=True)
+class ScaleLayout:
+    """Which weights of a layer share a scale: those of an output channel, or all of them."""
+
+    per_tensor: bool = False
+
+    def stored(self, layer: Layer) -> int:
+        """How many scales a file has of the layer."""
+        return 1 if self.per_tensor else layer.channels
+
+    def pooled(self, values: torch.Tensor) -> torch.Tensor:
+        """Values [channels, …] as sums over those channels that share a scale, for each of them."""
+        return values.sum(0).expand_as(values) if self.per_tensor else values
+
+
+PER_CHANNEL, PER_TENSOR = ScaleLayout(), ScaleLayout(per_tensor=True)
+
+
+def layout_of(layer: Layer, choice: Choice, per_tensor: bool = False) -> ScaleLayout:
+    """How the layer's weights share scales at a choice; `per_tensor` where that is asked for."""
+    short = layer.weights < SHORTEST_ROW_WITH_SCALE * layer.channels
+    return PER_TENSOR if per_tensor or (layer.kind == EMBEDDING and short) else PER_CHANNEL
+
+
+def by_scale(rows: torch.Tensor, scales: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weights or codes [channels, n] as [s, m] with the scales as [s, 1]: a row for each scale.
+
+    Nothing else knows which weight has which scale. Views, where `rows` are contiguous.
+    """
+    return rows.reshape(scales.numel(), rows.numel() // scales.numel()), scales.reshape(-1, 1)
+
+
+def scaled(codes: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
+    """Codes times their scales: [channels, n]."""
+    parts, steps = by_scale(codes, scales)
+    return (parts * steps).reshape(codes.shape)
+
+
+def in_steps(rows: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
+    """Weights in units of their scales, not rounded: [channels, n]."""
+    parts, steps = by_scale(rows, scales)
+    return (parts / steps).reshape(rows.shape)
+
+
+@dataclass(frozen=True)
 class QuantizedWeight:
-    """Integer codes [channels, n] (int16) and one scale per channel [channels] (float32)."""
+    """Integer codes [channels, n] (int16) and their scales (float32), today one for each channel.
+
+    What others need of the layout is asked for here: values, and what is one number for each output
+    channel. `scales` may be copied, compared and trained as a whole.
+    """
 
     codes: torch.Tensor
     scales: torch.Tensor
 
-    def dequantize(self) -> torch.Tensor:
-        """s·q, [channels, n] in float32."""
-        return self.codes.float() * self.scales[:, None]
+    def dequantize(self, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        """s·q, [channels, n]."""
+        return scaled(self.codes.to(dtype), self.scales.to(dtype))
+
+    def channel_scales(self) -> torch.Tensor:
+        """[channels]: what the sum of a channel's products counts in. Whoever sums codes asks for
+        it, so a layout without such a number is to be refused here."""
+        return self.scales
+
+    def with_channel_scales(self, scales: torch.Tensor) -> "QuantizedWeight":
+        """The same codes with these scales [channels]."""
+        return replace(self, scales=scales)
+
+    def bias_steps(self, step: float) -> torch.Tensor:
+        """[channels], float64: weight scale × input scale `step`, which a bias is counted in."""
+        return self.channel_scales().double() * step
+
+    @property
+    def has_one_scale(self) -> bool:
+        """Whether several channels share one scale, which repairs then leave one."""
+        return len(self.scales) > 1 and bool((self.scales == self.scales[0]).all())
+
+    def to(self, device: torch.device) -> "QuantizedWeight":
+        """The same on `device`."""
+        return QuantizedWeight(self.codes.to(device), self.scales.to(device))
+
+    def stored_scales(self, layout: ScaleLayout, layer: Layer) -> torch.Tensor:
+        """The scales that a file has of it: of equal ones, as many as `layout` says."""
+        return self.scales[: layout.stored(layer)]
+
+    @staticmethod
+    def from_stored(codes: torch.Tensor, scales: torch.Tensor, channels: int) -> "QuantizedWeight":
+        """The weight of a file's codes [channels · n] and scales. Raises ValueError for others."""
+        if not scales.is_floating_point() or not bool(torch.isfinite(scales).all()):
+            raise ValueError("are no finite numbers")
+        if scales.shape not in ((channels,), (1,)):
+            raise ValueError(f"have shape {tuple(scales.shape)}")
+        scales = scales.repeat(channels) if len(scales) < channels else scales
+        return QuantizedWeight(codes.reshape(channels, -1), scales)
 
 
-def quantize_weight(rows: torch.Tensor, bits: int, per_tensor: bool = False) -> QuantizedWeight:
+def quantize_weight(
+    rows: torch.Tensor, bits: int, layout: ScaleLayout = PER_CHANNEL
+) -> QuantizedWeight:
     """Codes and the scales with the least squared error, by a search over clipped ranges.
 
     `rows`: [channels, n]. Every channel tries 40 to 400 ranges between 20 % (from 6 bits on 70 %)
     and 110 % of its largest magnitude and as many around the best of them, then takes the
     least-squares scale for the codes found where that lowers the error. A channel of zeros gets
-    scale 1. `per_tensor` searches one scale for all channels, which each of them then has.
+    scale 1. With one scale per tensor, each of the channels has it.
     """
-    if per_tensor:
+    if layout.per_tensor:
         whole = quantize_weight(rows.reshape(1, -1), bits)
         return QuantizedWeight(whole.codes.reshape(rows.shape), whole.scales.repeat(len(rows)))
     low, high = weight_codes_range(check_bits(bits))
@@ -77,9 +178,9 @@ def quantize_weight(rows: torch.Tensor, bits: int, per_tensor: bool = False) -> 
 
 
 def weight_at(rows: torch.Tensor, scales: torch.Tensor, bits: int) -> QuantizedWeight:
-    """The codes of `rows` [channels, n] at given `scales` [channels]."""
+    """The codes of `rows` [channels, n] at given scales, those of a `QuantizedWeight`."""
     low, high = weight_codes_range(bits)
-    codes = torch.round(rows.detach().float() / scales[:, None]).clamp_(low, high)
+    codes = torch.round(in_steps(rows.detach().float(), scales)).clamp_(low, high)
     return QuantizedWeight(codes.to(torch.int16), scales)
 
 

@@ -20,7 +20,7 @@ from mpsearch.quantized import (
     check_layers,
     quantize_layer,
 )
-from mpsearch.quantizer import FLOAT_BITS, quantize_weight
+from mpsearch.quantizer import FLOAT_BITS, layout_of, quantize_weight
 from mpsearch.repair_time import with_notice
 
 
@@ -41,7 +41,7 @@ class Quantizing:
     batch_size: int = 64
     post_training: PostTraining = field(default_factory=PostTraining)
     _layers: dict[tuple[str, Choice], QuantizedLayer] = field(default_factory=dict, repr=False)
-    _scales: dict[tuple[str, int], torch.Tensor] = field(default_factory=dict, repr=False)
+    _scales: dict[tuple[str, str], torch.Tensor] = field(default_factory=dict, repr=False)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -88,8 +88,9 @@ class Quantizing:
         return self._layers[key]
 
     def _weight_scales(self, layer: Layer, choice: Choice) -> torch.Tensor:
-        key = (layer.name, choice.w_bits)
+        key = (layer.name, choice.weights)
         if key not in self._scales:
             rows, _ = self.network.weight_rows(layer)
-            self._scales[key] = quantize_weight(rows, choice.w_bits, layer.scales == 1).scales
+            layout = layout_of(layer, choice)
+            self._scales[key] = quantize_weight(rows, choice.w_bits, layout).scales
         return self._scales[key]

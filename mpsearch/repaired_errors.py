@@ -85,7 +85,9 @@ def growth(
 ) -> torch.Tensor:
     """The error [N] of outputs `after`, where the float network gives `before`; float64."""
     grown = loss.increase(before, after, labels)
-    if not loss.uses_labels or not loss.closed:  # of a loss by labels alone nothing else is known
+    if (
+        not loss.uses_labels or not loss.has_exact_hessian
+    ):  # of a loss by labels alone nothing else is known
         return grown
     return (grown + loss.divergence(before, after)) / 2
 

@@ -46,14 +46,14 @@ class SumLoss:
         return any(share.loss.uses_labels for share in self.shares)
 
     @property
-    def closed(self) -> bool:
+    def has_exact_hessian(self) -> bool:
         """Whether all shares' Hessians are known in closed form."""
-        return all(share.loss.closed for share in self.shares)
+        return all(share.loss.has_exact_hessian for share in self.shares)
 
     @property
-    def curved(self) -> bool:
+    def has_curvature(self) -> bool:
         """Whether all shares have second derivatives."""
-        return all(share.loss.curved for share in self.shares)
+        return all(share.loss.has_curvature for share in self.shares)
 
     def per_sample(self, outputs: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """[N] for a target as `target` gives it."""

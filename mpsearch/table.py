@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mpsearch.choice import Choice
+from mpsearch.choice import LARGEST_BITS, Choice
 from mpsearch.errors import InputError
 from mpsearch.exact import exact_sum
 from mpsearch.files import digest
-from mpsearch.table_csv import as_column, is_metric, read_columns, write_columns
+from mpsearch.table_csv import as_column, indexed, is_metric, read_columns, write_columns
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,13 +49,14 @@ class LayerTable:
     `resources` maps a column name to int64 (exact) where every value is an integer, else to
     float64. `metrics` maps columns named omega_*, what other metrics say of the same cells, to
     float64 of either sign: they can be minimised, not limited, and are no part of the digest.
-    `source` is the file that it came from, for messages.
+    `choices` are those that some layer has, ascending; `layer_index` and `choice_index` say what a
+    row is of. `source` is the file that it came from, for messages.
     """
 
     layers: tuple[Layer, ...]
     layer_index: NDArray[np.int64]
-    w_bits: NDArray[np.int64]
-    a_bits: NDArray[np.int64]
+    choices: tuple[Choice, ...]
+    choice_index: NDArray[np.int64]
     omega: NDArray[np.float64]
     omega_stderr: NDArray[np.float64]
     resources: Mapping[str, NDArray[Any]]
@@ -75,11 +76,12 @@ class LayerTable:
             for column in (*columns, *metrics):
                 if column not in row.resources and column not in row.metrics:
                     raise InputError(f"table: layer {row.layer!r} at {row.choice} lacks {column}")
+        choices, choice_index = indexed([row.choice for row in rows])
         table = LayerTable(
             layers=tuple(layers),
             layer_index=np.array([index[row.layer] for row in rows], dtype=np.int64),
-            w_bits=np.array([row.choice.w_bits for row in rows], dtype=np.int64),
-            a_bits=np.array([row.choice.a_bits for row in rows], dtype=np.int64),
+            choices=choices,
+            choice_index=choice_index,
             omega=np.array([row.omega for row in rows], dtype=np.float64),
             omega_stderr=np.array([row.omega_stderr for row in rows], dtype=np.float64),
             resources={
@@ -100,8 +102,8 @@ class LayerTable:
         table = LayerTable(
             layers=tuple(Layer(*cells) for cells in read.layers),
             layer_index=read.layer_index,
-            w_bits=read.w_bits,
-            a_bits=read.a_bits,
+            choices=read.choices,
+            choice_index=read.choice_index,
             omega=read.omega,
             omega_stderr=read.omega_stderr,
             resources=read.resources,
@@ -151,25 +153,26 @@ class LayerTable:
         return tuple(layer.name for layer in self.layers)
 
     @cached_property
-    def choices(self) -> tuple[Choice, ...]:
-        """Every choice that some layer has, ascending."""
-        pairs = np.unique(np.stack([self.w_bits, self.a_bits], axis=1), axis=0)
-        return tuple(Choice(int(w), int(a)) for w, a in pairs)
+    def w_bits(self) -> NDArray[np.int64]:
+        """[N] bits of the weights."""
+        return np.array([c.w_bits for c in self.choices], dtype=np.int64)[self.choice_index]
+
+    @cached_property
+    def a_bits(self) -> NDArray[np.int64]:
+        """[N] bits of the input activations."""
+        return np.array([c.a_bits for c in self.choices], dtype=np.int64)[self.choice_index]
 
     @cached_property
     def row_index(self) -> NDArray[np.int64]:
         """[L, C] -> row number, -1 where the layer lacks the choice."""
         index = np.full((len(self.layers), len(self.choices)), -1, dtype=np.int64)
-        bits = np.array([(c.w_bits, c.a_bits) for c in self.choices], dtype=np.int64).reshape(-1, 2)
-        keys = bits[:, 0] * 100 + bits[:, 1]
-        position = np.searchsorted(keys, self.w_bits * 100 + self.a_bits)
-        index[self.layer_index, position] = np.arange(len(self))
+        index[self.layer_index, self.choice_index] = np.arange(len(self))
         return index
 
     @cached_property
     def digest(self) -> str:
         """SHA-256 of the content; the order of the rows does not matter, that of layers does."""
-        order = np.lexsort((self.a_bits, self.w_bits, self.layer_index))
+        order = np.lexsort((self.choice_index, self.layer_index))
         arrays = {
             "layer": self.layer_index,
             "w_bits": self.w_bits,
@@ -190,7 +193,7 @@ class LayerTable:
         for n in range(len(self)):
             yield Row(
                 layer=self.layers[self.layer_index[n]].name,
-                choice=Choice(int(self.w_bits[n]), int(self.a_bits[n])),
+                choice=self.choices[self.choice_index[n]],
                 omega=float(self.omega[n]),
                 omega_stderr=float(self.omega_stderr[n]),
                 resources={name: values[n] for name, values in columns.items()},
@@ -290,10 +293,12 @@ def check(table: LayerTable, places: Sequence[str]) -> None:
                 "give the column in a larger unit"
             )
     for name, bits in (("w_bits", table.w_bits), ("a_bits", table.a_bits)):
-        wrong = np.flatnonzero((bits < 1) | (bits > 64))
+        wrong = np.flatnonzero((bits < 1) | (bits > LARGEST_BITS))
         if len(wrong):
-            raise InputError(f"{places[wrong[0]]}: {name} is {bits[wrong[0]]}; expected 1 to 64")
-    keys = (table.layer_index * 100 + table.w_bits) * 100 + table.a_bits
+            raise InputError(
+                f"{places[wrong[0]]}: {name} is {bits[wrong[0]]}; expected 1 to {LARGEST_BITS}"
+            )
+    keys = table.layer_index * len(table.choices) + table.choice_index
     _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
     twice = np.flatnonzero(first[inverse] != np.arange(len(keys)))
     if len(twice):
@@ -301,7 +306,7 @@ def check(table: LayerTable, places: Sequence[str]) -> None:
         earlier = places[first[inverse[n]]].rpartition(" ")[2]
         raise InputError(
             f"{places[n]}: a second row for layer {table.layers[table.layer_index[n]].name!r} at "
-            f"w{table.w_bits[n]}a{table.a_bits[n]} (the first one is {earlier}); keep one"
+            f"{table.choices[table.choice_index[n]]} (the first one is {earlier}); keep one"
         )
     empty = set(range(len(table.layers))) - set(table.layer_index.tolist())
     if empty:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mpsearch.choice import Choice
 from mpsearch.errors import InputError
 from mpsearch.files import read_limited, write_atomic
 
@@ -30,8 +31,8 @@ class Columns:
     places: list[str]
     layers: list[LayerCells]
     layer_index: NDArray[np.int64]
-    w_bits: NDArray[np.int64]
-    a_bits: NDArray[np.int64]
+    choices: tuple[Choice, ...]
+    choice_index: NDArray[np.int64]
     omega: NDArray[np.float64]
     omega_stderr: NDArray[np.float64]
     resources: dict[str, NDArray[Any]]
@@ -69,13 +70,15 @@ def read_columns(path: str | os.PathLike[str]) -> Columns:
         optional("macs", _whole, "a whole number"),
         places,
     )
+    bits = (numbers(title, _bits, "a whole number of bits") for title in ("w_bits", "a_bits"))
+    choices, choice_index = indexed(list(map(Choice, *bits)))
     return Columns(
         source=name,
         places=places,
         layers=layers,
         layer_index=np.array(index, dtype=np.int64),
-        w_bits=np.array(numbers("w_bits", _bits, "a whole number of bits"), dtype=np.int64),
-        a_bits=np.array(numbers("a_bits", _bits, "a whole number of bits"), dtype=np.int64),
+        choices=choices,
+        choice_index=choice_index,
         omega=np.array(numbers("omega", float, "a number"), dtype=np.float64),
         omega_stderr=np.array(optional("omega_stderr", float, "a number"), dtype=np.float64),
         resources={title: as_column(numbers(title, _value, "a number")) for title in extra},
@@ -93,6 +96,15 @@ def write_columns(columns: Mapping[str, Sequence[Any]], path: str | os.PathLike[
     writer.writerow(columns)
     writer.writerows(zip(*columns.values(), strict=True))
     write_atomic(path, text.getvalue())
+
+
+def indexed(
+    choices: Sequence[Choice],
+) -> tuple[tuple[Choice, ...], NDArray[np.int64]]:
+    """The distinct choices, ascending, and which of them each one is."""
+    distinct = tuple(sorted(set(choices)))
+    position = {choice: number for number, choice in enumerate(distinct)}
+    return distinct, np.array([position[choice] for choice in choices], dtype=np.int64)
 
 
 def as_column(values: Sequence[int | float]) -> NDArray[Any]:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 
-from mpsearch.choice import Choice
+from mpsearch.choice import Choice, WeightBits, named
 from mpsearch.errors import InputError
 from mpsearch.statistics import check_confidence
 
@@ -63,15 +63,8 @@ class Percent:
     value: Fraction
 
 
-@dataclass(frozen=True)
-class UniformBits:
-    """What one choice everywhere takes; `a_bits` None: any choice with these weight bits."""
-
-    w_bits: int
-    a_bits: int | None = None
-
-
-Amount = Fraction | Percent | UniformBits
+# A choice stands for what it takes everywhere; weight bits for any choice that has them.
+Amount = Fraction | Percent | Choice | WeightBits
 
 
 def whole_number(text: str) -> int | None:
@@ -233,18 +226,13 @@ def _scaled(text: str, units: Mapping[str, Fraction], form: str) -> Amount:
     return value
 
 
-def _relative(text: str) -> Percent | UniformBits | None:
+def _relative(text: str) -> Percent | Choice | WeightBits | None:
     """`50%`, `w8`, `w8a8`; None for anything else."""
     text = text.strip()
     read = read_number(text)
     if read is not None and read.unit == "%":
         return Percent(read.share)
-    if re.fullmatch(r"w\d{1,2}", text):
-        return UniformBits(int(text[1:]))
-    if re.fullmatch(r"w\d{1,2}a\d{1,2}", text):
-        choice = Choice.parse(text)
-        return UniformBits(choice.w_bits, choice.a_bits)
-    return None
+    return named(text)
 
 
 def format_size(size: float) -> str:

@@ -1,12 +1,12 @@
 """The commands that repeat a run, as its files record it."""
 
-import re
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from mpsearch.assignment import Assignment
+from mpsearch.choice import is_choice
 from mpsearch.evaluation import Evaluations
 from mpsearch.front import Front
 from mpsearch.post_training_words import options_of
@@ -142,7 +142,7 @@ def _evaluate(run: Run, evaluations: Evaluations) -> list[str]:
     words = []
     if evaluations.named("assignment") is not None:
         words += ["--assignment", run.paths.get("assignment", "assignment.json")]
-    uniform = [row for row in evaluations.rows if re.fullmatch(r"w\d{1,2}a\d{1,2}", row.name)]
+    uniform = [row for row in evaluations.rows if is_choice(row.name)]
     for row in uniform:
         words += ["--uniform", row.name]
     made = [row for row in (evaluations.named("assignment"), *uniform) if row is not None]

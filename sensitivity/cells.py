@@ -13,7 +13,7 @@ import torch
 from torch import fx
 
 from mpsearch.bias_correction import has_own_bias
-from mpsearch.choice import Choice
+from mpsearch.choice import Choice, by_weights
 from mpsearch.compensated_rounding import round_to_outputs
 from mpsearch.layer_moments import InputMoments
 from mpsearch.layers import Layer
@@ -24,6 +24,7 @@ from mpsearch.quantizer import (
     FLOAT_BITS,
     ActivationQuantizer,
     QuantizedWeight,
+    layout_of,
     quantize_weight,
 )
 from mpsearch.sensitivity.input_moments import POSITIONS, extent, input_moments, together
@@ -109,10 +110,10 @@ def _cells(
     rows, _ = network.weight_rows(layer)
     corrected = seen is not None and study.correct_bias and has_own_bias(network, layer)
     weights = rounded_weights(study, layer, seen, corrected)
-    small: dict[int, QuantizedWeight] = {}
+    small: dict[str, QuantizedWeight] = {}
     cells = []
     for choice in study.choices:
-        weight, activation = weights.get(choice.w_bits), quantizers[choice.a_bits]
+        weight, activation = weights.get(choice.weights), quantizers[choice.a_bits]
         quantized = with_activation(network, layer, choice, weight, activation)
         bias = quantized.bias()
         if corrected:
@@ -120,10 +121,9 @@ def _cells(
             bias = _corrected(rows, network.bias(layer), quantized, seen)
         weight = quantized.weight
         if weight is not None:
-            own = QuantizedWeight(
-                weight.codes.to(torch.int8 if choice.w_bits <= 8 else torch.int16), weight.scales
-            )
-            shared = small.setdefault(choice.w_bits, own)
+            codes = weight.codes.to(torch.int8 if choice.w_bits <= 8 else torch.int16)
+            own = replace(weight, codes=codes)
+            shared = small.setdefault(choice.weights, own)
             same = torch.equal(shared.codes, own.codes) and torch.equal(shared.scales, own.scales)
             weight = shared if same else own
         cells.append(Cell(choice, weight, bias, activation))
@@ -132,18 +132,20 @@ def _cells(
 
 def rounded_weights(
     study: Study, layer: Layer, seen: InputMoments | None, centred: bool
-) -> dict[int, QuantizedWeight]:
-    """Codes and scales by weight bits; `centred` where a corrected bias takes up the mean."""
+) -> dict[str, QuantizedWeight]:
+    """Codes and scales by `Choice.weights`; `centred` where a corrected bias takes up the mean."""
     rows, _ = study.network.weight_rows(layer)
-    one_scale = layer.scales == 1
     moments = None
     if seen is not None and study.rounding == "adaptive":
         moments = seen.of(rows, centred)
     found = {}
-    for bits in sorted({choice.w_bits for choice in study.choices} - {FLOAT_BITS}):
-        found[bits] = quantize_weight(rows, bits, one_scale)
+    for weights, choice in by_weights(study.choices).items():
+        bits, layout = choice.w_bits, layout_of(layer, choice)
+        if bits == FLOAT_BITS:
+            continue
+        found[weights] = quantize_weight(rows, bits, layout)
         if moments is not None and bits <= _ROUNDED_UP_TO:
-            found[bits] = round_to_outputs(found[bits].scales, bits, moments, one_scale)
+            found[weights] = round_to_outputs(found[weights].scales, bits, moments, layout)
     return found
 
 

@@ -17,7 +17,7 @@ import torch
 from mpsearch.errors import InputError
 from mpsearch.journal import Journal
 from mpsearch.layers import Layer
-from mpsearch.losses import Loss, check_curved
+from mpsearch.losses import Loss, check_curvature
 from mpsearch.partial_forward import PartialForward
 from mpsearch.profiler import Score, Scores, Study
 from mpsearch.sensitivity.cells import Cells, notes_of, replacement
@@ -99,7 +99,7 @@ class LossMetric(OutputMetric):
     def measure(self, study: Study) -> Measure:
         """The metric on a study; InputError without the labels or the curvature that it needs."""
         if self.needs_curvature:
-            check_curved(study.loss, self.name)
+            check_curvature(study.loss, self.name)
         function = partial(self.per_sample, study.loss)
         own = ForwardMetric(self.name, self.description, function, self.needs_labels)
         return Measure(self.alias_of or self.name, own.measure(study).per_sample)

@@ -8,7 +8,7 @@ weights' error counts: choices that differ in `a_bits` alone have the same Ω.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from mpsearch.choice import Choice
+from mpsearch.choice import Choice, by_weights
 from mpsearch.journal import Journal
 from mpsearch.profiler import Score, Scores, Study
 from mpsearch.sensitivity.traces import Trace, is_sampled, split, steps, traces, within_bound
@@ -38,13 +38,13 @@ class Hessian:
 
 def mean_squared_errors(study: Study) -> dict[tuple[str, Choice], float]:
     """||Q_b(W_i) − W_i||²/n_i by layer name and choice: Ω per unit of trace."""
-    by_bits = {
-        (layer.name, bits): squared_weight_error(study.network, layer, bits) / layer.weights
+    per_weight = {
+        (layer.name, weights): squared_weight_error(study.network, layer, choice) / layer.weights
         for layer in study.network.layers
-        for bits in {choice.w_bits for choice in study.choices}
+        for weights, choice in by_weights(study.choices).items()
     }
     return {
-        (layer.name, choice): by_bits[layer.name, choice.w_bits]
+        (layer.name, choice): per_weight[layer.name, choice.weights]
         for layer in study.network.layers
         for choice in study.choices
     }
@@ -83,7 +83,11 @@ def _notes(
             name for name in estimated if not within_bound(name, found, weights, study.rtol)
         ],
         "gauss_newton": (
-            "sampled" if is_sampled(study) else "exact" if study.loss.closed else "not taken apart"
+            "sampled"
+            if is_sampled(study)
+            else "exact"
+            if study.loss.has_exact_hessian
+            else "not taken apart"
         ),
         "hessian_equals_gauss_newton": [layer.name for layer in equal],
         "traces_of_smooth_layers": {

@@ -39,16 +39,16 @@ def residual_traces(
     # The fused kernels of attention have no second derivative.
     with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
         logits: torch.Tensor = tape.run(*inputs)
-        outputs = logits.detach().requires_grad_(True) if loss.closed else logits
+        outputs = logits.detach().requires_grad_(True) if loss.has_exact_hessian else logits
         total = loss.per_sample(outputs, target_of(loss, outputs, labels)).sum()
     weights = [tape.weights[layer.name] for layer in layers]
     gradients: Sequence[torch.Tensor | None] = [None] * len(layers)
-    if logits.requires_grad and loss.closed:
+    if logits.requires_grad and loss.has_exact_hessian:
         (residual,) = torch.autograd.grad(total, outputs)
         gradients = torch.autograd.grad(
             logits, weights, residual, create_graph=True, allow_unused=True
         )
-    elif total.requires_grad and not loss.closed:
+    elif total.requires_grad and not loss.has_exact_hessian:
         gradients = torch.autograd.grad(total, weights, create_graph=True, allow_unused=True)
     return {
         layer.name: _moments(gradient, weight, [f"{key} {layer.name}" for key in keys])

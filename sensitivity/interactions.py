@@ -23,7 +23,7 @@ MOST_BYTES = 2**26  # of float16 changes; fewer samples are kept where all would
 def kind_of(study: Study) -> str:
     """The loss as a file of interactions has it. Raises InputError for one that it cannot have."""
     loss, shape = study.loss, study.network.output_shape
-    form = loss.form if isinstance(loss, PlainLoss) and loss.closed else None
+    form = loss.form if isinstance(loss, PlainLoss) and loss.has_exact_hessian else None
     if form is not None and (len(shape) == 1 or not isinstance(form, Softmax)):
         return form.name
     raise InputError(

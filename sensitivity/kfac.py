@@ -60,7 +60,7 @@ class KFac:
             for layer in layers:
                 forms = _forms(study, journal, layer, moments.pop(layer.name, None))
                 for choice in study.choices:
-                    found[layer.name, choice] = Score(forms.get(choice.w_bits, 0.0))
+                    found[layer.name, choice] = Score(forms.get(choice.weights, 0.0))
         return found
 
     def notes(self, study: Study) -> Mapping[str, object]:
@@ -70,8 +70,8 @@ class KFac:
 
 def _forms(
     study: Study, journal: Journal, layer: Layer, seen: InputMoments | None
-) -> dict[int, float]:
-    """Ω of a layer by weight bits; nothing for an embedding, and for one that no loss reaches."""
+) -> dict[str, float]:
+    """Ω of a layer by `Choice.weights`; none for an embedding, and where no loss reaches it."""
     parts_ = [journal.get(f"batch {index}").get(layer.name) for index in range(study.batch_count)]
     if seen is None or None in parts_:
         return {}
@@ -82,10 +82,10 @@ def _forms(
     moments = seen.of(rows, centred)
     moments = replace(moments, prior=torch.zeros_like(moments.prior))
     forms = {}
-    for bits, weight in rounded_weights(study, layer, seen, centred).items():
+    for weights, weight in rounded_weights(study, layer, seen, centred).items():
         change = weight.dequantize() - rows
         variance = (change * moments.times(change)).sum(1).clamp(min=0)
-        forms[bits] = 0.5 * float((squared * variance.double().cpu()).sum())
+        forms[weights] = 0.5 * float((squared * variance.double().cpu()).sum())
     return forms
 
 

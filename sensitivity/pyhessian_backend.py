@@ -26,7 +26,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from mpsearch.data import Batch
 from mpsearch.journal import Journal
 from mpsearch.layers import Layer
-from mpsearch.losses import check_curved, target_of
+from mpsearch.losses import check_curvature, target_of
 from mpsearch.network import Network
 from mpsearch.profiler import Scores, Study
 from mpsearch.seeds import seed_of
@@ -46,7 +46,7 @@ class PyHessian:
         return len(study.network.layers)
 
     def score(self, study: Study, journal: Journal, step: Callable[[], None]) -> Scores:
-        check_curved(study.loss, self.name)
+        check_curvature(study.loss, self.name)
         found = {}
         for layer in study.network.layers:
             pieces = []

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from mpsearch.errors import InputError
 from mpsearch.journal import Journal
 from mpsearch.layers import Layer
-from mpsearch.losses import check_curved
+from mpsearch.losses import check_curvature
 from mpsearch.profiler import Study
 from mpsearch.sensitivity.gauss_newton import sampled_traces, trace_sums
 from mpsearch.sensitivity.hutchinson import residual_traces
@@ -46,7 +46,7 @@ def split(study: Study) -> tuple[list[Layer], list[Layer]]:
     equal: list[Layer] = []
     smooth: list[Layer] = []
     for layer in study.network.layers:
-        vanishes = study.loss.closed and (
+        vanishes = study.loss.has_exact_hessian and (
             not study.loss.uses_labels or piecewise_linear(study.network.graph, layer)
         )
         (equal if vanishes else smooth).append(layer)
@@ -56,7 +56,7 @@ def split(study: Study) -> tuple[list[Layer], list[Layer]]:
 def is_sampled(study: Study) -> bool:
     """True when there are too many classes or outputs for exact Gauss-Newton traces."""
     loss = study.loss
-    return loss.closed and loss.columns(study.network.output_shape) >= MOST_EXACT_CLASSES
+    return loss.has_exact_hessian and loss.columns(study.network.output_shape) >= MOST_EXACT_CLASSES
 
 
 def traces(
@@ -67,7 +67,7 @@ def traces(
     Pieces go to the journal per batch and round. `step` is called as often as `steps` says: for the
     rounds that are not needed, at the end. Raises InputError when a trace is not finite.
     """
-    check_curved(study.loss, "hessian")
+    check_curvature(study.loss, "hessian")
     n = len(study.data)
     exactly = _is_exact(study)
     exact: dict[str, float] = dict.fromkeys((layer.name for layer in study.network.layers), 0.0)
@@ -110,7 +110,7 @@ def steps(study: Study) -> int:
 
 
 def _is_exact(study: Study) -> bool:
-    return study.loss.closed and not is_sampled(study)
+    return study.loss.has_exact_hessian and not is_sampled(study)
 
 
 def _estimated(study: Study) -> list[Layer]:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from mpsearch.choice import by_weights
 from mpsearch.journal import Journal
 from mpsearch.profiler import Score, Scores, Study
 from mpsearch.sensitivity.weight_error import squared_weight_error
@@ -22,11 +23,11 @@ class WeightMse:
         scores = {}
         for layer in study.network.layers:
             errors = {
-                bits: squared_weight_error(study.network, layer, bits)
-                for bits in {choice.w_bits for choice in study.choices}
+                weights: squared_weight_error(study.network, layer, choice)
+                for weights, choice in by_weights(study.choices).items()
             }
             for choice in study.choices:
-                scores[layer.name, choice] = Score(errors[choice.w_bits])
+                scores[layer.name, choice] = Score(errors[choice.weights])
             step()
         return scores
 

@@ -96,4 +96,4 @@ CASES = {
         lambda z, y: ((z - y) ** 4 - z**2 * y).mean(),
     ),
 }  # fmt: skip
-CLOSED = [name for name, case in CASES.items() if case.loss.closed]
+CLOSED = [name for name, case in CASES.items() if case.loss.has_exact_hessian]

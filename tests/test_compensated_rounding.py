@@ -16,7 +16,12 @@ from mpsearch.layer_moments import InputMomentsOf, Moments, moments
 from mpsearch.layers import Layer
 from mpsearch.network import Network
 from mpsearch.post_training import PLAIN, PostTraining, quantize_after_training
-from mpsearch.quantizer import ActivationQuantizer, quantize_weight, weight_codes_range
+from mpsearch.quantizer import (
+    ActivationQuantizer,
+    ScaleLayout,
+    quantize_weight,
+    weight_codes_range,
+)
 
 FLOAT = ActivationQuantizer(32, 1.0, 0)
 
@@ -108,8 +113,8 @@ def test_codes_are_inside_the_range_and_beat_the_nearest(
     bits: int, search: bool, one_scale: bool
 ) -> None:
     rows, seen = _correlated(8, 60, bits)
-    nearest = quantize_weight(rows, bits, one_scale)
-    found = round_to_outputs(nearest.scales, bits, seen, one_scale, search)
+    nearest = quantize_weight(rows, bits, ScaleLayout(one_scale))
+    found = round_to_outputs(nearest.scales, bits, seen, ScaleLayout(one_scale), search)
     low, high = weight_codes_range(bits)
     assert low <= int(found.codes.min()) <= int(found.codes.max()) <= high
     assert search or torch.equal(found.scales, nearest.scales)
@@ -126,8 +131,8 @@ def test_nearest_codes_take_the_scale_and_range_that_outputs_prefer(
     bits: int, one_scale: bool
 ) -> None:
     rows, seen = _correlated(40, 30, bits)
-    nearest = quantize_weight(rows, bits, one_scale)
-    found = nearest_to_outputs(rows, nearest.scales, bits, seen, one_scale)
+    nearest = quantize_weight(rows, bits, ScaleLayout(one_scale))
+    found = nearest_to_outputs(rows, nearest.scales, bits, seen, ScaleLayout(one_scale))
     assert not one_scale or bool((found.scales == found.scales[0]).all())
     low, high = weight_codes_range(bits)
     exact = (rows / found.scales[:, None]).round()
@@ -145,7 +150,7 @@ def test_a_search_of_scales_pays() -> None:
     rows, seen = _correlated(16, 40, 3)
     scales = quantize_weight(rows, 3).scales
     kept, searched = (
-        seen.errors(round_to_outputs(scales, 3, seen, False, search).dequantize())
+        seen.errors(round_to_outputs(scales, 3, seen, search=search).dequantize())
         for search in (False, True)
     )
     assert float(searched.sum()) < 0.9 * float(kept.sum())
@@ -182,7 +187,7 @@ def test_near_the_best_of_all_codes() -> None:
     """Exhaustive search over the 16,384 rows of codes of each channel."""
     rows, seen = _correlated(6, 7, 5)
     nearest = quantize_weight(rows, 2)
-    found = round_to_outputs(nearest.scales, 2, seen, False, False)
+    found = round_to_outputs(nearest.scales, 2, seen, search=False)
     every = torch.tensor(list(itertools.product((-2.0, -1.0, 0.0, 1.0), repeat=7)))
     assert seen.gram is not None
     usual, ours = (seen.errors(weight.dequantize()) for weight in (nearest, found))
@@ -216,7 +221,7 @@ def test_inputs_that_never_vary_leave_the_weights_at_the_nearest_codes(bits: int
     uses = _uses(network, layer, (torch.zeros(4, 10),))
     seen = moments(network, layer, uses, FLOAT, True, torch.Generator())
     nearest = quantize_weight(rows, bits)
-    found = round_to_outputs(nearest.scales, bits, seen, False, False)
+    found = round_to_outputs(nearest.scales, bits, seen, search=False)
     assert torch.equal(found.codes, nearest.codes)
 
 

@@ -23,7 +23,7 @@ from mpsearch.profile import ProfileSettings, profile
 from mpsearch.profiler import Study
 from mpsearch.quantized import quantize
 from mpsearch.quantized_file import load_quantized, payload, save_quantized
-from mpsearch.quantizer import quantize_weight
+from mpsearch.quantizer import PER_TENSOR, layout_of, quantize_weight
 from mpsearch.sensitivity.cells import cells_of, replacement
 from mpsearch.sensitivity.fisher import PROFILER as FISHER
 
@@ -156,7 +156,7 @@ def test_repairs_leave_a_table_at_its_nearest_codes() -> None:
     repairs = PostTraining(ranges="auto", equalize=True)
     repaired = quantize_after_training(network, choices, data, repairs).layers["table"].weight
     assert repaired is not None
-    nearest = quantize_weight(network.weight(network.layers[0]), 3, per_tensor=True)
+    nearest = quantize_weight(network.weight(network.layers[0]), 3, PER_TENSOR)
     assert torch.equal(repaired.codes, nearest.codes)
 
 
@@ -164,7 +164,7 @@ def test_a_tied_table_is_one_layer_with_scales_per_row() -> None:
     network, data = prepare("language")
     tied = network.layers[0]
     assert (tied.kind, tied.weights, tied.macs, len(tied.nodes)) == ("linear", 88, 88, 2)
-    assert tied.scales == token_networks.VOCABULARY
+    assert layout_of(tied, Choice(3, 8)).stored(tied) == token_networks.VOCABULARY
     choices = {layer.name: FLOAT for layer in network.layers} | {tied.name: Choice(32, 4)}
     quantized = quantize(network, choices, calibrate(network, data))
     inserted = [n for n in quantized.graph.graph.nodes if "fake_quantize" in str(n.target)]

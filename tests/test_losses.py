@@ -135,7 +135,7 @@ def test_traces_of_a_smooth_network_agree_within_their_own_error(name: str) -> N
     network, x, y = _made(name, smooth=True)
     keys = [f"7 {probe}" for probe in range(400)]
     rest = residual_traces(network, case.loss, ((x,), y), network.layers, keys)
-    exact = trace_sums(network, (x,), case.loss) if case.loss.closed else {}
+    exact = trace_sums(network, (x,), case.loss) if case.loss.has_exact_hessian else {}
     for layer in network.layers:
         dense = dense_hessian.block_of(
             network.graph, layer.weight_name, (x,), lambda z: case.mean(z, y)

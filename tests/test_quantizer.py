@@ -1,6 +1,9 @@
 """Quantizers against plain integer arithmetic, and codes against their bytes."""
 
+import re
+from dataclasses import replace
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,16 +12,23 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import mpsearch
 from mpsearch.choice import Choice
 from mpsearch.errors import InputError
 from mpsearch.layers import Layer
 from mpsearch.packing import layer_bytes, pack, packed_bytes, unpack
 from mpsearch.quantizer import (
+    PER_TENSOR,
     ActivationQuantizer,
+    QuantizedWeight,
+    ScaleLayout,
     activation_quantizer,
     affine,
     check_bits,
+    in_steps,
+    layout_of,
     quantize_weight,
+    scaled,
     weight_at,
     weight_codes_range,
 )
@@ -149,7 +159,7 @@ def test_layer_bytes_by_hand() -> None:
 @pytest.mark.parametrize("per_tensor", [False, True])
 def test_weight_codes_are_bit_exact_in_numpy(bits: int, per_tensor: bool) -> None:
     rows = _random_rows(bits + 50, channels=7, n=300)
-    quantized = quantize_weight(rows, bits, per_tensor)
+    quantized = quantize_weight(rows, bits, ScaleLayout(per_tensor))
     expected = quantizer_oracle.weight_codes(rows.numpy(), quantized.scales.numpy(), bits)
     np.testing.assert_array_equal(quantized.codes.numpy(), expected)
 
@@ -188,8 +198,73 @@ def test_activation_codes_and_fake_quantize_are_bit_exact_in_numpy(
 
 def test_per_tensor_is_one_scale_and_no_better_than_per_channel() -> None:
     rows = _random_rows(3, channels=6, n=100)
-    whole, each = quantize_weight(rows, 4, per_tensor=True), quantize_weight(rows, 4)
+    whole, each = quantize_weight(rows, 4, PER_TENSOR), quantize_weight(rows, 4)
     assert len(whole.scales) == 6
     assert len(set(whole.scales.tolist())) == 1
     errors = [float((q.dequantize() - rows).square().sum()) for q in (each, whole)]
     assert errors[0] <= errors[1]
+
+
+def test_every_scale_meets_its_own_weights() -> None:
+    """One scale for each channel, and for runs of 4 weights: whoever goes by `by_scale` can do
+    both."""
+    rng = np.random.default_rng(7)
+    rows = torch.from_numpy(rng.normal(size=(3, 12)))
+    for shape, run in (((3,), 12), ((3, 3), 4)):
+        scales = torch.from_numpy(rng.uniform(0.1, 0.3, shape))
+        found = weight_at(rows, scales, 3)
+        assert found.scales is scales
+        expected = np.empty((3, 12))
+        for channel in range(3):
+            for column in range(12):
+                scale = scales.reshape(3, -1)[channel, column // run].item()
+                steps = np.float32(rows[channel, column].item()) / np.float64(scale)
+                expected[channel, column] = scale * min(max(round(float(steps)), -4), 3)
+        np.testing.assert_allclose(found.dequantize(torch.float64).numpy(), expected, rtol=1e-12)
+        assert torch.equal(scaled(in_steps(rows, scales), scales).round(decimals=9),
+                           rows.round(decimals=9))  # fmt: skip
+
+
+def test_a_weight_answers_for_its_scales() -> None:
+    codes = torch.tensor([[1, -2], [3, 0], [0, 4]], dtype=torch.int16)
+    weight = QuantizedWeight(codes, torch.tensor([0.5, 0.25, 2.0]))
+    assert weight.dequantize().tolist() == [[0.5, -1.0], [0.75, 0.0], [0.0, 8.0]]
+    assert weight.dequantize().dtype == torch.float32
+    step = float(np.float32(0.1))
+    assert weight.bias_steps(step).tolist() == [0.5 * step, 0.25 * step, 2 * step]
+    assert not weight.has_one_scale
+    assert weight.with_channel_scales(torch.ones(3)).has_one_scale
+    assert not QuantizedWeight(codes[:1], torch.ones(1)).has_one_scale
+    table = Layer("t", "embedding", "w", "", 6, 3, 0, ())
+    layout = layout_of(table, Choice(4, 8))  # rows of two numbers: a scale each would be 16 bits
+    assert weight.stored_scales(layout, table).tolist() == [0.5]
+    linear = replace(table, kind="linear")
+    layout = layout_of(linear, Choice(4, 8))
+    assert weight.stored_scales(layout, linear).tolist() == [0.5, 0.25, 2.0]
+    assert layout_of(linear, Choice(4, 8), per_tensor=True) == PER_TENSOR
+    again = QuantizedWeight.from_stored(codes.flatten(), torch.tensor([0.5]), 3)
+    assert torch.equal(again.codes, codes)
+    assert again.scales.tolist() == [0.5, 0.5, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("scales", "words"),
+    [
+        (torch.ones(2), r"have shape \(2,\)"),
+        (torch.ones(3, 1), "have shape"),
+        (torch.tensor([1.0, float("nan"), 1.0]), "are no finite numbers"),
+        (torch.ones(3, dtype=torch.int32), "are no finite numbers"),
+    ],
+)
+def test_stored_scales_that_cannot_be(scales: torch.Tensor, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        QuantizedWeight.from_stored(torch.ones(6, dtype=torch.int16), scales, 3)
+
+
+def test_no_other_file_knows_which_weight_has_which_scale() -> None:
+    """Scales that are indexed or repeated are known to be one for each channel: a second layout
+    would have to change every such line."""
+    pattern = re.compile(r"(?:\b|_)(scales|steps|tried)(?:\(\))?(?:\[|\.repeat\()[^\]]*None")
+    root = Path(mpsearch.__file__).parent
+    found = {p.name for p in root.rglob("*.py") if pattern.search(p.read_text(encoding="utf-8"))}
+    assert found <= {"finetuning_student.py", "interactions.py"}

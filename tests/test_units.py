@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mpsearch.choice import Choice, WeightBits
 from mpsearch.errors import InputError
 from mpsearch.gate_limits import CONDITIONS
 from mpsearch.gate_metrics import _parse, check_names
 from mpsearch.measured_options import _target
 from mpsearch.units import (
     Percent,
-    UniformBits,
     format_amount,
     format_count,
     format_exactly,
@@ -112,8 +112,8 @@ def test_times_and_energies_are_printed_with_a_prefix() -> None:
 
 def test_relative() -> None:
     assert parse_size("50%") == Percent(Fraction(1, 2))
-    assert parse_size("w8") == UniformBits(8)
-    assert parse_count("w4a8") == UniformBits(4, 8)
+    assert parse_size("w8") == WeightBits(8)
+    assert parse_count("w4a8") == Choice(4, 8)
 
 
 @pytest.mark.parametrize(

@@ -153,8 +153,7 @@ def describe(graph: IntegerGraph, quantized: QuantizedNetwork, source: Source) -
         choice = chosen[layer.name]
         stored = source.layers.get(layer.name, dict.fromkeys(kinds, 0))
         layers.append({
-            "layer": layer.name, "w_bits": choice.w_bits, "a_bits": choice.a_bits,
-            "macs": layer.macs,
+            "layer": layer.name, **choice.to_json(), "macs": layer.macs,
             "weight_bytes": stored["weights"], "bias_bytes": stored["biases"],
             "scale_bytes": stored["scales"], "size_bytes": layer_bytes(layer, choice),
         })  # fmt: skip

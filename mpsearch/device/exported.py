@@ -59,9 +59,7 @@ def read_export(folder: str | os.PathLike[str]) -> Exported:
         size = 4 * sum(prod(entry["shape"]) for entry in document["inputs"])
         if size <= 0 or not expected or len(samples) != size * len(expected):
             raise ValueError(f"{_INPUT} does not hold the samples of {_OUTPUT}")
-        choices = {
-            layer["layer"]: Choice(layer["w_bits"], layer["a_bits"]) for layer in document["layers"]
-        }
+        choices = {layer["layer"]: Choice.from_json(layer) for layer in document["layers"]}
         exported = Exported(
             digest=digest(raw),
             network=network_digest(choices),

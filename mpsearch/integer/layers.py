@@ -49,7 +49,7 @@ def layer_step(
     bound = _bound(codes, bias, source)
     if bound >= _LARGEST_BOUND:
         raise InputError(f"layer {layer.name!r}: its sums could exceed 62 bits; use fewer bits")
-    scales = quantized.weight.scales.cpu().numpy().astype(np.float64)
+    scales = quantized.weight.channel_scales().cpu().numpy().astype(np.float64)
     factors = scales * source.scale * reciprocal(output)
     rescale = rescale_of(factors, pre_shift=max(0, bound.bit_length() - 31))
     is_linear, flat = packet(node) == "linear", len(weight_shape) == 3

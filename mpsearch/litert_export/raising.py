@@ -97,7 +97,7 @@ def _at(layer: QuantizedLayer, stored: Choice, room: float) -> QuantizedLayer:
     if layer.bias_codes is None:
         return replace(layer, choice=stored, activation=activation)
     assert weight is not None
-    bias = layer.bias_codes.double() * (weight.scales.double() * layer.activation.scale)
+    bias = layer.bias_codes.double() * weight.bias_steps(layer.activation.scale)
     rows, bits, step = weight.dequantize(), stored.w_bits, activation.scale
     weight = with_room_for_bias(rows, weight, bits, bias, step, room)
     return QuantizedLayer(stored, weight, bias_codes(bias, weight, activation), activation)

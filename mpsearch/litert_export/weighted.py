@@ -119,10 +119,10 @@ class Layers:
             return self.numbers[name]
         assert layer.weight is not None
         file, bits = self.tensors.file, layer.choice.w_bits
-        scales = tuple(layer.weight.scales.tolist())
+        scales = tuple(layer.weight.channel_scales().tolist())
         numbers = [file.tensor(name, codes.shape, f"INT{bits}", Scales(scales, 0, axis), codes)]
         if layer.bias_codes is not None or always_bias:
-            bias = tuple(scale * layer.activation.scale for scale in scales)
+            bias = tuple(layer.weight.bias_steps(layer.activation.scale).tolist())
             numbers.append(
                 file.tensor(
                     f"{name} bias", (len(scales),), "INT32", Scales(bias), step.weights.bias

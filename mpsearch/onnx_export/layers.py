@@ -103,7 +103,7 @@ class LayerWriter:
             _, restore = self.network.source.weight_rows(layer)
             codes = _in_order(node, restore(quantized.weight.codes).cpu().numpy())
             stored = build.codes(f"{own}/codes", codes, quantized.choice.w_bits, True)
-            scales = build.array(f"{own}/scales", _array(quantized.weight.scales))
+            scales = build.array(f"{own}/scales", _array(quantized.weight.channel_scales()))
             zero = build.codes(
                 f"{own}/zero_points",
                 np.zeros(layer.channels, dtype=np.int8),
@@ -120,7 +120,7 @@ class LayerWriter:
             return read, ""
         if quantized.bias_codes is None or quantized.weight is None:
             return read, build.array(f"{name}/bias/values", _array(bias))
-        steps = quantized.weight.scales.double() * quantized.activation.scale
+        steps = quantized.weight.bias_steps(quantized.activation.scale)
         stored = build.array(
             f"{name}/bias/codes", quantized.bias_codes.cpu().numpy().astype(np.int32)
         )

@@ -22,7 +22,7 @@ def layer_rows(network: QuantizedNetwork, model: Any) -> list[dict[str, Any]]:
         w_bits, a_bits = (_stored(bits) for bits in (choice.w_bits, choice.a_bits))
         prefixes = _prefixes(layer)
         rows.append({
-            "layer": layer.name, "w_bits": choice.w_bits, "a_bits": choice.a_bits,
+            "layer": layer.name, **choice.to_json(),
             "stored_w_bits": w_bits, "stored_a_bits": a_bits, "macs": layer.macs,
             "weight_bytes": packed_bytes(layer.weights, w_bits),
             "stored_bytes": sum(n for name, n in sizes.items() if name.startswith(prefixes)),
