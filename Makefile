@@ -1,7 +1,7 @@
 # make demo: install and run the main loop on a bundled network (under 2 minutes on 2 cores)
 # make test: install and run the whole test suite
 # make kernels: the tests that train or sample, as two other processors would compute them
-# make lint: formatting, linting, types
+# make lint: formatting, linting, types, the order of the rooms
 # make docs: the documentation as a site in build/site, offline; any warning is an error
 
 PYTHON ?= python3
@@ -32,6 +32,7 @@ lint: $(VENV)/.dev
 	$(RUN)ruff format --check .
 	$(RUN)ruff check .
 	$(RUN)mypy
+	$(RUN)lint-imports
 
 docs: $(VENV)/.docs
 	$(RUN)python -m sphinx -q -E -W --keep-going -n -c docs . build/site

@@ -13,14 +13,14 @@ from resnet50 import ResNet50
 from torch.nn import functional
 
 from mpsearch.data import Data
-from mpsearch.layers import Layer
-from mpsearch.losses import loss_for
+from mpsearch.graph.layers import Layer
+from mpsearch.graph.network import Network
+from mpsearch.losses.loss import loss_for
 from mpsearch.models.registry import ARCHITECTURES, build
-from mpsearch.network import Network
-from mpsearch.profiler import Study
 from mpsearch.sensitivity.gauss_newton import sampled_traces, trace_sums
 from mpsearch.sensitivity.hutchinson import _Weights
 from mpsearch.sensitivity.probing import estimate
+from mpsearch.sensitivity.study import Study
 
 Traces = Mapping[str, float]
 

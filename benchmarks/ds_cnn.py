@@ -14,7 +14,7 @@ from torch import nn
 
 from mpsearch.data import Data
 from mpsearch.errors import InputError
-from mpsearch.network import Network
+from mpsearch.graph.network import Network
 
 _STEP, _ZERO = 0.58470291, 83  # of the clips' int8 features
 _SEEN = 300

@@ -19,29 +19,29 @@ import click
 from ds_cnn import load_ds_cnn
 from ranking_subjects import load_subject
 
-from mpsearch.budget import Budget
-from mpsearch.candidates import Asked
-from mpsearch.choice import Choice
-from mpsearch.console import progress
-from mpsearch.cost import size_bytes
+from mpsearch.commands.console import progress
 from mpsearch.data import Data
 from mpsearch.errors import InputError
-from mpsearch.evaluate import evaluate
-from mpsearch.evaluation_run import Subject
-from mpsearch.files import write_atomic
-from mpsearch.finetuning import FineTuning, finetune
-from mpsearch.instance import Instance
-from mpsearch.interactions import interactions_path
-from mpsearch.minimand import Minimand
+from mpsearch.evaluation.measuring import evaluate
+from mpsearch.evaluation.subjects import Subject
+from mpsearch.files.writing import write_atomic
+from mpsearch.finetuning.training import FineTuning, finetune
+from mpsearch.graph.network import Network
+from mpsearch.interactions.interactions import interactions_path
+from mpsearch.knapsack.instance import Instance
 from mpsearch.models.feature_cache import cache_folder
-from mpsearch.network import Network
-from mpsearch.post_training import PLAIN, PostTraining, quantize_after_training
-from mpsearch.profile import ProfileSettings, profile
-from mpsearch.refine import refine
-from mpsearch.solution_sources import reranked
-from mpsearch.solving import solve
+from mpsearch.post_training.repairing import PLAIN, PostTraining, quantize_after_training
+from mpsearch.profiling.profile import ProfileSettings, profile
+from mpsearch.quantization.cost import size_bytes
+from mpsearch.refining.candidates import Asked
+from mpsearch.refining.loop import refine
+from mpsearch.search.other_sources import reranked
+from mpsearch.search.solving import solve
 from mpsearch.statistics import paired_drop
-from mpsearch.table import LayerTable
+from mpsearch.tables.budget import Budget
+from mpsearch.tables.choice import Choice
+from mpsearch.tables.minimand import Minimand
+from mpsearch.tables.table import LayerTable
 
 SHARES = (27, 31, 38, 44, 50, 66)  # percent of the bytes with 8-bit weights
 CHOICES = tuple(Choice(bits, 8) for bits in (2, 3, 4, 8))

@@ -23,11 +23,11 @@ from equal_bytes import Yardstick, load
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from mpsearch.choice import Choice
-from mpsearch.files import write_atomic
-from mpsearch.model_files import ModelSource, load_module
+from mpsearch.files.writing import write_atomic
+from mpsearch.importers.loading import ModelSource, load_module
 from mpsearch.models.feature_cache import cache_folder
-from mpsearch.post_training import PostTraining
+from mpsearch.post_training.repairing import PostTraining
+from mpsearch.tables.choice import Choice
 
 _BATCH = 64
 _WEIGHTS = {"resnet20": "resnet20.safetensors", "resnet8": "resnet8_from_h5.safetensors"}

@@ -18,23 +18,23 @@ import click
 import torch
 from ranking_subjects import SOURCES, Subject, load_subject
 
-from mpsearch import network_file
-from mpsearch.budget import Budget
-from mpsearch.choice import Choice
-from mpsearch.console import progress
-from mpsearch.cost import size_bytes
+from mpsearch.commands.console import progress
 from mpsearch.data import Data, bind, read_arrays
 from mpsearch.errors import InputError
-from mpsearch.evaluate import evaluate
-from mpsearch.evaluation import Evaluation
-from mpsearch.files import write_atomic
-from mpsearch.finetuning import FineTuning, finetune
+from mpsearch.evaluation.evaluation import Evaluation
+from mpsearch.evaluation.measuring import evaluate
+from mpsearch.files.writing import write_atomic
+from mpsearch.finetuning.training import FineTuning, finetune
+from mpsearch.graph import network_file
 from mpsearch.models.datasets import load_dataset
 from mpsearch.models.feature_cache import cache_folder
-from mpsearch.post_training import quantize_after_training
-from mpsearch.profile import ProfileSettings, profile
-from mpsearch.solving import solve
+from mpsearch.post_training.repairing import quantize_after_training
+from mpsearch.profiling.profile import ProfileSettings, profile
+from mpsearch.quantization.cost import size_bytes
+from mpsearch.search.solving import solve
 from mpsearch.statistics import paired_drop
+from mpsearch.tables.budget import Budget
+from mpsearch.tables.choice import Choice
 
 
 def choices_of(case: str, subject: Subject, work: Path) -> Mapping[str, Choice]:

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import fx
 
-from mpsearch.graph_tensors import set_tensor
-from mpsearch.network import copy_graph
-from mpsearch.operators import packet
-from mpsearch.quantized import QuantizedNetwork
+from mpsearch.graph.network import copy_graph
+from mpsearch.graph.operators import packet
+from mpsearch.graph.tensors import set_tensor
+from mpsearch.quantization.quantized import QuantizedNetwork
 
 
 class Float64Reference:

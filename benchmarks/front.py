@@ -17,10 +17,10 @@ from pathlib import Path
 
 import numpy as np
 
-from mpsearch.choice import Choice
-from mpsearch.front import front
-from mpsearch.memory import peak_bytes
-from mpsearch.table import Layer, LayerTable, Row
+from mpsearch.commands.memory import peak_bytes
+from mpsearch.pareto.front import front
+from mpsearch.tables.choice import Choice
+from mpsearch.tables.table import Layer, LayerTable, Row
 
 SIZES = ["27x4", "54x2", "54x3", "54x4", "54x6", "100x4", "150x4", "220x4", "300x4"]
 BITS = {2: (4, 8), 3: (2, 4, 8), 4: (2, 3, 4, 8), 6: (2, 3, 4, 5, 6, 8)}

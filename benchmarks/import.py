@@ -8,8 +8,8 @@ mpsearch: torch's FlopCounterMode on the network itself, divided by 2 (attention
 stay in float, are added to the layers'; the matrices of an LSTM, which it does not see, by hand),
 for Keras files the same on Keras's own network with its torch backend. Outputs are compared with
 those of the network that was written: torch's or Keras's own. Load time is the median of three
-calls of `mpsearch.model_files.load_network` in a running process, and in brackets its ratio to a
-peer in the same run: torch.export of the same network, or Keras's own loader.
+calls of `mpsearch.importers.loading.load_network` in a running process, and in brackets its ratio
+to a peer in the same run: torch.export of the same network, or Keras's own loader.
 """
 
 import argparse
@@ -35,9 +35,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import mpsearch
 from mpsearch.errors import InputError
-from mpsearch.float_operators import float_part
-from mpsearch.model_files import ModelSource, load_network
-from mpsearch.network import Network
+from mpsearch.graph.network import Network
+from mpsearch.importers.loading import ModelSource, load_network
+from mpsearch.profiling.float_operators import float_part
 
 OPSETS = (11, 13, 17, 21)
 

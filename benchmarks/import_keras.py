@@ -12,7 +12,7 @@ import torch
 from import_subjects import Written
 from torch.utils.flop_counter import FlopCounterMode
 
-from mpsearch.model_files import ModelSource
+from mpsearch.importers.loading import ModelSource
 from mpsearch.models.tinym2net_keras_file import write_keras
 
 # name -> (file in MPSEARCH_DATA/pretrained, layers counted by hand, ends in a softmax)

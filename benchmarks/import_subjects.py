@@ -8,7 +8,7 @@ from resnet50 import ResNet50
 from torch import nn
 from torch.nn import functional
 
-from mpsearch.model_files import ModelSource
+from mpsearch.importers.loading import ModelSource
 from mpsearch.models.registry import architecture, build
 
 Inputs = tuple[torch.Tensor, ...]

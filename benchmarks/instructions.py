@@ -24,17 +24,17 @@ import numpy as np
 import torch
 from aarch64_counter import Counts, Machine, build, missing
 
-from mpsearch.c_export.folder import export_c
-from mpsearch.calibration import calibrate
-from mpsearch.choice import Choice
 from mpsearch.data import Data, bind, read_arrays
+from mpsearch.exporters.c.folder import export_c
+from mpsearch.graph.network import Network
+from mpsearch.importers.loading import ModelSource, load_network
 from mpsearch.integer.lowering import lower
 from mpsearch.integer.network import quantize_input
-from mpsearch.model_files import ModelSource, load_network
 from mpsearch.models.registry import architecture
 from mpsearch.models.registry import build as build_model
-from mpsearch.network import Network
-from mpsearch.quantized import quantize
+from mpsearch.quantization.calibration import calibrate
+from mpsearch.quantization.quantized import quantize
+from mpsearch.tables.choice import Choice
 
 NETWORKS = ("tinym2net-battlefield", "tinym2net-covid", "resnet20")
 ASSIGNMENTS = ("w8a8", "w4a8", "mixed")

@@ -16,16 +16,16 @@ import click
 import torch
 from float64_reference import Float64Reference
 
-from mpsearch.calibration import calibrate
-from mpsearch.choice import Choice
 from mpsearch.commands.train import dataset_for
 from mpsearch.data import Data, bind, read_arrays
+from mpsearch.graph.network import Network
+from mpsearch.importers.loading import ModelSource, load_network
 from mpsearch.integer.network import integer_network, outputs
-from mpsearch.model_files import ModelSource, load_network
 from mpsearch.models.registry import build
 from mpsearch.models.training import train
-from mpsearch.network import Network
-from mpsearch.quantized import QuantizedNetwork, quantize
+from mpsearch.quantization.calibration import calibrate
+from mpsearch.quantization.quantized import QuantizedNetwork, quantize
+from mpsearch.tables.choice import Choice
 
 DATASETS = {
     "resnet20": "cifar10",

@@ -21,11 +21,11 @@ from resnet50 import ResNet50
 from torch import nn
 from vit import ViTSmall
 
-from mpsearch.choice import Choice
+from mpsearch.commands.memory import peak_bytes
 from mpsearch.data import Data
-from mpsearch.memory import peak_bytes
-from mpsearch.network import Network
-from mpsearch.profile import ProfileSettings, profile
+from mpsearch.graph.network import Network
+from mpsearch.profiling.profile import ProfileSettings, profile
+from mpsearch.tables.choice import Choice
 
 NETWORKS: dict[str, Callable[[], nn.Module]] = {"resnet-50": ResNet50, "vit-s": ViTSmall}
 METRICS = ("weight-mse", "fisher", "sqnr", "perturbation", "hessian")

@@ -13,16 +13,16 @@ from pathlib import Path
 import click
 import torch
 
-from mpsearch.calibration import calibrate
-from mpsearch.choice import Choice
-from mpsearch.cost import size_bytes
 from mpsearch.data import Data, bind, read_arrays
+from mpsearch.exporters.litert.interpreter import LiteRtNetwork
+from mpsearch.exporters.litert.model import build
+from mpsearch.graph.network import Network
+from mpsearch.importers.loading import ModelSource, load_network
 from mpsearch.integer.network import outputs
-from mpsearch.litert_export.interpreter import LiteRtNetwork
-from mpsearch.litert_export.model import build
-from mpsearch.model_files import ModelSource, load_network
-from mpsearch.network import Network
-from mpsearch.quantized import quantize
+from mpsearch.quantization.calibration import calibrate
+from mpsearch.quantization.cost import size_bytes
+from mpsearch.quantization.quantized import quantize
+from mpsearch.tables.choice import Choice
 
 HEADER = (
     "| assigned | layers raised | assigned, bytes | stored, bytes | file, bytes "

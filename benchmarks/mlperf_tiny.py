@@ -20,23 +20,23 @@ import click
 from ds_cnn import load_ds_cnn
 from ranking_subjects import load_subject
 
-from mpsearch.budget import Budget
-from mpsearch.c_export.folder import export_c
-from mpsearch.choice import Choice
-from mpsearch.console import progress
-from mpsearch.cost import size_bytes
+from mpsearch.commands.console import progress
 from mpsearch.data import Data
 from mpsearch.errors import InputError
-from mpsearch.evaluate import evaluate
-from mpsearch.evaluation import Evaluation
-from mpsearch.files import write_atomic
-from mpsearch.finetuning import FineTuning, finetune
+from mpsearch.evaluation.evaluation import Evaluation
+from mpsearch.evaluation.measuring import evaluate
+from mpsearch.exporters.c.folder import export_c
+from mpsearch.files.writing import write_atomic
+from mpsearch.finetuning.training import FineTuning, finetune
+from mpsearch.graph.network import Network
 from mpsearch.models.feature_cache import cache_folder
-from mpsearch.network import Network
-from mpsearch.post_training import quantize_after_training
-from mpsearch.profile import ProfileSettings, profile
-from mpsearch.solving import solve
+from mpsearch.post_training.repairing import quantize_after_training
+from mpsearch.profiling.profile import ProfileSettings, profile
+from mpsearch.quantization.cost import size_bytes
+from mpsearch.search.solving import solve
 from mpsearch.statistics import paired_drop
+from mpsearch.tables.budget import Budget
+from mpsearch.tables.choice import Choice
 
 UNIFORM = ("w8a8", "w4a8", "w3a8", "w2a8", "w4a4")
 MIXED = (50, 44, 38, 31)  # percent of the bytes with 8-bit weights

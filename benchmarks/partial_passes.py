@@ -9,12 +9,12 @@ memory as in benchmarks/sensitivity.py, relative to a plain forward and backward
 import torch
 from cases import CASES, Case, peak_megabytes, plain, timed
 
-from mpsearch.choice import Choice
-from mpsearch.partial_forward import PartialForward
-from mpsearch.profiler import Study
-from mpsearch.quantized import assemble, quantize_layer
-from mpsearch.quantizer import FLOAT_BITS
+from mpsearch.graph.partial_forward import PartialForward
+from mpsearch.quantization.quantized import assemble, quantize_layer
+from mpsearch.quantization.quantizer import FLOAT_BITS
 from mpsearch.sensitivity.cells import Cell, cells_of, replacement
+from mpsearch.sensitivity.study import Study
+from mpsearch.tables.choice import Choice
 
 CHOICES = tuple(Choice(bits, bits) for bits in (2, 3, 4, 8))
 FLOAT = Choice(FLOAT_BITS, FLOAT_BITS)

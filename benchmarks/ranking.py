@@ -19,13 +19,13 @@ from ranking_statistics import resamples
 from ranking_subjects import SOURCES, Subject, load_subject
 from ranking_tables import Ranking, ceilings, markdown, rank, summary, usable_accuracy
 
-from mpsearch.console import progress
+from mpsearch.commands.console import progress
 from mpsearch.errors import InputError
-from mpsearch.evaluate import evaluate
-from mpsearch.files import write_atomic
-from mpsearch.losses import loss_for
+from mpsearch.evaluation.measuring import evaluate
+from mpsearch.files.writing import write_atomic
+from mpsearch.losses.loss import loss_for
 from mpsearch.models.feature_cache import cache_folder
-from mpsearch.profiler import Study
+from mpsearch.sensitivity.study import Study
 
 
 @dataclass(frozen=True)

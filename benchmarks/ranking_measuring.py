@@ -7,15 +7,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mpsearch.choice import Choice
 from mpsearch.data import Data
-from mpsearch.evaluate import evaluate
-from mpsearch.files import digest
-from mpsearch.journal import Journal
-from mpsearch.network import Network
-from mpsearch.profiler import Study
-from mpsearch.quantized import QuantizedLayer, assemble, quantize_layer
-from mpsearch.quantizer import FLOAT_BITS
+from mpsearch.evaluation.measuring import evaluate
+from mpsearch.files.writing import digest
+from mpsearch.graph.network import Network
+from mpsearch.quantization.quantized import QuantizedLayer, assemble, quantize_layer
+from mpsearch.quantization.quantizer import FLOAT_BITS
+from mpsearch.running.journal import Journal
+from mpsearch.sensitivity.study import Study
+from mpsearch.tables.choice import Choice
 
 BITS = (2, 3, 4, 8)
 WEIGHTS, BOTH = "weights", "weights+activations"

@@ -9,12 +9,12 @@ from pathlib import Path
 from ranking_measuring import Assignment
 
 from mpsearch.errors import InputError
-from mpsearch.interactions import predict as predict_one
-from mpsearch.journal import Journal
-from mpsearch.plugins import installed, load
-from mpsearch.profile import GROUP
-from mpsearch.profiler import Profiler, Scores, Study
+from mpsearch.interactions.interactions import predict as predict_one
+from mpsearch.profiling.profile import GROUP
+from mpsearch.running.journal import Journal
+from mpsearch.running.plugins import installed, load
 from mpsearch.sensitivity.interactions import collect, samples_to_keep
+from mpsearch.sensitivity.study import Profiler, Scores, Study
 
 
 @dataclass(frozen=True)

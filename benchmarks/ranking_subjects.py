@@ -7,15 +7,15 @@ from pathlib import Path
 
 import torch
 
-from mpsearch import network_file
 from mpsearch.commands.train import dataset_for
 from mpsearch.data import Data, bind, read_arrays
 from mpsearch.errors import InputError
-from mpsearch.files import digest
-from mpsearch.model_files import ModelSource, load_network
+from mpsearch.files.writing import digest
+from mpsearch.graph import network_file
+from mpsearch.graph.network import Network
+from mpsearch.importers.loading import ModelSource, load_network
 from mpsearch.models.registry import build
 from mpsearch.models.training import train
-from mpsearch.network import Network
 
 EPOCHS = 12  # as `mpsearch train` has it
 

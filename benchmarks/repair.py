@@ -15,11 +15,11 @@ from typing import Any
 import click
 from equal_bytes import load
 
-from mpsearch.choice import Choice
 from mpsearch.errors import InputError
-from mpsearch.files import write_atomic
+from mpsearch.files.writing import write_atomic
 from mpsearch.models.feature_cache import cache_folder
-from mpsearch.post_training import PLAIN, PostTraining
+from mpsearch.post_training.repairing import PLAIN, PostTraining
+from mpsearch.tables.choice import Choice
 
 ASSIGNMENTS = ("w8a8", "w4a8", "w3a8", "w2a8", "w4a4")
 WAYS: Mapping[str, PostTraining] = {

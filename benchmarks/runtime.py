@@ -24,9 +24,9 @@ from runtime_litert import PEERS as LITERT
 from runtime_peers import PEERS, Peer, machine
 from runtime_subjects import ASSIGNMENTS, NETWORKS, Subject, load_subject
 
-from mpsearch.c_export.folder import export_c
 from mpsearch.errors import MpsearchError
-from mpsearch.files import write_atomic
+from mpsearch.exporters.c.folder import export_c
+from mpsearch.files.writing import write_atomic
 
 ROOM = 40 * 1024  # what a program may take beside its weights
 Rounds = Mapping[str, Sequence[float]]

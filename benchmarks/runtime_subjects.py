@@ -9,14 +9,14 @@ from pathlib import Path
 
 import torch
 
-from mpsearch.calibration import Histogram, calibrate
-from mpsearch.choice import Choice
 from mpsearch.data import Data, bind, read_arrays
 from mpsearch.errors import InputError
-from mpsearch.model_files import ModelSource, load_network
+from mpsearch.graph.network import Network
+from mpsearch.importers.loading import ModelSource, load_network
 from mpsearch.models.registry import architecture, build
-from mpsearch.network import Network
-from mpsearch.quantized import QuantizedNetwork, quantize
+from mpsearch.quantization.calibration import Histogram, calibrate
+from mpsearch.quantization.quantized import QuantizedNetwork, quantize
+from mpsearch.tables.choice import Choice
 
 NETWORKS = ("tinym2net-battlefield", "tinym2net-covid", "resnet20")
 ASSIGNMENTS = ("w8a8", "w4a8", "mixed")  # mixed: weights of 4 or 8 bits, drawn once

@@ -17,7 +17,7 @@ import torch
 from cases import CASES, Case, Traces, peak_megabytes, plain, timed
 from torch.nn import functional
 
-from mpsearch.seeds import generator, signs
+from mpsearch.running.seeds import generator, signs
 from mpsearch.sensitivity.gauss_newton import sampled_traces, trace_sums
 from mpsearch.sensitivity.hutchinson import _Weights
 from mpsearch.sensitivity.probing import estimate

@@ -11,8 +11,8 @@ import argparse
 import time
 import warnings
 
-from mpsearch import plugins
-from mpsearch.solver import GROUP
+from mpsearch.knapsack.solver import GROUP
+from mpsearch.running import plugins
 from mpsearch.testing import TOLERANCE, examine_solver
 
 COLUMNS = (

@@ -18,13 +18,13 @@ from functools import partial
 
 import numpy as np
 
-from mpsearch.budget import Budget
-from mpsearch.choice import Choice
-from mpsearch.instance import Instance
-from mpsearch.problem import Problem, scale
-from mpsearch.proof import guess
-from mpsearch.solving import find_solver, solve
-from mpsearch.table import Layer, LayerTable
+from mpsearch.knapsack.instance import Instance
+from mpsearch.knapsack.problem import Problem, scale
+from mpsearch.search.proof import guess
+from mpsearch.search.solving import find_solver, solve
+from mpsearch.tables.budget import Budget
+from mpsearch.tables.choice import Choice
+from mpsearch.tables.table import Layer, LayerTable
 
 SIZES = [(54, (2, 4, 6, 8), 9), (300, (2, 3, 4, 5, 6, 8), 7), (2_000, (2, 4, 6, 8), 5)]
 LARGE = (10_000, (2, 3, 4, 5, 6, 8), 3)

@@ -41,11 +41,11 @@ nitpick_ignore_regex = [("py:.*", r"(collections|contextlib|numpy|os|pathlib|pd|
 # Parts of public results that are not listed on the page themselves.
 nitpick_ignore = [
     ("py:class", "Verdict"),  # of mpsearch.gate
-    ("py:class", "mpsearch.console.Steps"),
-    ("py:class", "mpsearch.decisions.Decision"),
+    ("py:class", "mpsearch.commands.console.Steps"),
+    ("py:class", "mpsearch.explaining.decisions.Decision"),
     ("py:class", "mpsearch.integer.graph.IntegerGraph"),
-    ("py:class", "mpsearch.marginal.Marginal"),
-    ("py:class", "mpsearch.quantized.QuantizedLayer"),
+    ("py:class", "mpsearch.explaining.marginal.Marginal"),
+    ("py:class", "mpsearch.quantization.quantized.QuantizedLayer"),
 ]
 
 html_theme = "furo"

@@ -4,12 +4,12 @@ import torch
 from torch import nn
 
 import mpsearch
-from mpsearch.evaluate import evaluate
-from mpsearch.front import front
-from mpsearch.post_training import quantize_after_training
-from mpsearch.profile import ProfileSettings, profile
-from mpsearch.quantized_file import save_quantized
-from mpsearch.solving import solve
+from mpsearch.evaluation.measuring import evaluate
+from mpsearch.pareto.front import front
+from mpsearch.post_training.repairing import quantize_after_training
+from mpsearch.profiling.profile import ProfileSettings, profile
+from mpsearch.quantization.quantized_file import save_quantized
+from mpsearch.search.solving import solve
 
 
 def samples(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:

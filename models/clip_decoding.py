@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from mpsearch.errors import InputError
-from mpsearch.files import digest
+from mpsearch.files.writing import digest
 from mpsearch.models.dataset_config import VIDEO_STEP, InputConfig
 from mpsearch.models.feature_cache import cached
 from mpsearch.models.features import (

@@ -8,8 +8,8 @@ organisers' splits are by participant, so they are kept.
 
 from pathlib import Path
 
-from mpsearch.csv_file import read_rows
 from mpsearch.errors import InputError
+from mpsearch.files.csv_file import read_rows
 from mpsearch.models.clips import Clip, Listing, relative, split_named
 from mpsearch.models.dataset_config import InputConfig
 

@@ -9,10 +9,10 @@ id and covid_status) above all.
 from collections import Counter
 from pathlib import Path
 
-from mpsearch.csv_file import read_rows
 from mpsearch.errors import InputError
-from mpsearch.json_file import read_json
-from mpsearch.json_form import check_form, text
+from mpsearch.files.csv_file import read_rows
+from mpsearch.files.json_file import read_json
+from mpsearch.files.json_form import check_form, text
 from mpsearch.models.clips import Clip, Listing, Skipped, relative
 from mpsearch.models.dataset_config import InputConfig
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from mpsearch.errors import InputError
+from mpsearch.files.toml_file import read_toml
 from mpsearch.models.features import BATTLEFIELD_AUDIO, COVID_COUGH, COVID_SPEECH, MfccSettings
-from mpsearch.toml_file import read_toml
 
 FEATURES = {
     "battlefield": BATTLEFIELD_AUDIO,

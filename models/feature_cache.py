@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from mpsearch.errors import InputError
-from mpsearch.files import write_atomic
-from mpsearch.npz_file import read_npz
+from mpsearch.files.npz_file import read_npz
+from mpsearch.files.writing import write_atomic
 
 DIGEST_BYTES = 32
 

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from mpsearch.files import digest
+from mpsearch.files.writing import digest
 from mpsearch.models import generated_images, generated_sounds
 from mpsearch.models.feature_cache import cached
 from mpsearch.models.features import BATTLEFIELD_AUDIO, RECIPE, Normalisation, mfcc

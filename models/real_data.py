@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from mpsearch.csv_file import Rows, read_rows
 from mpsearch.errors import InputError
-from mpsearch.files import digest
+from mpsearch.files.csv_file import Rows, read_rows
+from mpsearch.files.npz_file import read_npz
+from mpsearch.files.writing import digest
 from mpsearch.models.feature_cache import cached
 from mpsearch.models.features import (
     BATTLEFIELD_AUDIO,
@@ -23,7 +24,6 @@ from mpsearch.models.features import (
     window,
 )
 from mpsearch.models.samples import Dataset, Split
-from mpsearch.npz_file import read_npz
 
 FOLDS = 5
 CIFAR_MEAN, CIFAR_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from mpsearch.csv_file import read_rows
 from mpsearch.errors import InputError
+from mpsearch.files.csv_file import read_rows
 from mpsearch.models.clips import Clip, Listing, Skipped, relative, split_named
 from mpsearch.models.dataset_config import InputConfig
 

@@ -12,7 +12,7 @@ import torch
 
 from mpsearch.errors import InputError
 from mpsearch.models.tinym2net import Convolution, Modality, TinyM2NetConfig, flattened_size
-from mpsearch.optional import keras_package
+from mpsearch.running.optional import keras_package
 
 # What torch's BatchNorm2d has: it counts the new value with 0.1 where Keras counts the old with 0.9
 _EPSILON, _MOMENTUM = 1e-5, 0.9

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from mpsearch.errors import InputError
-from mpsearch.files import atomic_path
+from mpsearch.files.writing import atomic_path
 from mpsearch.models.registry import build
 from mpsearch.models.tinym2net import TinyM2Net, parameter_count
 from mpsearch.models.tinym2net_keras import tinym2net_keras

@@ -11,32 +11,32 @@ TYPE_CHECKING = False  # as type checkers know it; importing typing takes longer
 if TYPE_CHECKING:
     from typing import Any
 
-    from mpsearch.assignment import Assignment as Assignment
-    from mpsearch.budget import Budget as Budget
-    from mpsearch.calibration import calibrate as calibrate
-    from mpsearch.choice import Choice as Choice
     from mpsearch.data import Data as Data
-    from mpsearch.front import Front as Front
-    from mpsearch.network import Network as Network
-    from mpsearch.network_file import load as load
-    from mpsearch.network_file import save as save
-    from mpsearch.quantized import quantize as quantize
-    from mpsearch.solution import Solution as Solution
-    from mpsearch.table import LayerTable as LayerTable
+    from mpsearch.graph.network import Network as Network
+    from mpsearch.graph.network_file import load as load
+    from mpsearch.graph.network_file import save as save
+    from mpsearch.pareto.front import Front as Front
+    from mpsearch.quantization.calibration import calibrate as calibrate
+    from mpsearch.quantization.quantized import quantize as quantize
+    from mpsearch.tables.assignment import Assignment as Assignment
+    from mpsearch.tables.budget import Budget as Budget
+    from mpsearch.tables.choice import Choice as Choice
+    from mpsearch.tables.solution import Solution as Solution
+    from mpsearch.tables.table import LayerTable as LayerTable
 
 _HOME = {
-    "Assignment": "assignment",
-    "Budget": "budget",
-    "Choice": "choice",
+    "Assignment": "tables.assignment",
+    "Budget": "tables.budget",
+    "Choice": "tables.choice",
     "Data": "data",
-    "Front": "front",
-    "LayerTable": "table",
-    "Network": "network",
-    "Solution": "solution",
-    "calibrate": "calibration",
-    "load": "network_file",
-    "quantize": "quantized",
-    "save": "network_file",
+    "Front": "pareto.front",
+    "LayerTable": "tables.table",
+    "Network": "graph.network",
+    "Solution": "tables.solution",
+    "calibrate": "quantization.calibration",
+    "load": "graph.network_file",
+    "quantize": "quantization.quantized",
+    "save": "graph.network_file",
 }
 
 __all__ = [*_HOME, "__version__"]

@@ -10,9 +10,10 @@ from typing import Any
 
 import click
 
-from mpsearch import __version__, streams
-from mpsearch.console import echo, print_json
+from mpsearch import __version__
+from mpsearch.commands.console import echo, print_json
 from mpsearch.errors import InputError, MpsearchError, lacks_memory
+from mpsearch.running import streams
 
 # name -> what it does; the command lives in mpsearch/commands/<name>.py under the same name.
 # The texts stand here and not in the commands, so that `mpsearch --help` imports none of them.
@@ -110,7 +111,7 @@ def _print_version(as_json: bool) -> None:
     if not as_json:
         echo(f"mpsearch, version {__version__}")
         return
-    from mpsearch.versions import versions
+    from mpsearch.commands.versions import versions
 
     print_json(versions())
 

@@ -11,16 +11,16 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from mpsearch.arrays import Arrays, bind_inputs
 from mpsearch.errors import InputError
-from mpsearch.files import digest
-from mpsearch.importing import import_object
-from mpsearch.loss_choice import choose
-from mpsearch.losses import Loss
-from mpsearch.network import Network
-from mpsearch.npz_file import read_npz
-from mpsearch.sample_independence import check_samples_apart
-from mpsearch.zip_file import is_archive
+from mpsearch.files.npz_file import read_npz
+from mpsearch.files.writing import digest
+from mpsearch.files.zip_file import is_archive
+from mpsearch.graph.arrays import Arrays, bind_inputs
+from mpsearch.graph.network import Network
+from mpsearch.graph.sample_independence import check_samples_apart
+from mpsearch.losses.choosing import choose
+from mpsearch.losses.loss import Loss
+from mpsearch.running.importing import import_object
 
 Batch = tuple[tuple[torch.Tensor, ...], "torch.Tensor | None"]
 
@@ -29,7 +29,7 @@ Batch = tuple[tuple[torch.Tensor, ...], "torch.Tensor | None"]
 class Data:
     """Samples that fit a network: inputs [N, …] in the network's order and labels or None.
 
-    labels: class numbers int64 [N], or targets as `loss_choice.choose` describes them; `loss` is
+    labels: class numbers int64 [N], or targets as `choosing.choose` describes them; `loss` is
     the loss that they were checked for (None: cross-entropy, or divergence without labels).
     notes: what was made of labels that may mean several things.
     """

@@ -2,8 +2,7 @@
 
 from math import isfinite
 
-from mpsearch.evaluation import Evaluation, Evaluations
-from mpsearch.published import CASES, FLOAT, MIXED, W4, W8, Case
+from mpsearch.evaluation.evaluation import Evaluation, Evaluations
 from mpsearch.reports.facts import (
     AccuracyFacts,
     AnswerFacts,
@@ -12,8 +11,9 @@ from mpsearch.reports.facts import (
     PublishedFacts,
     PublishedRow,
 )
+from mpsearch.reproduction.published import CASES, FLOAT, MIXED, W4, W8, Case
 from mpsearch.statistics import paired_drop, wilson_interval
-from mpsearch.table import LayerTable
+from mpsearch.tables.table import LayerTable
 
 CHOSEN = ("assignment", "quantized")
 OURS = {FLOAT: ("FP32",), W8: ("w8a8",), MIXED: CHOSEN, W4: ("w4a4",)}

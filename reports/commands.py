@@ -5,14 +5,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mpsearch.assignment import Assignment
-from mpsearch.choice import is_choice
-from mpsearch.evaluation import Evaluations
-from mpsearch.front import Front
-from mpsearch.post_training_words import options_of
+from mpsearch.evaluation.evaluation import Evaluations
+from mpsearch.pareto.front import Front
+from mpsearch.post_training.words import options_of
 from mpsearch.reports.front_facts import measured_facts
 from mpsearch.reports.run_folder import Run
-from mpsearch.units import is_size
+from mpsearch.tables.assignment import Assignment
+from mpsearch.tables.choice import is_choice
+from mpsearch.tables.units import is_size
 
 MODEL = "model.pt"  # a table knows its model by digest; only a model's own sample names its file
 SAMPLE_OF = "the sample in "

@@ -9,14 +9,14 @@ import numpy as np
 
 import mpsearch
 from mpsearch.errors import InputError
-from mpsearch.front import Front
+from mpsearch.pareto.front import Front
 from mpsearch.reports.evidence import check_evidence, untied
 from mpsearch.reports.facts import MeasuredFacts, Number
 from mpsearch.reports.front_facts import finite, measured_facts, table_front
 from mpsearch.reports.gather import answer_facts, fitting_table
 from mpsearch.reports.hypervolume import Lead, hypervolume, leads
 from mpsearch.reports.run_folder import DAMAGED, Run
-from mpsearch.table import LayerTable
+from mpsearch.tables.table import LayerTable
 
 MOST = 12  # colours times dashes that are told apart
 

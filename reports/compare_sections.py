@@ -10,7 +10,7 @@ from mpsearch.reports.markdown import markdown_of
 from mpsearch.reports.page import page
 from mpsearch.reports.parts import Code, Paragraph, Part, Section, Table
 from mpsearch.reports.prose import NAMES
-from mpsearch.units import format_amount
+from mpsearch.tables.units import format_amount
 
 TITLE = "Runs compared: mpsearch report"
 MOST = 6  # changes of the lead that are spelled out

@@ -4,10 +4,10 @@ from collections.abc import Callable
 
 from mpsearch.device.profile import DeviceProfile, check_is_of_device
 from mpsearch.errors import InputError
-from mpsearch.published import DEVICES
 from mpsearch.reports.facts import DeviceFacts, DeviceRow
 from mpsearch.reports.run_folder import Run
-from mpsearch.units import format_amount
+from mpsearch.reproduction.published import DEVICES
+from mpsearch.tables.units import format_amount
 
 NAME = "this network"
 

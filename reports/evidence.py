@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from mpsearch.errors import InputError
-from mpsearch.evidence_digests import Judged, check_weights, network_digest
-from mpsearch.gate_evidence import DEFAULT_NETWORKS, check_device, check_row_is_of
-from mpsearch.provenance import model_digest_of
+from mpsearch.gating.evidence import DEFAULT_NETWORKS, check_device, check_row_is_of
 from mpsearch.reports.run_folder import Run
+from mpsearch.tables.evidence_digests import Judged, check_weights, network_digest
+from mpsearch.tables.provenance import model_digest_of
 
 
 def judged_network(run: Run) -> Judged:

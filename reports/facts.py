@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from math import isfinite
 from typing import Any
 
-from mpsearch.choice import Choice
+from mpsearch.tables.choice import Choice
 
 Number = int | float
 
@@ -189,7 +189,8 @@ class PublishedFacts:
 
 @dataclass(frozen=True)
 class LimitPrice:
-    """What a limit is worth: see `mpsearch.marginal.Marginal`. per_unit: Ω for one `unit` more."""
+    """What a limit is worth: see `mpsearch.explaining.marginal.Marginal`. per_unit: Ω for one
+    `unit` more."""
 
     column: str
     limit: Number

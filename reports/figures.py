@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import mpsearch
 from mpsearch.errors import InputError
-from mpsearch.front import Front
+from mpsearch.pareto.front import Front
 from mpsearch.reports.facts import Facts, Point
 from mpsearch.reports.front_facts import finite, fp32_point, front_facts
 from mpsearch.reports.front_figure import front_drawing

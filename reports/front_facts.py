@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mpsearch.front import Front, front
+from mpsearch.pareto.front import Front, front
 from mpsearch.reports.facts import (
     AssignmentsFacts,
     FrontFacts,
@@ -16,7 +16,7 @@ from mpsearch.reports.facts import (
     PredictionFacts,
 )
 from mpsearch.statistics import kendall, spearman
-from mpsearch.table import LayerTable
+from mpsearch.tables.table import LayerTable
 
 FRONT_WORK = 6_000_000  # states times layers of the search: a report waits seconds for its front
 FRONT_STATES = 200_000

@@ -21,7 +21,7 @@ from mpsearch.reports.style import (
     scale_of,
     scale_omega,
 )
-from mpsearch.units import format_amount
+from mpsearch.tables.units import format_amount
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

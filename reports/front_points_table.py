@@ -6,7 +6,7 @@ from mpsearch.reports.facts import FrontFacts
 from mpsearch.reports.front_facts import ALPHABET
 from mpsearch.reports.parts import Table
 from mpsearch.reports.prose import NAMES
-from mpsearch.units import format_amount
+from mpsearch.tables.units import format_amount
 
 MOST = 60
 

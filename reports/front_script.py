@@ -5,10 +5,10 @@ from base64 import b64encode
 from collections.abc import Sequence
 from hashlib import sha256
 
-from mpsearch.foreign_text import shown
 from mpsearch.reports.facts import Facts
 from mpsearch.reports.front_facts import ALPHABET
 from mpsearch.reports.front_points_table import point_text
+from mpsearch.running.foreign_text import shown
 
 # The data are JSON in an element that is not run; names reach the page as text nodes only.
 SCRIPT = """

@@ -4,12 +4,8 @@ from collections import Counter
 from collections.abc import Mapping
 
 import mpsearch
-from mpsearch.agreement import contradictions, recomputed_totals
-from mpsearch.assignment import Assignment
-from mpsearch.choice import Choice
 from mpsearch.errors import InputError
-from mpsearch.exact import exact_sum
-from mpsearch.front import Front
+from mpsearch.pareto.front import Front
 from mpsearch.reports.accuracy_facts import (
     accuracy_facts,
     accuracy_warnings,
@@ -30,8 +26,12 @@ from mpsearch.reports.front_facts import (
 )
 from mpsearch.reports.price_facts import price_facts
 from mpsearch.reports.run_folder import Run
-from mpsearch.table import LayerTable
-from mpsearch.table_search import is_of_another, not_its_table
+from mpsearch.tables.agreement import contradictions, recomputed_totals
+from mpsearch.tables.assignment import Assignment
+from mpsearch.tables.choice import Choice
+from mpsearch.tables.exact import exact_sum
+from mpsearch.tables.finding import is_of_another, not_its_table
+from mpsearch.tables.table import LayerTable
 
 EIGHT = Choice(8, 8)
 

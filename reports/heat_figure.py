@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from mpsearch.choice import Choice
 from mpsearch.reports.drawing import Drawing
 from mpsearch.reports.facts import LayerFacts
 from mpsearch.reports.style import ORANGE, SPAN_FOR_LOG, short, shorten
+from mpsearch.tables.choice import Choice
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Sequence
 
-from mpsearch.foreign_text import html_text
 from mpsearch.reports.drawing import Drawing
 from mpsearch.reports.facts import Facts
 from mpsearch.reports.front_script import front_data
@@ -11,6 +10,7 @@ from mpsearch.reports.parts import Code, More, Paragraph, Part, Section, Table
 from mpsearch.reports.sections import sections_of
 from mpsearch.reports.svg import inline_svg
 from mpsearch.reports.table_css import label_css
+from mpsearch.running.foreign_text import html_text
 
 TITLE = "Bit widths per layer: mpsearch report"
 LONG = 200  # rows; longer tables do without what makes short ones readable by machine and phone

@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 
-from mpsearch.float_text import HEADER, float_rows, float_sentence
+from mpsearch.profiling.float_text import HEADER, float_rows, float_sentence
 from mpsearch.reports.bits_figure import bits_drawing
 from mpsearch.reports.facts import Facts, LayerFacts, LayerPrice, PriceFacts
 from mpsearch.reports.heat_figure import heat_drawing, most_sensitive
 from mpsearch.reports.parts import More, Paragraph, Part, Section, Table
 from mpsearch.reports.prose import NAMES
-from mpsearch.units import format_amount
+from mpsearch.tables.units import format_amount
 
 MANY = 100  # of more layers a table shows the first ones that matter, and the rest on demand
 TOP = 40

@@ -1,7 +1,7 @@
 """The frame of an HTML report: style, the one script and the policy that allows it; no address."""
 
-from mpsearch.foreign_text import html_text
 from mpsearch.reports.front_script import SCRIPT, script_source
+from mpsearch.running.foreign_text import html_text
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1b1b1f; --muted: #5c5c66; --lines: #d9d9de;

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mpsearch.errors import InputError
-from mpsearch.files import atomic_path
-from mpsearch.foreign_text import shown
+from mpsearch.files.writing import atomic_path
 from mpsearch.reports.drawing import Drawing
 from mpsearch.reports.style import canvas, drawn
+from mpsearch.running.foreign_text import shown
 
 FORMATS = ("png", "svg", "pdf")
 DOTS_PER_INCH = 200

@@ -2,14 +2,14 @@
 
 from math import isfinite
 
-from mpsearch.assignment import Assignment
-from mpsearch.decisions import Decision
 from mpsearch.errors import InputError
-from mpsearch.explaining import explain
-from mpsearch.pins import parse_excludes, parse_pins
+from mpsearch.explaining.decisions import Decision
+from mpsearch.explaining.explaining import explain
 from mpsearch.reports.facts import LayerPrice, LimitPrice, PriceFacts
-from mpsearch.table import LayerTable
-from mpsearch.units import COUNT_UNITS, is_size
+from mpsearch.tables.assignment import Assignment
+from mpsearch.tables.pins import parse_excludes, parse_pins
+from mpsearch.tables.table import LayerTable
+from mpsearch.tables.units import COUNT_UNITS, is_size
 
 SECONDS = 2.0  # for each search, of which there are one and two for every limit
 

@@ -2,9 +2,9 @@
 
 from math import isfinite
 
-from mpsearch.limits import COUNT, PEAK, column_of
 from mpsearch.reports.facts import Facts, LimitFacts
-from mpsearch.units import format_amount
+from mpsearch.tables.limits import COUNT, PEAK, column_of
+from mpsearch.tables.units import format_amount
 
 NAMES = {"size_bytes": "size", "bops": "BOPS"}
 

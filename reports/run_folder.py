@@ -6,15 +6,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mpsearch.assignment import Assignment
 from mpsearch.device.profile import DeviceProfile, load_device_profile
 from mpsearch.errors import InputError
-from mpsearch.evaluation import Evaluations, load_evaluations
-from mpsearch.front import Front
-from mpsearch.front_files import read_json
-from mpsearch.provenance import load_provenance
-from mpsearch.table import LayerTable
-from mpsearch.table_search import table_of
+from mpsearch.evaluation.evaluation import Evaluations, load_evaluations
+from mpsearch.pareto.files import read_json
+from mpsearch.pareto.front import Front
+from mpsearch.tables.assignment import Assignment
+from mpsearch.tables.finding import table_of
+from mpsearch.tables.provenance import load_provenance
+from mpsearch.tables.table import LayerTable
 
 USUAL = {
     "profile": "profile.csv",

@@ -15,7 +15,7 @@ from mpsearch.reports.layer_sections import (
 from mpsearch.reports.parts import Code, More, Paragraph, Part, Section, Table
 from mpsearch.reports.prediction_figure import prediction_drawing
 from mpsearch.reports.prose import NAMES, answer_text, notices, question_text
-from mpsearch.units import format_amount, format_count, format_size
+from mpsearch.tables.units import format_amount, format_count, format_size
 
 CONFUSION_ROWS = 10
 

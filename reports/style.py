@@ -6,8 +6,8 @@ from contextlib import contextmanager
 from math import isfinite
 from typing import TYPE_CHECKING, Any, Literal
 
-from mpsearch.foreign_text import shown
-from mpsearch.units import is_size
+from mpsearch.running.foreign_text import shown
+from mpsearch.tables.units import is_size
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -5,7 +5,6 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from mpsearch.foreign_text import html_text
 from mpsearch.reports.drawing import Drawing
 from mpsearch.reports.style import (
     BLUE,
@@ -19,6 +18,7 @@ from mpsearch.reports.style import (
     canvas,
     drawn,
 )
+from mpsearch.running.foreign_text import html_text
 
 VARIABLES = {
     INK: "ink", MUTED: "muted", LINES: "lines", PAPER: "paper",

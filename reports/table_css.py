@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from hashlib import sha256
 
-from mpsearch.foreign_text import shown
+from mpsearch.running.foreign_text import shown
 
 
 def label_css(header: Sequence[str]) -> tuple[str, str]:

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from mpsearch.errors import InputError
-from mpsearch.files import write_atomic
-from mpsearch.foreign_text import json_text
+from mpsearch.files.writing import write_atomic
 from mpsearch.reports.drawing import Drawing
 from mpsearch.reports.picture_files import save_pictures
+from mpsearch.running.foreign_text import json_text
 
 ENDINGS = {".html": "html", ".htm": "html", ".md": "md", ".json": "json"}
 

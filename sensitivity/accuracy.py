@@ -10,9 +10,9 @@ from functools import partial
 import torch
 
 from mpsearch.errors import InputError
-from mpsearch.losses import Loss
-from mpsearch.profiler import Study
+from mpsearch.losses.loss import Loss
 from mpsearch.sensitivity.forward_metric import ForwardMetric, Measure, OutputMetric
+from mpsearch.sensitivity.study import Study
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """One layer at one choice, ready to stand in for the float layer in a forward pass.
 
-Its weights are those that quantizing after training gives it (mpsearch.post_training), with what
-reaches it in the float network: the other layers are in float, so rounding has none of their errors
-to make up for. Nobody ships the nearest codes, and Ω of them ranks what nobody ships.
+Its weights are those that quantizing after training gives it (mpsearch.post_training.repairing),
+with what reaches it in the float network: the other layers are in float, so rounding has none of
+their errors to make up for. Nobody ships the nearest codes, and Ω of them ranks what nobody ships.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,15 +12,13 @@ from typing import Any
 import torch
 from torch import fx
 
-from mpsearch.bias_correction import has_own_bias
-from mpsearch.choice import Choice, by_weights
-from mpsearch.compensated_rounding import round_to_outputs
-from mpsearch.layer_moments import InputMoments
-from mpsearch.layers import Layer
-from mpsearch.operators import EMBEDDING, packet
-from mpsearch.profiler import Study
-from mpsearch.quantized import QuantizedLayer, bias_codes, with_activation
-from mpsearch.quantizer import (
+from mpsearch.graph.layers import Layer
+from mpsearch.graph.operators import EMBEDDING, packet
+from mpsearch.post_training.bias_correction import has_own_bias
+from mpsearch.post_training.compensated_rounding import round_to_outputs
+from mpsearch.post_training.layer_moments import InputMoments
+from mpsearch.quantization.quantized import QuantizedLayer, bias_codes, with_activation
+from mpsearch.quantization.quantizer import (
     FLOAT_BITS,
     ActivationQuantizer,
     QuantizedWeight,
@@ -28,6 +26,8 @@ from mpsearch.quantizer import (
     quantize_weight,
 )
 from mpsearch.sensitivity.input_moments import POSITIONS, extent, input_moments, together
+from mpsearch.sensitivity.study import Study
+from mpsearch.tables.choice import Choice, by_weights
 
 _ROUNDED_UP_TO = 8  # bits: as in post_training, above them rounding is no source of error
 

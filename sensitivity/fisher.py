@@ -16,13 +16,13 @@ import torch
 from torch import fx
 
 from mpsearch.data import Batch
-from mpsearch.journal import Journal
-from mpsearch.layers import Layer
-from mpsearch.profiler import Score, Scores, Study
-from mpsearch.sample_layout import parts
-from mpsearch.seeds import generator
+from mpsearch.graph.layers import Layer
+from mpsearch.graph.sample_layout import parts
+from mpsearch.running.journal import Journal
+from mpsearch.running.seeds import generator
 from mpsearch.sensitivity.cells import Cell, Cells, notes_of, replacement
 from mpsearch.sensitivity.forward_metric import check_finite
+from mpsearch.sensitivity.study import Score, Scores, Study
 from mpsearch.sensitivity.tape import Tape
 
 

@@ -2,7 +2,7 @@
 
 A metric is a function of float outputs, changed outputs and labels, per sample; Ω is its mean over
 the data, and the standard error that of a mean over samples. `LossMetric` is one that also asks the
-loss. Only what depends on the changed layer is recomputed (mpsearch.partial_forward), and all
+loss. Only what depends on the changed layer is recomputed (mpsearch.graph.partial_forward), and all
 metrics of a study (`Study.beside`) are taken from the same passes.
 """
 
@@ -15,13 +15,13 @@ from typing import Any
 import torch
 
 from mpsearch.errors import InputError
-from mpsearch.journal import Journal
-from mpsearch.layers import Layer
-from mpsearch.losses import Loss, check_curvature
-from mpsearch.partial_forward import PartialForward
-from mpsearch.profiler import Score, Scores, Study
+from mpsearch.graph.layers import Layer
+from mpsearch.graph.partial_forward import PartialForward
+from mpsearch.losses.loss import Loss, check_curvature
+from mpsearch.running.journal import Journal
 from mpsearch.sensitivity.cells import Cells, notes_of, replacement
 from mpsearch.sensitivity.changes import encode
+from mpsearch.sensitivity.study import Score, Scores, Study
 
 # (float outputs [n, …], changed outputs [n, …], labels or None) -> [n]
 PerSample = Callable[[torch.Tensor, torch.Tensor, "torch.Tensor | None"], torch.Tensor]

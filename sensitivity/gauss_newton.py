@@ -14,10 +14,10 @@ from collections.abc import Sequence
 
 import torch
 
-from mpsearch.layers import Layer
-from mpsearch.losses import CROSS_ENTROPY, Loss
-from mpsearch.network import Network
-from mpsearch.seeds import generator
+from mpsearch.graph.layers import Layer
+from mpsearch.graph.network import Network
+from mpsearch.losses.loss import CROSS_ENTROPY, Loss
+from mpsearch.running.seeds import generator
 from mpsearch.sensitivity.gradient_norms import GradientNorms
 from mpsearch.sensitivity.probing import Moments
 

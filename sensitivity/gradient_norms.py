@@ -13,11 +13,11 @@ from functools import partial
 import torch
 from torch import fx
 
-from mpsearch.layers import Layer
-from mpsearch.network import Network
-from mpsearch.operators import EMBEDDING, argument, groups, is_transposed, layer_input, packet
-from mpsearch.sample_layout import Layouts, SampleLayout, parts
-from mpsearch.sensitivity.unfolding import unfold
+from mpsearch.graph.layers import Layer
+from mpsearch.graph.network import Network
+from mpsearch.graph.operators import EMBEDDING, argument, groups, is_transposed, layer_input, packet
+from mpsearch.graph.patches import unfold
+from mpsearch.graph.sample_layout import Layouts, SampleLayout, parts
 
 # Elements of unfolded inputs held at once: 4 MB stay in the cache, which halved ResNet-20's cost.
 _CHUNK = 2**20

@@ -8,11 +8,11 @@ weights' error counts: choices that differ in `a_bits` alone have the same Ω.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from mpsearch.choice import Choice, by_weights
-from mpsearch.journal import Journal
-from mpsearch.profiler import Score, Scores, Study
+from mpsearch.running.journal import Journal
+from mpsearch.sensitivity.study import Score, Scores, Study
 from mpsearch.sensitivity.traces import Trace, is_sampled, split, steps, traces, within_bound
 from mpsearch.sensitivity.weight_error import squared_weight_error
+from mpsearch.tables.choice import Choice, by_weights
 
 
 @dataclass(frozen=True)

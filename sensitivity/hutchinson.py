@@ -18,11 +18,11 @@ from torch import fx
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from mpsearch.data import Batch
-from mpsearch.layers import Layer
-from mpsearch.losses import Loss, target_of
-from mpsearch.network import Network
-from mpsearch.operators import packet
-from mpsearch.seeds import generator, signs
+from mpsearch.graph.layers import Layer
+from mpsearch.graph.network import Network
+from mpsearch.graph.operators import packet
+from mpsearch.losses.loss import Loss, target_of
+from mpsearch.running.seeds import generator, signs
 from mpsearch.sensitivity.probing import Moments
 
 

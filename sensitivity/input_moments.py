@@ -11,13 +11,13 @@ from dataclasses import dataclass
 import torch
 from torch import fx
 
-from mpsearch.layer_moments import InputMoments, InputMomentsOf
-from mpsearch.layers import Layer
-from mpsearch.operators import EMBEDDING, groups, layer_input, packet
-from mpsearch.partial_forward import PartialForward
-from mpsearch.profiler import Study
-from mpsearch.quantizer import ActivationQuantizer
-from mpsearch.seeds import generator
+from mpsearch.graph.layers import Layer
+from mpsearch.graph.operators import EMBEDDING, groups, layer_input, packet
+from mpsearch.graph.partial_forward import PartialForward
+from mpsearch.post_training.layer_moments import InputMoments, InputMomentsOf
+from mpsearch.quantization.quantizer import ActivationQuantizer
+from mpsearch.running.seeds import generator
+from mpsearch.sensitivity.study import Study
 
 POSITIONS = 2**13  # of the data, that a layer's moments are taken from
 

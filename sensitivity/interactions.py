@@ -8,14 +8,14 @@ import numpy as np
 import torch
 
 from mpsearch.errors import InputError
-from mpsearch.interactions import Interactions, gram_matrix
-from mpsearch.journal import Journal
-from mpsearch.loss_forms import Softmax
-from mpsearch.losses import PlainLoss
-from mpsearch.profiler import Study
+from mpsearch.interactions.interactions import Interactions, gram_matrix
+from mpsearch.losses.forms import Softmax
+from mpsearch.losses.loss import PlainLoss
+from mpsearch.running.journal import Journal
 from mpsearch.sensitivity import perturbation
 from mpsearch.sensitivity.changes import decode
 from mpsearch.sensitivity.forward_metric import piece
+from mpsearch.sensitivity.study import Study
 
 MOST_BYTES = 2**26  # of float16 changes; fewer samples are kept where all would take more
 

@@ -16,18 +16,18 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from mpsearch.bias_correction import channel_sums, has_own_bias
 from mpsearch.data import Batch
-from mpsearch.journal import Journal
-from mpsearch.layer_moments import InputMoments
-from mpsearch.layers import Layer
-from mpsearch.operators import EMBEDDING, packet
-from mpsearch.profiler import Score, Scores, Study
-from mpsearch.sample_layout import parts
-from mpsearch.seeds import generator
+from mpsearch.graph.layers import Layer
+from mpsearch.graph.operators import EMBEDDING, packet
+from mpsearch.graph.sample_layout import parts
+from mpsearch.post_training.bias_correction import channel_sums, has_own_bias
+from mpsearch.post_training.layer_moments import InputMoments
+from mpsearch.running.journal import Journal
+from mpsearch.running.seeds import generator
 from mpsearch.sensitivity.cells import notes_of, rounded_weights
 from mpsearch.sensitivity.forward_metric import check_finite
 from mpsearch.sensitivity.input_moments import input_moments, together
+from mpsearch.sensitivity.study import Score, Scores, Study
 from mpsearch.sensitivity.tape import Tape
 
 

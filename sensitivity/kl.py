@@ -6,7 +6,7 @@ of each answer, for mse the mean squared difference (up to a factor that of two 
 
 import torch
 
-from mpsearch.losses import Loss
+from mpsearch.losses.loss import Loss
 from mpsearch.sensitivity.forward_metric import LossMetric
 
 

@@ -7,8 +7,8 @@ is when the weight is used once and only piecewise linear operators lie between 
 
 from torch import fx
 
-from mpsearch.layers import Layer
-from mpsearch.operators import LINEAR_OPERATORS, packet
+from mpsearch.graph.layers import Layer
+from mpsearch.graph.operators import LINEAR_OPERATORS, packet
 
 _ANY_ARGUMENT = frozenset(
     """

@@ -5,7 +5,7 @@ Without labels the loss is the divergence from the float network's predictions.
 
 import torch
 
-from mpsearch.losses import Loss
+from mpsearch.losses.loss import Loss
 from mpsearch.sensitivity.forward_metric import LossMetric
 
 

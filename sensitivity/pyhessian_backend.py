@@ -24,14 +24,14 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from mpsearch.data import Batch
-from mpsearch.journal import Journal
-from mpsearch.layers import Layer
-from mpsearch.losses import check_curvature, target_of
-from mpsearch.network import Network
-from mpsearch.profiler import Scores, Study
-from mpsearch.seeds import seed_of
+from mpsearch.graph.layers import Layer
+from mpsearch.graph.network import Network
+from mpsearch.losses.loss import check_curvature, target_of
+from mpsearch.running.journal import Journal
+from mpsearch.running.seeds import seed_of
 from mpsearch.sensitivity.hessian import mean_squared_errors, omegas
 from mpsearch.sensitivity.probing import Moments, estimate
+from mpsearch.sensitivity.study import Scores, Study
 
 
 @dataclass(frozen=True)

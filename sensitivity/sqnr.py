@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import torch
 
 from mpsearch.errors import InputError
-from mpsearch.losses import Loss
-from mpsearch.profiler import Study
+from mpsearch.losses.loss import Loss
 from mpsearch.sensitivity.forward_metric import Measure, OutputMetric
+from mpsearch.sensitivity.study import Study
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch import fx
 
-from mpsearch.network import Network
-from mpsearch.sample_layout import Layouts
+from mpsearch.graph.network import Network
+from mpsearch.graph.sample_layout import Layouts
 
 
 class Tape(fx.Interpreter):

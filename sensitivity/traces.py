@@ -14,14 +14,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from mpsearch.errors import InputError
-from mpsearch.journal import Journal
-from mpsearch.layers import Layer
-from mpsearch.losses import check_curvature
-from mpsearch.profiler import Study
+from mpsearch.graph.layers import Layer
+from mpsearch.losses.loss import check_curvature
+from mpsearch.running.journal import Journal
 from mpsearch.sensitivity.gauss_newton import sampled_traces, trace_sums
 from mpsearch.sensitivity.hutchinson import residual_traces
 from mpsearch.sensitivity.linearity import piecewise_linear
 from mpsearch.sensitivity.probing import Moments, estimate
+from mpsearch.sensitivity.study import Study
 
 # Exact costs C - 1 backward passes and has no error; sampling costs 8 per round and mostly stops
 # after one to four rounds at 5 %. Beyond 32 classes sampling is cheaper.

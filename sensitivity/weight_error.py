@@ -1,9 +1,9 @@
 """||Q_b(W) − W||², the squared error that quantizing a layer's weights makes."""
 
-from mpsearch.choice import Choice
-from mpsearch.layers import Layer
-from mpsearch.network import Network
-from mpsearch.quantizer import FLOAT_BITS, layout_of, quantize_weight
+from mpsearch.graph.layers import Layer
+from mpsearch.graph.network import Network
+from mpsearch.quantization.quantizer import FLOAT_BITS, layout_of, quantize_weight
+from mpsearch.tables.choice import Choice
 
 
 def squared_weight_error(network: Network, layer: Layer, choice: Choice) -> float:

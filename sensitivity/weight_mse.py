@@ -3,10 +3,10 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from mpsearch.choice import by_weights
-from mpsearch.journal import Journal
-from mpsearch.profiler import Score, Scores, Study
+from mpsearch.running.journal import Journal
+from mpsearch.sensitivity.study import Score, Scores, Study
 from mpsearch.sensitivity.weight_error import squared_weight_error
+from mpsearch.tables.choice import by_weights
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpsearch.errors import InputError
-from mpsearch.problem import Problem
-from mpsearch.solver import Answer
+from mpsearch.knapsack.problem import Problem
+from mpsearch.knapsack.solver import Answer
 from mpsearch.solvers.engines import engine_module, missing
 
 INSTALL = "pip install 'ortools>=9.10'"

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mpsearch.core import Search, open_core
-from mpsearch.dual import Dual
 from mpsearch.errors import InputError
-from mpsearch.problem import Problem
-from mpsearch.solver import Answer
-from mpsearch.units import whole_number
+from mpsearch.knapsack.problem import Problem
+from mpsearch.knapsack.solver import Answer
+from mpsearch.solvers.core import Search, open_core
+from mpsearch.solvers.dual import Dual
+from mpsearch.tables.units import whole_number
 
 MEMORY_CODES = 60_000_000  # back-pointers kept at most, 4 bytes each
 

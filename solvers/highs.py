@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from mpsearch.problem import Problem
-from mpsearch.solver import Answer, Claim
+from mpsearch.knapsack.problem import Problem
+from mpsearch.knapsack.solver import Answer, Claim
 from mpsearch.solvers.engines import engine_module, missing, settings
 from mpsearch.solvers.milp import Found, Rows, solve_rows
 

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mpsearch.branching import branch
-from mpsearch.core import Search, open_core
-from mpsearch.dual import Dual
-from mpsearch.problem import Problem
-from mpsearch.solver import Answer
+from mpsearch.knapsack.problem import Problem
+from mpsearch.knapsack.solver import Answer
+from mpsearch.solvers.branching import branch
+from mpsearch.solvers.core import Search, open_core
+from mpsearch.solvers.dual import Dual
 from mpsearch.solvers.dynamic_programming import answer_by, max_states_of, most_states
 
 CORES = (16, 32)  # layers that may differ from the best price's minimisers at first

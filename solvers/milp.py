@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mpsearch.problem import Problem
-from mpsearch.solver import Answer, Claim
+from mpsearch.knapsack.problem import Problem
+from mpsearch.knapsack.solver import Answer, Claim
 
 # The engines' tolerances are absolute (1e-6 to 1e-10): coefficients up to 1e5 keep them small
 # against one unit, and the numbers well within the 12 digits of PuLP's model files.

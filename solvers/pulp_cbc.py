@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mpsearch.problem import Problem
-from mpsearch.solver import Answer
+from mpsearch.knapsack.problem import Problem
+from mpsearch.knapsack.solver import Answer
 from mpsearch.solvers.engines import Kind, missing, settings
 from mpsearch.solvers.milp import Found, Rows, solve_rows
 from mpsearch.solvers.pulp_model import INSTALL, build, found, import_pulp

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from mpsearch.errors import InputError
-from mpsearch.problem import Problem
-from mpsearch.solver import Answer
+from mpsearch.knapsack.problem import Problem
+from mpsearch.knapsack.solver import Answer
 from mpsearch.solvers import pulp_model
 from mpsearch.solvers.engines import Kind, missing, settings
 from mpsearch.solvers.milp import solve_rows

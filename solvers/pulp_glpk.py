@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from mpsearch.errors import InputError
-from mpsearch.problem import Problem
-from mpsearch.solver import Answer
+from mpsearch.knapsack.problem import Problem
+from mpsearch.knapsack.solver import Answer
 from mpsearch.solvers.engines import Kind, missing, settings
 from mpsearch.solvers.milp import Found, Rows, solve_rows
 from mpsearch.solvers.pulp_model import INSTALL, build, found, import_pulp

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from safetensors.torch import load, save
 
-from mpsearch.network_file import HEADER
+from mpsearch.graph.network_file import HEADER
 
 
 def edit_header(path: Path, change: Callable[[Any], object]) -> None:

@@ -6,13 +6,13 @@ from pathlib import Path
 import networks
 import numpy as np
 
-from mpsearch.c_export.folder import export_c
-from mpsearch.calibration import calibrate
-from mpsearch.choice import Choice
 from mpsearch.data import Data
-from mpsearch.files import digest
-from mpsearch.network import Network
-from mpsearch.quantized import QuantizedNetwork, quantize
+from mpsearch.exporters.c.folder import export_c
+from mpsearch.files.writing import digest
+from mpsearch.graph.network import Network
+from mpsearch.quantization.calibration import calibrate
+from mpsearch.quantization.quantized import QuantizedNetwork, quantize
+from mpsearch.tables.choice import Choice
 
 
 def small_network() -> tuple[QuantizedNetwork, Data]:

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from mpsearch.losses import BERNOULLI, CROSS_ENTROPY, SOFTMAX, SQUARED, Loss, PlainLoss
-from mpsearch.outputs import lay_out
-from mpsearch.own_loss import Own
-from mpsearch.sum_loss import Share, SumLoss
+from mpsearch.graph.outputs import lay_out
+from mpsearch.losses.loss import BERNOULLI, CROSS_ENTROPY, SOFTMAX, SQUARED, Loss, PlainLoss
+from mpsearch.losses.own_loss import Own
+from mpsearch.losses.sum_loss import Share, SumLoss
 
 
 class Line(nn.Module):

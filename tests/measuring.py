@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from mpsearch.cli import run
-from mpsearch.network_file import save
+from mpsearch.graph.network_file import save
 
 SAMPLES = 150
 PLAINLY = "--rounding nearest --no-bias-correction"  # fast, where repairs are not the subject

@@ -4,8 +4,8 @@ import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 
-from mpsearch.choice import Choice
-from mpsearch.table import LayerTable, Row
+from mpsearch.tables.choice import Choice
+from mpsearch.tables.table import LayerTable, Row
 
 
 def exact(value: float) -> Fraction:

@@ -5,16 +5,16 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from mpsearch.assignment import Assignment
-from mpsearch.budget import Budget
-from mpsearch.choice import Choice
-from mpsearch.evaluation import Evaluation, Evaluations, save_evaluations
-from mpsearch.evidence_digests import Origin
-from mpsearch.front import front
-from mpsearch.front_files import write_json
-from mpsearch.solving import solve
+from mpsearch.evaluation.evaluation import Evaluation, Evaluations, save_evaluations
+from mpsearch.pareto.files import write_json
+from mpsearch.pareto.front import front
+from mpsearch.search.solving import solve
 from mpsearch.statistics import wilson_interval
-from mpsearch.table import Layer, LayerTable, Row
+from mpsearch.tables.assignment import Assignment
+from mpsearch.tables.budget import Budget
+from mpsearch.tables.choice import Choice
+from mpsearch.tables.evidence_digests import Origin
+from mpsearch.tables.table import Layer, LayerTable, Row
 
 W4, W8 = Choice(4, 4), Choice(8, 8)
 MODEL = "sha256:" + "c" * 64

@@ -3,8 +3,8 @@
 import random
 from pathlib import Path
 
-from mpsearch.choice import Choice
-from mpsearch.table import Layer, LayerTable, Row
+from mpsearch.tables.choice import Choice
+from mpsearch.tables.table import Layer, LayerTable, Row
 
 HAND = """layer,w_bits,a_bits,omega,size_bytes,bops
 conv1,4,4,0.5,1000,16000

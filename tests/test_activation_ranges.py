@@ -12,20 +12,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from mpsearch.activation_ranges import (
+from mpsearch.data import Data
+from mpsearch.errors import InputError
+from mpsearch.graph.layers import Layer
+from mpsearch.graph.network import Network
+from mpsearch.post_training.activation_ranges import (
     METHODS,
     check_method,
     choose_quantizers,
     quantizer_of,
 )
-from mpsearch.calibration import Histogram, calibrate
-from mpsearch.choice import Choice
-from mpsearch.data import Data
-from mpsearch.errors import InputError
-from mpsearch.layers import Layer
-from mpsearch.measured_ranges import OutputErrors
-from mpsearch.network import Network
-from mpsearch.quantizer import ActivationQuantizer
+from mpsearch.post_training.measured_ranges import OutputErrors
+from mpsearch.quantization.calibration import Histogram, calibrate
+from mpsearch.quantization.quantizer import ActivationQuantizer
+from mpsearch.tables.choice import Choice
 
 RULES = ("mse", "minmax", "percentile", "percentile:99.9", "entropy")
 BITS = (2, 3, 4, 5, 6, 7, 8, 16)

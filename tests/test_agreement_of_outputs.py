@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import nn
 
-from mpsearch.agreement_of_outputs import Part, Reference, judge
-from mpsearch.calibration import calibrate
-from mpsearch.choice import Choice
 from mpsearch.data import Data
-from mpsearch.network import Network
-from mpsearch.quantized import quantize
-from mpsearch.reference_outputs import output_parts, reference_of
+from mpsearch.exporters.agreement_of_outputs import Part, Reference, judge
+from mpsearch.exporters.reference_outputs import output_parts, reference_of
+from mpsearch.graph.network import Network
+from mpsearch.quantization.calibration import calibrate
+from mpsearch.quantization.quantized import quantize
+from mpsearch.tables.choice import Choice
 
 BOX, SCORE = Part("box", (0, 1, 2, 3)), Part("score", (4, 5, 6))
 

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from tables import random_table
 
-from mpsearch.assignment import Assignment
-from mpsearch.budget import Budget
-from mpsearch.choice import Choice
 from mpsearch.errors import InputError
-from mpsearch.solving import solve
+from mpsearch.search.solving import solve
+from mpsearch.tables.assignment import Assignment
+from mpsearch.tables.budget import Budget
+from mpsearch.tables.choice import Choice
 
 
 def document(**changes: object) -> str:

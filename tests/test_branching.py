@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from tables import random_limits, random_table
 
-from mpsearch.branching import branch
-from mpsearch.core import Search, open_core
-from mpsearch.instance import Instance
-from mpsearch.problem import Problem, scale
+from mpsearch.knapsack.instance import Instance
+from mpsearch.knapsack.problem import Problem, scale
+from mpsearch.solvers.branching import branch
+from mpsearch.solvers.core import Search, open_core
 
 
 def least_cost(problem: Problem) -> int | None:
@@ -32,7 +32,7 @@ def test_one_state_a_part_still_proves_the_optimum(
     monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
     """Sweeps of one state decide nothing, so that the proof is the tree's."""
-    monkeypatch.setattr("mpsearch.branching.STATES", 1)
+    monkeypatch.setattr("mpsearch.solvers.branching.STATES", 1)
     table = random_table(seed, 7, 3, 1e-6, groups=False)
     instance = Instance.build(table, random_limits(seed, table, 1 + seed % 3))
     problem, _ = scale(instance, None)
@@ -50,7 +50,7 @@ def test_one_state_a_part_still_proves_the_optimum(
 
 
 def test_few_parts_leave_a_bound_below_the_optimum(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mpsearch.branching.STATES", 1)
+    monkeypatch.setattr("mpsearch.solvers.branching.STATES", 1)
     left_open = 0
     for seed in range(30):
         table = random_table(seed, 8, 3, 1.0, groups=False)

@@ -6,8 +6,9 @@ from math import prod
 import numpy as np
 import pytest
 
-from mpsearch.c_export.layouts import image_order, last_strides
-from mpsearch.c_export.strides import (
+from mpsearch.errors import InputError
+from mpsearch.exporters.c.layouts import image_order, last_strides
+from mpsearch.exporters.c.strides import (
     Box,
     arranged,
     concatenated,
@@ -18,7 +19,6 @@ from mpsearch.c_export.strides import (
     row_major,
     sliced,
 )
-from mpsearch.errors import InputError
 from mpsearch.integer.graph import Concatenate, IntegerTensor, Mean, Pad, Permute, Shape, Slice
 
 

@@ -14,23 +14,23 @@ import numpy as np
 import pytest
 import torch
 
-from mpsearch.arena import Arena, Buffer
-from mpsearch.c_export.folder import export_c
-from mpsearch.c_export.rounding import EXACT, rounding
-from mpsearch.c_export.source import generate
-from mpsearch.calibration import calibrate
-from mpsearch.choice import Choice
 from mpsearch.data import Data
+from mpsearch.exporters.c.arena import Arena, Buffer
+from mpsearch.exporters.c.folder import export_c
+from mpsearch.exporters.c.rounding import EXACT, rounding
+from mpsearch.exporters.c.source import generate
+from mpsearch.graph.network import Network
 from mpsearch.integer.fixed_point import Rescale, rescale_of
 from mpsearch.integer.inference import run as infer
 from mpsearch.integer.lowering import lower
 from mpsearch.integer.network import quantize_input
 from mpsearch.models.registry import architecture, build
-from mpsearch.network import Network
-from mpsearch.packing import pack
-from mpsearch.quantized import QuantizedNetwork, quantize
+from mpsearch.quantization.calibration import calibrate
+from mpsearch.quantization.packing import pack
+from mpsearch.quantization.quantized import QuantizedNetwork, quantize
+from mpsearch.tables.choice import Choice
 
-CORE = Path(__file__).parent.parent / "mpsearch" / "c_export"
+CORE = Path(__file__).parent.parent / "mpsearch" / "exporters" / "c"
 MAIN = Path(__file__).parent / "kernel_cases.c"  # a line of numbers in, a line of results out
 GUARDED = Path(__file__).parent / "guarded_memory.c"  # codes in, integers out
 KERNELS = ("layers", "patches", "depthwise", "pooling", "elementwise", "steps")
@@ -317,7 +317,7 @@ def test_small_shapes_give_the_integers_within_their_memory(
             gaps.append((end, at - end))
         return Arena(offsets, at, at)
 
-    monkeypatch.setattr("mpsearch.c_export.storage.plan", apart)
+    monkeypatch.setattr("mpsearch.exporters.c.storage.plan", apart)
     quantized, data = _small_shapes()
     for wide_bits in (16, 32):
         gaps.clear()

@@ -9,15 +9,15 @@ import pytest
 import torch
 from torch import nn
 
-from mpsearch.calibrated_inputs import input_ranges, outside_notes, ranges_of
-from mpsearch.calibration import calibrate
-from mpsearch.choice import Choice
 from mpsearch.cli import run
 from mpsearch.data import Data
-from mpsearch.network import Network
-from mpsearch.network_file import save
-from mpsearch.quantized import quantize
-from mpsearch.quantized_file import load_quantized, save_quantized
+from mpsearch.graph.network import Network
+from mpsearch.graph.network_file import save
+from mpsearch.quantization.calibrated_inputs import input_ranges, outside_notes, ranges_of
+from mpsearch.quantization.calibration import calibrate
+from mpsearch.quantization.quantized import quantize
+from mpsearch.quantization.quantized_file import load_quantized, save_quantized
+from mpsearch.tables.choice import Choice
 
 
 class Two(nn.Module):

@@ -8,11 +8,11 @@ import pytest
 from oracles import every_assignment
 from test_limits import case, fits
 
-from mpsearch.budget import Budget
-from mpsearch.candidates import CHANGES, Asked, Candidate, exchanges, next_best, optima
-from mpsearch.choice import Choice
-from mpsearch.solving import solve
-from mpsearch.table import LayerTable
+from mpsearch.refining.candidates import CHANGES, Asked, Candidate, exchanges, next_best, optima
+from mpsearch.search.solving import solve
+from mpsearch.tables.budget import Budget
+from mpsearch.tables.choice import Choice
+from mpsearch.tables.table import LayerTable
 
 Chosen = dict[str, Choice]
 

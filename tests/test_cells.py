@@ -10,18 +10,18 @@ import token_networks
 import torch
 from torch import fx, nn
 
-from mpsearch.choice import Choice
 from mpsearch.cli import run
 from mpsearch.data import Data
-from mpsearch.layers import Layer
-from mpsearch.losses import CROSS_ENTROPY
-from mpsearch.network import Network
-from mpsearch.operators import layer_input
-from mpsearch.partial_forward import PartialForward
-from mpsearch.profiler import Study
-from mpsearch.quantizer import ActivationQuantizer
+from mpsearch.graph.layers import Layer
+from mpsearch.graph.network import Network
+from mpsearch.graph.operators import layer_input
+from mpsearch.graph.partial_forward import PartialForward
+from mpsearch.losses.loss import CROSS_ENTROPY
+from mpsearch.quantization.quantizer import ActivationQuantizer
 from mpsearch.sensitivity.cells import Cells, cells_of, notes_of, replacement
 from mpsearch.sensitivity.input_moments import extent, input_moments, multiplying
+from mpsearch.sensitivity.study import Study
+from mpsearch.tables.choice import Choice
 
 CHOICES = (Choice(2, 8), Choice(3, 8), Choice(3, 4), Choice(8, 8), Choice(32, 4), Choice(3, 32))
 FLOAT = ActivationQuantizer(32, 1.0, 0)

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mpsearch.c_export.channel_scales import channel_scales
+from mpsearch.exporters.c.channel_scales import channel_scales
 from mpsearch.integer.fixed_point import Rescale, rescale_of
 
-CORE = Path(__file__).parent.parent / "mpsearch" / "c_export"
+CORE = Path(__file__).parent.parent / "mpsearch" / "exporters" / "c"
 MAIN = """
 #include <inttypes.h>
 #include <stdio.h>

@@ -8,11 +8,11 @@ import pytest
 from tables import HAND
 
 import mpsearch
-from mpsearch.assignment import Assignment
-from mpsearch.choice import Choice, WeightBits, fits, is_choice, named
 from mpsearch.errors import InputError
-from mpsearch.limits import values_of
-from mpsearch.table import LayerTable
+from mpsearch.tables.assignment import Assignment
+from mpsearch.tables.choice import Choice, WeightBits, fits, is_choice, named
+from mpsearch.tables.limits import values_of
+from mpsearch.tables.table import LayerTable
 
 BITS = (1, 2, 3, 4, 8, 10, 16, 32, 64)
 CHOICES = [Choice(w, a) for w in BITS for a in BITS]

@@ -10,10 +10,10 @@ import networks
 import pytest
 import torch
 
-from mpsearch import files
 from mpsearch.cli import run
 from mpsearch.errors import InputError
-from mpsearch.network_file import save
+from mpsearch.files import writing as files
+from mpsearch.graph.network_file import save
 
 HEAVY = ("torch", "pandas", "matplotlib", "ortools", "pulp", "tensorflow", "librosa", "scipy")
 
@@ -70,7 +70,7 @@ def test_the_two_commands_of_the_title_and_the_loop_after_them(
         "evaluate quantized.pt --fp32 model.pt --data test.safetensors -o b.json",
     ):
         assert run(command.split()) == 0, capsys.readouterr().err
-    from mpsearch.evaluation import load_evaluations
+    from mpsearch.evaluation.evaluation import load_evaluations
 
     direct, stored = load_evaluations("a.json"), load_evaluations("b.json")
     assert direct.rows[0] == stored.rows[0]
@@ -138,8 +138,8 @@ def test_a_full_disk_is_one_line_and_leaves_no_half_written_file(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from mpsearch.assignment import Assignment
-    from mpsearch.choice import Choice
+    from mpsearch.tables.assignment import Assignment
+    from mpsearch.tables.choice import Choice
 
     names = ["conv", "depthwise", "pointwise", "dense", "head"]
     Assignment.uniform(names, Choice(4, 4)).save("a.json")
@@ -170,12 +170,12 @@ def test_devices_and_folders_are_not_replaced(tmp_path: Path) -> None:
 def test_an_error_inside_is_called_one_and_shows_its_traceback_on_demand(
     model: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import mpsearch.profile
+    import mpsearch.profiling.profile
 
     def broken(*args: object) -> None:
         raise RuntimeError("broken\nin two lines")
 
-    monkeypatch.setattr(mpsearch.profile, "profile", broken)
+    monkeypatch.setattr(mpsearch.profiling.profile, "profile", broken)
     assert run(["profile", model]) == 3
     assert "internal error: RuntimeError: broken in two lines" in capsys.readouterr().err
     with pytest.raises(RuntimeError):
@@ -185,11 +185,11 @@ def test_an_error_inside_is_called_one_and_shows_its_traceback_on_demand(
 def test_ctrl_c_is_quiet(
     model: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import mpsearch.profile
+    import mpsearch.profiling.profile
 
     def interrupted(*args: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(mpsearch.profile, "profile", interrupted)
+    monkeypatch.setattr(mpsearch.profiling.profile, "profile", interrupted)
     assert run(["profile", model]) == 130
     assert capsys.readouterr().err.strip() == "mpsearch: interrupted"

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from tables import HAND
 
-from mpsearch.assignment import Assignment
-from mpsearch.choice import Choice
 from mpsearch.cli import run
-from mpsearch.front_files import read_json
+from mpsearch.pareto.files import read_json
+from mpsearch.tables.assignment import Assignment
+from mpsearch.tables.choice import Choice
 
 
 def out_of(capsys: pytest.CaptureFixture[str]) -> str:

@@ -7,21 +7,21 @@ import pytest
 import torch
 from torch import fx, nn
 
-from mpsearch import compensated_rounding
-from mpsearch.choice import Choice
-from mpsearch.compensated_rounding import nearest_to_outputs, round_to_outputs
 from mpsearch.data import Data
-from mpsearch.layer_by_layer import Use
-from mpsearch.layer_moments import InputMomentsOf, Moments, moments
-from mpsearch.layers import Layer
-from mpsearch.network import Network
-from mpsearch.post_training import PLAIN, PostTraining, quantize_after_training
-from mpsearch.quantizer import (
+from mpsearch.graph.layers import Layer
+from mpsearch.graph.network import Network
+from mpsearch.post_training import compensated_rounding
+from mpsearch.post_training.compensated_rounding import nearest_to_outputs, round_to_outputs
+from mpsearch.post_training.layer_by_layer import Use
+from mpsearch.post_training.layer_moments import InputMomentsOf, Moments, moments
+from mpsearch.post_training.repairing import PLAIN, PostTraining, quantize_after_training
+from mpsearch.quantization.quantizer import (
     ActivationQuantizer,
     ScaleLayout,
     quantize_weight,
     weight_codes_range,
 )
+from mpsearch.tables.choice import Choice
 
 FLOAT = ActivationQuantizer(32, 1.0, 0)
 

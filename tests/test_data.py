@@ -8,10 +8,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from mpsearch.arrays import Arrays
 from mpsearch.data import Data, bind, read_arrays
 from mpsearch.errors import InputError
-from mpsearch.network import Network
+from mpsearch.graph.arrays import Arrays
+from mpsearch.graph.network import Network
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,6 @@ import pytest
 from exports import small_export
 from loopback_sshd import MISSING, serve
 
-from mpsearch.choice import Choice
 from mpsearch.cli import run
 from mpsearch.device import looping
 from mpsearch.device.compiling import Compiler
@@ -36,9 +35,10 @@ from mpsearch.device.profile import load_device_profile
 from mpsearch.device.session import Session
 from mpsearch.device.timing import Settings
 from mpsearch.device.transport import shell_of
-from mpsearch.network import Network
-from mpsearch.network_file import save
-from mpsearch.table import Layer, LayerTable, Row
+from mpsearch.graph.network import Network
+from mpsearch.graph.network_file import save
+from mpsearch.tables.choice import Choice
+from mpsearch.tables.table import Layer, LayerTable, Row
 
 pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler (cc)")
 ROOT = Path(__file__).parent.parent

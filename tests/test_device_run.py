@@ -16,7 +16,6 @@ import pytest
 from exports import insert, replace_file, small_export, small_network
 
 from mpsearch.cli import run
-from mpsearch.cost import size_bytes
 from mpsearch.device.compiling import Compiler
 from mpsearch.device.exported import read_export
 from mpsearch.device.measuring import measure
@@ -25,7 +24,8 @@ from mpsearch.device.session import Session
 from mpsearch.device.timing import Settings
 from mpsearch.device.transport import DeviceError
 from mpsearch.errors import InputError
-from mpsearch.evidence_digests import network_digest
+from mpsearch.quantization.cost import size_bytes
+from mpsearch.tables.evidence_digests import network_digest
 
 QUICK = ("--flags", "-O0", "--runs", "3", "--repeat", "5", "--warm-up", "2")
 SETTINGS = Settings(runs=3, repeat=5, warm_up=2, timeout=20, compiler=Compiler(flags=("-O0",)))

@@ -10,8 +10,6 @@ from pathlib import Path
 import integer_networks
 import pytest
 
-from mpsearch.assignment import Assignment
-from mpsearch.choice import Choice
 from mpsearch.cli import run
 from mpsearch.commands.device_table import next_command
 from mpsearch.data import Data
@@ -20,9 +18,11 @@ from mpsearch.device.tabulating import Prediction, measure_table
 from mpsearch.device.timing import Settings
 from mpsearch.device.transport import DeviceError
 from mpsearch.errors import InputError
-from mpsearch.network import Network
-from mpsearch.network_file import save
-from mpsearch.table import Layer, LayerTable, Row
+from mpsearch.graph.network import Network
+from mpsearch.graph.network_file import save
+from mpsearch.tables.assignment import Assignment
+from mpsearch.tables.choice import Choice
+from mpsearch.tables.table import Layer, LayerTable, Row
 
 needs_cc = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler (cc)")
 W4, W8, MIXED = Choice(4, 4), Choice(8, 8), Choice(4, 8)

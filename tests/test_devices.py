@@ -13,17 +13,17 @@ import torch
 from elsewhere import NAME, Device
 from measuring import PLAINLY, make_folder
 
-from mpsearch.choice import Choice
 from mpsearch.cli import run
 from mpsearch.data import Data
 from mpsearch.errors import InputError
-from mpsearch.evaluate import logits_of
-from mpsearch.finetuning import FineTuning, finetune
-from mpsearch.kept_repairs import Yardstick
-from mpsearch.network import Network
-from mpsearch.post_training import PostTraining, quantize_after_training
-from mpsearch.quantized_file import load_quantized, save_quantized
-from mpsearch.workers import find_device
+from mpsearch.evaluation.measuring import logits_of
+from mpsearch.finetuning.training import FineTuning, finetune
+from mpsearch.graph.network import Network
+from mpsearch.post_training.kept_repairs import Yardstick
+from mpsearch.post_training.repairing import PostTraining, quantize_after_training
+from mpsearch.quantization.quantized_file import load_quantized, save_quantized
+from mpsearch.running.workers import find_device
+from mpsearch.tables.choice import Choice
 
 CHOICES = ("w2a8", "w4a4", "w32a8", "w3a32", "w8a8")
 DEFAULT = PostTraining()

@@ -18,8 +18,8 @@ import torch
 from measuring import make_folder
 
 from mpsearch.cli import run
-from mpsearch.network_file import save
-from mpsearch.workers import Workers
+from mpsearch.graph.network_file import save
+from mpsearch.running.workers import Workers
 
 # More batches than processes, and fewer.
 CASES = list(itertools.product(["perturbation", "hessian", "fisher"], ["8", "64"]))

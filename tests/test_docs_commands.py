@@ -20,8 +20,8 @@ from torch import nn
 
 import mpsearch
 from mpsearch.cli import cli, run
+from mpsearch.graph.network_file import save
 from mpsearch.models import generated
-from mpsearch.network_file import save
 
 # Pages whose blocks another test runs, because it also checks what comes out.
 ELSEWHERE = {

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from mpsearch import doctor, versions
 from mpsearch.cli import cli, run
-from mpsearch.versions import Package
+from mpsearch.commands import doctor_checks as doctor
+from mpsearch.commands import versions
+from mpsearch.commands.versions import Package
 
 
 def test_versions_are_those_of_the_installed_packages(capsys: pytest.CaptureFixture[str]) -> None:

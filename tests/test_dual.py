@@ -6,9 +6,9 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from mpsearch.dual import maximise
-from mpsearch.problem import Problem
+from mpsearch.knapsack.problem import Problem
 from mpsearch.solvers import dynamic_programming, lagrangian
+from mpsearch.solvers.dual import maximise
 
 
 def random_problem(seed: int) -> Problem:

@@ -9,23 +9,23 @@ import token_networks
 import torch
 from torch import nn
 
-from mpsearch.calibration import calibrate
-from mpsearch.choice import Choice
-from mpsearch.cost import bops, size_bytes
 from mpsearch.data import Data
-from mpsearch.finetuning_student import student
-from mpsearch.journal import Journal
-from mpsearch.losses import CROSS_ENTROPY
-from mpsearch.network import Network
-from mpsearch.partial_forward import PartialForward
-from mpsearch.post_training import PostTraining, quantize_after_training
-from mpsearch.profile import ProfileSettings, profile
-from mpsearch.profiler import Study
-from mpsearch.quantized import quantize
-from mpsearch.quantized_file import load_quantized, payload, save_quantized
-from mpsearch.quantizer import PER_TENSOR, layout_of, quantize_weight
+from mpsearch.finetuning.student import student
+from mpsearch.graph.network import Network
+from mpsearch.graph.partial_forward import PartialForward
+from mpsearch.losses.loss import CROSS_ENTROPY
+from mpsearch.post_training.repairing import PostTraining, quantize_after_training
+from mpsearch.profiling.profile import ProfileSettings, profile
+from mpsearch.quantization.calibration import calibrate
+from mpsearch.quantization.cost import bops, size_bytes
+from mpsearch.quantization.quantized import quantize
+from mpsearch.quantization.quantized_file import load_quantized, payload, save_quantized
+from mpsearch.quantization.quantizer import PER_TENSOR, layout_of, quantize_weight
+from mpsearch.running.journal import Journal
 from mpsearch.sensitivity.cells import cells_of, replacement
 from mpsearch.sensitivity.fisher import PROFILER as FISHER
+from mpsearch.sensitivity.study import Study
+from mpsearch.tables.choice import Choice
 
 CHOICES = (Choice(2, 4), Choice(4, 8), Choice(8, 32), Choice(32, 4))
 FLOAT = Choice(32, 32)

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mpsearch import plugins
 from mpsearch.cli import run
 from mpsearch.errors import InputError
-from mpsearch.random_problems import random_case
-from mpsearch.solver import Answer
+from mpsearch.knapsack.solver import Answer
+from mpsearch.running import plugins
 from mpsearch.solvers.brute_force import BruteForce
 from mpsearch.solvers.milp import Found, Rows, rows, solve_rows
+from mpsearch.testing.random_problems import random_case
 
 HAS_HIGHSPY = importlib.util.find_spec("highspy") is not None
 ENGINES = ("pulp", "ortools", "highs", "mathopt-highs")
@@ -28,8 +28,8 @@ SEED = next(s for s in range(99) if (c := random_case(s)).best and np.sum(c.prob
 
 ASK = f"""
 import sys
-from mpsearch import plugins
-from mpsearch.random_problems import random_case
+from mpsearch.running import plugins
+from mpsearch.testing.random_problems import random_case
 case = random_case({SEED})
 for name in sys.argv[1].split(","):
     answer = plugins.load("mpsearch.solvers", name, "solver").solve(case.problem, None, {{}})
@@ -273,7 +273,7 @@ def test_an_engine_that_never_keeps_the_limits_is_given_up() -> None:
 
 
 def test_brute_force_knows_its_size() -> None:
-    from mpsearch.problem import Problem
+    from mpsearch.knapsack.problem import Problem
 
     shape = (13, 4)
     problem = Problem(
@@ -289,7 +289,7 @@ def test_brute_force_knows_its_size() -> None:
 
 def test_pulps_optimal_for_a_timed_out_incumbent_is_not_passed_on() -> None:
     """Strongly correlated costs keep CBC searching; what it has after 0 s is not proven."""
-    from mpsearch.problem import Problem
+    from mpsearch.knapsack.problem import Problem
 
     rng = np.random.default_rng(3)
     weights = rng.integers(1000, 2000, size=(60, 8))

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from mpsearch.choice import Choice
 from mpsearch.data import Data
-from mpsearch.equalization import equalize, find_pairs
-from mpsearch.network import Network
-from mpsearch.post_training import PLAIN, quantize_after_training
+from mpsearch.graph.network import Network
+from mpsearch.post_training.equalization import equalize, find_pairs
+from mpsearch.post_training.repairing import PLAIN, quantize_after_training
+from mpsearch.tables.choice import Choice
 
 
 def _wild(model: nn.Module) -> nn.Module:

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from mpsearch.assignment import Assignment
-from mpsearch.choice import Choice
 from mpsearch.cli import run
-from mpsearch.evaluation import Evaluation, load_evaluations
-from mpsearch.network_file import save
+from mpsearch.evaluation.evaluation import Evaluation, load_evaluations
+from mpsearch.graph.network_file import save
+from mpsearch.tables.assignment import Assignment
+from mpsearch.tables.choice import Choice
 
 REPAIRS = ["--rounding", "adaptive", "--bias-correction", "--ranges", "percentile"]
 INTEGERS = ["evaluate", "quantized.pt", "--data", "test.npz", "--integer"]

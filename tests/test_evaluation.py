@@ -10,8 +10,8 @@ from scipy import stats
 
 from mpsearch.data import Data
 from mpsearch.errors import InputError
-from mpsearch.evaluate import evaluate
-from mpsearch.evaluation import Evaluations, load_evaluations, save_evaluations
+from mpsearch.evaluation.evaluation import Evaluations, load_evaluations, save_evaluations
+from mpsearch.evaluation.measuring import evaluate
 from mpsearch.statistics import drop_interval, paired_drop, wilson_interval
 
 DATA = Data("d", (torch.eye(3).repeat(4, 1),), torch.tensor([0, 1, 2, 0, 1, 1] * 2))

@@ -14,16 +14,21 @@ from scipy import stats
 
 from mpsearch.data import Data
 from mpsearch.errors import InputError
-from mpsearch.evaluate import evaluate
-from mpsearch.evaluation import Evaluations, check_classifies, load_evaluations, save_evaluations
-from mpsearch.loss_forms import Bernoulli, Softmax, Squared
-from mpsearch.losses import Loss, PlainLoss
-from mpsearch.metric_choice import chosen, statistics_of
-from mpsearch.metric_intervals import measured
-from mpsearch.metrics import Statistic, auc, mean_of
-from mpsearch.outputs import lay_out
+from mpsearch.evaluation.evaluation import (
+    Evaluations,
+    check_classifies,
+    load_evaluations,
+    save_evaluations,
+)
+from mpsearch.evaluation.measuring import evaluate
+from mpsearch.evaluation.metric_choice import chosen, statistics_of
+from mpsearch.evaluation.metric_intervals import measured
+from mpsearch.evaluation.metrics import Statistic, auc, mean_of
+from mpsearch.graph.outputs import lay_out
+from mpsearch.losses.forms import Bernoulli, Softmax, Squared
+from mpsearch.losses.loss import Loss, PlainLoss
+from mpsearch.losses.sum_loss import Share, SumLoss
 from mpsearch.statistics import wilson_interval
-from mpsearch.sum_loss import Share, SumLoss
 
 N = 37
 RANDOM = np.random.default_rng(4)

@@ -18,13 +18,13 @@ from device_profiles import PROFILE
 from torch import nn
 
 import mpsearch
-from mpsearch.assignment import Assignment
 from mpsearch.cli import run
 from mpsearch.device.exported import read_export
 from mpsearch.device.profile import save_device_profile
-from mpsearch.evaluation import load_evaluations, save_evaluations
-from mpsearch.files import digest
-from mpsearch.interactions import load_interactions, save_interactions
+from mpsearch.evaluation.evaluation import load_evaluations, save_evaluations
+from mpsearch.files.writing import digest
+from mpsearch.interactions.interactions import load_interactions, save_interactions
+from mpsearch.tables.assignment import Assignment
 
 PINS = ["--pin", "0=w8a8", "--pin", "2=w8a8", "--pin", "4=w4a4", "--pin", "6=w8a8"]
 SWAPPED = {"2": "4", "4": "2"}  # two layers of one shape: size and BOPS stay

@@ -17,17 +17,17 @@ from oracles import by_layer, every_assignment, exact, omega_of, total_of
 from scipy.optimize import linprog
 from tables import HAND, hand_table, random_limits, random_table
 
-from mpsearch.assignment import Assignment
-from mpsearch.budget import Budget
-from mpsearch.choice import Choice
 from mpsearch.cli import run
+from mpsearch.commands.solution_text import print_ranges
 from mpsearch.errors import InputError
-from mpsearch.explaining import Explanation, explain
-from mpsearch.ranges import ranges
-from mpsearch.solution_text import print_ranges
-from mpsearch.solving import solve
-from mpsearch.table import LayerTable
-from mpsearch.what_if import what_if
+from mpsearch.explaining.explaining import Explanation, explain
+from mpsearch.explaining.what_if import what_if
+from mpsearch.search.ranges import ranges
+from mpsearch.search.solving import solve
+from mpsearch.tables.assignment import Assignment
+from mpsearch.tables.budget import Budget
+from mpsearch.tables.choice import Choice
+from mpsearch.tables.table import LayerTable
 
 ROOT = Path(__file__).parent.parent
 CASES = [(seed, number) for seed in range(12) for number in (1, 2, 3)]

@@ -79,7 +79,7 @@ def test_a_file_that_needs_an_extra_names_the_command(
 def test_torch_alone_does_not_bring_them(folder: Path) -> None:
     """Loading and running a network imports none of them where they are installed."""
     code = (
-        "import sys; from mpsearch.model_files import ModelSource, load_network; "
+        "import sys; from mpsearch.importers.loading import ModelSource, load_network; "
         "load_network(ModelSource('model.pt')); "
         f"sys.exit(' '.join(name for name in {EXTRAS!r} if name in sys.modules) or None)"
     )

@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import nn
 
-from mpsearch import finetuning
-from mpsearch.assignment import Assignment
-from mpsearch.choice import Choice
 from mpsearch.cli import run
-from mpsearch.evaluation import load_evaluations
-from mpsearch.finetuning_checkpoint import State, save_state
-from mpsearch.network_file import save
+from mpsearch.evaluation.evaluation import load_evaluations
+from mpsearch.finetuning import training as finetuning
+from mpsearch.finetuning.checkpoint import State, save_state
+from mpsearch.graph.network_file import save
+from mpsearch.tables.assignment import Assignment
+from mpsearch.tables.choice import Choice
 
 pytestmark = pytest.mark.kernels
 

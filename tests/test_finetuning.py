@@ -11,21 +11,21 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from mpsearch.calibration import calibrate
-from mpsearch.choice import Choice
 from mpsearch.data import Data
 from mpsearch.errors import InputError
-from mpsearch.evaluate import evaluate
-from mpsearch.finetuning import START, Epoch, FineTuned, FineTuning, finetune
-from mpsearch.finetuning_data import split
-from mpsearch.finetuning_loss import EVALUATION_BATCH
-from mpsearch.finetuning_student import student, trained_tensors
-from mpsearch.graph_tensors import get_tensor, set_tensor
-from mpsearch.network import Network, copy_graph
-from mpsearch.post_training import PostTraining, quantize_after_training
-from mpsearch.quantized import QuantizedNetwork, assemble, quantize
-from mpsearch.quantized_file import load_quantized, save_quantized
-from mpsearch.quantizer import QuantizedWeight, weight_at, weight_codes_range
+from mpsearch.evaluation.measuring import evaluate
+from mpsearch.finetuning.data import split
+from mpsearch.finetuning.loss import EVALUATION_BATCH
+from mpsearch.finetuning.student import student, trained_tensors
+from mpsearch.finetuning.training import START, Epoch, FineTuned, FineTuning, finetune
+from mpsearch.graph.network import Network, copy_graph
+from mpsearch.graph.tensors import get_tensor, set_tensor
+from mpsearch.post_training.repairing import PostTraining, quantize_after_training
+from mpsearch.quantization.calibration import calibrate
+from mpsearch.quantization.quantized import QuantizedNetwork, assemble, quantize
+from mpsearch.quantization.quantized_file import load_quantized, save_quantized
+from mpsearch.quantization.quantizer import QuantizedWeight, weight_at, weight_codes_range
+from mpsearch.tables.choice import Choice
 
 pytestmark = pytest.mark.kernels
 MIXED = [Choice(4, 8), Choice(3, 3), Choice(32, 8), Choice(8, 32), Choice(2, 4), Choice(32, 32)]

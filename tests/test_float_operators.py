@@ -9,10 +9,10 @@ from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from mpsearch.cost import float_bytes_outside
-from mpsearch.float_operators import FloatOperator, float_part
-from mpsearch.float_text import float_rows, float_sentence
-from mpsearch.network import Network
+from mpsearch.graph.network import Network
+from mpsearch.profiling.float_operators import FloatOperator, float_part
+from mpsearch.profiling.float_text import float_rows, float_sentence
+from mpsearch.quantization.cost import float_bytes_outside
 
 
 class Products(nn.Module):

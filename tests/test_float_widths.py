@@ -13,16 +13,16 @@ import torch
 from archives import edit_header, edit_tensors
 from torch import nn
 
-from mpsearch.arrays import Arrays
-from mpsearch.calibration import calibrate
-from mpsearch.choice import Choice
 from mpsearch.data import bind
 from mpsearch.errors import InputError
-from mpsearch.model_files import ModelSource, load_network
-from mpsearch.network import Network
-from mpsearch.network_file import load, save
-from mpsearch.quantized import quantize
-from mpsearch.quantized_file import load_quantized, save_quantized
+from mpsearch.graph.arrays import Arrays
+from mpsearch.graph.network import Network
+from mpsearch.graph.network_file import load, save
+from mpsearch.importers.loading import ModelSource, load_network
+from mpsearch.quantization.calibration import calibrate
+from mpsearch.quantization.quantized import quantize
+from mpsearch.quantization.quantized_file import load_quantized, save_quantized
+from mpsearch.tables.choice import Choice
 
 WIDTHS = {"half": torch.float16, "bfloat16": torch.bfloat16, "double": torch.float64}
 

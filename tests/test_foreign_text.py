@@ -23,8 +23,17 @@ from torch import nn
 
 from mpsearch.cli import run
 from mpsearch.errors import InputError
-from mpsearch.evaluation import Evaluations, save_evaluations
-from mpsearch.foreign_text import (
+from mpsearch.evaluation.evaluation import Evaluations, save_evaluations
+from mpsearch.gating.evidence import Evidence
+from mpsearch.gating.github import commands, markdown
+from mpsearch.gating.gitlab import code_quality
+from mpsearch.gating.junit import junit
+from mpsearch.gating.report import Report
+from mpsearch.gating.verdict import Verdict
+from mpsearch.graph.network_file import save
+from mpsearch.reports.drawing import Drawing
+from mpsearch.reports.svg import inline_svg
+from mpsearch.running.foreign_text import (
     annotation,
     c_comment,
     html_text,
@@ -34,15 +43,6 @@ from mpsearch.foreign_text import (
     shown,
     terminal_line,
 )
-from mpsearch.gate_evidence import Evidence
-from mpsearch.gate_github import commands, markdown
-from mpsearch.gate_gitlab import code_quality
-from mpsearch.gate_junit import junit
-from mpsearch.gate_report import Report
-from mpsearch.gate_verdict import Verdict
-from mpsearch.network_file import save
-from mpsearch.reports.drawing import Drawing
-from mpsearch.reports.svg import inline_svg
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -332,7 +332,7 @@ def test_everything_is_printed_in_one_place_and_says_its_lines() -> None:
     for path, call, name in sources():
         if name in ("click.echo", "click.secho", "print", "sys.stdout.write", "sys.stderr.write"):
             prints = path.name in ("console.py", "streams.py")  # the latter errors
-            assert prints, f"{path}:{call.lineno}: use mpsearch.console.echo"
+            assert prints, f"{path}:{call.lineno}: use mpsearch.commands.console.echo"
         if name == "echo" or (name.endswith("Error") and name[0].isupper()):
             pieces = [node for word in call.args for node in ast.walk(word)]
             broken = [p for p in pieces if isinstance(p, ast.Constant) and "\n" in str(p.value)]

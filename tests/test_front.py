@@ -10,17 +10,17 @@ from hypothesis import strategies as st
 from oracles import every_assignment, naive_front, omega_of, total_of
 from tables import random_table
 
-from mpsearch.budget import Budget
-from mpsearch.choice import Choice
 from mpsearch.cli import run
-from mpsearch.dominance import nondominated
 from mpsearch.errors import InputError
-from mpsearch.front import Front, front
-from mpsearch.front_answer import answer
-from mpsearch.front_files import read_json, write_csv, write_json
-from mpsearch.front_totals import totals
-from mpsearch.solving import solve
-from mpsearch.table import Layer, LayerTable, Row
+from mpsearch.pareto.answer import answer
+from mpsearch.pareto.files import read_json, write_csv, write_json
+from mpsearch.pareto.front import Front, front
+from mpsearch.pareto.totals import totals
+from mpsearch.search.solving import solve
+from mpsearch.solvers.dominance import nondominated
+from mpsearch.tables.budget import Budget
+from mpsearch.tables.choice import Choice
+from mpsearch.tables.table import Layer, LayerTable, Row
 
 small = st.integers(0, 6)
 
@@ -56,8 +56,8 @@ def test_agrees_with_exhaustive_enumeration(
 ) -> None:
     """The bounds that big limited fronts need are tried on small ones, where all is known."""
     if "bounds" in limited:
-        monkeypatch.setattr("mpsearch.front_limited.MANY", 0)
-        monkeypatch.setattr("mpsearch.front_bounds.CELLS", 12)
+        monkeypatch.setattr("mpsearch.pareto.limited.MANY", 0)
+        monkeypatch.setattr("mpsearch.pareto.bounds.CELLS", 12)
     table = random_table(seed, 1 + seed % 6, 2 + seed % 3, 10.0 ** (seed - 14), seed % 2 == 0)
     limits = {}
     if limited != "no":
@@ -189,8 +189,8 @@ def test_the_promise_of_a_front_in_little_memory(
     monkeypatch: pytest.MonkeyPatch, seed: int, memory: int, limited: bool
 ) -> None:
     """Every feasible assignment has a point with no more bytes and at most 1 + ε times its Ω."""
-    monkeypatch.setattr("mpsearch.front_limited.MANY", 0)
-    monkeypatch.setattr("mpsearch.front_bounds.CELLS", 12)
+    monkeypatch.setattr("mpsearch.pareto.limited.MANY", 0)
+    monkeypatch.setattr("mpsearch.pareto.bounds.CELLS", 12)
     table = random_table(seed, 7, 3, 1.0, groups=False)
     limits = {"bops": int(table.uniform_total("bops", table.choices[1]))} if limited else {}
     found = front(table, limits=limits, max_memory=memory)

@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
-from mpsearch.assignment import Assignment
-from mpsearch.choice import Choice
 from mpsearch.cli import run
-from mpsearch.evaluation import Evaluation, Evaluations, save_evaluations
-from mpsearch.evidence_digests import Origin
-from mpsearch.gate import Verdict
+from mpsearch.evaluation.evaluation import Evaluation, Evaluations, save_evaluations
+from mpsearch.gating.judging import Verdict
 from mpsearch.statistics import drop_interval, wilson_interval
+from mpsearch.tables.assignment import Assignment
+from mpsearch.tables.choice import Choice
+from mpsearch.tables.evidence_digests import Origin
 
 TABLE = """\
 layer,w_bits,a_bits,omega,size_bytes,bops

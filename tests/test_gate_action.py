@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from mpsearch.commands.gate import gate
-from mpsearch.gate_config import FLAGS, KEYS, METRICS
-from mpsearch.gate_limits import CONDITIONS
+from mpsearch.gating.config import FLAGS, KEYS, METRICS
+from mpsearch.gating.limits import CONDITIONS
 
 ROOT = Path(__file__).parent.parent
 ACTION = (ROOT / "action.yml").read_text()

@@ -11,14 +11,14 @@ import pytest
 from device_profiles import PROFILE
 from test_gate import CHOSEN, FP32, MODEL, ROW, TABLE, TOTALS, evaluations, measured
 
-from mpsearch.assignment import Assignment
-from mpsearch.choice import Choice
 from mpsearch.cli import run
 from mpsearch.device.profile import save_device_profile
-from mpsearch.evaluation import Evaluations, save_evaluations
-from mpsearch.evidence_digests import network_digest
-from mpsearch.gate_baseline import layers_digest, load_baseline
+from mpsearch.evaluation.evaluation import Evaluations, save_evaluations
+from mpsearch.gating.baseline import layers_digest, load_baseline
 from mpsearch.statistics import drop_interval
+from mpsearch.tables.assignment import Assignment
+from mpsearch.tables.choice import Choice
+from mpsearch.tables.evidence_digests import network_digest
 
 ON_DEVICE = replace(PROFILE, network=network_digest(CHOSEN), model_digest=MODEL)
 FULL = """\

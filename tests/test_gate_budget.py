@@ -10,12 +10,12 @@ from typing import get_type_hints
 import pytest
 from test_gate import CHOSEN, FP32, MODEL, ROW, TABLE, TOTALS, evaluations
 
-from mpsearch.assignment import Assignment
 from mpsearch.errors import InputError
-from mpsearch.evaluation import Metric, save_evaluations
-from mpsearch.gate_limits import CONDITIONS, Limits
-from mpsearch.gate_verdict import Verdict
-from mpsearch.table import LayerTable
+from mpsearch.evaluation.evaluation import Metric, save_evaluations
+from mpsearch.gating.limits import CONDITIONS, Limits
+from mpsearch.gating.verdict import Verdict
+from mpsearch.tables.assignment import Assignment
+from mpsearch.tables.table import LayerTable
 from mpsearch.testing import assert_budget
 
 

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from test_gate import CHOSEN, FP32, MODEL, ROW, TABLE, TOTALS, evaluations
 
-from mpsearch.assignment import Assignment
 from mpsearch.cli import run
-from mpsearch.evaluation import save_evaluations
-from mpsearch.gate_config import find_config
+from mpsearch.evaluation.evaluation import save_evaluations
+from mpsearch.gating.config import find_config
+from mpsearch.tables.assignment import Assignment
 
 
 @pytest.fixture

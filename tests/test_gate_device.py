@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from device_profiles import PROFILE
 
-from mpsearch.assignment import Assignment
-from mpsearch.choice import Choice
 from mpsearch.cli import run
 from mpsearch.device.power_sources_manual import manual
 from mpsearch.device.profile import save_device_profile
-from mpsearch.evidence_digests import network_digest
+from mpsearch.tables.assignment import Assignment
+from mpsearch.tables.choice import Choice
+from mpsearch.tables.evidence_digests import network_digest
 
 CHOSEN = {"one": Choice(4, 4), "two": Choice(8, 8)}
 BY_EYE = manual("manual:2700,3498", "2700,3498").energy()

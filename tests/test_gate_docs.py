@@ -17,14 +17,14 @@ from test_gate_statistics import coverages, wald
 from torch import nn
 
 import mpsearch
-from mpsearch.assignment import Assignment
 from mpsearch.cli import run
-from mpsearch.gate_config import KEYS, find_config
-from mpsearch.gate_evidence import Evidence
-from mpsearch.gate_front import picture
-from mpsearch.gate_limits import CONDITIONS
+from mpsearch.gating.config import KEYS, find_config
+from mpsearch.gating.evidence import Evidence
+from mpsearch.gating.front import picture
+from mpsearch.gating.limits import CONDITIONS
 from mpsearch.statistics import drop_interval
-from mpsearch.table import LayerTable
+from mpsearch.tables.assignment import Assignment
+from mpsearch.tables.table import LayerTable
 
 TEXT = (Path(__file__).parent.parent / "docs" / "gate.md").read_text()
 

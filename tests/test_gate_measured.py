@@ -12,12 +12,12 @@ import torch
 from torch import nn
 
 import mpsearch
-from mpsearch.assignment import Assignment
-from mpsearch.choice import Choice
 from mpsearch.cli import run
-from mpsearch.evaluation import load_evaluations, save_evaluations
-from mpsearch.gate_baseline import load_baseline
-from mpsearch.model_files import ModelSource, load_network
+from mpsearch.evaluation.evaluation import load_evaluations, save_evaluations
+from mpsearch.gating.baseline import load_baseline
+from mpsearch.importers.loading import ModelSource, load_network
+from mpsearch.tables.assignment import Assignment
+from mpsearch.tables.choice import Choice
 from mpsearch.testing import assert_budget
 
 

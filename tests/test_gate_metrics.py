@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from mpsearch.choice import Choice
 from mpsearch.cli import run
 from mpsearch.errors import InputError
-from mpsearch.evaluation import Evaluation, Evaluations, Metric, save_evaluations
-from mpsearch.evidence_digests import Origin
-from mpsearch.gate import Conditions, Evidence, judge
-from mpsearch.gate_metrics import wanted_metrics
+from mpsearch.evaluation.evaluation import Evaluation, Evaluations, Metric, save_evaluations
+from mpsearch.gating.judging import Conditions, Evidence, judge
+from mpsearch.gating.metrics import wanted_metrics
+from mpsearch.tables.choice import Choice
+from mpsearch.tables.evidence_digests import Origin
 
 NAN = float("nan")
 METRICS = {

@@ -11,21 +11,21 @@ import pytest
 from markdown_it import MarkdownIt
 from test_gate import CHOSEN, FP32, MODEL, ROW, TABLE, TOTALS, evaluations, measured
 
-from mpsearch.assignment import Assignment
-from mpsearch.choice import Choice
 from mpsearch.cli import run
-from mpsearch.evaluation import save_evaluations
-from mpsearch.foreign_text import annotation, shown
-from mpsearch.front import front
-from mpsearch.gate_evidence import Evidence
-from mpsearch.gate_front import HEIGHT, WIDTH, picture, plot, supported
-from mpsearch.gate_github import TITLE, commands, markdown
-from mpsearch.gate_gitlab import code_quality
-from mpsearch.gate_junit import junit
-from mpsearch.gate_report import Report
-from mpsearch.gate_text import row_of
-from mpsearch.gate_verdict import Paired, Policy, Verdict
-from mpsearch.table import Layer, LayerTable, Row
+from mpsearch.evaluation.evaluation import save_evaluations
+from mpsearch.gating.evidence import Evidence
+from mpsearch.gating.front import HEIGHT, WIDTH, picture, plot, supported
+from mpsearch.gating.github import TITLE, commands, markdown
+from mpsearch.gating.gitlab import code_quality
+from mpsearch.gating.junit import junit
+from mpsearch.gating.report import Report
+from mpsearch.gating.verdict import Paired, Policy, Verdict
+from mpsearch.gating.words import row_of
+from mpsearch.pareto.front import front
+from mpsearch.running.foreign_text import annotation, shown
+from mpsearch.tables.assignment import Assignment
+from mpsearch.tables.choice import Choice
+from mpsearch.tables.table import Layer, LayerTable, Row
 
 NASTY = "a|b`c`<img src=x onerror=alert(1)>&\"'\x1b[31m\x00]]>\n::error::no\r\n%0A$(id)"
 SIZE = Verdict("size_bytes", 1448, 1024, False)
@@ -293,7 +293,7 @@ def test_the_supported_points_lie_on_the_front_and_follow_its_hull(seed: int) ->
 
 def test_a_table_of_thousands_of_layers_has_a_picture(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the exact front, which takes a minute there."""
-    monkeypatch.delattr("mpsearch.front.front")
+    monkeypatch.delattr("mpsearch.pareto.front.front")
     table = random_table(5000, 0)
     chosen = Assignment.uniform(table.layer_names, Choice(4, 4))
     drawn = picture(Evidence(assignment=chosen, table=table))

@@ -18,7 +18,7 @@ from mpsearch.statistics import (
     score_statistic,
     wilson_interval,
 )
-from mpsearch.units import parse_confidence
+from mpsearch.tables.units import parse_confidence
 
 TABLES = [(6, 16, 161), (1, 7, 21), (12, 2, 50), (40, 20, 160), (30, 10, 1000), (3, 0, 40)]
 

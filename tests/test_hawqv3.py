@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from mpsearch.choice import Choice
 from mpsearch.cli import run
-from mpsearch.table import Layer, LayerTable, Row
+from mpsearch.tables.choice import Choice
+from mpsearch.tables.table import Layer, LayerTable, Row
 
 DATA = os.environ.get("MPSEARCH_DATA")
 pytestmark = [

@@ -17,19 +17,19 @@ from integer_oracle import replay
 from torch import nn
 from torch.nn import functional
 
-from mpsearch.calibration import calibrate
-from mpsearch.choice import Choice
 from mpsearch.data import Data
 from mpsearch.errors import InputError
-from mpsearch.evaluate import evaluate
-from mpsearch.exporting import export_graph
+from mpsearch.evaluation.measuring import evaluate
+from mpsearch.graph.exporting import export_graph
+from mpsearch.graph.network import Network
 from mpsearch.integer.graph import Clamp, Convolution, Linear, Requantize, Softmax
 from mpsearch.integer.inference import run, run_all
 from mpsearch.integer.lowering import lower
 from mpsearch.integer.network import IntegerNetwork, integer_network, outputs, quantize_input
-from mpsearch.network import Network
-from mpsearch.quantized import QuantizedNetwork, quantize
-from mpsearch.quantized_file import load_quantized, save_quantized
+from mpsearch.quantization.calibration import calibrate
+from mpsearch.quantization.quantized import QuantizedNetwork, quantize
+from mpsearch.quantization.quantized_file import load_quantized, save_quantized
+from mpsearch.tables.choice import Choice
 
 BITS = (2, 3, 4, 5, 6, 7, 8, 16)
 SAMPLES = 5

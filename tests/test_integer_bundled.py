@@ -8,14 +8,14 @@ import pytest
 import torch
 from float64_reference import Float64Reference
 
-from mpsearch.calibration import calibrate
-from mpsearch.choice import Choice
 from mpsearch.data import Data, bind, read_arrays
+from mpsearch.graph.network import Network
+from mpsearch.importers.loading import ModelSource, load_network
 from mpsearch.integer.network import integer_network, outputs
-from mpsearch.model_files import ModelSource, load_network
 from mpsearch.models.registry import architecture, build
-from mpsearch.network import Network
-from mpsearch.quantized import quantize
+from mpsearch.quantization.calibration import calibrate
+from mpsearch.quantization.quantized import quantize
+from mpsearch.tables.choice import Choice
 
 CHOICES = ["w8a8", "mixed"]
 

@@ -9,21 +9,26 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from mpsearch.arrays import Arrays
-from mpsearch.assignment import Assignment
-from mpsearch.calibration import calibrate
-from mpsearch.choice import Choice
 from mpsearch.cli import run
-from mpsearch.console import progress
+from mpsearch.commands.console import progress
 from mpsearch.data import Data, bind
 from mpsearch.errors import InputError
-from mpsearch.interactions import Interactions, interactions_path, load_interactions, predict
-from mpsearch.network import Network
-from mpsearch.network_file import save
-from mpsearch.profile import ProfileSettings, profile
-from mpsearch.quantized import quantize
+from mpsearch.graph.arrays import Arrays
+from mpsearch.graph.network import Network
+from mpsearch.graph.network_file import save
+from mpsearch.interactions.interactions import (
+    Interactions,
+    interactions_path,
+    load_interactions,
+    predict,
+)
+from mpsearch.profiling.profile import ProfileSettings, profile
+from mpsearch.quantization.calibration import calibrate
+from mpsearch.quantization.quantized import quantize
 from mpsearch.sensitivity import interactions as gathering
-from mpsearch.table import LayerTable
+from mpsearch.tables.assignment import Assignment
+from mpsearch.tables.choice import Choice
+from mpsearch.tables.table import LayerTable
 
 CHOICES = (Choice(2, 8), Choice(4, 8), Choice(8, 8))
 FLOAT = Choice(32, 32)

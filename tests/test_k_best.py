@@ -8,12 +8,12 @@ import oracles
 import pytest
 from tables import random_limits, random_table
 
-from mpsearch import k_best as module
-from mpsearch.choice import Choice
 from mpsearch.errors import InputError
-from mpsearch.instance import Instance
-from mpsearch.k_best import k_best
-from mpsearch.table import Layer, LayerTable, Row
+from mpsearch.interactions import k_best as module
+from mpsearch.interactions.k_best import k_best
+from mpsearch.knapsack.instance import Instance
+from mpsearch.tables.choice import Choice
+from mpsearch.tables.table import Layer, LayerTable, Row
 
 
 def all_totals(table: LayerTable, limits: dict[str, float]) -> list[Fraction]:

@@ -12,24 +12,24 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mpsearch.activation_ranges import choose_quantizers
-from mpsearch.assignment import Assignment
-from mpsearch.bias_correction import correct_bias
-from mpsearch.choice import Choice
 from mpsearch.cli import run
-from mpsearch.compensated_rounding import round_to_outputs
 from mpsearch.data import Data
-from mpsearch.equalization import Pair, equalize
-from mpsearch.graph_tensors import set_tensor
-from mpsearch.kept_repairs import MOST_TRIALS, keep_what_helps
-from mpsearch.layer_by_layer import Decision, Use
-from mpsearch.layers import Layer
-from mpsearch.network import Network, copy_graph
-from mpsearch.network_file import save
-from mpsearch.post_training import PLAIN, PostTraining, quantize_after_training
-from mpsearch.quantized import QuantizedLayer, QuantizedNetwork
-from mpsearch.quantized_file import load_quantized
-from mpsearch.quantizer import ActivationQuantizer, QuantizedWeight
+from mpsearch.graph.layers import Layer
+from mpsearch.graph.network import Network, copy_graph
+from mpsearch.graph.network_file import save
+from mpsearch.graph.tensors import set_tensor
+from mpsearch.post_training.activation_ranges import choose_quantizers
+from mpsearch.post_training.bias_correction import correct_bias
+from mpsearch.post_training.compensated_rounding import round_to_outputs
+from mpsearch.post_training.equalization import Pair, equalize
+from mpsearch.post_training.kept_repairs import MOST_TRIALS, keep_what_helps
+from mpsearch.post_training.layer_by_layer import Decision, Use
+from mpsearch.post_training.repairing import PLAIN, PostTraining, quantize_after_training
+from mpsearch.quantization.quantized import QuantizedLayer, QuantizedNetwork
+from mpsearch.quantization.quantized_file import load_quantized
+from mpsearch.quantization.quantizer import ActivationQuantizer, QuantizedWeight
+from mpsearch.tables.assignment import Assignment
+from mpsearch.tables.choice import Choice
 
 
 @dataclass(frozen=True)
@@ -96,20 +96,20 @@ def _damage(monkeypatch: pytest.MonkeyPatch, repair: str, harmed: str) -> None:
                 quantized = replace(quantized, bias_codes=quantized.bias_codes + 10**5)
             return quantized, bias
 
-        monkeypatch.setattr("mpsearch.post_training.correct_bias", correct)
+        monkeypatch.setattr("mpsearch.post_training.repairing.correct_bias", correct)
     elif repair == "--rounding adaptive":
 
         def turn(*arguments: Any) -> QuantizedWeight:
             rounded = round_to_outputs(*arguments)
             return QuantizedWeight(-rounded.codes, rounded.scales)
 
-        monkeypatch.setattr("mpsearch.compensated_rounding.round_to_outputs", turn)
+        monkeypatch.setattr("mpsearch.post_training.compensated_rounding.round_to_outputs", turn)
     elif repair == "--ranges auto":
 
         def choose(*arguments: Any) -> dict[str, ActivationQuantizer]:
             return {**choose_quantizers(*arguments), harmed: ActivationQuantizer(8, 1e-4, 0)}
 
-        monkeypatch.setattr("mpsearch.post_training.choose_quantizers", choose)
+        monkeypatch.setattr("mpsearch.post_training.repairing.choose_quantizers", choose)
     else:
 
         def equalized(network: Network, data: Data, pairs: list[Pair], size: int) -> Network:
@@ -120,7 +120,7 @@ def _damage(monkeypatch: pytest.MonkeyPatch, repair: str, harmed: str) -> None:
                 set_tensor(graph, first.weight_name, 3 * equal.weight(equal.layers[0]))
             return replace(equal, graph=graph)
 
-        monkeypatch.setattr("mpsearch.post_training.equalize", equalized)
+        monkeypatch.setattr("mpsearch.post_training.repairing.equalize", equalized)
 
 
 REPAIRS = {

@@ -15,9 +15,9 @@ from click.testing import CliRunner
 from keras_models import ACTIVATIONS, SINGLE, STRUCTURES, chain, outputs, randomize, samples
 
 from mpsearch.cli import cli
-from mpsearch.keras_import.converting import Converted, convert
-from mpsearch.model_files import ModelSource, load_network
-from mpsearch.network import Network
+from mpsearch.graph.network import Network
+from mpsearch.importers.keras.converting import Converted, convert
+from mpsearch.importers.loading import ModelSource, load_network
 
 L: Any = keras_models.L
 

@@ -12,8 +12,9 @@ from networks import randomize_batch_norms
 
 from mpsearch.cli import cli
 from mpsearch.errors import InputError
-from mpsearch.keras_import.converting import convert
-from mpsearch.model_files import ModelSource, load_network
+from mpsearch.graph.network_file import save
+from mpsearch.importers.keras.converting import convert
+from mpsearch.importers.loading import ModelSource, load_network
 from mpsearch.models.registry import build
 from mpsearch.models.tinym2net import (
     BATTLEFIELD,
@@ -24,7 +25,6 @@ from mpsearch.models.tinym2net import (
     TinyM2NetConfig,
 )
 from mpsearch.models.tinym2net_keras import tinym2net_keras
-from mpsearch.network_file import save
 
 SMALL = TinyM2NetConfig(
     modalities=(

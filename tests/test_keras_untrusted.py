@@ -16,12 +16,12 @@ import pytest
 from keras_models import STRUCTURES, chain, keras, randomize
 
 from mpsearch.errors import InputError, MissingExtraError
-from mpsearch.keras_import.converting import convert
-from mpsearch.keras_import.naming import clean_names
-from mpsearch.keras_import.reading import CONFIG, WEIGHTS
-from mpsearch.memory_budget import of_load
-from mpsearch.model_files import ModelSource, load_module
-from mpsearch.model_kinds import KERAS, detect
+from mpsearch.graph.memory_budget import of_load
+from mpsearch.importers.keras.converting import convert
+from mpsearch.importers.keras.naming import clean_names
+from mpsearch.importers.keras.reading import CONFIG, WEIGHTS
+from mpsearch.importers.kinds import KERAS, detect
+from mpsearch.importers.loading import ModelSource, load_module
 
 L: Any = keras_models.L
 

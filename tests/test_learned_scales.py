@@ -10,16 +10,16 @@ import pytest
 import torch
 from torch import fx, nn
 
-from mpsearch.choice import Choice
 from mpsearch.data import Data
-from mpsearch.graph_tensors import set_tensor
-from mpsearch.layer_by_layer import Decision
-from mpsearch.learned_scales import learn_scales
-from mpsearch.network import Network, copy_graph
-from mpsearch.operators import EMBEDDING, packet
-from mpsearch.post_training import PLAIN, PostTraining, quantize_after_training
-from mpsearch.quantized import QuantizedLayer, QuantizedNetwork
-from mpsearch.quantized_file import load_quantized, save_quantized
+from mpsearch.graph.network import Network, copy_graph
+from mpsearch.graph.operators import EMBEDDING, packet
+from mpsearch.graph.tensors import set_tensor
+from mpsearch.post_training.layer_by_layer import Decision
+from mpsearch.post_training.learned_scales import learn_scales
+from mpsearch.post_training.repairing import PLAIN, PostTraining, quantize_after_training
+from mpsearch.quantization.quantized import QuantizedLayer, QuantizedNetwork
+from mpsearch.quantization.quantized_file import load_quantized, save_quantized
+from mpsearch.tables.choice import Choice
 
 REPAIRED = PostTraining()
 LEARNED = PostTraining(learn_scales=True)
@@ -92,7 +92,7 @@ def _by_hand(network: Network, layers: Mapping[str, QuantizedLayer], data: Data)
 
 @pytest.fixture
 def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mpsearch.learned_scales.STEPS", 20)
+    monkeypatch.setattr("mpsearch.post_training.learned_scales.STEPS", 20)
 
 
 @pytest.mark.parametrize("name", ["two-inputs", "residual", "shared", "tied"])
@@ -203,7 +203,7 @@ def test_what_was_learned_is_undone_as_a_whole_where_it_does_harm(
         assert quantized.bias_codes is not None
         return {**found, name: (replace(quantized, bias_codes=quantized.bias_codes + 10**5), bias)}
 
-    monkeypatch.setattr("mpsearch.learned_scales.learn_scales", harmful)
+    monkeypatch.setattr("mpsearch.post_training.learned_scales.learn_scales", harmful)
     plain = quantize_after_training(network, choices, data)
     learned = quantize_after_training(network, choices, data, LEARNED)
     assert learned.undone == {"--learn-scales": tuple(layer.name for layer in network.layers)}

@@ -9,15 +9,15 @@ import pytest
 from oracles import by_layer, every_assignment, exact, omega_of, total_of
 from tables import random_table
 
-from mpsearch.assignment import Assignment
-from mpsearch.budget import Budget
-from mpsearch.choice import Choice
 from mpsearch.cli import run
 from mpsearch.errors import InputError
-from mpsearch.minimand import Minimand
-from mpsearch.solution import Smallest
-from mpsearch.solving import solve
-from mpsearch.table import LayerTable
+from mpsearch.search.solving import solve
+from mpsearch.tables.assignment import Assignment
+from mpsearch.tables.budget import Budget
+from mpsearch.tables.choice import Choice
+from mpsearch.tables.minimand import Minimand
+from mpsearch.tables.solution import Smallest
+from mpsearch.tables.table import LayerTable
 
 SOLVERS = ["dp", "pulp", "ortools"]
 Chosen = dict[str, Choice]
@@ -243,7 +243,7 @@ def test_a_metric_is_no_resource(folder: Path, capsys: pytest.CaptureFixture[str
 def test_too_many_subsets() -> None:
     table = random_table(1, 2, 6, 1.0, groups=False)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mpsearch.few_choices.MOST_SUBSETS", 10)
+        patch.setattr("mpsearch.search.few_choices.MOST_SUBSETS", 10)
         with pytest.raises(InputError, match="6 choices have 20 subsets of 3; exclude"):
             solve(table, max_distinct=3)
 

@@ -16,27 +16,27 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from mpsearch.calibration import calibrate
-from mpsearch.choice import Choice
 from mpsearch.cli import run
-from mpsearch.cost import bops, size_bytes
 from mpsearch.data import Data, bind, read_arrays
 from mpsearch.errors import InputError
+from mpsearch.exporters.litert import exported, raising
+from mpsearch.exporters.litert.check import Checked, check
+from mpsearch.exporters.litert.flatbuffer import LiteRtFile, Scales, litert
+from mpsearch.exporters.litert.interpreter import KERNELS, LiteRtNetwork
+from mpsearch.exporters.litert.model import LiteRtModel, build
+from mpsearch.exporters.litert.raising import finer, raise_bits
+from mpsearch.graph.network import Network
+from mpsearch.graph.network_file import save
+from mpsearch.importers.loading import ModelSource, load_network
 from mpsearch.integer.network import outputs
-from mpsearch.litert_export import exported, raising
-from mpsearch.litert_export.check import Checked, check
-from mpsearch.litert_export.flatbuffer import LiteRtFile, Scales, litert
-from mpsearch.litert_export.interpreter import KERNELS, LiteRtNetwork
-from mpsearch.litert_export.model import LiteRtModel, build
-from mpsearch.litert_export.raising import finer, raise_bits
-from mpsearch.model_files import ModelSource, load_network
 from mpsearch.models.registry import architecture
 from mpsearch.models.registry import build as bundled
-from mpsearch.network import Network
-from mpsearch.network_file import save
-from mpsearch.quantized import QuantizedNetwork, assemble, quantize
-from mpsearch.quantized_file import save_quantized
-from mpsearch.quantizer import ActivationQuantizer
+from mpsearch.quantization.calibration import calibrate
+from mpsearch.quantization.cost import bops, size_bytes
+from mpsearch.quantization.quantized import QuantizedNetwork, assemble, quantize
+from mpsearch.quantization.quantized_file import save_quantized
+from mpsearch.quantization.quantizer import ActivationQuantizer
+from mpsearch.tables.choice import Choice
 
 pytest.importorskip("ai_edge_litert", reason="ai-edge-litert is not installed (extra litert)")
 

@@ -9,19 +9,19 @@ import pytest
 import torch
 from torch import nn
 
-from mpsearch.calibration import calibrate
-from mpsearch.choice import Choice
 from mpsearch.data import Data
 from mpsearch.errors import InputError
+from mpsearch.exporters.litert.check import check
+from mpsearch.exporters.litert.flatbuffer import SIGNATURE, litert
+from mpsearch.exporters.litert.interpreter import KERNELS, LiteRtNetwork
+from mpsearch.exporters.litert.joined import JoinedOutputs
+from mpsearch.exporters.litert.model import LiteRtModel, build
+from mpsearch.graph.network import Network
+from mpsearch.graph.outputs import lay_out, split_outputs
 from mpsearch.integer.network import outputs
-from mpsearch.litert_export.check import check
-from mpsearch.litert_export.flatbuffer import SIGNATURE, litert
-from mpsearch.litert_export.interpreter import KERNELS, LiteRtNetwork
-from mpsearch.litert_export.joined import JoinedOutputs
-from mpsearch.litert_export.model import LiteRtModel, build
-from mpsearch.network import Network
-from mpsearch.outputs import lay_out, split_outputs
-from mpsearch.quantized import QuantizedNetwork, quantize
+from mpsearch.quantization.calibration import calibrate
+from mpsearch.quantization.quantized import QuantizedNetwork, quantize
+from mpsearch.tables.choice import Choice
 
 pytest.importorskip("ai_edge_litert", reason="ai-edge-litert is not installed (extra litert)")
 

@@ -14,22 +14,22 @@ from loss_cases import BCE, CASES, CLOSED, MSE, Line
 from scipy.special import expit, rel_entr
 from torch import nn
 
-from mpsearch.arrays import Arrays
-from mpsearch.choice import Choice
 from mpsearch.cli import run
 from mpsearch.data import Data, bind
 from mpsearch.errors import InputError
-from mpsearch.evaluation import load_evaluations
-from mpsearch.heads import logits, without_heads
-from mpsearch.losses import ABSOLUTE, CROSS_ENTROPY, DIVERGENCE, Loss, PlainLoss
-from mpsearch.network import Network
-from mpsearch.network_file import save
-from mpsearch.profile import ProfileSettings, profile
-from mpsearch.seeds import generator
+from mpsearch.evaluation.evaluation import load_evaluations
+from mpsearch.graph.arrays import Arrays
+from mpsearch.graph.network import Network
+from mpsearch.graph.network_file import save
+from mpsearch.losses.heads import logits, without_heads
+from mpsearch.losses.loss import ABSOLUTE, CROSS_ENTROPY, DIVERGENCE, Loss, PlainLoss
+from mpsearch.losses.sum_loss import SumLoss, separate
+from mpsearch.profiling.profile import ProfileSettings, profile
+from mpsearch.running.seeds import generator
 from mpsearch.sensitivity.gauss_newton import sampled_traces, trace_sums
 from mpsearch.sensitivity.hutchinson import residual_traces
 from mpsearch.sensitivity.probing import estimate
-from mpsearch.sum_loss import SumLoss, separate
+from mpsearch.tables.choice import Choice
 
 N = 4
 MAE = PlainLoss("mae", True, ABSOLUTE)

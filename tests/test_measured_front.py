@@ -15,23 +15,23 @@ from measuring import PLAINLY, make_folder
 from scipy import stats
 from torch.nn import functional
 
-from mpsearch.calibration import calibrate
-from mpsearch.choice import Choice
 from mpsearch.cli import run
 from mpsearch.errors import InputError
-from mpsearch.evaluation import Evaluation
-from mpsearch.evaluation_run import Subject, load_subject
-from mpsearch.front_files import read_json
-from mpsearch.front_points import points_of, spread
-from mpsearch.measured_front import COLUMNS, measure_front, read_front
-from mpsearch.model_files import ModelSource
-from mpsearch.post_training import PLAIN
-from mpsearch.quantized import quantize
-from mpsearch.quantizing import Quantizing
+from mpsearch.evaluation.evaluation import Evaluation
+from mpsearch.evaluation.subjects import Subject, load_subject
+from mpsearch.importers.loading import ModelSource
+from mpsearch.measured.front import COLUMNS, measure_front, read_front
+from mpsearch.pareto.files import read_json
+from mpsearch.pareto.points import points_of, spread
+from mpsearch.post_training.quantizing import Quantizing
+from mpsearch.post_training.repairing import PLAIN
+from mpsearch.quantization.calibration import calibrate
+from mpsearch.quantization.quantized import quantize
 from mpsearch.reports.gather import gather
 from mpsearch.reports.html import render
 from mpsearch.reports.run_folder import read_run
 from mpsearch.statistics import drop_interval, paired_drop
+from mpsearch.tables.choice import Choice
 
 EVALUATE = f"evaluate model.pt {PLAINLY}"
 
@@ -40,7 +40,7 @@ EVALUATE = f"evaluate model.pt {PLAINLY}"
 def _coarse_scales() -> Iterator[None]:
     """Few candidate scales per channel: the search for them is most of the time of tiny layers."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mpsearch.quantizer._MOST_CLIPS", 40)
+        patch.setattr("mpsearch.quantization.quantizer._MOST_CLIPS", 40)
         yield
 
 

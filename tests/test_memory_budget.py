@@ -15,21 +15,21 @@ import torch
 from archives import edit_header
 from torch import nn
 
-from mpsearch import memory_budget
-from mpsearch.arrays import Arrays
-from mpsearch.calibration import calibrate
-from mpsearch.choice import Choice
 from mpsearch.cli import run
 from mpsearch.data import bind
 from mpsearch.errors import InputError
-from mpsearch.memory_budget import SPARE, TIMES, of_load
-from mpsearch.memory_watch import _needed
-from mpsearch.model_files import ModelSource, load_network, read_tensors
-from mpsearch.network import Network
-from mpsearch.network_file import load, save
-from mpsearch.onnx_import.loading import load_onnx
-from mpsearch.quantized import quantize
-from mpsearch.quantized_file import load_quantized, save_quantized
+from mpsearch.graph import memory_budget
+from mpsearch.graph.arrays import Arrays
+from mpsearch.graph.memory_budget import SPARE, TIMES, of_load
+from mpsearch.graph.memory_watch import _needed
+from mpsearch.graph.network import Network
+from mpsearch.graph.network_file import load, save
+from mpsearch.importers.loading import ModelSource, load_network, read_tensors
+from mpsearch.importers.onnx.loading import load_onnx
+from mpsearch.quantization.calibration import calibrate
+from mpsearch.quantization.quantized import quantize
+from mpsearch.quantization.quantized_file import load_quantized, save_quantized
+from mpsearch.tables.choice import Choice
 
 MEGABYTE, HUGE = 1 << 20, 1 << 25  # HUGE × HUGE floats are 4 million GB
 

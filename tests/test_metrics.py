@@ -15,22 +15,22 @@ import torch
 from scipy.special import log_softmax, softmax
 from torch import nn
 
-from mpsearch.calibration import calibrate
-from mpsearch.choice import Choice
-from mpsearch.console import progress
+from mpsearch.commands.console import progress
 from mpsearch.data import Data
 from mpsearch.errors import InputError
-from mpsearch.journal import Journal
-from mpsearch.losses import CROSS_ENTROPY, loss_for
-from mpsearch.network import Network
-from mpsearch.plugins import installed, load
-from mpsearch.profile import GROUP, ProfileSettings, output_metrics, profile
-from mpsearch.profiler import Profiler, Scores, Study
-from mpsearch.quantized import quantize
-from mpsearch.quantizer import quantize_weight
+from mpsearch.graph.network import Network
+from mpsearch.losses.loss import CROSS_ENTROPY, loss_for
+from mpsearch.profiling.profile import GROUP, ProfileSettings, output_metrics, profile
+from mpsearch.quantization.calibration import calibrate
+from mpsearch.quantization.quantized import quantize
+from mpsearch.quantization.quantizer import quantize_weight
+from mpsearch.running.journal import Journal
+from mpsearch.running.plugins import installed, load
 from mpsearch.sensitivity.cells import cells_of
 from mpsearch.sensitivity.kfac import PROFILER as KFAC
-from mpsearch.table import LayerTable
+from mpsearch.sensitivity.study import Profiler, Scores, Study
+from mpsearch.tables.choice import Choice
+from mpsearch.tables.table import LayerTable
 
 CHOICES = (Choice(2, 4), Choice(4, 8), Choice(8, 8))
 FLOAT = Choice(32, 32)

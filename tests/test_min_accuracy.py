@@ -15,21 +15,21 @@ import torch
 from measuring import PLAINLY, make_folder
 from scipy import stats
 
-from mpsearch.assignment import Assignment
-from mpsearch.choice import Choice
 from mpsearch.cli import run
-from mpsearch.curtailment import decide, hardest_first, needed
 from mpsearch.data import Data
-from mpsearch.evaluation_run import Subject, load_subject
-from mpsearch.front import front
-from mpsearch.front_files import read_json
-from mpsearch.holding import chances
-from mpsearch.measured_answer import Target, smallest_that_holds
-from mpsearch.min_accuracy import search, thin
-from mpsearch.model_files import ModelSource
-from mpsearch.post_training import PLAIN
+from mpsearch.evaluation.subjects import Subject, load_subject
+from mpsearch.importers.loading import ModelSource
+from mpsearch.measured.answer import Target, smallest_that_holds
+from mpsearch.measured.curtailment import decide, hardest_first, needed
+from mpsearch.measured.holding import chances
+from mpsearch.measured.min_accuracy import search, thin
+from mpsearch.pareto.files import read_json
+from mpsearch.pareto.front import front
+from mpsearch.post_training.repairing import PLAIN
 from mpsearch.statistics import wilson_interval
-from mpsearch.table import LayerTable
+from mpsearch.tables.assignment import Assignment
+from mpsearch.tables.choice import Choice
+from mpsearch.tables.table import LayerTable
 
 SOLVE = f"solve {PLAINLY}"
 
@@ -181,7 +181,7 @@ def test_intervals_of_many_comparisons_agree_with_scipy() -> None:
 def _coarse_scales() -> Iterator[None]:
     """Few candidate scales per channel: the search for them is most of the time of tiny layers."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mpsearch.quantizer._MOST_CLIPS", 40)
+        patch.setattr("mpsearch.quantization.quantizer._MOST_CLIPS", 40)
         yield
 
 

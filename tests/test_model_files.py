@@ -19,12 +19,12 @@ from archives import edit_header
 from safetensors.torch import save_file
 from torch import nn
 
-from mpsearch.arrays import Arrays
 from mpsearch.errors import InputError
-from mpsearch.model_files import ModelSource, load_network
-from mpsearch.model_kinds import detect
-from mpsearch.network import Network
-from mpsearch.network_file import HEADER, save
+from mpsearch.graph.arrays import Arrays
+from mpsearch.graph.network import Network
+from mpsearch.graph.network_file import HEADER, save
+from mpsearch.importers.kinds import detect
+from mpsearch.importers.loading import ModelSource, load_network
 
 
 @pytest.mark.parametrize("name", networks.BUILDERS)

@@ -7,8 +7,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from mpsearch.errors import InputError
-from mpsearch.layers import residual_groups
-from mpsearch.network import Network
+from mpsearch.graph.layers import residual_groups
+from mpsearch.graph.network import Network
 
 
 @pytest.mark.parametrize("name", networks.BUILDERS)

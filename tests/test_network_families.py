@@ -11,17 +11,17 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from mpsearch.budget import Budget
-from mpsearch.choice import Choice
-from mpsearch.cost import bops, size_bytes
 from mpsearch.data import Data
-from mpsearch.evaluate import evaluate
-from mpsearch.layers import residual_groups
-from mpsearch.network import Network
-from mpsearch.profile import ProfileSettings, profile
-from mpsearch.quantized_file import load_quantized, save_quantized
-from mpsearch.quantizing import Quantizing
-from mpsearch.solving import solve
+from mpsearch.evaluation.measuring import evaluate
+from mpsearch.graph.layers import residual_groups
+from mpsearch.graph.network import Network
+from mpsearch.post_training.quantizing import Quantizing
+from mpsearch.profiling.profile import ProfileSettings, profile
+from mpsearch.quantization.cost import bops, size_bytes
+from mpsearch.quantization.quantized_file import load_quantized, save_quantized
+from mpsearch.search.solving import solve
+from mpsearch.tables.budget import Budget
+from mpsearch.tables.choice import Choice
 
 
 class Mobile(nn.Module):

@@ -20,27 +20,19 @@ from torch.nn import functional
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
-from mpsearch.agreement_of_outputs import Part, Reference  # noqa: E402
-from mpsearch.calibration import calibrate  # noqa: E402
-from mpsearch.choice import Choice  # noqa: E402
 from mpsearch.cli import run  # noqa: E402
-from mpsearch.cost import bops, size_bytes  # noqa: E402
 from mpsearch.data import Data, bind, read_arrays  # noqa: E402
 from mpsearch.errors import InputError  # noqa: E402
-from mpsearch.integer.network import outputs  # noqa: E402
-from mpsearch.model_files import ModelSource, load_network  # noqa: E402
-from mpsearch.models.registry import architecture, build  # noqa: E402
-from mpsearch.network import Network  # noqa: E402
-from mpsearch.network_file import save  # noqa: E402
-from mpsearch.onnx_export.check import (  # noqa: E402
+from mpsearch.exporters.agreement_of_outputs import Part, Reference  # noqa: E402
+from mpsearch.exporters.onnx.check import (  # noqa: E402
     Check,
     Finding,
     check,
     finding,
     outputs_under,
 )
-from mpsearch.onnx_export.model import onnx_model  # noqa: E402
-from mpsearch.onnx_export.session_settings import (  # noqa: E402
+from mpsearch.exporters.onnx.model import onnx_model  # noqa: E402
+from mpsearch.exporters.onnx.session_settings import (  # noqa: E402
     BASIC,
     CLEANUP,
     DEFAULT,
@@ -48,10 +40,18 @@ from mpsearch.onnx_export.session_settings import (  # noqa: E402
     WITHOUT_FUSION,
     SessionSetting,
 )
-from mpsearch.onnx_export.sizes import layer_rows  # noqa: E402
-from mpsearch.quantized import QuantizedNetwork, quantize  # noqa: E402
-from mpsearch.quantized_file import save_quantized  # noqa: E402
-from mpsearch.reference_outputs import reference_of  # noqa: E402
+from mpsearch.exporters.onnx.sizes import layer_rows  # noqa: E402
+from mpsearch.exporters.reference_outputs import reference_of  # noqa: E402
+from mpsearch.graph.network import Network  # noqa: E402
+from mpsearch.graph.network_file import save  # noqa: E402
+from mpsearch.importers.loading import ModelSource, load_network  # noqa: E402
+from mpsearch.integer.network import outputs  # noqa: E402
+from mpsearch.models.registry import architecture, build  # noqa: E402
+from mpsearch.quantization.calibration import calibrate  # noqa: E402
+from mpsearch.quantization.cost import bops, size_bytes  # noqa: E402
+from mpsearch.quantization.quantized import QuantizedNetwork, quantize  # noqa: E402
+from mpsearch.quantization.quantized_file import save_quantized  # noqa: E402
+from mpsearch.tables.choice import Choice  # noqa: E402
 
 BITS = (2, 3, 4, 5, 6, 7, 8, 16)
 EXACT = 0.01  # of a step: what another order of float additions can do
@@ -348,7 +348,7 @@ def test_a_model_that_agrees_nowhere_is_not_written(
         other = finding(BASIC, expected[:, :1], reference)
         return Check("1.31.1", 4, (away, other, Finding(CLEANUP, error="no kernel")), None)
 
-    monkeypatch.setattr("mpsearch.onnx_export.exported.check", disagree)
+    monkeypatch.setattr("mpsearch.exporters.onnx.exported.check", disagree)
     printed = _refused(capsys, *ARGUMENTS, code=1)
     assert printed.startswith("not written: no option of onnxruntime 1.31.1")
     assert "default options" in printed

@@ -14,17 +14,17 @@ from onnx_cases import CASES, Case, data_of, model_of
 from torch import nn
 
 from mpsearch.errors import InputError
-from mpsearch.exporting import export_graph
-from mpsearch.graph_json import graph_to_json
-from mpsearch.model_files import ModelSource, load_network
-from mpsearch.model_kinds import ONNX, detect
+from mpsearch.graph.exporting import export_graph
+from mpsearch.graph.graph_json import graph_to_json
+from mpsearch.graph.network import Network
+from mpsearch.graph.network_file import save
+from mpsearch.importers.kinds import ONNX, detect
+from mpsearch.importers.loading import ModelSource, load_network
+from mpsearch.importers.onnx.interpreter import OnnxModule, compute_constant
+from mpsearch.importers.onnx.loading import load_onnx
+from mpsearch.importers.onnx.reading import array_of
+from mpsearch.importers.onnx.steps import Plan, fold_constants, steps_of
 from mpsearch.models.registry import build
-from mpsearch.network import Network
-from mpsearch.network_file import save
-from mpsearch.onnx_import.interpreter import OnnxModule, compute_constant
-from mpsearch.onnx_import.loading import load_onnx
-from mpsearch.onnx_import.reading import array_of
-from mpsearch.onnx_import.steps import Plan, fold_constants, steps_of
 
 onnx = pytest.importorskip("onnx", reason="the extra `onnx` is not installed")
 

@@ -13,17 +13,17 @@ from torch import nn
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
-from mpsearch.agreement_of_outputs import Reference, judge  # noqa: E402
-from mpsearch.calibration import calibrate  # noqa: E402
-from mpsearch.choice import Choice  # noqa: E402
 from mpsearch.data import Data  # noqa: E402
-from mpsearch.network import Network  # noqa: E402
-from mpsearch.onnx_export import check as checking  # noqa: E402
-from mpsearch.onnx_export.between_quantizers import wrong_parts  # noqa: E402
-from mpsearch.onnx_export.check import check  # noqa: E402
-from mpsearch.onnx_export.model import onnx_model  # noqa: E402
-from mpsearch.quantized import QuantizedNetwork, quantize  # noqa: E402
-from mpsearch.reference_outputs import reference_of  # noqa: E402
+from mpsearch.exporters.agreement_of_outputs import Reference, judge  # noqa: E402
+from mpsearch.exporters.onnx import check as checking  # noqa: E402
+from mpsearch.exporters.onnx.between_quantizers import wrong_parts  # noqa: E402
+from mpsearch.exporters.onnx.check import check  # noqa: E402
+from mpsearch.exporters.onnx.model import onnx_model  # noqa: E402
+from mpsearch.exporters.reference_outputs import reference_of  # noqa: E402
+from mpsearch.graph.network import Network  # noqa: E402
+from mpsearch.quantization.calibration import calibrate  # noqa: E402
+from mpsearch.quantization.quantized import QuantizedNetwork, quantize  # noqa: E402
+from mpsearch.tables.choice import Choice  # noqa: E402
 
 BLOCKS, CHANNELS = 6, 8
 # Added and taken away again: float32 loses 17 bits by it, as if there were thousands of layers.

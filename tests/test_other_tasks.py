@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from mpsearch.cli import run
-from mpsearch.network_file import save
+from mpsearch.graph.network_file import save
 from mpsearch.reports.commands import commands_of
 from mpsearch.reports.run_folder import read_run
 from mpsearch.testing import assert_budget

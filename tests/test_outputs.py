@@ -11,17 +11,17 @@ import torch
 from archives import edit_header
 from torch import nn
 
-from mpsearch.arrays import Arrays
-from mpsearch.calibration import calibrate
-from mpsearch.choice import Choice
 from mpsearch.data import Data
 from mpsearch.errors import InputError
-from mpsearch.model_files import ModelSource, load_network
-from mpsearch.network import Network
-from mpsearch.network_file import save
-from mpsearch.outputs import split_outputs
-from mpsearch.quantized import quantize
-from mpsearch.quantized_file import load_quantized, save_quantized
+from mpsearch.graph.arrays import Arrays
+from mpsearch.graph.network import Network
+from mpsearch.graph.network_file import save
+from mpsearch.graph.outputs import split_outputs
+from mpsearch.importers.loading import ModelSource, load_network
+from mpsearch.quantization.calibration import calibrate
+from mpsearch.quantization.quantized import quantize
+from mpsearch.quantization.quantized_file import load_quantized, save_quantized
+from mpsearch.tables.choice import Choice
 
 Pair = namedtuple("Pair", "left right")
 

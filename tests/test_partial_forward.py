@@ -5,16 +5,16 @@ import pytest
 import torch
 from torch import nn
 
-from mpsearch import partial_forward
-from mpsearch.calibration import calibrate
-from mpsearch.choice import Choice
 from mpsearch.data import Data
-from mpsearch.losses import CROSS_ENTROPY
-from mpsearch.network import Network
-from mpsearch.partial_forward import PartialForward, activation_bytes
-from mpsearch.profiler import Study
-from mpsearch.quantized import quantize
+from mpsearch.graph import partial_forward
+from mpsearch.graph.network import Network
+from mpsearch.graph.partial_forward import PartialForward, activation_bytes
+from mpsearch.losses.loss import CROSS_ENTROPY
+from mpsearch.quantization.calibration import calibrate
+from mpsearch.quantization.quantized import quantize
 from mpsearch.sensitivity.cells import cells_of, replacement
+from mpsearch.sensitivity.study import Study
+from mpsearch.tables.choice import Choice
 
 CHOICES = (Choice(2, 4), Choice(4, 8), Choice(8, 32), Choice(32, 4))
 FLOAT = Choice(32, 32)

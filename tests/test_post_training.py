@@ -8,20 +8,20 @@ import pytest
 import torch
 from torch import fx, nn
 
-from mpsearch.assignment import Assignment
-from mpsearch.calibration import calibrate
-from mpsearch.choice import Choice
 from mpsearch.cli import run
-from mpsearch.cost import size_bytes
 from mpsearch.data import Data
 from mpsearch.errors import InputError
-from mpsearch.layers import Layer
-from mpsearch.network import Network
-from mpsearch.network_file import save
-from mpsearch.post_training import PLAIN, PostTraining, quantize_after_training
-from mpsearch.quantized import QuantizedNetwork, quantize
-from mpsearch.quantized_file import load_quantized, payload, save_quantized
-from mpsearch.repair_time import with_notice
+from mpsearch.graph.layers import Layer
+from mpsearch.graph.network import Network
+from mpsearch.graph.network_file import save
+from mpsearch.post_training.repair_time import with_notice
+from mpsearch.post_training.repairing import PLAIN, PostTraining, quantize_after_training
+from mpsearch.quantization.calibration import calibrate
+from mpsearch.quantization.cost import size_bytes
+from mpsearch.quantization.quantized import QuantizedNetwork, quantize
+from mpsearch.quantization.quantized_file import load_quantized, payload, save_quantized
+from mpsearch.tables.assignment import Assignment
+from mpsearch.tables.choice import Choice
 
 EVERYTHING = PostTraining("auto", True, True, True, "adaptive", 3, True)
 ALONE = {

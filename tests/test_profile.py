@@ -19,19 +19,19 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from mpsearch.choice import Choice
 from mpsearch.cli import run
+from mpsearch.commands.console import progress
 from mpsearch.commands.profile import next_command
-from mpsearch.console import progress
 from mpsearch.data import Data
 from mpsearch.errors import InputError
-from mpsearch.journal import Journal
-from mpsearch.network import Network
-from mpsearch.network_file import save
-from mpsearch.packing import layer_bytes
-from mpsearch.profile import ProfileSettings, Progress, parse_choices, profile
-from mpsearch.provenance import load_provenance
-from mpsearch.quantizer import quantize_weight
+from mpsearch.graph.network import Network
+from mpsearch.graph.network_file import save
+from mpsearch.profiling.profile import ProfileSettings, Progress, parse_choices, profile
+from mpsearch.quantization.packing import layer_bytes
+from mpsearch.quantization.quantizer import quantize_weight
+from mpsearch.running.journal import Journal
+from mpsearch.tables.choice import Choice
+from mpsearch.tables.provenance import load_provenance
 
 METRICS = ("hessian", "empirical")
 

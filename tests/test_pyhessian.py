@@ -9,15 +9,15 @@ import networks
 import pytest
 import torch
 
-from mpsearch.choice import Choice
-from mpsearch.console import progress
+from mpsearch.commands.console import progress
 from mpsearch.data import Data
-from mpsearch.losses import loss_for
-from mpsearch.network import Network
-from mpsearch.profile import ProfileSettings, profile
-from mpsearch.profiler import Study
+from mpsearch.graph.network import Network
+from mpsearch.losses.loss import loss_for
+from mpsearch.profiling.profile import ProfileSettings, profile
 from mpsearch.sensitivity.probing import Moments, estimate
 from mpsearch.sensitivity.pyhessian_backend import samples
+from mpsearch.sensitivity.study import Study
+from mpsearch.tables.choice import Choice
 
 
 def _double(name: str) -> Study:

@@ -19,14 +19,14 @@ from qonnx.transformation.infer_datatypes import InferDataTypes
 from qonnx.transformation.infer_shapes import InferShapes
 from qonnx.util.inference_cost import inference_cost
 
-from mpsearch.calibration import calibrate
-from mpsearch.choice import Choice
-from mpsearch.cost import bops
 from mpsearch.data import Data
+from mpsearch.exporters.onnx.model import onnx_model
+from mpsearch.graph.network import Network
 from mpsearch.models.registry import architecture, build
-from mpsearch.network import Network
-from mpsearch.onnx_export.model import onnx_model
-from mpsearch.quantized import QuantizedNetwork, quantize
+from mpsearch.quantization.calibration import calibrate
+from mpsearch.quantization.cost import bops
+from mpsearch.quantization.quantized import QuantizedNetwork, quantize
+from mpsearch.tables.choice import Choice
 
 LAYER_OPERATORS = ("Conv", "Gemm", "MatMul")
 

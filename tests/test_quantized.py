@@ -9,14 +9,14 @@ import pytest
 import torch
 from archives import edit_header
 
-from mpsearch.calibration import calibrate
-from mpsearch.choice import Choice
-from mpsearch.cost import bops, size_bytes
 from mpsearch.data import Data
 from mpsearch.errors import InputError
-from mpsearch.network import Network
-from mpsearch.quantized import quantize, quantize_layer
-from mpsearch.quantized_file import load_quantized, payload, save_quantized
+from mpsearch.graph.network import Network
+from mpsearch.quantization.calibration import calibrate
+from mpsearch.quantization.cost import bops, size_bytes
+from mpsearch.quantization.quantized import quantize, quantize_layer
+from mpsearch.quantization.quantized_file import load_quantized, payload, save_quantized
+from mpsearch.tables.choice import Choice
 
 BITS = (2, 3, 4, 5, 6, 7, 8, 16, 32)
 CHOICES = [Choice(w, a) for w in BITS for a in BITS]

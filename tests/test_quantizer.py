@@ -13,11 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mpsearch
-from mpsearch.choice import Choice
 from mpsearch.errors import InputError
-from mpsearch.layers import Layer
-from mpsearch.packing import layer_bytes, pack, packed_bytes, unpack
-from mpsearch.quantizer import (
+from mpsearch.graph.layers import Layer
+from mpsearch.quantization.packing import layer_bytes, pack, packed_bytes, unpack
+from mpsearch.quantization.quantizer import (
     PER_TENSOR,
     ActivationQuantizer,
     QuantizedWeight,
@@ -32,6 +31,7 @@ from mpsearch.quantizer import (
     weight_at,
     weight_codes_range,
 )
+from mpsearch.tables.choice import Choice
 
 BITS = (2, 3, 4, 5, 6, 7, 8, 16)
 

@@ -24,15 +24,15 @@ from ranking_subjects import Subject
 from ranking_tables import markdown, summary
 from scipy import stats
 
-from mpsearch import plugins
-from mpsearch.choice import Choice
 from mpsearch.data import Data
 from mpsearch.errors import InputError
-from mpsearch.evaluate import evaluate
-from mpsearch.losses import CROSS_ENTROPY
-from mpsearch.network import Network
-from mpsearch.profiler import Score, Study
-from mpsearch.quantized import quantize
+from mpsearch.evaluation.measuring import evaluate
+from mpsearch.graph.network import Network
+from mpsearch.losses.loss import CROSS_ENTROPY
+from mpsearch.quantization.quantized import quantize
+from mpsearch.running import plugins
+from mpsearch.sensitivity.study import Score, Study
+from mpsearch.tables.choice import Choice
 
 TIED = ([1, 2, 3, 4, 5], [5, 6, 7, 8, 7])
 

@@ -15,10 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from mpsearch.csv_file import read_rows
 from mpsearch.errors import InputError
-from mpsearch.json_file import DEPTH, parse_json, read_json
-from mpsearch.json_form import (
+from mpsearch.files.csv_file import read_rows
+from mpsearch.files.json_file import DEPTH, parse_json, read_json
+from mpsearch.files.json_form import (
     by_name,
     check_form,
     flag,
@@ -29,15 +29,19 @@ from mpsearch.json_form import (
     text,
     whole,
 )
-from mpsearch.npz_file import read_npz
-from mpsearch.toml_file import read_toml
-from mpsearch.zip_file import open_archive
+from mpsearch.files.npz_file import read_npz
+from mpsearch.files.toml_file import read_toml
+from mpsearch.files.zip_file import open_archive
 
 ROOT = Path(__file__).parent.parent
 PRODUCT = ("mpsearch", "models", "reports", "sensitivity", "solvers")
 # what this program wrote itself and nobody else can have: pieces signed with their digest, a
 # checkpoint's history under the digest of all of it, the reply of our own child
-OWN_JSON = {"mpsearch/journal.py", "mpsearch/finetuning_checkpoint.py", "solvers/pulp_process.py"}
+OWN_JSON = {
+    "mpsearch/running/journal.py",
+    "mpsearch/finetuning/checkpoint.py",
+    "solvers/pulp_process.py",
+}
 
 
 def test_there_is_one_reader_of_json() -> None:
@@ -55,7 +59,7 @@ def test_there_is_one_reader_of_json() -> None:
                     continue
                 if {"load", "loads", "JSONDecoder"} & {*names}:
                     found.add(name)
-    assert found == {"mpsearch/json_file.py", *OWN_JSON}
+    assert found == {"mpsearch/files/json_file.py", *OWN_JSON}
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mpsearch.cli import run
-from mpsearch.evaluation import load_evaluations
+from mpsearch.evaluation.evaluation import load_evaluations
 
 DATA = os.environ.get("MPSEARCH_DATA", "")
 pytestmark = [

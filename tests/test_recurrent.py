@@ -13,17 +13,17 @@ import torch
 from torch import fx, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
-from mpsearch.calibration import calibrate
-from mpsearch.choice import Choice
 from mpsearch.data import Data
 from mpsearch.errors import InputError
-from mpsearch.graph_tensors import set_tensor
-from mpsearch.network import Network
-from mpsearch.network_file import HEADER, load, save
-from mpsearch.operators import packet
-from mpsearch.partial_forward import PartialForward
-from mpsearch.quantized import quantize
-from mpsearch.quantized_file import load_quantized, save_quantized
+from mpsearch.graph.network import Network
+from mpsearch.graph.network_file import HEADER, load, save
+from mpsearch.graph.operators import packet
+from mpsearch.graph.partial_forward import PartialForward
+from mpsearch.graph.tensors import set_tensor
+from mpsearch.quantization.calibration import calibrate
+from mpsearch.quantization.quantized import quantize
+from mpsearch.quantization.quantized_file import load_quantized, save_quantized
+from mpsearch.tables.choice import Choice
 
 KINDS: dict[str, Any] = {
     "lstm": nn.LSTM,
@@ -291,7 +291,7 @@ def test_the_file_keeps_the_recurrent_operator_whole(tmp_path: Path) -> None:
 def test_the_onnx_model_computes_what_the_quantized_network_computes() -> None:
     pytest.importorskip("onnx")
     runtime = pytest.importorskip("onnxruntime")
-    from mpsearch.onnx_export.model import onnx_model
+    from mpsearch.exporters.onnx.model import onnx_model
 
     for kind, how in (("lstm", "last step"), ("gru", "mean")):
         model = _seeded(Classifier, kind, how, batch_first=True)

@@ -15,23 +15,23 @@ from measuring import make_folder
 from scipy import stats
 from torch.nn import functional
 
-from mpsearch.assignment import Assignment
-from mpsearch.budget import Budget
-from mpsearch.candidates import Asked, Candidate
-from mpsearch.choice import Choice
 from mpsearch.cli import run
 from mpsearch.data import Data
 from mpsearch.errors import InputError
-from mpsearch.evaluation_run import Subject, load_subject
-from mpsearch.losses import SQUARED, PlainLoss
-from mpsearch.model_files import ModelSource
-from mpsearch.own_loss import Own
-from mpsearch.post_training import PostTraining, quantize_after_training
-from mpsearch.quantizing import Quantizing
-from mpsearch.refine import Refined, choose, refine
-from mpsearch.repaired_errors import Trial, growth
-from mpsearch.solving import solve
-from mpsearch.table import LayerTable
+from mpsearch.evaluation.subjects import Subject, load_subject
+from mpsearch.importers.loading import ModelSource
+from mpsearch.losses.loss import SQUARED, PlainLoss
+from mpsearch.losses.own_loss import Own
+from mpsearch.post_training.quantizing import Quantizing
+from mpsearch.post_training.repairing import PostTraining, quantize_after_training
+from mpsearch.refining.candidates import Asked, Candidate
+from mpsearch.refining.loop import Refined, choose, refine
+from mpsearch.refining.repaired_errors import Trial, growth
+from mpsearch.search.solving import solve
+from mpsearch.tables.assignment import Assignment
+from mpsearch.tables.budget import Budget
+from mpsearch.tables.choice import Choice
+from mpsearch.tables.table import LayerTable
 
 REPAIRED = PostTraining(rounding="adaptive", correct_bias=True)
 QUICK = PostTraining(rounding="nearest", correct_bias=True)
@@ -41,7 +41,7 @@ QUICK = PostTraining(rounding="nearest", correct_bias=True)
 def _coarse_scales() -> Iterator[None]:
     """Few candidate scales and steps: the search for them is most of the time of tiny layers."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mpsearch.quantizer._MOST_CLIPS", 40)
+        patch.setattr("mpsearch.quantization.quantizer._MOST_CLIPS", 40)
         yield
 
 
@@ -306,7 +306,7 @@ def test_the_command_says_what_was_measured_and_keeps_it(
 def test_a_model_without_a_sample_is_calibrated_on_the_data(folder: Path) -> None:
     from measuring import build
 
-    from mpsearch.network_file import save
+    from mpsearch.graph.network_file import save
 
     save(build(), "bare.pt", (torch.zeros(1, 6),))
     Path("profile.json").unlink()
@@ -333,7 +333,7 @@ def test_what_cannot_be_refined(
 ) -> None:
     from measuring import build
 
-    from mpsearch.network_file import save
+    from mpsearch.graph.network_file import save
 
     save(build(), "bare.pt", (torch.zeros(1, 6),))
     other = build()

@@ -11,12 +11,10 @@ import pytest
 from device_profiles import PROFILE
 from report_runs import HOSTILE, W4, W8, make_run, table
 
-from mpsearch.assignment import Assignment
 from mpsearch.cli import run
 from mpsearch.device.power_sources_manual import manual
 from mpsearch.device.profile import save_device_profile
 from mpsearch.errors import InputError
-from mpsearch.evidence_digests import Origin, network_digest
 from mpsearch.reports.bits_figure import bits_drawing
 from mpsearch.reports.facts import LayerFacts, to_document
 from mpsearch.reports.gather import gather
@@ -27,7 +25,9 @@ from mpsearch.reports.run_folder import Run, read_run
 from mpsearch.reports.style import shorten
 from mpsearch.reports.svg import inline_svg
 from mpsearch.statistics import drop_interval, wilson_interval
-from mpsearch.table import Layer, LayerTable, Row
+from mpsearch.tables.assignment import Assignment
+from mpsearch.tables.evidence_digests import Origin, network_digest
+from mpsearch.tables.table import Layer, LayerTable, Row
 
 
 def test_the_facts_of_a_run_are_those_computed_by_hand(tmp_path: Path) -> None:

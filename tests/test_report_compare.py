@@ -12,12 +12,12 @@ from tables import random_table
 
 from mpsearch.cli import run
 from mpsearch.errors import InputError
-from mpsearch.front import front
+from mpsearch.pareto.front import front
 from mpsearch.reports.compare_facts import compare, omega_in, run_names
 from mpsearch.reports.compare_sections import comparison_markdown, render_comparison
 from mpsearch.reports.hypervolume import Lead, hypervolume, leads
 from mpsearch.reports.run_folder import Run, read_run
-from mpsearch.table import LayerTable
+from mpsearch.tables.table import LayerTable
 
 POINTS = st.lists(
     st.tuples(st.integers(0, 12), st.integers(0, 12)), min_size=1, max_size=10, unique=True

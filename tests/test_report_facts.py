@@ -14,12 +14,10 @@ from report_runs import W4, W8, make_run, row, table
 from scipy import stats
 from tables import random_table
 
-from mpsearch.assignment import Assignment
-from mpsearch.evaluation import Evaluation, Evaluations
-from mpsearch.front import front
+from mpsearch.evaluation.evaluation import Evaluation, Evaluations
+from mpsearch.graph.network import Network
 from mpsearch.models.registry import architecture, build
-from mpsearch.network import Network
-from mpsearch.published import CASES
+from mpsearch.pareto.front import front
 from mpsearch.reports.accuracy_facts import NETWORKS
 from mpsearch.reports.bits_figure import bits_rows
 from mpsearch.reports.confusion_figure import confusions
@@ -29,8 +27,10 @@ from mpsearch.reports.gather import gather
 from mpsearch.reports.heat_figure import most_sensitive
 from mpsearch.reports.html import render
 from mpsearch.reports.run_folder import Run, read_run
+from mpsearch.reproduction.published import CASES
 from mpsearch.statistics import kendall, mid_ranks, spearman
-from mpsearch.table import Layer, LayerTable, Row
+from mpsearch.tables.assignment import Assignment
+from mpsearch.tables.table import Layer, LayerTable, Row
 
 FEW_VALUES = st.lists(st.integers(0, 6).map(float), min_size=3, max_size=12)
 

@@ -11,10 +11,8 @@ from pathlib import Path
 import pytest
 from report_runs import HOSTILE, W4, W8, make_run, table
 
-from mpsearch.assignment import Assignment
 from mpsearch.cli import run
 from mpsearch.errors import InputError
-from mpsearch.foreign_text import markdown_text, shown
 from mpsearch.reports.front_facts import ALPHABET
 from mpsearch.reports.gather import gather
 from mpsearch.reports.html import render
@@ -22,7 +20,9 @@ from mpsearch.reports.markdown import render_markdown
 from mpsearch.reports.run_folder import Run, read_run
 from mpsearch.reports.table_css import css_text, label_css
 from mpsearch.reports.writing import form_of
-from mpsearch.table import Layer, LayerTable, Row
+from mpsearch.running.foreign_text import markdown_text, shown
+from mpsearch.tables.assignment import Assignment
+from mpsearch.tables.table import Layer, LayerTable, Row
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 

@@ -12,11 +12,9 @@ from matplotlib.text import Text
 from report_runs import W4, W8, make_run
 from tables import random_table
 
-from mpsearch.assignment import Assignment
-from mpsearch.choice import Choice
 from mpsearch.cli import run
 from mpsearch.errors import InputError
-from mpsearch.front import front
+from mpsearch.pareto.front import front
 from mpsearch.reports.bits_figure import bits_drawing
 from mpsearch.reports.compare_facts import ComparedRun, CompareFacts
 from mpsearch.reports.compare_figure import compare_drawing
@@ -33,7 +31,9 @@ from mpsearch.reports.prediction_figure import prediction_drawing
 from mpsearch.reports.run_folder import Run, read_run
 from mpsearch.reports.sections import drawings_of
 from mpsearch.reports.style import canvas
-from mpsearch.table import Layer, LayerTable, Row
+from mpsearch.tables.assignment import Assignment
+from mpsearch.tables.choice import Choice
+from mpsearch.tables.table import Layer, LayerTable, Row
 
 BEGINNINGS = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}
 

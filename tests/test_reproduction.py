@@ -10,13 +10,13 @@ import pytest
 from torch import nn
 
 from mpsearch.cli import run
-from mpsearch.evaluation import Evaluations, load_evaluations
+from mpsearch.evaluation.evaluation import Evaluations, load_evaluations
 from mpsearch.models import datasets, training
 from mpsearch.models.samples import Dataset, Split
-from mpsearch.post_training import PLAIN, PostTraining, quantize_after_training
-from mpsearch.published import FLOAT, MIXED, W4, W8
-from mpsearch.quantized_file import load_quantized
-from mpsearch.reproduction import SMALLER, TUNED
+from mpsearch.post_training.repairing import PLAIN, PostTraining, quantize_after_training
+from mpsearch.quantization.quantized_file import load_quantized
+from mpsearch.reproduction.published import FLOAT, MIXED, W4, W8
+from mpsearch.reproduction.run import SMALLER, TUNED
 
 COUNTS = {"train": 48, "val": 16, "test": 20}
 CALL = ["reproduce", "battlefield", "--epochs", "1", "--finetune-epochs", "1", "-o", "out"]
@@ -50,7 +50,7 @@ def _small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert settings == PostTraining()  # repaired as by default; here that would take a minute
         return quantize_after_training(network, choices, data, PLAIN, *rest, **more)
 
-    monkeypatch.setattr("mpsearch.quantizing.quantize_after_training", plainly)
+    monkeypatch.setattr("mpsearch.post_training.quantizing.quantize_after_training", plainly)
 
 
 @pytest.mark.slow

@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mpsearch.choice import Choice
 from mpsearch.errors import InputError
-from mpsearch.evaluation import Evaluation
-from mpsearch.published import CASES, FLOAT, MIXED, W4, W8
-from mpsearch.reproduction import SMALLER, TUNED
-from mpsearch.reproduction_table import HEADER, accuracy, lost, markdown, mean_over_runs, table
-from mpsearch.run_store import FILE, Measured, RunStore
+from mpsearch.evaluation.evaluation import Evaluation
+from mpsearch.reproduction.published import CASES, FLOAT, MIXED, W4, W8
+from mpsearch.reproduction.run import SMALLER, TUNED
+from mpsearch.reproduction.run_store import FILE, Measured, RunStore
+from mpsearch.reproduction.table import HEADER, accuracy, lost, markdown, mean_over_runs, table
 from mpsearch.statistics import wilson_interval
+from mpsearch.tables.choice import Choice
 
 N = 40
 

@@ -7,13 +7,13 @@ import json
 import numpy as np
 import pytest
 
-from mpsearch.choice import Choice
 from mpsearch.errors import InputError
-from mpsearch.instance import Instance
-from mpsearch.interactions import Interactions, gram_matrix, predict
-from mpsearch.reranking import describe, rerank, to_document
-from mpsearch.solving import solve
-from mpsearch.table import Layer, LayerTable, Row
+from mpsearch.interactions.interactions import Interactions, gram_matrix, predict
+from mpsearch.interactions.reranking import describe, rerank, to_document
+from mpsearch.knapsack.instance import Instance
+from mpsearch.search.solving import solve
+from mpsearch.tables.choice import Choice
+from mpsearch.tables.table import Layer, LayerTable, Row
 
 CHOICES = (Choice(2, 8), Choice(4, 8), Choice(8, 8))
 NAMES = ("conv", "left", "right", "dense", "head")
@@ -57,7 +57,7 @@ def table_of(interactions: Interactions, groups: bool = False) -> LayerTable:
 
 
 def solve_choices(table: LayerTable, limits: dict[str, int]) -> dict[str, Choice]:
-    from mpsearch.budget import Budget
+    from mpsearch.tables.budget import Budget
 
     return dict(solve(table, Budget(limits)).choices)
 
@@ -113,7 +113,7 @@ def test_one_candidate_is_the_additive_optimum() -> None:
 
 def test_a_deadline_in_the_past_keeps_the_additive_optimum(monkeypatch: pytest.MonkeyPatch) -> None:
     """With few states, so that the list is not exact at once."""
-    monkeypatch.setattr("mpsearch.k_best.BEAM", 4)
+    monkeypatch.setattr("mpsearch.interactions.k_best.BEAM", 4)
     interactions = stored(2)
     table = table_of(interactions)
     limits = {"size_bytes": 4500}

@@ -13,15 +13,15 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from mpsearch.arrays import Arrays
 from mpsearch.cli import run
 from mpsearch.data import bind
 from mpsearch.errors import InputError
-from mpsearch.exporting import export_graph
-from mpsearch.model_files import ModelSource, load_network
-from mpsearch.network import Network
-from mpsearch.network_file import load, save
-from mpsearch.sample_independence import check_samples_apart
+from mpsearch.graph.arrays import Arrays
+from mpsearch.graph.exporting import export_graph
+from mpsearch.graph.network import Network
+from mpsearch.graph.network_file import load, save
+from mpsearch.graph.sample_independence import check_samples_apart
+from mpsearch.importers.loading import ModelSource, load_network
 
 MIXED = "mixes the samples of a batch"
 

@@ -8,17 +8,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mpsearch.assignment import Assignment
-from mpsearch.choice import Choice
 from mpsearch.cli import run
-from mpsearch.interactions import (
+from mpsearch.interactions.interactions import (
     Interactions,
     gram_matrix,
     load_interactions,
     predict,
     save_interactions,
 )
-from mpsearch.table import LayerTable
+from mpsearch.tables.assignment import Assignment
+from mpsearch.tables.choice import Choice
+from mpsearch.tables.table import LayerTable
 
 
 def document(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:

@@ -6,13 +6,13 @@ import pytest
 from oracles import brute_force, exact, omega_of, total_of
 from tables import random_limits, random_table
 
-from mpsearch.budget import Budget
-from mpsearch.choice import Choice
 from mpsearch.errors import InputError
-from mpsearch.front import front
-from mpsearch.solution import Solution
-from mpsearch.solving import find_solver, solve
-from mpsearch.table import Layer, LayerTable, Row
+from mpsearch.pareto.front import front
+from mpsearch.search.solving import find_solver, solve
+from mpsearch.tables.budget import Budget
+from mpsearch.tables.choice import Choice
+from mpsearch.tables.solution import Solution
+from mpsearch.tables.table import Layer, LayerTable, Row
 
 # name -> random instances; those that start a process for each get fewer
 SOLVERS = {

@@ -10,14 +10,14 @@ import pytest
 from oracles import brute_force
 from tables import random_table
 
-from mpsearch.budget import Budget
-from mpsearch.choice import Choice
 from mpsearch.errors import InputError
-from mpsearch.problem import Problem
-from mpsearch.solution import Smallest
-from mpsearch.solver import Answer
-from mpsearch.solving import solve
-from mpsearch.table import Layer, LayerTable, Row
+from mpsearch.knapsack.problem import Problem
+from mpsearch.knapsack.solver import Answer
+from mpsearch.search.solving import solve
+from mpsearch.tables.budget import Budget
+from mpsearch.tables.choice import Choice
+from mpsearch.tables.solution import Smallest
+from mpsearch.tables.table import Layer, LayerTable, Row
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def install(monkeypatch: pytest.MonkeyPatch, solver: Broken) -> None:
     monkeypatch.setattr("test_solving.PLUGIN", solver, raising=False)
     point = EntryPoint("third-party", "test_solving:PLUGIN", "mpsearch.solvers")
     real = entry_points(group="mpsearch.solvers")
-    monkeypatch.setattr("mpsearch.plugins.entry_points", lambda group: [*real, point])
+    monkeypatch.setattr("mpsearch.running.plugins.entry_points", lambda group: [*real, point])
 
 
 NOTES = {

@@ -9,16 +9,16 @@ import pytest
 import torch
 from torch import nn
 
-from mpsearch.c_export.folder import export_c
-from mpsearch.calibration import calibrate
-from mpsearch.choice import Choice
 from mpsearch.data import Data
 from mpsearch.device.layer_times import layer_seconds, median_of_rounds, parse_step_times
 from mpsearch.errors import InputError
+from mpsearch.exporters.c.folder import export_c
+from mpsearch.graph.network import Network
 from mpsearch.integer.lowering import lower
 from mpsearch.integer.owners import owners
-from mpsearch.network import Network
-from mpsearch.quantized import QuantizedNetwork, quantize
+from mpsearch.quantization.calibration import calibrate
+from mpsearch.quantization.quantized import QuantizedNetwork, quantize
+from mpsearch.tables.choice import Choice
 
 needs_make = pytest.mark.skipif(
     shutil.which("gcc") is None or shutil.which("make") is None, reason="there is no gcc or make"

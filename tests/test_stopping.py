@@ -8,20 +8,20 @@ import pytest
 import torch
 from torch import nn
 
-from mpsearch.choice import Choice
 from mpsearch.cli import run
-from mpsearch.console import progress
+from mpsearch.commands.console import progress
 from mpsearch.data import Data
 from mpsearch.errors import InputError
-from mpsearch.journal import Journal
-from mpsearch.losses import loss_for
-from mpsearch.network import Network
-from mpsearch.network_file import save
-from mpsearch.profile import ProfileSettings, profile
-from mpsearch.profiler import Study
+from mpsearch.graph.network import Network
+from mpsearch.graph.network_file import save
+from mpsearch.losses.loss import loss_for
+from mpsearch.profiling.profile import ProfileSettings, profile
+from mpsearch.running.journal import Journal
 from mpsearch.sensitivity import traces as traces_module
 from mpsearch.sensitivity.hessian import PROFILER
+from mpsearch.sensitivity.study import Study
 from mpsearch.sensitivity.traces import traces
+from mpsearch.tables.choice import Choice
 
 CHOICES = (Choice(4, 4), Choice(8, 8))
 

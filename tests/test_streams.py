@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mpsearch.cli import INTERNAL_ERROR, INTERRUPTED, run
-from mpsearch.console import print_table
+from mpsearch.commands.console import print_table
 from mpsearch.errors import InputError, MissingExtraError
 
 SOLVE = ("-m", "mpsearch", "solve", "--size", "90%")
@@ -89,7 +89,7 @@ def test_an_interrupt_of_a_command_is_one_line(
 
 
 def fail_with(monkeypatch: pytest.MonkeyPatch, action: object) -> None:
-    monkeypatch.setattr("mpsearch.table.LayerTable.read_csv", lambda path: action())  # type: ignore[operator]
+    monkeypatch.setattr("mpsearch.tables.table.LayerTable.read_csv", lambda path: action())  # type: ignore[operator]
 
 
 def raising(error: BaseException, cause: BaseException | None = None) -> object:

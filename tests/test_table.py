@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tables import HAND, hand_table, random_table
 
-from mpsearch.choice import Choice
 from mpsearch.errors import InputError
-from mpsearch.table import Layer, LayerTable, Row
+from mpsearch.tables.choice import Choice
+from mpsearch.tables.table import Layer, LayerTable, Row
 
 
 def read(tmp_path: Path, text: str) -> LayerTable:

@@ -11,18 +11,18 @@ import torch
 from tables import hand_table
 from torch import nn
 
-from mpsearch.assignment import Assignment
-from mpsearch.calibration import calibrate
-from mpsearch.choice import Choice
 from mpsearch.cli import run
 from mpsearch.data import Data
 from mpsearch.errors import InputError
+from mpsearch.exporters.litert.raising import raise_bits
+from mpsearch.graph.network import Network
+from mpsearch.graph.network_file import save
 from mpsearch.integer.lowering import lower
-from mpsearch.litert_export.raising import raise_bits
-from mpsearch.network import Network
-from mpsearch.network_file import save
-from mpsearch.quantized import QuantizedNetwork, quantize
-from mpsearch.targets import TARGETS, choices_for
+from mpsearch.quantization.calibration import calibrate
+from mpsearch.quantization.quantized import QuantizedNetwork, quantize
+from mpsearch.tables.assignment import Assignment
+from mpsearch.tables.choice import Choice
+from mpsearch.tables.targets import TARGETS, choices_for
 
 BITS = (2, 3, 4, 7, 8, 16, 32)
 
@@ -55,8 +55,8 @@ def stored_by_litert(choice: Choice) -> list[bool]:
 
 def stored_by_onnx(choice: Choice) -> list[bool]:
     pytest.importorskip("onnx")
-    from mpsearch.onnx_export.model import onnx_model
-    from mpsearch.onnx_export.sizes import layer_rows
+    from mpsearch.exporters.onnx.model import onnx_model
+    from mpsearch.exporters.onnx.sizes import layer_rows
 
     quantized = at(choice)
     rows = layer_rows(quantized, onnx_model(quantized))

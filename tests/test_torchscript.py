@@ -11,11 +11,11 @@ import torch
 from test_outputs import Fusion
 from torch import nn
 
-from mpsearch.arrays import Arrays
 from mpsearch.errors import InputError
-from mpsearch.model_files import ModelSource, load_network
-from mpsearch.network import Network
-from mpsearch.torchscript import as_module
+from mpsearch.graph.arrays import Arrays
+from mpsearch.graph.network import Network
+from mpsearch.importers.loading import ModelSource, load_network
+from mpsearch.importers.torchscript.module import as_module
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),

@@ -11,10 +11,11 @@ import pytest
 import torch
 from torch.nn import functional
 
-from mpsearch.losses import CROSS_ENTROPY, DIVERGENCE
-from mpsearch.network import Network
-from mpsearch.operators import is_transposed
-from mpsearch.seeds import generator
+from mpsearch.graph.network import Network
+from mpsearch.graph.operators import is_transposed
+from mpsearch.losses.loss import CROSS_ENTROPY, DIVERGENCE
+from mpsearch.losses.output_hessian import output_factor, random_direction
+from mpsearch.running.seeds import generator
 from mpsearch.sensitivity import gradient_norms
 from mpsearch.sensitivity.gauss_newton import (
     sampled_traces,
@@ -23,7 +24,6 @@ from mpsearch.sensitivity.gauss_newton import (
 from mpsearch.sensitivity.gradient_norms import GradientNorms
 from mpsearch.sensitivity.hutchinson import residual_traces
 from mpsearch.sensitivity.linearity import piecewise_linear
-from mpsearch.sensitivity.output_hessian import output_factor, random_direction
 from mpsearch.sensitivity.probing import estimate
 
 PIECEWISE_LINEAR = ("residual", "two-inputs", "transposed")

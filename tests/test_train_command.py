@@ -9,9 +9,9 @@ import torch
 pytest.importorskip("librosa")
 
 from mpsearch.cli import run
+from mpsearch.graph.network_file import load
 from mpsearch.models import generated
 from mpsearch.models.datasets import load_dataset
-from mpsearch.network_file import load
 
 
 @pytest.fixture(scope="module")

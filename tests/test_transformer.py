@@ -13,9 +13,9 @@ from click.testing import CliRunner
 
 import mpsearch
 from mpsearch.cli import cli
-from mpsearch.losses import CROSS_ENTROPY
-from mpsearch.network import Network
-from mpsearch.sample_layout import parts
+from mpsearch.graph.network import Network
+from mpsearch.graph.sample_layout import parts
+from mpsearch.losses.loss import CROSS_ENTROPY
 from mpsearch.sensitivity.gauss_newton import trace_sums
 from mpsearch.sensitivity.gradient_norms import GradientNorms
 from mpsearch.sensitivity.hutchinson import residual_traces

@@ -11,9 +11,9 @@ from safetensors.torch import save_file
 
 from mpsearch.cli import run
 from mpsearch.errors import InputError
-from mpsearch.files import atomic_path, write_atomic
-from mpsearch.finetuning_checkpoint import State, checkpoint_path, load_state, save_state
-from mpsearch.journal import Journal
+from mpsearch.files.writing import atomic_path, write_atomic
+from mpsearch.finetuning.checkpoint import State, checkpoint_path, load_state, save_state
+from mpsearch.running.journal import Journal
 
 RUN = "sha256:" + "0123456789abcdef" * 4
 

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mpsearch.choice import Choice, WeightBits
+from mpsearch.commands.measured_options import _target
 from mpsearch.errors import InputError
-from mpsearch.gate_limits import CONDITIONS
-from mpsearch.gate_metrics import _parse, check_names
-from mpsearch.measured_options import _target
-from mpsearch.units import (
+from mpsearch.gating.limits import CONDITIONS
+from mpsearch.gating.metrics import _parse, check_names
+from mpsearch.tables.choice import Choice, WeightBits
+from mpsearch.tables.units import (
     Percent,
     format_amount,
     format_count,

@@ -5,9 +5,14 @@ from typing import Any
 
 import click
 
-from mpsearch.console import echo, json_option, print_json, progress
-from mpsearch.model_options import device_option, load_model_and_data, model_options, source_of
-from mpsearch.post_training_options import (
+from mpsearch.commands.console import echo, json_option, print_json, progress
+from mpsearch.commands.model_options import (
+    device_option,
+    load_model_and_data,
+    model_options,
+    source_of,
+)
+from mpsearch.commands.post_training_options import (
     note_missing_classes,
     post_training_of,
     post_training_options,
@@ -48,20 +53,20 @@ def apply(
       mpsearch apply model.pt assignment.json -o quantized.pt
       mpsearch apply model.pt --rounding nearest --no-bias-correction -o plain.pt
     """
-    from mpsearch.arrays import Arrays, bind_inputs
-    from mpsearch.assignment import Assignment
-    from mpsearch.calibrated_inputs import input_ranges, outside_notes
-    from mpsearch.cost import bops, float_bytes_outside, size_bytes
     from mpsearch.data import Data
     from mpsearch.errors import InputError
-    from mpsearch.float_text import outside_sentence
-    from mpsearch.kept_repairs import undone_sentence
-    from mpsearch.post_training import quantize_after_training
-    from mpsearch.quantized import check_layers
-    from mpsearch.quantized_file import save_quantized
-    from mpsearch.repair_time import with_notice
-    from mpsearch.units import format_count, format_size
-    from mpsearch.workers import find_device
+    from mpsearch.graph.arrays import Arrays, bind_inputs
+    from mpsearch.post_training.kept_repairs import undone_sentence
+    from mpsearch.post_training.repair_time import with_notice
+    from mpsearch.post_training.repairing import quantize_after_training
+    from mpsearch.profiling.float_text import outside_sentence
+    from mpsearch.quantization.calibrated_inputs import input_ranges, outside_notes
+    from mpsearch.quantization.cost import bops, float_bytes_outside, size_bytes
+    from mpsearch.quantization.quantized import check_layers
+    from mpsearch.quantization.quantized_file import save_quantized
+    from mpsearch.running.workers import find_device
+    from mpsearch.tables.assignment import Assignment
+    from mpsearch.tables.units import format_count, format_size
 
     settings = post_training_of(**post_training)
     place = find_device(device)

@@ -4,8 +4,8 @@ from typing import Any
 
 import click
 
-from mpsearch.console import echo, json_option, print_json
-from mpsearch.model_options import model_options, print_notes, source_of
+from mpsearch.commands.console import echo, json_option, print_json
+from mpsearch.commands.model_options import model_options, print_notes, source_of
 
 
 @click.command()
@@ -32,11 +32,11 @@ def convert(
       mpsearch convert exported.pt2 --trust --data sample.npz -o model.pt
       mpsearch convert weights.safetensors --model resnet20 --data cifar10:train -o model.pt
     """
-    from mpsearch import memory_budget
     from mpsearch.data import bind, read_arrays
-    from mpsearch.model_files import load_module, network_of, notes_of
-    from mpsearch.network_file import save
-    from mpsearch.sum_loss import separate
+    from mpsearch.graph import memory_budget
+    from mpsearch.graph.network_file import save
+    from mpsearch.importers.loading import load_module, network_of, notes_of
+    from mpsearch.losses.sum_loss import separate
 
     arrays = None if data is None else read_arrays(data)
     source = source_of(path, **model)

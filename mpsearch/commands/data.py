@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mpsearch.console import echo, json_option, print_json, print_table
+from mpsearch.commands.console import echo, json_option, print_json, print_table
 from mpsearch.errors import InputError
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def build(config: str, output: str, strict: bool, as_json: bool) -> int:
     Example:
       mpsearch data build data.toml -o mydata
     """
-    from mpsearch.console import progress
+    from mpsearch.commands.console import progress
     from mpsearch.models.dataset_building import build_dataset, file_count, list_clips
     from mpsearch.models.dataset_config import read_config
     from mpsearch.models.dataset_folder import check_target, write_folder

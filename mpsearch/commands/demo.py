@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from mpsearch.console import echo
+from mpsearch.commands.console import echo
 
 
 @click.command()

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mpsearch.commands.console import echo, json_option, print_json, print_table
+from mpsearch.commands.device_options import compiler_of, device_options, power_of, power_options
 from mpsearch.commands.device_table import table
-from mpsearch.console import echo, json_option, print_json, print_table
-from mpsearch.device_options import compiler_of, device_options, power_of, power_options
 from mpsearch.errors import InputError
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def run(
       mpsearch device run network --host pi@raspberrypi --compile here --cc aarch64-linux-gnu-gcc
       mpsearch device run network --host pi@raspberrypi --power hwmon:ina219
     """
-    from mpsearch.console import progress
+    from mpsearch.commands.console import progress
     from mpsearch.device.compiling import split_words
     from mpsearch.device.exported import read_export
     from mpsearch.device.measuring import measure, steps_of
@@ -136,7 +136,7 @@ def _modes(text: str) -> "tuple[Mode, ...]":
 
 def _print(profile: "DeviceProfile", output: str) -> None:
     from mpsearch.device.energy_text import energy_lines
-    from mpsearch.units import format_size
+    from mpsearch.tables.units import format_size
 
     machine = profile.machine
     cores = "" if machine.cores is None else f", {machine.cores} cores"

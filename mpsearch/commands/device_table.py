@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mpsearch.console import echo, json_option, print_json, print_table, progress
-from mpsearch.device_options import compiler_of, device_options, power_of, power_options
-from mpsearch.model_options import load_model_and_data, model_options, source_of
+from mpsearch.commands.console import echo, json_option, print_json, print_table, progress
+from mpsearch.commands.device_options import compiler_of, device_options, power_of, power_options
+from mpsearch.commands.model_options import load_model_and_data, model_options, source_of
 
 if TYPE_CHECKING:
     from mpsearch.device.tabulating import MeasuredTable, Prediction
     from mpsearch.device.timing import Settings
-    from mpsearch.table import LayerTable
+    from mpsearch.tables.table import LayerTable
 
 NOTABLE = 0.2  # of predicted over measured; on an idle machine they differ by a few percent
 
@@ -82,12 +82,12 @@ def table(
       mpsearch device table model.pt --host local --flags "-O2 -mavx2"
       mpsearch device table model.pt --host pi@raspberrypi --power hwmon:ina219
     """
-    from mpsearch.assignment import Assignment
     from mpsearch.device.tabulating import measure_table, steps_of
     from mpsearch.device.timing import Settings
     from mpsearch.device.transport import check_folder, check_host
-    from mpsearch.provenance import load_provenance, provenance_path
-    from mpsearch.table import LayerTable
+    from mpsearch.tables.assignment import Assignment
+    from mpsearch.tables.provenance import load_provenance, provenance_path
+    from mpsearch.tables.table import LayerTable
 
     check_host(host)
     check_folder(folder_there)
@@ -112,7 +112,7 @@ def table(
     provenance = dict(load_provenance(profile))
     if provenance:
         provenance["device_table"] = _provenance(found, settings, host, rounds)
-        from mpsearch.files import write_atomic
+        from mpsearch.files.writing import write_atomic
 
         write_atomic(provenance_path(output), json.dumps(provenance, indent=2) + "\n")
     if as_json:
@@ -125,7 +125,7 @@ def table(
 def next_command(table: "LayerTable", path: str) -> str:
     """A search that has an answer: half-way between the least time and that of all largest."""
     from mpsearch.device.measured_table import LATENCY
-    from mpsearch.ranges import ranges
+    from mpsearch.search.ranges import ranges
 
     found = ranges(table)[LATENCY]
     least, most = float(found.least), float(found.most)
@@ -169,7 +169,7 @@ def _energy(one: "Prediction") -> dict[str, Any]:
 
 
 def _print(found: "MeasuredTable") -> None:
-    from mpsearch.units import format_amount
+    from mpsearch.tables.units import format_amount
 
     print_table(
         ["layer", *map(str, found.table.choices)],
@@ -216,7 +216,7 @@ def _print(found: "MeasuredTable") -> None:
 
 
 def _cells(measured: "LayerTable", layer: str) -> list[str]:
-    from mpsearch.units import format_amount
+    from mpsearch.tables.units import format_amount
 
     column, position = measured.column("latency_s"), measured.layer_names.index(layer)
     rows = measured.row_index[position].tolist()

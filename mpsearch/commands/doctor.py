@@ -5,7 +5,7 @@ from itertools import groupby
 
 import click
 
-from mpsearch.console import echo, json_option, print_json
+from mpsearch.commands.console import echo, json_option, print_json
 
 TITLES = {
     "core": "Packages that mpsearch needs",
@@ -28,8 +28,8 @@ def doctor(as_json: bool) -> int:
     Example:
       mpsearch doctor
     """
-    from mpsearch.doctor import diagnose
-    from mpsearch.versions import versions
+    from mpsearch.commands.doctor_checks import diagnose
+    from mpsearch.commands.versions import versions
 
     checks = diagnose()
     healthy = all(check.works for check in checks if check.needed)

@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mpsearch.console import echo, json_option, print_json, print_table, progress
+from mpsearch.commands.console import echo, json_option, print_json, print_table, progress
+from mpsearch.commands.model_options import device_option, loss_option, model_options, source_of
+from mpsearch.commands.post_training_options import post_training_of, post_training_options
 from mpsearch.errors import InputError
-from mpsearch.model_options import device_option, loss_option, model_options, source_of
-from mpsearch.post_training_options import post_training_of, post_training_options
 
 if TYPE_CHECKING:
-    from mpsearch.evaluation import Evaluations
-    from mpsearch.front import Front
-    from mpsearch.model_files import ModelSource
-    from mpsearch.post_training import PostTraining
+    from mpsearch.evaluation.evaluation import Evaluations
+    from mpsearch.importers.loading import ModelSource
+    from mpsearch.pareto.front import Front
+    from mpsearch.post_training.repairing import PostTraining
 
 POINTS = 12
 
@@ -108,8 +108,8 @@ def evaluate(
       mpsearch evaluate quantized.pt --fp32 model.pt --data test.npz --metric f1 --metric auc
       mpsearch evaluate model.pt --front front.csv --points 12 --data test.npz --plot front.png
     """
-    from mpsearch.evaluation import save_evaluations
-    from mpsearch.evaluation_run import EvaluationRequest, run
+    from mpsearch.evaluation.evaluation import save_evaluations
+    from mpsearch.evaluation.subjects import EvaluationRequest, run
 
     source = source_of(path, **model)
     settings = post_training_of(
@@ -166,12 +166,12 @@ def _evaluate_front(
     plot: str | None,
     as_json: bool,
 ) -> None:
-    from mpsearch.evaluation_run import load_subject
-    from mpsearch.front_points import points_of
-    from mpsearch.measured_front import measure_front, read_front
+    from mpsearch.evaluation.subjects import load_subject
+    from mpsearch.measured.front import measure_front, read_front
+    from mpsearch.pareto.points import points_of
     from mpsearch.reports.figures import plot_front
     from mpsearch.reports.picture_files import check_picture
-    from mpsearch.workers import join, leave
+    from mpsearch.running.workers import join, leave
 
     if plot is not None:
         check_picture(plot)
@@ -215,7 +215,7 @@ def _front_document(front: "Front", points: list[int]) -> dict[str, Any]:
 
 def _print_front(front: "Front", points: list[int]) -> None:
     """The points as a table, by rising size, under FP32."""
-    from mpsearch.units import format_amount
+    from mpsearch.tables.units import format_amount
 
     def percent(point: int, name: str, sign: str = "") -> str:
         value, low, high = (
@@ -248,7 +248,7 @@ def _print_front(front: "Front", points: list[int]) -> None:
 
 
 def _document(evaluations: "Evaluations") -> dict[str, Any]:
-    from mpsearch.evaluation import row_to_json
+    from mpsearch.evaluation.evaluation import row_to_json
 
     return {
         "data": evaluations.data_name,
@@ -265,7 +265,7 @@ def print_evaluations(evaluations: "Evaluations") -> None:
     Other metrics have a table of their own below.
     """
     from mpsearch.statistics import paired_drop
-    from mpsearch.units import format_count, format_size
+    from mpsearch.tables.units import format_count, format_size
 
     reference = evaluations.named("FP32")
     rows = []

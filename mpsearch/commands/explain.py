@@ -6,19 +6,19 @@ from typing import Any
 
 import click
 
-from mpsearch.assignment import Assignment
-from mpsearch.choice import Choice
-from mpsearch.console import echo, json_option, print_json, print_table
-from mpsearch.decisions import Alternative, Decision
+from mpsearch.commands.console import echo, json_option, print_json, print_table
+from mpsearch.commands.solution_text import print_failure
 from mpsearch.errors import InputError
-from mpsearch.explaining import Explanation
-from mpsearch.explaining import explain as explain_assignment
-from mpsearch.pins import parse_excludes, parse_pins
-from mpsearch.solution import Solution
-from mpsearch.solution_text import print_failure
-from mpsearch.table import LayerTable
-from mpsearch.units import format_amount
-from mpsearch.what_if import WhatIf, what_if
+from mpsearch.explaining.decisions import Alternative, Decision
+from mpsearch.explaining.explaining import Explanation
+from mpsearch.explaining.explaining import explain as explain_assignment
+from mpsearch.explaining.what_if import WhatIf, what_if
+from mpsearch.tables.assignment import Assignment
+from mpsearch.tables.choice import Choice
+from mpsearch.tables.pins import parse_excludes, parse_pins
+from mpsearch.tables.solution import Solution
+from mpsearch.tables.table import LayerTable
+from mpsearch.tables.units import format_amount
 
 
 @click.command()

@@ -5,15 +5,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mpsearch.console import echo, json_option, print_json
+from mpsearch.commands.console import echo, json_option, print_json
+from mpsearch.commands.model_options import model_options, source_of
 from mpsearch.errors import InputError
-from mpsearch.export_formats import FORMATS, ExportRequest, check_options
-from mpsearch.model_options import model_options, source_of
+from mpsearch.exporters.formats import FORMATS, ExportRequest, check_options
 
 if TYPE_CHECKING:
     from mpsearch.data import Data
-    from mpsearch.model_files import ModelSource
-    from mpsearch.quantized import QuantizedNetwork
+    from mpsearch.importers.loading import ModelSource
+    from mpsearch.quantization.quantized import QuantizedNetwork
 
 
 @click.command()
@@ -70,8 +70,8 @@ def export(
       mpsearch export quantized.pt --format onnx --fp32 model.pt -o network.onnx
       mpsearch export quantized.pt --format litert --fp32 model.pt -o network.tflite
     """
-    from mpsearch.model_kinds import QUANTIZED, detect
-    from mpsearch.quantized_file import load_quantized
+    from mpsearch.importers.kinds import QUANTIZED, detect
+    from mpsearch.quantization.quantized_file import load_quantized
 
     if detect(path) != QUANTIZED:
         raise InputError(
@@ -97,9 +97,9 @@ def _calibration(
     quantized: "QuantizedNetwork", calibration: str | None, float_model: "ModelSource | None"
 ) -> "Data | None":
     """The named data, or else the sample in the float model, or None."""
-    from mpsearch.arrays import Arrays
     from mpsearch.data import bind, check_repeatable, read_arrays
-    from mpsearch.model_files import load_network
+    from mpsearch.graph.arrays import Arrays
+    from mpsearch.importers.loading import load_network
 
     if calibration is not None:
         arrays = read_arrays(calibration)

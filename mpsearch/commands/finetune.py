@@ -5,20 +5,20 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mpsearch.console import echo, json_option, print_json, progress
-from mpsearch.errors import InputError
-from mpsearch.model_options import (
+from mpsearch.commands.console import echo, json_option, print_json, progress
+from mpsearch.commands.model_options import (
     device_option,
     load_model_and_data,
     loss_option,
     model_options,
     source_of,
 )
+from mpsearch.errors import InputError
 
 if TYPE_CHECKING:
     from mpsearch.data import Data
-    from mpsearch.finetuning import Epoch, FineTuned
-    from mpsearch.network import Network
+    from mpsearch.finetuning.training import Epoch, FineTuned
+    from mpsearch.graph.network import Network
 
 
 @click.command()
@@ -70,11 +70,11 @@ def finetune(
       mpsearch finetune model.pt --data train.npz
       mpsearch finetune model.pt assignment.json --data train.npz --augment -o tuned.pt
     """
-    from mpsearch.assignment import Assignment
-    from mpsearch.finetuning import FineTuning
-    from mpsearch.finetuning import finetune as run_finetuning
-    from mpsearch.quantized_file import load_quantized, save_quantized
-    from mpsearch.workers import find_device
+    from mpsearch.finetuning.training import FineTuning
+    from mpsearch.finetuning.training import finetune as run_finetuning
+    from mpsearch.quantization.quantized_file import load_quantized, save_quantized
+    from mpsearch.running.workers import find_device
+    from mpsearch.tables.assignment import Assignment
 
     if not Path(output).absolute().parent.is_dir():
         raise InputError(f"cannot write {output}: its folder does not exist")
@@ -126,8 +126,8 @@ def _line(epoch: "Epoch", labelled: bool) -> str:
 
 
 def _print_summary(result: "FineTuned", output: str, network: "Network", train: "Data") -> None:
-    from mpsearch.cost import size_bytes
-    from mpsearch.units import format_size
+    from mpsearch.quantization.cost import size_bytes
+    from mpsearch.tables.units import format_size
 
     if train.labels is None:
         echo(f"{train.name} has no labels: the float network's outputs were the only target")
@@ -144,7 +144,7 @@ def _print_summary(result: "FineTuned", output: str, network: "Network", train: 
 def _document(result: "FineTuned", output: str, network: "Network") -> dict[str, Any]:
     from dataclasses import asdict
 
-    from mpsearch.cost import size_bytes
+    from mpsearch.quantization.cost import size_bytes
 
     return {
         "output": output,

@@ -6,17 +6,17 @@ from pathlib import Path
 import click
 import numpy as np
 
-from mpsearch.budget import Budget
-from mpsearch.console import echo, json_option, print_json, print_table
+from mpsearch.commands.console import echo, json_option, print_json, print_table
+from mpsearch.commands.search_options import budget_options
 from mpsearch.errors import InputError
-from mpsearch.front import Front
-from mpsearch.front import front as front_of
-from mpsearch.front_files import keep_measured, to_document, write_csv, write_json
-from mpsearch.pins import parse_excludes, parse_pins
-from mpsearch.provenance import load_provenance, model_digest_of, sound_provenance
-from mpsearch.search_options import budget_options
-from mpsearch.table import LayerTable
-from mpsearch.units import format_amount, parse_bytes
+from mpsearch.pareto.files import keep_measured, to_document, write_csv, write_json
+from mpsearch.pareto.front import Front
+from mpsearch.pareto.front import front as front_of
+from mpsearch.tables.budget import Budget
+from mpsearch.tables.pins import parse_excludes, parse_pins
+from mpsearch.tables.provenance import load_provenance, model_digest_of, sound_provenance
+from mpsearch.tables.table import LayerTable
+from mpsearch.tables.units import format_amount, parse_bytes
 
 
 @click.command()

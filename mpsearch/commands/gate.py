@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from mpsearch.console import echo, json_option, print_command, print_json, print_table
+from mpsearch.commands.console import echo, json_option, print_command, print_json, print_table
+from mpsearch.commands.model_options import loss_option, model_options, source_of
 from mpsearch.errors import InputError, MpsearchError
-from mpsearch.gate_limits import CONDITIONS, Conditions
-from mpsearch.model_options import loss_option, model_options, source_of
+from mpsearch.gating.limits import CONDITIONS, Conditions
 
 if TYPE_CHECKING:
-    from mpsearch.gate_config import GateConfig
-    from mpsearch.gate_report import Report
+    from mpsearch.gating.config import GateConfig
+    from mpsearch.gating.report import Report
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -99,7 +99,7 @@ def gate(path: str | None, as_json: bool, github: bool | None, **options: Any) -
       mpsearch gate --min auc=0.95 --max mae=0.05 --max-rise mse=10%
       mpsearch gate --baseline main.json --max-drop-baseline 0.5 --max-size-growth 1%
     """
-    from mpsearch.gate_github import error_command
+    from mpsearch.gating.github import error_command
 
     if github is None:
         github = os.environ.get("GITHUB_ACTIONS") == "true"
@@ -119,12 +119,12 @@ def gate(path: str | None, as_json: bool, github: bool | None, **options: Any) -
 
 def _judged(path: str | None, options: dict[str, Any]) -> "Report":
     """Read, judge, and write the baseline where that is asked."""
-    from mpsearch.gate import judge
-    from mpsearch.gate_config import find_config
-    from mpsearch.gate_metrics import check_names, wanted_metrics
-    from mpsearch.gate_reading import Sources, read_evidence
-    from mpsearch.gate_report import Report, baseline_of
-    from mpsearch.units import parse_confidence
+    from mpsearch.gating.config import find_config
+    from mpsearch.gating.judging import judge
+    from mpsearch.gating.metrics import check_names, wanted_metrics
+    from mpsearch.gating.reading import Sources, read_evidence
+    from mpsearch.gating.report import Report, baseline_of
+    from mpsearch.tables.units import parse_confidence
 
     config = find_config(options["config"])
 
@@ -202,17 +202,17 @@ def _policy(options: dict[str, Any], config: "GateConfig") -> Any:
 def _write(report: "Report", options: dict[str, Any], github: bool, as_json: bool) -> None:
     """The reports that are asked for, apart from the one on the terminal."""
     if options["junit"] is not None:
-        from mpsearch.files import write_atomic
-        from mpsearch.gate_junit import junit
+        from mpsearch.files.writing import write_atomic
+        from mpsearch.gating.junit import junit
 
         write_atomic(options["junit"], junit(report))
     if options["gitlab"] is not None:
-        from mpsearch.files import write_atomic
-        from mpsearch.gate_gitlab import code_quality
+        from mpsearch.files.writing import write_atomic
+        from mpsearch.gating.gitlab import code_quality
 
         write_atomic(options["gitlab"], code_quality(report))
     if github:
-        from mpsearch.gate_github import commands, summarize
+        from mpsearch.gating.github import commands, summarize
 
         for line in commands(report):
             print_command(line, err=as_json)  # the runner reads both streams
@@ -222,7 +222,7 @@ def _write(report: "Report", options: dict[str, Any], github: bool, as_json: boo
 
 
 def _print(report: "Report") -> None:
-    from mpsearch.gate_text import percent, row_of
+    from mpsearch.gating.words import percent, row_of
 
     if report.verdicts:
         rows = [row_of(verdict) for verdict in report.verdicts]

@@ -2,7 +2,7 @@
 
 import click
 
-from mpsearch.console import echo, json_option, print_json, print_table
+from mpsearch.commands.console import echo, json_option, print_json, print_table
 
 
 @click.group(invoke_without_command=True)
@@ -47,7 +47,7 @@ def export(network: str, output: str, weights: str | None, seed: int, as_json: b
       mpsearch models export tinym2net-covid --keras net.keras
       mpsearch models export tinym2net-battlefield:image --keras net.h5 --weights model.pt
     """
-    from mpsearch.model_files import read_tensors
+    from mpsearch.importers.loading import read_tensors
     from mpsearch.models.tinym2net_keras_file import write_keras
 
     tensors = None if weights is None else read_tensors(weights)

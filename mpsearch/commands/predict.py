@@ -4,7 +4,7 @@ import dataclasses
 
 import click
 
-from mpsearch.console import echo, json_option, print_json, print_table
+from mpsearch.commands.console import echo, json_option, print_json, print_table
 
 
 @click.command()
@@ -26,10 +26,10 @@ def predict(assignments: tuple[str, ...], interactions: str, as_json: bool) -> N
     Example:
       mpsearch predict assignment.json other.json
     """
-    from mpsearch.assignment import Assignment
-    from mpsearch.evidence_digests import Judged, check_weights
-    from mpsearch.interactions import load_interactions
-    from mpsearch.interactions import predict as predict_one
+    from mpsearch.interactions.interactions import load_interactions
+    from mpsearch.interactions.interactions import predict as predict_one
+    from mpsearch.tables.assignment import Assignment
+    from mpsearch.tables.evidence_digests import Judged, check_weights
 
     stored = load_interactions(interactions)
     names = assignments or ("assignment.json",)

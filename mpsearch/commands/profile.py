@@ -6,19 +6,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mpsearch.console import echo, json_option, print_json, print_table, progress
-from mpsearch.errors import InputError
-from mpsearch.model_options import (
+from mpsearch.commands.console import echo, json_option, print_json, print_table, progress
+from mpsearch.commands.model_options import (
     device_option,
     load_model_and_data,
     loss_option,
     model_options,
     source_of,
 )
-from mpsearch.targets import TARGETS, choices_for
+from mpsearch.errors import InputError
+from mpsearch.tables.targets import TARGETS, choices_for
 
 if TYPE_CHECKING:
-    from mpsearch.table import LayerTable
+    from mpsearch.tables.table import LayerTable
 
 
 @click.command()
@@ -100,14 +100,14 @@ def profile(
       mpsearch profile autoencoder.pt --loss reconstruction
       mpsearch profile weights.safetensors --model resnet20 --data cifar10:train --bits 2,4,8
     """
-    from mpsearch.float_text import HEADER, float_rows, float_sentence
-    from mpsearch.memory import peak_bytes
-    from mpsearch.post_training_words import usual_ranges
-    from mpsearch.profile import ProfileSettings, parse_choices
-    from mpsearch.profile import profile as run_profile
-    from mpsearch.provenance import provenance_path
-    from mpsearch.units import format_size, parse_bytes
-    from mpsearch.workers import is_first
+    from mpsearch.commands.memory import peak_bytes
+    from mpsearch.post_training.words import usual_ranges
+    from mpsearch.profiling.float_text import HEADER, float_rows, float_sentence
+    from mpsearch.profiling.profile import ProfileSettings, parse_choices
+    from mpsearch.profiling.profile import profile as run_profile
+    from mpsearch.running.workers import is_first
+    from mpsearch.tables.provenance import provenance_path
+    from mpsearch.tables.units import format_size, parse_bytes
 
     parsed = parse_choices(bits, choices)
     if target is not None and (bits or choices):
@@ -181,7 +181,7 @@ def profile(
 
 def next_command(table: "LayerTable", path: str, target: str | None = None) -> str:
     """A search that has an answer: for 66 % of the size, or half-way to what is the least."""
-    from mpsearch.ranges import ranges
+    from mpsearch.search.ranges import ranges
 
     found = ranges(table)["size_bytes"]
     least, most = float(found.least), float(found.most)

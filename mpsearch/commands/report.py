@@ -4,7 +4,7 @@ import os
 
 import click
 
-from mpsearch.console import echo, json_option, print_json
+from mpsearch.commands.console import echo, json_option, print_json
 from mpsearch.errors import InputError
 
 FORMATS = ("html", "md", "json")

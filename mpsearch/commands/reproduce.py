@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from mpsearch.console import echo, json_option, print_json, print_table
+from mpsearch.commands.console import echo, json_option, print_json, print_table
 from mpsearch.errors import InputError
 
 
@@ -50,13 +50,13 @@ def reproduce(
       mpsearch reproduce covid --runs 5 -o covid
       mpsearch reproduce battlefield --data mydata/ --model fp32.pt --runs 1
     """
+    from mpsearch.commands.console import progress
     from mpsearch.commands.train import dataset_for
-    from mpsearch.console import progress
-    from mpsearch.files import write_atomic
-    from mpsearch.published import CASES
-    from mpsearch.reproduction import Experiment, Recipe, identity, run
-    from mpsearch.reproduction_table import HEADER, markdown, notes, table
-    from mpsearch.run_store import RunStore
+    from mpsearch.files.writing import write_atomic
+    from mpsearch.reproduction.published import CASES
+    from mpsearch.reproduction.run import Experiment, Recipe, identity, run
+    from mpsearch.reproduction.run_store import RunStore
+    from mpsearch.reproduction.table import HEADER, markdown, notes, table
 
     reference = data or CASES[case].dataset
     chosen = CASES[case]

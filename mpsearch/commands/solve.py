@@ -6,28 +6,28 @@ from typing import Any
 
 import click
 
-from mpsearch.assignment import Assignment
-from mpsearch.budget import Budget
-from mpsearch.choice import Choice
-from mpsearch.console import echo, json_option, print_json
-from mpsearch.errors import InputError
-from mpsearch.float_text import outside_sentence
-from mpsearch.measured_options import (
+from mpsearch.commands.console import echo, json_option, print_json
+from mpsearch.commands.measured_options import (
     MeasuredRequest,
     RefineRequest,
     measured_options,
     parse_measured,
 )
-from mpsearch.minimand import Minimand
-from mpsearch.pins import parse_excludes, parse_pins
-from mpsearch.provenance import model_digest_of, sound_provenance, unpriced_activations
-from mpsearch.search_options import budget_options, parse_solver_options
-from mpsearch.solution import Solution
-from mpsearch.solution_text import print_failure, print_solution, print_tables
-from mpsearch.solving import solve as solve_table
-from mpsearch.table import LayerTable
-from mpsearch.targets import TARGETS, excludes_for, note_of
-from mpsearch.workers import is_first
+from mpsearch.commands.search_options import budget_options, parse_solver_options
+from mpsearch.commands.solution_text import print_failure, print_solution, print_tables
+from mpsearch.errors import InputError
+from mpsearch.profiling.float_text import outside_sentence
+from mpsearch.running.workers import is_first
+from mpsearch.search.solving import solve as solve_table
+from mpsearch.tables.assignment import Assignment
+from mpsearch.tables.budget import Budget
+from mpsearch.tables.choice import Choice
+from mpsearch.tables.minimand import Minimand
+from mpsearch.tables.pins import parse_excludes, parse_pins
+from mpsearch.tables.provenance import model_digest_of, sound_provenance, unpriced_activations
+from mpsearch.tables.solution import Solution
+from mpsearch.tables.table import LayerTable
+from mpsearch.tables.targets import TARGETS, excludes_for, note_of
 
 
 @click.command()
@@ -131,8 +131,8 @@ def solve(
     excludes = (*excludes, *unfit)
     pinned, excluded = parse_pins(pins), parse_excludes(excludes, allows, table)
     if only_ranges:
-        from mpsearch.ranges import ranges
-        from mpsearch.solution_text import print_ranges
+        from mpsearch.commands.solution_text import print_ranges
+        from mpsearch.search.ranges import ranges
 
         found = ranges(table, pinned, excluded, budget.limits, at_least=budget.at_least)
         if as_json:
@@ -164,7 +164,7 @@ def solve(
             output, as_json, table_path,
         )  # fmt: skip
     if from_front is not None:
-        from mpsearch.solution_sources import look_up
+        from mpsearch.search.other_sources import look_up
 
         solution = look_up(table, from_front, budget)
     else:
@@ -185,10 +185,10 @@ def solve(
     solution = replace(solution, notes=(*solution.notes, *left_out, *unpriced))
     document, lines = _document(solution, table), []
     if rerank and solution.choices:
-        from mpsearch.instance import Instance
-        from mpsearch.interactions import interactions_path
-        from mpsearch.reranking import describe, to_document
-        from mpsearch.solution_sources import reranked
+        from mpsearch.interactions.interactions import interactions_path
+        from mpsearch.interactions.reranking import describe, to_document
+        from mpsearch.knapsack.instance import Instance
+        from mpsearch.search.other_sources import reranked
 
         instance = Instance.build(table, budget.limits, pinned, excluded, (), budget.at_least)
         path = interactions_path(table_path)
@@ -199,8 +199,8 @@ def solve(
         lines = describe(ranking)
     refined: dict[str, Any] = {}
     if request is not None and solution.choices:
-        from mpsearch import refined_solving, refined_text
-        from mpsearch.candidates import Asked
+        from mpsearch.commands import refined_solving, refined_text
+        from mpsearch.refining.candidates import Asked
 
         wanted = Asked(table, budget, pinned, excluded, max_distinct)
         model = model_digest_of(sound_provenance(table_path))
@@ -249,9 +249,9 @@ def _solve_measured(
     table_path: str,
 ) -> int:
     """The smallest assignment whose measured accuracy holds; exit code 1 where none does."""
-    from mpsearch.measured_answer import to_document
-    from mpsearch.measured_solving import front_within, measure, solution_of
-    from mpsearch.measured_text import describe
+    from mpsearch.commands.measured_solving import front_within, measure, solution_of
+    from mpsearch.measured.answer import to_document
+    from mpsearch.measured.words import describe
 
     resource = str(minimand)
     if resource not in table.columns:

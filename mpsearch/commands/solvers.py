@@ -5,11 +5,11 @@ from typing import Any
 
 import click
 
-from mpsearch import plugins
-from mpsearch.console import echo, json_option, print_json
+from mpsearch.commands.console import echo, json_option, print_json
 from mpsearch.errors import MpsearchError
-from mpsearch.solver import GROUP
-from mpsearch.solving import AUTO_RULE
+from mpsearch.knapsack.solver import GROUP
+from mpsearch.running import plugins
+from mpsearch.search.solving import AUTO_RULE
 
 
 @click.command()

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mpsearch.console import echo, json_option, print_json
+from mpsearch.commands.console import echo, json_option, print_json
 from mpsearch.errors import InputError
 
 if TYPE_CHECKING:
@@ -63,10 +63,10 @@ def train(
         network = f"{network}:{','.join(modality)}"
     import torch
 
-    from mpsearch.console import progress
+    from mpsearch.commands.console import progress
+    from mpsearch.graph.network_file import save
     from mpsearch.models import training
     from mpsearch.models.registry import architecture, build
-    from mpsearch.network_file import save
 
     dataset = dataset_for(network, data or architecture(network).dataset, fold)
     with progress(f"training {network}", epochs) as step:

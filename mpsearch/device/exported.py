@@ -8,13 +8,13 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from mpsearch.c_export.folder import DOCUMENT, FORMAT, LARGEST_MIB, VERSION
-from mpsearch.choice import Choice
 from mpsearch.errors import InputError
-from mpsearch.evidence_digests import network_digest
-from mpsearch.files import digest
-from mpsearch.json_file import read_document
-from mpsearch.json_form import by_name, check_form, list_of, null_or, text, whole
+from mpsearch.exporters.c.folder import DOCUMENT, FORMAT, LARGEST_MIB, VERSION
+from mpsearch.files.json_file import read_document
+from mpsearch.files.json_form import by_name, check_form, list_of, null_or, text, whole
+from mpsearch.files.writing import digest
+from mpsearch.tables.choice import Choice
+from mpsearch.tables.evidence_digests import network_digest
 
 _SOURCE = re.compile(r"[a-z][a-z0-9_]{0,40}\.[ch]")
 _INPUT, _OUTPUT = "check/input.f32", "check/output.txt"

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 
-from mpsearch.choice import Choice
 from mpsearch.errors import InputError
-from mpsearch.table import LayerTable, Row
+from mpsearch.tables.choice import Choice
+from mpsearch.tables.table import LayerTable, Row
 
 LATENCY, ENERGY = "latency_s", "energy_j"
 

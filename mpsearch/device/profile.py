@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 from mpsearch.device.typed_json import from_json
 from mpsearch.errors import InputError
-from mpsearch.files import write_atomic
-from mpsearch.foreign_text import json_text
-from mpsearch.json_file import read_document
+from mpsearch.files.json_file import read_document
+from mpsearch.files.writing import write_atomic
+from mpsearch.running.foreign_text import json_text
 
 FORMAT, VERSION = "mpsearch.device", 1
 LARGEST_MIB = 1

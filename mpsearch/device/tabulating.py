@@ -7,9 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
-from mpsearch.c_export.folder import export_c
-from mpsearch.calibration import calibrate
-from mpsearch.choice import Choice
 from mpsearch.data import Data
 from mpsearch.device.conditions import invalid_reasons
 from mpsearch.device.energy import Power
@@ -32,9 +29,12 @@ from mpsearch.device.session import Session
 from mpsearch.device.timing import Settings, run_program, safe_word, time_repeats
 from mpsearch.device.transport import DeviceError
 from mpsearch.errors import InputError
-from mpsearch.network import Network
-from mpsearch.quantized import quantize
-from mpsearch.table import LayerTable
+from mpsearch.exporters.c.folder import export_c
+from mpsearch.graph.network import Network
+from mpsearch.quantization.calibration import calibrate
+from mpsearch.quantization.quantized import quantize
+from mpsearch.tables.choice import Choice
+from mpsearch.tables.table import LayerTable
 
 ASSIGNMENT = "assignment"
 MOST_STEP_RUNS = 1000  # MOST_RUNS of step_times.c

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 from torch import fx
 
+from mpsearch.graph.operators import packet
 from mpsearch.integer.operators import LAYERS, MOVES, SOFTMAXES, sources
-from mpsearch.operators import packet
-from mpsearch.quantizer import ActivationQuantizer
+from mpsearch.quantization.quantizer import ActivationQuantizer
 
 WIDE = None
 Form = ActivationQuantizer | None

@@ -5,13 +5,13 @@ import torch
 from torch import fx
 
 from mpsearch.errors import InputError
+from mpsearch.graph.layers import Layer
+from mpsearch.graph.operators import argument, groups, packet
 from mpsearch.integer.fixed_point import Integers, rescale_of
 from mpsearch.integer.graph import Convolution, IntegerTensor, Linear, Weights
 from mpsearch.integer.operators import convolution_padding, pair
-from mpsearch.layers import Layer
-from mpsearch.operators import argument, groups, packet
-from mpsearch.quantized import QuantizedLayer
-from mpsearch.quantizer import FLOAT_BITS
+from mpsearch.quantization.quantized import QuantizedLayer
+from mpsearch.quantization.quantizer import FLOAT_BITS
 
 _LARGEST_BOUND = 2**62
 

@@ -7,6 +7,9 @@ from torch import fx
 
 from mpsearch.data import Data
 from mpsearch.errors import InputError
+from mpsearch.graph.layers import Layer
+from mpsearch.graph.operators import argument, packet
+from mpsearch.graph.partial_forward import PartialForward
 from mpsearch.integer.fixed_point import rescale_of
 from mpsearch.integer.forms import WIDE, Form, Forms, choose_forms
 from mpsearch.integer.fusion import fuse_clamps
@@ -32,11 +35,8 @@ from mpsearch.integer.operators import (
 )
 from mpsearch.integer.ranges import Ranges, tensor_ranges
 from mpsearch.integer.softmax import FRACTION_BITS, OUTPUT_BITS
-from mpsearch.layers import Layer
-from mpsearch.operators import argument, packet
-from mpsearch.partial_forward import PartialForward
-from mpsearch.quantized import QuantizedNetwork
-from mpsearch.quantizer import affine
+from mpsearch.quantization.quantized import QuantizedNetwork
+from mpsearch.quantization.quantizer import affine
 
 # The wide form's largest value over the largest magnitude seen in calibration. Each bit of headroom
 # doubles how often rounding in the wide form changes a code that sits between two.

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 from torch import fx
 
+from mpsearch.graph.operators import argument, packet
 from mpsearch.integer.graph import (
     Add,
     AveragePool,
@@ -38,7 +39,6 @@ from mpsearch.integer.operators import (
     sources,
     unsupported,
 )
-from mpsearch.operators import argument, packet
 
 Names = tuple[str, ...]
 

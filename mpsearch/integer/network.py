@@ -12,7 +12,7 @@ from mpsearch.integer.fixed_point import Integers
 from mpsearch.integer.graph import IntegerGraph, IntegerTensor
 from mpsearch.integer.inference import run
 from mpsearch.integer.lowering import lower
-from mpsearch.quantized import QuantizedNetwork
+from mpsearch.quantization.quantized import QuantizedNetwork
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,8 @@
 from torch import fx
 
 from mpsearch.errors import InputError
+from mpsearch.graph.operators import argument, is_transposed, packet
 from mpsearch.integer.graph import Pair, Shape
-from mpsearch.operators import argument, is_transposed, packet
 
 LAYERS = frozenset({"conv1d", "conv2d", "convolution", "linear"})
 CLAMPS = frozenset({"relu", "relu6", "hardtanh", "clamp"})

@@ -15,10 +15,10 @@ from torch import fx
 
 from mpsearch.data import Data
 from mpsearch.errors import InputError
+from mpsearch.graph.operators import argument, packet
 from mpsearch.integer.operators import MOVES, SOFTMAXES, SUPPORTED, sources
-from mpsearch.operators import argument, packet
-from mpsearch.quantized import QuantizedNetwork
-from mpsearch.quantizer import ActivationQuantizer
+from mpsearch.quantization.quantized import QuantizedNetwork
+from mpsearch.quantization.quantizer import ActivationQuantizer
 
 Range = tuple[float, float]
 Ranges = dict[str, Range]

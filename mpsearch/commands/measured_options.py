@@ -1,0 +1,197 @@
+"""Options of `mpsearch solve` for what is measured: an accuracy that has to hold, and --refine."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from mpsearch.commands.model_options import model_options
+from mpsearch.commands.post_training_options import REPAIRS
+from mpsearch.errors import InputError
+from mpsearch.tables.units import parse_accuracy, parse_points, parse_tolerance, whole_number
+
+if TYPE_CHECKING:
+    from mpsearch.measured.answer import Target
+    from mpsearch.post_training.repairing import Rounding
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+USUAL_MODEL = "model.pt"
+MOST, TOLERANCE = 32, "0.5%"
+
+_OPTIONS = (
+    click.option(
+        "--min-accuracy", metavar="PERCENT",
+        help="The smallest assignment with at least this accuracy, measured: 88%.",
+    ),
+    click.option(
+        "--max-drop", metavar="POINTS",
+        help="Or with at most so many points less than FP32 on the same samples: 1.0.",
+    ),
+    click.option(
+        "--refine", type=click.IntRange(min=1), metavar="N",
+        help="Measure N assignments as repaired networks and take the best: every metric's optimum "
+        "(columns omega_*), the next best, exchanges.",
+    ),
+    click.option(
+        "--data", metavar="D",
+        help="Data to measure on, labelled for an accuracy [default: the sample].",
+    ),
+    click.option(
+        "--network", metavar="MODEL",
+        help=f"The float model that is measured [default: {USUAL_MODEL}].",
+    ),
+    click.option(
+        "--calibration", metavar="D", help="Data for the ranges [default: the model's sample]."
+    ),
+    click.option(
+        "--measure", metavar="N|all",
+        help=f"Measure at most so many assignments [default: {MOST}]; all: every smaller one.",
+    ),
+    click.option(
+        "--tolerance", metavar="PERCENT",
+        help=f"Leave out points that are so little smaller than another [default: {TOLERANCE}].",
+    ),
+    click.option(
+        "--confirm-data", metavar="D", help="Measure the answer once more, on samples of its own."
+    ),
+    click.option(
+        "--device", metavar="DEVICE", help="Where to measure: cpu, cuda or auto [default: cpu]."
+    ),
+    *REPAIRS,
+)  # fmt: skip
+
+
+def measured_options(command: _Command) -> _Command:
+    """--min-accuracy, --max-drop, --refine and what goes with them; see `parse_measured`."""
+    command = model_options(command)
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+@dataclass(frozen=True)
+class MeasuredRequest:
+    """What has to hold, on which model and data, and how much may be measured."""
+
+    target: "Target"
+    network: str
+    model: Mapping[str, Any]
+    data: str | None
+    calibration: str | None
+    confirm: str | None
+    most: int | None
+    tolerance: float
+    rounding: "Rounding"
+    bias_correction: bool
+    device: str
+
+
+@dataclass(frozen=True)
+class RefineRequest:
+    """How many assignments are measured, on which model and data."""
+
+    count: int
+    network: str
+    model: Mapping[str, Any]
+    data: str | None
+    calibration: str | None
+    rounding: "Rounding"
+    bias_correction: bool
+    device: str
+
+
+def parse_measured(
+    min_accuracy: str | None,
+    max_drop: str | None,
+    refine: int | None,
+    data: str | None,
+    network: str | None,
+    calibration: str | None,
+    measure: str | None,
+    tolerance: str | None,
+    confirm_data: str | None,
+    device: str | None,
+    rounding: "Rounding",
+    bias_correction: bool,
+    model: str | None,
+    trust: bool,
+    input_shapes: tuple[str, ...],
+    max_model_memory: str | None,
+) -> MeasuredRequest | RefineRequest | None:
+    """The options as a request; None where nothing is measured. Raises InputError."""
+    asked = min_accuracy is not None or max_drop is not None
+    if not asked and refine is None:
+        given = (data, network, calibration, measure, tolerance, confirm_data, device, model,
+                 max_model_memory)  # fmt: skip
+        flags = trust or input_shapes or rounding != "adaptive" or not bias_correction
+        if flags or any(option is not None for option in given):
+            raise InputError(
+                "--data, --network, --model, --calibration, --device, --rounding and "
+                "--no-bias-correction go with --min-accuracy, --max-drop or --refine; --measure, "
+                "--tolerance and --confirm-data with the first two"
+            )
+        return None
+    if min_accuracy is not None and max_drop is not None:
+        raise InputError("got --min-accuracy and --max-drop; expected one of them")
+    if asked and refine is not None:
+        raise InputError(
+            "got --refine with --min-accuracy or --max-drop; expected one of them: refine measures "
+            "at the limits that are given, the others look for the smallest size"
+        )
+    if refine is not None and (measure, tolerance, confirm_data) != (None, None, None):
+        raise InputError("--measure, --tolerance and --confirm-data do not go with --refine")
+    if network is None and model is not None and Path(model).is_file():
+        network, model = model, None
+    if network is None:
+        if not Path(USUAL_MODEL).is_file():
+            raise InputError(
+                f"{'accuracy is' if asked else 'assignments are'} measured, and there is no "
+                f"{USUAL_MODEL} here; name the float model's file with --network"
+            )
+        network = USUAL_MODEL
+    loading = {
+        "model": model,
+        "trust": trust,
+        "input_shapes": input_shapes,
+        "max_model_memory": max_model_memory,
+    }
+    if refine is not None:
+        return RefineRequest(
+            refine, network, loading, data, calibration, rounding, bias_correction, device or "cpu"
+        )
+    return MeasuredRequest(
+        target=_target(min_accuracy, max_drop),
+        network=network,
+        model=loading,
+        data=data,
+        calibration=calibration,
+        confirm=confirm_data,
+        most=_most(measure),
+        tolerance=float(parse_tolerance(tolerance or TOLERANCE)),
+        rounding=rounding,
+        bias_correction=bias_correction,
+        device=device or "cpu",
+    )
+
+
+def _target(min_accuracy: str | None, max_drop: str | None) -> "Target":
+    from mpsearch.measured.answer import Target
+
+    if min_accuracy is not None:
+        return Target(min_accuracy=parse_accuracy(min_accuracy))
+    assert max_drop is not None
+    return Target(max_drop=parse_points(max_drop) / 100)
+
+
+def _most(text: str | None) -> int | None:
+    if text == "all":
+        return None
+    if text is None:
+        return MOST
+    most = whole_number(text)
+    if not most:
+        raise InputError(f"got --measure {text!r}; expected a number such as 32, or all")
+    return most

@@ -1,0 +1,1 @@
+"""A network measured: metrics, intervals, the file of evaluations."""

@@ -1,0 +1,262 @@
+"""`Evaluation`: accuracy, loss and other metrics with 95 % intervals, and the file for them."""
+
+import base64
+import json
+import math
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from mpsearch.errors import InputError
+from mpsearch.evaluation.plausible import check_row, check_rows
+from mpsearch.files.json_file import read_document
+from mpsearch.files.json_form import (
+    by_name,
+    check_form,
+    flag,
+    list_of,
+    null_or,
+    number,
+    text,
+    whole,
+)
+from mpsearch.files.writing import write_atomic
+from mpsearch.tables.evidence_digests import ORIGIN, Origin, origin_from_json, origin_to_json
+
+FORMAT, VERSION = "mpsearch.evaluation", 1
+LARGEST_MIB = 256
+MOST_CLASSES = 100  # a confusion matrix of more would be larger than all else in the file
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric's value with its 95 % interval, and how that was found (`wilson`, `normal`,
+    `bootstrap of 1000`).
+
+    difference: the value less that of FP32 on the same samples, with an interval for the paired
+    difference; None where FP32 was not measured beside it.
+    """
+
+    value: float
+    interval: tuple[float, float]
+    method: str
+    difference: float | None = None
+    difference_interval: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Accuracy (Wilson interval) and the mean loss (normal interval) on `n` labelled samples.
+
+    `correct` has one entry per sample, so that two evaluations on the same data can be paired.
+    `size_bytes` and `bops` are those of the assignment; None where there is none. confusion:
+    [true class][predicted class], how many samples; None where it was not kept. A network that does
+    not give one answer per sample (a regression, several outputs) has an accuracy of NaN and an
+    empty `correct`; what it is measured by is in `metrics`, by name. origin: which network on which
+    data.
+    """
+
+    name: str
+    n: int
+    accuracy: float
+    accuracy_interval: tuple[float, float]
+    loss: float
+    loss_interval: tuple[float, float]
+    correct: tuple[bool, ...]
+    size_bytes: int | None = None
+    bops: int | None = None
+    confusion: tuple[tuple[int, ...], ...] | None = None
+    metrics: Mapping[str, Metric] = field(default_factory=dict)
+    origin: Origin = field(default_factory=Origin)
+
+    @property
+    def classifies(self) -> bool:
+        """Whether it has an accuracy: one answer per sample that is right or wrong."""
+        return bool(self.correct) or not self.n
+
+
+@dataclass(frozen=True)
+class Evaluations:
+    """Several networks measured on the same data; `loss`: what `Evaluation.loss` is.
+
+    `notes`: what to know of them, a sentence each.
+    """
+
+    data_name: str
+    data_digest: str
+    held_out: bool
+    rows: tuple[Evaluation, ...]
+    loss: str = "cross-entropy"
+    notes: tuple[str, ...] = ()
+
+    def named(self, name: str) -> Evaluation | None:
+        """The row called `name`, or None."""
+        return next((row for row in self.rows if row.name == name), None)
+
+
+def check_classifies(row: Evaluation, what: str) -> None:
+    """Raise InputError where `what` needs an accuracy and the network has none."""
+    if not row.classifies:
+        raise InputError(
+            f"{what} needs the accuracy of a network that classifies, and {row.name} has none; "
+            "compare its metrics with `mpsearch evaluate --metric`, or guard them with "
+            "`mpsearch gate --max mae=0.05`"
+        )
+
+
+def save_evaluations(evaluations: Evaluations, path: str | os.PathLike[str]) -> None:
+    """Write evaluation.json atomically.
+
+    Raises ValueError for rows that could not be read back: two of one name, or of other data.
+    """
+    check_rows(evaluations)
+    document = {
+        "format": FORMAT,
+        "version": VERSION,
+        "data": {
+            "name": evaluations.data_name,
+            "digest": evaluations.data_digest,
+            "held_out": evaluations.held_out,
+        },
+        "loss": evaluations.loss,
+        **({"notes": list(evaluations.notes)} if evaluations.notes else {}),
+        "rows": [row_to_json(row) for row in evaluations.rows],
+    }
+    write_atomic(path, json.dumps(document, indent=2) + "\n")
+
+
+def row_to_json(row: Evaluation) -> dict[str, Any]:
+    """One row of evaluation.json; `correct` is packed, one bit per sample."""
+    packed = np.packbits(np.array(row.correct, dtype=bool)).tobytes()
+    counts = row.confusion
+    return {
+        "name": row.name,
+        "n": row.n,
+        "accuracy": row.accuracy if row.classifies else None,
+        "accuracy_interval": list(row.accuracy_interval) if row.classifies else None,
+        "loss": row.loss if math.isfinite(row.loss) else None,
+        "loss_interval": _ends(row.loss_interval),
+        "size_bytes": row.size_bytes,
+        "bops": row.bops,
+        "correct": base64.b64encode(packed).decode(),
+        **({} if counts is None else {"confusion": [" ".join(map(str, one)) for one in counts]}),
+        **({"metrics": {k: _metric_to_json(v) for k, v in row.metrics.items()}}
+           if row.metrics else {}),
+        **origin_to_json(row.origin),
+    }  # fmt: skip
+
+
+def _metric_to_json(metric: Metric) -> dict[str, Any]:
+    document: dict[str, Any] = {
+        "value": metric.value, "interval": _ends(metric.interval), "method": metric.method,
+    }  # fmt: skip
+    if metric.difference is not None and metric.difference_interval is not None:
+        ends = _ends(metric.difference_interval)
+        document["against_fp32"] = {"difference": metric.difference, "interval": ends}
+    return document
+
+
+def _ends(interval: tuple[float, float]) -> list[float | None]:
+    return [end if math.isfinite(end) else None for end in interval]
+
+
+def load_evaluations(path: str | os.PathLike[str]) -> Evaluations:
+    """Read evaluation.json. Raises InputError when it is something else or damaged."""
+    missing = f"{path}: no such file; expected an evaluation.json"
+    document = read_document(path, "evaluation.json", FORMAT, VERSION, LARGEST_MIB, missing)
+    try:
+        check_form(document, EVALUATIONS, "")
+        data = document["data"]
+        rows = tuple(row_from_json(x, f"rows[{i}]") for i, x in enumerate(document["rows"]))
+        loss, notes = document.get("loss", "cross-entropy"), tuple(document.get("notes", ()))
+        found = Evaluations(data["name"], data["digest"], data["held_out"], rows, loss, notes)
+        check_rows(found)
+        return found
+    except ValueError as error:
+        raise InputError(f"{path}: not an evaluation.json of mpsearch: {error}") from error
+
+
+_ENDS = [null_or(number()), null_or(number())]
+ROW = {
+    "name": text,
+    "n": whole(),
+    "accuracy": null_or(number(0, 1)),
+    "accuracy_interval": null_or([number(0, 1), number(0, 1)]),
+    "loss": null_or(number()),
+    "loss_interval": _ENDS,
+    "size_bytes": null_or(whole()),
+    "bops": null_or(whole()),
+    "correct": text,
+    "confusion?": null_or(list_of(text)),
+    "metrics?": by_name({
+        "value": number(), "interval": _ENDS, "method": text,
+        "against_fp32?": null_or({"difference": number(), "interval": _ENDS}),
+    }),
+    **ORIGIN,
+}  # fmt: skip
+EVALUATIONS = {
+    "data": {"name": text, "digest": text, "held_out": flag}, "rows": list_of({}), "loss?": text,
+    "notes?": list_of(text),
+}  # fmt: skip
+
+
+def row_from_json(row: Any, where: str = "row") -> Evaluation:
+    """One row of evaluation.json. Raises ValueError that names the place for anything else."""
+    check_form(row, ROW, where)
+    n = row["n"]
+    classifies = row["accuracy"] is not None
+    packed = np.frombuffer(base64.b64decode(row["correct"], validate=True), dtype=np.uint8)
+    most = 8 * len(packed) if classifies else 2**40
+    if not 0 <= n <= most:  # before it is unpacked: n decides how much memory that takes
+        raise ValueError(f"{where}: n is {n}, and it has {8 * len(packed)} samples")
+    hits = tuple(bool(bit) for bit in np.unpackbits(packed, count=n)) if classifies else ()
+    accuracy = float(row["accuracy"]) if classifies else math.nan
+    low, high = (row["accuracy_interval"] if classifies else None) or (math.nan, math.nan)
+    if classifies and (len(hits) != n or sum(hits) != round(accuracy * n)):
+        raise ValueError(f"{where}: the accuracy is not that of its samples")
+    metrics = {k: _metric_from_json(v) for k, v in row.get("metrics", {}).items()}
+    confusion = _confusion(row, where)
+    if confusion is not None and (
+        sum(map(sum, confusion)) != n
+        or sum(one[place] for place, one in enumerate(confusion)) != sum(hits)
+    ):
+        raise ValueError(f"{where}: the confusion matrix is not that of its samples")
+    found = Evaluation(
+        row["name"], n, accuracy, (float(low), float(high)),
+        math.nan if row["loss"] is None else float(row["loss"]), _interval(row["loss_interval"]),
+        hits, row["size_bytes"], row["bops"], confusion, metrics, origin_from_json(row),
+    )  # fmt: skip
+    check_row(found)
+    return found
+
+
+def _metric_from_json(document: Mapping[str, Any]) -> Metric:
+    value, method = float(document["value"]), document["method"]
+    against = document.get("against_fp32")
+    if against is None:
+        return Metric(value, _interval(document["interval"]), method)
+    return Metric(
+        value, _interval(document["interval"]), method,
+        float(against["difference"]), _interval(against["interval"]),
+    )  # fmt: skip
+
+
+def _interval(ends: Any) -> tuple[float, float]:
+    """An end that is not known is null."""
+    low, high = ends
+    return -math.inf if low is None else float(low), math.inf if high is None else float(high)
+
+
+def _confusion(row: Mapping[str, Any], where: str) -> tuple[tuple[int, ...], ...] | None:
+    """`["90 3", "2 5"]` -> ((90, 3), (2, 5)); None where the row has none, as in older files."""
+    if row.get("confusion") is None:
+        return None
+    words = [one.split() for one in row["confusion"]]
+    square = all(len(one) == len(words) for one in words)
+    if not square or not all(re.fullmatch(r"[0-9]{1,18}", word) for one in words for word in one):
+        raise ValueError(f"{where}: the confusion matrix is not square and of counts")
+    return tuple(tuple(map(int, one)) for one in words)

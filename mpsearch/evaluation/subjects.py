@@ -1,0 +1,298 @@
+"""Which networks `evaluate` measures, on which data."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import torch
+
+from mpsearch.data import Data, bind, read_arrays
+from mpsearch.errors import InputError
+from mpsearch.evaluation.evaluation import Evaluation, Evaluations
+from mpsearch.evaluation.measuring import (
+    evaluate,
+    from_logits,
+    labels_of,
+    logits_of,
+    one_answer,
+    origin_of,
+)
+from mpsearch.graph.arrays import Arrays
+from mpsearch.graph.network import Network
+from mpsearch.importers.kinds import QUANTIZED, detect
+from mpsearch.importers.loading import ModelSource, load_network
+from mpsearch.losses.loss import CROSS_ENTROPY
+from mpsearch.post_training.kept_repairs import undone_sentence
+from mpsearch.post_training.quantizing import Quantizing
+from mpsearch.post_training.repairing import PostTraining
+from mpsearch.quantization.calibrated_inputs import input_ranges, outside_notes, ranges_of
+from mpsearch.quantization.cost import bops, size_bytes
+from mpsearch.quantization.quantized import QuantizedNetwork, check_layers
+from mpsearch.quantization.quantized_file import load_quantized
+from mpsearch.quantization.quantizer import check_bits
+from mpsearch.running.workers import find_device
+from mpsearch.tables.assignment import Assignment
+from mpsearch.tables.choice import Choice
+
+FLOAT = "FP32"
+
+
+@dataclass(frozen=True)
+class EvaluationRequest:
+    """What to measure: see the options of `mpsearch evaluate`."""
+
+    source: ModelSource
+    assignment: str | None = None
+    uniform: tuple[str, ...] = ()
+    data: str | None = None
+    calibration: str | None = None
+    fp32: str | None = None
+    batch_size: int = 64
+    post_training: PostTraining = field(default_factory=PostTraining)
+    integer: bool = False
+    losses: tuple[str, ...] = ()
+    metrics: tuple[str, ...] = ()
+    device: str = "cpu"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A float network, the labelled data to measure it on, and data for the ranges (or None).
+
+    What is measured is computed where `network` is.
+    """
+
+    path: str
+    network: Network
+    data: Data
+    calibration: Data | None
+    batch_size: int = 64
+    post_training: PostTraining = field(default_factory=PostTraining)
+    metrics: tuple[str, ...] = ()
+
+    @property
+    def held_out(self) -> bool:
+        """False when the data are the calibration sample itself."""
+        return self.calibration is None or self.calibration.digest != self.data.digest
+
+    @property
+    def outside(self) -> list[str]:
+        """Which inputs of the data are not what the calibration data have, a sentence each."""
+        if self.calibration is None:
+            return []
+        ranges = input_ranges(self.network, self.calibration)
+        return outside_notes(self.network, self.data, ranges, len(self.calibration))
+
+    @cached_property
+    def quantizing(self) -> Quantizing:
+        """How its assignments become networks. Raises InputError without calibration data."""
+        if self.calibration is None:
+            raise InputError(
+                f"{self.path} carries no sample to set the activations' ranges; "
+                "give data for them with --calibration (training data, not the data to measure on)"
+            )
+        return Quantizing(self.network, self.calibration, self.batch_size, self.post_training)
+
+    def quantized(self, choices: Mapping[str, Choice]) -> QuantizedNetwork:
+        """The network at these choices. Raises InputError for another network's choices."""
+        return self.quantizing(choices)
+
+    @cached_property
+    def float_outputs(self) -> torch.Tensor:
+        """Of the float network on the data: what metrics of others are compared with."""
+        return logits_of(self.network, self.data, self.batch_size)
+
+    @property
+    def reference(self) -> torch.Tensor | None:
+        """The same where metrics are compared; accuracy is paired by its samples."""
+        loss = self.data.loss or CROSS_ENTROPY
+        plain = not self.metrics and one_answer(loss, self.network.output_shape)
+        return None if plain else self.float_outputs
+
+    def float_row(self) -> Evaluation:
+        """The float network, measured."""
+        row = from_logits(
+            FLOAT, self.float_outputs, self.data, self.network.fp32_bytes,
+            float_bops(self.network), self.metrics,
+        )  # fmt: skip
+        return replace(row, origin=origin_of(self.network, self.data))
+
+    def measure(
+        self, name: str, choices: Mapping[str, Choice], quantized: QuantizedNetwork | None = None
+    ) -> Evaluation:
+        """The network at these choices, measured; `quantized` where it is there already."""
+        return evaluate(
+            name, quantized or self.quantized(choices), self.data, self.batch_size,
+            size_bytes(self.network, choices), bops(self.network, choices),
+            self.metrics, self.reference,
+        )  # fmt: skip
+
+
+def load_subject(
+    source: ModelSource,
+    data: str | None,
+    calibration: str | None,
+    batch_size: int = 64,
+    post_training: PostTraining | None = None,
+    losses: tuple[str, ...] = (),
+    metrics: tuple[str, ...] = (),
+    need_labels: bool = True,
+    device: str = "cpu",
+) -> Subject:
+    """Read a float model and its data; the model file's sample where they are not named.
+
+    device: as `find_device` has it, where the network goes.
+
+    Raises InputError for data that do not fit, that have no labels unless these are not needed, or
+    that are nowhere.
+    """
+    place = find_device(device)
+    arrays = None if data is None else read_arrays(data)
+    loaded = load_network(source, arrays)
+    sample: Arrays | None = None
+    if calibration is not None:
+        sample = read_arrays(calibration)
+    elif loaded.sample:
+        sample = Arrays(f"the sample in {source.path}", loaded.sample)
+    evaluated = arrays if arrays is not None else sample
+    if evaluated is None:
+        kind = "labelled data" if need_labels else "data"
+        raise InputError(f"{source.path} carries no sample; give {kind} with --data")
+    bound = bind(evaluated, loaded.network, losses)
+    if need_labels:
+        labels_of(bound)
+    ranges = None
+    if sample is not None:
+        ranges = bind(sample, loaded.network, losses, need_labels=False)
+    settings = post_training or PostTraining()
+    network = loaded.network.to(place)
+    return Subject(source.path, network, bound, ranges, batch_size, settings, metrics)
+
+
+def run(request: EvaluationRequest) -> Evaluations:
+    """Measure everything that the request names. Raises InputError in one or two lines."""
+    if detect(request.source.path) == QUANTIZED:
+        return _quantized_file(request)
+    if request.fp32 is not None:
+        raise InputError(
+            f"{request.source.path} is a float model; --fp32 goes with a quantized one"
+        )
+    subject = load_subject(
+        request.source, request.data, request.calibration, request.batch_size,
+        request.post_training, request.losses, request.metrics, device=request.device,
+    )  # fmt: skip
+    choices = _wanted(request, subject.network)
+    if choices:
+        _ = subject.quantizing  # raises before anything is measured
+    rows, notes = [subject.float_row()], subject.outside
+    for name, chosen in choices.items():
+        quantized = subject.quantized(chosen)
+        notes += _undone(name, quantized)
+        rows.append(subject.measure(name, chosen, quantized))
+        if request.integer:
+            rows.append(
+                _integers(
+                    name, quantized, subject.calibration, subject.data,
+                    request.metrics, subject.reference,
+                )
+            )  # fmt: skip
+    return _together(subject.data, subject.held_out, rows, notes)
+
+
+def _undone(name: str, quantized: QuantizedNetwork) -> list[str]:
+    return [f"{name}: {undone_sentence(quantized.undone)}"] if quantized.undone else []
+
+
+def float_bops(network: Network) -> int:
+    """Bit operations of one sample in 32-bit floating point."""
+    return sum(layer.macs for layer in network.layers) * 32 * 32
+
+
+def _wanted(request: EvaluationRequest, network: Network) -> dict[str, dict[str, Choice]]:
+    names = [layer.name for layer in network.layers]
+    wanted = {}
+    for text in request.uniform:
+        choice = Choice.parse(text)
+        check_bits(choice.w_bits)
+        check_bits(choice.a_bits)
+        wanted[str(choice)] = dict.fromkeys(names, choice)
+    if request.assignment is not None:
+        chosen = dict(Assignment.load(request.assignment).layers)
+        check_layers(network, chosen)
+        wanted["assignment"] = chosen
+    largest_first = sorted(wanted, key=lambda name: size_bytes(network, wanted[name]), reverse=True)
+    return {name: wanted[name] for name in largest_first}
+
+
+def _quantized_file(request: EvaluationRequest) -> Evaluations:
+    if request.assignment is not None or request.uniform:
+        raise InputError(
+            f"{request.source.path} is quantized already; give the float model instead"
+        )
+    place = find_device(request.device)
+    quantized = load_quantized(request.source.path, request.source.max_memory)
+    if request.data is None:
+        raise InputError(f"{request.source.path} carries no data; give labelled data with --data")
+    arrays = read_arrays(request.data)
+    data = bind(arrays, quantized.source, request.losses)
+    quantized, chosen = quantized.to(place), quantized.assignment
+    subject = None
+    if request.fp32 is not None:
+        float_source = replace(request.source, path=request.fp32)
+        subject = load_subject(
+            float_source, request.data, request.calibration, request.batch_size,
+            losses=request.losses, metrics=request.metrics, device=request.device,
+        )  # fmt: skip
+    reference = None if subject is None else subject.reference
+    row = evaluate(
+        "quantized", quantized, data, request.batch_size,
+        size_bytes(quantized.source, chosen), bops(quantized.source, chosen),
+        request.metrics, reference,
+    )  # fmt: skip
+    rows = [_of_file(row, quantized)]
+    if request.integer:
+        calibration = None if subject is None else subject.calibration
+        if request.calibration is not None:
+            given = read_arrays(request.calibration)
+            calibration = bind(given, quantized.source, request.losses, need_labels=False)
+        integers = _integers("quantized", quantized, calibration, data, request.metrics, reference)
+        rows.append(_of_file(integers, quantized))
+    notes = outside_notes(quantized.source, data, ranges_of(quantized))
+    notes += _undone("quantized", quantized)
+    if subject is None:
+        return _together(data, True, rows, notes)
+    if quantized.model_digest not in (None, subject.network.digest):
+        notes.append(
+            f"{request.fp32} has other weights than the network that {request.source.path} was "
+            "made from: what is lost against FP32 is not lost by quantizing"
+        )
+    rows.insert(0, subject.float_row())
+    return _together(data, subject.held_out, rows, notes)
+
+
+def _of_file(row: Evaluation, quantized: QuantizedNetwork) -> Evaluation:
+    """The row with the digest of the integers that the file holds."""
+    return replace(row, origin=replace(row.origin, quantized=quantized.digest))
+
+
+def _together(
+    data: Data, held_out: bool, rows: Sequence[Evaluation], notes: Sequence[str]
+) -> Evaluations:
+    name = "cross-entropy" if data.loss is None else data.loss.name
+    return Evaluations(data.name, data.digest, held_out, tuple(rows), name, (*data.notes, *notes))
+
+
+def _integers(
+    name: str, quantized: QuantizedNetwork, calibration: Data | None, data: Data,
+    metrics: Sequence[str], reference: torch.Tensor | None,
+) -> Evaluation:  # fmt: skip
+    """The same network computed with integers only. Raises InputError without calibration data."""
+    from mpsearch.integer.network import integer_network, ranges_from
+
+    chosen, source = quantized.assignment, quantized.source
+    row = evaluate(
+        f"{name}, integers", integer_network(quantized, ranges_from(calibration)), data,
+        size_bytes=size_bytes(source, chosen), bops=bops(source, chosen),
+        metrics=metrics, reference=reference,
+    )  # fmt: skip
+    return replace(row, origin=origin_of(quantized, data))

@@ -1,0 +1,1 @@
+"""Why this bit width: alternatives, prices of limits, what-if."""

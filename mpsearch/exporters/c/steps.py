@@ -1,0 +1,237 @@
+"""Every step of an `IntegerGraph` as C: constants, and the call that computes it."""
+
+from dataclasses import asdict, dataclass, field
+from math import prod
+
+import numpy as np
+
+from mpsearch.exporters.c import strides
+from mpsearch.exporters.c.constants import Constants
+from mpsearch.exporters.c.kernels import Kernel, geometry, scratch
+from mpsearch.exporters.c.layer_constants import LayerWriter
+from mpsearch.exporters.c.layouts import Arrange, Arranged
+from mpsearch.exporters.c.rounding import rounding
+from mpsearch.exporters.c.storage import Storage, c_type, element_bytes, elements
+from mpsearch.integer.graph import (
+    Add,
+    ArgMax,
+    AveragePool,
+    Clamp,
+    Concatenate,
+    Convolution,
+    IntegerTensor,
+    Linear,
+    MaxPool,
+    Mean,
+    Pad,
+    Permute,
+    Requantize,
+    Reshape,
+    Shape,
+    Slice,
+    Softmax,
+    Step,
+)
+from mpsearch.integer.softmax import power_table
+from mpsearch.running.foreign_text import c_comment
+
+# Field names that the structs of kernels.h share.
+_WINDOW = "kernel_height kernel_width stride_y stride_x".split()
+_CONVOLUTIONS = {
+    Kernel.PLAIN: "mps_convolve",
+    Kernel.PATCHES: "mps_convolve_patches",
+    Kernel.DEPTHWISE: "mps_convolve_depthwise",
+}
+_PRODUCTS = {Kernel.PLAIN: "mps_multiply", Kernel.PATCHES: "mps_multiply_patches"}
+
+
+@dataclass
+class StepWriter:
+    """Constants and calls so far."""
+
+    arranged: Arranged
+    storage: Storage
+    layers: LayerWriter
+    constants: Constants = field(default_factory=Constants)
+    calls: list[str] = field(default_factory=list)
+    has_power_table: bool = False
+
+    def write(self, number: int, step: Step) -> None:
+        """Add one step; its constants are called NAME_number."""
+        shape = "x".join(map(str, step.output.shape)) or "scalar"
+        layer = f" {step.weights.layer}" if isinstance(step, Convolution | Linear) else ""
+        note = f"{type(step).__name__}{layer} -> {step.output.name} [{shape}]"
+        self.calls.append(f"    {c_comment(note)}")
+        match step:
+            case Convolution():
+                self.constants.struct("mps_convolution", number, self._convolution(number, step))
+                self._call(
+                    _CONVOLUTIONS[self.layers.kernel(step)], number, step, *self._scratch(step)
+                )
+            case Linear():
+                inputs = step.weights.codes.shape[1]
+                fields = {
+                    "layer": self._layer(number, step),
+                    "rows": elements(step.output) // len(step.weights.codes),
+                    "inputs": inputs,
+                    "outputs": len(step.weights.codes),
+                    "block": self._block(step),
+                }
+                self.constants.struct("mps_linear", number, fields)
+                self._call(_PRODUCTS[self.layers.kernel(step)], number, step, *self._scratch(step))
+            case Requantize():
+                self.constants.struct(
+                    "mps_requantization", number, _requantization(step, self._in(step))
+                )
+                self._call("mps_requantize", number, step)
+            case Clamp() | Add():
+                fields = {
+                    "type": c_type(step.output), "count": elements(step.output),
+                    "low": step.low, "high": step.high,
+                }  # fmt: skip
+                self.constants.struct("mps_elementwise", number, fields)
+                self._call("mps_add" if isinstance(step, Add) else "mps_clamp", number, step)
+            case MaxPool():
+                names = [*_WINDOW, "top", "left", "dilation_y", "dilation_x"]
+                values = (*step.kernel, *step.stride, *step.padding, *step.dilation)
+                window = dict(zip(names, values, strict=True))
+                lowest = {"lowest": self._in(step).low}
+                self.constants.struct(
+                    "mps_max_pooling", number, self._planes(step) | window | lowest
+                )
+                self._call("mps_max_pool", number, step)
+            case AveragePool():
+                tables = {
+                    "rows": self.constants.array("int32_t", f"rows_{number}", np.array(step.rows)),
+                    "columns": self.constants.array(
+                        "int32_t", f"columns_{number}", np.array(step.columns)
+                    ),
+                    "counts": self.constants.array("int32_t", f"counts_{number}", step.counts),
+                }
+                self.constants.struct("mps_average_pooling", number, self._planes(step) | tables)
+                self._call("mps_average_pool", number, step)
+            case Mean():
+                self.constants.struct(
+                    "mps_means", number, _means(step, self._in(step), self._strides(step)[0])
+                )
+                self._call("mps_mean", number, step)
+            case Concatenate():
+                shapes = [self.arranged.tensors[name].shape for name in step.sources]
+                sources = [self.arranged.strides(name) for name in step.sources]
+                boxes = strides.concatenated(step, shapes, sources, self._strides(step)[1])
+                for part, (box, name) in enumerate(zip(boxes, step.sources, strict=True)):
+                    self._move(f"{number}_{part}", step, box, name)
+            case Permute():
+                self._move(str(number), step, strides.permuted(step, *self._strides(step)))
+            case Slice():
+                self._move(str(number), step, strides.sliced(step, *self._strides(step)))
+            case Pad():
+                count, kind = elements(step.output), c_type(step.output)
+                to = self._at(step.output.name)
+                self.calls.append(f"    mps_fill({kind}, {count}, {step.value}, {to});")
+                box = strides.padded(step, self._in(step).shape, *self._strides(step))
+                self._move(str(number), step, box)
+            case Arrange():
+                box = strides.arranged(step.output.shape, *self._strides(step))
+                self._move(str(number), step, box)
+            case Softmax():
+                if not self.has_power_table:
+                    self.constants.array("int32_t", "power_table", np.array(power_table()))
+                    self.has_power_table = True
+                fields = _along(self._in(step), step.output, step.axis) | {
+                    "multiplier": int(step.rescale.multipliers[0]),
+                    "shift": int(step.rescale.shifts[0]),
+                }
+                self.constants.struct("mps_along_axis", number, fields)
+                self._call("mps_softmax", number, step, "power_table")
+            case ArgMax():
+                fields = _along(self._in(step), step.output, step.axis)
+                self.constants.struct("mps_along_axis", number, fields)
+                self._call("mps_argmax", number, step)
+            case Reshape():
+                self.calls.append("    /* the same bytes */")
+            case _:
+                raise AssertionError(f"no C for {type(step).__name__}")
+
+    def _in(self, step: Step) -> IntegerTensor:
+        return self.arranged.tensors[step.sources[0]]
+
+    def _at(self, name: str) -> str:
+        return f"arena.bytes + {self.storage.offset(name)}"
+
+    def _strides(self, step: Step) -> tuple[Shape, Shape]:
+        """Of the first source and of the output."""
+        return self.arranged.strides(step.sources[0]), self.arranged.strides(step.output.name)
+
+    def _scratch(self, step: Step) -> list[str]:
+        place = self.storage.scratch(step)
+        return [] if place is None else [f"arena.bytes + {place}"]
+
+    def _block(self, step: Convolution | Linear) -> int:
+        return scratch(step, self.layers.kernel(step), self._in(step)).positions
+
+    def _call(self, function: str, number: int | str, step: Step, *extra: str) -> None:
+        arguments = [f"&step_{number}", *extra]
+        arguments += [self._at(name) for name in (*step.sources, step.output.name)]
+        self.calls.append(f"    {function}({', '.join(arguments)});")
+
+    def _layer(self, number: int, step: Convolution | Linear) -> dict[str, object]:
+        flattened = self.arranged.flattened.get(step.sources[0])
+        return self.layers.write(self.constants, number, step, self._in(step), flattened)
+
+    def _convolution(self, number: int, step: Convolution) -> dict[str, object]:
+        shapes = asdict(geometry(step, self._in(step)))
+        return {"layer": self._layer(number, step), **shapes, "block": self._block(step)}
+
+    def _planes(self, step: Step) -> dict[str, object]:
+        """The images of a pooling; a one-dimensional one has height 1."""
+        source, output = self._in(step).shape, step.output.shape
+        size = source[-2:] if len(source) > 2 else (1, source[-1])
+        result = output[-2:] if len(output) > 2 else (1, output[-1])
+        return {
+            "type": c_type(step.output), "channels": prod(source) // prod(size),
+            "height": size[0], "width": size[1],
+            "output_height": result[0], "output_width": result[1],
+        }  # fmt: skip
+
+    def _move(self, number: str, step: Step, box: strides.Box, source: str | None = None) -> None:
+        shape, (from_strides, to_strides) = strides.inner_longest(
+            *strides.join(box.shape, [box.from_strides, box.to_strides])
+        )
+        fields = {
+            "size": element_bytes(step.output), "from_start": box.start, "to_start": box.to_start,
+            "dims": len(shape), "shape": shape, "from_strides": from_strides,
+            "to_strides": to_strides,
+        }  # fmt: skip
+        self.constants.struct("mps_movement", number, fields)
+        places = (self._at(source or step.sources[0]), self._at(step.output.name))
+        self.calls.append(f"    mps_move(&step_{number}, {', '.join(places)});")
+
+
+def _requantization(step: Requantize, source: IntegerTensor) -> dict[str, object]:
+    return {
+        "input_type": c_type(source), "output_type": c_type(step.output),
+        "count": elements(source), "multiplier": int(step.rescale.multipliers[0]),
+        "shift": int(step.rescale.shifts[0]), "output_zero": step.output.zero_point,
+        "low": step.low, "high": step.high, **rounding(step.rescale, source.high).fields,
+    }  # fmt: skip
+
+
+def _means(step: Mean, source: IntegerTensor, source_strides: Shape) -> dict[str, object]:
+    (kept, kept_strides), (mean, mean_strides) = strides.mean_axes(
+        step, source.shape, source_strides
+    )
+    return {
+        "type": c_type(source), "kept_dims": len(kept), "mean_dims": len(mean),
+        "kept_shape": kept, "kept_strides": kept_strides,
+        "mean_shape": mean, "mean_strides": mean_strides,
+    }  # fmt: skip
+
+
+def _along(source: IntegerTensor, output: IntegerTensor, axis: int) -> dict[str, object]:
+    """Softmax and arg-max: the axis between those before and after it."""
+    shape = source.shape
+    return {
+        "input_type": c_type(source), "output_type": c_type(output),
+        "outer": prod(shape[:axis]), "length": shape[axis], "inner": prod(shape[axis + 1 :]),
+    }  # fmt: skip

@@ -1,0 +1,85 @@
+"""The formats of `mpsearch export`: one row each; a format's code is imported when it is asked for.
+
+A new format is a function `(ExportRequest) -> Exported` in its own package and a row in FORMATS.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from mpsearch.errors import InputError
+
+if TYPE_CHECKING:
+    from mpsearch.data import Data
+    from mpsearch.quantization.quantized import QuantizedNetwork
+
+
+@dataclass(frozen=True)
+class ExportRequest:
+    """What to write: `output` is a folder or file, `data` the calibration samples (or None).
+
+    `wide_bits` and `check` are options of single formats, None where they were not given.
+    """
+
+    quantized: "QuantizedNetwork"
+    data: "Data | None"
+    output: str
+    wide_bits: int | None = None
+    check: bool | None = None
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written: `figures` for --json, `lines` for people; not `ok` gives exit code 1."""
+
+    figures: Mapping[str, Any]
+    lines: tuple[str, ...]
+    ok: bool = True
+
+
+@dataclass(frozen=True)
+class ExportFormat:
+    """`writer` is the `module:function` that writes; `options` are the request's that it takes."""
+
+    description: str
+    output: str
+    writer: str
+    options: tuple[str, ...] = ()
+
+    def write(self, request: ExportRequest) -> Exported:
+        """Write the request in this format. Raises InputError as the format's own function."""
+        module, _, function = self.writer.partition(":")
+        write: Callable[[ExportRequest], Exported] = getattr(import_module(module), function)
+        return write(request)
+
+
+FORMATS: Mapping[str, ExportFormat] = {
+    "c": ExportFormat(
+        "a folder of self-contained C99",
+        "a new or empty folder",
+        "mpsearch.exporters.c.exported:write",
+        ("wide_bits", "check"),
+    ),
+    "litert": ExportFormat(
+        "a LiteRT (TFLite) file that computes with 8-bit and 4-bit integers",
+        "a .tflite file",
+        "mpsearch.exporters.litert.exported:write",
+        ("check",),
+    ),
+    "onnx": ExportFormat(
+        "a QDQ model with packed 4- and 8-bit weights",
+        "a file that ends in .onnx",
+        "mpsearch.exporters.onnx.exported:write",
+        ("check",),
+    ),
+}
+OPTIONS = {"wide_bits": "--wide", "check": "--check and --no-check"}
+
+
+def check_options(form: str, request: ExportRequest) -> None:
+    """Raise InputError for an option that was given and that `form` does not take."""
+    for name, words in OPTIONS.items():
+        if getattr(request, name) is not None and name not in FORMATS[form].options:
+            takers = [known for known, row in FORMATS.items() if name in row.options]
+            raise InputError(f"--format {form} has no {words}; it goes with {', '.join(takers)}")

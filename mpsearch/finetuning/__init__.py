@@ -1,0 +1,1 @@
+"""Training an assignment further: the trainable copy, its loss, checkpoints."""

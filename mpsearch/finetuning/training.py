@@ -1,0 +1,262 @@
+"""Fine-tuning: quantization-aware training of an assignment, taught by the float network."""
+
+import math
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+import mpsearch
+from mpsearch.data import Data, with_loss
+from mpsearch.errors import InputError
+from mpsearch.files.writing import digest
+from mpsearch.finetuning.checkpoint import State, checkpoint_path, load_state, save_state
+from mpsearch.finetuning.data import Samples, Teacher, check_augmentable, split
+from mpsearch.finetuning.loss import (
+    EVALUATION_BATCH,
+    check_loss,
+    classifies,
+    float_targets,
+    known_loss,
+    learning_loss,
+    measure,
+)
+from mpsearch.finetuning.student import Student, check_same_network, student
+from mpsearch.graph.network import Network
+from mpsearch.post_training.repairing import PostTraining, quantize_after_training
+from mpsearch.quantization.quantized import QuantizedNetwork, check_layers
+from mpsearch.tables.choice import Choice
+
+# Zero points do not train, and at few bits training does not find back from nearest rounding.
+START = PostTraining()  # scales train anyway
+
+
+@dataclass(frozen=True)
+class FineTuning:
+    """How to train; docs/finetune.md says how the defaults were found.
+
+    `distillation` is the share of the divergence from the float network in the loss; the rest is
+    the data's loss on labels, such as cross-entropy. Without labels it counts as 1. `lr` is the
+    relative change per step: 1e-3 moves a tensor by a thousandth of its own size.
+    """
+
+    epochs: int = 10
+    lr: float = 1e-3
+    batch_size: int = 32
+    distillation: float = 0.5
+    augment: bool = False
+    seed: int = 0
+    calibration_samples: int = 256
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What the network scored after `number` passes over the data; 0 is the start.
+
+    `accuracy` and `loss` are those of the integers on the validation data. Without labels there,
+    they are the agreement with the float network's decisions and the divergence from it. A network
+    that does not give one answer per sample (a regression) has no accuracy.
+    """
+
+    number: int
+    train_loss: float | None
+    loss: float
+    accuracy: float | None
+
+
+@dataclass(frozen=True)
+class FineTuned:
+    """The network of the `best` epoch; `history` begins with the start, epoch 0.
+
+    `labelled`: whether accuracies are against labels (else against FP32's decisions). `resumed`:
+    how many epochs an earlier, killed run had finished. Delete `checkpoint` when the network is
+    saved.
+    """
+
+    network: QuantizedNetwork
+    history: tuple[Epoch, ...]
+    best: Epoch
+    labelled: bool
+    resumed: int = 0
+    checkpoint: Path | None = None
+
+
+def finetune(
+    network: Network,
+    choices: Mapping[str, Choice],
+    train: Data,
+    validation: Data | None = None,
+    settings: FineTuning | None = None,
+    start: QuantizedNetwork | None = None,
+    on_epoch: Callable[[Epoch], None] | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+) -> FineTuned:
+    """Train `network` with its layers quantized as `choices` says; the best epoch is returned.
+
+    Weights, biases, norms and all step sizes train (LSQ, Adam, cosine schedule); the float network
+    is the teacher. The start is `start`, or `network` with the repairs of `START` on `train`. It is
+    itself a candidate: the result is never worse than it on `validation`, where accuracy decides
+    and then the loss. Without `validation` a tenth of `train` is held out, evenly from its classes.
+    It trains where `network` is; the data may be elsewhere, and the result is where `network` is.
+    The same seed and number of threads give the same bits on a CPU. With `checkpoint`, the path
+    of the output, a killed run goes on after its last epoch; a run with other settings, data or
+    weights has a checkpoint of its own. Raises InputError for settings and data that do not fit,
+    and when the loss is no number.
+    """
+    settings = settings or FineTuning()
+    _check_settings(settings)
+    check_layers(network, choices)
+    train = with_loss(train, network)
+    validation = None if validation is None else with_loss(validation, network)
+    for data in (train, validation or train):
+        check_loss(data)
+    if start is not None:
+        check_same_network(network, start)
+        if start.assignment != dict(choices):
+            raise InputError("the starting network has other bits than the assignment")
+        start = start.to(network.device)
+    if settings.augment:
+        if not classifies(train.loss):
+            raise InputError("augmentation keeps classes, not targets: leave it off for this loss")
+        check_augmentable(train)
+    fitting, validation = split(train, validation, settings.seed)
+    if start is None:
+        sample = fitting.take(settings.calibration_samples, settings.seed)
+        start = quantize_after_training(network, choices, sample, START, EVALUATION_BATCH)
+    path = None if checkpoint is None else checkpoint_path(
+        checkpoint, _run_digest(network, start, fitting, validation, settings)
+    )  # fmt: skip
+    trainer = _Trainer(network, start, fitting, validation, settings)
+    state = None if path is None else load_state(path)
+    resumed = 0
+    if state is not None:
+        trainer.restore(state)
+        resumed = len(trainer.history) - 1
+    elif on_epoch is not None:
+        on_epoch(trainer.history[0])
+    for number in range(len(trainer.history), settings.epochs + 1):
+        trainer.run_epoch(number)
+        if path is not None:
+            save_state(trainer.state(), path)
+        if on_epoch is not None:
+            on_epoch(trainer.history[-1])
+    labelled = validation.labels is not None
+    best, quantized = trainer.best()
+    quantized = quantized.made_from(network)
+    return FineTuned(quantized, tuple(trainer.history), best, labelled, resumed, path)
+
+
+class _Trainer:
+    """What changes from epoch to epoch: parameters, Adam's moments, the best so far."""
+
+    def __init__(
+        self,
+        network: Network,
+        start: QuantizedNetwork,
+        fitting: Data,
+        validation: Data,
+        settings: FineTuning,
+    ) -> None:
+        self.settings, self.start, self.validation = settings, start, validation
+        self.student: Student = student(network, start)
+        self.samples = Samples(fitting, Teacher(network), settings.augment)
+        self.optimizer = torch.optim.Adam(self.student.parameters.values(), lr=settings.lr)
+        self.loss = known_loss(fitting)
+        self.targets = float_targets(network, validation)
+        self.best_parameters: dict[str, torch.Tensor] = {}
+        loss, accuracy = measure(start, validation, self.targets)
+        self.history = [Epoch(0, None, loss, accuracy)]
+
+    def run_epoch(self, number: int) -> None:
+        """Train on every sample once, then measure the integers."""
+        progress = (number - 1) / self.settings.epochs
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.settings.lr * 0.5 * (1 + math.cos(math.pi * progress))
+        train_loss = self._pass_over(number)
+        loss, accuracy = measure(self.student.quantized(), self.validation, self.targets)
+        epoch = Epoch(number, train_loss, loss, accuracy)
+        if _rank(epoch) > max(map(_rank, self.history)):
+            self.best_parameters = {
+                name: value.detach().clone() for name, value in self.student.parameters.items()
+            }
+        self.history.append(epoch)
+
+    def _pass_over(self, number: int) -> float:
+        generator = torch.Generator().manual_seed(self.settings.seed + number)
+        total = 0.0
+        for inputs, labels, logits in self.samples.batches(self.settings.batch_size, generator):
+            outputs = self.student(*inputs)
+            loss = learning_loss(self.loss, outputs, labels, logits, self.settings.distillation)
+            value = loss.item()
+            if not math.isfinite(value):
+                raise InputError(
+                    f"the loss became {value} in epoch {number} at lr {self.settings.lr:g}; "
+                    "try a smaller lr"
+                )
+            self.optimizer.zero_grad()
+            loss.backward()
+            self.optimizer.step()
+            total += value * len(logits)
+        return total / len(self.samples)
+
+    def best(self) -> tuple[Epoch, QuantizedNetwork]:
+        """The first epoch with the highest accuracy, then the smallest loss, and its integers."""
+        best = max(self.history, key=_rank)
+        if best.number == 0:
+            return best, self.start
+        self._set_parameters(self.best_parameters)
+        return best, self.student.quantized()
+
+    def _set_parameters(self, values: Mapping[str, torch.Tensor]) -> None:
+        with torch.no_grad():
+            for name, parameter in self.student.parameters.items():
+                parameter.copy_(values[name])
+
+    def state(self) -> State:
+        """Everything that the next epoch depends on."""
+        moments = self.optimizer.state_dict()["state"]
+        return State(
+            parameters={n: p.detach() for n, p in self.student.parameters.items()},
+            moments={name: moments[i] for i, name in enumerate(self.student.parameters)},
+            best_parameters=self.best_parameters,
+            history=[(e.number, e.train_loss, e.loss, e.accuracy) for e in self.history],
+        )
+
+    def restore(self, state: State) -> None:
+        """Go on from `state`."""
+        self._set_parameters(state.parameters)
+        document = self.optimizer.state_dict()
+        document["state"] = {i: state.moments[n] for i, n in enumerate(self.student.parameters)}
+        self.optimizer.load_state_dict(document)
+        self.best_parameters = dict(state.best_parameters)
+        self.history = [Epoch(*values) for values in state.history]
+
+
+def _rank(epoch: Epoch) -> tuple[float, float]:
+    """Accuracy decides; where it is equal, or there is none, the smaller loss."""
+    return epoch.accuracy or 0.0, -epoch.loss if math.isfinite(epoch.loss) else -math.inf
+
+
+def _run_digest(
+    network: Network,
+    start: QuantizedNetwork,
+    fitting: Data,
+    validation: Data,
+    settings: FineTuning,
+) -> str:
+    begun = replace(start.source, graph=start.graph).digest
+    losses = (known_loss(fitting).name, known_loss(validation).name)
+    parts = (network.digest, begun, fitting.digest, validation.digest, *losses)
+    return digest(mpsearch.__version__, *parts, network.device.type, repr(settings))
+
+
+def _check_settings(settings: FineTuning) -> None:
+    if settings.epochs < 1 or settings.batch_size < 1 or not 0 < settings.lr < math.inf:
+        raise InputError(
+            f"got epochs={settings.epochs}, batch_size={settings.batch_size}, lr={settings.lr:g}; "
+            "expected positive numbers"
+        )
+    if not 0 <= settings.distillation <= 1:
+        raise InputError(f"got distillation={settings.distillation:g}; expected 0 to 1")

@@ -1,0 +1,197 @@
+"""`Baseline`: what a network took and reached, in a file that later runs compare with."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import mpsearch
+from mpsearch.errors import InputError
+from mpsearch.evaluation.evaluation import Evaluation, row_from_json, row_to_json
+from mpsearch.files.json_file import read_document
+from mpsearch.files.json_form import by_name, check_form, flag, null_or, number, text
+from mpsearch.files.writing import digest, write_atomic
+from mpsearch.running.foreign_text import json_text
+from mpsearch.tables.table import LayerTable
+
+FORMAT, VERSION = "mpsearch.baseline", 1
+LARGEST_MIB = 64
+DEVICE = ("steady", "process", "cold", "peak_memory_bytes", "energy_j")
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Which network, by digests; None: not known.
+
+    layers: of the layers' names; shapes: with weights and MACs of each, where the table has them;
+    weights: of operators and weights, as profile.json has it; table, assignment: of those files'
+    content.
+    """
+
+    layers: str | None = None
+    shapes: str | None = None
+    weights: str | None = None
+    table: str | None = None
+    assignment: str | None = None
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """What was known of a network; None and empty: not known.
+
+    totals: `size_bytes`, `bops`; device: median seconds by mode (`steady`, `process`, `cold`),
+    `peak_memory_bytes`, `energy_j`. row: accuracy with one entry per sample, so that another
+    network can be paired with it on the same data.
+    """
+
+    identity: Identity
+    totals: Mapping[str, int | float] = field(default_factory=dict)
+    device: Mapping[str, int | float] = field(default_factory=dict)
+    device_host: str | None = None
+    row: Evaluation | None = None
+    data_name: str | None = None
+    data_digest: str | None = None
+    held_out: bool = True
+    source: str = "baseline"
+
+
+def layers_digest(names: Mapping[str, Any]) -> str:
+    """SHA-256 of the layers' names, whatever their order."""
+    return digest(json.dumps(sorted(names)))
+
+
+def shapes_digest(table: LayerTable) -> str | None:
+    """SHA-256 of names, weights and MACs of the layers; None for a table without the numbers."""
+    if not all(layer.weights for layer in table.layers):
+        return None
+    return digest(
+        json.dumps(sorted((layer.name, layer.weights, layer.macs) for layer in table.layers))
+    )
+
+
+def check_same_model(baseline: Baseline, identity: Identity) -> None:
+    """Raise InputError for other layers, or layers of other shapes, as far as both are known.
+
+    Other weights are no other model: after training again, a comparison is what is wanted.
+    """
+    for what, one, other in (
+        ("layers", baseline.identity.layers, identity.layers),
+        ("shapes of layers", baseline.identity.shapes, identity.shapes),
+    ):
+        if one is not None and other is not None and one != other:
+            raise InputError(
+                f"{baseline.source} is a baseline of another model: its {what} have the digest "
+                f"{one}, those judged here {other}",
+                "name the baseline of this model, or write one with --update-baseline",
+            )
+
+
+def is_same_network(baseline: Baseline, identity: Identity) -> bool:
+    """Whether weights and bits are known to be those of the baseline."""
+    one = baseline.identity
+    known = one.weights is not None and one.assignment is not None
+    return known and (one.weights, one.assignment) == (identity.weights, identity.assignment)
+
+
+def check_same_data(baseline: Baseline, data_digest: str) -> None:
+    """Raise InputError where the baseline's accuracy was measured on other data."""
+    if baseline.data_digest != data_digest:
+        raise InputError(
+            f"the accuracy in {baseline.source} is of another dataset: {baseline.data_digest} "
+            f"({baseline.data_name!a}), and here it is {data_digest}",
+            "measure on the same data in the same order, or write the baseline again with "
+            "--update-baseline",
+        )
+
+
+def save_baseline(baseline: Baseline, path: str | os.PathLike[str]) -> None:
+    """Write the file in one step; the same facts give the same bytes.
+
+    Raises InputError where nothing is known.
+    """
+    if not (baseline.totals or baseline.device or baseline.row):
+        raise InputError(
+            "there is nothing to write a baseline from; expected at least one of an assignment "
+            "with its table, an evaluation.json and a device.json"
+        )
+    identity = baseline.identity
+    row = baseline.row
+    document = {
+        "format": FORMAT,
+        "version": VERSION,
+        "mpsearch": mpsearch.__version__,
+        "digests": {
+            "layers": identity.layers,
+            "shapes": identity.shapes,
+            "model": identity.weights,
+            "table": identity.table,
+            "assignment": identity.assignment,
+        },
+        "totals": dict(baseline.totals),
+        "device": {"host": baseline.device_host, **baseline.device} if baseline.device else None,
+        "accuracy": None if row is None else {
+            "data": {
+                "name": baseline.data_name,
+                "digest": baseline.data_digest,
+                "held_out": baseline.held_out,
+            },
+            "row": row_to_json(row),
+        },
+    }  # fmt: skip
+    content = json_text(document, indent=2, allow_nan=False)
+    write_atomic(path, content + "\n")
+
+
+_TEXT, _AMOUNT = null_or(text), number(0, 1e30)
+_BASELINE = {
+    "digests": dict.fromkeys(("layers", "shapes", "model", "table", "assignment"), _TEXT),
+    "totals": by_name(_AMOUNT),
+    "device": null_or({"host?": _TEXT, **{f"{one}?": _AMOUNT for one in DEVICE}}),
+    "accuracy": null_or({
+        "data": {"name?": _TEXT, "digest?": _TEXT, "held_out?": flag}, "row": {},
+    }),
+}  # fmt: skip
+
+
+def load_baseline(path: str | os.PathLike[str]) -> Baseline:
+    """Read what `save_baseline` wrote. Raises InputError for anything else."""
+    name = os.fspath(path)
+    missing = (
+        f"there is no baseline {name}; write one with `mpsearch gate --update-baseline {name}`"
+    )
+    document = read_document(path, "baseline", FORMAT, VERSION, LARGEST_MIB, missing)
+    try:
+        check_form(document, _BASELINE, "")
+        return _parse(document, name)
+    except ValueError as error:
+        raise InputError(f"{name} is a damaged baseline: {error}; write it again") from None
+
+
+def _parse(document: Mapping[str, Any], name: str) -> Baseline:
+    digests, accuracy = document["digests"], document["accuracy"]
+    device = dict(document["device"] or {})
+    host = device.pop("host", None)
+    data = {} if accuracy is None else accuracy["data"]
+    row = None if accuracy is None else row_from_json(accuracy["row"], "accuracy.row")
+    if row is not None and row.n == 0:
+        raise ValueError("its accuracy has no samples")
+    if row is not None and row.origin.data not in (None, data.get("digest")):
+        raise ValueError("its accuracy is of other data than it says")
+    return Baseline(
+        identity=Identity(
+            layers=digests["layers"],
+            shapes=digests["shapes"],
+            weights=digests["model"],
+            table=digests["table"],
+            assignment=digests["assignment"],
+        ),
+        totals=document["totals"],
+        device={key: value for key, value in device.items() if key in DEVICE},
+        device_host=host,
+        row=row,
+        data_name=data.get("name"),
+        data_digest=data.get("digest"),
+        held_out=data.get("held_out", True),
+        source=name,
+    )

@@ -1,0 +1,136 @@
+"""`Report`: everything that one run of the gate found, for whoever prints it."""
+
+import contextlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from mpsearch.device.figures import device_figure
+from mpsearch.device.profile import Mode
+from mpsearch.errors import InputError
+from mpsearch.gating.baseline import Baseline, save_baseline
+from mpsearch.gating.evidence import Evidence, identity_of, judged_row, matching_device, totals_of
+from mpsearch.gating.verdict import Number, Policy, Verdict, says_no
+from mpsearch.gating.words import conclusion, notes_of, sentence
+
+
+@dataclass(frozen=True)
+class Report:
+    """config: the file that conditions came from; update: the baseline's path, and whether it was
+    written; remarks: further notes."""
+
+    verdicts: tuple[Verdict, ...]
+    evidence: Evidence
+    policy: Policy = "measured"
+    confidence: float = 0.95
+    config: str | None = None
+    update: tuple[str, bool] | None = None
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def says_no(self) -> bool:
+        """Whether the exit code is 1."""
+        return says_no(self.verdicts, self.policy)
+
+    @cached_property
+    def notes(self) -> list[str]:
+        """What a reader should know."""
+        return [*self.remarks, *notes_of(self.verdicts, self.evidence, self.policy)]
+
+    @property
+    def conclusion(self) -> str:
+        """Yes or no in one line."""
+        return conclusion(self.verdicts, self.policy)
+
+    def with_update(self, update: tuple[str, bool] | None) -> "Report":
+        """The same with what became of the baseline."""
+        return replace(self, update=update)
+
+    def text(self) -> str:
+        """Conclusion, one line per condition and the notes, as plain text."""
+        lines = [self.conclusion]
+        lines += [f"  {v.outcome.upper():<12}  {sentence(v)}" for v in self.verdicts]
+        return "\n".join([*lines, *(f"  note: {note}" for note in self.notes)])
+
+    def document(self) -> dict[str, Any]:
+        """The report as JSON. `passed` of a condition: it does not stop the network."""
+        baseline = self.evidence.baseline
+        return {
+            "passed": not self.says_no,
+            "policy": self.policy,
+            "confidence": self.confidence,
+            "config": self.config,
+            "baseline": None if baseline is None else baseline.source,
+            "conditions": [_condition(verdict, self.policy) for verdict in self.verdicts],
+            "notes": self.notes,
+            "wrote": self.update[0] if self.update is not None and self.update[1] else None,
+        }
+
+
+def _condition(verdict: Verdict, policy: Policy) -> dict[str, Any]:
+    paired = verdict.paired
+    return {
+        "quantity": verdict.quantity,
+        "value": _number(verdict.value),
+        "limit": _number(verdict.limit),
+        "passed": not verdict.stops(policy),
+        "met": verdict.passed,
+        "outcome": verdict.outcome,
+        "decided": verdict.decided,
+        "interval": verdict.interval,
+        "samples": verdict.samples,
+        "needed_samples": verdict.needed,
+        "baseline": None if verdict.baseline is None else _number(verdict.baseline),
+        "paired": None if paired is None else {
+            "reference": paired.reference,
+            "lost": paired.lost,
+            "won": paired.won,
+            "mcnemar_p": paired.p_no_drop,
+        },
+    }  # fmt: skip
+
+
+def _number(value: Number) -> int | float:
+    return value if isinstance(value, int) else float(value)
+
+
+def baseline_of(evidence: Evidence, path: str | os.PathLike[str]) -> Baseline:
+    """Write what is known as the baseline. Raises InputError where files contradict each other, and
+    where nothing is known; figures of a device that do not count are left out."""
+    row = None if evidence.evaluations is None else judged_row(evidence)
+    totals = totals_of(evidence, measured=row is not None)
+    evaluations = evidence.evaluations
+    baseline = Baseline(
+        identity=identity_of(evidence),
+        totals={name: totals[name] for name in ("size_bytes", "bops") if name in totals},
+        device=_device_figures(evidence),
+        device_host=None if evidence.device is None else evidence.device.host,
+        row=row,
+        data_name=None if evaluations is None else evaluations.data_name,
+        data_digest=None if evaluations is None else evaluations.data_digest,
+        held_out=evaluations is None or evaluations.held_out,
+        source=os.fspath(path),
+    )
+    save_baseline(baseline, path)
+    return baseline
+
+
+def _device_figures(evidence: Evidence) -> Mapping[str, float]:
+    """What the device took; figures that were not measured, or do not count, are left out."""
+    if evidence.device is None:
+        return {}
+    device = matching_device(evidence)
+    wanted: tuple[tuple[str, str, Mode], ...] = (
+        ("steady", "latency_s", "steady"),
+        ("process", "latency_s", "process"),
+        ("cold", "latency_s", "cold"),
+        ("peak_memory_bytes", "peak_memory_bytes", "steady"),
+        ("energy_j", "energy_j", "steady"),
+    )
+    figures = {}
+    for key, column, mode in wanted:
+        with contextlib.suppress(InputError):
+            figures[key] = device_figure(device, column, mode)
+    return figures

@@ -1,0 +1,290 @@
+"""nn.Module -> one aten graph, through torch.export.
+
+The graph is a plain `fx.GraphModule`: placeholders are the inputs, `get_attr` nodes are the
+parameters and buffers under their qualified names, every other node is an aten operator.
+"""
+
+import contextlib
+import inspect
+import io
+import keyword
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch.utils import _pytree as pytree
+
+from mpsearch.errors import InputError, first_line
+from mpsearch.graph import memory_budget
+from mpsearch.graph.float_width import FloatWidthCheck, as_float32, set_float_width
+from mpsearch.graph.inputs import Call, ExampleInputs, bind_inputs
+from mpsearch.graph.operators import packet
+from mpsearch.graph.outputs import concatenate, output_names, record_left_out
+from mpsearch.graph.recurrent_export import in_one_piece, torchs_own
+from mpsearch.graph.tensors import set_tensor
+
+BRANCHES_ON_DATA = (
+    "the model cannot be exported: it branches on its data; expected operations that are the same "
+    "for all data: torch.where in place of the branch"
+)
+
+
+def export_graph(model: nn.Module, example_inputs: ExampleInputs) -> fx.GraphModule:
+    """The aten graph of `model` in evaluation mode with a free batch dimension.
+
+    `example_inputs` as `inputs.bind_inputs` takes them, for example `(torch.zeros(1, 3, 32, 32),)`;
+    the first dimension is the batch. Several outputs become one (see `outputs`). Floating point is
+    float32 in the graph, whatever the model has (see `float_width`). The caller's model keeps its
+    training flags; the graph shares its weights. Raises InputError with the reason in one line when
+    the model cannot be exported, fixes its batch size or returns no tensor.
+    """
+    call = bind_inputs(model, example_inputs).map(_two_samples)
+    training = [module for module in model.modules() if module.training]
+    with contextlib.suppress(NotImplementedError):  # the mode of an exported module is fixed
+        model.eval()
+    try:
+        program = _export_in_its_width(model, call)
+    finally:
+        for module in training:
+            module.training = True
+    names, left_out = _choose_outputs(program)
+    graph = _as_graph_module(program, names)
+    set_float_width(graph)
+    examples = tuple(as_float32(x) for x in call.tensors())
+    shapes = _check_free_batch(graph, examples, list(names.values()))
+    concatenate(graph, list(names.values()), shapes)
+    record_left_out(graph, left_out)
+    _name_inputs(graph, call.names())
+    return graph
+
+
+def _two_samples(example: torch.Tensor, name: str) -> torch.Tensor:
+    """Two samples, because torch.export would treat a batch of one as a constant."""
+    if example.dim() == 0 or example.shape[0] == 0:
+        raise InputError(
+            f"example input {name} has shape {tuple(example.shape)}; "
+            "expected at least one sample along the first (batch) dimension"
+        )
+    return torch.cat([example[:1], example[-1:]]).detach()
+
+
+def _export_in_its_width(model: nn.Module, call: Call) -> torch.export.ExportedProgram:
+    """Export; a model in half or double whose inputs were given as float32 gets them in its own."""
+    try:
+        return _export(model, call)
+    except InputError:
+        tensors = (*model.parameters(), *model.buffers())
+        widths = {tensor.dtype for tensor in tensors if tensor.is_floating_point()}
+        given = {tensor.dtype for tensor in call.tensors() if tensor.is_floating_point()}
+        for width in sorted(widths - given, key=str):
+            with contextlib.suppress(InputError):
+                return _export(model, call.map(_in_width(width)))
+        raise
+
+
+def _in_width(width: torch.dtype) -> Callable[[torch.Tensor, str], torch.Tensor]:
+    return lambda x, _: x.to(width) if x.is_floating_point() else x
+
+
+def _export(model: nn.Module, call: Call) -> torch.export.ExportedProgram:
+    """Export with a batch dimension that all inputs share."""
+    batch = {0: torch.export.Dim("batch", min=1)}
+    bound = inspect.signature(model.forward).bind(*call.args, **call.kwargs)
+    shapes = pytree.tree_map(lambda _: batch, dict(bound.arguments))
+    try:
+        with warnings.catch_warnings(), _quiet(), in_one_piece():
+            warnings.simplefilter("ignore")
+            program = torch.export.export(model, call.args, call.kwargs, dynamic_shapes=shapes)
+            if any(_is_in_place(node) for node in program.graph.nodes):
+                program = program.run_decompositions({})  # makes the graph functional
+    except InputError:
+        raise
+    except AssertionError as error:  # a guard of a graph that was exported before
+        raise InputError(
+            f"the model was exported for one input shape ({first_line(error)}); "
+            "export it again with a dynamic batch dimension"
+        ) from error
+    except Exception as error:  # torch.export raises whatever the model's own code raises
+        if type(error).__name__ == "GuardOnDataDependentSymNode":
+            raise InputError(BRANCHES_ON_DATA) from error
+        if "Constraints violated (batch)" in str(error):
+            raise InputError(
+                "the model makes a constant of its batch size (len(x), or int() of a shape); "
+                "expected x.shape[0], or -1 in a reshape"
+            ) from error
+        raise InputError(
+            f"the model cannot be exported to an aten graph: {first_line(error)}"
+        ) from error
+    return program
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """torch also logs and prints what it raises; our error says it in one line."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        logging.disable(before)
+
+
+def _is_in_place(node: fx.Node) -> bool:
+    schema = getattr(node.target, "_schema", None)
+    return node.op == "call_function" and schema is not None and bool(schema.is_mutable)
+
+
+def _choose_outputs(
+    program: torch.export.ExportedProgram,
+) -> tuple[dict[int, str], tuple[str, ...]]:
+    """({position among the graph's outputs: name} of those to keep, names of the others).
+
+    Floats are kept; whole numbers and flags (an arg-max, a mask) only when they are alone.
+    """
+    signature = program.graph_signature
+    changed = {**signature.buffers_to_mutate, **signature.user_inputs_to_mutate}
+    if changed:
+        raise InputError(
+            f"the model changes its {min(changed.values())!r} when it runs; "
+            "expected a network without memory between calls"
+        )
+    values = next(node for node in program.graph.nodes if node.op == "output").args[0]
+    names = output_names(program.call_spec.out_spec)
+    tensors: dict[int, torch.dtype] = {}
+    for index, value in enumerate(values):
+        meta = value.meta.get("val") if isinstance(value, fx.Node) else None
+        if isinstance(meta, torch.Tensor):
+            tensors[index] = meta.dtype
+    floats = [index for index, dtype in tensors.items() if dtype.is_floating_point]
+    kept = list(tensors) if len(tensors) == 1 else floats
+    if not kept:
+        found = ", ".join(f"{names[i]}: {dtype}" for i, dtype in tensors.items()) or "no tensor"
+        raise InputError(f"the model returns {found}; expected one or more tensors of floats")
+    left_out = [i for i, value in enumerate(values) if i not in kept and value is not None]
+    return {index: names[index] for index in kept}, tuple(names[index] for index in left_out)
+
+
+def _as_graph_module(
+    program: torch.export.ExportedProgram, outputs: dict[int, str]
+) -> fx.GraphModule:
+    """Lifted parameters become `get_attr` nodes again; checks on inputs are dropped.
+
+    So is what returns nothing, such as the assertions that `x.to(y.dtype)` leaves behind. The graph
+    returns the tuple of those `outputs`.
+    """
+    signature = program.graph_signature
+    lifted = {
+        **signature.inputs_to_parameters,
+        **signature.inputs_to_buffers,
+        **signature.inputs_to_lifted_tensor_constants,
+    }
+    state = {**dict(program.named_parameters()), **dict(program.named_buffers())}
+    state.update(program.constants)
+    root = nn.Module()
+    graph = fx.Graph()
+    copies: dict[fx.Node, fx.Node] = {}
+    for node in program.graph.nodes:
+        if node.op == "placeholder" and node.name in lifted:
+            if not node.users:
+                continue
+            name = lifted[node.name]
+            set_tensor(root, name, state[name])
+            copies[node] = graph.get_attr(name)
+        elif node.op == "placeholder":
+            copies[node] = graph.placeholder(node.name)
+        elif node.op == "output":
+            graph.output(tuple(copies[node.args[0][index]] for index in outputs))
+        elif _returns_nothing(node):
+            continue
+        elif node.op == "call_function":
+            squeezed = _squeezed(node)
+            if squeezed == ():
+                copies[node] = copies[node.args[0]]
+                continue
+            copy = graph.node_copy(node, copies.__getitem__)
+            copy.target = torchs_own(node.target)
+            if squeezed is not None:
+                one = len(squeezed) == 1
+                copy.target = torch.ops.aten.squeeze.dim if one else torch.ops.aten.squeeze.dims
+                copy.args = (copy.args[0], squeezed[0] if one else list(squeezed))
+            copy.meta = {"module": _module_of(node)}
+            copies[node] = copy
+        else:
+            raise InputError(
+                f"the model cannot be exported to an aten graph: it has control flow ({node.name})"
+            )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # fx would check the names against a module tree
+        module = fx.GraphModule(root, graph)
+    module.graph.eliminate_dead_code()
+    module.recompile()
+    return module
+
+
+def _returns_nothing(node: fx.Node) -> bool:
+    schema = getattr(node.target, "_schema", None)
+    return node.op == "call_function" and schema is not None and not schema.returns
+
+
+def _squeezed(node: fx.Node) -> tuple[int, ...] | None:
+    """What a squeeze drops from every batch; None for other operators, and where it says just that.
+
+    `squeeze()` drops whatever has size 1: the batch, too, when it is a single sample.
+    """
+    if packet(node) != "squeeze":
+        return None
+    source: Any = node.args[0]
+    shape = source.meta["val"].shape
+    named: Any = node.args[1] if len(node.args) > 1 else range(len(shape))
+    wanted = [named] if isinstance(named, int) else list(named)
+    dropped = tuple(
+        dim
+        for dim, size in enumerate(shape)
+        if isinstance(size, int) and size == 1 and (dim in wanted or dim - len(shape) in wanted)
+    )
+    return None if len(node.args) > 1 and len(dropped) == len(wanted) else dropped
+
+
+def _module_of(node: fx.Node) -> str:
+    """Qualified name of the module whose code made the node; empty for the root."""
+    stack = list((node.meta.get("nn_module_stack") or {}).values())
+    return str(stack[-1][0]) if stack else ""
+
+
+def _check_free_batch(
+    graph: fx.GraphModule, inputs: tuple[torch.Tensor, ...], names: list[str]
+) -> list[tuple[int, ...]]:
+    """Shapes of one sample's outputs. torch.export may bake the batch size in without a word: try
+    another one."""
+    three = tuple(torch.cat([x, x[:1]]) for x in inputs)
+    try:
+        with torch.no_grad(), memory_budget.watched():
+            outputs = FloatWidthCheck(graph).run(*three)
+    except (RuntimeError, IndexError) as error:
+        raise InputError(
+            f"the model fixes its batch size, expected a free one: {first_line(error)}"
+        ) from error
+    for name, output in zip(names, outputs, strict=True):
+        if output.shape[:1] != (3,):
+            which = f" of {name!r}" if len(names) > 1 else ""
+            rows = f"{output.shape[0]} output rows" if output.dim() else "one number"
+            raise InputError(
+                f"the model turns 3 samples into {rows}{which}; "
+                "expected one row of outputs per sample"
+            )
+    return [tuple(output.shape[1:]) for output in outputs]
+
+
+def _name_inputs(graph: fx.GraphModule, names: list[str]) -> None:
+    """Inputs that come out of a dictionary are called as in it, where torch prefixes the keys."""
+    placeholders = [node for node in graph.graph.nodes if node.op == "placeholder"]
+    taken = {node.name for node in graph.graph.nodes}
+    for node, name in zip(placeholders, names, strict=True):
+        if name not in taken and name.isidentifier() and not keyword.iskeyword(name):
+            node.target = node.name = name
+            taken.add(name)
+    graph.recompile()

@@ -1,0 +1,1 @@
+"""Model files of every kind, read without running what is in them."""

@@ -1,0 +1,270 @@
+"""Loading `model.pt`: nothing in a file is executed unless the caller trusts its author.
+
+Only data are loaded as they are: the mpsearch file, a Keras file, an ONNX file, and a state dict
+together with the code that the caller names. A torch.export archive (its loader evaluates
+expression strings), TorchScript and a pickled module carry code and need `trust`.
+"""
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import fx, nn
+
+from mpsearch.errors import InputError, first_line
+from mpsearch.files.zip_file import is_archive, open_archive
+from mpsearch.graph import memory_budget, network_file
+from mpsearch.graph.arrays import Arrays
+from mpsearch.graph.inputs import Call, ExampleInputs
+from mpsearch.graph.network import Network
+from mpsearch.graph.network_file import NetworkFile
+from mpsearch.importers.kinds import (
+    EXPORT,
+    KERAS,
+    MPSEARCH,
+    ONNX,
+    PICKLE,
+    QUANTIZED,
+    SCRIPT,
+    STATE_DICT,
+    detect,
+)  # fmt: skip
+from mpsearch.running.importing import import_object, put_working_directory_on_path
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """How to load a model: the file and what the caller says about it.
+
+    `model`: `package.module:factory` or a bundled architecture's name, for a state dict.
+    `trust`: the caller trusts the file's author, so code in it may run.
+    `input_shapes`: shapes of one sample, `((1, 44, 13), (3, 32, 32))`, where the file has none and
+    the data do not tell. `max_memory`: bytes that all tensors may take while the file is loaded
+    (None: four times the file and 1 GiB, see `memory_budget`).
+    """
+
+    path: str
+    model: str | None = None
+    trust: bool = False
+    input_shapes: tuple[tuple[int, ...], ...] = ()
+    max_memory: int | None = None
+
+
+def load_network(source: ModelSource, data: Arrays | None = None) -> NetworkFile:
+    """The network of a file, and the sample that it carries (empty unless it is an mpsearch file).
+
+    `data` gives the example inputs when the file has none. Raises InputError in one or two lines.
+    """
+    with memory_budget.of_load(source.path, source.max_memory):
+        return _load_network(source, data)
+
+
+def _load_network(source: ModelSource, data: Arrays | None) -> NetworkFile:
+    kind = detect(source.path)
+    if kind == QUANTIZED:
+        raise InputError(f"{source.path} is quantized already; expected the float model")
+    if kind == MPSEARCH:
+        if source.model is not None:
+            raise InputError(f"{source.path} is an mpsearch file and needs no --model")
+        return network_file.load(source.path)
+    module, examples = load_module(source, data)
+    return NetworkFile(network_of(source, module, examples), {}, notes_of(module))
+
+
+def network_of(source: ModelSource, module: nn.Module, examples: ExampleInputs) -> Network:
+    """The network of a file's module. Raises InputError, which names the file."""
+    try:
+        return Network.from_module(module, examples)
+    except InputError as error:
+        if source.path in error.lines[0]:
+            raise
+        raise InputError(*error.lines_after(f"{source.path}: ")) from error
+
+
+def load_module(source: ModelSource, data: Arrays | None) -> tuple[nn.Module, ExampleInputs]:
+    """(module, example inputs) of a file that is not an mpsearch file."""
+    with memory_budget.of_load(source.path, source.max_memory):
+        return _load_module(source, data)
+
+
+def _load_module(source: ModelSource, data: Arrays | None) -> tuple[nn.Module, ExampleInputs]:
+    kind = detect(source.path)
+    if kind == MPSEARCH:
+        raise InputError(f"{source.path} is an mpsearch file already")
+    if kind == STATE_DICT:
+        state = _read_state(source.path)
+        if state is not None:
+            return _from_state(source, state, data)
+        kind = PICKLE
+    if kind == KERAS:
+        return _from_keras(source)
+    if kind == ONNX:
+        return _load_onnx(source, data)
+    if not source.trust:
+        raise InputError(
+            f"{source.path} is a {kind}: loading it can run any code that its author put there, "
+            "so it was not loaded.",
+            "If you trust its author, convert it once: "
+            f"mpsearch convert {source.path} --trust -o safe.pt (or pass --trust here)",
+        )
+    loader = {EXPORT: _load_export, SCRIPT: _load_script, PICKLE: _load_pickle}[kind]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return loader(source, data)
+    except InputError:
+        raise
+    except Exception as error:  # trusted code may raise anything
+        raise InputError(f"{source.path}: cannot load this {kind}: {first_line(error)}") from error
+
+
+def read_tensors(path: str) -> dict[str, torch.Tensor]:
+    """The weights by name of an mpsearch file of a float network or of a state dict."""
+    kind = detect(path)
+    if kind == MPSEARCH:
+        return network_file.read_archive(path)[1]
+    state = _read_state(path) if kind == STATE_DICT else None
+    if state is None:
+        raise InputError(f"{path} is a {kind}; expected an mpsearch file or a state dict")
+    return state
+
+
+def _read_state(path: str) -> dict[str, torch.Tensor] | None:
+    """The tensors by name; None when the file holds objects that only unpickling would make."""
+    try:
+        with Path(path).open("rb") as stream:
+            pickled = stream.read(1) in (b"\x80", b"P")
+        if not pickled:
+            return load_file(path)
+        if is_archive(path):
+            with open_archive(path) as archive:  # torch reads compressed members as well
+                memory_budget.reserve(sum(archive.sizes.values()), f"{path}: its tensors")
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except InputError:
+        raise
+    except SafetensorError as error:
+        raise InputError(f"{path}: damaged safetensors file: {error}") from error
+    except Exception as error:
+        if "weights_only" in str(error) or "Weights only" in str(error):
+            return None
+        raise InputError(f"{path}: damaged or foreign file: {first_line(error)}") from error
+    for key in ("state_dict", "model", "model_state_dict"):  # common wrappers of checkpoints
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    if (
+        not isinstance(content, dict)
+        or not content
+        or not all(map(torch.is_tensor, content.values()))
+    ):
+        raise InputError(
+            f"{path}: holds {type(content).__name__}; expected a dict of tensors by name"
+        )
+    return {str(name).removeprefix("module."): tensor for name, tensor in content.items()}
+
+
+def _from_state(
+    source: ModelSource, state: dict[str, torch.Tensor], data: Arrays | None
+) -> tuple[nn.Module, ExampleInputs]:
+    from mpsearch.models.registry import ARCHITECTURES, architecture, build
+
+    if source.model is None:
+        raise InputError(
+            f"{source.path} is a state dict: weights without the network.",
+            "Name the network: "
+            f"--model package.module:factory, or one of {', '.join(ARCHITECTURES)}",
+        )
+    if ":" in source.model and source.model.partition(":")[0] not in ARCHITECTURES:
+        factory = import_object(source.model)
+        if not callable(factory):
+            raise InputError(f"{source.model} is {type(factory).__name__}; expected a function")
+        module, shapes = _call(source.model, factory), source.input_shapes
+    else:
+        module = build(source.model)
+        inputs = architecture(source.model).inputs
+        shapes = source.input_shapes or tuple(inputs.values())
+    try:
+        module.load_state_dict(state)
+    except RuntimeError as error:
+        text = " ".join(str(error).split())
+        raise InputError(
+            f"{source.path} does not fit --model {source.model}: {text[:400]}"
+        ) from error
+    return module, _examples(source, shapes, data)
+
+
+def _from_keras(source: ModelSource) -> tuple[nn.Module, Sequence[torch.Tensor]]:
+    from mpsearch.importers.keras.converting import convert
+
+    if source.model is not None:
+        raise InputError(f"{source.path} is a Keras file and needs no --model")
+    converted = convert(source.path, source.input_shapes)
+    converted.module.meta["notes"] = converted.notes
+    return converted.module, converted.examples
+
+
+def notes_of(module: nn.Module) -> tuple[str, ...]:
+    """What the loader of a file did that its user should know."""
+    return tuple(module.meta.get("notes", ())) if isinstance(module, fx.GraphModule) else ()
+
+
+def _call(name: str, factory: Callable[[], object]) -> nn.Module:
+    try:
+        module = factory()
+    except Exception as error:
+        raise InputError(f"--model {name} failed: {first_line(error)}") from error
+    if not isinstance(module, nn.Module):
+        raise InputError(f"--model {name} returned {type(module).__name__}; expected an nn.Module")
+    return module
+
+
+def _examples(
+    source: ModelSource, shapes: Sequence[tuple[int, ...]], data: Arrays | None
+) -> tuple[torch.Tensor, ...] | dict[str, torch.Tensor]:
+    if shapes:
+        with memory_budget.watched():
+            return tuple(torch.zeros(1, *shape) for shape in shapes)
+    if data is not None:
+        return data.example_inputs()
+    raise InputError(
+        f"{source.path} does not say what its inputs look like; give --data, or --input-shape "
+        "once per input (for example --input-shape 3x32x32)"
+    )
+
+
+def _load_onnx(source: ModelSource, data: Arrays | None) -> tuple[nn.Module, ExampleInputs]:
+    from mpsearch.importers.onnx.loading import load_onnx
+
+    given = () if data is None or source.input_shapes else data.example_inputs()
+    return load_onnx(source.path, source.input_shapes, given)
+
+
+def _load_export(source: ModelSource, data: Arrays | None) -> tuple[nn.Module, ExampleInputs]:
+    program: torch.export.ExportedProgram = torch.export.load(source.path)
+    if program.example_inputs is not None and not source.input_shapes and data is None:
+        return program.module(), Call(*program.example_inputs)
+    return program.module(), _examples(source, source.input_shapes, data)
+
+
+def _load_script(source: ModelSource, data: Arrays | None) -> tuple[nn.Module, ExampleInputs]:
+    from mpsearch.importers.torchscript.module import WAY_OUT, as_module
+
+    try:
+        script = torch.jit.load(source.path, map_location="cpu").eval()
+    except RuntimeError as error:
+        raise InputError(
+            f"{source.path}: cannot read this TorchScript archive: {first_line(error)[:120]};",
+            f"was it saved after optimize_for_inference? Then {WAY_OUT}",
+        ) from error
+    return as_module(script), _examples(source, source.input_shapes, data)
+
+
+def _load_pickle(source: ModelSource, data: Arrays | None) -> tuple[nn.Module, ExampleInputs]:
+    put_working_directory_on_path()  # where the class of the module may be defined
+    module = torch.load(source.path, map_location="cpu", weights_only=False)
+    if not isinstance(module, nn.Module):
+        raise InputError(f"{source.path} holds {type(module).__name__}; expected an nn.Module")
+    return module, _examples(source, source.input_shapes, data)

@@ -1,0 +1,1 @@
+"""A TorchScript graph, run node by node so that it can be exported."""

@@ -1,0 +1,1 @@
+"""Terms between layers: their matrix, the K best assignments, re-ranking."""

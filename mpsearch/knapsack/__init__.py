@@ -1,0 +1,1 @@
+"""The search problem, exactly: a multiple-choice knapsack, and what solves one."""

@@ -1,0 +1,1 @@
+"""The smallest assignment whose measured accuracy holds, and how sure that is."""

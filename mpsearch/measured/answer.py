@@ -1,0 +1,257 @@
+"""The smallest assignment of a front whose measured accuracy holds, and how sure that is."""
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+
+import mpsearch
+from mpsearch.data import Data
+from mpsearch.errors import InputError
+from mpsearch.evaluation.evaluation import Evaluation, row_from_json, row_to_json
+from mpsearch.evaluation.measuring import evaluate, from_logits, logits_of
+from mpsearch.evaluation.subjects import FLOAT, Subject, float_bops
+from mpsearch.files.writing import digest
+from mpsearch.measured.curtailment import decide, hardest_first, needed
+from mpsearch.measured.min_accuracy import Search, search, thin
+from mpsearch.pareto.front import Front
+from mpsearch.quantization.cost import bops, size_bytes
+from mpsearch.quantization.quantized import check_layers
+from mpsearch.running.journal import Journal
+from mpsearch.statistics import paired_drop, wilson_interval
+from mpsearch.tables.choice import Choice
+from mpsearch.tables.evidence_digests import network_digest
+
+
+@dataclass(frozen=True)
+class Target:
+    """What has to hold: an accuracy (0 to 1), or a drop in accuracy against FP32 at most."""
+
+    min_accuracy: Fraction | None = None
+    max_drop: Fraction | None = None
+
+    def needed(self, samples: int, right: int) -> int:
+        """How many of `samples` have to be right, where FP32 has `right` of them."""
+        if self.min_accuracy is not None:
+            return needed(self.min_accuracy, samples)
+        assert self.max_drop is not None
+        return needed(Fraction(right, samples) - self.max_drop, samples)
+
+    def __str__(self) -> str:
+        if self.min_accuracy is not None:
+            return f"an accuracy of at least {float(100 * self.min_accuracy):g} %"
+        assert self.max_drop is not None
+        points = float(100 * self.max_drop)
+        return f"at most {points:g} point{'' if points == 1 else 's'} less than FP32"
+
+
+@dataclass(frozen=True)
+class MeasuredAnswer:
+    """What was found. `point` of the front holds, or is None; then `row` is the best measured.
+
+    row, reference: the assignment and FP32 on the data. passes: how many samples were run for all
+    candidates together; stopped: how many of them were clear before the last sample. candidates:
+    how many of the front's points were candidates. confirmed: the same two on fresh data.
+    """
+
+    target: Target
+    search: Search
+    point: int | None
+    choices: Mapping[str, Choice]
+    row: Evaluation
+    reference: Evaluation
+    data: Data
+    held_out: bool
+    least: int
+    passes: int
+    stopped: int
+    most: int | None
+    tolerance: float
+    seconds: float
+    confirmed: tuple[str, Evaluation, Evaluation] | None = None
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def candidates(self) -> int:
+        return self.search.candidates
+
+    @property
+    def interval_of_all(self) -> tuple[float, float]:
+        """The accuracy's interval at which those of all candidates hold at once (Bonferroni)."""
+        return wilson_interval(sum(self.row.correct), self.row.n, self.candidates)
+
+    def holds_on(self, row: Evaluation, reference: Evaluation) -> bool:
+        """Whether what was asked holds in a measurement."""
+        return sum(row.correct) >= self.target.needed(row.n, sum(reference.correct))
+
+    @property
+    def lower_end_holds(self) -> bool:
+        """Whether also the unfavourable end of the 95 % interval is within what was asked."""
+        if self.target.min_accuracy is not None:
+            return self.row.accuracy_interval[0] >= self.target.min_accuracy
+        assert self.target.max_drop is not None
+        drop = paired_drop(self.reference.correct, self.row.correct)
+        return drop[1][1] <= self.target.max_drop
+
+
+def smallest_that_holds(
+    front: Front,
+    subject: Subject,
+    target: Target,
+    output: str | os.PathLike[str],
+    most: int | None = 32,
+    tolerance: float = 0.005,
+    confirm: Data | None = None,
+    step: Callable[[], None] = lambda: None,
+) -> MeasuredAnswer:
+    """Measure assignments of `front` until the smallest that holds is found; see `search`.
+
+    most, tolerance: see `search` and `thin`. output: where the answer will be written; what was
+    measured is kept beside it, so that a killed search goes on. confirm: data that took no part,
+    on which the answer is measured once more. Raises InputError for a front of another network and
+    for data to confirm on that are not fresh.
+    """
+    started = time.monotonic()
+    check_layers(subject.network, front.assignment(0))
+    quantizing = subject.quantizing
+    if confirm is not None:
+        for used in (subject.data, quantizing.calibration):
+            if used.digest == confirm.digest:
+                raise InputError(
+                    f"{confirm.name} is {used.name}, which took part; expected other samples"
+                )
+    logits = logits_of(subject.network, subject.data, subject.batch_size)
+    reference = from_logits(
+        FLOAT, logits, subject.data, subject.network.fp32_bytes, float_bops(subject.network)
+    )
+    hardest = hardest_first(subject.data, logits)
+    least = target.needed(reference.n, sum(reference.correct))
+    amounts = front.totals[front.resource].astype(np.float64)
+    points = thin(amounts, tolerance)
+    provenance = {
+        "data_digest": subject.data.digest,
+        "calibration": quantizing.calibration.name,
+        "calibration_digest": quantizing.calibration.digest,
+        "model_digest": subject.network.digest,
+    }
+    settings = json.dumps(dict(quantizing.settings), sort_keys=True)
+    place = subject.network.device.type
+    run = digest(mpsearch.__version__, *provenance.values(), settings, str(least), place)
+    rows: dict[int, Evaluation] = {}
+    seen: dict[int, tuple[int, int]] = {}
+    with Journal(output, run) as journal:
+
+        def holds(position: int) -> bool:
+            choices = front.assignment(points[position])
+            key = digest(*(f"{name}={choice}" for name, choice in choices.items()))
+            kept = journal.get(key)
+            if kept is None:
+                decision = decide(
+                    subject.quantized(choices), hardest.data, least, subject.batch_size
+                )
+                row = None
+                if decision.logits is not None:
+                    row = row_to_json(from_logits(
+                        "assignment", hardest.in_old_order(decision.logits), subject.data,
+                        size_bytes(subject.network, choices), bops(subject.network, choices),
+                    ))  # fmt: skip
+                kept = [decision.seen, decision.right, row]
+                journal.put(key, kept)
+            step()
+            seen[position] = (int(kept[0]), int(kept[1]))
+            if kept[2] is not None:
+                rows[position] = row_from_json(kept[2])
+            return seen[position][1] >= least
+
+        found = search(amounts[points], front.omega[points], holds, most)
+        best = found.answer
+        if best is None:  # the one that went furthest
+            best = max(found.held, key=lambda position: (seen[position], position))
+        choices = front.assignment(points[best])
+        row = rows[best] if best in rows else subject.measure("assignment", choices)
+        confirmed = None
+        if confirm is not None and found.answer is not None:
+            confirmed = (confirm.name, *_again(subject, choices, confirm))
+        journal.discard()
+    return MeasuredAnswer(
+        target=target,
+        search=found,
+        point=None if found.answer is None else points[best],
+        choices=choices,
+        row=row,
+        reference=reference,
+        data=subject.data,
+        held_out=subject.held_out,
+        least=least,
+        passes=sum(samples for samples, _ in seen.values()),
+        stopped=sum(samples < reference.n for samples, _ in seen.values()),
+        most=most,
+        tolerance=tolerance,
+        seconds=time.monotonic() - started,
+        confirmed=confirmed,
+        provenance={
+            **provenance,
+            "assignment_digest": network_digest(choices),
+            "post_training": quantizing.post_training.to_json(),
+        },
+    )
+
+
+def _again(
+    subject: Subject, choices: Mapping[str, Choice], data: Data
+) -> tuple[Evaluation, Evaluation]:
+    row = evaluate("assignment", subject.quantized(choices), data, subject.batch_size)
+    return row, evaluate(FLOAT, subject.network, data, subject.batch_size)
+
+
+def to_document(answer: MeasuredAnswer) -> dict[str, Any]:
+    """The field `measured` of assignment.json; accuracies and drops are shares from 0 to 1."""
+    asked = answer.target
+    document: dict[str, Any] = {
+        "min_accuracy": None if asked.min_accuracy is None else float(asked.min_accuracy),
+        "max_drop": None if asked.max_drop is None else float(asked.max_drop),
+        "holds": answer.point is not None,
+        "lower_end_holds": answer.lower_end_holds,
+        "needed": answer.least,
+        "data": answer.data.name,
+        **answer.provenance,
+        "held_out": answer.held_out,
+        **_facts(answer.row, answer.reference),
+        "interval_of_all_candidates": list(answer.interval_of_all),
+        "candidates": answer.candidates,
+        "most": answer.most,
+        "tolerance": answer.tolerance,
+        "evaluated": len(answer.search.held),
+        "stopped_early": answer.stopped,
+        "passes": answer.passes,
+        "smaller_failed": answer.search.failed,
+        "smaller_unmeasured": answer.search.unmeasured,
+        "seconds": answer.seconds,
+    }
+    if answer.confirmed is not None:
+        name, row, reference = answer.confirmed
+        document["confirmed"] = {
+            "data": name,
+            "holds": answer.holds_on(row, reference),
+            **_facts(row, reference),
+        }
+    return document
+
+
+def _facts(row: Evaluation, reference: Evaluation) -> dict[str, Any]:
+    drop, interval = paired_drop(reference.correct, row.correct)
+    return {
+        "samples": row.n,
+        "accuracy": row.accuracy,
+        "accuracy_interval": list(row.accuracy_interval),
+        "loss": row.loss if math.isfinite(row.loss) else None,
+        "fp32_accuracy": reference.accuracy,
+        "drop": drop,
+        "drop_interval": list(interval),
+    }

@@ -1,0 +1,1 @@
+"""Quantizing after training: ranges, rounding, repairs and what is kept of them."""

@@ -1,0 +1,96 @@
+"""Many assignments of one network: each layer is quantized once per choice and then reused."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+
+from mpsearch.data import Data
+from mpsearch.graph.layers import Layer
+from mpsearch.graph.network import Network
+from mpsearch.post_training.repair_time import with_notice
+from mpsearch.post_training.repairing import PLAIN, PostTraining, Shared, quantize_after_training
+from mpsearch.quantization.calibration import Histogram, calibrate
+from mpsearch.quantization.quantized import (
+    QuantizedLayer,
+    QuantizedNetwork,
+    assemble,
+    check_layers,
+    quantize_layer,
+)
+from mpsearch.quantization.quantizer import FLOAT_BITS, layout_of, quantize_weight
+from mpsearch.tables.choice import Choice
+
+
+@dataclass(frozen=True)
+class Quantizing:
+    """How choices become networks: the one place where what is measured is quantized.
+
+    `Quantizing(network, calibration)(choices)` is what `quantize_after_training` gives: repairs of
+    a layer depend on those before it, and assignments that begin alike share them. `PLAIN` repairs
+    nothing: then it equals `quantize(network, choices, histograms)` with the histograms of
+    `calibration`, which are made at the first call; between assignments that share layers only the
+    others are quantized anew, and choices that differ in the activations alone share the search
+    for the weights' scales.
+    """
+
+    network: Network
+    calibration: Data
+    batch_size: int = 64
+    post_training: PostTraining = field(default_factory=PostTraining)
+    _layers: dict[tuple[str, Choice], QuantizedLayer] = field(default_factory=dict, repr=False)
+    _scales: dict[tuple[str, str], torch.Tensor] = field(default_factory=dict, repr=False)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What else than network and data decides the result, for digests; empty for `PLAIN`, the
+        only way of the first version."""
+        return {} if self.post_training == PLAIN else self.post_training.to_json()
+
+    @cached_property
+    def _shared(self) -> Shared:
+        return Shared(self.network, self.calibration, self.batch_size)
+
+    @cached_property
+    def histograms(self) -> Mapping[str, Histogram]:
+        """What reaches each layer on the calibration data."""
+        return calibrate(self.network, self.calibration, self.batch_size)
+
+    @cached_property
+    def _step(self) -> Callable[[], None] | None:
+        """Says of the first network if rounding it takes minutes."""
+        adaptive = self.post_training.rounding == "adaptive"
+        return with_notice(self.network.layers) if adaptive else None
+
+    def __call__(self, choices: Mapping[str, Choice]) -> QuantizedNetwork:
+        """The quantized network. Raises InputError as `check_layers`."""
+        if self.post_training != PLAIN:
+            return quantize_after_training(
+                self.network, choices, self.calibration, self.post_training, self.batch_size,
+                self._step,
+                shared=self._shared,
+            )  # fmt: skip
+        check_layers(self.network, choices)
+        layers = {
+            layer.name: self._layer(layer, choices[layer.name]) for layer in self.network.layers
+        }
+        quantized = assemble(self.network, layers).made_from(self.network)
+        return replace(quantized, post_training=PLAIN.to_json())
+
+    def _layer(self, layer: Layer, choice: Choice) -> QuantizedLayer:
+        key = (layer.name, choice)
+        if key not in self._layers:
+            histogram = self.histograms[layer.name]
+            scales = None if choice.w_bits == FLOAT_BITS else self._weight_scales(layer, choice)
+            self._layers[key] = quantize_layer(self.network, layer, choice, histogram, scales)
+        return self._layers[key]
+
+    def _weight_scales(self, layer: Layer, choice: Choice) -> torch.Tensor:
+        key = (layer.name, choice.weights)
+        if key not in self._scales:
+            rows, _ = self.network.weight_rows(layer)
+            layout = layout_of(layer, choice)
+            self._scales[key] = quantize_weight(rows, choice.w_bits, layout).scales
+        return self._scales[key]

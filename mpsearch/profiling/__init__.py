@@ -1,0 +1,1 @@
+"""A metric run over a network: the table, and what stays in floating point."""

@@ -1,0 +1,287 @@
+"""`profile`: a network and data in, the layer table with its provenance out."""
+
+import json
+import math
+import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from typing import Any
+
+import mpsearch
+from mpsearch.data import Data, with_loss
+from mpsearch.errors import InputError
+from mpsearch.files.writing import digest, write_atomic
+from mpsearch.graph.layers import residual_groups
+from mpsearch.graph.network import Network
+from mpsearch.interactions.interactions import interactions_path, save_interactions
+from mpsearch.losses.heads import heads_of, without_heads
+from mpsearch.losses.loss import Loss
+from mpsearch.post_training.repairing import Rounding
+from mpsearch.profiling.float_operators import float_part
+from mpsearch.quantization.cost import float_bytes_outside
+from mpsearch.quantization.packing import layer_bytes
+from mpsearch.quantization.quantizer import check_choice
+from mpsearch.running.journal import Journal
+from mpsearch.running.plugins import load
+from mpsearch.running.workers import find_device, join, leave
+from mpsearch.sensitivity import accuracy, kl, perturbation, sqnr
+from mpsearch.sensitivity import loss as loss_increase
+from mpsearch.sensitivity.forward_metric import OutputMetric
+from mpsearch.sensitivity.interactions import collect, samples_to_keep
+from mpsearch.sensitivity.study import MEMORY_LIMIT, Profiler, Scores, Study
+from mpsearch.tables.choice import Choice
+from mpsearch.tables.provenance import FORMAT, VERSION, provenance_path
+from mpsearch.tables.table import Layer, LayerTable, Row
+from mpsearch.tables.units import whole_number
+
+GROUP = "mpsearch.profilers"
+DEFAULT_METRIC = "sqnr"  # docs/metrics.md says why
+# Flash buys bits of weights only, so activations keep 8; w4a4 is for limits on operations.
+DEFAULT_CHOICES = (Choice(2, 8), Choice(3, 8), Choice(4, 4), Choice(4, 8), Choice(8, 8))
+Progress = Callable[[str, int], AbstractContextManager[Callable[[], None]]]
+
+
+def _silent(description: str, total: int) -> AbstractContextManager[Callable[[], None]]:
+    """Progress for scripts: none."""
+    return nullcontext(lambda: None)
+
+
+CONVENTIONS = {
+    "size_bytes": "packed weights + 4 bytes per bias and per output channel's scale; one scale for "
+    "an embedding table with rows below 32 weights",
+    "bops": "MACs * w_bits * a_bits, one sample",
+    "weights": "symmetric per output channel, least squared error; of the layer's output instead "
+    "where rounding is adaptive",
+    "activations": "affine per tensor, least squared error on the calibration data",
+}
+
+
+@dataclass(frozen=True)
+class ProfileSettings:
+    """What `profile` may vary. `samples` limits how many of the data's samples are used.
+
+    rounding, correct_bias, ranges: how the layers are quantized whose outputs a metric looks at; as
+    `PostTraining` has them. Metrics built on ‖ΔW‖² round to the nearest code whatever is said here.
+    """
+
+    metric: str = DEFAULT_METRIC
+    choices: tuple[Choice, ...] = DEFAULT_CHOICES
+    samples: int = 256
+    batch_size: int = 32
+    seed: int = 0
+    rtol: float = 0.05
+    max_probes: int = 256
+    group_residual: bool = False
+    memory_limit: int = MEMORY_LIMIT
+    interactions: bool = False
+    rounding: Rounding = "adaptive"
+    correct_bias: bool = True
+    ranges: str = "auto"
+
+
+def profile(
+    network: Network,
+    data: Data,
+    output: str | os.PathLike[str],
+    settings: ProfileSettings | None = None,
+    progress: Progress | None = None,
+    device: str = "cpu",
+) -> tuple[LayerTable, dict[str, Any]]:
+    """Score every layer at every choice; write `output` (CSV) and its provenance beside it (JSON).
+
+    Without `settings` their defaults hold, without `progress` nothing is shown.
+    `device` is `cpu`, `cuda`, `cuda:1`, … or `auto` (the GPU when there is one). Under torchrun the
+    processes share the work, all return the same table and the first one writes it.
+    A killed run is resumed by the next call with the same network, data and settings. Returns the
+    table and the provenance. Raises InputError for a network without layers and for non-finite
+    scores.
+    """
+    settings = settings or ProfileSettings()
+    progress = progress or _silent
+    profiler: Profiler = load(GROUP, settings.metric, "metric")
+    for choice in settings.choices:
+        check_choice(choice)
+    if not 0 < settings.rtol < math.inf:
+        raise InputError(f"got --rtol {settings.rtol:g}; expected > 0, for example 0.05")
+    if settings.max_probes < 2:
+        raise InputError(f"got --max-probes {settings.max_probes}; expected 2 or more")
+    if not network.layers:
+        raise InputError(
+            "the network has no convolution, linear layer or embedding with weights of its own"
+        )
+    data = with_loss(data, network)
+    assert data.loss is not None
+    sample = data.take(settings.samples, settings.seed)
+    place = find_device(device)
+    workers = join()
+    bare, loss = without_heads(network, data.loss)
+    study = Study(
+        network=bare.to(place),
+        data=sample,
+        loss=loss,
+        choices=settings.choices,
+        batch_size=settings.batch_size,
+        seed=settings.seed,
+        rtol=settings.rtol,
+        max_probes=settings.max_probes,
+        memory_limit=settings.memory_limit,
+        device=place,
+        workers=workers,
+        beside=output_metrics(sample, loss),
+        rounding=settings.rounding,
+        correct_bias=settings.correct_bias,
+        ranges=settings.ranges,
+    )
+    if settings.interactions:
+        study = replace(study, keep_outputs=samples_to_keep(study))
+    run = digest(
+        mpsearch.__version__, network.digest, sample.digest, repr(settings), place.type, loss.name
+    )
+    with Journal(output, run, workers.rank) as journal:
+        resumed = len(journal)
+        with progress(f"profile ({settings.metric})", profiler.steps(study)) as step:
+            scores = profiler.score(study, journal, step)
+        _check_scores(scores, study)
+        table = _table(study, scores, settings.group_residual)
+        provenance = _provenance(
+            scores, replace(study, network=network), settings, profiler, resumed
+        )
+        provenance["heads_taken_off"] = heads_of(sample.loss)
+        if settings.interactions:
+            interactions = collect(study, journal, lambda: None, network.digest)
+            provenance["interactions"] = {
+                "samples": study.keep_outputs,
+                "bytes": interactions.changes.nbytes + interactions.gram.nbytes,
+            }
+            if workers.rank == 0:
+                save_interactions(interactions, interactions_path(output))
+        if workers.rank == 0:
+            table.write_csv(output)
+            write_atomic(provenance_path(output), json.dumps(provenance, indent=2) + "\n")
+        workers.wait()  # no journal goes before the table is written
+        journal.discard()
+    leave(workers)
+    return table, provenance
+
+
+def output_metrics(data: Data, loss: Loss) -> tuple[OutputMetric, ...]:
+    """The metrics of the outputs that the data allow, and that cost little beside the passes.
+
+    Those of labels without labels would only repeat the divergence, and the Hessian of a loss of
+    the user's own costs derivatives.
+    """
+    labelled = data.labels is not None
+    found: tuple[tuple[bool, OutputMetric], ...] = (
+        (True, sqnr.PROFILER),
+        (labelled, loss_increase.PROFILER),
+        (loss.has_exact_hessian, kl.PROFILER),
+        (loss.has_exact_hessian, perturbation.PROFILER),
+        (labelled, accuracy.PROFILER),
+    )
+    return tuple(metric for wanted, metric in found if wanted)
+
+
+def _check_scores(scores: Scores, study: Study) -> None:
+    for (layer, choice), score in scores.items():
+        if not math.isfinite(score.omega) or not math.isfinite(score.stderr):
+            raise InputError(
+                f"Ω of layer {layer!r} at {choice} is {score.omega}: the loss is no number there; "
+                "expected finite weights, data and outputs"
+            )
+    if not any(score.omega or score.stderr for score in scores.values()):
+        raise InputError(
+            f"no choice changes anything on {len(study.data)} samples of {study.data.name}: Ω is 0 "
+            "everywhere; expected a loss that depends on the layers, more samples or fewer bits"
+        )
+
+
+def _table(study: Study, scores: Scores, group_residual: bool) -> LayerTable:
+    network = study.network
+    groups = residual_groups(network.graph, network.layers) if group_residual else {}
+    layers = [
+        Layer(layer.name, layer.kind, groups.get(layer.name, ""), layer.weights, layer.macs)
+        for layer in network.layers
+    ]
+    rows = []
+    for layer in network.layers:
+        for choice in study.choices:
+            score = scores[layer.name, choice]
+            resources = {
+                "size_bytes": layer_bytes(layer, choice),
+                "bops": layer.macs * choice.w_bits * choice.a_bits,
+            }
+            rows.append(
+                Row(layer.name, choice, score.omega, score.stderr, resources, score.metrics)
+            )
+    return LayerTable.from_rows(layers, rows)
+
+
+def _without_effect(scores: Scores, study: Study) -> list[str]:
+    """Layers whose every Ω is 0: the loss does not see them, or rounding changes nothing."""
+    return [
+        layer.name
+        for layer in study.network.layers
+        if not any(scores[layer.name, choice].omega for choice in study.choices)
+    ]
+
+
+def _provenance(
+    scores: Scores, study: Study, settings: ProfileSettings, profiler: Profiler, resumed: int
+) -> dict[str, Any]:
+    network = study.network
+    notes = dict(profiler.notes(study))
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "mpsearch": mpsearch.__version__,
+        "model_digest": network.digest,
+        "data": study.data.name,
+        "data_digest": study.data.digest,
+        "samples": len(study.data),
+        "labels": study.data.labels is not None,
+        "loss": study.loss.name,
+        **({"label_notes": list(study.data.notes)} if study.data.notes else {}),
+        "metric": settings.metric,
+        "metric_notes": notes,
+        "rounding": notes.get("rounding", "nearest"),
+        "bias_correction": notes.get("bias_correction", False),
+        "metrics_beside": list(next(iter(scores.values())).metrics),
+        "layers_without_effect": _without_effect(scores, study),
+        "left_out_outputs": list(network.left_out_outputs),
+        "choices": [str(choice) for choice in settings.choices],
+        "batch_size": settings.batch_size,
+        "seed": settings.seed,
+        "rtol": settings.rtol,
+        "max_probes": settings.max_probes,
+        "parameters": network.parameters,
+        "fp32_bytes": network.fp32_bytes,
+        "float_bytes_outside_layers": float_bytes_outside(network),
+        "float_operators": float_part(network).to_json(),
+        "macs": sum(layer.macs for layer in network.layers),
+        "resumed_pieces": resumed,
+        "conventions": CONVENTIONS,
+    }
+
+
+def parse_choices(bits: str | None, choices: str | None) -> tuple[Choice, ...]:
+    """`--bits 4,8` -> w4a4, w8a8; `--choices w4a8,w8a8` as written; else `DEFAULT_CHOICES`."""
+    if bits is not None and choices is not None:
+        raise InputError("got both --bits and --choices; expected one of them")
+    if choices is not None:
+        parsed = [Choice.parse(word) for word in choices.split(",")]
+    elif bits is not None:
+        parsed = [_same(word) for word in bits.split(",")]
+    else:
+        return DEFAULT_CHOICES
+    unique = tuple(sorted(set(parsed)))
+    for choice in unique:
+        check_choice(choice)
+    return unique
+
+
+def _same(word: str) -> Choice:
+    bits = whole_number(word.strip())
+    if bits is None:
+        raise InputError(f"got --bits {word!r}; expected numbers such as 4,8")
+    return Choice(bits, bits)

@@ -1,0 +1,1 @@
+"""Numbers to codes: the quantizer, ranges, the quantized network and its file."""

@@ -1,0 +1,263 @@
+"""Applying an assignment: a fake-quantized network that computes what the integers mean."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import fx
+
+from mpsearch.errors import InputError
+from mpsearch.files.writing import digest
+from mpsearch.graph.layers import Layer
+from mpsearch.graph.network import Network, copy_graph
+from mpsearch.graph.operators import EMBEDDING, packet
+from mpsearch.graph.tensors import move, set_tensor
+from mpsearch.quantization.calibration import Histogram
+from mpsearch.quantization.quantizer import (
+    FLOAT_BITS,
+    ActivationQuantizer,
+    QuantizedWeight,
+    layout_of,
+    quantize_weight,
+    weight_at,
+)
+from mpsearch.tables.choice import Choice
+
+_LARGEST_BIAS = 2**31 - 1
+_ROOM = _LARGEST_BIAS / 2  # for a bias, and as much for the products that are added to it
+_FINE_BIAS = 2**22  # steps of a bias alone: 2^-23 of it is lost, as in float32
+
+
+@dataclass(frozen=True)
+class QuantizedLayer:
+    """A layer's integers: weight codes and scales, bias codes, and its input's quantizer.
+
+    `weight` is None for a layer left in float. A bias code counts steps of weight scale × input
+    scale; with float activations the bias stays float and `bias_codes` is None.
+    """
+
+    choice: Choice
+    weight: QuantizedWeight | None
+    bias_codes: torch.Tensor | None
+    activation: ActivationQuantizer
+
+    def bias(self) -> torch.Tensor | None:
+        """The bias that the codes stand for, float32; None when there are no codes."""
+        if self.bias_codes is None or self.weight is None:
+            return None
+        return (self.bias_codes.double() * self.weight.bias_steps(self.activation.scale)).float()
+
+    def to(self, device: torch.device) -> "QuantizedLayer":
+        """The same integers on `device`."""
+        weight, bias = self.weight, self.bias_codes
+        if weight is not None:
+            weight = weight.to(device)
+        return replace(self, weight=weight, bias_codes=None if bias is None else bias.to(device))
+
+
+@dataclass(frozen=True)
+class QuantizedNetwork:
+    """`source` with every layer's weights replaced and its inputs fake-quantized.
+
+    `source` holds the dequantized weights; `graph` is the same graph with the fake-quantizers in.
+    model_digest: of the float network that it was made from, also after repairs and fine-tuning;
+    None where that is not known. undone: repair, as its option is called, -> the layers that it did
+    harm to and was undone for. input_ranges: smallest and largest value of every input on the
+    calibration data, None for whole numbers; None where that is not known. post_training: the
+    settings of `PostTraining` that it was made with; None after training and where not known.
+    """
+
+    source: Network
+    graph: fx.GraphModule
+    layers: Mapping[str, QuantizedLayer]
+    model_digest: str | None = None
+    undone: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    input_ranges: tuple[tuple[float, float] | None, ...] | None = None
+    post_training: Mapping[str, Any] | None = None
+
+    def to(self, device: torch.device) -> "QuantizedNetwork":
+        """The same on `device`; the network itself when it is there already."""
+        source = self.source.to(device)
+        if source is self.source:
+            return self
+        graph = copy_graph(self.graph)
+        move(graph, device)
+        layers = {name: layer.to(device) for name, layer in self.layers.items()}
+        return replace(self, source=source, graph=graph, layers=layers)
+
+    def __call__(self, *inputs: torch.Tensor) -> torch.Tensor:
+        """As `Network` does."""
+        outputs = self.graph(*(x.to(self.source.device) for x in inputs))
+        assert isinstance(outputs, torch.Tensor)
+        return outputs
+
+    @property
+    def assignment(self) -> dict[str, Choice]:
+        """Layer name -> choice."""
+        return {name: layer.choice for name, layer in self.layers.items()}
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over the operators, what the integers mean, and every layer's quantizers."""
+        return digest(
+            self.source.digest,
+            *(
+                f"{name}={layer.choice} {layer.activation.scale!r} {layer.activation.zero_point}"
+                for name, layer in sorted(self.layers.items())
+            ),
+        )
+
+    def made_from(self, network: Network) -> "QuantizedNetwork":
+        """The same, which says that it was made from this float network."""
+        return replace(self, model_digest=network.digest)
+
+
+def quantize(
+    network: Network, choices: Mapping[str, Choice], histograms: Mapping[str, Histogram]
+) -> QuantizedNetwork:
+    """Quantize every layer of `network` as `choices` says.
+
+    Raises InputError naming the first layer that `choices` and the network do not share.
+    """
+    check_layers(network, choices)
+    layers = {
+        layer.name: quantize_layer(network, layer, choices[layer.name], histograms[layer.name])
+        for layer in network.layers
+    }
+    return assemble(network, layers).made_from(network)
+
+
+def check_layers(network: Network, choices: Mapping[str, Choice]) -> None:
+    """Raise InputError unless `choices` names exactly the network's layers."""
+    names = [layer.name for layer in network.layers]
+    for name in choices:
+        if name not in names:
+            raise InputError(
+                f"the assignment has a layer {name!r} that the network lacks; expected "
+                f"{', '.join(names[:5])}{', …' if len(names) > 5 else ''}: is it for another one?"
+            )
+    for name in names:
+        if name not in choices:
+            raise InputError(f"the assignment has no choice for the network's layer {name!r}")
+
+
+def quantize_layer(
+    network: Network,
+    layer: Layer,
+    choice: Choice,
+    histogram: Histogram,
+    scales: torch.Tensor | None = None,
+) -> QuantizedLayer:
+    """One layer at one choice: codes, scales and its input's range.
+
+    `scales` are those that `quantize_weight` found before at the same bits, to save the search.
+    """
+    activation = histogram.quantizer(choice.a_bits)
+    weight = None
+    if choice.w_bits != FLOAT_BITS:
+        rows, _ = network.weight_rows(layer)
+        if scales is None:
+            weight = quantize_weight(rows, choice.w_bits, layout_of(layer, choice))
+        else:
+            weight = weight_at(rows, scales, choice.w_bits)
+    return with_activation(network, layer, choice, weight, activation)
+
+
+def with_activation(
+    network: Network,
+    layer: Layer,
+    choice: Choice,
+    weight: QuantizedWeight | None,
+    activation: ActivationQuantizer,
+) -> QuantizedLayer:
+    """The layer of given weight codes and input quantizer; `weight` None stays in float.
+
+    A channel whose bias would not fit 32 bits gets a larger scale, and codes for it; one without
+    weights gets a scale that suits its bias.
+    """
+    bias = network.bias(layer)
+    if weight is None or bias is None or choice.a_bits == FLOAT_BITS:
+        return QuantizedLayer(choice, weight, None, activation)
+    rows, _ = network.weight_rows(layer)
+    weight = with_room_for_bias(rows, weight, choice.w_bits, bias, activation.scale)
+    weight = _with_fine_bias(weight, bias, activation.scale)
+    return QuantizedLayer(choice, weight, bias_codes(bias, weight, activation), activation)
+
+
+def bias_codes(
+    bias: torch.Tensor, weight: QuantizedWeight, activation: ActivationQuantizer
+) -> torch.Tensor:
+    """Whole steps of weight scale × input scale, int32."""
+    codes = torch.round(bias.double() / weight.bias_steps(activation.scale))
+    return codes.clamp_(-_LARGEST_BIAS, _LARGEST_BIAS).to(torch.int32)
+
+
+def with_room_for_bias(
+    rows: torch.Tensor,
+    weight: QuantizedWeight,
+    bits: int,
+    bias: torch.Tensor,
+    step: float,
+    room: float = _ROOM,
+) -> QuantizedWeight:
+    """The codes of `rows` with larger scales for channels whose bias would exceed `room` steps.
+
+    A step is the weight's scale times `step`, the input's. It happens to dead channels: a folded
+    batch norm leaves weights near 1e-8 beside a bias near 1.
+    """
+    least = (bias.detach().abs().double() / (room * step)).float()
+    scales = weight.channel_scales()
+    if not bool((least > scales).any()):
+        return weight
+    wanted = least.max() if weight.has_one_scale else least
+    return weight_at(rows, torch.maximum(scales, wanted), bits)
+
+
+def _with_fine_bias(weight: QuantizedWeight, bias: torch.Tensor, step: float) -> QuantizedWeight:
+    """Smaller scales for channels without weights: their scale means nothing but the bias's step.
+
+    At a scale of 1 a pruned channel's bias of 3 became 0, or 6.7 where the inputs' steps are that.
+    """
+    dead = (weight.codes == 0).all(1)
+    wanted = (bias.detach().abs().double() / (_FINE_BIAS * step)).float()
+    if weight.has_one_scale:
+        dead, wanted = dead.all().expand_as(dead), wanted.max().expand_as(wanted)
+    scales = weight.channel_scales()
+    finer = dead & (wanted < scales) & (wanted >= torch.finfo(torch.float32).tiny)
+    return weight.with_channel_scales(torch.where(finer, wanted, scales))
+
+
+def assemble(network: Network, layers: Mapping[str, QuantizedLayer]) -> QuantizedNetwork:
+    """The quantized network of layers that are quantized already."""
+    source = copy_graph(network.graph)
+    for layer in network.layers:
+        quantized = layers[layer.name]
+        if quantized.weight is None:
+            continue
+        _, restore = network.weight_rows(layer)
+        set_tensor(source, layer.weight_name, restore(quantized.weight.dequantize()))
+        bias = quantized.bias()
+        if bias is not None:
+            set_tensor(source, layer.bias_name, bias)
+    graph = copy_graph(source)
+    nodes = {node.name: node for node in graph.graph.nodes}
+    for layer in network.layers:
+        for name in layer.nodes:
+            _quantize_input(graph, nodes[name], layers[layer.name].activation)
+    graph.recompile()
+    return QuantizedNetwork(replace(network, graph=source), graph, dict(layers))
+
+
+def _quantize_input(graph: fx.GraphModule, node: fx.Node, quantizer: ActivationQuantizer) -> None:
+    if quantizer.bits == FLOAT_BITS:
+        return
+    if packet(node) == EMBEDDING:
+        return  # indices stay as they are
+    source = node.args[0]
+    with graph.graph.inserting_before(node):
+        fake = graph.graph.call_function(
+            torch.ops.aten.fake_quantize_per_tensor_affine.default,
+            (source, quantizer.scale, quantizer.zero_point, 0, 2**quantizer.bits - 1),
+        )
+    node.args = (fake, *node.args[1:])

@@ -1,0 +1,288 @@
+"""The quantizer that Ω, apply and export share.
+
+Weights: uniform symmetric per output channel, w ≈ s·q with q in [-2^(b-1), 2^(b-1) - 1]; at 8 and
+more bits the lowest code is left out, as integer kernels expect. Activations: uniform affine per
+tensor, x ≈ s·(q - z) with q in [0, 2^b - 1] and z a code, so that zero is exact. Rounding is half
+to even everywhere. Scales are float32 numbers. 32 bits stand for "left in float".
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from mpsearch.errors import InputError
+from mpsearch.graph.layers import Layer
+from mpsearch.graph.operators import EMBEDDING
+from mpsearch.tables.choice import Choice
+
+FLOAT_BITS = 32
+# Rows of an embedding table that are shorter than this share one scale: a float32 scale per row
+# costs 32/D bits per weight, and a bit is worth 5.5 dB. On normal rows whose norms scatter by 30 %
+# (standard deviation of the logarithm), a scale per row gains 5 dB at 4 bits and 10 dB at 8 bits
+# for D = 16, where it costs 11 dB; 4 and 9.5 dB for D = 32, where it costs 5.5 dB.
+SHORTEST_ROW_WITH_SCALE = 32
+_BITS = (2, 3, 4, 5, 6, 7, 8, 16, FLOAT_BITS)
+# Candidate ranges per channel: the error over the range is smooth for many weights and rugged for
+# few, where more candidates cost little.
+_FEWEST_CLIPS, _MOST_CLIPS, _CLIPS_TIMES_WEIGHTS = 40, 400, 80_000
+_WIDEST = 1.1  # beyond the largest magnitude: a few weights may happen to fit a wider step better
+
+
+def check_bits(bits: int) -> int:
+    """`bits` itself when it is supported. Raises InputError otherwise."""
+    if bits not in _BITS:
+        raise InputError(f"got {bits} bits; expected 2 to 8, 16, or 32 for float")
+    return bits
+
+
+def check_choice(choice: Choice) -> Choice:
+    """`choice` itself when its bits are supported. Raises InputError otherwise."""
+    check_bits(choice.w_bits)
+    check_bits(choice.a_bits)
+    return choice
+
+
+def weight_codes_range(bits: int) -> tuple[int, int]:
+    """(lowest, highest) code of a weight: 4 -> (-8, 7), 8 -> (-127, 127)."""
+    high = 2 ** (bits - 1) - 1
+    return (-high if bits >= 8 else -high - 1), high
+
+
+@dataclass(frozen=True)
+class ScaleLayout:
+    """Which weights of a layer share a scale: those of an output channel, or all of them."""
+
+    per_tensor: bool = False
+
+    def stored(self, layer: Layer) -> int:
+        """How many scales a file has of the layer."""
+        return 1 if self.per_tensor else layer.channels
+
+    def pooled(self, values: torch.Tensor) -> torch.Tensor:
+        """Values [channels, …] as sums over those channels that share a scale, for each of them."""
+        return values.sum(0).expand_as(values) if self.per_tensor else values
+
+
+PER_CHANNEL, PER_TENSOR = ScaleLayout(), ScaleLayout(per_tensor=True)
+
+
+def layout_of(layer: Layer, choice: Choice, per_tensor: bool = False) -> ScaleLayout:
+    """How the layer's weights share scales at a choice; `per_tensor` where that is asked for."""
+    short = layer.weights < SHORTEST_ROW_WITH_SCALE * layer.channels
+    return PER_TENSOR if per_tensor or (layer.kind == EMBEDDING and short) else PER_CHANNEL
+
+
+def by_scale(rows: torch.Tensor, scales: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weights or codes [channels, n] as [s, m] with the scales as [s, 1]: a row for each scale.
+
+    Nothing else knows which weight has which scale. Views, where `rows` are contiguous.
+    """
+    return rows.reshape(scales.numel(), rows.numel() // scales.numel()), scales.reshape(-1, 1)
+
+
+def scaled(codes: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
+    """Codes times their scales: [channels, n]."""
+    parts, steps = by_scale(codes, scales)
+    return (parts * steps).reshape(codes.shape)
+
+
+def in_steps(rows: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
+    """Weights in units of their scales, not rounded: [channels, n]."""
+    parts, steps = by_scale(rows, scales)
+    return (parts / steps).reshape(rows.shape)
+
+
+@dataclass(frozen=True)
+class QuantizedWeight:
+    """Integer codes [channels, n] (int16) and their scales (float32), today one for each channel.
+
+    What others need of the layout is asked for here: values, and what is one number for each output
+    channel. `scales` may be copied, compared and trained as a whole.
+    """
+
+    codes: torch.Tensor
+    scales: torch.Tensor
+
+    def dequantize(self, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        """s·q, [channels, n]."""
+        return scaled(self.codes.to(dtype), self.scales.to(dtype))
+
+    def channel_scales(self) -> torch.Tensor:
+        """[channels]: what the sum of a channel's products counts in. Whoever sums codes asks for
+        it, so a layout without such a number is to be refused here."""
+        return self.scales
+
+    def with_channel_scales(self, scales: torch.Tensor) -> "QuantizedWeight":
+        """The same codes with these scales [channels]."""
+        return replace(self, scales=scales)
+
+    def bias_steps(self, step: float) -> torch.Tensor:
+        """[channels], float64: weight scale × input scale `step`, which a bias is counted in."""
+        return self.channel_scales().double() * step
+
+    @property
+    def has_one_scale(self) -> bool:
+        """Whether several channels share one scale, which repairs then leave one."""
+        return len(self.scales) > 1 and bool((self.scales == self.scales[0]).all())
+
+    def to(self, device: torch.device) -> "QuantizedWeight":
+        """The same on `device`."""
+        return QuantizedWeight(self.codes.to(device), self.scales.to(device))
+
+    def stored_scales(self, layout: ScaleLayout, layer: Layer) -> torch.Tensor:
+        """The scales that a file has of it: of equal ones, as many as `layout` says."""
+        return self.scales[: layout.stored(layer)]
+
+    @staticmethod
+    def from_stored(codes: torch.Tensor, scales: torch.Tensor, channels: int) -> "QuantizedWeight":
+        """The weight of a file's codes [channels · n] and scales. Raises ValueError for others."""
+        if not scales.is_floating_point() or not bool(torch.isfinite(scales).all()):
+            raise ValueError("are no finite numbers")
+        if scales.shape not in ((channels,), (1,)):
+            raise ValueError(f"have shape {tuple(scales.shape)}")
+        scales = scales.repeat(channels) if len(scales) < channels else scales
+        return QuantizedWeight(codes.reshape(channels, -1), scales)
+
+
+def quantize_weight(
+    rows: torch.Tensor, bits: int, layout: ScaleLayout = PER_CHANNEL
+) -> QuantizedWeight:
+    """Codes and the scales with the least squared error, by a search over clipped ranges.
+
+    `rows`: [channels, n]. Every channel tries 40 to 400 ranges between 20 % (from 6 bits on 70 %)
+    and 110 % of its largest magnitude and as many around the best of them, then takes the
+    least-squares scale for the codes found where that lowers the error. A channel of zeros gets
+    scale 1. With one scale per tensor, each of the channels has it.
+    """
+    if layout.per_tensor:
+        whole = quantize_weight(rows.reshape(1, -1), bits)
+        return QuantizedWeight(whole.codes.reshape(rows.shape), whole.scales.repeat(len(rows)))
+    low, high = weight_codes_range(check_bits(bits))
+    rows = rows.detach().float()
+    largest = rows.abs().amax(dim=1)
+    # The channel's extreme value may sit on the negative side, which has one code more.
+    steps = torch.where(rows.amin(dim=1) == -largest, -low, high).to(rows)
+    best_scale = torch.where(largest > 0, largest / steps, torch.ones_like(largest))
+    best_error = _squared_error(rows, best_scale, low, high)
+    smallest = 0.2 if bits < 6 else 0.7
+    clips = min(_MOST_CLIPS, max(_FEWEST_CLIPS, _CLIPS_TIMES_WEIGHTS // max(1, rows.shape[1])))
+    spacing = (_WIDEST - smallest) / (clips - 1)
+    ranges = torch.linspace(smallest, _WIDEST, clips).to(rows)
+    coarse = ranges[:, None] * (largest / high)
+    best_scale, best_error = _better(rows, coarse, best_scale, best_error, low, high)
+    around = torch.linspace(-spacing, spacing, clips).to(rows)
+    fine = best_scale + around[:, None] * (largest / high)
+    best_scale, _ = _better(rows, fine, best_scale, best_error, low, high)
+    return weight_at(rows, _refit(rows, best_scale, low, high), bits)
+
+
+def weight_at(rows: torch.Tensor, scales: torch.Tensor, bits: int) -> QuantizedWeight:
+    """The codes of `rows` [channels, n] at given scales, those of a `QuantizedWeight`."""
+    low, high = weight_codes_range(bits)
+    codes = torch.round(in_steps(rows.detach().float(), scales)).clamp_(low, high)
+    return QuantizedWeight(codes.to(torch.int16), scales)
+
+
+def _better(
+    rows: torch.Tensor,
+    candidates: torch.Tensor,
+    scale: torch.Tensor,
+    error: torch.Tensor,
+    low: int,
+    high: int,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The best of `scale` [channels] and `candidates` [k, channels] for each channel, its error."""
+    for candidate in candidates:
+        usable = torch.where(candidate > 0, candidate, scale)
+        found = _squared_error(rows, usable, low, high)
+        scale = torch.where(found < error, usable, scale)
+        error = torch.minimum(found, error)
+    return scale, error
+
+
+def _squared_error(rows: torch.Tensor, scale: torch.Tensor, low: int, high: int) -> torch.Tensor:
+    codes = torch.round(rows / scale[:, None]).clamp_(low, high)
+    return codes.mul_(scale[:, None]).sub_(rows).square_().sum(dim=1)
+
+
+def _refit(rows: torch.Tensor, scale: torch.Tensor, low: int, high: int) -> torch.Tensor:
+    """argmin over s of ||s·q - w||² for the codes of `scale`, kept where it helps after
+    rounding."""
+    codes = torch.round(rows / scale[:, None]).clamp_(low, high)
+    squares = codes.square().sum(dim=1)
+    fitted = torch.where(squares > 0, (codes * rows).sum(dim=1) / squares.clamp(min=1), scale)
+    fitted = torch.where(fitted > 0, fitted, scale)
+    better = _squared_error(rows, fitted, low, high) < _squared_error(rows, scale, low, high)
+    return torch.where(better, fitted, scale)
+
+
+@dataclass(frozen=True)
+class ActivationQuantizer:
+    """x ≈ scale·(q - zero_point) with q in [0, 2^bits - 1]."""
+
+    bits: int
+    scale: float
+    zero_point: int
+
+    def fake_quantize(self, x: torch.Tensor) -> torch.Tensor:
+        """Quantize and dequantize; the gradient passes inside the range (straight-through)."""
+        if self.bits == FLOAT_BITS:
+            return x
+        return torch.fake_quantize_per_tensor_affine(
+            x, self.scale, self.zero_point, 0, 2**self.bits - 1
+        )
+
+
+def activation_quantizer(
+    bits: int, counts: np.ndarray, low: float, high: float
+) -> ActivationQuantizer:
+    """The range with the least squared error on a histogram of the tensor.
+
+    `counts`: occurrences in equal bins over [low, high]. The range always holds zero and is
+    one-sided where the data are (after ReLU: zero_point 0). Both ends are searched in turn.
+    """
+    if check_bits(bits) == FLOAT_BITS:
+        return ActivationQuantizer(bits, 1.0, 0)
+    edges = np.linspace(low, high, len(counts) + 1)
+    centres = (edges[:-1] + edges[1:]) / 2
+    used = counts > 0
+    centres, weights = centres[used], counts[used].astype(np.float64)
+    bottom, top = min(low, 0.0), max(high, 0.0)
+    if bottom == top:
+        return affine(bits, 0.0, 0.0)
+    best = (np.inf, bottom, top)
+    fractions = np.linspace(1.0, 0.1, 91) if bits < 8 else np.linspace(1.0, 0.5, 51)
+    for _ in range(2 if bottom < 0 < top else 1):
+        for low_end, high_end in ((False, True), (True, False)):
+            for fraction in fractions:
+                lo = bottom * fraction if low_end else best[1]
+                hi = top * fraction if high_end else best[2]
+                if hi - lo <= 0:
+                    continue
+                error = histogram_error(centres, weights, affine(bits, lo, hi))
+                if error < best[0]:
+                    best = (error, lo, hi)
+    return affine(bits, best[1], best[2])
+
+
+def affine(bits: int, low: float, high: float) -> ActivationQuantizer:
+    """The quantizer whose codes span [low, high], zero included: scale rounded to float32.
+
+    [0, 1] where all was zero, or too narrow for float32: the layer's bias, which counts steps of
+    this scale, is all that matters then.
+    """
+    levels = 2**bits - 1
+    scale = float(np.float32((high - low) / levels))
+    if not scale >= np.finfo(np.float32).tiny:
+        return ActivationQuantizer(bits, float(np.float32(1 / levels)), 0)
+    return ActivationQuantizer(bits, scale, int(np.clip(np.rint(-low / scale), 0, levels)))
+
+
+def histogram_error(
+    centres: np.ndarray, weights: np.ndarray, quantizer: ActivationQuantizer
+) -> float:
+    """Σ weight · (x̂ - x)² with x the centres of a histogram's bins."""
+    scale, zero = quantizer.scale, quantizer.zero_point
+    codes = np.clip(np.rint(centres / scale) + zero, 0, 2**quantizer.bits - 1)
+    return float(weights @ np.square((codes - zero) * scale - centres))

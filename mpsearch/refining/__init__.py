@@ -1,0 +1,1 @@
+"""Assignments of one budget, measured and exchanged until none is better."""

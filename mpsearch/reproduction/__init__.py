@@ -1,0 +1,1 @@
+"""TinyM2Net's experiment, and its figures beside the published ones."""

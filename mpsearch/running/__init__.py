@@ -1,0 +1,1 @@
+"""What every run needs: streams, journals, processes, plug-ins, seeds."""

@@ -1,0 +1,1 @@
+"""Asking solvers and believing nothing: solutions, proofs, feasible limits."""

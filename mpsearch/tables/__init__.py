@@ -1,0 +1,1 @@
+"""The nouns that need no torch, and their files: table, budget, solution, assignment."""

@@ -1,0 +1,192 @@
+"""The assignment: which choice every layer gets; saved as `assignment.json`."""
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from mpsearch.errors import InputError
+from mpsearch.files.json_file import read_document
+from mpsearch.files.json_form import (
+    anything,
+    by_name,
+    check_form,
+    flag,
+    list_of,
+    null_or,
+    number,
+    text,
+    whole,
+)
+from mpsearch.files.writing import write_atomic
+from mpsearch.running.foreign_text import json_text
+from mpsearch.tables.choice import Choice
+from mpsearch.tables.solution import Solution
+
+FORMAT = "mpsearch.assignment"
+VERSION = 1
+LARGEST_MIB = 64
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """Choice by qualified layer name, with what is known about it (see `Solution`).
+
+    status is "given" where nobody searched: `Assignment.uniform` and hand-written ones. search:
+    what else was asked, by option of `mpsearch solve`: {"pin": ("conv1=w8a8",)}. measured: what
+    `solve --min-accuracy` measured, refined: what `solve --refine` did (docs/formats.md); empty
+    otherwise. table_digest, model_digest: of the table that it was chosen from, and of the float
+    network that the table is of.
+    """
+
+    layers: Mapping[str, Choice]
+    status: str = "given"
+    objective: float | None = None
+    bound: float | None = None
+    gap: float | None = None
+    solver: str | None = None
+    seconds: float | None = None
+    totals: Mapping[str, int | float] = field(default_factory=dict)
+    limits: Mapping[str, int | float] = field(default_factory=dict)
+    table_digest: str | None = None
+    at_least: Mapping[str, int | float] = field(default_factory=dict)
+    minimize: str = "omega"
+    omega: float | None = None
+    search: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    measured: Mapping[str, Any] = field(default_factory=dict)
+    refined: Mapping[str, Any] = field(default_factory=dict)
+    model_digest: str | None = None
+
+    @staticmethod
+    def uniform(names: Iterable[str], choice: Choice) -> "Assignment":
+        """The same choice for every layer."""
+        return Assignment(dict.fromkeys(names, choice))
+
+    @staticmethod
+    def from_solution(
+        solution: Solution,
+        table_digest: str,
+        search: Mapping[str, tuple[str, ...]] | None = None,
+        model_digest: str | None = None,
+    ) -> "Assignment":
+        """The assignment of a solution that has one; InputError for one without."""
+        if not solution.choices:
+            raise InputError(f"there is no assignment to save: the solution is {solution.status}")
+        return Assignment(
+            layers=solution.choices,
+            status=solution.status,
+            objective=solution.objective,
+            bound=solution.bound,
+            gap=solution.gap,
+            solver=solution.solver,
+            seconds=solution.seconds,
+            totals=solution.totals,
+            limits=solution.limits,
+            table_digest=table_digest,
+            at_least=solution.at_least,
+            minimize=solution.minimize,
+            omega=solution.omega,
+            search=search or {},
+            model_digest=model_digest,
+        )
+
+    def to_document(self) -> dict[str, Any]:
+        """The content of `assignment.json`."""
+        return {
+            "format": FORMAT,
+            "version": VERSION,
+            "layers": {name: choice.to_json() for name, choice in self.layers.items()},
+            "status": self.status,
+            "minimize": self.minimize,
+            "objective": self.objective,
+            "omega": self.omega,
+            "bound": self.bound,
+            "gap": self.gap,
+            "solver": self.solver,
+            "seconds": self.seconds,
+            "totals": dict(self.totals),
+            "limits": dict(self.limits),
+            "at_least": dict(self.at_least),
+            "search": {option: list(values) for option, values in self.search.items()},
+            "table_digest": self.table_digest,
+            **({} if self.model_digest is None else {"model_digest": self.model_digest}),
+            **({"measured": dict(self.measured)} if self.measured else {}),
+            **({"refined": dict(self.refined)} if self.refined else {}),
+        }
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write `assignment.json` in one step."""
+        text = json_text(self.to_document(), indent=2, allow_nan=False)
+        write_atomic(path, text + "\n")
+
+    @staticmethod
+    def load(path: str | os.PathLike[str]) -> "Assignment":
+        """Read `assignment.json`; only format, version and layers are required."""
+        name = os.fspath(path)
+        missing = f"there is no assignment {name}; make one with `mpsearch solve -o {name}`"
+        document = read_document(path, "assignment.json", FORMAT, VERSION, LARGEST_MIB, missing)
+        layers = document.get("layers")
+        if not isinstance(layers, dict) or not layers:
+            raise InputError(f"{name} assigns no layers")
+        try:
+            check_form(document, _FORM, "")
+        except ValueError as error:
+            raise InputError(f"{name}: {error}") from None
+        return Assignment(
+            layers={layer: _choice(bits, layer, name) for layer, bits in layers.items()},
+            status=document.get("status", "given"),
+            objective=document.get("objective"),
+            bound=document.get("bound"),
+            gap=document.get("gap"),
+            solver=document.get("solver"),
+            seconds=document.get("seconds"),
+            totals=document.get("totals") or {},
+            limits=document.get("limits") or {},
+            table_digest=document.get("table_digest"),
+            at_least=document.get("at_least") or {},
+            minimize=document.get("minimize", "omega"),
+            omega=document.get("omega"),
+            search={key: tuple(texts) for key, texts in (document.get("search") or {}).items()},
+            measured=document.get("measured") or {},
+            refined=document.get("refined") or {},
+            model_digest=document.get("model_digest"),
+        )
+
+
+_NUMBER, _TOTALS, _TEXT = null_or(number()), null_or(by_name(number())), null_or(text)
+_SHARE = null_or(number(0, 1))
+_MEASURED = {
+    "min_accuracy?": _SHARE, "max_drop?": null_or(number(-1, 1)), "tolerance?": null_or(number()),
+    "most?": null_or(whole()), "data?": text, "calibration?": text,
+}  # fmt: skip
+_REFINED = {
+    "asked": whole(), "error": text, "samples": whole(), "held_out": flag, "chosen": whole(),
+    **dict.fromkeys(("data", "data_digest", "calibration", "calibration_digest"), text),
+    **dict.fromkeys(("model_digest", "assignment_digest"), text),
+    "post_training": by_name(anything), "fp32_accuracy": _SHARE, "comparisons": whole(),
+    "gain": number(), "gain_interval": [number(), number()], "surely_better": flag,
+    "candidates": list_of({
+        "from": text, "error": number(), "accuracy": _SHARE, "samples": whole(),
+        "layers": by_name(text),
+    }),
+}  # fmt: skip
+_FORM = {
+    "layers": anything,  # by _choice
+    **dict.fromkeys(("objective?", "omega?", "bound?", "gap?", "seconds?"), _NUMBER),
+    **dict.fromkeys(("totals?", "limits?", "at_least?"), _TOTALS),
+    **dict.fromkeys(("solver?", "table_digest?", "model_digest?"), _TEXT),
+    **dict.fromkeys(("status?", "minimize?"), text),
+    "search?": null_or(by_name(list_of(text))),
+    "measured?": null_or(_MEASURED),
+    "refined?": null_or(_REFINED),
+}
+
+
+def _choice(bits: Any, layer: str, name: str) -> Choice:
+    try:
+        return Choice.from_json(bits if isinstance(bits, dict) else {})
+    except ValueError:
+        raise InputError(
+            f'{name}: layer {layer!a} has {json.dumps(bits)[:50]}, not {{"w_bits": 8, "a_bits": 8}}'
+        ) from None

@@ -1,0 +1,215 @@
+"""`profile.csv`: reading with an exact place for every complaint, writing without loss."""
+
+import csv
+import io
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mpsearch.errors import InputError
+from mpsearch.files.writing import read_limited, write_atomic
+from mpsearch.tables.choice import Choice
+
+LayerCells = tuple[str, str, str, int, int]
+LEADING = ("layer", "kind", "group", "weights", "macs", "w_bits", "a_bits", "omega", "omega_stderr")
+_DIGITS = 19
+LARGEST_MIB = 256
+REQUIRED = ("layer", "w_bits", "a_bits", "omega")
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Of every row a place for complaints and its numbers; `layers`: distinct ones, as cells (name,
+    kind, group, weights, macs)."""
+
+    source: str
+    places: list[str]
+    layers: list[LayerCells]
+    layer_index: NDArray[np.int64]
+    choices: tuple[Choice, ...]
+    choice_index: NDArray[np.int64]
+    omega: NDArray[np.float64]
+    omega_stderr: NDArray[np.float64]
+    resources: dict[str, NDArray[Any]]
+    metrics: dict[str, NDArray[np.float64]]
+
+
+def read_columns(path: str | os.PathLike[str]) -> Columns:
+    """Read a table; only layer, w_bits, a_bits, omega and one resource column are required."""
+    name = os.fspath(path)
+    header, rows, lines = _cells(Path(path), name)
+    places = [f"{name}, line {line}" for line in lines]
+    column = dict(zip(header, map(list, zip(*rows, strict=True)), strict=True))
+    metrics = [title for title in header if is_metric(title)]
+    extra = [title for title in header if title not in LEADING and not is_metric(title)]
+
+    def numbers(title: str, kind: Callable[[str], Any], expected: str) -> list[Any]:
+        try:
+            return [kind(text) for text in column[title]]
+        except (ValueError, OverflowError):
+            for text, place in zip(column[title], places, strict=True):
+                _number(text, kind, f"{place}: {title}", expected)
+            raise
+
+    def optional(title: str, kind: Callable[[str], Any], expected: str) -> list[Any]:
+        if title not in column:
+            return [kind("0")] * len(rows)
+        column[title] = [text or "0" for text in column[title]]
+        return numbers(title, kind, expected)
+
+    layers, index = _layers(
+        column["layer"],
+        column.get("kind", [""] * len(rows)),
+        column.get("group", [""] * len(rows)),
+        optional("weights", _whole, "a whole number"),
+        optional("macs", _whole, "a whole number"),
+        places,
+    )
+    bits = (numbers(title, _bits, "a whole number of bits") for title in ("w_bits", "a_bits"))
+    choices, choice_index = indexed(list(map(Choice, *bits)))
+    return Columns(
+        source=name,
+        places=places,
+        layers=layers,
+        layer_index=np.array(index, dtype=np.int64),
+        choices=choices,
+        choice_index=choice_index,
+        omega=np.array(numbers("omega", float, "a number"), dtype=np.float64),
+        omega_stderr=np.array(optional("omega_stderr", float, "a number"), dtype=np.float64),
+        resources={title: as_column(numbers(title, _value, "a number")) for title in extra},
+        metrics={
+            title: np.array(numbers(title, float, "a number"), dtype=np.float64)
+            for title in metrics
+        },
+    )
+
+
+def write_columns(columns: Mapping[str, Sequence[Any]], path: str | os.PathLike[str]) -> None:
+    """Write columns by name in one step, floats by their shortest exact decimal."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(zip(*columns.values(), strict=True))
+    write_atomic(path, text.getvalue())
+
+
+def indexed(
+    choices: Sequence[Choice],
+) -> tuple[tuple[Choice, ...], NDArray[np.int64]]:
+    """The distinct choices, ascending, and which of them each one is."""
+    distinct = tuple(sorted(set(choices)))
+    position = {choice: number for number, choice in enumerate(distinct)}
+    return distinct, np.array([position[choice] for choice in choices], dtype=np.int64)
+
+
+def as_column(values: Sequence[int | float]) -> NDArray[Any]:
+    """int64 where every value is an integer, else float64."""
+    if all(isinstance(value, int) or float(value).is_integer() for value in values):
+        integers = [int(value) for value in values]
+        if all(abs(value) < 2**62 for value in integers):
+            return np.array(integers, dtype=np.int64)
+    return np.array(values, dtype=np.float64)
+
+
+def is_metric(column: str) -> bool:
+    """Whether a column of this name holds what a metric says: `omega_kl`, not `omega_stderr`."""
+    return column.startswith("omega_") and column != "omega_stderr"
+
+
+def _cells(path: Path, name: str) -> tuple[list[str], list[list[str]], list[int]]:
+    """Header, rows and line numbers of a file that is a table by its shape."""
+    if not path.exists():
+        raise InputError(
+            f"there is no table {name}; make one with `mpsearch profile model.pt`, or name yours"
+        )
+    if path.is_dir():
+        raise InputError(f"{name} is a folder; expected a table such as profile.csv")
+    rows: list[list[str]] = []
+    lines: list[int] = []
+    try:
+        text = read_limited(path, LARGEST_MIB, "a table").decode("utf-8-sig")
+        reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+        header = [title.strip() for title in next(reader, [])]
+        for cells in reader:
+            if cells:
+                rows.append(cells)
+                lines.append(reader.line_num)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{name} is not a CSV table ({error}); expected profile.csv") from None
+    if not header:
+        raise InputError(f"{name} is empty; expected a table such as profile.csv")
+    missing = [title for title in REQUIRED if title not in header]
+    if missing:
+        found = ", ".join(header[:8])[:80]
+        raise InputError(f"{name} lacks the column(s) {', '.join(missing)}; it has: {found!r}")
+    twice = [title for title in header if header.count(title) > 1]
+    if twice or "" in header:
+        raise InputError(f"{name} has the column {(twice or [''])[0]!r} twice or without a name")
+    if all(title in LEADING or is_metric(title) for title in header):
+        raise InputError(f"{name} has no resource column such as size_bytes or bops")
+    if not rows:
+        raise InputError(f"{name} has a header and no rows")
+    for cells, line in zip(rows, lines, strict=True):
+        if len(cells) != len(header):
+            raise InputError(
+                f"{name}, line {line}: got {len(cells)} cells, expected {len(header)}; "
+                "is the file cut off?"
+            )
+    return header, rows, lines
+
+
+def _layers(
+    names: Sequence[str],
+    kinds: Sequence[str],
+    groups: Sequence[str],
+    weights: Sequence[int],
+    macs: Sequence[int],
+    places: Sequence[str],
+) -> tuple[list[LayerCells], list[int]]:
+    """Distinct layers in the order of their first row, and every row's layer."""
+    position: dict[str, int] = {}
+    layers: list[LayerCells] = []
+    index: list[int] = []
+    cells = zip(names, kinds, groups, weights, macs, strict=True)
+    for place, layer in zip(places, cells, strict=True):
+        name = layer[0]
+        if not name:
+            raise InputError(f"{place}: the layer has no name")
+        number = position.setdefault(name, len(layers))
+        if number == len(layers):
+            if min(layer[3:]) < 0:
+                raise InputError(f"{place}: weights and macs cannot be negative")
+            layers.append(layer)
+        elif layers[number] != layer:
+            raise InputError(
+                f"{place}: kind, group, weights or macs of layer {name!r} differ from its first row"
+            )
+        index.append(number)
+    return layers, index
+
+
+def _bits(text: str) -> int:
+    return int(text) if len(text) < 5 else int("not a number of bits")
+
+
+def _whole(text: str) -> int:
+    return int(text) if len(text) <= _DIGITS else int("more than 19 digits")
+
+
+def _value(text: str) -> int | float:
+    """An exact int where the text is one; `1e9` and `0.5` are floats."""
+    short = len(text) <= _DIGITS  # more does not fit 64 bits
+    return int(text) if short and text.lstrip("-").isdecimal() else float(text)
+
+
+def _number(text: str, kind: Callable[[str], Any], where: str, expected: str) -> None:
+    try:
+        kind(text)
+    except (ValueError, OverflowError):
+        shown = repr(text) if len(text) <= 60 else f"{text[:60]!r}..."
+        raise InputError(f"{where} is {shown}; expected {expected}") from None

@@ -1,0 +1,313 @@
+"""The layer table: for every layer and choice its Ω and what it costs."""
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mpsearch.errors import InputError
+from mpsearch.files.writing import digest
+from mpsearch.tables.choice import LARGEST_BITS, Choice
+from mpsearch.tables.csv_columns import as_column, indexed, is_metric, read_columns, write_columns
+from mpsearch.tables.exact import exact_sum
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer by its qualified name; layers of one non-empty `group` share a choice."""
+
+    name: str
+    kind: str = ""
+    group: str = ""
+    weights: int = 0
+    macs: int = 0
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measured (layer, choice): Ω, its standard error, resources and metrics by column name."""
+
+    layer: str
+    choice: Choice
+    omega: float
+    omega_stderr: float = 0.0
+    resources: Mapping[str, int | float] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class LayerTable:
+    """Rows by column, in file order: arrays of shape [N], e.g. N = 54 layers x 4 choices = 216.
+
+    `resources` maps a column name to int64 (exact) where every value is an integer, else to
+    float64. `metrics` maps columns named omega_*, what other metrics say of the same cells, to
+    float64 of either sign: they can be minimised, not limited, and are no part of the digest.
+    `choices` are those that some layer has, ascending; `layer_index` and `choice_index` say what a
+    row is of. `source` is the file that it came from, for messages.
+    """
+
+    layers: tuple[Layer, ...]
+    layer_index: NDArray[np.int64]
+    choices: tuple[Choice, ...]
+    choice_index: NDArray[np.int64]
+    omega: NDArray[np.float64]
+    omega_stderr: NDArray[np.float64]
+    resources: Mapping[str, NDArray[Any]]
+    metrics: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    source: str = "table"
+
+    @staticmethod
+    def from_rows(layers: Sequence[Layer], rows: Iterable[Row]) -> "LayerTable":
+        """Build a table in memory; raises InputError for what `read_csv` would refuse."""
+        rows = list(rows)
+        index = {layer.name: position for position, layer in enumerate(layers)}
+        columns = list(dict.fromkeys(column for row in rows for column in row.resources))
+        metrics = list(dict.fromkeys(column for row in rows for column in row.metrics))
+        for row in rows:
+            if row.layer not in index:
+                raise InputError(f"table: a row names the unknown layer {row.layer!r}")
+            for column in (*columns, *metrics):
+                if column not in row.resources and column not in row.metrics:
+                    raise InputError(f"table: layer {row.layer!r} at {row.choice} lacks {column}")
+        choices, choice_index = indexed([row.choice for row in rows])
+        table = LayerTable(
+            layers=tuple(layers),
+            layer_index=np.array([index[row.layer] for row in rows], dtype=np.int64),
+            choices=choices,
+            choice_index=choice_index,
+            omega=np.array([row.omega for row in rows], dtype=np.float64),
+            omega_stderr=np.array([row.omega_stderr for row in rows], dtype=np.float64),
+            resources={
+                column: as_column([row.resources[column] for row in rows]) for column in columns
+            },
+            metrics={
+                column: np.array([row.metrics[column] for row in rows], dtype=np.float64)
+                for column in metrics
+            },
+        )
+        check(table, [f"table: row {position + 1}" for position in range(len(rows))])
+        return table
+
+    @staticmethod
+    def read_csv(path: str | os.PathLike[str]) -> "LayerTable":
+        """Read `profile.csv`; raises InputError naming the file and line of what is wrong."""
+        read = read_columns(path)
+        table = LayerTable(
+            layers=tuple(Layer(*cells) for cells in read.layers),
+            layer_index=read.layer_index,
+            choices=read.choices,
+            choice_index=read.choice_index,
+            omega=read.omega,
+            omega_stderr=read.omega_stderr,
+            resources=read.resources,
+            metrics=read.metrics,
+            source=read.source,
+        )
+        check(table, read.places)
+        return table
+
+    def write_csv(self, path: str | os.PathLike[str]) -> None:
+        """Write the table in one step; reading it back gives identical numbers."""
+        write_columns(self._columns(), path)
+
+    def _columns(self) -> dict[str, list[Any]]:
+        """Column name -> cells, as the CSV file has them, in the documented order."""
+        layers = [self.layers[position] for position in self.layer_index]
+        return {
+            "layer": [layer.name for layer in layers],
+            "kind": [layer.kind for layer in layers],
+            "group": [layer.group for layer in layers],
+            "weights": [layer.weights for layer in layers],
+            "macs": [layer.macs for layer in layers],
+            "w_bits": self.w_bits.tolist(),
+            "a_bits": self.a_bits.tolist(),
+            "omega": self.omega.tolist(),
+            "omega_stderr": self.omega_stderr.tolist(),
+            **{name: values.tolist() for name, values in self.metrics.items()},
+            **{name: values.tolist() for name, values in self.resources.items()},
+        }
+
+    def to_pandas(self) -> "pd.DataFrame":
+        """The table as a DataFrame with the columns of the CSV file."""
+        import pandas as pd
+
+        return pd.DataFrame(self._columns())
+
+    def __len__(self) -> int:
+        return len(self.omega)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The resource columns, in file order."""
+        return tuple(self.resources)
+
+    @cached_property
+    def layer_names(self) -> tuple[str, ...]:
+        return tuple(layer.name for layer in self.layers)
+
+    @cached_property
+    def w_bits(self) -> NDArray[np.int64]:
+        """[N] bits of the weights."""
+        return np.array([c.w_bits for c in self.choices], dtype=np.int64)[self.choice_index]
+
+    @cached_property
+    def a_bits(self) -> NDArray[np.int64]:
+        """[N] bits of the input activations."""
+        return np.array([c.a_bits for c in self.choices], dtype=np.int64)[self.choice_index]
+
+    @cached_property
+    def row_index(self) -> NDArray[np.int64]:
+        """[L, C] -> row number, -1 where the layer lacks the choice."""
+        index = np.full((len(self.layers), len(self.choices)), -1, dtype=np.int64)
+        index[self.layer_index, self.choice_index] = np.arange(len(self))
+        return index
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the content; the order of the rows does not matter, that of layers does."""
+        order = np.lexsort((self.choice_index, self.layer_index))
+        arrays = {
+            "layer": self.layer_index,
+            "w_bits": self.w_bits,
+            "a_bits": self.a_bits,
+            "omega": self.omega,
+            "omega_stderr": self.omega_stderr,
+            **self.resources,
+        }
+        parts: list[bytes | str] = [repr(layer) for layer in self.layers]
+        for name, values in arrays.items():
+            parts += [name, np.ascontiguousarray(values[order]).tobytes()]
+        return digest(*parts)
+
+    def rows(self) -> Iterator[Row]:
+        """The rows in file order."""
+        columns = {name: values.tolist() for name, values in self.resources.items()}
+        metrics = {name: values.tolist() for name, values in self.metrics.items()}
+        for n in range(len(self)):
+            yield Row(
+                layer=self.layers[self.layer_index[n]].name,
+                choice=self.choices[self.choice_index[n]],
+                omega=float(self.omega[n]),
+                omega_stderr=float(self.omega_stderr[n]),
+                resources={name: values[n] for name, values in columns.items()},
+                metrics={name: values[n] for name, values in metrics.items()},
+            )
+
+    def column(self, name: str) -> NDArray[Any]:
+        """`omega`, a metric or a resource; an unknown one is an InputError listing the known."""
+        if name == "omega":
+            return self.omega
+        if name in self.metrics:
+            return self.metrics[name]
+        return self.resource(name)
+
+    def resource(self, name: str) -> NDArray[Any]:
+        """A column that has totals and can be limited; InputError for a metric and an unknown."""
+        if name in self.resources:
+            return self.resources[name]
+        if name in self.metrics:
+            raise InputError(
+                f"{name} is a metric, which is minimised (--minimize {name}) and not limited; "
+                f"expected a resource: {', '.join(self.resources)}"
+            )
+        known = ", ".join((*self.resources, *self.metrics)) or "none"
+        raise InputError(f"{self.source} has no resource column {name!r}; its columns: {known}")
+
+    def row_of(self, layer: str, choice: Choice) -> int:
+        """The row number of a layer at a choice; InputError where there is none."""
+        if layer not in self._layer_position:
+            raise InputError(f"{self.source} has no layer {layer!r}{self._did_you_mean(layer)}")
+        position = self._layer_position[layer]
+        row = -1
+        if choice in self.choices:
+            row = int(self.row_index[position, self.choices.index(choice)])
+        if row < 0:
+            found = zip(self.choices, self.row_index[position], strict=True)
+            has = ", ".join(str(other) for other, number in found if number >= 0)
+            raise InputError(f"{self.source}: layer {layer!r} has no choice {choice}; it has {has}")
+        return row
+
+    def total(self, assignment: Mapping[str, Choice], column: str) -> int | float:
+        """The exact total of a column; a float column's exact decimal sum, rounded once.
+
+        Every layer of the table must be assigned; layers that the table lacks are an InputError.
+        """
+        missing = [name for name in self.layer_names if name not in assignment]
+        if missing:
+            raise InputError(f"the assignment has no choice for layer {missing[0]!r}")
+        values = self.column(column)
+        chosen = [self.row_of(layer, choice) for layer, choice in assignment.items()]
+        return exact_sum(values[np.array(chosen, dtype=np.int64)].tolist())
+
+    def uniform_total(self, column: str, choice: Choice) -> int | float:
+        """What the whole network takes with one choice everywhere."""
+        return self.total(dict.fromkeys(self.layer_names, choice), column)
+
+    @cached_property
+    def _layer_position(self) -> dict[str, int]:
+        return {name: position for position, name in enumerate(self.layer_names)}
+
+    def _did_you_mean(self, name: str) -> str:
+        import difflib
+
+        close = difflib.get_close_matches(name, self.layer_names, n=1)
+        return f"; did you mean {close[0]!r}?" if close else ""
+
+
+LARGEST = 1e308  # of a total: doubles end at 1.8e308
+
+
+def check(table: LayerTable, places: Sequence[str]) -> None:
+    """Raise InputError for numbers and rows that cannot be; `places[n]` says where row n stands."""
+    for name in (*table.resources, *table.metrics):
+        if is_metric(name) != (name in table.metrics):
+            raise InputError(
+                f"{table.source}: got {name!r} among the "
+                f"{'metrics' if name in table.metrics else 'resources'}; expected metrics, and "
+                "nothing else, to be called omega_NAME"
+            )
+    columns = {"omega": table.omega, "omega_stderr": table.omega_stderr, **table.resources}
+    for name, values in (columns | dict(table.metrics)).items():
+        signed = name in table.metrics
+        wrong = np.flatnonzero(~np.isfinite(values) | ((values < 0) & (not signed)))
+        if len(wrong):
+            n = int(wrong[0])
+            raise InputError(
+                f"{places[n]}: {name} of layer {table.layers[table.layer_index[n]].name!r} is "
+                f"{values[n]}; expected a finite number{'' if signed else ' that is not negative'}"
+            )
+        most = np.zeros(len(table.layers))
+        np.maximum.at(most, table.layer_index, np.abs(values.astype(np.float64)))
+        with np.errstate(over="ignore"):
+            total = most.sum()
+        if total > LARGEST:
+            raise InputError(
+                f"{table.source}: {name} could add up to more than {LARGEST:g}, where doubles end; "
+                "give the column in a larger unit"
+            )
+    for name, bits in (("w_bits", table.w_bits), ("a_bits", table.a_bits)):
+        wrong = np.flatnonzero((bits < 1) | (bits > LARGEST_BITS))
+        if len(wrong):
+            raise InputError(
+                f"{places[wrong[0]]}: {name} is {bits[wrong[0]]}; expected 1 to {LARGEST_BITS}"
+            )
+    keys = table.layer_index * len(table.choices) + table.choice_index
+    _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
+    twice = np.flatnonzero(first[inverse] != np.arange(len(keys)))
+    if len(twice):
+        n = int(twice[0])
+        earlier = places[first[inverse[n]]].rpartition(" ")[2]
+        raise InputError(
+            f"{places[n]}: a second row for layer {table.layers[table.layer_index[n]].name!r} at "
+            f"{table.choices[table.choice_index[n]]} (the first one is {earlier}); keep one"
+        )
+    empty = set(range(len(table.layers))) - set(table.layer_index.tolist())
+    if empty:
+        raise InputError(f"{table.source}: layer {table.layers[min(empty)].name!r} has no row")

@@ -1,0 +1,82 @@
+"""What the runtimes that `mpsearch export` writes for store and compute at the bits assigned.
+
+Other bits are exported too, in the next wider type: the same numbers or finer ones, in more bytes
+than the search counted. The exporters take their widths from here.
+"""
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+
+from mpsearch.errors import InputError
+from mpsearch.tables.choice import Choice
+from mpsearch.tables.table import Layer, LayerTable
+
+FLOAT = 32
+INTEGERS = (2, 3, 4, 5, 6, 7, 8, 16)
+ONNX_BITS = (4, 8, 16)  # ONNX has no other integers up to opset 21
+LITERT_ACTIVATIONS = 8
+LITERT_WEIGHTS, LITERT_WEIGHTS_LINEAR = (4, 8), (2, 4, 8)
+
+
+@dataclass(frozen=True)
+class Target:
+    """Widths that are stored as assigned: of weights, of linear layers' weights, of activations."""
+
+    weights: Collection[int]
+    weights_linear: Collection[int]
+    activations: Collection[int]
+
+    def runs(self, kind: str, choice: Choice) -> bool:
+        """Whether a layer of this kind (`conv2d`, `linear`, …) is stored at this very choice."""
+        weights = self.weights_linear if kind == "linear" else self.weights
+        return choice.w_bits in weights and choice.a_bits in self.activations
+
+
+TARGETS: Mapping[str, Target] = {
+    "c": Target(INTEGERS, INTEGERS, INTEGERS),
+    "litert": Target(LITERT_WEIGHTS, LITERT_WEIGHTS_LINEAR, (LITERT_ACTIVATIONS,)),
+    "onnxruntime": Target(*[(*ONNX_BITS, FLOAT)] * 3),
+}
+
+
+def choices_for(target: str, kinds: Iterable[str], choices: Iterable[Choice]) -> tuple[Choice, ...]:
+    """Those of `choices` that the target runs in layers of every kind."""
+    kinds = set(kinds)
+    return tuple(c for c in choices if all(TARGETS[target].runs(kind, c) for kind in kinds))
+
+
+def excludes_for(target: str, table: LayerTable) -> list[str]:
+    """What to `--exclude`: `w4a4` where no layer runs it, else `conv1=w2a8` for those that do not.
+
+    Raises InputError for a layer that would be left without any choice.
+    """
+    found, runs = [], TARGETS[target].runs
+    for layer in table.layers:
+        if not any(runs(layer.kind, choice) for choice in _of(table, layer)):
+            raise InputError(
+                f"{table.source}: {target} runs none of the choices of layer {layer.name!r}: "
+                f"{', '.join(map(str, _of(table, layer)))}",
+                f"profile again with --target {target}, or export at wider bits without --target",
+            )
+    for choice in table.choices:
+        stuck = [layer.name for layer in table.layers if not runs(layer.kind, choice)]
+        everywhere = len(stuck) == len(table.layers)
+        found += [str(choice)] if everywhere else [f"{name}={choice}" for name in stuck]
+    return found
+
+
+def note_of(target: str, excludes: Iterable[str]) -> list[str]:
+    """`litert does not store w4a4, w2a8 in 3 layers at these bits: left out`, if anything was."""
+    layers: dict[str, int] = {}
+    for text in excludes:
+        name, _, choice = text.rpartition("=")
+        layers[choice] = layers.get(choice, 0) + bool(name)
+    if not layers:
+        return []
+    words = [f"{c} in {count} layers" if count else c for c, count in layers.items()]
+    return [f"{target} does not store {', '.join(words)} at these bits: left out (--target)"]
+
+
+def _of(table: LayerTable, layer: Layer) -> list[Choice]:
+    row = table.row_index[table.layer_names.index(layer.name)]
+    return [choice for choice, index in zip(table.choices, row.tolist(), strict=True) if index >= 0]
