@@ -49,4 +49,4 @@ def _lost(
     return before - after
 
 
-PROFILER = Accuracy()
+ACCURACY = Accuracy()

@@ -10,10 +10,10 @@ from mpsearch.losses.loss import Loss
 from mpsearch.sensitivity.forward_metric import LossMetric
 
 
-def _per_sample(
+def _kl_of_samples(
     loss: Loss, logits: torch.Tensor, changed: torch.Tensor, labels: torch.Tensor | None
 ) -> torch.Tensor:
     return loss.divergence(logits, changed)
 
 
-PROFILER = LossMetric("kl", "E[KL(float ‖ quantized)] of the predictions; no labels", _per_sample)
+KL = LossMetric("kl", "E[KL(float ‖ quantized)] of the predictions; no labels", _kl_of_samples)

@@ -9,12 +9,12 @@ from mpsearch.losses.loss import Loss
 from mpsearch.sensitivity.forward_metric import LossMetric
 
 
-def _per_sample(
+def _loss_of_samples(
     loss: Loss, logits: torch.Tensor, changed: torch.Tensor, labels: torch.Tensor | None
 ) -> torch.Tensor:
     return loss.increase(logits, changed, labels)
 
 
 _TEXT = "increase of the mean loss with one layer quantized"
-PROFILER = LossMetric("loss", _TEXT, _per_sample)
-EMPIRICAL = LossMetric("empirical", f"{_TEXT} (another name of loss)", _per_sample, alias_of="loss")
+LOSS = LossMetric("loss", _TEXT, _loss_of_samples)
+EMPIRICAL = LossMetric("empirical", f"{_TEXT} (another name of loss)", _loss_of_samples, alias_of="loss")

@@ -12,14 +12,14 @@ from mpsearch.losses.loss import Loss
 from mpsearch.sensitivity.forward_metric import LossMetric
 
 
-def _per_sample(
+def _perturbation_of_samples(
     loss: Loss, logits: torch.Tensor, changed: torch.Tensor, labels: torch.Tensor | None
 ) -> torch.Tensor:
     before = logits.double()
     return 0.5 * loss.curvature(before, changed.double() - before, labels)
 
 
-PROFILER = LossMetric(
+PERTURBATION = LossMetric(
     "perturbation", "½ E[uᵀ H u] of the outputs' change u; no labels, one partial pass",
-    _per_sample, needs_curvature=True,
+    _perturbation_of_samples, needs_curvature=True,
 )  # fmt: skip

@@ -68,4 +68,4 @@ def _signals(study: Study) -> dict[str, float]:
     return signals
 
 
-PROFILER = Sqnr()
+SQNR = Sqnr()

@@ -13,9 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpsearch.knapsack.problem import Problem
-from mpsearch.solvers.cutting_planes import Master
+from mpsearch.solvers.cutting_planes import Floats, Master
 
-Floats = NDArray[np.float64]
 ENOUGH = 1e-9  # relative distance from the maximum at which the search for prices ends
 
 

@@ -10,7 +10,7 @@ from mpsearch.solvers.engines import Kind, missing, settings
 from mpsearch.solvers.milp import Found, Rows, solve_rows
 from mpsearch.solvers.pulp_model import INSTALL, build, found, import_pulp
 
-OPTIONS: dict[str, Kind] = {
+CBC_OPTIONS: dict[str, Kind] = {
     "threads": int,
     "cuts": ("on", "off", "root", "ifmove", "forceOn"),
     "heuristics": ("on", "off"),
@@ -37,7 +37,7 @@ class PulpCbc:
         self, problem: Problem, time_limit: float | None, options: Mapping[str, Any]
     ) -> Answer:
         """Options: threads, and some of CBC's own parameters, such as `cuts=off`."""
-        chosen = settings(options, OPTIONS, self.name)
+        chosen = settings(options, CBC_OPTIONS, self.name)
         threads = chosen.pop("threads", None)
         pulp = import_pulp(self.name)
 
@@ -59,4 +59,4 @@ class PulpCbc:
         return solve_rows(problem, time_limit, engine)
 
 
-SOLVER = PulpCbc()
+CBC = PulpCbc()

@@ -7,9 +7,9 @@ from typing import Any
 from mpsearch.errors import InputError
 from mpsearch.knapsack.problem import Problem
 from mpsearch.knapsack.solver import Answer
-from mpsearch.solvers import pulp_model
 from mpsearch.solvers.engines import Kind, missing, settings
 from mpsearch.solvers.milp import solve_rows
+from mpsearch.solvers.pulp_model import INSTALL
 from mpsearch.solvers.pulp_process import solve_in_child
 
 
@@ -31,7 +31,7 @@ class PulpChild:
 
     def missing(self) -> str | None:
         """None, or how to install PuLP or the engine's package."""
-        return missing("pulp", pulp_model.INSTALL) or missing(self.package, self.install)
+        return missing("pulp", INSTALL) or missing(self.package, self.install)
 
     def solve(
         self, problem: Problem, time_limit: float | None, options: Mapping[str, Any]

@@ -16,7 +16,7 @@ from mpsearch.solvers.pulp_model import INSTALL, build, found, import_pulp
 
 PROGRAM = "apt install glpk-utils (or: brew install glpk, conda install glpk)"
 SWITCHES = ("cuts", "gomory", "mir", "cover", "clique", "fpump", "noscale")
-OPTIONS: dict[str, Kind] = dict.fromkeys(SWITCHES, bool)
+GLPK_OPTIONS: dict[str, Kind] = dict.fromkeys(SWITCHES, bool)
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class PulpGlpk:
         self, problem: Problem, time_limit: float | None, options: Mapping[str, Any]
     ) -> Answer:
         """Options: glpsol's switches cuts, gomory, mir, cover, clique, fpump, noscale = true."""
-        chosen = settings(options, OPTIONS, self.name)
+        chosen = settings(options, GLPK_OPTIONS, self.name)
         pulp = import_pulp(self.name)
         if not shutil.which("glpsol"):
             raise InputError(f"solver {self.name} needs the program glpsol; install it: {PROGRAM}")
@@ -67,4 +67,4 @@ class PulpGlpk:
         return solve_rows(problem, time_limit, engine)
 
 
-SOLVER = PulpGlpk()
+GLPK = PulpGlpk()

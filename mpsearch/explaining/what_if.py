@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 
-from mpsearch.explaining.explaining import check_table, indices
+from mpsearch.explaining.explaining import Excludes, Pins, check_table, indices
 from mpsearch.knapsack.instance import Instance
 from mpsearch.search.solving import solve
 from mpsearch.tables.assignment import Assignment
@@ -12,9 +12,6 @@ from mpsearch.tables.budget import Budget
 from mpsearch.tables.choice import Choice
 from mpsearch.tables.solution import Solution
 from mpsearch.tables.table import LayerTable
-
-Pins = Mapping[str, Choice]
-Excludes = Mapping[str, Collection[Choice]]
 
 
 @dataclass(frozen=True)

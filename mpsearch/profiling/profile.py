@@ -25,10 +25,13 @@ from mpsearch.quantization.quantizer import check_choice
 from mpsearch.running.journal import Journal
 from mpsearch.running.plugins import load
 from mpsearch.running.workers import find_device, join, leave
-from mpsearch.sensitivity import accuracy, kl, perturbation, sqnr
-from mpsearch.sensitivity import loss as loss_increase
+from mpsearch.sensitivity.accuracy import ACCURACY
 from mpsearch.sensitivity.forward_metric import OutputMetric
 from mpsearch.sensitivity.interactions import collect, samples_to_keep
+from mpsearch.sensitivity.kl import KL
+from mpsearch.sensitivity.loss import LOSS
+from mpsearch.sensitivity.perturbation import PERTURBATION
+from mpsearch.sensitivity.sqnr import SQNR
 from mpsearch.sensitivity.study import MEMORY_LIMIT, Profiler, Scores, Study
 from mpsearch.tables.choice import Choice
 from mpsearch.tables.provenance import FORMAT, VERSION, provenance_path
@@ -173,11 +176,11 @@ def output_metrics(data: Data, loss: Loss) -> tuple[OutputMetric, ...]:
     """
     labelled = data.labels is not None
     found: tuple[tuple[bool, OutputMetric], ...] = (
-        (True, sqnr.PROFILER),
-        (labelled, loss_increase.PROFILER),
-        (loss.has_exact_hessian, kl.PROFILER),
-        (loss.has_exact_hessian, perturbation.PROFILER),
-        (labelled, accuracy.PROFILER),
+        (True, SQNR),
+        (labelled, LOSS),
+        (loss.has_exact_hessian, KL),
+        (loss.has_exact_hessian, PERTURBATION),
+        (labelled, ACCURACY),
     )
     return tuple(metric for wanted, metric in found if wanted)
 
