@@ -17,4 +17,6 @@ def _loss_of_samples(
 
 _TEXT = "increase of the mean loss with one layer quantized"
 LOSS = LossMetric("loss", _TEXT, _loss_of_samples)
-EMPIRICAL = LossMetric("empirical", f"{_TEXT} (another name of loss)", _loss_of_samples, alias_of="loss")
+EMPIRICAL = LossMetric(
+    "empirical", f"{_TEXT} (another name of loss)", _loss_of_samples, alias_of="loss"
+)

@@ -77,7 +77,7 @@ class CpSat:
         return Answer(chosen, "optimal" if status == cp_model.OPTIMAL else "feasible", bound)
 
 
-SOLVER = CpSat()
+CP_SAT = CpSat()
 
 
 def _shift(values: NDArray[np.int64]) -> int:

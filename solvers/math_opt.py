@@ -9,10 +9,9 @@ import numpy as np
 
 from mpsearch.knapsack.problem import Problem
 from mpsearch.knapsack.solver import Answer
+from mpsearch.solvers.cp_sat import INSTALL
 from mpsearch.solvers.engines import Kind, engine_module, missing, settings
 from mpsearch.solvers.milp import Found, Rows, solve_rows
-
-INSTALL = "pip install 'ortools>=9.10'"
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from torch.nn import functional
 from mpsearch.cli import run
 from mpsearch.data import Data, bind, read_arrays
 from mpsearch.errors import InputError
-from mpsearch.exporters.litert import exported, raising
+from mpsearch.exporters.litert import exported, 
 from mpsearch.exporters.litert.check import Checked, check
 from mpsearch.exporters.litert.flatbuffer import LiteRtFile, Scales, litert
 from mpsearch.exporters.litert.interpreter import KERNELS, LiteRtNetwork
@@ -336,7 +336,7 @@ def test_a_clamped_bias_is_seen_against_what_was_assigned(monkeypatch: pytest.Mo
     """The file then computes exactly what it means, and that is not what was assigned."""
     inputs = (torch.randn(32, 3, 6, 6, generator=torch.Generator().manual_seed(1)),)
     network, data = Network.from_module(_dead(1e-9), inputs), Data("test", inputs, None)
-    monkeypatch.setattr(raising, "with_room_for_bias", lambda rows, weight, *rest: weight)
+    monkeypatch.setattr("mpsearch.exporters.litert.raising.with_room_for_bias", lambda rows, weight, *rest: weight)
     model = build(_quantized(network, data, "w8a5"), data)
     for entry in check(model, data):
         assert entry.meaning[0].ok
@@ -430,7 +430,7 @@ def test_beyond_the_tolerance_the_command_fails(
         stranger = _quantized(Network.from_module(model, inputs), data, "w4a8")
         return replace(build(quantized, data), content=build(stranger, data).content)
 
-    monkeypatch.setattr(exported, "build", other_file)
+    monkeypatch.setattr("mpsearch.exporters.litert.exported.build", other_file)
     assert run([*COMMAND, "--fp32", "model.pt"]) == 1
     printed = capsys.readouterr().out
     assert printed.startswith("not written: LiteRT does not give what the network computes")

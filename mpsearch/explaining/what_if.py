@@ -1,6 +1,6 @@
 """What if: the best assignment under the same limits once some layers are pinned."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 

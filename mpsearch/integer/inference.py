@@ -4,7 +4,6 @@ from typing import assert_never
 
 import numpy as np
 
-from mpsearch.integer import kernels
 from mpsearch.integer.fixed_point import Integers, rescale, saturate
 from mpsearch.integer.graph import (
     Add,
@@ -24,6 +23,7 @@ from mpsearch.integer.graph import (
     Slice,
     Softmax,
 )
+from mpsearch.integer.kernels import average_pool, convolution, linear, max_pool, mean
 from mpsearch.integer.softmax import softmax
 
 Operation = (
@@ -64,9 +64,9 @@ def _apply(step: Operation, sources: list[Integers], lowest: int, exact_blas: bo
     x = sources[0]
     match step:
         case Convolution():
-            return kernels.convolution(step, x, exact_blas)
+            return convolution(step, x, exact_blas)
         case Linear():
-            return kernels.linear(step, x, exact_blas)
+            return linear(step, x, exact_blas)
         case Requantize():
             scaled = rescale(x, step.rescale) + step.output.zero_point
             return saturate(scaled, step.low, step.high)
@@ -75,11 +75,11 @@ def _apply(step: Operation, sources: list[Integers], lowest: int, exact_blas: bo
         case Add():
             return saturate(x.astype(np.int64) + sources[1], step.low, step.high)
         case MaxPool():
-            return kernels.max_pool(step, x, lowest)
+            return max_pool(step, x, lowest)
         case AveragePool():
-            return kernels.average_pool(step, x)
+            return average_pool(step, x)
         case Mean():
-            return kernels.mean(step, x)
+            return mean(step, x)
         case Concatenate():
             return np.concatenate(sources, axis=step.axis + 1)
         case Reshape():
