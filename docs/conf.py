@@ -42,9 +42,9 @@ nitpick_ignore_regex = [("py:.*", r"(collections|contextlib|numpy|os|pathlib|pd|
 nitpick_ignore = [
     ("py:class", "Verdict"),  # of mpsearch.gate
     ("py:class", "mpsearch.commands.console.Steps"),
-    ("py:class", "mpsearch.explaining.decisions.Decision"),
+    ("py:class", "mpsearch.explaining.explaining.Decision"),
     ("py:class", "mpsearch.integer.graph.IntegerGraph"),
-    ("py:class", "mpsearch.explaining.marginal.Marginal"),
+    ("py:class", "mpsearch.explaining.prices.Marginal"),
     ("py:class", "mpsearch.quantization.quantized.QuantizedLayer"),
 ]
 

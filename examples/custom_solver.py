@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 
 from mpsearch.errors import InputError
-from mpsearch.knapsack.problem import Problem
-from mpsearch.knapsack.solver import Answer
+from mpsearch.knapsack.problem import Answer, Problem
 from mpsearch.testing import check_solver
 
 

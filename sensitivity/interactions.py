@@ -12,8 +12,7 @@ from mpsearch.interactions.interactions import Interactions, gram_matrix
 from mpsearch.losses.forms import Softmax
 from mpsearch.losses.loss import PlainLoss
 from mpsearch.running.journal import Journal
-from mpsearch.sensitivity.changes import decode
-from mpsearch.sensitivity.forward_metric import piece
+from mpsearch.sensitivity.forward_metric import decode, piece
 from mpsearch.sensitivity.perturbation import PERTURBATION
 from mpsearch.sensitivity.study import Study
 

@@ -23,19 +23,17 @@ from torch.nn import functional
 from mpsearch.cli import cli, run
 from mpsearch.data import Data, bind, read_arrays
 from mpsearch.errors import InputError
-from mpsearch.exporters.c.check import check
-from mpsearch.exporters.c.folder import export_c
+from mpsearch.exporters.c.folder import check, export_c
 from mpsearch.exporters.formats import ExportRequest, check_options
 from mpsearch.graph.network import Network
 from mpsearch.graph.network_file import save
 from mpsearch.importers.loading import ModelSource, load_network
+from mpsearch.integer.inference import IntegerNetwork, integer_network, quantize_input
 from mpsearch.integer.inference import run as infer
 from mpsearch.integer.lowering import HEADROOM, lower
-from mpsearch.integer.network import IntegerNetwork, integer_network, quantize_input
 from mpsearch.models.registry import architecture, build
 from mpsearch.quantization.calibration import calibrate
-from mpsearch.quantization.cost import size_bytes
-from mpsearch.quantization.packing import pack
+from mpsearch.quantization.packing import pack, size_bytes
 from mpsearch.quantization.quantized import QuantizedNetwork, quantize
 from mpsearch.quantization.quantized_file import save_quantized
 from mpsearch.tables.choice import Choice
@@ -262,7 +260,7 @@ def test_the_command_writes_a_folder_that_builds_and_checks_itself(
 def test_a_layer_whose_factors_have_no_compact_form_stores_them(
     tmp_path: Path, kernels: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mpsearch.exporters.c.layer_constants.channel_scales", lambda *_: None)
+    monkeypatch.setattr("mpsearch.exporters.c.constants.channel_scales", lambda *_: None)
     network, data = _exported("two-inputs")
     quantized = _quantized(network, data, 3)
     document = export_c(quantized, data, tmp_path).document
@@ -470,6 +468,6 @@ def test_large_networks_are_compared_on_fewer_samples(monkeypatch: pytest.Monkey
     quantized = _quantized(network, data, "w8a8")
     graph = lower(quantized, data)
     for most, samples in ((10**6, 256), (100, 12), (1, 8)):  # 8 MACs a sample
-        monkeypatch.setattr("mpsearch.exporters.c.check._MACS", most)
+        monkeypatch.setattr("mpsearch.exporters.c.folder._MACS", most)
         (found,) = check(graph, quantized, data, 32)
         assert found.samples == samples

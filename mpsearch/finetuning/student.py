@@ -13,18 +13,22 @@ import torch
 from torch import fx
 
 from mpsearch.errors import InputError
-from mpsearch.graph.layers import Layer
+from mpsearch.graph.layers import EMBEDDING, Layer, output_channels_view, packet
 from mpsearch.graph.network import Network, copy_graph
-from mpsearch.graph.operators import EMBEDDING, output_channels_view, packet
 from mpsearch.graph.tensors import get_tensor, set_tensor, tensor_nodes
-from mpsearch.quantization.learned_steps import quantize_input, quantize_rows
 from mpsearch.quantization.quantized import (
     QuantizedLayer,
     QuantizedNetwork,
     assemble,
     with_activation,
 )
-from mpsearch.quantization.quantizer import FLOAT_BITS, ActivationQuantizer, weight_at
+from mpsearch.quantization.quantizer import (
+    FLOAT_BITS,
+    ActivationQuantizer,
+    quantize_input,
+    quantize_rows,
+    weight_at,
+)
 
 _TRAINED_ARGUMENTS = ("weight", "bias")  # of any operator: layers, norms, embeddings, PReLU
 _WEIGHT_STEP, _INPUT_STEP = ":weight step", ":input step"

@@ -7,13 +7,11 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from mpsearch.device.figures import device_figure
-from mpsearch.device.profile import Mode
+from mpsearch.device.profile import Mode, device_figure
 from mpsearch.errors import InputError
 from mpsearch.gating.baseline import Baseline, save_baseline
 from mpsearch.gating.evidence import Evidence, identity_of, judged_row, matching_device, totals_of
-from mpsearch.gating.verdict import Number, Policy, Verdict, says_no
-from mpsearch.gating.words import conclusion, notes_of, sentence
+from mpsearch.gating.words import Number, Policy, Verdict, conclusion, notes_of, says_no, sentence
 
 
 @dataclass(frozen=True)

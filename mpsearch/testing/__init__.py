@@ -10,8 +10,8 @@ from mpsearch.testing.conformance import TOLERANCE, Conformance, check_solver, e
 if TYPE_CHECKING:
     from typing import Unpack
 
-    from mpsearch.gating.limits import Limits
-    from mpsearch.gating.verdict import Verdict
+    from mpsearch.gating.conditions import Limits
+    from mpsearch.gating.words import Verdict
     from mpsearch.tables.assignment import Assignment
     from mpsearch.tables.table import LayerTable
 
@@ -48,10 +48,9 @@ def assert_budget(
     them. Nothing is read but what is named. Returns the verdicts. Raises InputError for what cannot
     be judged.
     """
-    from mpsearch.gating.judging import judge
-    from mpsearch.gating.limits import Conditions
-    from mpsearch.gating.metrics import wanted_metrics
-    from mpsearch.gating.reading import Sources, read_evidence
+    from mpsearch.gating.conditions import Conditions
+    from mpsearch.gating.evidence import Sources, read_evidence
+    from mpsearch.gating.judging import judge, wanted_metrics
     from mpsearch.gating.report import Report
     from mpsearch.tables.assignment import Assignment
     from mpsearch.tables.table import LayerTable
