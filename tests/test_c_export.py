@@ -41,7 +41,8 @@ from mpsearch.tables.units import format_size
 
 BITS = (2, 3, 4, 5, 6, 7, 8, 16)
 NETWORK = ("network", "layers", "patches", "depthwise", "pooling", "elementwise", "steps")
-CORE = Path(__file__).parent.parent / "mpsearch" / "exporters" / "c"
+ROOT = Path(__file__).parent.parent
+CORE = ROOT / "mpsearch" / "exporters" / "c"
 GCC = shutil.which("gcc")
 STRICT = ("-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic")
 CHECKED = (*STRICT, "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
@@ -393,7 +394,7 @@ def test_files_of_others_are_never_overwritten(tmp_path: Path) -> None:
 def test_the_commands_of_the_page_run_in_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    page = (CORE.parent.parent / "docs" / "export.md").read_text()
+    page = (ROOT / "docs" / "export.md").read_text()
     monkeypatch.chdir(tmp_path)
     (python,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
     exec(compile(python, "docs/export.md", "exec"), {})

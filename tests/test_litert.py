@@ -251,9 +251,7 @@ def test_a_convolution_without_bias_stores_zeros() -> None:
     network, data = _network("option-a")
     quantized = _quantized(network, data, "w8a8")
     model, _ = _check(quantized, data)
-    extra = describe(quantized, model)["stored_bytes"] - size_bytes(
-        network, quantized.assignment
-    )
+    extra = describe(quantized, model)["stored_bytes"] - size_bytes(network, quantized.assignment)
     assert extra == 4 * 5  # `deep`, five channels
 
 
