@@ -3,7 +3,7 @@
 import math
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -26,6 +26,7 @@ from mpsearch.finetuning_loss import (
 )
 from mpsearch.finetuning_student import Student, check_same_network, student
 from mpsearch.network import Network
+from mpsearch.oscillations import Freezing
 from mpsearch.post_training import PostTraining, quantize_after_training
 from mpsearch.quantized import QuantizedNetwork, check_layers
 
@@ -39,7 +40,8 @@ class FineTuning:
 
     `distillation` is the share of the divergence from the float network in the loss; the rest is
     the data's loss on labels, such as cross-entropy. Without labels it counts as 1. `lr` is the
-    relative change per step: 1e-3 moves a tensor by a thousandth of its own size.
+    relative change per step: 1e-3 moves a tensor by a thousandth of its own size. `freezing` ends
+    the oscillations of weights with 2 to 4 bits (`mpsearch.oscillations`).
     """
 
     epochs: int = 10
@@ -49,6 +51,7 @@ class FineTuning:
     augment: bool = False
     seed: int = 0
     calibration_samples: int = 256
+    freezing: bool = True
 
 
 @dataclass(frozen=True)
@@ -57,13 +60,15 @@ class Epoch:
 
     `accuracy` and `loss` are those of the integers on the validation data. Without labels there,
     they are the agreement with the float network's decisions and the divergence from it. A network
-    that does not give one answer per sample (a regression) has no accuracy.
+    that does not give one answer per sample (a regression) has no accuracy. `frozen` is the share
+    of the weights with 2 to 4 bits that had oscillated and keep their codes from then on.
     """
 
     number: int
     train_loss: float | None
     loss: float
     accuracy: float | None
+    frozen: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -149,7 +154,7 @@ def finetune(
 
 
 class _Trainer:
-    """What changes from epoch to epoch: parameters, Adam's moments, the best so far."""
+    """What changes from epoch to epoch: parameters, moments, oscillations, the best so far."""
 
     def __init__(
         self,
@@ -163,6 +168,7 @@ class _Trainer:
         self.student: Student = student(network, start)
         self.samples = Samples(fitting, Teacher(network), settings.augment)
         self.optimizer = torch.optim.Adam(self.student.parameters.values(), lr=settings.lr)
+        self.freezing = Freezing(self.student, settings.freezing)
         self.loss = known_loss(fitting)
         self.targets = float_targets(network, validation)
         self.best_parameters: dict[str, torch.Tensor] = {}
@@ -176,7 +182,7 @@ class _Trainer:
             group["lr"] = self.settings.lr * 0.5 * (1 + math.cos(math.pi * progress))
         train_loss = self._pass_over(number)
         loss, accuracy = measure(self.student.quantized(), self.validation, self.targets)
-        epoch = Epoch(number, train_loss, loss, accuracy)
+        epoch = Epoch(number, train_loss, loss, accuracy, self.freezing.share())
         if _rank(epoch) > max(map(_rank, self.history)):
             self.best_parameters = {
                 name: value.detach().clone() for name, value in self.student.parameters.items()
@@ -185,7 +191,7 @@ class _Trainer:
 
     def _pass_over(self, number: int) -> float:
         generator = torch.Generator().manual_seed(self.settings.seed + number)
-        total = 0.0
+        total, seen = 0.0, 0
         for inputs, labels, logits in self.samples.batches(self.settings.batch_size, generator):
             outputs = self.student(*inputs)
             loss = learning_loss(self.loss, outputs, labels, logits, self.settings.distillation)
@@ -198,7 +204,9 @@ class _Trainer:
             self.optimizer.zero_grad()
             loss.backward()
             self.optimizer.step()
-            total += value * len(logits)
+            total, seen = total + value * len(logits), seen + len(logits)
+            passes = number - 1 + seen / len(self.samples)
+            self.freezing.after_step(passes / self.settings.epochs)
         return total / len(self.samples)
 
     def best(self) -> tuple[Epoch, QuantizedNetwork]:
@@ -221,7 +229,8 @@ class _Trainer:
             parameters={n: p.detach() for n, p in self.student.parameters.items()},
             moments={name: moments[i] for i, name in enumerate(self.student.parameters)},
             best_parameters=self.best_parameters,
-            history=[(e.number, e.train_loss, e.loss, e.accuracy) for e in self.history],
+            oscillations=self.freezing.layers,
+            history=[astuple(epoch) for epoch in self.history],
         )
 
     def restore(self, state: State) -> None:
@@ -231,6 +240,7 @@ class _Trainer:
         document["state"] = {i: state.moments[n] for i, n in enumerate(self.student.parameters)}
         self.optimizer.load_state_dict(document)
         self.best_parameters = dict(state.best_parameters)
+        self.freezing.restore(state.oscillations)
         self.history = [Epoch(*values) for values in state.history]
 
 

@@ -7,7 +7,7 @@ depends on: a changed model, data set or setting gets a file of its own.
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +17,24 @@ from safetensors.torch import save
 
 from mpsearch.errors import InputError
 from mpsearch.files import digest, hidden_path, open_own, write_atomic
+from mpsearch.oscillations import Oscillations
 
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # Adam's, per parameter
+_OSCILLATIONS = tuple(field.name for field in fields(Oscillations))  # per layer
 
 
 @dataclass(frozen=True)
 class State:
-    """Parameters, Adam's moments and the best parameters, each by name, and the history.
+    """Parameters, Adam's moments and the best parameters, each by name, oscillations, the history.
 
-    `best_parameters` is empty while the start is the best. A history row has the fields of `Epoch`.
+    `best_parameters` is empty while the start is the best. `oscillations` are by layer name, empty
+    where none are followed. A history row has the fields of `Epoch`.
     """
 
     parameters: Mapping[str, torch.Tensor]
     moments: Mapping[str, Mapping[str, torch.Tensor]]
     best_parameters: Mapping[str, torch.Tensor]
+    oscillations: Mapping[str, Oscillations]
     history: Sequence[Sequence[Any]]
 
 
@@ -45,6 +49,8 @@ def save_state(state: State, path: Path) -> None:
     tensors |= {f"best {name}": value for name, value in state.best_parameters.items()}
     for name, moments in state.moments.items():
         tensors |= {f"{moment} {name}": moments[moment] for moment in _MOMENTS}
+    for name, layer in state.oscillations.items():
+        tensors |= {f"{part} {name}": getattr(layer, part) for part in _OSCILLATIONS}
     whole = {name: tensor.cpu().contiguous().clone() for name, tensor in tensors.items()}
     history = json.dumps(state.history)
     if os.path.lexists(path):
@@ -72,11 +78,13 @@ def load_state(path: Path) -> State | None:
             raise ValueError("it is not as mpsearch wrote it")
         history = json.loads(told["history"])
         names = [n.partition(" ")[2] for n in tensors if n.startswith("parameter ")]
+        followed = [n.partition(" ")[2] for n in tensors if n.startswith("frozen ")]
         parameters = {name: tensors[f"parameter {name}"] for name in names}
         return State(
             parameters,
             {name: {m: tensors[f"{m} {name}"] for m in _MOMENTS} for name in names},
             {n.partition(" ")[2]: t for n, t in tensors.items() if n.startswith("best ")},
+            {n: Oscillations(*(tensors[f"{p} {n}"] for p in _OSCILLATIONS)) for n in followed},
             [tuple(row) for row in history],
         )
     except (SafetensorError, ValueError, KeyError, TypeError) as error:

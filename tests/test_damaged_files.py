@@ -46,6 +46,7 @@ from mpsearch.errors import MpsearchError
 from mpsearch.evaluation import Evaluation, wilson_interval
 from mpsearch.finetuning_checkpoint import State, load_state, save_state
 from mpsearch.journal import Journal
+from mpsearch.oscillations import still
 from mpsearch.run_store import Measured, RunStore
 
 TIMES = int(os.environ.get("MPSEARCH_FUZZ", "1"))
@@ -159,7 +160,9 @@ def _make() -> None:
     JOURNAL.append(kept.name)
     kept.rename(".out.csv.partial")
     moments = {"w": {"step": torch.ones(()), "exp_avg": x[0], "exp_avg_sq": x[1]}}
-    state = State({"w": x[0]}, moments, {"w": x[0]}, [(0, None, 1.0, 0.5), (1, 0.7, 0.8, 0.6)])
+    history = [(0, None, 1.0, 0.5, 0.0), (1, 0.7, 0.8, 0.6, 0.1)]
+    codes = {"w": still(torch.tensor([[1, -2]], dtype=torch.int8))}
+    state = State({"w": x[0]}, moments, {"w": x[0]}, codes, history)
     save_state(state, Path(".tuned.pt.0.checkpoint"))
     row = Evaluation("FP32", 2, 0.5, wilson_interval(1, 2), 0.3, (0.2, 0.4), (True, False), 8, 9)
     RunStore.open(Path("run"), "same").measure("FP32", lambda: Measured(row, 10))
