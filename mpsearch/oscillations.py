@@ -20,7 +20,7 @@ import torch
 from mpsearch.finetuning_student import Student
 
 MOMENTUM = 0.01
-# One turn alone gives f = MOMENTUM, so that the last threshold asks for two. The paper's first one,
+# One turn alone gives f = MOMENTUM, so that the last threshold asks for two. The authors' first,
 # 0.1 (ten turns in the last hundred steps), is seldom reached in trainings as short as ours.
 FIRST_THRESHOLD, LAST_THRESHOLD = 0.04, 0.01
 MOST_BITS = 4  # as the authors' own code has it: with more bits one code matters too little

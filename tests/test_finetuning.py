@@ -270,6 +270,7 @@ def test_a_checkpoint_is_not_read_by_another_run(trained: Network, tmp_path: Pat
     start = quantize(trained, choices, calibrate(trained, data))
     others = (
         (choices, data, replace(settings, lr=2e-3), None),
+        (choices, data, replace(settings, freezing=False), None),
         (choices, spirals(200, 1), settings, None),
         (_uniform(trained, Choice(4, 4)), data, settings, None),
         (choices, data, settings, start),
