@@ -1,6 +1,7 @@
 """What fine-tuning wins back: FP32, `mpsearch apply` and fine-tuned on the same unseen samples.
 
     python benchmarks/finetuning.py resnet20 --cases 60%,w4a4,w2a8 --epochs 5 -o finetuning.json
+    python benchmarks/finetuning.py ds-cnn --cases w2a8,w4a4 --no-freezing -o ds-cnn.json
 
 A case is a share of the uniform 8-bit size (profiled with the default choices, solved) or one
 choice for all layers. Validation data choose the epoch; the test split is read once per case, at
@@ -16,6 +17,7 @@ from typing import Any
 
 import click
 import torch
+from ds_cnn import load_ds_cnn
 from ranking_subjects import SOURCES, Subject, load_subject
 
 from mpsearch.commands.console import progress
@@ -35,6 +37,30 @@ from mpsearch.search.solving import solve
 from mpsearch.statistics import paired_drop
 from mpsearch.tables.budget import Budget
 from mpsearch.tables.choice import Choice
+
+
+def subject_of(
+    name: str, model: Path | None, seed: int, cache: Path
+) -> tuple[Subject, Data, Data | None]:
+    """The network with what it is calibrated and measured on, training data, those that choose.
+
+    DS-CNN has no training clips here: 300 clips stand in for them.
+    """
+    if name == "ds-cnn":
+        network, seen, unseen = load_ds_cnn()
+        return Subject(name, network, seen, unseen), seen, None
+    dataset = SOURCES[name].dataset
+    if model is None:
+        subject = load_subject(name, cache, 256, seed)
+    else:
+        loaded = network_file.load(model).network
+        profiling = bind(read_arrays(f"{dataset}:train"), loaded).take(256, seed)
+        unseen = bind(read_arrays(f"{dataset}:test"), loaded)
+        subject = Subject(name, loaded, profiling, unseen)
+    train = bind(read_arrays(f"{dataset}:train"), subject.network)
+    if "val" not in load_dataset(dataset).splits:
+        return subject, train, None
+    return subject, train, bind(read_arrays(f"{dataset}:val"), subject.network)
 
 
 def choices_of(case: str, subject: Subject, work: Path) -> Mapping[str, Choice]:
@@ -89,46 +115,37 @@ def _scores(row: Evaluation, fp32: Evaluation) -> dict[str, Any]:
 
 def markdown(rows: list[dict[str, Any]]) -> str:
     """One line per case: size, accuracy before and after, points lost against FP32."""
-    lines = ["| assignment | of W8 size | quantized | fine-tuned | points lost [95 %] | seconds |",
-             "|---|---|---|---|---|---|"]  # fmt: skip
+    lines = ["| assignment | of W8 size | quantized | fine-tuned | points lost [95 %] "
+             "| frozen | seconds |", "|---|---|---|---|---|---|---|"]  # fmt: skip
     for row in rows:
         before, after = row["test"]["quantized"], row["test"]["fine-tuned"]
         low, high = after["interval"]
         lines.append(
             f"| {row['case']} | {row['share_of_w8']:.1%} | {before['accuracy']:.1%} | "
             f"{after['accuracy']:.1%} | {after['points_lost']:+.1f} [{low:+.1f}, {high:+.1f}] | "
-            f"{row['seconds']:.0f} |"
+            f"{row['history'][row['best_epoch']]['frozen']:.2%} | {row['seconds']:.0f} |"
         )
     return "\n".join(lines)
 
 
 @click.command()
-@click.argument("network", type=click.Choice(sorted(SOURCES)))
+@click.argument("network", type=click.Choice(sorted([*SOURCES, "ds-cnn"])))
 @click.option("--model", type=click.Path(exists=True, path_type=Path), help="Its mpsearch file.")
 @click.option("--cases", default="60%,w4a4,w2a8", show_default=True)
 @click.option("--epochs", type=click.IntRange(1), default=FineTuning.epochs, show_default=True)
 @click.option("--lr", type=float, default=FineTuning.lr, show_default=True)
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--freezing/--no-freezing", default=True, show_default=True)
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), required=True)
 def main(
-    network: str, model: Path | None, cases: str, epochs: int, lr: float, seed: int, output: Path
-) -> None:
+    network: str, model: Path | None, cases: str, epochs: int, lr: float, seed: int,
+    freezing: bool, output: Path,
+) -> None:  # fmt: skip
     """Quantize and fine-tune NETWORK; write the figures as JSON and print them as a table."""
     cache = cache_folder()
     cache.mkdir(parents=True, exist_ok=True)
-    dataset = SOURCES[network].dataset
-    if model is None:
-        subject = load_subject(network, cache, 256, seed)
-    else:
-        loaded = network_file.load(model).network
-        profiling = bind(read_arrays(f"{dataset}:train"), loaded).take(256, seed)
-        unseen = bind(read_arrays(f"{dataset}:test"), loaded)
-        subject = Subject(network, loaded, profiling, unseen)
-    train = bind(read_arrays(f"{dataset}:train"), subject.network)
-    validation = None
-    if "val" in load_dataset(dataset).splits:
-        validation = bind(read_arrays(f"{dataset}:val"), subject.network)
-    settings = FineTuning(epochs=epochs, lr=lr, augment=True, seed=seed)
+    subject, train, validation = subject_of(network, model, seed, cache)
+    settings = FineTuning(epochs=epochs, lr=lr, augment=True, seed=seed, freezing=freezing)
     rows = []
     for case in cases.split(","):
         rows.append(run_case(case, subject, train, validation, settings, cache))

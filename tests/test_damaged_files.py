@@ -43,6 +43,7 @@ from mpsearch.device.power_csv import csv_source
 from mpsearch.device.profile import save_device_profile
 from mpsearch.errors import MpsearchError
 from mpsearch.evaluation.evaluation import Evaluation
+from mpsearch.finetuning.oscillations import still
 from mpsearch.finetuning.training import State, load_state, save_state
 from mpsearch.reproduction.run_store import Measured, RunStore
 from mpsearch.running.journal import Journal
@@ -161,7 +162,9 @@ def _make() -> None:
     JOURNAL.append(kept.name)
     kept.rename(".out.csv.partial")
     moments = {"w": {"step": torch.ones(()), "exp_avg": x[0], "exp_avg_sq": x[1]}}
-    state = State({"w": x[0]}, moments, {"w": x[0]}, [(0, None, 1.0, 0.5), (1, 0.7, 0.8, 0.6)])
+    history = [(0, None, 1.0, 0.5, 0.0), (1, 0.7, 0.8, 0.6, 0.1)]
+    codes = {"w": still(torch.tensor([[1, -2]], dtype=torch.int8))}
+    state = State({"w": x[0]}, moments, {"w": x[0]}, codes, history)
     save_state(state, Path(".tuned.pt.0.checkpoint"))
     row = Evaluation("FP32", 2, 0.5, wilson_interval(1, 2), 0.3, (0.2, 0.4), (True, False), 8, 9)
     RunStore.open(Path("run"), "same").measure("FP32", lambda: Measured(row, 10))

@@ -75,6 +75,23 @@ def test_without_labels_it_says_what_is_measured(capsys: pytest.CaptureFixture[s
     assert lines[-1].startswith("wrote quantized.pt: ")
 
 
+def test_it_says_how_many_weights_it_has_frozen(capsys: pytest.CaptureFixture[str]) -> None:
+    """Hundreds of large steps at 2 bits: some codes turn back; the start is far from the best."""
+    call = [*TUNE, "--epochs", "3", "--lr", "0.1", "--batch-size", "2"]
+    assert run([*call, "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    shares = [epoch["frozen"] for epoch in document["history"]]
+    assert 0 == shares[0] < shares[1] <= shares[2] <= shares[3]
+    assert run(call) == 0
+    share = 100 * shares[document["best_epoch"]]
+    assert f"{share:.2g} % of the weights with 2 to 4 bits oscillated and were frozen" in (
+        capsys.readouterr().out.splitlines()
+    )
+    assert run([*call, "--no-freezing", "--json"]) == 0
+    history = json.loads(capsys.readouterr().out)["history"]
+    assert [epoch["frozen"] for epoch in history] == [0, 0, 0, 0]
+
+
 def test_the_models_own_sample_will_do(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["finetune", "model.pt", "--epochs", "1"]) == 0
     assert "validation accuracy" in capsys.readouterr().out

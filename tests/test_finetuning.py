@@ -229,13 +229,20 @@ def _same_integers(one: QuantizedNetwork, other: QuantizedNetwork) -> bool:
     return one.source.digest == other.source.digest and torch.equal(one(*x), other(*x))
 
 
-@pytest.mark.parametrize("killed_after", [1, 2, 4])
+@pytest.mark.parametrize(
+    ("killed_after", "restless"), [(1, False), (2, False), (4, False), (2, True)]
+)
 def test_a_killed_run_goes_on_to_the_same_bits(
-    trained: Network, killed_after: int, tmp_path: Path
+    trained: Network, killed_after: int, restless: bool, tmp_path: Path
 ) -> None:
-    settings = FineTuning(epochs=4, lr=5e-3)
+    """`restless`: steps so large and so many that many codes turn back, on any processor."""
+    calm, wild = FineTuning(epochs=4, lr=5e-3), FineTuning(epochs=4, lr=0.1, batch_size=4)
+    settings = wild if restless else calm
     choices = _uniform(trained, Choice(3, 4))
     whole = finetune(trained, choices, spirals(300, 0), None, settings)
+    if restless:
+        shares = [epoch.frozen for epoch in whole.history]
+        assert 0 < shares[killed_after] < shares[4] < 1
 
     def kill(epoch: Epoch) -> None:
         if epoch.number == killed_after:
@@ -262,6 +269,7 @@ def test_a_checkpoint_is_not_read_by_another_run(trained: Network, tmp_path: Pat
     start = quantize(trained, choices, calibrate(trained, data))
     others = (
         (choices, data, replace(settings, lr=2e-3), None),
+        (choices, data, replace(settings, freezing=False), None),
         (choices, spirals(200, 1), settings, None),
         (_uniform(trained, Choice(4, 4)), data, settings, None),
         (choices, data, settings, start),

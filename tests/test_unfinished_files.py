@@ -1,6 +1,7 @@
 """Files of unfinished runs, and names of outputs: nobody else's file is read, cut or replaced."""
 
 import os
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from safetensors.torch import save_file
 from mpsearch.cli import run
 from mpsearch.errors import InputError
 from mpsearch.files.whole import atomic_path, write_atomic
+from mpsearch.finetuning.oscillations import still
 from mpsearch.finetuning.training import State, checkpoint_path, load_state, save_state
 from mpsearch.running.journal import Journal
 
@@ -111,7 +113,9 @@ def test_any_name_of_an_output_works_and_leaves_nothing(tmp_path: Path, name: st
 
 def state() -> State:
     moments = {"w": dict.fromkeys(("step", "exp_avg", "exp_avg_sq"), torch.ones(2))}
-    return State({"w": torch.zeros(2)}, moments, {}, [(0, None, float("inf"), 0.5)])
+    codes = still(torch.tensor([[1, -2]], dtype=torch.int8))
+    history = [(0, None, float("inf"), 0.5, 0.0)]
+    return State({"w": torch.zeros(2)}, moments, {}, {"layer w": codes}, history)
 
 
 def test_a_checkpoint_is_what_was_saved_or_refused(tmp_path: Path) -> None:
@@ -120,7 +124,10 @@ def test_a_checkpoint_is_what_was_saved_or_refused(tmp_path: Path) -> None:
     save_state(state(), path)
     loaded = load_state(path)
     assert loaded is not None
-    assert loaded.history == [(0, None, float("inf"), 0.5)]
+    assert loaded.history == state().history
+    saved, found = state().oscillations["layer w"], loaded.oscillations["layer w"]
+    for field in fields(saved):
+        assert torch.equal(getattr(found, field.name), getattr(saved, field.name))
     save_file({"parameter w": torch.zeros(3)}, path, {"history": "[[1, 2]]"})
     with pytest.raises(InputError, match="damaged checkpoint"):
         load_state(path)

@@ -37,6 +37,10 @@ if TYPE_CHECKING:
 @loss_option
 @device_option
 @click.option("--augment", is_flag=True, help="Change images and spectrograms at random.")
+@click.option(
+    "--freezing/--no-freezing", default=True, show_default=True,
+    help="Keep the code of a weight of 2 to 4 bits that oscillates between two.",
+)  # fmt: skip
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option("-o", "--output", default="quantized.pt", show_default=True)
 @model_options
@@ -54,6 +58,7 @@ def finetune(
     loss: tuple[str, ...],
     device: str,
     augment: bool,
+    freezing: bool,
     seed: int,
     output: str,
     as_json: bool,
@@ -86,7 +91,7 @@ def finetune(
         choices = dict(Assignment.load(assignment or "assignment.json").layers)
     loaded, train = load_model_and_data(source, data, "fine-tuning", loss)
     held_out = None if validation is None else _validation(validation, loaded.network, loss)
-    settings = FineTuning(epochs, lr, batch_size, distillation, augment, seed)
+    settings = FineTuning(epochs, lr, batch_size, distillation, augment, seed, freezing=freezing)
     with progress("fine-tuning", epochs) as step:
 
         def on_epoch(epoch: "Epoch") -> None:
@@ -137,6 +142,9 @@ def _print_summary(result: "FineTuned", output: str, network: "Network", train: 
         echo("no epoch was better on validation data than the network before training")
     else:
         echo(f"epoch {result.best.number} is the best on validation data")
+    if result.best.frozen:
+        share = f"{100 * result.best.frozen:.2g} %"
+        echo(f"{share} of the weights with 2 to 4 bits oscillated and were frozen")
     size = format_size(size_bytes(network, result.network.assignment))
     echo(f"wrote {output}: {size}; next: mpsearch evaluate {output} --fp32 MODEL --data TEST")
 

@@ -76,6 +76,21 @@ class Student:
         value, unit = self.parameters[name], self.units[name]
         return unit * (value.exp() if name.endswith((_WEIGHT_STEP, _INPUT_STEP)) else value)
 
+    def codes(self, layer: Layer) -> torch.Tensor:
+        """Codes [channels, n] (int8) of a layer with 2 to 8 bits, as the forward pass rounds."""
+        rows, _ = output_channels_view(self.nodes[layer.name], self.tensor(layer.weight_name))
+        steps = self.tensor(layer.name + _WEIGHT_STEP)
+        bits = self.start.layers[layer.name].choice.w_bits
+        return weight_at(rows, steps.detach(), bits).codes.to(torch.int8)
+
+    def hold(self, layer: Layer, where: torch.Tensor, codes: torch.Tensor) -> None:
+        """Set the weights at `where` [channels, n] to code × step, as the step is now."""
+        parameter, unit = self.parameters[layer.weight_name], self.units[layer.weight_name]
+        _, restore = output_channels_view(self.nodes[layer.name], parameter)
+        with torch.no_grad():
+            held = restore(codes * self.tensor(layer.name + _WEIGHT_STEP)[:, None]) / unit
+            parameter.copy_(torch.where(restore(where), held, parameter))
+
     def quantized(self) -> QuantizedNetwork:
         """The integers that the parameters stand for now, as `mpsearch apply` would write them."""
         source = copy_graph(self.network.graph)

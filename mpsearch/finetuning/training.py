@@ -10,7 +10,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ from mpsearch.finetuning.data import (
     measure,
     split,
 )
+from mpsearch.finetuning.oscillations import Freezing, Oscillations
 from mpsearch.finetuning.student import Student, check_same_network, student
 from mpsearch.graph.network import Network
 from mpsearch.post_training.repairing import PostTraining, quantize_after_training
@@ -42,18 +43,21 @@ from mpsearch.quantization.quantized import QuantizedNetwork, check_layers
 from mpsearch.tables.choice import Choice
 
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # Adam's, per parameter
+_OSCILLATIONS = tuple(field.name for field in fields(Oscillations))  # per layer
 
 
 @dataclass(frozen=True)
 class State:
-    """Parameters, Adam's moments and the best parameters, each by name, and the history.
+    """Parameters, Adam's moments and the best parameters, each by name, oscillations, the history.
 
-    `best_parameters` is empty while the start is the best. A history row has the fields of `Epoch`.
+    `best_parameters` is empty while the start is the best. `oscillations` are by layer name, empty
+    where none are followed. A history row has the fields of `Epoch`.
     """
 
     parameters: Mapping[str, torch.Tensor]
     moments: Mapping[str, Mapping[str, torch.Tensor]]
     best_parameters: Mapping[str, torch.Tensor]
+    oscillations: Mapping[str, Oscillations]
     history: Sequence[Sequence[Any]]
 
 
@@ -68,6 +72,8 @@ def save_state(state: State, path: Path) -> None:
     tensors |= {f"best {name}": value for name, value in state.best_parameters.items()}
     for name, moments in state.moments.items():
         tensors |= {f"{moment} {name}": moments[moment] for moment in _MOMENTS}
+    for name, layer in state.oscillations.items():
+        tensors |= {f"{part} {name}": getattr(layer, part) for part in _OSCILLATIONS}
     whole = {name: tensor.cpu().contiguous().clone() for name, tensor in tensors.items()}
     history = json.dumps(state.history)
     if os.path.lexists(path):
@@ -95,11 +101,13 @@ def load_state(path: Path) -> State | None:
             raise ValueError("it is not as mpsearch wrote it")
         history = json.loads(told["history"])
         names = [n.partition(" ")[2] for n in tensors if n.startswith("parameter ")]
+        followed = [n.partition(" ")[2] for n in tensors if n.startswith("frozen ")]
         parameters = {name: tensors[f"parameter {name}"] for name in names}
         return State(
             parameters,
             {name: {m: tensors[f"{m} {name}"] for m in _MOMENTS} for name in names},
             {n.partition(" ")[2]: t for n, t in tensors.items() if n.startswith("best ")},
+            {n: Oscillations(*(tensors[f"{p} {n}"] for p in _OSCILLATIONS)) for n in followed},
             [tuple(row) for row in history],
         )
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
@@ -116,7 +124,8 @@ class FineTuning:
 
     `distillation` is the share of the divergence from the float network in the loss; the rest is
     the data's loss on labels, such as cross-entropy. Without labels it counts as 1. `lr` is the
-    relative change per step: 1e-3 moves a tensor by a thousandth of its own size.
+    relative change per step: 1e-3 moves a tensor by a thousandth of its own size. `freezing` ends
+    the oscillations of weights with 2 to 4 bits (`finetuning.oscillations`).
     """
 
     epochs: int = 10
@@ -126,6 +135,7 @@ class FineTuning:
     augment: bool = False
     seed: int = 0
     calibration_samples: int = 256
+    freezing: bool = True
 
 
 @dataclass(frozen=True)
@@ -134,13 +144,15 @@ class Epoch:
 
     `accuracy` and `loss` are those of the integers on the validation data. Without labels there,
     they are the agreement with the float network's decisions and the divergence from it. A network
-    that does not give one answer per sample (a regression) has no accuracy.
+    that does not give one answer per sample (a regression) has no accuracy. `frozen` is the share
+    of the weights with 2 to 4 bits that had oscillated and keep their codes from then on.
     """
 
     number: int
     train_loss: float | None
     loss: float
     accuracy: float | None
+    frozen: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -226,7 +238,7 @@ def finetune(
 
 
 class _Trainer:
-    """What changes from epoch to epoch: parameters, Adam's moments, the best so far."""
+    """What changes from epoch to epoch: parameters, moments, oscillations, the best so far."""
 
     def __init__(
         self,
@@ -240,6 +252,7 @@ class _Trainer:
         self.student: Student = student(network, start)
         self.samples = Samples(fitting, Teacher(network), settings.augment)
         self.optimizer = torch.optim.Adam(self.student.parameters.values(), lr=settings.lr)
+        self.freezing = Freezing(self.student, settings.freezing)
         self.loss = known_loss(fitting)
         self.targets = float_targets(network, validation)
         self.best_parameters: dict[str, torch.Tensor] = {}
@@ -253,7 +266,7 @@ class _Trainer:
             group["lr"] = self.settings.lr * 0.5 * (1 + math.cos(math.pi * progress))
         train_loss = self._pass_over(number)
         loss, accuracy = measure(self.student.quantized(), self.validation, self.targets)
-        epoch = Epoch(number, train_loss, loss, accuracy)
+        epoch = Epoch(number, train_loss, loss, accuracy, self.freezing.share())
         if _rank(epoch) > max(map(_rank, self.history)):
             self.best_parameters = {
                 name: value.detach().clone() for name, value in self.student.parameters.items()
@@ -262,7 +275,7 @@ class _Trainer:
 
     def _pass_over(self, number: int) -> float:
         generator = torch.Generator().manual_seed(self.settings.seed + number)
-        total = 0.0
+        total, seen = 0.0, 0
         for inputs, labels, logits in self.samples.batches(self.settings.batch_size, generator):
             outputs = self.student(*inputs)
             loss = learning_loss(self.loss, outputs, labels, logits, self.settings.distillation)
@@ -275,7 +288,9 @@ class _Trainer:
             self.optimizer.zero_grad()
             loss.backward()
             self.optimizer.step()
-            total += value * len(logits)
+            total, seen = total + value * len(logits), seen + len(logits)
+            passes = number - 1 + seen / len(self.samples)
+            self.freezing.after_step(passes / self.settings.epochs)
         return total / len(self.samples)
 
     def best(self) -> tuple[Epoch, QuantizedNetwork]:
@@ -298,7 +313,8 @@ class _Trainer:
             parameters={n: p.detach() for n, p in self.student.parameters.items()},
             moments={name: moments[i] for i, name in enumerate(self.student.parameters)},
             best_parameters=self.best_parameters,
-            history=[(e.number, e.train_loss, e.loss, e.accuracy) for e in self.history],
+            oscillations=self.freezing.layers,
+            history=[astuple(epoch) for epoch in self.history],
         )
 
     def restore(self, state: State) -> None:
@@ -308,6 +324,7 @@ class _Trainer:
         document["state"] = {i: state.moments[n] for i, n in enumerate(self.student.parameters)}
         self.optimizer.load_state_dict(document)
         self.best_parameters = dict(state.best_parameters)
+        self.freezing.restore(state.oscillations)
         self.history = [Epoch(*values) for values in state.history]
 
 
