@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from mpsearch.commands.console import echo, json_option, print_command, print_json, print_table
-from mpsearch.commands.model_options import loss_option, model_options, source_of
+from mpsearch.commands.options import loss_option, model_options
 from mpsearch.errors import InputError, MpsearchError
 from mpsearch.gating.limits import CONDITIONS, Conditions
 
@@ -149,10 +149,7 @@ def _judged(path: str | None, options: dict[str, Any]) -> "Report":
         raise InputError("got MODEL and --evaluation; measure now or read what was measured")
     source = None
     if path is not None:
-        source = source_of(
-            path, options["model"], options["trust"], options["input_shapes"],
-            options["max_model_memory"],
-        )  # fmt: skip
+        source = options["model"].source(path)
     sources = Sources(
         assignment=asked("assignment"),
         evaluation=None if path is not None else asked("evaluation"),

@@ -7,13 +7,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mpsearch.commands.console import echo, json_option, print_json, print_table, progress
-from mpsearch.commands.model_options import (
-    device_option,
-    load_model_and_data,
-    loss_option,
-    model_options,
-    source_of,
-)
+from mpsearch.commands.loading import load_model_and_data
+from mpsearch.commands.options import ModelOptions, device_option, loss_option, model_options
 from mpsearch.errors import InputError
 from mpsearch.tables.targets import TARGETS, choices_for
 
@@ -86,7 +81,7 @@ def profile(
     memory: str,
     output: str,
     as_json: bool,
-    **model: Any,
+    model: ModelOptions,
 ) -> None:
     """Measure how sensitive each layer of MODEL is to each choice of bits.
 
@@ -112,7 +107,7 @@ def profile(
     parsed = parse_choices(bits, choices)
     if target is not None and (bits or choices):
         raise InputError("got --target beside --bits or --choices; expected one of them")
-    loaded, bound = load_model_and_data(source_of(path, **model), data, "profiling", loss)
+    loaded, bound = load_model_and_data(model.source(path), data, "profiling", loss)
     if target is not None:
         parsed = choices_for(target, (layer.kind for layer in loaded.network.layers), parsed)
     settings = ProfileSettings(
