@@ -1,7 +1,9 @@
 """`mpsearch profile`."""
 
 import math
+import resource
 import shlex
+import sys
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -95,7 +97,6 @@ def profile(
       mpsearch profile autoencoder.pt --loss reconstruction
       mpsearch profile weights.safetensors --model resnet20 --data cifar10:train --bits 2,4,8
     """
-    from mpsearch.commands.memory import peak_bytes
     from mpsearch.post_training.words import usual_ranges
     from mpsearch.profiling.float_text import HEADER, float_rows, float_sentence
     from mpsearch.profiling.profile import ProfileSettings, parse_choices
@@ -184,3 +185,13 @@ def next_command(table: "LayerTable", path: str, target: str | None = None) -> s
     named = [] if path == "profile.csv" else [path]
     words = [] if target is None else ["--target", target]
     return shlex.join(["mpsearch", "solve", *named, "--size", f"{share}%", *words])
+
+
+def peak_bytes(device: str = "cpu") -> int:
+    """Peak resident bytes of the process so far, or peak allocated bytes of the GPU for `cuda`."""
+    if device.startswith("cuda"):
+        import torch
+
+        return int(torch.cuda.max_memory_allocated())
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak  # Linux counts in KB
