@@ -1,14 +1,14 @@
 """Options of `mpsearch solve` for what is measured: an accuracy that has to hold, and --refine."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 import click
 
 from mpsearch.commands.options import (
     REPAIRS,
+    Function,
     ModelOptions,
     PostTrainingOptions,
     add,
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from mpsearch.evaluation.subjects import Subject
     from mpsearch.measured.answer import Target
     from mpsearch.post_training.repairing import Rounding
-
-_Command = TypeVar("_Command", bound=Callable[..., Any])
 
 USUAL_MODEL = "model.pt"
 MOST, TOLERANCE = 32, "0.5%"
@@ -71,12 +69,12 @@ _OPTIONS = (
 )  # fmt: skip
 
 
-def measured_options(command: _Command) -> _Command:
+def measured_options(command: Function) -> Function:
     """Add --min-accuracy, --max-drop, --refine and what goes with them.
 
     The command gets what `parse_measured` gives, as `measured`.
     """
-    parsed: _Command = gathered(command, "measured", parse_measured)
+    parsed: Function = gathered(command, "measured", parse_measured)
     return add(model_options(parsed), _OPTIONS)
 
 
