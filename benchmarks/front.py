@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mpsearch.commands.memory import peak_bytes
+from mpsearch.commands.profile import peak_bytes
 from mpsearch.pareto.front import front
 from mpsearch.tables.choice import Choice
 from mpsearch.tables.table import Layer, LayerTable, Row

@@ -21,7 +21,7 @@ from resnet50 import ResNet50
 from torch import nn
 from vit import ViTSmall
 
-from mpsearch.commands.memory import peak_bytes
+from mpsearch.commands.profile import peak_bytes
 from mpsearch.data import Data
 from mpsearch.graph.network import Network
 from mpsearch.profiling.profile import ProfileSettings, profile

@@ -23,7 +23,7 @@ from mpsearch.commands.console import progress
 from mpsearch.errors import InputError
 from mpsearch.evaluation.measuring import evaluate
 from mpsearch.files.whole import write_atomic
-from mpsearch.losses.loss import loss_for
+from mpsearch.losses.loss import CROSS_ENTROPY, DIVERGENCE
 from mpsearch.models.features import cache_folder
 from mpsearch.sensitivity.study import Study
 
@@ -50,7 +50,7 @@ def rank_metrics(
     study = Study(
         network=network,
         data=data,
-        loss=loss_for(network, data.labels),
+        loss=DIVERGENCE if data.labels is None else CROSS_ENTROPY,
         choices=choices,
         batch_size=settings.batch_size,
         seed=settings.seed,

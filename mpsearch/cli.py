@@ -111,7 +111,7 @@ def _print_version(as_json: bool) -> None:
     if not as_json:
         echo(f"mpsearch, version {__version__}")
         return
-    from mpsearch.commands.versions import versions
+    from mpsearch.commands.doctor import versions
 
     print_json(versions())
 

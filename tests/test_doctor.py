@@ -11,9 +11,8 @@ import pytest
 from click.testing import CliRunner
 
 from mpsearch.cli import cli, run
-from mpsearch.commands import doctor_checks as doctor
-from mpsearch.commands import versions
-from mpsearch.commands.versions import Package
+from mpsearch.commands import doctor
+from mpsearch.commands.doctor import Package
 
 
 def test_versions_are_those_of_the_installed_packages(capsys: pytest.CaptureFixture[str]) -> None:
@@ -75,8 +74,8 @@ def test_a_package_that_is_too_old_or_missing_does_not_fit(
 ) -> None:
     wanted = ["numpy>=999", "no-such-package>=1; extra == 'x'", "mpsearch[audio]; extra == 'x'",
               "pytest>=1; extra == 'dev'", "click>=1"]  # fmt: skip
-    monkeypatch.setattr(versions, "requires", lambda name: wanted)
-    found = {package.name: package for package in versions.packages()}
+    monkeypatch.setattr(doctor, "requires", lambda name: wanted)
+    found = {package.name: package for package in doctor.packages()}
     assert list(found) == ["click", "numpy", "no-such-package"]
     assert not found["numpy"].fits
     assert found["click"].fits

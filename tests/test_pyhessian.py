@@ -12,7 +12,7 @@ import torch
 from mpsearch.commands.console import progress
 from mpsearch.data import Data
 from mpsearch.graph.network import Network
-from mpsearch.losses.loss import loss_for
+from mpsearch.losses.loss import CROSS_ENTROPY
 from mpsearch.profiling.profile import ProfileSettings, profile
 from mpsearch.sensitivity.hutchinson import Moments, estimate
 from mpsearch.sensitivity.pyhessian_backend import samples
@@ -24,8 +24,7 @@ def _double(name: str) -> Study:
     model, inputs, labels = networks.build(name)
     network, inputs = networks.in_float64(model, inputs)
     data = Data("test", inputs, labels)
-    loss = loss_for(network, labels)
-    return Study(network, data, loss, (Choice(4, 4),), 6, 0, rtol=0.05, max_probes=256)
+    return Study(network, data, CROSS_ENTROPY, (Choice(4, 4),), 6, 0, rtol=0.05, max_probes=256)
 
 
 @pytest.mark.parametrize("name", ["residual", "two-inputs", "smooth", "shared"])
@@ -48,7 +47,7 @@ def test_a_layer_that_the_loss_does_not_reach_has_trace_zero() -> None:
     inputs, labels = (torch.randn(3, 4),), torch.tensor([0, 1, 2])
     network = Network.from_module(networks.Unreached(), inputs)
     data = Data("test", inputs, labels)
-    study = Study(network, data, loss_for(network, labels), (), 3, 0, rtol=0.05, max_probes=9)
+    study = Study(network, data, CROSS_ENTROPY, (), 3, 0, rtol=0.05, max_probes=9)
     for layer in network.layers:
         values = samples(study, layer, (inputs, labels), "0", 4)
         assert (max(values) == 0) == (layer.name == "unused")

@@ -14,7 +14,7 @@ from mpsearch.data import Data
 from mpsearch.errors import InputError
 from mpsearch.graph.network import Network
 from mpsearch.graph.network_file import save
-from mpsearch.losses.loss import loss_for
+from mpsearch.losses.loss import CROSS_ENTROPY, DIVERGENCE
 from mpsearch.profiling.profile import ProfileSettings, profile
 from mpsearch.running.journal import Journal
 from mpsearch.sensitivity import traces as traces_module
@@ -29,7 +29,7 @@ CHOICES = (Choice(4, 4), Choice(8, 8))
 def _study(
     network: Network, data: Data, rtol: float = 0.05, max_probes: int = 256, seed: int = 0
 ) -> Study:
-    loss = loss_for(network, data.labels)
+    loss = DIVERGENCE if data.labels is None else CROSS_ENTROPY
     return Study(network, data, loss, CHOICES, 4, seed, rtol=rtol, max_probes=max_probes)
 
 

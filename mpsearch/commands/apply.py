@@ -1,20 +1,16 @@
 """`mpsearch apply`."""
 
 from contextlib import suppress
-from typing import Any
 
 import click
 
 from mpsearch.commands.console import echo, json_option, print_json, progress
-from mpsearch.commands.model_options import (
+from mpsearch.commands.loading import load_model_and_data, note_missing_classes
+from mpsearch.commands.options import (
+    ModelOptions,
+    PostTrainingOptions,
     device_option,
-    load_model_and_data,
     model_options,
-    source_of,
-)
-from mpsearch.commands.post_training_options import (
-    note_missing_classes,
-    post_training_of,
     post_training_options,
 )
 
@@ -35,11 +31,8 @@ def apply(
     output: str,
     device: str,
     as_json: bool,
-    model: str | None,
-    trust: bool,
-    input_shapes: tuple[str, ...],
-    max_model_memory: str | None,
-    **post_training: Any,
+    post_training: PostTrainingOptions,
+    model: ModelOptions,
 ) -> None:
     """Quantize MODEL as ASSIGNMENT says, with ranges calibrated on data.
 
@@ -68,10 +61,10 @@ def apply(
     from mpsearch.tables.assignment import Assignment
     from mpsearch.tables.units import format_count, format_size
 
-    settings = post_training_of(**post_training)
+    settings = post_training.settings()
     place = find_device(device)
     choices = Assignment.load(assignment).layers
-    source = source_of(path, model, trust, input_shapes, max_model_memory)
+    source = model.source(path)
     loaded, bound = load_model_and_data(source, data, "calibration", need_labels=False)
     network = loaded.network
     check_layers(network, choices)

@@ -1,11 +1,10 @@
 """`mpsearch convert`."""
 
-from typing import Any
-
 import click
 
 from mpsearch.commands.console import echo, json_option, print_json
-from mpsearch.commands.model_options import model_options, print_notes, source_of
+from mpsearch.commands.loading import print_notes
+from mpsearch.commands.options import ModelOptions, model_options
 
 
 @click.command()
@@ -23,7 +22,7 @@ def convert(
     seed: int,
     output: str,
     as_json: bool,
-    **model: Any,
+    model: ModelOptions,
 ) -> None:
     """Turn MODEL into an mpsearch file: graph, weights and a sample, nothing that executes.
 
@@ -39,7 +38,7 @@ def convert(
     from mpsearch.losses.sum_loss import separate
 
     arrays = None if data is None else read_arrays(data)
-    source = source_of(path, **model)
+    source = model.source(path)
     with memory_budget.of_load(path, source.max_memory):
         module, examples = load_module(source, arrays)
         print_notes(path, notes_of(module))

@@ -1,17 +1,15 @@
 """Options of every command that compiles an export for a device."""
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 import click
 
+from mpsearch.commands.options import Function, add
 from mpsearch.errors import InputError
 
 if TYPE_CHECKING:
     from mpsearch.device.energy import Power
     from mpsearch.device.exported import Compiler
-
-Function = TypeVar("Function", bound=Callable[..., Any])
 
 _OPTIONS = (
     click.option("--host", required=True, help="USER@NAME as for ssh, or local."),
@@ -52,16 +50,12 @@ _POWER = (
 
 def device_options(function: Function) -> Function:
     """Add `--host`, `--device-folder`, `--timeout`, `--compile`, `--cc` and `--flags`."""
-    for option in reversed(_OPTIONS):
-        function = option(function)
-    return function
+    return add(function, _OPTIONS)
 
 
 def power_options(function: Function) -> Function:
     """Add `--power`, `--power-interval`, `--idle-seconds` and `--power-seconds`."""
-    for option in reversed(_POWER):
-        function = option(function)
-    return function
+    return add(function, _POWER)
 
 
 def power_of(

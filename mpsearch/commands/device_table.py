@@ -10,7 +10,8 @@ import click
 
 from mpsearch.commands.console import echo, json_option, print_json, print_table, progress
 from mpsearch.commands.device_options import compiler_of, device_options, power_of, power_options
-from mpsearch.commands.model_options import load_model_and_data, model_options, source_of
+from mpsearch.commands.loading import load_model_and_data
+from mpsearch.commands.options import ModelOptions, model_options
 
 if TYPE_CHECKING:
     from mpsearch.device.tabulating import MeasuredTable, Prediction
@@ -65,7 +66,7 @@ def table(
     power_seconds: float,
     output: str | None,
     as_json: bool,
-    **model: Any,
+    model: ModelOptions,
 ) -> None:
     """Measure what every layer of MODEL takes at every choice on a device.
 
@@ -98,9 +99,7 @@ def table(
     if assignment is None and Path("assignment.json").exists():
         assignment = "assignment.json"
     chosen = None if assignment is None else Assignment.load(assignment).layers
-    loaded, bound = load_model_and_data(
-        source_of(path, **model), data, "calibration", need_labels=False
-    )
+    loaded, bound = load_model_and_data(model.source(path), data, "calibration", need_labels=False)
     total = steps_of(before, rounds, chosen is not None, meter is not None)
     with progress(f"measuring on {host}", total, asks=True) as step:
         found = measure_table(

@@ -1,14 +1,21 @@
 """`mpsearch evaluate`."""
 
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from mpsearch.commands.console import echo, json_option, print_json, print_table, progress
-from mpsearch.commands.model_options import device_option, loss_option, model_options, source_of
-from mpsearch.commands.post_training_options import post_training_of, post_training_options
+from mpsearch.commands.options import (
+    ModelOptions,
+    PostTrainingOptions,
+    device_option,
+    loss_option,
+    model_options,
+    post_training_options,
+)
 from mpsearch.errors import InputError
 
 if TYPE_CHECKING:
@@ -18,6 +25,32 @@ if TYPE_CHECKING:
     from mpsearch.post_training.repairing import PostTraining
 
 POINTS = 12
+
+
+@dataclass(frozen=True)
+class EvaluateRequest:
+    """The options of `mpsearch evaluate`, as they were typed; its help says what each is."""
+
+    path: str
+    assignment: str | None
+    uniform: tuple[str, ...]
+    front_path: str | None
+    points: str | None
+    amounts: tuple[str, ...]
+    remeasure: bool
+    plot: str | None
+    data: str | None
+    calibration: str | None
+    fp32: str | None
+    integer: bool
+    metrics: tuple[str, ...]
+    loss: tuple[str, ...]
+    device: str
+    batch_size: int
+    output: str | None
+    post_training: PostTrainingOptions
+    model: ModelOptions
+    as_json: bool
 
 
 @click.command()
@@ -68,34 +101,7 @@ POINTS = 12
 @post_training_options
 @model_options
 @json_option
-def evaluate(
-    path: str,
-    assignment: str | None,
-    uniform: tuple[str, ...],
-    front_path: str | None,
-    points: str | None,
-    amounts: tuple[str, ...],
-    remeasure: bool,
-    plot: str | None,
-    data: str | None,
-    calibration: str | None,
-    fp32: str | None,
-    integer: bool,
-    metrics: tuple[str, ...],
-    loss: tuple[str, ...],
-    device: str,
-    batch_size: int,
-    output: str | None,
-    ranges: str,
-    per_tensor: bool,
-    equalize: bool,
-    bias_correction: bool,
-    rounding: str,
-    seed: int,
-    learn_scales: bool,
-    as_json: bool,
-    **model: Any,
-) -> None:
+def evaluate(**options: Any) -> None:
     """Measure accuracy and loss of MODEL, with 95 % intervals, beside FP32.
 
     MODEL is a float model (measured as it is and, with --assignment or --uniform, quantized) or a
@@ -108,90 +114,91 @@ def evaluate(
       mpsearch evaluate quantized.pt --fp32 model.pt --data test.npz --metric f1 --metric auc
       mpsearch evaluate model.pt --front front.csv --points 12 --data test.npz --plot front.png
     """
+    request = EvaluateRequest(**options)
+    source, settings = request.model.source(request.path), request.post_training.settings()
+    if request.front_path is not None:
+        _measure_front(request, request.front_path, source, settings)
+    else:
+        _measure_networks(request, source, settings)
+
+
+def _measure_networks(
+    request: EvaluateRequest, source: "ModelSource", settings: "PostTraining"
+) -> None:
+    """Write evaluation.json: the float network and what is made of it, or a quantized file."""
     from mpsearch.evaluation.evaluation import save_evaluations
     from mpsearch.evaluation.subjects import EvaluationRequest, run
 
-    source = source_of(path, **model)
-    settings = post_training_of(
-        ranges, per_tensor, equalize, bias_correction, rounding, seed, learn_scales
-    )
-    if front_path is not None:
-        if assignment is not None or uniform or fp32 is not None or output is not None or integer:
-            raise InputError(
-                "--front adds its columns to the front; leave out --assignment, --uniform, --fp32, "
-                "--integer and -o"
-            )
-        if metrics or loss:
-            raise InputError("--front measures accuracy; leave out --metric and --loss")
-        if points is not None and amounts:
-            raise InputError("got --points and --point; name the points in one of the two ways")
-        chosen = (points or str(POINTS), amounts, remeasure)
-        _evaluate_front(
-            source, front_path, chosen, (data, calibration, batch_size, settings), device, plot,
-            as_json,
-        )  # fmt: skip
-        return
-    if points is not None or amounts or remeasure or plot is not None:
+    of_fronts = request.points is not None or request.amounts or request.remeasure
+    if of_fronts or request.plot is not None:
         raise InputError("--points, --point, --remeasure and --plot go with --front FRONT.csv")
-    request = EvaluationRequest(
-        source=source,
-        assignment=assignment,
-        uniform=uniform,
-        data=data,
-        calibration=calibration,
-        fp32=fp32,
-        batch_size=batch_size,
-        post_training=settings,
-        integer=integer,
-        losses=loss,
-        metrics=metrics,
-        device=device,
+    evaluations = run(
+        EvaluationRequest(
+            source=source,
+            assignment=request.assignment,
+            uniform=request.uniform,
+            data=request.data,
+            calibration=request.calibration,
+            fp32=request.fp32,
+            batch_size=request.batch_size,
+            post_training=settings,
+            integer=request.integer,
+            losses=request.loss,
+            metrics=request.metrics,
+            device=request.device,
+        )
     )
-    evaluations = run(request)
-    output = output or "evaluation.json"
+    output = request.output or "evaluation.json"
     save_evaluations(evaluations, output)
-    if as_json:
+    if request.as_json:
         print_json(_document(evaluations))
         return
     print_evaluations(evaluations)
     echo(f"wrote {output}")
 
 
-def _evaluate_front(
-    source: "ModelSource",
-    front_path: str,
-    chosen: tuple[str, tuple[str, ...], bool],
-    measured_on: "tuple[str | None, str | None, int, PostTraining]",
-    device: str,
-    plot: str | None,
-    as_json: bool,
+def _measure_front(
+    request: EvaluateRequest, front_path: str, source: "ModelSource", settings: "PostTraining"
 ) -> None:
+    """Measure points of a stored front, and add the columns to it."""
     from mpsearch.evaluation.subjects import load_subject
     from mpsearch.measured.front import measure_front, read_front
     from mpsearch.pareto.files import points_of
     from mpsearch.reports.writing import check_picture, plot_front
     from mpsearch.running.workers import join, leave
 
-    if plot is not None:
-        check_picture(plot)
-    count, amounts, remeasure = chosen
+    files = (request.assignment, request.fp32, request.output)
+    if files != (None, None, None) or request.uniform or request.integer:
+        raise InputError(
+            "--front adds its columns to the front; leave out --assignment, --uniform, --fp32, "
+            "--integer and -o"
+        )
+    if request.metrics or request.loss:
+        raise InputError("--front measures accuracy; leave out --metric and --loss")
+    if request.points is not None and request.amounts:
+        raise InputError("got --points and --point; name the points in one of the two ways")
+    if request.plot is not None:
+        check_picture(request.plot)
     front = read_front(front_path)
-    points = points_of(front, count, amounts)
-    subject = load_subject(source, *measured_on, device=device)
+    points = points_of(front, request.points or str(POINTS), request.amounts)
+    subject = load_subject(
+        source, request.data, request.calibration, request.batch_size, settings,
+        device=request.device,
+    )  # fmt: skip
     workers = join()
     with progress("evaluate the front", len(points)) as step:
-        front = measure_front(front, points, subject, front_path, remeasure, step, workers)
+        front = measure_front(front, points, subject, front_path, request.remeasure, step, workers)
     leave(workers)
     if workers.rank:
         return
-    if plot is not None:
-        plot_front(front, plot)
-    if as_json:
+    if request.plot is not None:
+        plot_front(front, request.plot)
+    if request.as_json:
         print_json(_front_document(front, points))
         return
     _print_front(front, points)
     stored = Path(front_path)
-    for written in (stored.with_suffix(".csv"), stored.with_suffix(".json"), plot):
+    for written in (stored.with_suffix(".csv"), stored.with_suffix(".json"), request.plot):
         if written:
             echo(f"wrote {written}")
 

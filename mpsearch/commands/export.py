@@ -1,12 +1,12 @@
 """`mpsearch export`."""
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from mpsearch.commands.console import echo, json_option, print_json
-from mpsearch.commands.model_options import model_options, source_of
+from mpsearch.commands.options import ModelOptions, model_options
 from mpsearch.errors import InputError
 from mpsearch.exporters.formats import FORMATS, ExportRequest, check_options
 
@@ -48,7 +48,7 @@ def export(
     wide: str | None,
     check: bool | None,
     as_json: bool,
-    **model: Any,
+    model: ModelOptions,
 ) -> int:
     """Write QUANTIZED, a file of `mpsearch apply` or `finetune`, as code that a device runs.
 
@@ -78,7 +78,7 @@ def export(
             f"{path} is not a quantized network; write one with `mpsearch apply` or "
             "`mpsearch finetune` and export that file"
         )
-    source = source_of(path, **model)
+    source = model.source(path)
     quantized = load_quantized(path, source.max_memory)
     data = _calibration(
         quantized, calibration, None if fp32 is None else replace(source, path=fp32)

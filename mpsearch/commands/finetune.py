@@ -6,13 +6,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mpsearch.commands.console import echo, json_option, print_json, progress
-from mpsearch.commands.model_options import (
-    device_option,
-    load_model_and_data,
-    loss_option,
-    model_options,
-    source_of,
-)
+from mpsearch.commands.loading import load_model_and_data
+from mpsearch.commands.options import ModelOptions, device_option, loss_option, model_options
 from mpsearch.errors import InputError
 
 if TYPE_CHECKING:
@@ -62,7 +57,7 @@ def finetune(
     seed: int,
     output: str,
     as_json: bool,
-    **model: Any,
+    model: ModelOptions,
 ) -> None:
     """Train MODEL as quantized by ASSIGNMENT (assignment.json), taught by its float outputs.
 
@@ -83,7 +78,7 @@ def finetune(
 
     if not Path(output).absolute().parent.is_dir():
         raise InputError(f"cannot write {output}: its folder does not exist")
-    source, place = source_of(path, **model), find_device(device)
+    source, place = model.source(path), find_device(device)
     begun = None if start is None else load_quantized(start, source.max_memory)
     if begun is not None and assignment is None:
         choices = begun.assignment

@@ -7,12 +7,11 @@ import click
 import numpy as np
 
 from mpsearch.commands.console import echo, json_option, print_json, print_table
-from mpsearch.commands.search_options import budget_options
+from mpsearch.commands.options import SearchOptions, search_options
 from mpsearch.errors import InputError
 from mpsearch.pareto.files import keep_measured, to_document, write_csv, write_json
 from mpsearch.pareto.front import Front
 from mpsearch.pareto.front import front as front_of
-from mpsearch.tables.budget import Budget, parse_excludes, parse_pins
 from mpsearch.tables.provenance import load_provenance, model_digest_of, sound_provenance
 from mpsearch.tables.table import LayerTable
 from mpsearch.tables.units import format_amount, parse_bytes
@@ -21,7 +20,7 @@ from mpsearch.tables.units import format_amount, parse_bytes
 @click.command()
 @click.argument("table_path", metavar="[PROFILE.CSV]", default="profile.csv")
 @click.option("--resource", default="size_bytes", show_default=True, help="Column against Ω.")
-@budget_options
+@search_options
 @click.option("--points", default=20, show_default=True, help="Print at most this many points.")
 @click.option(
     "--max-memory",
@@ -34,13 +33,7 @@ from mpsearch.tables.units import format_amount, parse_bytes
 def front(
     table_path: str,
     resource: str,
-    size: str | None,
-    bops_limit: str | None,
-    limits: tuple[str, ...],
-    lower_limits: tuple[str, ...],
-    pins: tuple[str, ...],
-    excludes: tuple[str, ...],
-    allows: tuple[str, ...],
+    within: SearchOptions,
     points: int,
     max_memory: str | None,
     output: str | None,
@@ -70,18 +63,17 @@ def front(
         check_picture(plot)
     memory = None if max_memory is None else parse_bytes(max_memory)
     table = LayerTable.read_csv(table_path)
-    budget = Budget.parse(table, size, bops_limit, limits, lower_limits)
+    budget = within.budget(table)
     found = front_of(
         table,
         resource,
         budget.limits,
-        parse_pins(pins),
-        parse_excludes(excludes, allows, table),
+        within.pinned(),
+        within.excluded(table),
         max_memory=memory,
         at_least=budget.at_least,
     )
-    asked = {"pin": pins, "exclude": excludes, "allow": allows}
-    found = replace(found, search={option: values for option, values in asked.items() if values})
+    found = replace(found, search=within.recorded)
     if not len(found):
         echo(
             "mpsearch: infeasible: no assignment is within the limits; `mpsearch solve` with the "

@@ -1,14 +1,13 @@
 """`mpsearch gate`."""
 
 import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from mpsearch.commands.console import echo, json_option, print_command, print_json, print_table
-from mpsearch.commands.model_options import loss_option, model_options, source_of
+from mpsearch.commands.options import Function, add, loss_option, model_options
 from mpsearch.errors import InputError, MpsearchError
 from mpsearch.gating.conditions import CONDITIONS, Conditions
 
@@ -16,16 +15,16 @@ if TYPE_CHECKING:
     from mpsearch.gating.conditions import GateConfig
     from mpsearch.gating.report import Report
 
-_Command = TypeVar("_Command", bound=Callable[..., Any])
 
-
-def condition_options(command: _Command) -> _Command:
+def condition_options(command: Function) -> Function:
     """An option for every condition of the table."""
-    for one in reversed(CONDITIONS):
-        command = click.option(
+    options = [
+        click.option(
             f"--{one.key}", one.name, multiple=one.of_metrics, metavar=one.example, help=one.help
-        )(command)
-    return command
+        )
+        for one in CONDITIONS
+    ]
+    return add(command, options)
 
 
 @click.command()
@@ -148,10 +147,7 @@ def _judged(path: str | None, options: dict[str, Any]) -> "Report":
         raise InputError("got MODEL and --evaluation; measure now or read what was measured")
     source = None
     if path is not None:
-        source = source_of(
-            path, options["model"], options["trust"], options["input_shapes"],
-            options["max_model_memory"],
-        )  # fmt: skip
+        source = options["model"].source(path)
     sources = Sources(
         assignment=asked("assignment"),
         evaluation=None if path is not None else asked("evaluation"),

@@ -1,22 +1,27 @@
 """Options of `mpsearch solve` for what is measured: an accuracy that has to hold, and --refine."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 import click
 
-from mpsearch.commands.model_options import model_options
-from mpsearch.commands.post_training_options import REPAIRS
+from mpsearch.commands.options import (
+    REPAIRS,
+    Function,
+    ModelOptions,
+    PostTrainingOptions,
+    add,
+    gathered,
+    model_options,
+)
 from mpsearch.errors import InputError
 from mpsearch.tables.units import parse_accuracy, parse_points, parse_tolerance, whole_number
 
 if TYPE_CHECKING:
+    from mpsearch.evaluation.subjects import Subject
     from mpsearch.measured.answer import Target
     from mpsearch.post_training.repairing import Rounding
-
-_Command = TypeVar("_Command", bound=Callable[..., Any])
 
 USUAL_MODEL = "model.pt"
 MOST, TOLERANCE = 32, "0.5%"
@@ -64,43 +69,62 @@ _OPTIONS = (
 )  # fmt: skip
 
 
-def measured_options(command: _Command) -> _Command:
-    """--min-accuracy, --max-drop, --refine and what goes with them; see `parse_measured`."""
-    command = model_options(command)
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
+def measured_options(command: Function) -> Function:
+    """Add --min-accuracy, --max-drop, --refine and what goes with them.
+
+    The command gets what `parse_measured` gives, as `measured`.
+    """
+    parsed: Function = gathered(command, "measured", parse_measured)
+    return add(model_options(parsed), _OPTIONS)
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """Which model is measured, and on which data."""
+
+    network: str
+    model: ModelOptions
+    data: str | None
+    calibration: str | None
+    post_training: PostTrainingOptions
+    device: str
+
+    def subject(self, table_model: str | None, need_labels: bool = True) -> "Subject":
+        """Both loaded. InputError as they raise, and for another network than the table's, whose
+        digest is `table_model` where it is known."""
+        from mpsearch.evaluation.subjects import load_subject
+        from mpsearch.tables.provenance import Judged, check_weights
+
+        subject = load_subject(
+            self.model.source(self.network), self.data, self.calibration,
+            post_training=self.post_training.settings(), need_labels=need_labels,
+            device=self.device,
+        )  # fmt: skip
+        if table_model is not None:
+            check_weights(
+                subject.network.digest, self.network, Judged({"the table": table_model}),
+                "profile it again, or name the model that was profiled with --network",
+            )  # fmt: skip
+        return subject
 
 
 @dataclass(frozen=True)
 class MeasuredRequest:
-    """What has to hold, on which model and data, and how much may be measured."""
+    """What accuracy has to hold, of what, and how much may be measured to find it."""
 
+    on: Measuring
     target: "Target"
-    network: str
-    model: Mapping[str, Any]
-    data: str | None
-    calibration: str | None
-    confirm: str | None
     most: int | None
     tolerance: float
-    rounding: "Rounding"
-    bias_correction: bool
-    device: str
+    confirm: str | None
 
 
 @dataclass(frozen=True)
 class RefineRequest:
-    """How many assignments are measured, on which model and data."""
+    """How many assignments are measured, and as what."""
 
+    on: Measuring
     count: int
-    network: str
-    model: Mapping[str, Any]
-    data: str | None
-    calibration: str | None
-    rounding: "Rounding"
-    bias_correction: bool
-    device: str
 
 
 def parse_measured(
@@ -116,17 +140,13 @@ def parse_measured(
     device: str | None,
     rounding: "Rounding",
     bias_correction: bool,
-    model: str | None,
-    trust: bool,
-    input_shapes: tuple[str, ...],
-    max_model_memory: str | None,
+    model: ModelOptions,
 ) -> MeasuredRequest | RefineRequest | None:
     """The options as a request; None where nothing is measured. Raises InputError."""
     asked = min_accuracy is not None or max_drop is not None
     if not asked and refine is None:
-        given = (data, network, calibration, measure, tolerance, confirm_data, device, model,
-                 max_model_memory)  # fmt: skip
-        flags = trust or input_shapes or rounding != "adaptive" or not bias_correction
+        given = (data, network, calibration, measure, tolerance, confirm_data, device)
+        flags = model.given or rounding != "adaptive" or not bias_correction
         if flags or any(option is not None for option in given):
             raise InputError(
                 "--data, --network, --model, --calibration, --device, --rounding and "
@@ -143,8 +163,8 @@ def parse_measured(
         )
     if refine is not None and (measure, tolerance, confirm_data) != (None, None, None):
         raise InputError("--measure, --tolerance and --confirm-data do not go with --refine")
-    if network is None and model is not None and Path(model).is_file():
-        network, model = model, None
+    if network is None and model.model is not None and Path(model.model).is_file():
+        network, model = model.model, replace(model, model=None)
     if network is None:
         if not Path(USUAL_MODEL).is_file():
             raise InputError(
@@ -152,29 +172,16 @@ def parse_measured(
                 f"{USUAL_MODEL} here; name the float model's file with --network"
             )
         network = USUAL_MODEL
-    loading = {
-        "model": model,
-        "trust": trust,
-        "input_shapes": input_shapes,
-        "max_model_memory": max_model_memory,
-    }
+    on = Measuring(
+        network, model, data, calibration, PostTrainingOptions(rounding, bias_correction),
+        device or "cpu",
+    )  # fmt: skip
     if refine is not None:
-        return RefineRequest(
-            refine, network, loading, data, calibration, rounding, bias_correction, device or "cpu"
-        )
+        return RefineRequest(on, refine)
     return MeasuredRequest(
-        target=_target(min_accuracy, max_drop),
-        network=network,
-        model=loading,
-        data=data,
-        calibration=calibration,
-        confirm=confirm_data,
-        most=_most(measure),
-        tolerance=float(parse_tolerance(tolerance or TOLERANCE)),
-        rounding=rounding,
-        bias_correction=bias_correction,
-        device=device or "cpu",
-    )
+        on, _target(min_accuracy, max_drop), _most(measure),
+        float(parse_tolerance(tolerance or TOLERANCE)), confirm_data,
+    )  # fmt: skip
 
 
 def _target(min_accuracy: str | None, max_drop: str | None) -> "Target":

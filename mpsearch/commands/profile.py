@@ -1,19 +1,16 @@
 """`mpsearch profile`."""
 
 import math
+import resource
 import shlex
+import sys
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from mpsearch.commands.console import echo, json_option, print_json, print_table, progress
-from mpsearch.commands.model_options import (
-    device_option,
-    load_model_and_data,
-    loss_option,
-    model_options,
-    source_of,
-)
+from mpsearch.commands.loading import load_model_and_data
+from mpsearch.commands.options import ModelOptions, device_option, loss_option, model_options
 from mpsearch.errors import InputError
 from mpsearch.tables.targets import TARGETS, choices_for
 
@@ -86,7 +83,7 @@ def profile(
     memory: str,
     output: str,
     as_json: bool,
-    **model: Any,
+    model: ModelOptions,
 ) -> None:
     """Measure how sensitive each layer of MODEL is to each choice of bits.
 
@@ -100,7 +97,6 @@ def profile(
       mpsearch profile autoencoder.pt --loss reconstruction
       mpsearch profile weights.safetensors --model resnet20 --data cifar10:train --bits 2,4,8
     """
-    from mpsearch.commands.memory import peak_bytes
     from mpsearch.post_training.words import usual_ranges
     from mpsearch.profiling.float_text import HEADER, float_rows, float_sentence
     from mpsearch.profiling.profile import ProfileSettings, parse_choices
@@ -112,7 +108,7 @@ def profile(
     parsed = parse_choices(bits, choices)
     if target is not None and (bits or choices):
         raise InputError("got --target beside --bits or --choices; expected one of them")
-    loaded, bound = load_model_and_data(source_of(path, **model), data, "profiling", loss)
+    loaded, bound = load_model_and_data(model.source(path), data, "profiling", loss)
     if target is not None:
         parsed = choices_for(target, (layer.kind for layer in loaded.network.layers), parsed)
     settings = ProfileSettings(
@@ -189,3 +185,13 @@ def next_command(table: "LayerTable", path: str, target: str | None = None) -> s
     named = [] if path == "profile.csv" else [path]
     words = [] if target is None else ["--target", target]
     return shlex.join(["mpsearch", "solve", *named, "--size", f"{share}%", *words])
+
+
+def peak_bytes(device: str = "cpu") -> int:
+    """Peak resident bytes of the process so far, or peak allocated bytes of the GPU for `cuda`."""
+    if device.startswith("cuda"):
+        import torch
+
+        return int(torch.cuda.max_memory_allocated())
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak  # Linux counts in KB

@@ -1,9 +1,10 @@
-"""A solution, and what limits can be, as text for the terminal."""
+"""A solution, and what limits can be: text for the terminal, and JSON."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mpsearch.commands.console import echo, print_table
+from mpsearch.profiling.float_text import outside_sentence
 from mpsearch.tables.solution import Solution
 from mpsearch.tables.table import LayerTable
 from mpsearch.tables.units import format_amount, format_exactly
@@ -101,3 +102,34 @@ def print_ranges(found: Mapping[str, "Range"], limits: Mapping[str, int | float]
             cells[2] = "none found"
         rows.append(cells if limits else cells[:-1])
     print_table([*titles, "limit"] if limits else titles, rows)
+
+
+def print_outside(provenance: Mapping[str, Any]) -> None:
+    """One line where profile.json beside the table knows of bytes that no layer has."""
+    outside = provenance.get("float_bytes_outside_layers")
+    if isinstance(outside, int) and outside:
+        echo(outside_sentence(outside))
+
+
+def to_document(solution: Solution, table: LayerTable) -> dict[str, Any]:
+    """What `mpsearch solve --json` prints of a solution: docs/formats.md names its keys."""
+    return {
+        "status": solution.status,
+        "layers": {name: choice.to_json() for name, choice in solution.choices.items()},
+        "minimize": solution.minimize,
+        "objective": solution.objective,
+        "omega": solution.omega,
+        "bound": solution.bound,
+        "gap": solution.gap,
+        "solver": solution.solver,
+        "seconds": solution.seconds,
+        "totals": dict(solution.totals),
+        "limits": dict(solution.limits),
+        "at_least": dict(solution.at_least),
+        "smallest_feasible": {
+            column: {"alone": least.alone, "with_other_limits": least.with_others}
+            for column, least in solution.smallest.items()
+        },
+        "notes": list(solution.notes),
+        "table_digest": table.digest,
+    }

@@ -1,36 +1,91 @@
 """`mpsearch solve`."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import click
 
 from mpsearch.commands.console import echo, json_option, print_json
-from mpsearch.commands.measured_options import (
-    MeasuredRequest,
-    RefineRequest,
-    measured_options,
-    parse_measured,
+from mpsearch.commands.measured_options import MeasuredRequest, RefineRequest, measured_options
+from mpsearch.commands.options import SearchOptions, search_options
+from mpsearch.commands.solution_text import (
+    print_failure,
+    print_outside,
+    print_ranges,
+    print_solution,
+    to_document,
 )
-from mpsearch.commands.search_options import budget_options, parse_solver_options
-from mpsearch.commands.solution_text import print_failure, print_solution, print_tables
 from mpsearch.errors import InputError
-from mpsearch.profiling.float_text import outside_sentence
+from mpsearch.refining.candidates import Asked
 from mpsearch.running.workers import is_first
 from mpsearch.search.solving import solve as solve_table
 from mpsearch.tables.assignment import Assignment
-from mpsearch.tables.budget import Budget, Minimand, parse_excludes, parse_pins
-from mpsearch.tables.choice import Choice
+from mpsearch.tables.budget import Minimand
 from mpsearch.tables.provenance import model_digest_of, sound_provenance, unpriced_activations
 from mpsearch.tables.solution import Solution
 from mpsearch.tables.table import LayerTable
 from mpsearch.tables.targets import TARGETS, excludes_for, note_of
 
 
+@dataclass(frozen=True)
+class SolveRequest:
+    """The options of `mpsearch solve`, as they were typed; its help says what each is."""
+
+    table_path: str
+    within: SearchOptions
+    minimize: str
+    omega_limit: str | None
+    max_distinct: int | None
+    solver: str
+    time_limit: float | None
+    solver_options: tuple[str, ...]
+    from_front: str | None
+    rerank: int | None
+    target: str | None
+    measured: MeasuredRequest | RefineRequest | None
+    only_ranges: bool
+    output: str
+    as_json: bool
+
+    @cached_property
+    def provenance(self) -> Mapping[str, Any]:
+        """Of the table; empty where nobody says."""
+        return sound_provenance(self.table_path)
+
+    @property
+    def table_model(self) -> str | None:
+        """The digest of the model that the table is of, where it is known."""
+        return model_digest_of(self.provenance)
+
+    def check(self) -> None:
+        """Raise InputError for options that do not go together."""
+        searched = self.solver != "auto" or self.time_limit is not None or self.solver_options
+        other = self.max_distinct is not None or self.minimize != "omega"
+        if isinstance(self.measured, RefineRequest):
+            if self.rerank or self.from_front or self.minimize != "omega":
+                raise InputError(
+                    "--refine starts from the least Ω and tries the table's other metrics itself; "
+                    "leave out --minimize, --from-front and --rerank"
+                )
+        elif self.measured is not None:
+            if self.rerank or searched or self.max_distinct is not None:
+                raise InputError(
+                    "--min-accuracy and --max-drop take the exact front; leave out --solver, "
+                    "--time-limit, --max-distinct and --rerank"
+                )
+        elif (self.rerank or self.from_front) and other:
+            raise InputError(
+                "--max-distinct and --minimize do not go with --from-front or --rerank"
+            )
+        if self.from_front is not None and self.within.recorded:
+            raise InputError("a front has its pins and excludes already; leave them out")
+
+
 @click.command()
 @click.argument("table_path", metavar="[PROFILE.CSV]", default="profile.csv")
-@budget_options
+@search_options
 @click.option(
     "--minimize",
     metavar="COLUMN",
@@ -70,29 +125,7 @@ from mpsearch.tables.targets import TARGETS, excludes_for, note_of
 @click.option("--ranges", "only_ranges", is_flag=True, help="What limits can be; no search.")
 @click.option("-o", "--output", metavar="FILE", default="assignment.json", show_default=True)
 @json_option
-def solve(
-    table_path: str,
-    size: str | None,
-    bops_limit: str | None,
-    limits: tuple[str, ...],
-    lower_limits: tuple[str, ...],
-    pins: tuple[str, ...],
-    excludes: tuple[str, ...],
-    allows: tuple[str, ...],
-    minimize: str,
-    omega_limit: str | None,
-    max_distinct: int | None,
-    solver: str,
-    time_limit: float | None,
-    solver_options: tuple[str, ...],
-    from_front: str | None,
-    rerank: int | None,
-    target: str | None,
-    only_ranges: bool,
-    output: str,
-    as_json: bool,
-    **measured: Any,
-) -> int:
+def solve(**options: Any) -> int:
     """Choose every layer's bits: least total Ω within the limits, or least size within Ω.
 
     With --min-accuracy or --max-drop: the smallest assignment on the front whose accuracy, measured
@@ -117,202 +150,136 @@ def solve(
       mpsearch solve --min-accuracy 88% --data test.npz --network model.pt
       mpsearch solve --size 50% --refine 24 --data train.npz --network model.pt
     """
-    request = parse_measured(**measured)
-    table = LayerTable.read_csv(table_path)
-    minimand = Minimand.parse(table, minimize)
-    if omega_limit is not None:
-        limits = (*limits, f"omega={omega_limit}")
-    if isinstance(request, MeasuredRequest) and minimize == "omega":
+    request = SolveRequest(**options)
+    table = LayerTable.read_csv(request.table_path)
+    minimand = Minimand.parse(table, request.minimize)
+    within = request.within
+    if request.omega_limit is not None:
+        within = replace(within, limits=(*within.limits, f"omega={request.omega_limit}"))
+    if isinstance(request.measured, MeasuredRequest) and request.minimize == "omega":
         minimand = Minimand.parse(table, "size_bytes")
-    budget = Budget.parse(table, size, bops_limit, limits, lower_limits, minimand.columns)
-    unfit = [] if target is None else excludes_for(target, table)
-    excludes = (*excludes, *unfit)
-    pinned, excluded = parse_pins(pins), parse_excludes(excludes, allows, table)
-    if only_ranges:
-        from mpsearch.commands.solution_text import print_ranges
-        from mpsearch.search.proof import ranges
+    budget = within.budget(table, minimand)
+    unfit = [] if request.target is None else excludes_for(request.target, table)
+    within = replace(within, excludes=(*within.excludes, *unfit))
+    asked = Asked(table, budget, within.pinned(), within.excluded(table), request.max_distinct)
+    if request.only_ranges:
+        return _tell_ranges(asked, request.as_json)
+    request = replace(request, within=within)
+    request.check()
+    if isinstance(request.measured, MeasuredRequest):
+        from mpsearch.commands.solve_measured import solve_measured
 
-        found = ranges(table, pinned, excluded, budget.limits, at_least=budget.at_least)
-        if as_json:
-            print_json({column: asdict(one) for column, one in found.items()})
-        else:
-            print_ranges(found, budget.limits)
-        return 0
-    searched = solver != "auto" or time_limit is not None or solver_options
-    if isinstance(request, RefineRequest):
-        if rerank or from_front or minimize != "omega":
-            raise InputError(
-                "--refine starts from the least Ω and tries the table's other metrics itself; "
-                "leave out --minimize, --from-front and --rerank"
-            )
-    elif request is not None:
-        if rerank or searched or max_distinct is not None:
-            raise InputError(
-                "--min-accuracy and --max-drop take the exact front; leave out --solver, "
-                "--time-limit, --max-distinct and --rerank"
-            )
-    elif (rerank or from_front) and (max_distinct is not None or minimize != "omega"):
-        raise InputError("--max-distinct and --minimize do not go with --from-front or --rerank")
-    if from_front is not None and (pinned or excluded):
-        raise InputError("a front has its pins and excludes already; leave them out")
-    search = {"pin": pins, "exclude": excludes, "allow": allows}
-    if isinstance(request, MeasuredRequest):
-        return _solve_measured(
-            request, table, minimand, budget, (pinned, excluded), from_front, search,
-            output, as_json, table_path,
-        )  # fmt: skip
-    if from_front is not None:
+        return solve_measured(request, request.measured, asked, str(minimand))
+    left_out = [] if request.target is None else note_of(request.target, unfit)
+    return _solve_by_omega(request, asked, minimand, left_out)
+
+
+def _tell_ranges(asked: Asked, as_json: bool) -> int:
+    from mpsearch.search.proof import ranges
+
+    budget = asked.budget
+    found = ranges(asked.table, asked.pins, asked.exclude, budget.limits, at_least=budget.at_least)
+    if as_json:
+        print_json({column: asdict(one) for column, one in found.items()})
+    else:
+        print_ranges(found, budget.limits)
+    return 0
+
+
+def _solve_by_omega(
+    request: SolveRequest, asked: Asked, minimand: Minimand, left_out: Sequence[str]
+) -> int:
+    """The least within the limits, by Ω or `minimand`; the best near it with --rerank or --refine.
+
+    left_out: what --target has to say. Exit code 1 where nothing is within the limits.
+    """
+    table, budget = asked.table, asked.budget
+    if request.from_front is not None:
         from mpsearch.search.other_sources import look_up
 
-        solution = look_up(table, from_front, budget)
+        solution = look_up(table, request.from_front, budget)
     else:
         solution = solve_table(
             table,
             budget,
-            solver=solver,
-            pins=pinned,
-            exclude=excluded,
-            time_limit=time_limit,
-            options=parse_solver_options(solver_options),
+            solver=request.solver,
+            pins=asked.pins,
+            exclude=asked.exclude,
+            time_limit=request.time_limit,
+            options=_parse_solver_options(request.solver_options),
             minimize=minimand,
-            max_distinct=max_distinct,
+            max_distinct=asked.max_distinct,
         )
     paid = (*budget.limits, *budget.at_least, *minimand.columns)
-    unpriced = unpriced_activations(table, sound_provenance(table_path), paid)
-    left_out = note_of(target, unfit) if target is not None else []
+    unpriced = unpriced_activations(table, request.provenance, paid)
     solution = replace(solution, notes=(*solution.notes, *left_out, *unpriced))
-    document, lines = _document(solution, table), []
-    if rerank and solution.choices:
-        from mpsearch.interactions.interactions import interactions_path
-        from mpsearch.interactions.k_best import describe, to_document
-        from mpsearch.knapsack.instance import Instance
-        from mpsearch.search.other_sources import reranked
+    more: dict[str, Any] = {}
+    lines: list[str] = []
+    refined = None
+    if request.rerank and solution.choices:
+        solution, more["interactions"], lines = _reranked(request, request.rerank, asked, solution)
+    if isinstance(request.measured, RefineRequest) and solution.choices:
+        from mpsearch.commands import solve_refined
 
-        instance = Instance.build(table, budget.limits, pinned, excluded, (), budget.at_least)
-        path = interactions_path(table_path)
-        solution, ranking = reranked(
-            solution, table, instance, path, rerank, time_limit, sound_provenance(table_path)
-        )
-        document = _document(solution, table) | {"interactions": to_document(ranking)}
-        lines = describe(ranking)
-    refined: dict[str, Any] = {}
-    if request is not None and solution.choices:
-        from mpsearch.commands import refined_solving, refined_text
-        from mpsearch.refining.candidates import Asked
-
-        wanted = Asked(table, budget, pinned, excluded, max_distinct)
-        model = model_digest_of(sound_provenance(table_path))
-        answer = refined_solving.measure(request, wanted, solution, output, time_limit, model)
+        refined = solve_refined.measure(
+            request.measured, asked, solution, request.output, request.time_limit,
+            request.table_model,
+        )  # fmt: skip
         if not is_first():
             return 0
-        solution = refined_solving.solution_of(answer, wanted, solution)
-        refined = refined_text.to_document(answer)
-        document = _document(solution, table) | {"refined": refined}
-        lines = refined_text.describe(answer)
+        solution = solve_refined.solution_of(refined, asked, solution)
+        more["refined"] = solve_refined.to_document(refined)
     if solution.choices:
-        search |= {} if max_distinct is None else {"max-distinct": (str(max_distinct),)}
-        asked = {option: values for option, values in search.items() if values}
-        model = model_digest_of(sound_provenance(table_path))
-        model = refined.get("model_digest", model)
-        assignment = Assignment.from_solution(solution, table.digest, asked, model)
-        replace(assignment, refined=refined).save(output)
-    if as_json:
-        print_json(document)
-    else:
-        for note in solution.notes:
-            echo(f"note: {note}", err=True)
-        if solution.choices:
-            print_solution(table, solution)
-            _say_what_is_outside(table_path)
-            if refined:
-                refined_text.print_candidates(answer, table)
-            for line in lines:
-                echo(line)
-            echo(f"wrote {output}")
-        else:
-            print_failure(solution)
-    return 0 if solution.choices else 1
-
-
-def _solve_measured(
-    request: MeasuredRequest,
-    table: LayerTable,
-    minimand: Minimand,
-    budget: Budget,
-    choices: tuple[dict[str, Choice], dict[str, set[Choice]]],
-    from_front: str | None,
-    search: Mapping[str, tuple[str, ...]],
-    output: str,
-    as_json: bool,
-    table_path: str,
-) -> int:
-    """The smallest assignment whose measured accuracy holds; exit code 1 where none does."""
-    from mpsearch.commands.measured_solving import front_within, measure, solution_of
-    from mpsearch.measured.answer import to_document
-    from mpsearch.measured.words import describe
-
-    resource = str(minimand)
-    if resource not in table.columns:
-        raise InputError(
-            f"got --minimize {resource}; expected one resource column, as accuracy is measured "
-            f"along the front of Ω against it: {', '.join(table.columns)}"
-        )
-    front = front_within(table, resource, budget, *choices, stored=from_front)
-    if not len(front):
-        infeasible = solve_table(table, budget, pins=choices[0], exclude=choices[1])
-        print_failure(infeasible)
-        if as_json:
-            print_json(_document(infeasible, table))
+        _save(request, table, solution, more.get("refined", {}))
+    if request.as_json:
+        print_json(to_document(solution, table) | more)
+        return 0 if solution.choices else 1
+    for note in solution.notes:
+        echo(f"note: {note}", err=True)
+    if not solution.choices:
+        print_failure(solution)
         return 1
-    answer = measure(request, front, output, model_digest_of(sound_provenance(table_path)))
-    solution = solution_of(answer, table, budget, resource)
-    holds = answer.point is not None
-    if holds:
-        asked = {option: values for option, values in search.items() if values}
-        model = answer.provenance["model_digest"]
-        assignment = Assignment.from_solution(solution, table.digest, asked, model)
-        replace(assignment, measured=to_document(answer)).save(output)
-    if as_json:
-        print_json(_document(solution, table) | {"measured": to_document(answer)})
-    else:
-        print_tables(table, solution)
-        _say_what_is_outside(table_path)
-        for line in describe(answer, front):
-            echo(line)
-        echo(f"wrote {output}" if holds else "wrote nothing")
-    if not holds:
-        echo(f"mpsearch: no measured assignment has {answer.target}", err=True)
-    return 0 if holds else 1
+    print_solution(table, solution)
+    print_outside(request.provenance)
+    if refined is not None:
+        solve_refined.print_refined(refined, table)
+    echo(*lines, f"wrote {request.output}")
+    return 0
 
 
-def _say_what_is_outside(table_path: str) -> None:
-    """One line where profile.json beside the table knows of bytes that no layer has."""
-    outside = sound_provenance(table_path).get("float_bytes_outside_layers")
-    if isinstance(outside, int) and outside:
-        echo(outside_sentence(outside))
+def _reranked(
+    request: SolveRequest, count: int, asked: Asked, solution: Solution
+) -> tuple[Solution, dict[str, Any], list[str]]:
+    """The best of the `count` best by superposed outputs, as JSON and in words."""
+    from mpsearch.interactions import k_best
+    from mpsearch.interactions.interactions import interactions_path
+    from mpsearch.search.other_sources import reranked
+
+    path = interactions_path(request.table_path)
+    solution, ranking = reranked(
+        solution, asked.table, asked.instance("omega"), path, count, request.time_limit,
+        request.provenance,
+    )  # fmt: skip
+    return solution, k_best.to_document(ranking), k_best.describe(ranking)
 
 
-def _document(solution: Solution, table: LayerTable) -> dict[str, Any]:
-    return {
-        "status": solution.status,
-        "layers": {
-            name: {"w_bits": choice.w_bits, "a_bits": choice.a_bits}
-            for name, choice in solution.choices.items()
-        },
-        "minimize": solution.minimize,
-        "objective": solution.objective,
-        "omega": solution.omega,
-        "bound": solution.bound,
-        "gap": solution.gap,
-        "solver": solution.solver,
-        "seconds": solution.seconds,
-        "totals": dict(solution.totals),
-        "limits": dict(solution.limits),
-        "at_least": dict(solution.at_least),
-        "smallest_feasible": {
-            column: {"alone": least.alone, "with_other_limits": least.with_others}
-            for column, least in solution.smallest.items()
-        },
-        "notes": list(solution.notes),
-        "table_digest": table.digest,
-    }
+def _save(
+    request: SolveRequest, table: LayerTable, solution: Solution, refined: Mapping[str, Any]
+) -> None:
+    recorded = dict(request.within.recorded)
+    if request.max_distinct is not None:
+        recorded["max-distinct"] = (str(request.max_distinct),)
+    model = refined.get("model_digest", request.table_model)
+    assignment = Assignment.from_solution(solution, table.digest, recorded, model)
+    replace(assignment, refined=refined).save(request.output)
+
+
+def _parse_solver_options(texts: Sequence[str]) -> dict[str, str]:
+    """`["num_workers=8"]` -> {"num_workers": "8"}; the solver knows what is right."""
+    options: dict[str, str] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise InputError(f"got --solver-option {text!r}; expected KEY=VALUE")
+        options[key] = value
+    return options

@@ -6,7 +6,6 @@ from typing import Protocol
 import torch
 
 from mpsearch.errors import InputError
-from mpsearch.graph.network import Network
 from mpsearch.graph.outputs import Shape
 from mpsearch.losses.forms import Absolute, Bernoulli, Form, Softmax, Squared
 
@@ -160,19 +159,6 @@ class PlainLoss:
 
 CROSS_ENTROPY = PlainLoss("cross-entropy", True, SOFTMAX)
 DIVERGENCE = PlainLoss("kl-to-fp32", False, SOFTMAX)
-
-
-def loss_for(network: Network, labels: torch.Tensor | None) -> Loss:
-    """Cross-entropy where there are labels, otherwise divergence from the network's own outputs.
-
-    Raises InputError unless the network returns one row of at least two logits per sample.
-    """
-    if len(network.output_shape) != 1 or network.output_shape[0] < 2:
-        raise InputError(
-            f"the network returns {network.output_shape} per sample; expected one row of two or "
-            "more class logits"
-        )
-    return DIVERGENCE if labels is None else CROSS_ENTROPY
 
 
 def target_of(loss: Loss, logits: torch.Tensor, labels: torch.Tensor | None) -> torch.Tensor:

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 IntArray = NDArray[Any]  # int64 where every sum fits, Python integers (dtype object) otherwise
 
 _SAFE = 1 << 62
-_LIMB = 40
 
 
 def to_integers(values: NDArray[Any]) -> tuple[IntArray, int]:
@@ -82,27 +81,3 @@ def smallest_allowed(limit: float | Fraction, digits: int) -> int:
     middle = (Fraction(limit) + Fraction(nextafter(limit, -inf))) / 2
     smallest = int(-(-middle * 10**digits // 1))
     return smallest if to_float(smallest, digits) >= limit else smallest + 1
-
-
-def exact_totals(table: IntArray, chosen: NDArray[Any]) -> list[int]:
-    """Totals of many assignments: table [L, C] and chosen [P, L] -> P exact integers."""
-    if not len(chosen):
-        return []
-    if table.dtype != object:
-        sums: list[int] = sum_chosen(table, chosen).tolist()
-        return sums
-    totals = [0] * len(chosen)
-    highest = max(int(value).bit_length() for value in table.ravel())
-    for shift in range(0, highest, _LIMB):  # limbs of 40 bits keep every partial sum in int64
-        limb = ((table >> shift) & ((1 << _LIMB) - 1)).astype(np.int64)
-        part = sum_chosen(limb, chosen).tolist()
-        totals = [total + (value << shift) for total, value in zip(totals, part, strict=True)]
-    return totals
-
-
-def sum_chosen(table: NDArray[Any], chosen: NDArray[Any]) -> NDArray[Any]:
-    """table [L, C] and chosen [P, L] -> sums [P], layer by layer to spare memory."""
-    totals = np.zeros(len(chosen), dtype=table.dtype)
-    for layer, row in enumerate(table):
-        totals += row[chosen[:, layer]]
-    return totals

@@ -1,16 +1,70 @@
-"""A refined answer in words, in a table, and as it is kept in assignment.json."""
+"""`solve --refine`: model and data for it, and its answer as a Solution, in words and as JSON."""
 
+from dataclasses import replace
 from typing import Any
 
-from mpsearch.commands.console import echo, print_table
-from mpsearch.refining.loop import Refined
+from mpsearch.commands.console import echo, print_table, progress
+from mpsearch.commands.measured_options import RefineRequest
+from mpsearch.refining.candidates import Asked
+from mpsearch.refining.loop import Refined, refine
 from mpsearch.refining.repaired_errors import Trial
+from mpsearch.running.workers import join, leave
+from mpsearch.tables.budget import total_of
 from mpsearch.tables.provenance import network_digest
+from mpsearch.tables.solution import Solution
 from mpsearch.tables.table import LayerTable
 from mpsearch.tables.units import format_amount
 
 _SHOWN = 5  # of the candidates, the best; optima of columns are shown as well
 _UNITS = {"kl-to-fp32": "KL to FP32", "mse-to-fp32": "squared error to FP32"}
+
+
+def measure(
+    request: RefineRequest,
+    asked: Asked,
+    solution: Solution,
+    output: str,
+    seconds: float | None = None,
+    table_model: str | None = None,
+) -> Refined:
+    """Load model and data, and measure what may be better than `solution`.
+
+    seconds: for the search of every column's optimum. Under torchrun the processes share the work,
+    and all return the same. InputError as `Measuring.subject` and `refine` raise.
+    """
+    subject = request.on.subject(table_model, need_labels=False)
+    if subject.calibration is None:  # the samples to measure on are those of the profile
+        subject = replace(subject, calibration=subject.data)
+    workers = join()
+    with progress("refine", request.count) as step:
+        found = refine(
+            asked, solution.choices, subject, output, request.count, seconds, step, workers
+        )
+    leave(workers)
+    return found
+
+
+def solution_of(refined: Refined, asked: Asked, solution: Solution) -> Solution:
+    """The chosen assignment as a Solution. Objective, bound and gap stay those of Ω."""
+    choices, table = dict(refined.best.candidate.choices), asked.table
+    changed = replace(
+        solution,
+        choices=choices,
+        seconds=solution.seconds + refined.seconds,
+        solver=f"{solution.solver}, refined",
+    )
+    if refined.chosen == 0:
+        return changed
+    omega = float(table.total(choices, "omega"))
+    bound = solution.bound
+    return replace(
+        changed,
+        status="feasible",
+        objective=omega,
+        omega=omega,
+        gap=None if bound is None or omega == 0 else (omega - bound) / abs(omega),
+        totals={key: total_of(table, choices, key) for key in solution.totals},
+    )
 
 
 def error_name(refined: Refined) -> str:
@@ -68,7 +122,13 @@ def _accuracy(refined: Refined, trial: Trial) -> str:
     )
 
 
-def print_candidates(refined: Refined, table: LayerTable) -> None:
+def print_refined(refined: Refined, table: LayerTable) -> None:
+    """The candidates, and what was measured and chosen."""
+    _print_candidates(refined, table)
+    echo(*describe(refined))
+
+
+def _print_candidates(refined: Refined, table: LayerTable) -> None:
     """The best few candidates and the optimum of every column, best first."""
     whole = sorted(
         (trial for trial in refined.trials if not trial.stopped), key=lambda one: one.error

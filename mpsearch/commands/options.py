@@ -1,0 +1,249 @@
+"""Options that several commands share, in groups: each group gives the command one argument."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import wraps
+from inspect import signature
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from mpsearch.errors import InputError
+from mpsearch.post_training.words import usual_ranges
+
+if TYPE_CHECKING:
+    from mpsearch.importers.loading import ModelSource
+    from mpsearch.post_training.repairing import PostTraining, Rounding
+    from mpsearch.tables.budget import Budget, Minimand
+    from mpsearch.tables.choice import Choice
+    from mpsearch.tables.table import LayerTable
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+Options = Sequence[Callable[[Any], Any]]
+
+
+def add(function: Function, options: Options) -> Function:
+    """The command with these options, above those that it has in `--help`."""
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+def gathered(function: Callable[..., Any], argument: str, make: Callable[..., Any]) -> Any:
+    """The command, which gets `argument=make(…)` in place of the options that `make` takes."""
+    names = [*signature(make).parameters]
+
+    @wraps(function)
+    def command(**given: Any) -> Any:
+        made = make(**{name: given.pop(name) for name in names})
+        return function(**given, **{argument: made})
+
+    return command
+
+
+def _group(function: Function, argument: str, options: Options, kind: type) -> Function:
+    gathering: Function = gathered(function, argument, kind)
+    return add(gathering, options)
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """How a model's file is read, as it was typed."""
+
+    model: str | None
+    trust: bool
+    input_shapes: tuple[str, ...]
+    max_model_memory: str | None
+
+    @property
+    def given(self) -> bool:
+        """Whether any of them was typed."""
+        return self != ModelOptions(None, False, (), None)
+
+    def source(self, path: str) -> "ModelSource":
+        """The file read like this. Raises InputError for a shape or a size that is none."""
+        from mpsearch.importers.loading import ModelSource
+        from mpsearch.tables.units import parse_bytes
+
+        shapes = tuple(_shape(text) for text in self.input_shapes)
+        most = None if self.max_model_memory is None else parse_bytes(self.max_model_memory)
+        return ModelSource(path, self.model, self.trust, shapes, most)
+
+
+def _shape(text: str) -> tuple[int, ...]:
+    from mpsearch.tables.units import whole_number
+
+    sizes = tuple(whole_number(part) or 0 for part in text.lower().split("x"))
+    if 0 in sizes:
+        raise InputError(f"got --input-shape {text!r}; expected sizes such as 3x32x32")
+    return sizes
+
+
+_MODEL = (
+    click.option(
+        "--model", "model", metavar="NAME",
+        help="The network of a state dict: a bundled name or package.module:factory.",
+    ),
+    click.option(
+        "--trust", is_flag=True, help="The file may run code: you trust its author."
+    ),
+    click.option(
+        "--input-shape", "input_shapes", multiple=True, metavar="3x32x32",
+        help="Shape of one sample, once per input, where neither file nor data tell.",
+    ),
+    click.option(
+        "--max-model-memory", "max_model_memory", metavar="SIZE",
+        help="All tensors at once while the file is loaded [default: 4 × the file + 1GB].",
+    ),
+)  # fmt: skip
+
+
+def model_options(function: Function) -> Function:
+    """Add `--model`, `--trust`, `--input-shape` and `--max-model-memory`: `model: ModelOptions`."""
+    return _group(function, "model", _MODEL, ModelOptions)
+
+
+def loss_option(function: Function) -> Function:
+    """Add `--loss`, which gives `loss`: a tuple of texts for `bind`."""
+    return click.option(
+        "--loss", "loss", multiple=True, metavar="[OUTPUT=]LOSS",
+        help="cross-entropy, bce, mse, mae, reconstruction, kl, … or package.module:function; once "
+        "per output [default: by outputs and labels, see docs/losses.md].",
+    )(function)  # fmt: skip
+
+
+def device_option(function: Function) -> Function:
+    """Add `--device`, which gives `device`: a name for `find_device`."""
+    return click.option(
+        "--device", default="cpu", show_default=True, help="Where to compute: cpu, cuda or auto."
+    )(function)
+
+
+@dataclass(frozen=True)
+class PostTrainingOptions:
+    """How a network is quantized after training, as it was typed."""
+
+    rounding: "Rounding"
+    bias_correction: bool
+    ranges: str | None = None
+    per_tensor: bool = False
+    equalize: bool = False
+    seed: int = 0
+    learn_scales: bool = False
+
+    def settings(self) -> "PostTraining":
+        """The same as a PostTraining. Raises InputError for an unknown range method."""
+        from mpsearch.post_training.repairing import PostTraining
+
+        return PostTraining(
+            self.ranges or usual_ranges(self.rounding, self.bias_correction),
+            self.per_tensor, self.equalize, self.bias_correction, self.rounding, self.seed,
+            self.learn_scales,
+        )  # fmt: skip
+
+
+REPAIRS = (
+    click.option(
+        "--rounding", type=click.Choice(["nearest", "adaptive"]), default="adaptive",
+        show_default=True, help="adaptive: round weights so that layer outputs are kept.",
+    ),
+    click.option(
+        "--bias-correction/--no-bias-correction", default=True, show_default=True,
+        help="Take the mean shift of each layer out of its bias.",
+    ),
+)  # fmt: skip
+_POST_TRAINING = (
+    click.option(
+        "--ranges", metavar="METHOD",
+        help="Activation ranges: mse, minmax, percentile[:99.9], entropy, measured, or auto: "
+        "measured below 8 bits, else mse [default: auto; mse where nothing is repaired].",
+    ),
+    click.option("--per-tensor", is_flag=True, help="One weight scale for a layer's channels."),
+    click.option("--equalize", is_flag=True, help="Even out weight ranges across joined layers."),
+    *REPAIRS,
+    click.option(
+        "--seed", type=click.IntRange(0), default=0, show_default=True,
+        help="Draws the positions that adaptive rounding looks at, and batches to learn from.",
+    ),
+    click.option(
+        "--learn-scales", is_flag=True,
+        help="Train scales and biases (no labels) so that the outputs are FP32's.",
+    ),
+)  # fmt: skip
+
+
+def post_training_options(function: Function) -> Function:
+    """Add `--ranges`, `--rounding` and the others: `post_training: PostTrainingOptions`."""
+    return _group(function, "post_training", _POST_TRAINING, PostTrainingOptions)
+
+
+@dataclass(frozen=True)
+class SearchOptions:
+    """What assignments have to keep, as it was typed."""
+
+    size: str | None
+    bops_limit: str | None
+    limits: tuple[str, ...]
+    lower_limits: tuple[str, ...]
+    pins: tuple[str, ...]
+    excludes: tuple[str, ...]
+    allows: tuple[str, ...]
+
+    def budget(self, table: "LayerTable", minimand: "Minimand | None" = None) -> "Budget":
+        """The limits against a table. Raises InputError for what is none, or none of its own."""
+        from mpsearch.tables.budget import Budget
+
+        return Budget.parse(
+            table, self.size, self.bops_limit, self.limits, self.lower_limits,
+            () if minimand is None else minimand.columns,
+        )  # fmt: skip
+
+    def pinned(self) -> dict[str, "Choice"]:
+        """Layer -> the choice that it is given. Raises InputError for what is none."""
+        from mpsearch.tables.budget import parse_pins
+
+        return parse_pins(self.pins)
+
+    def excluded(self, table: "LayerTable") -> "dict[str, set[Choice]]":
+        """Layer, or "" for all -> choices that it may not have. Raises InputError likewise."""
+        from mpsearch.tables.budget import parse_excludes
+
+        return parse_excludes(self.excludes, self.allows, table)
+
+    @property
+    def recorded(self) -> Mapping[str, tuple[str, ...]]:
+        """What files keep of it, so that a search can be repeated: pins, excludes, allows."""
+        given = {"pin": self.pins, "exclude": self.excludes, "allow": self.allows}
+        return {option: values for option, values in given.items() if values}
+
+
+_SEARCH = (
+    click.option("--size", metavar="SIZE", help="Limit on size_bytes: 145KB, 1.5MB, 50%, w8."),
+    click.option("--bops-limit", metavar="COUNT", help="Limit on bops: 1.2G, 300M, 50%, w8a8."),
+    click.option(
+        "--limit", "limits", multiple=True, metavar="COLUMN=VALUE",
+        help="Limit on any column's total (latency_s=0.02), its peak over the layers "
+        "(max:activation_bytes=64KB), or a number of layers (count:w8=5). Repeatable.",
+    ),
+    click.option(
+        "--at-least", "lower_limits", multiple=True, metavar="COLUMN=VALUE",
+        help="Lower limit, e.g. count:w4=10 or size_bytes=100KB. Repeatable.",
+    ),
+    click.option(
+        "--pin", "pins", multiple=True, metavar="LAYER=CHOICE",
+        help="Give a layer (and its group) this choice, e.g. conv1=w8a8. Repeatable.",
+    ),
+    click.option(
+        "--exclude", "excludes", multiple=True, metavar="[LAYER=]CHOICE",
+        help="Forbid a choice for one layer (conv1=w4a4) or for all (w2a2). Repeatable.",
+    ),
+    click.option(
+        "--allow", "allows", multiple=True, metavar="LAYER=CHOICE,…",
+        help="The only choices that a layer may have, e.g. conv1=w4a8,w8a8. Repeatable.",
+    ),
+)  # fmt: skip
+
+
+def search_options(function: Function) -> Function:
+    """Add `--size`, `--limit`, `--pin` and the others: `within: SearchOptions`."""
+    return _group(function, "within", _SEARCH, SearchOptions)
