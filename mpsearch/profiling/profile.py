@@ -32,7 +32,7 @@ from mpsearch.sensitivity.interactions import collect, samples_to_keep
 from mpsearch.sensitivity.study import MEMORY_LIMIT, Profiler, Scores, Study
 from mpsearch.tables.choice import Choice
 from mpsearch.tables.provenance import FORMAT, VERSION, provenance_path
-from mpsearch.tables.table import Layer, LayerTable, Row
+from mpsearch.tables.table import LayerTable, Row, TableLayer
 from mpsearch.tables.units import whole_number
 
 GROUP = "mpsearch.profilers"
@@ -200,7 +200,7 @@ def _table(study: Study, scores: Scores, group_residual: bool) -> LayerTable:
     network = study.network
     groups = residual_groups(network.graph, network.layers) if group_residual else {}
     layers = [
-        Layer(layer.name, layer.kind, groups.get(layer.name, ""), layer.weights, layer.macs)
+        TableLayer(layer.name, layer.kind, groups.get(layer.name, ""), layer.weights, layer.macs)
         for layer in network.layers
     ]
     rows = []
