@@ -8,10 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mpsearch.errors import InputError
-from mpsearch.knapsack.problem import Problem
-from mpsearch.knapsack.solver import Answer
-from mpsearch.testing import check_solver
+from mpsearch import Answer, InputError, Problem, check_solver
 
 
 @dataclass(frozen=True)

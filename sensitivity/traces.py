@@ -63,10 +63,10 @@ def hessian_traces(
     Tr(H_i) = Tr(G_i) + Tr(R_i): the Gauss-Newton part Σ_n Tr(J_niᵀ ∇²ℓ_n J_ni)/N is exact for up
     to 31 outputs, else sampled; the residual part, zero where the outputs are piecewise linear in
     the weights, is estimated by Hutchinson's E[vᵀR_i v], v of independent signs (Hutchinson, 1990).
-    Estimates get probes until their standard error is below rtol × max(|Tr(H_i)|, the layers' mean)
-    or `max_probes` are used. The loss is the data's, or what output and labels decide. It runs
-    where `network` is. Raises InputError for a loss without a second derivative and for a trace
-    that is not finite.
+    Estimates get probes until their standard error is below rtol × max(its magnitude, the layers'
+    mean) or `max_probes` are used. The loss is the data's, or what output and labels decide. It
+    runs where `network` is. Raises InputError for a loss without a second derivative and for a
+    trace that is not finite.
 
     >>> traces = mpsearch.hessian_traces(network, data)
     >>> traces["0"].value > 0, traces["0"].stderr

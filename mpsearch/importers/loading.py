@@ -70,9 +70,10 @@ def convert(
     `seed`, are kept in the file for calibration; their shapes are the inputs' where the file has
     none. Returns network, sample and what the loader changed. Raises InputError as loading does.
 
-    >>> mpsearch.save(model, "plain.pt", (x[:1],))
+    >>> torch.save(model, "pickled.pt")
+    >>> source = mpsearch.ModelSource("pickled.pt", trust=True)
     >>> own = mpsearch.Arrays("own", {"x0": x, "y": y})
-    >>> len(mpsearch.convert("plain.pt", "model.pt", own, samples=32).sample["y"])
+    >>> len(mpsearch.convert(source, "model.pt", own, samples=32).sample["y"])
     32
     """
     if isinstance(source, str):

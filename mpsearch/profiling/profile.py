@@ -96,6 +96,11 @@ def profile(
     A killed run is resumed by the next call with the same network, data and settings. Returns the
     table and the provenance. Raises InputError for a network without layers and for non-finite
     scores.
+
+    >>> settings = mpsearch.ProfileSettings(choices=(mpsearch.Choice(4, 8), mpsearch.Choice(8, 8)))
+    >>> table, provenance = mpsearch.profile(network, data, "two.csv", settings)
+    >>> table.layer_names, len(table.choices), provenance["samples"]
+    (('0', '3'), 2, 96)
     """
     settings = settings or ProfileSettings()
     progress = progress or _silent
