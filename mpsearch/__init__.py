@@ -222,15 +222,17 @@ _METHODS = {
 __all__ = [*_HOME, "__version__"]
 
 
-def __getattr__(name: str) -> "Any":
-    if name not in _HOME:
-        raise AttributeError(f"module 'mpsearch' has no attribute {name!r}")
-    global _METHODS
-    methods, _METHODS = _METHODS, {}
-    for noun, verbs in methods.items():
-        for verb, is_second in verbs.items():
-            setattr(_find(noun), verb, _method(verb, is_second))
-    return _find(name)
+if not TYPE_CHECKING:  # so that these report a name that does not exist
+
+    def __getattr__(name: str) -> "Any":
+        if name not in _HOME:
+            raise AttributeError(f"module 'mpsearch' has no attribute {name!r}")
+        global _METHODS
+        methods, _METHODS = _METHODS, {}
+        for noun, verbs in methods.items():
+            for verb, is_second in verbs.items():
+                setattr(_find(noun), verb, _method(verb, is_second))
+        return _find(name)
 
 
 def __dir__() -> list[str]:

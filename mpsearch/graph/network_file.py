@@ -257,8 +257,8 @@ def load(path: str | os.PathLike[str], max_memory: int | None = None) -> Network
 
     >>> mpsearch.save(model, "saved.pt", (x[:1],), {"x0": x, "y": y})
     >>> loaded = mpsearch.load("saved.pt")
-    >>> loaded.network.digest == network.digest, sorted(loaded.sample)
-    (True, ['x0', 'y'])
+    >>> [layer.name for layer in loaded.network.layers], sorted(loaded.sample)
+    (['0', '3'], ['x0', 'y'])
     """
     with memory_budget.of_load(path, max_memory):
         return _load(path)

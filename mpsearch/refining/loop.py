@@ -99,9 +99,9 @@ def refine(
 
     >>> asked = mpsearch.Asked(table, mpsearch.Budget.parse(table, size="60%"))
     >>> subject = mpsearch.Subject("own", network, data, data)
-    >>> refined = mpsearch.refine(asked, solution.choices, subject, "assignment.json", count=2)
-    >>> len(refined.trials)
-    2
+    >>> refined = mpsearch.refine(asked, solution.choices, subject, "refined.json", count=4)
+    >>> refined.best.error <= refined.first.error
+    True
     """
     started, workers = time.monotonic(), workers or Workers()
     best = workers.same(best)  # a search with a time limit finds what it finds
