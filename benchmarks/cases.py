@@ -17,10 +17,9 @@ from mpsearch.graph.layers import Layer
 from mpsearch.graph.network import Network
 from mpsearch.losses.loss import loss_for
 from mpsearch.models.registry import ARCHITECTURES, build
-from mpsearch.sensitivity.gauss_newton import sampled_traces, trace_sums
-from mpsearch.sensitivity.hutchinson import _Weights
-from mpsearch.sensitivity.probing import estimate
+from mpsearch.sensitivity.hutchinson import _Weights, estimate
 from mpsearch.sensitivity.study import Study
+from mpsearch.sensitivity.traces import sampled_traces, trace_sums
 
 Traces = Mapping[str, float]
 

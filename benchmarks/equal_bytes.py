@@ -24,23 +24,22 @@ from mpsearch.data import Data
 from mpsearch.errors import InputError
 from mpsearch.evaluation.measuring import evaluate
 from mpsearch.evaluation.subjects import Subject
-from mpsearch.files.writing import write_atomic
+from mpsearch.files.whole import write_atomic
 from mpsearch.finetuning.training import FineTuning, finetune
 from mpsearch.graph.network import Network
 from mpsearch.interactions.interactions import interactions_path
 from mpsearch.knapsack.instance import Instance
-from mpsearch.models.feature_cache import cache_folder
+from mpsearch.models.features import cache_folder
 from mpsearch.post_training.repairing import PLAIN, PostTraining, quantize_after_training
 from mpsearch.profiling.profile import ProfileSettings, profile
-from mpsearch.quantization.cost import size_bytes
+from mpsearch.quantization.packing import size_bytes
 from mpsearch.refining.candidates import Asked
 from mpsearch.refining.loop import refine
 from mpsearch.search.other_sources import reranked
 from mpsearch.search.solving import solve
 from mpsearch.statistics import paired_drop
-from mpsearch.tables.budget import Budget
+from mpsearch.tables.budget import Budget, Minimand
 from mpsearch.tables.choice import Choice
-from mpsearch.tables.minimand import Minimand
 from mpsearch.tables.table import LayerTable
 
 SHARES = (27, 31, 38, 44, 50, 66)  # percent of the bytes with 8-bit weights

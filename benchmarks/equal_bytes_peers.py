@@ -23,9 +23,9 @@ from equal_bytes import Yardstick, load
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from mpsearch.files.writing import write_atomic
+from mpsearch.files.whole import write_atomic
 from mpsearch.importers.loading import ModelSource, load_module
-from mpsearch.models.feature_cache import cache_folder
+from mpsearch.models.features import cache_folder
 from mpsearch.post_training.repairing import PostTraining
 from mpsearch.tables.choice import Choice
 

@@ -23,14 +23,14 @@ from mpsearch.data import Data, bind, read_arrays
 from mpsearch.errors import InputError
 from mpsearch.evaluation.evaluation import Evaluation
 from mpsearch.evaluation.measuring import evaluate
-from mpsearch.files.writing import write_atomic
+from mpsearch.files.whole import write_atomic
 from mpsearch.finetuning.training import FineTuning, finetune
 from mpsearch.graph import network_file
 from mpsearch.models.datasets import load_dataset
-from mpsearch.models.feature_cache import cache_folder
+from mpsearch.models.features import cache_folder
 from mpsearch.post_training.repairing import quantize_after_training
 from mpsearch.profiling.profile import ProfileSettings, profile
-from mpsearch.quantization.cost import size_bytes
+from mpsearch.quantization.packing import size_bytes
 from mpsearch.search.solving import solve
 from mpsearch.statistics import paired_drop
 from mpsearch.tables.budget import Budget

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import fx
 
+from mpsearch.graph.layers import packet
 from mpsearch.graph.network import copy_graph
-from mpsearch.graph.operators import packet
 from mpsearch.graph.tensors import set_tensor
 from mpsearch.quantization.quantized import QuantizedNetwork
 

@@ -13,7 +13,7 @@ from import_subjects import Written
 from torch.utils.flop_counter import FlopCounterMode
 
 from mpsearch.importers.loading import ModelSource
-from mpsearch.models.tinym2net_keras_file import write_keras
+from mpsearch.models.tinym2net_keras import write_keras
 
 # name -> (file in MPSEARCH_DATA/pretrained, layers counted by hand, ends in a softmax)
 PUBLISHED = {

@@ -28,8 +28,8 @@ from mpsearch.data import Data, bind, read_arrays
 from mpsearch.exporters.c.folder import export_c
 from mpsearch.graph.network import Network
 from mpsearch.importers.loading import ModelSource, load_network
+from mpsearch.integer.inference import quantize_input
 from mpsearch.integer.lowering import lower
-from mpsearch.integer.network import quantize_input
 from mpsearch.models.registry import architecture
 from mpsearch.models.registry import build as build_model
 from mpsearch.quantization.calibration import calibrate

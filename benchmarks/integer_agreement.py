@@ -20,7 +20,7 @@ from mpsearch.commands.train import dataset_for
 from mpsearch.data import Data, bind, read_arrays
 from mpsearch.graph.network import Network
 from mpsearch.importers.loading import ModelSource, load_network
-from mpsearch.integer.network import integer_network, outputs
+from mpsearch.integer.inference import integer_network, outputs
 from mpsearch.models.registry import build
 from mpsearch.models.training import train
 from mpsearch.quantization.calibration import calibrate

@@ -14,13 +14,13 @@ import click
 import torch
 
 from mpsearch.data import Data, bind, read_arrays
-from mpsearch.exporters.litert.interpreter import LiteRtNetwork
+from mpsearch.exporters.litert.check import LiteRtNetwork
 from mpsearch.exporters.litert.model import build
 from mpsearch.graph.network import Network
 from mpsearch.importers.loading import ModelSource, load_network
-from mpsearch.integer.network import outputs
+from mpsearch.integer.inference import outputs
 from mpsearch.quantization.calibration import calibrate
-from mpsearch.quantization.cost import size_bytes
+from mpsearch.quantization.packing import size_bytes
 from mpsearch.quantization.quantized import quantize
 from mpsearch.tables.choice import Choice
 

@@ -26,13 +26,13 @@ from mpsearch.errors import InputError
 from mpsearch.evaluation.evaluation import Evaluation
 from mpsearch.evaluation.measuring import evaluate
 from mpsearch.exporters.c.folder import export_c
-from mpsearch.files.writing import write_atomic
+from mpsearch.files.whole import write_atomic
 from mpsearch.finetuning.training import FineTuning, finetune
 from mpsearch.graph.network import Network
-from mpsearch.models.feature_cache import cache_folder
+from mpsearch.models.features import cache_folder
 from mpsearch.post_training.repairing import quantize_after_training
 from mpsearch.profiling.profile import ProfileSettings, profile
-from mpsearch.quantization.cost import size_bytes
+from mpsearch.quantization.packing import size_bytes
 from mpsearch.search.solving import solve
 from mpsearch.statistics import paired_drop
 from mpsearch.tables.budget import Budget

@@ -14,9 +14,9 @@ from collections.abc import Callable
 import click
 from runtime_subjects import FLOAT, NETWORKS, Subject, load_subject
 
-from mpsearch.exporters.onnx.check import check
+from mpsearch.exporters.onnx.between_quantizers import DEFAULT, TRIED, SessionSetting, open_session
+from mpsearch.exporters.onnx.exported import check
 from mpsearch.exporters.onnx.model import onnx_model
-from mpsearch.exporters.onnx.session_settings import DEFAULT, TRIED, SessionSetting, open_session
 
 ASSIGNMENTS = ("w8a8", "w4a8", "w4a4")
 

@@ -22,9 +22,9 @@ from ranking_tables import Ranking, ceilings, markdown, rank, summary, usable_ac
 from mpsearch.commands.console import progress
 from mpsearch.errors import InputError
 from mpsearch.evaluation.measuring import evaluate
-from mpsearch.files.writing import write_atomic
+from mpsearch.files.whole import write_atomic
 from mpsearch.losses.loss import loss_for
-from mpsearch.models.feature_cache import cache_folder
+from mpsearch.models.features import cache_folder
 from mpsearch.sensitivity.study import Study
 
 

@@ -9,7 +9,7 @@ import torch
 
 from mpsearch.data import Data
 from mpsearch.evaluation.measuring import evaluate
-from mpsearch.files.writing import digest
+from mpsearch.files.whole import digest
 from mpsearch.graph.network import Network
 from mpsearch.quantization.quantized import QuantizedLayer, assemble, quantize_layer
 from mpsearch.quantization.quantizer import FLOAT_BITS

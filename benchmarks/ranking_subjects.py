@@ -10,7 +10,7 @@ import torch
 from mpsearch.commands.train import dataset_for
 from mpsearch.data import Data, bind, read_arrays
 from mpsearch.errors import InputError
-from mpsearch.files.writing import digest
+from mpsearch.files.whole import digest
 from mpsearch.graph import network_file
 from mpsearch.graph.network import Network
 from mpsearch.importers.loading import ModelSource, load_network

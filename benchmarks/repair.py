@@ -16,8 +16,8 @@ import click
 from equal_bytes import load
 
 from mpsearch.errors import InputError
-from mpsearch.files.writing import write_atomic
-from mpsearch.models.feature_cache import cache_folder
+from mpsearch.files.whole import write_atomic
+from mpsearch.models.features import cache_folder
 from mpsearch.post_training.repairing import PLAIN, PostTraining
 from mpsearch.tables.choice import Choice
 

@@ -26,7 +26,7 @@ from runtime_subjects import ASSIGNMENTS, NETWORKS, Subject, load_subject
 
 from mpsearch.errors import MpsearchError
 from mpsearch.exporters.c.folder import export_c
-from mpsearch.files.writing import write_atomic
+from mpsearch.files.whole import write_atomic
 
 ROOM = 40 * 1024  # what a program may take beside its weights
 Rounds = Mapping[str, Sequence[float]]

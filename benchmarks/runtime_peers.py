@@ -14,8 +14,13 @@ import onnxruntime
 from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 from runtime_subjects import FLOAT, Subject
 
+from mpsearch.exporters.onnx.between_quantizers import (
+    DEFAULT,
+    PRECISE,
+    SessionSetting,
+    open_session,
+)
 from mpsearch.exporters.onnx.model import onnx_model
-from mpsearch.exporters.onnx.session_settings import DEFAULT, PRECISE, SessionSetting, open_session
 
 # Loading, one run, and nothing else: what a user's shortest script does.
 SCRIPT = """

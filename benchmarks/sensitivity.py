@@ -17,11 +17,10 @@ import torch
 from cases import CASES, Case, Traces, peak_megabytes, plain, timed
 from torch.nn import functional
 
-from mpsearch.running.seeds import generator, signs
-from mpsearch.sensitivity.gauss_newton import sampled_traces, trace_sums
-from mpsearch.sensitivity.hutchinson import _Weights
-from mpsearch.sensitivity.probing import estimate
+from mpsearch.running.workers import generator, signs
+from mpsearch.sensitivity.hutchinson import _Weights, estimate
 from mpsearch.sensitivity.pyhessian_backend import samples
+from mpsearch.sensitivity.traces import sampled_traces, trace_sums
 
 PROBES = 10  # of the methods that sample the Hessian
 DIRECTIONS = 8  # of our estimator: one round

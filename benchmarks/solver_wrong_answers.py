@@ -11,7 +11,7 @@ import argparse
 import time
 import warnings
 
-from mpsearch.knapsack.solver import GROUP
+from mpsearch.knapsack.problem import GROUP
 from mpsearch.running import plugins
 from mpsearch.testing import TOLERANCE, examine_solver
 

@@ -50,15 +50,15 @@ nitpick_ignore = [
     ("py:class", "Limits"),  # the options of gate, by name
     ("py:class", "mpsearch.commands.console.Steps"),
     ("py:class", "mpsearch.gating.evidence.Evidence"),
-    ("py:class", "mpsearch.gating.verdict.Paired"),
-    ("py:class", "mpsearch.interactions.reranking.Candidate"),
+    ("py:class", "mpsearch.gating.words.Paired"),
+    ("py:class", "mpsearch.interactions.k_best.Candidate"),
     ("py:class", "mpsearch.models.training.Accuracy"),
     ("py:class", "mpsearch.models.training.Epoch"),
     ("py:class", "mpsearch.refining.repaired_errors.Trial"),
     ("py:class", "mpsearch.reports.facts.Facts"),
-    ("py:class", "mpsearch.explaining.decisions.Decision"),
+    ("py:class", "mpsearch.explaining.explaining.Decision"),
     ("py:class", "mpsearch.integer.graph.IntegerGraph"),
-    ("py:class", "mpsearch.explaining.marginal.Marginal"),
+    ("py:class", "mpsearch.explaining.prices.Marginal"),
     ("py:class", "mpsearch.quantization.quantized.QuantizedLayer"),
 ]
 

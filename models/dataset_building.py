@@ -9,19 +9,25 @@ from typing import Any
 import numpy as np
 
 from mpsearch.errors import InputError
-from mpsearch.models.class_folders import class_folders
 from mpsearch.models.clip_decoding import Decoded, decode
-from mpsearch.models.clips import SPLITS, Clip, Listing, Skipped, relative
-from mpsearch.models.compare_layout import compare_layout
-from mpsearch.models.coswara_layout import coswara_layout
-from mpsearch.models.dataset_checks import check_samples, list_unused, missing_classes
+from mpsearch.models.dataset_checks import (
+    Leak,
+    Piece,
+    Sample,
+    Source,
+    check_samples,
+    deal,
+    leaks,
+    linked,
+    list_unused,
+    missing_classes,
+    pair_by_class,
+    pair_by_key,
+)
 from mpsearch.models.dataset_config import DatasetConfig, InputConfig
 from mpsearch.models.features import Normalisation
-from mpsearch.models.group_split import deal, linked
-from mpsearch.models.leakage import Leak, Source, leaks
-from mpsearch.models.pairing import Piece, Sample, pair_by_class, pair_by_key
-from mpsearch.models.samples import Dataset, Split
-from mpsearch.models.table_layout import table_layout
+from mpsearch.models.layouts import class_folders, compare_layout, coswara_layout, table_layout
+from mpsearch.models.samples import SPLITS, Clip, Dataset, Listing, Skipped, Split, relative
 
 # Given (the input, whether its splits are given), every layout lists labelled clips.
 LAYOUTS: dict[str, Callable[[InputConfig, bool], Listing]] = {

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mpsearch.errors import InputError
-from mpsearch.files.toml_file import read_toml
+from mpsearch.files.whole import read_toml
 from mpsearch.models.features import BATTLEFIELD_AUDIO, COVID_COUGH, COVID_SPEECH, MfccSettings
 
 FEATURES = {

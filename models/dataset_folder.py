@@ -13,15 +13,12 @@ from typing import Any
 import numpy as np
 
 from mpsearch.errors import InputError
-from mpsearch.files.csv_file import read_rows
-from mpsearch.files.json_file import read_document
-from mpsearch.files.json_form import by_name, check_form, flag, list_of, text
-from mpsearch.files.npz_file import read_npz
-from mpsearch.files.writing import digest
-from mpsearch.models.clips import SPLITS
-from mpsearch.models.leakage import Leak, Source, equal_samples, leaks
-from mpsearch.models.samples import Dataset, Split
-from mpsearch.running.foreign_text import json_text
+from mpsearch.files.archives import read_npz
+from mpsearch.files.json_file import by_name, check_form, flag, list_of, read_document, text
+from mpsearch.files.whole import digest, read_rows
+from mpsearch.models.dataset_checks import Leak, Source, equal_samples, leaks
+from mpsearch.models.samples import SPLITS, Dataset, Split
+from mpsearch.running.streams import json_text
 
 FORMAT, VERSION = "mpsearch.dataset", 1
 LARGEST_MIB = 16

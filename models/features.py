@@ -1,6 +1,13 @@
-"""From files to the arrays that the networks see: windows of sound -> MFCC, pictures -> 3x32x32."""
+"""From files to the arrays that the networks see: windows of sound -> MFCC, pictures -> 3x32x32.
 
+Computed features on disk, so that only the first run waits for them.
+"""
+
+import contextlib
+import hashlib
+import io
 import os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -9,9 +16,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mpsearch.errors import InputError, MissingExtraError
+from mpsearch.files.archives import read_npz
+from mpsearch.files.whole import write_atomic
 
 if TYPE_CHECKING:
     from PIL import Image
+
 
 RECIPE = 1  # part of every cache key: raise it when the same sources give other numbers
 RANGE_DB = 80.0  # librosa's default: what is quieter than the loudest by more is clipped
@@ -185,3 +195,52 @@ def _librosa() -> ModuleType:
         raise MissingExtraError("librosa", "audio", "computing audio features (MFCC)") from None
     module: ModuleType = librosa
     return module
+
+
+DIGEST_BYTES = 32
+
+
+def cache_folder() -> Path:
+    """`$MPSEARCH_CACHE`, or `$XDG_CACHE_HOME/mpsearch`, or `~/.cache/mpsearch`."""
+    own = os.environ.get("MPSEARCH_CACHE")
+    if own:
+        return Path(own)
+    shared = os.environ.get("XDG_CACHE_HOME")
+    return (Path(shared) if shared else Path.home() / ".cache") / "mpsearch"
+
+
+def cached(
+    name: str, key: str, build: Callable[[], Mapping[str, np.ndarray]]
+) -> dict[str, np.ndarray]:
+    """The arrays of `build()`, cached under `key`, a digest of sources and settings.
+
+    A file is the SHA-256 of an .npz archive and then the archive: a damaged one is noticed and
+    built again, and nothing in it is ever executed. A folder that cannot be written to costs only
+    the time.
+    """
+    path = cache_folder() / f"{name}-{key.removeprefix('sha256:')[:24]}.features"
+    found = _read(path)
+    if found is not None:
+        return found
+    arrays = dict(build())
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, **arrays)
+    content = buffer.getvalue()
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, hashlib.sha256(content).digest() + content)
+    return arrays
+
+
+def _read(path: Path) -> dict[str, np.ndarray] | None:
+    try:
+        stored = path.read_bytes()
+    except OSError:
+        return None
+    content = stored[DIGEST_BYTES:]
+    if hashlib.sha256(content).digest() != stored[:DIGEST_BYTES]:
+        return None
+    try:
+        return read_npz(content, str(path), kinds="fiubU")
+    except InputError:
+        return None

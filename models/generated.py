@@ -11,10 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from mpsearch.files.writing import digest
+from mpsearch.files.whole import digest
 from mpsearch.models import generated_images, generated_sounds
-from mpsearch.models.feature_cache import cached
-from mpsearch.models.features import BATTLEFIELD_AUDIO, RECIPE, Normalisation, mfcc
+from mpsearch.models.features import BATTLEFIELD_AUDIO, RECIPE, Normalisation, cached, mfcc
 from mpsearch.models.samples import Dataset, Split
 
 CLASSES = ("helicopter", "aeroplane", "tank", "truck")

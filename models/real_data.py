@@ -7,10 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from mpsearch.errors import InputError
-from mpsearch.files.csv_file import Rows, read_rows
-from mpsearch.files.npz_file import read_npz
-from mpsearch.files.writing import digest
-from mpsearch.models.feature_cache import cached
+from mpsearch.files.archives import read_npz
+from mpsearch.files.whole import Rows, digest, read_rows
 from mpsearch.models.features import (
     BATTLEFIELD_AUDIO,
     COVID_COUGH,
@@ -18,6 +16,7 @@ from mpsearch.models.features import (
     RECIPE,
     MfccSettings,
     Normalisation,
+    cached,
     mfcc,
     read_image,
     read_sound,

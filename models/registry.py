@@ -36,13 +36,13 @@ def _tinym2net(preset: str) -> "Callable[[tuple[str, ...], int], nn.Module]":
 
 
 def _resnet20(modalities: tuple[str, ...], classes: int) -> "nn.Module":
-    from mpsearch.models.resnet_cifar import resnet20
+    from mpsearch.models.resnets import resnet20
 
     return resnet20(classes)
 
 
 def _resnet8(modalities: tuple[str, ...], classes: int) -> "nn.Module":
-    from mpsearch.models.resnet8 import ResNet8
+    from mpsearch.models.resnets import ResNet8
 
     return ResNet8(classes)
 

@@ -2,17 +2,31 @@
 
 Branches are models of their own, named like the modality, so that layers have the same names as in
 `tinym2net.py`: `audio/conv1`, `image/sep2`, `head/output`. Inputs have channels last: (44, 13, 1).
+
+A bundled TinyM²Net as a `.keras` or `.h5` file.
 """
 
+import os
+import warnings
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from mpsearch.errors import InputError
-from mpsearch.models.tinym2net import Convolution, Modality, TinyM2NetConfig, flattened_size
-from mpsearch.running.optional import keras_package
+from mpsearch.files.whole import atomic_path
+from mpsearch.models.registry import build
+from mpsearch.models.tinym2net import (
+    Convolution,
+    Modality,
+    TinyM2Net,
+    TinyM2NetConfig,
+    flattened_size,
+    parameter_count,
+)
+from mpsearch.running.plugins import keras_package
 
 # What torch's BatchNorm2d has: it counts the new value with 0.1 where Keras counts the old with 0.9
 _EPSILON, _MOMENTUM = 1e-5, 0.9
@@ -132,3 +146,41 @@ def _arrays(
         case _:
             tensors = []
     return [tensor.contiguous().cpu().numpy() for tensor in tensors]
+
+
+SUFFIXES = (".keras", ".h5")
+
+
+def write_keras(
+    reference: str,
+    path: str | os.PathLike[str],
+    weights: Mapping[str, torch.Tensor] | None = None,
+    seed: int = 0,
+    source: str = "",
+) -> int:
+    """Write the network `NAME[:MODALITY]`; the number of its parameters, all statistics counted.
+
+    `weights`: the tensors of a trained network of the same architecture by name; fresh ones from
+    `seed` otherwise. `source`: what to call the weights in an error. Written atomically. Raises
+    InputError for another network or weights of another one.
+    """
+    suffix = Path(path).suffix
+    if suffix not in SUFFIXES:
+        raise InputError(f"got {path}; expected a file that ends in {' or '.join(SUFFIXES)}")
+    if weights is None:
+        module = build(reference, seed=seed)
+        weights = module.state_dict()
+    else:
+        output = weights.get("head.output.bias")
+        classes = len(output) if output is not None and output.dim() else None
+        module = build(reference, classes=classes)
+    if not isinstance(module, TinyM2Net):
+        raise InputError(f"got {reference}; expected tinym2net-battlefield or tinym2net-covid")
+    try:
+        model = tinym2net_keras(module.config, weights)
+    except InputError as error:
+        raise InputError(*error.lines_after(f"{source or reference}: ")) from error
+    with atomic_path(path) as temporary, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model.save(temporary)
+    return parameter_count(module)

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from mpsearch.finetuning.training import finetune as finetune
     from mpsearch.gating.report import GateReport as GateReport
     from mpsearch.gating.report import gate as gate
-    from mpsearch.gating.verdict import Verdict as Verdict
+    from mpsearch.gating.words import Verdict as Verdict
     from mpsearch.graph.arrays import Arrays as Arrays
     from mpsearch.graph.inputs import Call as Call
     from mpsearch.graph.layers import Layer as Layer
@@ -46,18 +46,18 @@ if TYPE_CHECKING:
     from mpsearch.graph.outputs import split_outputs as split_outputs
     from mpsearch.importers.loading import ModelSource as ModelSource
     from mpsearch.importers.loading import convert as convert
-    from mpsearch.integer.network import IntegerNetwork as IntegerNetwork
-    from mpsearch.integer.network import integer_network as integer_network
+    from mpsearch.integer.inference import IntegerNetwork as IntegerNetwork
+    from mpsearch.integer.inference import integer_network as integer_network
     from mpsearch.interactions.interactions import Interactions as Interactions
     from mpsearch.interactions.interactions import Prediction as Prediction
     from mpsearch.interactions.interactions import load_interactions as load_interactions
     from mpsearch.interactions.interactions import predict as predict
-    from mpsearch.interactions.reranking import Ranking as Ranking
-    from mpsearch.interactions.reranking import rerank as rerank
+    from mpsearch.interactions.k_best import Ranking as Ranking
+    from mpsearch.interactions.k_best import rerank as rerank
     from mpsearch.knapsack.instance import Instance as Instance
+    from mpsearch.knapsack.problem import Answer as Answer
     from mpsearch.knapsack.problem import Problem as Problem
-    from mpsearch.knapsack.solver import Answer as Answer
-    from mpsearch.knapsack.solver import Solver as Solver
+    from mpsearch.knapsack.problem import Solver as Solver
     from mpsearch.losses.loss import Loss as Loss
     from mpsearch.models.datasets import load_dataset as load_dataset
     from mpsearch.models.registry import build as build
@@ -96,8 +96,8 @@ if TYPE_CHECKING:
     from mpsearch.statistics import samples_for_drop as samples_for_drop
     from mpsearch.tables.assignment import Assignment as Assignment
     from mpsearch.tables.budget import Budget as Budget
+    from mpsearch.tables.budget import Minimand as Minimand
     from mpsearch.tables.choice import Choice as Choice
-    from mpsearch.tables.minimand import Minimand as Minimand
     from mpsearch.tables.solution import Solution as Solution
     from mpsearch.tables.table import LayerTable as LayerTable
     from mpsearch.tables.table import Row as Row
@@ -150,7 +150,7 @@ _HOME = {
     # tables and assignments
     "load_interactions": "mpsearch.interactions.interactions",
     "progress": "mpsearch.commands.console",
-    "rerank": "mpsearch.interactions.reranking",
+    "rerank": "mpsearch.interactions.k_best",
     "Asked": "mpsearch.refining.candidates",
     "Assignment": "mpsearch.tables.assignment",
     "Budget": "mpsearch.tables.budget",
@@ -160,10 +160,10 @@ _HOME = {
     "Instance": "mpsearch.knapsack.instance",
     "Interactions": "mpsearch.interactions.interactions",
     "LayerTable": "mpsearch.tables.table",
-    "Minimand": "mpsearch.tables.minimand",
+    "Minimand": "mpsearch.tables.budget",
     "Prediction": "mpsearch.interactions.interactions",
     "ProfileSettings": "mpsearch.profiling.profile",
-    "Ranking": "mpsearch.interactions.reranking",
+    "Ranking": "mpsearch.interactions.k_best",
     "Refined": "mpsearch.refining.loop",
     "Row": "mpsearch.tables.table",
     "Solution": "mpsearch.tables.solution",
@@ -172,7 +172,7 @@ _HOME = {
     # quantized and measured networks
     "calibrate": "mpsearch.quantization.calibration",
     "drop_interval": "mpsearch.statistics",
-    "integer_network": "mpsearch.integer.network",
+    "integer_network": "mpsearch.integer.inference",
     "load_quantized": "mpsearch.quantization.quantized_file",
     "load_subject": "mpsearch.evaluation.subjects",
     "mcnemar_p": "mpsearch.statistics",
@@ -185,17 +185,17 @@ _HOME = {
     "FineTuning": "mpsearch.finetuning.training",
     "GateReport": "mpsearch.gating.report",
     "Histogram": "mpsearch.quantization.calibration",
-    "IntegerNetwork": "mpsearch.integer.network",
+    "IntegerNetwork": "mpsearch.integer.inference",
     "PostTraining": "mpsearch.post_training.repairing",
     "QuantizedNetwork": "mpsearch.quantization.quantized",
     "Reported": "mpsearch.reports.writing",
     "Subject": "mpsearch.evaluation.subjects",
-    "Verdict": "mpsearch.gating.verdict",
+    "Verdict": "mpsearch.gating.words",
     # plug-ins and tests
     "assert_budget": "mpsearch.testing",
     "check_solver": "mpsearch.testing.conformance",
     "examine_solver": "mpsearch.testing.conformance",
-    "Answer": "mpsearch.knapsack.solver",
+    "Answer": "mpsearch.knapsack.problem",
     "Conformance": "mpsearch.testing.conformance",
     "ForwardMetric": "mpsearch.sensitivity.forward_metric",
     "Journal": "mpsearch.running.journal",
@@ -203,7 +203,7 @@ _HOME = {
     "Problem": "mpsearch.knapsack.problem",
     "Profiler": "mpsearch.sensitivity.study",
     "Score": "mpsearch.sensitivity.study",
-    "Solver": "mpsearch.knapsack.solver",
+    "Solver": "mpsearch.knapsack.problem",
     "Study": "mpsearch.sensitivity.study",
     # errors
     "InputError": "mpsearch.errors",

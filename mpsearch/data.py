@@ -12,15 +12,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from mpsearch.errors import InputError
-from mpsearch.files.npz_file import read_npz
-from mpsearch.files.writing import digest
-from mpsearch.files.zip_file import is_archive
+from mpsearch.files.archives import is_archive, read_npz
+from mpsearch.files.whole import digest
 from mpsearch.graph.arrays import Arrays, bind_inputs
 from mpsearch.graph.network import Network
-from mpsearch.graph.sample_independence import check_samples_apart
+from mpsearch.graph.sample_layout import check_samples_apart
 from mpsearch.losses.choosing import choose
 from mpsearch.losses.loss import Loss
-from mpsearch.running.importing import import_object
+from mpsearch.running.plugins import import_object
 
 Batch = tuple[tuple[torch.Tensor, ...], "torch.Tensor | None"]
 

@@ -189,7 +189,7 @@ class PublishedFacts:
 
 @dataclass(frozen=True)
 class LimitPrice:
-    """What a limit is worth: see `mpsearch.explaining.marginal.Marginal`. per_unit: Ω for one
+    """What a limit is worth: see `mpsearch.explaining.prices.Marginal`. per_unit: Ω for one
     `unit` more."""
 
     column: str

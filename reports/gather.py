@@ -9,13 +9,14 @@ from mpsearch.pareto.front import Front
 from mpsearch.reports.accuracy_facts import (
     accuracy_facts,
     accuracy_warnings,
+    check_evidence,
     confusion_facts,
     metric_facts,
     published_facts,
+    untied,
 )
 from mpsearch.reports.commands import commands_of
-from mpsearch.reports.device_facts import device_facts
-from mpsearch.reports.evidence import check_evidence, untied
+from mpsearch.reports.device_facts import device_facts, price_facts
 from mpsearch.reports.facts import AnswerFacts, Facts, LayerFacts, LimitFacts, Point
 from mpsearch.reports.front_facts import (
     finite,
@@ -24,13 +25,11 @@ from mpsearch.reports.front_facts import (
     prediction_facts,
     table_front,
 )
-from mpsearch.reports.price_facts import price_facts
 from mpsearch.reports.run_folder import Run
-from mpsearch.tables.agreement import contradictions, recomputed_totals
-from mpsearch.tables.assignment import Assignment
+from mpsearch.tables.assignment import Assignment, contradictions, recomputed_totals
 from mpsearch.tables.choice import Choice
 from mpsearch.tables.exact import exact_sum
-from mpsearch.tables.finding import is_of_another, not_its_table
+from mpsearch.tables.provenance import is_of_another, not_its_table
 from mpsearch.tables.table import LayerTable
 
 EIGHT = Choice(8, 8)

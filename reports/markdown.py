@@ -3,12 +3,11 @@
 import re
 from collections.abc import Mapping, Sequence
 
-from mpsearch.reports.drawing import Drawing
 from mpsearch.reports.facts import Facts
 from mpsearch.reports.html import TITLE
-from mpsearch.reports.parts import Code, More, Paragraph, Part, Section, Table
 from mpsearch.reports.sections import sections_of
-from mpsearch.running.foreign_text import markdown_code, markdown_text
+from mpsearch.reports.style import Code, Drawing, More, Paragraph, Part, Section, Table
+from mpsearch.running.streams import markdown_code, markdown_text
 
 LONG = 200  # rows; the rest of a longer table is only in the HTML and the JSON
 

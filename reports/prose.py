@@ -3,7 +3,7 @@
 from math import isfinite
 
 from mpsearch.reports.facts import Facts, LimitFacts
-from mpsearch.tables.limits import COUNT, PEAK, column_of
+from mpsearch.tables.budget import COUNT, PEAK, column_of
 from mpsearch.tables.units import format_amount
 
 NAMES = {"size_bytes": "size", "bops": "BOPS"}

@@ -12,8 +12,7 @@ from mpsearch.evaluation.evaluation import Evaluations, load_evaluations
 from mpsearch.pareto.files import read_json
 from mpsearch.pareto.front import Front
 from mpsearch.tables.assignment import Assignment
-from mpsearch.tables.finding import table_of
-from mpsearch.tables.provenance import load_provenance
+from mpsearch.tables.provenance import load_provenance, table_of
 from mpsearch.tables.table import LayerTable
 
 USUAL = {

@@ -1,20 +1,23 @@
 """From facts to a report's sections, in the order of a reader's questions."""
 
-from mpsearch.reports.confusion_figure import confusion_drawing, confusion_text, confusions
 from mpsearch.reports.device_facts import device_table
-from mpsearch.reports.drawing import Drawing
 from mpsearch.reports.facts import AccuracyFacts, ConfusionFacts, Facts, PublishedFacts
+from mpsearch.reports.front_facts import front_points_table
 from mpsearch.reports.front_figure import front_drawing
-from mpsearch.reports.front_points_table import front_points_table
+from mpsearch.reports.heat_figure import (
+    confusion_drawing,
+    confusion_text,
+    confusions,
+    prediction_drawing,
+)
 from mpsearch.reports.layer_sections import (
     bits_section,
     float_section,
     price_section,
     sensitivity_section,
 )
-from mpsearch.reports.parts import Code, More, Paragraph, Part, Section, Table
-from mpsearch.reports.prediction_figure import prediction_drawing
 from mpsearch.reports.prose import NAMES, answer_text, notices, question_text
+from mpsearch.reports.style import Code, Drawing, More, Paragraph, Part, Section, Table
 from mpsearch.tables.units import format_amount, format_count, format_size
 
 CONFUSION_ROWS = 10

@@ -1,12 +1,22 @@
-"""The look of every figure: colours, fonts and sizes, for the page and for files."""
+"""The look of every figure: colours, fonts and sizes, for the page and for files.
 
+`Drawing`: one figure, its words, and the function that draws it; where it goes is not known.
+
+What a report is made of, before it is HTML or Markdown: sections of text, tables, drawings.
+
+Drawings as SVG that lives inside an HTML page and takes the page's colours.
+"""
+
+import io
+import re
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from math import isfinite
 from typing import TYPE_CHECKING, Any, Literal
 
-from mpsearch.running.foreign_text import shown
+from mpsearch.running.streams import html_text, shown
 from mpsearch.tables.units import is_size
 
 if TYPE_CHECKING:
@@ -14,7 +24,28 @@ if TYPE_CHECKING:
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
-    from mpsearch.reports.drawing import Anchors, Drawing
+
+@dataclass(frozen=True)
+class Anchors:
+    """Points of a figure that a page can point at: data coordinates in `axes`."""
+
+    axes: "Axes"
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """name: of its file and the prefix of its ids. text: the figure in words, for who does not see
+    it. caption: how to read it. height: inches. draw: fills an empty figure of that height."""
+
+    name: str
+    title: str
+    text: str
+    caption: str
+    height: float
+    draw: "Callable[[Figure], Anchors | None]"
+
 
 # On a page each becomes a variable, so that one drawing serves light and dark. The data colours
 # are Okabe and Ito's, which people with any colour vision tell apart; shapes differ besides.
@@ -141,3 +172,108 @@ def shorten(name: str, most: int = 26) -> str:
     name = " ".join(shown(name).split())
     half = (most - 1) // 2
     return name if len(name) <= most else f"{name[:half]}…{name[-half:]}"
+
+
+@dataclass(frozen=True)
+class Paragraph:
+    """kind: `lead` for the answer, `notice` for what must be known first, or empty."""
+
+    text: str
+    kind: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells as text; the first of each row names it. prose: the others are words, not numbers."""
+
+    caption: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    prose: bool = False
+
+
+@dataclass(frozen=True)
+class Code:
+    """Lines for a shell."""
+
+    lines: Sequence[str]
+
+
+@dataclass(frozen=True)
+class More:
+    """A table that is closed until it is asked for."""
+
+    summary: str
+    table: Table
+
+
+Part = Paragraph | Table | Code | More | Drawing
+
+
+@dataclass(frozen=True)
+class Section:
+    """name: its id on a page."""
+
+    name: str
+    title: str
+    parts: Sequence[Part]
+
+
+VARIABLES = {
+    INK: "ink", MUTED: "muted", LINES: "lines", PAPER: "paper",
+    BLUE: "blue", ORANGE: "orange", GREEN: "green", PURPLE: "purple",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class InlineSvg:
+    """An `<svg>` element, and the places (x, y) of its anchors in its own coordinates."""
+
+    svg: str
+    places: tuple[tuple[float, float], ...] = ()
+
+
+def inline_svg(drawing: Drawing) -> InlineSvg:
+    """The drawing as an `<svg>` element without ids that could clash and without addresses.
+
+    Text stays text: small, and any script in a layer's name is shown.
+    """
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
+    with canvas(drawing.height, svg__fonttype="none", svg__hashsalt="mpsearch") as figure:
+        anchors = drawn(drawing, figure)
+        buffer = io.StringIO()
+        painter: Any = FigureCanvasSVG(figure)
+        painter.print_svg(buffer, metadata={"Date": None})
+        places: tuple[tuple[float, float], ...] = ()
+        if anchors is not None:
+            points = list(zip(anchors.x, anchors.y, strict=True))
+            height = figure.bbox.height
+            pixels = anchors.axes.transData.transform(points).tolist()
+            places = tuple((round(x, 1), round(height - y, 1)) for x, y in pixels)
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, count=1, flags=re.DOTALL)
+    start = svg.index(">")
+    box = re.search(r'viewBox="([^"]*)"', svg[:start])
+    assert box is not None
+    name = drawing.name
+    head = (
+        f'<svg viewBox="{box[1]}" role="img" aria-labelledby="{name}-title {name}-text">'
+        f'<title id="{name}-title">{html_text(drawing.title)}</title>'
+        f'<desc id="{name}-text">{html_text(drawing.text)}</desc>'
+    )
+    return InlineSvg(head + _in_tags(svg[start + 1 :], name), places)
+
+
+def _in_tags(svg: str, name: str) -> str:
+    """Ids, references and colours inside tags; what stands between tags is left as it is."""
+    variables = re.compile("|".join(VARIABLES), re.IGNORECASE)
+
+    def tag(match: re.Match[str]) -> str:
+        text = match[0].replace("xlink:href", "href")
+        text = text.replace(' id="', f' id="{name}-').replace('="#', f'="#{name}-')
+        text = text.replace("url(#", f"url(#{name}-")
+        return variables.sub(lambda colour: f"var(--{VARIABLES[colour[0].lower()]})", text)
+
+    return re.sub(r"<[^!>][^>]*>", tag, svg)

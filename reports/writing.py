@@ -1,4 +1,9 @@
-"""Writing a report and its figures where they were asked for."""
+"""Writing a report and its figures where they were asked for.
+
+Drawings as files for papers and slides: PNG, SVG, PDF.
+
+The front of a table as a picture file.
+"""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -6,17 +11,63 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import mpsearch
 from mpsearch.errors import InputError
-from mpsearch.files.writing import write_atomic
-from mpsearch.reports.drawing import Drawing
-from mpsearch.reports.facts import Facts, to_document
+from mpsearch.files.whole import atomic_path, write_atomic
+from mpsearch.pareto.front import Front
+from mpsearch.reports.facts import Facts, Point, to_document
+from mpsearch.reports.front_facts import finite, fp32_point, front_facts
+from mpsearch.reports.front_figure import front_drawing
 from mpsearch.reports.gather import gather
 from mpsearch.reports.html import render
 from mpsearch.reports.markdown import render_markdown
-from mpsearch.reports.picture_files import save_pictures
 from mpsearch.reports.run_folder import read_run
 from mpsearch.reports.sections import drawings_of
-from mpsearch.running.foreign_text import json_text
+from mpsearch.reports.style import Drawing, canvas, drawn
+from mpsearch.running.streams import json_text, shown
+
+FORMATS = ("png", "svg", "pdf")
+DOTS_PER_INCH = 200
+
+
+def check_picture(path: str | os.PathLike[str]) -> None:
+    """Raise InputError where the file's ending is none of .png, .svg and .pdf."""
+    if Path(path).suffix.removeprefix(".").lower() not in FORMATS:
+        raise InputError(f"cannot draw {path}; name a file that ends in .png, .svg or .pdf")
+
+
+def save_picture(drawing: Drawing, path: str | os.PathLike[str]) -> None:
+    """Write the drawing in one step, on white. PDFs embed TrueType fonts (Type 42, which journals
+    accept, not Type 3); SVG files hold outlines and look alike everywhere."""
+    check_picture(path)
+    kind = Path(path).suffix.removeprefix(".").lower()
+    settings = {
+        "pdf__fonttype": 42, "svg__fonttype": "path", "svg__hashsalt": "mpsearch",
+        "savefig__facecolor": "white",
+    }  # fmt: skip
+    with canvas(drawing.height, **settings) as figure:
+        drawn(drawing, figure)
+        title, text = shown(drawing.title), shown(drawing.text)
+        described = {
+            "png": {"Title": title, "Description": text},
+            "svg": {"Title": title, "Description": text, "Date": None},
+            "pdf": {"Title": title, "Subject": text, "CreationDate": None},
+        }
+        with atomic_path(path) as temporary:
+            figure.savefig(temporary, dpi=DOTS_PER_INCH, format=kind, metadata=described[kind])
+
+
+def save_pictures(drawings: Sequence[Drawing], folder: str | os.PathLike[str]) -> tuple[str, ...]:
+    """Every drawing as NAME.svg, NAME.pdf and NAME.png in `folder`, made where it is not there."""
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    paths = [
+        os.path.join(folder, f"{drawing.name}.{kind}") for drawing in drawings for kind in FORMATS
+    ]
+    for drawing in drawings:
+        for kind in FORMATS:
+            save_picture(drawing, os.path.join(folder, f"{drawing.name}.{kind}"))
+    return tuple(paths)
+
 
 ENDINGS = {".html": "html", ".htm": "html", ".md": "md", ".json": "json"}
 
@@ -96,3 +147,28 @@ def report(
     drawings = drawings_of(facts) if figures is not None else ()
     path = named or os.path.join(run, f"report.{form}")
     return Reported(tuple(write_report(path, made[form], drawings, figures)), facts)
+
+
+def plot_front(
+    front: Front,
+    path: str | os.PathLike[str],
+    uniform: Sequence[Point] = (),
+    fp32: Point | None = None,
+) -> None:
+    """Draw Ω against the front's resource, and its measured accuracies above, as in the report.
+
+    uniform: one choice everywhere; fp32: the float network, where the front does not know it.
+    Writes `path` (.png, .svg or .pdf) in one step; another ending is an InputError.
+    """
+    check_picture(path)
+    front = finite(front)
+    if not len(front):
+        raise InputError("the front has no points to draw; are its limits infeasible?")
+    facts = Facts(
+        version=mpsearch.__version__,
+        generated=False,
+        uniform=tuple(uniform),
+        front=front_facts(front),
+        fp32=fp32 or fp32_point(front, None, None),
+    )
+    save_picture(front_drawing(facts), path)

@@ -4,14 +4,18 @@ A metric is a function of float outputs, changed outputs and labels, per sample;
 the data, and the standard error that of a mean over samples. `LossMetric` is one that also asks the
 loss. Only what depends on the changed layer is recomputed (mpsearch.graph.partial_forward), and all
 metrics of a study (`Study.beside`) are taken from the same passes.
+
+Changes of outputs as text: float16 with one scale per array, for the journal.
 """
 
+import base64
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 
 from mpsearch.errors import InputError
@@ -20,8 +24,26 @@ from mpsearch.graph.partial_forward import PartialForward
 from mpsearch.losses.loss import Loss, check_curvature
 from mpsearch.running.journal import Journal
 from mpsearch.sensitivity.cells import Cells, notes_of, replacement
-from mpsearch.sensitivity.changes import encode
 from mpsearch.sensitivity.study import Score, Scores, Study
+
+
+def encode(change: torch.Tensor) -> dict[str, object]:
+    """A change [n, C] as base64 of float16 and the scale that keeps it within float16's range."""
+    values = change.detach().cpu().double().numpy()
+    largest = float(np.abs(values).max(initial=0.0))
+    scale = largest if largest > 0 else 1.0
+    packed = (values / scale).astype("<f2").tobytes()
+    return {"scale": scale, "shape": list(values.shape), "data": base64.b64encode(packed).decode()}
+
+
+def decode(document: dict[str, object]) -> np.ndarray:
+    """The change [n, C] in float32 that `encode` wrote, to 11 bits of its largest element."""
+    packed = base64.b64decode(str(document["data"]))
+    shape = document["shape"]
+    assert isinstance(shape, list)
+    values = np.frombuffer(packed, dtype="<f2").reshape(shape).astype(np.float32)
+    return values * np.float32(str(document["scale"]))
+
 
 # (float outputs [n, …], changed outputs [n, …], labels or None) -> [n]
 PerSample = Callable[[torch.Tensor, torch.Tensor, "torch.Tensor | None"], torch.Tensor]

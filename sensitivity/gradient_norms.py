@@ -13,10 +13,17 @@ from functools import partial
 import torch
 from torch import fx
 
-from mpsearch.graph.layers import Layer
+from mpsearch.graph.layers import (
+    EMBEDDING,
+    Layer,
+    argument,
+    groups,
+    is_transposed,
+    layer_input,
+    packet,
+    unfold,
+)
 from mpsearch.graph.network import Network
-from mpsearch.graph.operators import EMBEDDING, argument, groups, is_transposed, layer_input, packet
-from mpsearch.graph.patches import unfold
 from mpsearch.graph.sample_layout import Layouts, SampleLayout, parts
 
 # Elements of unfolded inputs held at once: 4 MB stay in the cache, which halved ResNet-20's cost.

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from mpsearch.running.journal import Journal
 from mpsearch.sensitivity.study import Score, Scores, Study
 from mpsearch.sensitivity.traces import Trace, is_sampled, split, steps, traces, within_bound
-from mpsearch.sensitivity.weight_error import squared_weight_error
+from mpsearch.sensitivity.weight_mse import squared_weight_error
 from mpsearch.tables.choice import Choice, by_weights
 
 

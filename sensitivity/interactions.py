@@ -12,9 +12,8 @@ from mpsearch.interactions.interactions import Interactions, gram_matrix
 from mpsearch.losses.forms import Softmax
 from mpsearch.losses.loss import PlainLoss
 from mpsearch.running.journal import Journal
-from mpsearch.sensitivity import perturbation
-from mpsearch.sensitivity.changes import decode
-from mpsearch.sensitivity.forward_metric import piece
+from mpsearch.sensitivity.forward_metric import decode, piece
+from mpsearch.sensitivity.perturbation import PERTURBATION
 from mpsearch.sensitivity.study import Study
 
 MOST_BYTES = 2**26  # of float16 changes; fewer samples are kept where all would take more
@@ -56,7 +55,7 @@ def collect(
     last = -(-study.keep_outputs // study.rows)
     pieces = [piece(batch, layer) for batch in range(last) for layer in layers]
     if any(journal.get(key) is None or "changes" not in journal.get(key) for key in pieces):
-        perturbation.PROFILER.score(replace(study, beside=()), journal, step)
+        PERTURBATION.score(replace(study, beside=()), journal, step)
     kept = study.keep_outputs
     width = math.prod(study.network.output_shape)
     changes = np.empty((len(layers) * len(study.choices), kept, width))

@@ -17,18 +17,16 @@ from dataclasses import dataclass, replace
 import torch
 
 from mpsearch.data import Batch
-from mpsearch.graph.layers import Layer
-from mpsearch.graph.operators import EMBEDDING, packet
+from mpsearch.graph.layers import EMBEDDING, Layer, packet
 from mpsearch.graph.sample_layout import parts
-from mpsearch.post_training.bias_correction import channel_sums, has_own_bias
+from mpsearch.post_training.layer_by_layer import channel_sums, has_own_bias
 from mpsearch.post_training.layer_moments import InputMoments
 from mpsearch.running.journal import Journal
-from mpsearch.running.seeds import generator
-from mpsearch.sensitivity.cells import notes_of, rounded_weights
+from mpsearch.running.workers import generator
+from mpsearch.sensitivity.cells import input_moments, notes_of, rounded_weights, together
+from mpsearch.sensitivity.fisher import Tape
 from mpsearch.sensitivity.forward_metric import check_finite
-from mpsearch.sensitivity.input_moments import input_moments, together
 from mpsearch.sensitivity.study import Score, Scores, Study
-from mpsearch.sensitivity.tape import Tape
 
 
 @dataclass(frozen=True)

@@ -8,25 +8,134 @@ own is not taken apart: all of Tr(H_i) is estimated. What remains is estimated i
 until each layer's standard error, times what one unit of trace contributes to its Ω, is below rtol
 × max(its own Ω, the layers' mean Ω): a layer that contributes little need not be known well, and no
 layer hides behind the total.
+
+Traces of the layers' Gauss-Newton blocks, without second derivatives: exact, or sampled.
+
+The Gauss-Newton block of layer i is G_i = (1/N) Σ_n J_niᵀ H_n J_ni with H_n the Hessian of the loss
+in the outputs, diag(p) − p pᵀ for softmax cross-entropy (Schraudolph, Neural Computation 2002).
+With H_n = S_n S_nᵀ its trace is (1/N) Σ_n Σ_c ||J_niᵀ s_nc||², a sum of squared per-sample
+gradients: one backward pass per column of S_n gives the traces of all layers at once. For the exact
+trace of cross-entropy S_n is the Cholesky factor of diag(p) − p pᵀ, which is known in closed form
+(Tanabe & Sagae, J. R. Statist. Soc. B 1992) and has C − 1 columns for C classes. For many classes
+||J_niᵀ S_n ε||² with random signs ε is an unbiased estimate of a sample's part at one backward
+pass.
+
+Where the Hessian block of a layer equals its Gauss-Newton block.
+
+The loss is ℓ(f(W)) with ℓ convex in the outputs f. The Hessian block is JᵀH_outJ + Σ_c ∂ℓ/∂f_c
+∇²f_c; the second term vanishes when every output is piecewise linear in the layer's weights, that
+is when the weight is used once and only piecewise linear operators lie between it and the output.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import torch
+from torch import fx
+
 from mpsearch.data import Data, with_loss
 from mpsearch.errors import InputError
-from mpsearch.graph.layers import Layer
+from mpsearch.graph.layers import LINEAR_OPERATORS, Layer, packet
 from mpsearch.graph.network import Network
 from mpsearch.losses.heads import without_heads
-from mpsearch.losses.loss import check_curvature
+from mpsearch.losses.loss import CROSS_ENTROPY, Loss, check_curvature
 from mpsearch.running.journal import Journal
-from mpsearch.sensitivity.gauss_newton import sampled_traces, trace_sums
-from mpsearch.sensitivity.hutchinson import residual_traces
-from mpsearch.sensitivity.linearity import piecewise_linear
-from mpsearch.sensitivity.probing import Moments, estimate
+from mpsearch.running.workers import generator
+from mpsearch.sensitivity.gradient_norms import GradientNorms
+from mpsearch.sensitivity.hutchinson import Moments, estimate, residual_traces
 from mpsearch.sensitivity.study import Study
+
+
+def trace_sums(
+    network: Network, inputs: tuple[torch.Tensor, ...], loss: Loss = CROSS_ENTROPY
+) -> dict[str, float]:
+    """Σ_n Tr(J_niᵀ H_n J_ni) over the samples of one batch, by layer name. Exact.
+
+    A layer that does not reach the output has 0. A weight that is used more than once has its
+    per-sample gradients summed over the uses before squaring, as J demands.
+    """
+    columns = loss.columns(network.output_shape)
+    norms = GradientNorms(network, network.layers, inputs, columns)
+    factor = loss.factor(norms.logits)
+    shape = norms.logits.shape
+    sums = {layer.name: 0.0 for layer in network.layers}
+    for column in range(columns):
+        for name, squares in norms.squares(factor[:, :, column].reshape(shape)).items():
+            sums[name] += float(squares.sum())
+    return sums
+
+
+def sampled_traces(
+    network: Network,
+    inputs: tuple[torch.Tensor, ...],
+    layers: Sequence[Layer],
+    keys: Sequence[str],
+    loss: Loss = CROSS_ENTROPY,
+) -> dict[str, Moments]:
+    """Estimates of the same sums, one backward pass per key, by layer name. Unbiased.
+
+    Samples have signs of their own, so their errors are independent and the variance is estimated
+    from all of them, not only from the few probes' sums.
+    """
+    norms = GradientNorms(network, layers, inputs, len(keys))
+    draws = [norms.squares(loss.direction(norms.logits, generator(key))) for key in keys]
+    return {
+        layer.name: Moments.of(torch.stack([draw[layer.name] for draw in draws]))
+        for layer in layers
+    }
+
+
+_ANY_ARGUMENT = frozenset(
+    """
+    _unsafe_view abs adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d
+    adaptive_max_pool1d adaptive_max_pool2d add amax amin avg_pool1d avg_pool2d avg_pool3d
+    cat channel_shuffle chunk clamp clamp_max clamp_min clone constant_pad_nd contiguous
+    expand flatten flip getitem hardsigmoid hardtanh index_select leaky_relu max max_pool1d
+    max_pool2d max_pool3d maximum mean min minimum movedim narrow neg pad permute
+    pixel_shuffle pixel_unshuffle reflection_pad1d reflection_pad2d relu relu6 repeat
+    replication_pad1d replication_pad2d reshape roll rsub select slice split
+    split_with_sizes squeeze stack sub sum swapaxes sym_size t threshold transpose unbind
+    unflatten unsqueeze upsample_bilinear2d upsample_nearest1d upsample_nearest2d view
+    """.split()
+)
+# Linear in their first argument, as long as the others do not depend on the layer.
+_FIRST_ARGUMENT = frozenset(LINEAR_OPERATORS) | frozenset(
+    """
+    _native_batch_norm_legit_no_training batch_norm bmm div masked_fill matmul mm mul prelu
+    """.split()
+)
+
+
+def piecewise_linear(graph: fx.GraphModule, layer: Layer) -> bool:
+    """True when the outputs of `graph` are piecewise linear in the layer's weights."""
+    if len(layer.nodes) != 1:
+        return False
+    dependent: set[fx.Node] = set()
+    for node in graph.graph.nodes:
+        if node.name == layer.nodes[0]:
+            dependent.add(node)
+        elif node.op == "output":
+            continue
+        elif any(source in dependent for source in node.all_input_nodes):
+            if not _keeps_linearity(node, dependent):
+                return False
+            dependent.add(node)
+    return True
+
+
+def _keeps_linearity(node: fx.Node, dependent: set[fx.Node]) -> bool:
+    name = packet(node)
+    if name in _ANY_ARGUMENT:
+        return True
+    if name not in _FIRST_ARGUMENT:
+        return False
+    varying = [source for source in node.all_input_nodes if source in dependent]
+    if name in ("mul", "matmul", "mm", "bmm") and len(varying) == 1:
+        return node.args[0] is not node.args[1]  # bilinear: linear in either one, but not squared
+    return varying == [node.args[0]]
+
 
 # Exact costs C - 1 backward passes and has no error; sampling costs 8 per round and mostly stops
 # after one to four rounds at 5 %. Beyond 32 classes sampling is cheaper.

@@ -1,12 +1,27 @@
-"""Squared error of the quantized weights, ‖Q_b(W) − W‖²: needs no data and sees no activations."""
+"""Squared error of the quantized weights, ‖Q_b(W) − W‖²: needs no data and sees no activations.
+
+||Q_b(W) − W||², the squared error that quantizing a layer's weights makes.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from mpsearch.graph.layers import Layer
+from mpsearch.graph.network import Network
+from mpsearch.quantization.quantizer import FLOAT_BITS, layout_of, quantize_weight
 from mpsearch.running.journal import Journal
 from mpsearch.sensitivity.study import Score, Scores, Study
-from mpsearch.sensitivity.weight_error import squared_weight_error
-from mpsearch.tables.choice import by_weights
+from mpsearch.tables.choice import Choice, by_weights
+
+
+def squared_weight_error(network: Network, layer: Layer, choice: Choice) -> float:
+    """Squared error of the layer's weights at `choice`, summed in float64; 0 for float."""
+    if choice.w_bits == FLOAT_BITS:
+        return 0.0
+    rows, _ = network.weight_rows(layer)
+    quantized = quantize_weight(rows, choice.w_bits, layout_of(layer, choice))
+    difference = quantized.dequantize().double() - rows.double()
+    return float(difference.square().sum())
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpsearch.errors import InputError
-from mpsearch.knapsack.problem import Problem
-from mpsearch.knapsack.solver import Answer
-from mpsearch.solvers.engines import settings
+from mpsearch.knapsack.problem import Answer, Problem
+from mpsearch.solvers.milp import settings
 
 MOST = 20_000_000  # assignments, some seconds
 CHUNK = 1 << 16

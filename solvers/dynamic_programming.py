@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpsearch.errors import InputError
-from mpsearch.knapsack.problem import Problem
-from mpsearch.knapsack.solver import Answer
+from mpsearch.knapsack.problem import Answer, Problem
 from mpsearch.solvers.core import Search, open_core
 from mpsearch.solvers.dual import Dual
 from mpsearch.tables.units import whole_number

@@ -6,10 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from mpsearch.knapsack.problem import Problem
-from mpsearch.knapsack.solver import Answer, Claim
-from mpsearch.solvers.engines import engine_module, missing, settings
-from mpsearch.solvers.milp import Found, Rows, solve_rows
+from mpsearch.knapsack.problem import Answer, Claim, Problem
+from mpsearch.solvers.milp import Found, Rows, engine_module, missing, settings, solve_rows
 
 INSTALL = "pip install 'mpsearch[highs]'"
 

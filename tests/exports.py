@@ -8,7 +8,7 @@ import numpy as np
 
 from mpsearch.data import Data
 from mpsearch.exporters.c.folder import export_c
-from mpsearch.files.writing import digest
+from mpsearch.files.whole import digest
 from mpsearch.graph.network import Network
 from mpsearch.quantization.calibration import calibrate
 from mpsearch.quantization.quantized import QuantizedNetwork, quantize

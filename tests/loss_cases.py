@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from mpsearch.graph.outputs import lay_out
+from mpsearch.losses.labels import Own
 from mpsearch.losses.loss import BERNOULLI, CROSS_ENTROPY, SOFTMAX, SQUARED, Loss, PlainLoss
-from mpsearch.losses.own_loss import Own
 from mpsearch.losses.sum_loss import Share, SumLoss
 
 

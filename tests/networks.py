@@ -6,8 +6,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from mpsearch.graph.float_width import set_float_width
 from mpsearch.graph.network import Network
+from mpsearch.graph.tensors import set_float_width
 
 Inputs = tuple[torch.Tensor, ...]
 

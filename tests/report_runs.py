@@ -13,7 +13,7 @@ from mpsearch.statistics import wilson_interval
 from mpsearch.tables.assignment import Assignment
 from mpsearch.tables.budget import Budget
 from mpsearch.tables.choice import Choice
-from mpsearch.tables.evidence_digests import Origin
+from mpsearch.tables.provenance import Origin
 from mpsearch.tables.table import Layer, LayerTable, Row
 
 W4, W8 = Choice(4, 4), Choice(8, 8)

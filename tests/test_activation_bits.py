@@ -8,18 +8,16 @@ import numpy as np
 import pytest
 from oracles import by_layer, every_assignment, exact, naive_front, omega_of, total_of
 
-from mpsearch.explaining.explaining import explain
-from mpsearch.explaining.what_if import what_if
-from mpsearch.gating.front import supported
+from mpsearch.explaining.explaining import explain, what_if
+from mpsearch.gating.ci_formats import supported
 from mpsearch.interactions.k_best import k_best
 from mpsearch.knapsack.instance import Instance
 from mpsearch.pareto.front import front
-from mpsearch.search.ranges import ranges
+from mpsearch.search.proof import ranges
 from mpsearch.search.solving import solve
 from mpsearch.tables.assignment import Assignment
-from mpsearch.tables.budget import Budget
+from mpsearch.tables.budget import Budget, Minimand
 from mpsearch.tables.choice import Choice
-from mpsearch.tables.minimand import Minimand
 from mpsearch.tables.table import Layer, LayerTable, Row
 
 CHOICES = [Choice(2, 8), Choice(3, 8), Choice(4, 4), Choice(4, 8), Choice(8, 4), Choice(8, 8)]

@@ -18,11 +18,11 @@ from mpsearch.graph.layers import Layer
 from mpsearch.graph.network import Network
 from mpsearch.post_training.activation_ranges import (
     METHODS,
+    OutputErrors,
     check_method,
     choose_quantizers,
     quantizer_of,
 )
-from mpsearch.post_training.measured_ranges import OutputErrors
 from mpsearch.quantization.calibration import Histogram, calibrate
 from mpsearch.quantization.quantizer import ActivationQuantizer
 from mpsearch.tables.choice import Choice

@@ -5,7 +5,7 @@ from itertools import permutations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mpsearch.exporters.c.arena import Buffer, lower_bound, plan
+from mpsearch.exporters.c.storage import Buffer, lower_bound, plan
 
 BUFFERS = st.lists(
     st.builds(

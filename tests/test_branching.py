@@ -8,8 +8,8 @@ from tables import random_limits, random_table
 
 from mpsearch.knapsack.instance import Instance
 from mpsearch.knapsack.problem import Problem, scale
-from mpsearch.solvers.branching import branch
 from mpsearch.solvers.core import Search, open_core
+from mpsearch.solvers.lagrangian import branch
 
 
 def least_cost(problem: Problem) -> int | None:
@@ -32,7 +32,7 @@ def test_one_state_a_part_still_proves_the_optimum(
     monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
     """Sweeps of one state decide nothing, so that the proof is the tree's."""
-    monkeypatch.setattr("mpsearch.solvers.branching.STATES", 1)
+    monkeypatch.setattr("mpsearch.solvers.lagrangian.STATES", 1)
     table = random_table(seed, 7, 3, 1e-6, groups=False)
     instance = Instance.build(table, random_limits(seed, table, 1 + seed % 3))
     problem, _ = scale(instance, None)
@@ -50,7 +50,7 @@ def test_one_state_a_part_still_proves_the_optimum(
 
 
 def test_few_parts_leave_a_bound_below_the_optimum(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mpsearch.solvers.branching.STATES", 1)
+    monkeypatch.setattr("mpsearch.solvers.lagrangian.STATES", 1)
     left_open = 0
     for seed in range(30):
         table = random_table(seed, 8, 3, 1.0, groups=False)

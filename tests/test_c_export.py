@@ -23,19 +23,17 @@ from torch.nn import functional
 from mpsearch.cli import cli, run
 from mpsearch.data import Data, bind, read_arrays
 from mpsearch.errors import InputError
-from mpsearch.exporters.c.check import check
-from mpsearch.exporters.c.folder import export_c
+from mpsearch.exporters.c.folder import check, export_c
 from mpsearch.exporters.formats import ExportRequest, check_options
 from mpsearch.graph.network import Network
 from mpsearch.graph.network_file import save
 from mpsearch.importers.loading import ModelSource, load_network
+from mpsearch.integer.inference import IntegerNetwork, integer_network, quantize_input
 from mpsearch.integer.inference import run as infer
 from mpsearch.integer.lowering import HEADROOM, lower
-from mpsearch.integer.network import IntegerNetwork, integer_network, quantize_input
 from mpsearch.models.registry import architecture, build
 from mpsearch.quantization.calibration import calibrate
-from mpsearch.quantization.cost import size_bytes
-from mpsearch.quantization.packing import pack
+from mpsearch.quantization.packing import pack, size_bytes
 from mpsearch.quantization.quantized import QuantizedNetwork, quantize
 from mpsearch.quantization.quantized_file import save_quantized
 from mpsearch.tables.choice import Choice
@@ -43,7 +41,8 @@ from mpsearch.tables.units import format_size
 
 BITS = (2, 3, 4, 5, 6, 7, 8, 16)
 NETWORK = ("network", "layers", "patches", "depthwise", "pooling", "elementwise", "steps")
-CORE = Path(__file__).parent.parent / "mpsearch" / "exporters" / "c"
+ROOT = Path(__file__).parent.parent
+CORE = ROOT / "mpsearch" / "exporters" / "c"
 GCC = shutil.which("gcc")
 STRICT = ("-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic")
 CHECKED = (*STRICT, "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
@@ -262,7 +261,7 @@ def test_the_command_writes_a_folder_that_builds_and_checks_itself(
 def test_a_layer_whose_factors_have_no_compact_form_stores_them(
     tmp_path: Path, kernels: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mpsearch.exporters.c.layer_constants.channel_scales", lambda *_: None)
+    monkeypatch.setattr("mpsearch.exporters.c.constants.channel_scales", lambda *_: None)
     network, data = _exported("two-inputs")
     quantized = _quantized(network, data, 3)
     document = export_c(quantized, data, tmp_path).document
@@ -395,7 +394,7 @@ def test_files_of_others_are_never_overwritten(tmp_path: Path) -> None:
 def test_the_commands_of_the_page_run_in_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    page = (CORE.parent.parent / "docs" / "export.md").read_text()
+    page = (ROOT / "docs" / "export.md").read_text()
     monkeypatch.chdir(tmp_path)
     (python,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
     exec(compile(python, "docs/export.md", "exec"), {})
@@ -470,6 +469,6 @@ def test_large_networks_are_compared_on_fewer_samples(monkeypatch: pytest.Monkey
     quantized = _quantized(network, data, "w8a8")
     graph = lower(quantized, data)
     for most, samples in ((10**6, 256), (100, 12), (1, 8)):  # 8 MACs a sample
-        monkeypatch.setattr("mpsearch.exporters.c.check._MACS", most)
+        monkeypatch.setattr("mpsearch.exporters.c.folder._MACS", most)
         (found,) = check(graph, quantized, data, 32)
         assert found.samples == samples

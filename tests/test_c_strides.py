@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 
 from mpsearch.errors import InputError
-from mpsearch.exporters.c.layouts import image_order, last_strides
-from mpsearch.exporters.c.strides import (
+from mpsearch.exporters.c.layouts import (
     Box,
     arranged,
     concatenated,
+    image_order,
     join,
+    last_strides,
     mean_axes,
     padded,
     permuted,

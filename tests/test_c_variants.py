@@ -15,15 +15,15 @@ import pytest
 import torch
 
 from mpsearch.data import Data
-from mpsearch.exporters.c.arena import Arena, Buffer
+from mpsearch.exporters.c.constants import EXACT, rounding
 from mpsearch.exporters.c.folder import export_c
-from mpsearch.exporters.c.rounding import EXACT, rounding
 from mpsearch.exporters.c.source import generate
+from mpsearch.exporters.c.storage import Arena, Buffer
 from mpsearch.graph.network import Network
 from mpsearch.integer.fixed_point import Rescale, rescale_of
+from mpsearch.integer.inference import quantize_input
 from mpsearch.integer.inference import run as infer
 from mpsearch.integer.lowering import lower
-from mpsearch.integer.network import quantize_input
 from mpsearch.models.registry import architecture, build
 from mpsearch.quantization.calibration import calibrate
 from mpsearch.quantization.packing import pack

@@ -12,14 +12,20 @@ from torch import fx, nn
 
 from mpsearch.cli import run
 from mpsearch.data import Data
-from mpsearch.graph.layers import Layer
+from mpsearch.graph.layers import Layer, layer_input
 from mpsearch.graph.network import Network
-from mpsearch.graph.operators import layer_input
 from mpsearch.graph.partial_forward import PartialForward
 from mpsearch.losses.loss import CROSS_ENTROPY
 from mpsearch.quantization.quantizer import ActivationQuantizer
-from mpsearch.sensitivity.cells import Cells, cells_of, notes_of, replacement
-from mpsearch.sensitivity.input_moments import extent, input_moments, multiplying
+from mpsearch.sensitivity.cells import (
+    Cells,
+    cells_of,
+    extent,
+    input_moments,
+    multiplying,
+    notes_of,
+    replacement,
+)
 from mpsearch.sensitivity.study import Study
 from mpsearch.tables.choice import Choice
 

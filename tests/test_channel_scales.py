@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mpsearch.exporters.c.channel_scales import channel_scales
+from mpsearch.exporters.c.constants import channel_scales
 from mpsearch.integer.fixed_point import Rescale, rescale_of
 
 CORE = Path(__file__).parent.parent / "mpsearch" / "exporters" / "c"

@@ -10,8 +10,8 @@ from tables import HAND
 import mpsearch
 from mpsearch.errors import InputError
 from mpsearch.tables.assignment import Assignment
+from mpsearch.tables.budget import values_of
 from mpsearch.tables.choice import Choice, WeightBits, fits, is_choice, named
-from mpsearch.tables.limits import values_of
 from mpsearch.tables.table import LayerTable
 
 BITS = (1, 2, 3, 4, 8, 10, 16, 32, 64)

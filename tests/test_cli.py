@@ -12,7 +12,7 @@ import torch
 
 from mpsearch.cli import run
 from mpsearch.errors import InputError
-from mpsearch.files import writing as files
+from mpsearch.files import whole as files
 from mpsearch.graph.network_file import save
 
 HEAVY = ("torch", "pandas", "matplotlib", "ortools", "pulp", "tensorflow", "librosa", "scipy")

@@ -12,12 +12,11 @@ import numpy as np
 import pytest
 
 from mpsearch.errors import InputError
-from mpsearch.knapsack.problem import Problem
-from mpsearch.knapsack.solver import Answer
+from mpsearch.knapsack.problem import Answer, Problem
 from mpsearch.running import plugins
 from mpsearch.solvers import dynamic_programming
 from mpsearch.testing import check_solver, examine_solver
-from mpsearch.testing.random_problems import enumerate_costs, random_case
+from mpsearch.testing.conformance import enumerate_costs, random_case
 
 ROOT = Path(__file__).parent.parent
 # name -> instances, tolerance; engines that start a process for each problem get fewer

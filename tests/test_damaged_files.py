@@ -39,16 +39,16 @@ from safetensors.torch import save_file
 import mpsearch
 from mpsearch.cli import run
 from mpsearch.device.exported import read_export
-from mpsearch.device.power_csv_text import csv_source
+from mpsearch.device.power_csv import csv_source
 from mpsearch.device.profile import save_device_profile
 from mpsearch.errors import MpsearchError
 from mpsearch.evaluation.evaluation import Evaluation
-from mpsearch.finetuning.checkpoint import State, load_state, save_state
-from mpsearch.reproduction.run_store import Measured, RunStore
+from mpsearch.finetuning.training import State, load_state, save_state
+from mpsearch.reproduction.run import Measured, RunStore
 from mpsearch.running.journal import Journal
 from mpsearch.statistics import wilson_interval
 from mpsearch.tables.assignment import Assignment
-from mpsearch.tables.evidence_digests import network_digest
+from mpsearch.tables.provenance import network_digest
 
 TIMES = int(os.environ.get("MPSEARCH_FUZZ", "1"))
 LINES, CHARACTERS = 3, 1500  # of an error

@@ -19,7 +19,7 @@ from own_files import PICTURES, SOUNDS, write_classes, write_config, write_pictu
 from mpsearch.cli import run
 from mpsearch.commands.train import dataset_for
 from mpsearch.errors import InputError
-from mpsearch.files.writing import digest
+from mpsearch.files.whole import digest
 from mpsearch.graph.network_file import load
 from mpsearch.models import clip_decoding
 from mpsearch.models.dataset_config import read_config

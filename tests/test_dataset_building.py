@@ -25,10 +25,10 @@ from own_files import (
 from mpsearch.errors import InputError
 from mpsearch.models import clip_decoding
 from mpsearch.models.dataset_building import Built, build_dataset, list_clips
+from mpsearch.models.dataset_checks import deal, linked
 from mpsearch.models.dataset_config import read_config
 from mpsearch.models.datasets import load_dataset
 from mpsearch.models.features import MfccSettings, mfcc
-from mpsearch.models.group_split import deal, linked
 
 soundfile = pytest.importorskip("soundfile")
 

@@ -5,7 +5,6 @@ from dataclasses import replace
 import pytest
 from device_profiles import PROFILE
 
-from mpsearch.device.compiling import is_native, machine_of
 from mpsearch.device.conditions import (
     Moment,
     invalid_reasons,
@@ -14,6 +13,7 @@ from mpsearch.device.conditions import (
     read_machine,
     read_moment,
 )
+from mpsearch.device.exported import is_native, machine_of
 from mpsearch.device.profile import Machine, State, device_latency, is_virtual
 from mpsearch.device.session import Run
 from mpsearch.device.timing import latency_of

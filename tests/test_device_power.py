@@ -20,19 +20,16 @@ from exports import small_export
 from loopback_sshd import MISSING, serve
 
 from mpsearch.cli import run
-from mpsearch.device import looping
-from mpsearch.device.compiling import Compiler
+from mpsearch.device import measuring
 from mpsearch.device.energy import Power
-from mpsearch.device.exported import read_export
-from mpsearch.device.looping import loop_on
-from mpsearch.device.measured_table import by_time
-from mpsearch.device.measuring import measure, steps_of
+from mpsearch.device.exported import Compiler, read_export
+from mpsearch.device.measuring import loop_on, measure, prepare, steps_of
+from mpsearch.device.power import manual
+from mpsearch.device.power_hwmon import Hwmon
 from mpsearch.device.power_source import power_source
-from mpsearch.device.power_sources_hwmon import Hwmon
-from mpsearch.device.power_sources_manual import manual
-from mpsearch.device.preparing import prepare
 from mpsearch.device.profile import load_device_profile
 from mpsearch.device.session import Session
+from mpsearch.device.tabulating import by_time
 from mpsearch.device.timing import Settings
 from mpsearch.device.transport import shell_of
 from mpsearch.graph.network import Network
@@ -244,7 +241,7 @@ def test_a_wrong_call_is_refused_before_anything_runs(
 
 
 def test_quick_networks_are_looped_in_several_processes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(looping, "MOST_RUNS", 1000)
+    monkeypatch.setattr(measuring, "MOST_RUNS", 1000)
     exported = read_export("net")
     with Session("local") as session:
         prepare(session, exported, SETTINGS)

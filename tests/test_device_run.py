@@ -16,16 +16,15 @@ import pytest
 from exports import insert, replace_file, small_export, small_network
 
 from mpsearch.cli import run
-from mpsearch.device.compiling import Compiler
-from mpsearch.device.exported import read_export
+from mpsearch.device.exported import Compiler, read_export
 from mpsearch.device.measuring import measure
 from mpsearch.device.profile import DeviceProfile, device_latency, load_device_profile
 from mpsearch.device.session import Session
 from mpsearch.device.timing import Settings
 from mpsearch.device.transport import DeviceError
 from mpsearch.errors import InputError
-from mpsearch.quantization.cost import size_bytes
-from mpsearch.tables.evidence_digests import network_digest
+from mpsearch.quantization.packing import size_bytes
+from mpsearch.tables.provenance import network_digest
 
 QUICK = ("--flags", "-O0", "--runs", "3", "--repeat", "5", "--warm-up", "2")
 SETTINGS = Settings(runs=3, repeat=5, warm_up=2, timeout=20, compiler=Compiler(flags=("-O0",)))

@@ -16,8 +16,7 @@ from exports import insert, replace_file, small_export
 from loopback_sshd import MISSING, Loopback, serve
 
 from mpsearch.cli import run
-from mpsearch.device.compiling import Compiler
-from mpsearch.device.exported import read_export
+from mpsearch.device.exported import Compiler, read_export
 from mpsearch.device.measuring import measure
 from mpsearch.device.profile import device_latency, load_device_profile
 from mpsearch.device.timing import Settings

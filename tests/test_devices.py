@@ -55,9 +55,11 @@ def _coarse_scales() -> Iterator[None]:
     """Few candidate scales: the search for them is most of the time of tiny layers."""
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {
-            "quantizer._MOST_CLIPS": 4, "quantizer._FEWEST_CLIPS": 4,
-            "compensated_rounding._MOST_SCALES": 4, "compensated_rounding._FEWEST_SCALES": 4,
-        }.items():  # fmt: skip
+            "quantization.quantizer._MOST_CLIPS": 4,
+            "quantization.quantizer._FEWEST_CLIPS": 4,
+            "post_training.compensated_rounding._MOST_SCALES": 4,
+            "post_training.compensated_rounding._FEWEST_SCALES": 4,
+        }.items():
             patch.setattr(f"mpsearch.{name}", value)
         yield
 

@@ -17,7 +17,7 @@ from mpsearch.losses.loss import CROSS_ENTROPY
 from mpsearch.post_training.repairing import PostTraining, quantize_after_training
 from mpsearch.profiling.profile import ProfileSettings, profile
 from mpsearch.quantization.calibration import calibrate
-from mpsearch.quantization.cost import bops, size_bytes
+from mpsearch.quantization.packing import bops, size_bytes
 from mpsearch.quantization.quantized import quantize
 from mpsearch.quantization.quantized_file import load_quantized, payload, save_quantized
 from mpsearch.quantization.quantizer import PER_TENSOR, layout_of, quantize_weight

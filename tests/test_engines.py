@@ -14,11 +14,11 @@ import pytest
 
 from mpsearch.cli import run
 from mpsearch.errors import InputError
-from mpsearch.knapsack.solver import Answer
+from mpsearch.knapsack.problem import Answer
 from mpsearch.running import plugins
 from mpsearch.solvers.brute_force import BruteForce
 from mpsearch.solvers.milp import Found, Rows, rows, solve_rows
-from mpsearch.testing.random_problems import random_case
+from mpsearch.testing.conformance import random_case
 
 HAS_HIGHSPY = importlib.util.find_spec("highspy") is not None
 ENGINES = ("pulp", "ortools", "highs", "mathopt-highs")
@@ -29,7 +29,7 @@ SEED = next(s for s in range(99) if (c := random_case(s)).best and np.sum(c.prob
 ASK = f"""
 import sys
 from mpsearch.running import plugins
-from mpsearch.testing.random_problems import random_case
+from mpsearch.testing.conformance import random_case
 case = random_case({SEED})
 for name in sys.argv[1].split(","):
     answer = plugins.load("mpsearch.solvers", name, "solver").solve(case.problem, None, {{}})
@@ -117,7 +117,7 @@ def test_a_missing_engine_names_what_to_install(
     package, command = LACKING[name]
     real = importlib.util.find_spec
     monkeypatch.setattr(
-        "mpsearch.solvers.engines.find_spec", lambda n: None if n == package else real(n)
+        "mpsearch.solvers.milp.find_spec", lambda n: None if n == package else real(n)
     )
     monkeypatch.delitem(sys.modules, package, raising=False)
     if package == "glpsol":

@@ -22,8 +22,7 @@ from mpsearch.evaluation.evaluation import (
 )
 from mpsearch.evaluation.measuring import evaluate
 from mpsearch.evaluation.metric_choice import chosen, statistics_of
-from mpsearch.evaluation.metric_intervals import measured
-from mpsearch.evaluation.metrics import Statistic, auc, mean_of
+from mpsearch.evaluation.metrics import Statistic, auc, mean_of, measured
 from mpsearch.graph.outputs import lay_out
 from mpsearch.losses.forms import Bernoulli, Softmax, Squared
 from mpsearch.losses.loss import Loss, PlainLoss

@@ -22,7 +22,7 @@ from mpsearch.cli import run
 from mpsearch.device.exported import read_export
 from mpsearch.device.profile import save_device_profile
 from mpsearch.evaluation.evaluation import load_evaluations, save_evaluations
-from mpsearch.files.writing import digest
+from mpsearch.files.whole import digest
 from mpsearch.interactions.interactions import load_interactions, save_interactions
 from mpsearch.tables.assignment import Assignment
 

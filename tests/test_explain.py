@@ -20,9 +20,8 @@ from tables import HAND, hand_table, random_limits, random_table
 from mpsearch.cli import run
 from mpsearch.commands.solution_text import print_ranges
 from mpsearch.errors import InputError
-from mpsearch.explaining.explaining import Explanation, explain
-from mpsearch.explaining.what_if import what_if
-from mpsearch.search.ranges import ranges
+from mpsearch.explaining.explaining import Explanation, explain, what_if
+from mpsearch.search.proof import ranges
 from mpsearch.search.solving import solve
 from mpsearch.tables.assignment import Assignment
 from mpsearch.tables.budget import Budget

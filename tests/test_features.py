@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mpsearch.errors import InputError, MissingExtraError
-from mpsearch.models import feature_cache
+from mpsearch.models import features
 from mpsearch.models.features import (
     BATTLEFIELD_AUDIO,
     COVID_COUGH,
@@ -158,21 +158,21 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_cache_hit_equals_the_miss(cache: Path) -> None:
     build = Counted()
-    miss = feature_cache.cached("x", "sha256:1", build)
-    hit = feature_cache.cached("x", "sha256:1", build)
+    miss = features.cached("x", "sha256:1", build)
+    hit = features.cached("x", "sha256:1", build)
     assert build.calls == 1
     assert miss.keys() == hit.keys()
     for key in miss:
         np.testing.assert_array_equal(miss[key], hit[key])
         assert miss[key].dtype == hit[key].dtype
-    feature_cache.cached("x", "sha256:2", build)
+    features.cached("x", "sha256:2", build)
     assert build.calls == 2
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "empty", "pickle"])
 def test_a_damaged_cache_is_built_again(cache: Path, damage: str) -> None:
     build = Counted()
-    whole = feature_cache.cached("x", "sha256:1", build)
+    whole = features.cached("x", "sha256:1", build)
     (path,) = cache.iterdir()
     stored = path.read_bytes()
     damaged = {
@@ -182,7 +182,7 @@ def test_a_damaged_cache_is_built_again(cache: Path, damage: str) -> None:
         "pickle": b"\x80\x04N.",
     }[damage]
     path.write_bytes(damaged)
-    again = feature_cache.cached("x", "sha256:1", build)
+    again = features.cached("x", "sha256:1", build)
     assert build.calls == 2
     np.testing.assert_array_equal(again["a"], whole["a"])
     assert path.read_bytes() == stored
@@ -193,13 +193,13 @@ def test_a_cache_that_cannot_be_written_costs_only_time(
 ) -> None:
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("MPSEARCH_CACHE", str(tmp_path / "file" / "cache"))
-    assert feature_cache.cached("x", "sha256:1", Counted())["a"].shape == (1000,)
+    assert features.cached("x", "sha256:1", Counted())["a"].shape == (1000,)
 
 
 def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("MPSEARCH_CACHE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert feature_cache.cache_folder() == tmp_path / "mpsearch"
+    assert features.cache_folder() == tmp_path / "mpsearch"
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert feature_cache.cache_folder() == tmp_path / ".cache" / "mpsearch"
+    assert features.cache_folder() == tmp_path / ".cache" / "mpsearch"

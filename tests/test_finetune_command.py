@@ -12,7 +12,7 @@ from torch import nn
 from mpsearch.cli import run
 from mpsearch.evaluation.evaluation import load_evaluations
 from mpsearch.finetuning import training as finetuning
-from mpsearch.finetuning.checkpoint import State, save_state
+from mpsearch.finetuning.training import State, save_state
 from mpsearch.graph.network_file import save
 from mpsearch.tables.assignment import Assignment
 from mpsearch.tables.choice import Choice

@@ -14,8 +14,7 @@ from torch.nn import functional
 from mpsearch.data import Data
 from mpsearch.errors import InputError
 from mpsearch.evaluation.measuring import evaluate
-from mpsearch.finetuning.data import split
-from mpsearch.finetuning.loss import EVALUATION_BATCH
+from mpsearch.finetuning.data import EVALUATION_BATCH, split
 from mpsearch.finetuning.student import student, trained_tensors
 from mpsearch.finetuning.training import START, Epoch, FineTuned, FineTuning, finetune
 from mpsearch.graph.network import Network, copy_graph

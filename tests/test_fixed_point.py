@@ -9,8 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mpsearch.errors import InputError
-from mpsearch.integer.fixed_point import Rescale, divide_round, rescale, rescale_of, shift_round
-from mpsearch.integer.softmax import FRACTION_BITS, power_table, softmax
+from mpsearch.integer.fixed_point import (
+    FRACTION_BITS,
+    Rescale,
+    divide_round,
+    power_table,
+    rescale,
+    rescale_of,
+    shift_round,
+    softmax,
+)
 
 WHOLE = st.integers(-(2**62), 2**62)
 INT32 = st.integers(-(2**31), 2**31 - 1)

@@ -24,16 +24,13 @@ from torch import nn
 from mpsearch.cli import run
 from mpsearch.errors import InputError
 from mpsearch.evaluation.evaluation import Evaluations, save_evaluations
+from mpsearch.gating.ci_formats import code_quality, commands, junit, markdown
 from mpsearch.gating.evidence import Evidence
-from mpsearch.gating.github import commands, markdown
-from mpsearch.gating.gitlab import code_quality
-from mpsearch.gating.junit import junit
 from mpsearch.gating.report import Report
-from mpsearch.gating.verdict import Verdict
+from mpsearch.gating.words import Verdict
 from mpsearch.graph.network_file import save
-from mpsearch.reports.drawing import Drawing
-from mpsearch.reports.svg import inline_svg
-from mpsearch.running.foreign_text import (
+from mpsearch.reports.style import Drawing, inline_svg
+from mpsearch.running.streams import (
     annotation,
     c_comment,
     html_text,

@@ -12,12 +12,11 @@ from tables import random_table
 
 from mpsearch.cli import run
 from mpsearch.errors import InputError
-from mpsearch.pareto.answer import answer
-from mpsearch.pareto.files import read_json, write_csv, write_json
+from mpsearch.pareto.files import answer, read_json, write_csv, write_json
 from mpsearch.pareto.front import Front, front
-from mpsearch.pareto.totals import totals
+from mpsearch.pareto.sweep import totals
 from mpsearch.search.solving import solve
-from mpsearch.solvers.dominance import nondominated
+from mpsearch.solvers.core import nondominated
 from mpsearch.tables.budget import Budget
 from mpsearch.tables.choice import Choice
 from mpsearch.tables.table import Layer, LayerTable, Row
@@ -57,7 +56,7 @@ def test_agrees_with_exhaustive_enumeration(
     """The bounds that big limited fronts need are tried on small ones, where all is known."""
     if "bounds" in limited:
         monkeypatch.setattr("mpsearch.pareto.limited.MANY", 0)
-        monkeypatch.setattr("mpsearch.pareto.bounds.CELLS", 12)
+        monkeypatch.setattr("mpsearch.pareto.limited.CELLS", 12)
     table = random_table(seed, 1 + seed % 6, 2 + seed % 3, 10.0 ** (seed - 14), seed % 2 == 0)
     limits = {}
     if limited != "no":
@@ -190,7 +189,7 @@ def test_the_promise_of_a_front_in_little_memory(
 ) -> None:
     """Every feasible assignment has a point with no more bytes and at most 1 + ε times its Ω."""
     monkeypatch.setattr("mpsearch.pareto.limited.MANY", 0)
-    monkeypatch.setattr("mpsearch.pareto.bounds.CELLS", 12)
+    monkeypatch.setattr("mpsearch.pareto.limited.CELLS", 12)
     table = random_table(seed, 7, 3, 1.0, groups=False)
     limits = {"bops": int(table.uniform_total("bops", table.choices[1]))} if limited else {}
     found = front(table, limits=limits, max_memory=memory)
@@ -245,7 +244,7 @@ def test_foreign_fronts(tmp_path: Path, text: str, words: str) -> None:
 def test_the_picture_is_drawn_at_any_size(tmp_path: Path, number: int) -> None:
     """Zero Ω has no logarithm; many points have no room for markers."""
     from mpsearch.reports.facts import Point
-    from mpsearch.reports.figures import plot_front
+    from mpsearch.reports.writing import plot_front
 
     found = Front(
         resource="size_bytes", layers=("a",), choices=(Choice(8, 8),),

@@ -18,7 +18,7 @@ from mpsearch.gating.judging import Verdict
 from mpsearch.statistics import drop_interval, wilson_interval
 from mpsearch.tables.assignment import Assignment
 from mpsearch.tables.choice import Choice
-from mpsearch.tables.evidence_digests import Origin
+from mpsearch.tables.provenance import Origin
 
 TABLE = """\
 layer,w_bits,a_bits,omega,size_bytes,bops

@@ -13,8 +13,7 @@ from typing import Any
 import pytest
 
 from mpsearch.commands.gate import gate
-from mpsearch.gating.config import FLAGS, KEYS, METRICS
-from mpsearch.gating.limits import CONDITIONS
+from mpsearch.gating.conditions import CONDITIONS, FLAGS, KEYS, METRICS
 
 ROOT = Path(__file__).parent.parent
 ACTION = (ROOT / "action.yml").read_text()

@@ -18,7 +18,7 @@ from mpsearch.gating.baseline import layers_digest, load_baseline
 from mpsearch.statistics import drop_interval
 from mpsearch.tables.assignment import Assignment
 from mpsearch.tables.choice import Choice
-from mpsearch.tables.evidence_digests import network_digest
+from mpsearch.tables.provenance import network_digest
 
 ON_DEVICE = replace(PROFILE, network=network_digest(CHOSEN), model_digest=MODEL)
 FULL = """\

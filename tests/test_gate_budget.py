@@ -12,8 +12,8 @@ from test_gate import CHOSEN, FP32, MODEL, ROW, TABLE, TOTALS, evaluations
 
 from mpsearch.errors import InputError
 from mpsearch.evaluation.evaluation import Metric, save_evaluations
-from mpsearch.gating.limits import CONDITIONS, Limits
-from mpsearch.gating.verdict import Verdict
+from mpsearch.gating.conditions import CONDITIONS, Limits
+from mpsearch.gating.words import Verdict
 from mpsearch.tables.assignment import Assignment
 from mpsearch.tables.table import LayerTable
 from mpsearch.testing import assert_budget

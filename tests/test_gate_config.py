@@ -9,7 +9,7 @@ from test_gate import CHOSEN, FP32, MODEL, ROW, TABLE, TOTALS, evaluations
 
 from mpsearch.cli import run
 from mpsearch.evaluation.evaluation import save_evaluations
-from mpsearch.gating.config import find_config
+from mpsearch.gating.conditions import find_config
 from mpsearch.tables.assignment import Assignment
 
 

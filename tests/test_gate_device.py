@@ -9,11 +9,11 @@ import pytest
 from device_profiles import PROFILE
 
 from mpsearch.cli import run
-from mpsearch.device.power_sources_manual import manual
+from mpsearch.device.power import manual
 from mpsearch.device.profile import save_device_profile
 from mpsearch.tables.assignment import Assignment
 from mpsearch.tables.choice import Choice
-from mpsearch.tables.evidence_digests import network_digest
+from mpsearch.tables.provenance import network_digest
 
 CHOSEN = {"one": Choice(4, 4), "two": Choice(8, 8)}
 BY_EYE = manual("manual:2700,3498", "2700,3498").energy()

@@ -18,10 +18,9 @@ from torch import nn
 
 import mpsearch
 from mpsearch.cli import run
-from mpsearch.gating.config import KEYS, find_config
+from mpsearch.gating.ci_formats import picture
+from mpsearch.gating.conditions import CONDITIONS, KEYS, find_config
 from mpsearch.gating.evidence import Evidence
-from mpsearch.gating.front import picture
-from mpsearch.gating.limits import CONDITIONS
 from mpsearch.statistics import drop_interval
 from mpsearch.tables.assignment import Assignment
 from mpsearch.tables.table import LayerTable

@@ -8,10 +8,9 @@ import pytest
 from mpsearch.cli import run
 from mpsearch.errors import InputError
 from mpsearch.evaluation.evaluation import Evaluation, Evaluations, Metric, save_evaluations
-from mpsearch.gating.judging import Conditions, Evidence, judge
-from mpsearch.gating.metrics import wanted_metrics
+from mpsearch.gating.judging import Conditions, Evidence, judge, wanted_metrics
 from mpsearch.tables.choice import Choice
-from mpsearch.tables.evidence_digests import Origin
+from mpsearch.tables.provenance import Origin
 
 NAN = float("nan")
 METRICS = {

@@ -13,16 +13,23 @@ from test_gate import CHOSEN, FP32, MODEL, ROW, TABLE, TOTALS, evaluations, meas
 
 from mpsearch.cli import run
 from mpsearch.evaluation.evaluation import save_evaluations
+from mpsearch.gating.ci_formats import (
+    HEIGHT,
+    TITLE,
+    WIDTH,
+    code_quality,
+    commands,
+    junit,
+    markdown,
+    picture,
+    plot,
+    supported,
+)
 from mpsearch.gating.evidence import Evidence
-from mpsearch.gating.front import HEIGHT, WIDTH, picture, plot, supported
-from mpsearch.gating.github import TITLE, commands, markdown
-from mpsearch.gating.gitlab import code_quality
-from mpsearch.gating.junit import junit
 from mpsearch.gating.report import Report
-from mpsearch.gating.verdict import Paired, Policy, Verdict
-from mpsearch.gating.words import row_of
+from mpsearch.gating.words import Paired, Policy, Verdict, row_of
 from mpsearch.pareto.front import front
-from mpsearch.running.foreign_text import annotation, shown
+from mpsearch.running.streams import annotation, shown
 from mpsearch.tables.assignment import Assignment
 from mpsearch.tables.choice import Choice
 from mpsearch.tables.table import Layer, LayerTable, Row

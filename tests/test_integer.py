@@ -23,9 +23,15 @@ from mpsearch.evaluation.measuring import evaluate
 from mpsearch.graph.exporting import export_graph
 from mpsearch.graph.network import Network
 from mpsearch.integer.graph import Clamp, Convolution, Linear, Requantize, Softmax
-from mpsearch.integer.inference import run, run_all
+from mpsearch.integer.inference import (
+    IntegerNetwork,
+    integer_network,
+    outputs,
+    quantize_input,
+    run,
+    run_all,
+)
 from mpsearch.integer.lowering import lower
-from mpsearch.integer.network import IntegerNetwork, integer_network, outputs, quantize_input
 from mpsearch.quantization.calibration import calibrate
 from mpsearch.quantization.quantized import QuantizedNetwork, quantize
 from mpsearch.quantization.quantized_file import load_quantized, save_quantized

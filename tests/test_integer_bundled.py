@@ -11,7 +11,7 @@ from float64_reference import Float64Reference
 from mpsearch.data import Data, bind, read_arrays
 from mpsearch.graph.network import Network
 from mpsearch.importers.loading import ModelSource, load_network
-from mpsearch.integer.network import integer_network, outputs
+from mpsearch.integer.inference import integer_network, outputs
 from mpsearch.models.registry import architecture, build
 from mpsearch.quantization.calibration import calibrate
 from mpsearch.quantization.quantized import quantize

@@ -19,11 +19,10 @@ from mpsearch.graph.network import Network, copy_graph
 from mpsearch.graph.network_file import save
 from mpsearch.graph.tensors import set_tensor
 from mpsearch.post_training.activation_ranges import choose_quantizers
-from mpsearch.post_training.bias_correction import correct_bias
 from mpsearch.post_training.compensated_rounding import round_to_outputs
 from mpsearch.post_training.equalization import Pair, equalize
 from mpsearch.post_training.kept_repairs import MOST_TRIALS, keep_what_helps
-from mpsearch.post_training.layer_by_layer import Decision, Use
+from mpsearch.post_training.layer_by_layer import Decision, Use, correct_bias
 from mpsearch.post_training.repairing import PLAIN, PostTraining, quantize_after_training
 from mpsearch.quantization.quantized import QuantizedLayer, QuantizedNetwork
 from mpsearch.quantization.quantized_file import load_quantized

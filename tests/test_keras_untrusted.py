@@ -18,7 +18,7 @@ from keras_models import STRUCTURES, chain, keras, randomize
 from mpsearch.errors import InputError, MissingExtraError
 from mpsearch.graph.memory_budget import of_load
 from mpsearch.importers.keras.converting import convert
-from mpsearch.importers.keras.naming import clean_names
+from mpsearch.importers.keras.layer_graph import clean_names
 from mpsearch.importers.keras.reading import CONFIG, WEIGHTS
 from mpsearch.importers.kinds import KERAS, detect
 from mpsearch.importers.loading import ModelSource, load_module

@@ -13,8 +13,8 @@ from own_files import PICTURES, SOUNDS, tone, write_config, write_picture, write
 
 from mpsearch.cli import run
 from mpsearch.errors import InputError
+from mpsearch.models.dataset_checks import Source, equal_samples, leaks
 from mpsearch.models.dataset_folder import check_folder
-from mpsearch.models.leakage import Source, equal_samples, leaks
 
 GIVEN = '[split]\nby = "given"\n'
 

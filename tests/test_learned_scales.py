@@ -11,8 +11,8 @@ import torch
 from torch import fx, nn
 
 from mpsearch.data import Data
+from mpsearch.graph.layers import EMBEDDING, packet
 from mpsearch.graph.network import Network, copy_graph
-from mpsearch.graph.operators import EMBEDDING, packet
 from mpsearch.graph.tensors import set_tensor
 from mpsearch.post_training.layer_by_layer import Decision
 from mpsearch.post_training.learned_scales import learn_scales

@@ -5,8 +5,13 @@ import math
 import pytest
 import torch
 
-from mpsearch.quantization.learned_steps import quantize_input, quantize_rows
-from mpsearch.quantization.quantizer import ActivationQuantizer, weight_at, weight_codes_range
+from mpsearch.quantization.quantizer import (
+    ActivationQuantizer,
+    quantize_input,
+    quantize_rows,
+    weight_at,
+    weight_codes_range,
+)
 
 
 def _paper(x: float, upstream: float, s: float, low: int, high: int) -> tuple[float, float]:

@@ -13,9 +13,8 @@ from mpsearch.cli import run
 from mpsearch.errors import InputError
 from mpsearch.search.solving import solve
 from mpsearch.tables.assignment import Assignment
-from mpsearch.tables.budget import Budget
+from mpsearch.tables.budget import Budget, Minimand
 from mpsearch.tables.choice import Choice
-from mpsearch.tables.minimand import Minimand
 from mpsearch.tables.solution import Smallest
 from mpsearch.tables.table import LayerTable
 
@@ -243,7 +242,7 @@ def test_a_metric_is_no_resource(folder: Path, capsys: pytest.CaptureFixture[str
 def test_too_many_subsets() -> None:
     table = random_table(1, 2, 6, 1.0, groups=False)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mpsearch.search.few_choices.MOST_SUBSETS", 10)
+        patch.setattr("mpsearch.search.solving.MOST_SUBSETS", 10)
         with pytest.raises(InputError, match="6 choices have 20 subsets of 3; exclude"):
             solve(table, max_distinct=3)
 

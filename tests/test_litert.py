@@ -19,20 +19,17 @@ from torch.nn import functional
 from mpsearch.cli import run
 from mpsearch.data import Data, bind, read_arrays
 from mpsearch.errors import InputError
-from mpsearch.exporters.litert import exported, raising
-from mpsearch.exporters.litert.check import Checked, check
+from mpsearch.exporters.litert.check import KERNELS, Checked, LiteRtNetwork, check, describe
 from mpsearch.exporters.litert.flatbuffer import LiteRtFile, Scales, litert
-from mpsearch.exporters.litert.interpreter import KERNELS, LiteRtNetwork
-from mpsearch.exporters.litert.model import LiteRtModel, build
-from mpsearch.exporters.litert.raising import finer, raise_bits
+from mpsearch.exporters.litert.model import LiteRtModel, build, finer, raise_bits
 from mpsearch.graph.network import Network
 from mpsearch.graph.network_file import save
 from mpsearch.importers.loading import ModelSource, load_network
-from mpsearch.integer.network import outputs
+from mpsearch.integer.inference import outputs
 from mpsearch.models.registry import architecture
 from mpsearch.models.registry import build as bundled
 from mpsearch.quantization.calibration import calibrate
-from mpsearch.quantization.cost import bops, size_bytes
+from mpsearch.quantization.packing import bops, size_bytes
 from mpsearch.quantization.quantized import QuantizedNetwork, assemble, quantize
 from mpsearch.quantization.quantized_file import save_quantized
 from mpsearch.quantization.quantizer import ActivationQuantizer
@@ -237,7 +234,7 @@ def test_raised_bits_are_listed_and_counted() -> None:
         (names[1], "w3a8", "w4a8"), (names[2], "w5a6", "w8a8"), (names[3], "w2a4", "w2a8"),
     ]  # fmt: skip
     stored = {**choices, names[1]: Choice(4, 8), names[2]: Choice(8, 8), names[3]: Choice(2, 8)}
-    figures = exported.describe(quantized, model)
+    figures = describe(quantized, model)
     assert figures["stored_bytes"] == size_bytes(network, stored)
     assert figures["assigned_bytes"] == size_bytes(network, choices)
     assert (figures["stored_bops"], figures["assigned_bops"]) == (
@@ -254,9 +251,7 @@ def test_a_convolution_without_bias_stores_zeros() -> None:
     network, data = _network("option-a")
     quantized = _quantized(network, data, "w8a8")
     model, _ = _check(quantized, data)
-    extra = exported.describe(quantized, model)["stored_bytes"] - size_bytes(
-        network, quantized.assignment
-    )
+    extra = describe(quantized, model)["stored_bytes"] - size_bytes(network, quantized.assignment)
     assert extra == 4 * 5  # `deep`, five channels
 
 
@@ -336,7 +331,9 @@ def test_a_clamped_bias_is_seen_against_what_was_assigned(monkeypatch: pytest.Mo
     """The file then computes exactly what it means, and that is not what was assigned."""
     inputs = (torch.randn(32, 3, 6, 6, generator=torch.Generator().manual_seed(1)),)
     network, data = Network.from_module(_dead(1e-9), inputs), Data("test", inputs, None)
-    monkeypatch.setattr(raising, "with_room_for_bias", lambda rows, weight, *rest: weight)
+    monkeypatch.setattr(
+        "mpsearch.exporters.litert.model.with_room_for_bias", lambda rows, weight, *rest: weight
+    )
     model = build(_quantized(network, data, "w8a5"), data)
     for entry in check(model, data):
         assert entry.meaning[0].ok
@@ -430,7 +427,7 @@ def test_beyond_the_tolerance_the_command_fails(
         stranger = _quantized(Network.from_module(model, inputs), data, "w4a8")
         return replace(build(quantized, data), content=build(stranger, data).content)
 
-    monkeypatch.setattr(exported, "build", other_file)
+    monkeypatch.setattr("mpsearch.exporters.litert.check.build", other_file)
     assert run([*COMMAND, "--fp32", "model.pt"]) == 1
     printed = capsys.readouterr().out
     assert printed.startswith("not written: LiteRT does not give what the network computes")

@@ -11,14 +11,13 @@ from torch import nn
 
 from mpsearch.data import Data
 from mpsearch.errors import InputError
-from mpsearch.exporters.litert.check import check
+from mpsearch.exporters.litert.check import KERNELS, LiteRtNetwork, check
 from mpsearch.exporters.litert.flatbuffer import SIGNATURE, litert
-from mpsearch.exporters.litert.interpreter import KERNELS, LiteRtNetwork
 from mpsearch.exporters.litert.joined import JoinedOutputs
 from mpsearch.exporters.litert.model import LiteRtModel, build
 from mpsearch.graph.network import Network
 from mpsearch.graph.outputs import lay_out, split_outputs
-from mpsearch.integer.network import outputs
+from mpsearch.integer.inference import outputs
 from mpsearch.quantization.calibration import calibrate
 from mpsearch.quantization.quantized import QuantizedNetwork, quantize
 from mpsearch.tables.choice import Choice

@@ -25,10 +25,9 @@ from mpsearch.losses.heads import logits, without_heads
 from mpsearch.losses.loss import ABSOLUTE, CROSS_ENTROPY, DIVERGENCE, Loss, PlainLoss
 from mpsearch.losses.sum_loss import SumLoss, separate
 from mpsearch.profiling.profile import ProfileSettings, profile
-from mpsearch.running.seeds import generator
-from mpsearch.sensitivity.gauss_newton import sampled_traces, trace_sums
-from mpsearch.sensitivity.hutchinson import residual_traces
-from mpsearch.sensitivity.probing import estimate
+from mpsearch.running.workers import generator
+from mpsearch.sensitivity.hutchinson import estimate, residual_traces
+from mpsearch.sensitivity.traces import sampled_traces, trace_sums
 from mpsearch.tables.choice import Choice
 
 N = 4

@@ -21,8 +21,7 @@ from mpsearch.evaluation.evaluation import Evaluation
 from mpsearch.evaluation.subjects import Subject, load_subject
 from mpsearch.importers.loading import ModelSource
 from mpsearch.measured.front import COLUMNS, measure_front, read_front
-from mpsearch.pareto.files import read_json
-from mpsearch.pareto.points import points_of, spread
+from mpsearch.pareto.files import points_of, read_json, spread
 from mpsearch.post_training.quantizing import Quantizing
 from mpsearch.post_training.repairing import PLAIN
 from mpsearch.quantization.calibration import calibrate
@@ -340,7 +339,7 @@ def test_many_measured_points_are_drawn_as_a_band(
     assert run(f"{EVALUATE} --front front.csv --points 4 --data test.npz".split()) == 0
     assert run(["report"]) == 0
     bars = first_figure()
-    monkeypatch.setattr("mpsearch.reports.measured_figure.FEW", 3)
+    monkeypatch.setattr("mpsearch.reports.front_figure.FEW", 3)
     assert run(["report"]) == 0
     band = first_figure()
     assert ("LineCollection" in bars, "LineCollection" in band) == (True, False)

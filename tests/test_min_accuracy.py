@@ -19,10 +19,8 @@ from mpsearch.cli import run
 from mpsearch.data import Data
 from mpsearch.evaluation.subjects import Subject, load_subject
 from mpsearch.importers.loading import ModelSource
-from mpsearch.measured.answer import Target, smallest_that_holds
-from mpsearch.measured.curtailment import decide, hardest_first, needed
-from mpsearch.measured.holding import chances
-from mpsearch.measured.min_accuracy import search, thin
+from mpsearch.measured.answer import Target, decide, hardest_first, needed, smallest_that_holds
+from mpsearch.measured.min_accuracy import chances, search, thin
 from mpsearch.pareto.files import read_json
 from mpsearch.pareto.front import front
 from mpsearch.post_training.repairing import PLAIN

@@ -17,7 +17,7 @@ from mpsearch.graph.layers import residual_groups
 from mpsearch.graph.network import Network
 from mpsearch.post_training.quantizing import Quantizing
 from mpsearch.profiling.profile import ProfileSettings, profile
-from mpsearch.quantization.cost import bops, size_bytes
+from mpsearch.quantization.packing import bops, size_bytes
 from mpsearch.quantization.quantized_file import load_quantized, save_quantized
 from mpsearch.search.solving import solve
 from mpsearch.tables.budget import Budget

@@ -24,15 +24,7 @@ from mpsearch.cli import run  # noqa: E402
 from mpsearch.data import Data, bind, read_arrays  # noqa: E402
 from mpsearch.errors import InputError  # noqa: E402
 from mpsearch.exporters.agreement_of_outputs import Part, Reference  # noqa: E402
-from mpsearch.exporters.onnx.check import (  # noqa: E402
-    Check,
-    Finding,
-    check,
-    finding,
-    outputs_under,
-)
-from mpsearch.exporters.onnx.model import onnx_model  # noqa: E402
-from mpsearch.exporters.onnx.session_settings import (  # noqa: E402
+from mpsearch.exporters.onnx.between_quantizers import (  # noqa: E402
     BASIC,
     CLEANUP,
     DEFAULT,
@@ -40,15 +32,23 @@ from mpsearch.exporters.onnx.session_settings import (  # noqa: E402
     WITHOUT_FUSION,
     SessionSetting,
 )
-from mpsearch.exporters.onnx.sizes import layer_rows  # noqa: E402
+from mpsearch.exporters.onnx.exported import (  # noqa: E402
+    Check,
+    Finding,
+    check,
+    finding,
+    layer_rows,
+    outputs_under,
+)
+from mpsearch.exporters.onnx.model import onnx_model  # noqa: E402
 from mpsearch.exporters.reference_outputs import reference_of  # noqa: E402
 from mpsearch.graph.network import Network  # noqa: E402
 from mpsearch.graph.network_file import save  # noqa: E402
 from mpsearch.importers.loading import ModelSource, load_network  # noqa: E402
-from mpsearch.integer.network import outputs  # noqa: E402
+from mpsearch.integer.inference import outputs  # noqa: E402
 from mpsearch.models.registry import architecture, build  # noqa: E402
 from mpsearch.quantization.calibration import calibrate  # noqa: E402
-from mpsearch.quantization.cost import bops, size_bytes  # noqa: E402
+from mpsearch.quantization.packing import bops, size_bytes  # noqa: E402
 from mpsearch.quantization.quantized import QuantizedNetwork, quantize  # noqa: E402
 from mpsearch.quantization.quantized_file import save_quantized  # noqa: E402
 from mpsearch.tables.choice import Choice  # noqa: E402

@@ -13,9 +13,9 @@ from torch import nn
 from mpsearch.cli import run
 from mpsearch.errors import InputError, MissingExtraError
 from mpsearch.importers.loading import ModelSource, load_network
-from mpsearch.importers.onnx.batch import place_of_batch
+from mpsearch.importers.onnx.calls import TensorNames, layer_of_node
+from mpsearch.importers.onnx.interpreter import place_of_batch
 from mpsearch.importers.onnx.loading import load_onnx
-from mpsearch.importers.onnx.names import TensorNames, layer_of_node
 
 onnx = pytest.importorskip("onnx", reason="the extra `onnx` is not installed")
 helper = onnx.helper

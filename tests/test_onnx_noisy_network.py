@@ -15,9 +15,9 @@ pytest.importorskip("onnxruntime")
 
 from mpsearch.data import Data  # noqa: E402
 from mpsearch.exporters.agreement_of_outputs import Reference, judge  # noqa: E402
-from mpsearch.exporters.onnx import check as checking  # noqa: E402
+from mpsearch.exporters.onnx import exported as checking  # noqa: E402
 from mpsearch.exporters.onnx.between_quantizers import wrong_parts  # noqa: E402
-from mpsearch.exporters.onnx.check import check  # noqa: E402
+from mpsearch.exporters.onnx.exported import check  # noqa: E402
 from mpsearch.exporters.onnx.model import onnx_model  # noqa: E402
 from mpsearch.exporters.reference_outputs import reference_of  # noqa: E402
 from mpsearch.graph.network import Network  # noqa: E402

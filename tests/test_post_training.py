@@ -14,10 +14,10 @@ from mpsearch.errors import InputError
 from mpsearch.graph.layers import Layer
 from mpsearch.graph.network import Network
 from mpsearch.graph.network_file import save
-from mpsearch.post_training.repair_time import with_notice
+from mpsearch.post_training.quantizing import with_notice
 from mpsearch.post_training.repairing import PLAIN, PostTraining, quantize_after_training
 from mpsearch.quantization.calibration import calibrate
-from mpsearch.quantization.cost import size_bytes
+from mpsearch.quantization.packing import size_bytes
 from mpsearch.quantization.quantized import QuantizedNetwork, quantize
 from mpsearch.quantization.quantized_file import load_quantized, payload, save_quantized
 from mpsearch.tables.assignment import Assignment

@@ -12,8 +12,7 @@ from device_profiles import PROFILE
 from simulated_meters import IDLE_MW, INFERENCES, LOAD_MW, FakeMeter, Setting, message_of
 
 from mpsearch.device.energy import chance_of_seeing, energy_of, measure_energy
-from mpsearch.device.power import PowerError, Sample
-from mpsearch.device.power_sources_manual import manual
+from mpsearch.device.power import PowerError, Sample, manual
 from mpsearch.device.profile import Energy, load_device_profile, save_device_profile
 from mpsearch.device.readings import Level, Window, difference, level_of, readings_of
 from mpsearch.statistics import student_975

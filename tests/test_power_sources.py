@@ -17,11 +17,10 @@ from simulated_meters import message_of
 from mpsearch.cli import run as command_line
 from mpsearch.device.energy import measure_energy
 from mpsearch.device.power import Meter, PowerError, Sample
-from mpsearch.device.power_csv_text import csv_source
+from mpsearch.device.power_command import Command
+from mpsearch.device.power_csv import Csv, csv_source
+from mpsearch.device.power_hwmon import Hwmon
 from mpsearch.device.power_source import power_source
-from mpsearch.device.power_sources_command import Command
-from mpsearch.device.power_sources_csv import Csv
-from mpsearch.device.power_sources_hwmon import Hwmon
 
 PYTHON = shlex.quote(sys.executable)
 # 2 W at idle, 2.5 W while the file `busy` is there, 50 samples a second

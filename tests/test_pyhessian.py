@@ -14,7 +14,7 @@ from mpsearch.data import Data
 from mpsearch.graph.network import Network
 from mpsearch.losses.loss import loss_for
 from mpsearch.profiling.profile import ProfileSettings, profile
-from mpsearch.sensitivity.probing import Moments, estimate
+from mpsearch.sensitivity.hutchinson import Moments, estimate
 from mpsearch.sensitivity.pyhessian_backend import samples
 from mpsearch.sensitivity.study import Study
 from mpsearch.tables.choice import Choice

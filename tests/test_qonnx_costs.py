@@ -24,7 +24,7 @@ from mpsearch.exporters.onnx.model import onnx_model
 from mpsearch.graph.network import Network
 from mpsearch.models.registry import architecture, build
 from mpsearch.quantization.calibration import calibrate
-from mpsearch.quantization.cost import bops
+from mpsearch.quantization.packing import bops
 from mpsearch.quantization.quantized import QuantizedNetwork, quantize
 from mpsearch.tables.choice import Choice
 

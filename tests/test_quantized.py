@@ -13,7 +13,7 @@ from mpsearch.data import Data
 from mpsearch.errors import InputError
 from mpsearch.graph.network import Network
 from mpsearch.quantization.calibration import calibrate
-from mpsearch.quantization.cost import bops, size_bytes
+from mpsearch.quantization.packing import bops, size_bytes
 from mpsearch.quantization.quantized import quantize, quantize_layer
 from mpsearch.quantization.quantized_file import load_quantized, payload, save_quantized
 from mpsearch.tables.choice import Choice

@@ -267,4 +267,4 @@ def test_no_other_file_knows_which_weight_has_which_scale() -> None:
     pattern = re.compile(r"(?:\b|_)(scales|steps|tried)(?:\(\))?(?:\[|\.repeat\()[^\]]*None")
     root = Path(mpsearch.__file__).parent
     found = {p.name for p in root.rglob("*.py") if pattern.search(p.read_text(encoding="utf-8"))}
-    assert found <= {"finetuning_student.py", "interactions.py"}
+    assert found <= {"interactions.py"}

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from mpsearch.errors import InputError
-from mpsearch.files.csv_file import read_rows
-from mpsearch.files.json_file import DEPTH, parse_json, read_json
-from mpsearch.files.json_form import (
+from mpsearch.files.archives import open_archive, read_npz
+from mpsearch.files.json_file import (
+    DEPTH,
     by_name,
     check_form,
     flag,
@@ -26,12 +26,12 @@ from mpsearch.files.json_form import (
     null_or,
     number,
     one_of,
+    parse_json,
+    read_json,
     text,
     whole,
 )
-from mpsearch.files.npz_file import read_npz
-from mpsearch.files.toml_file import read_toml
-from mpsearch.files.zip_file import open_archive
+from mpsearch.files.whole import read_rows, read_toml
 
 ROOT = Path(__file__).parent.parent
 PRODUCT = ("mpsearch", "models", "reports", "sensitivity", "solvers")
@@ -39,8 +39,8 @@ PRODUCT = ("mpsearch", "models", "reports", "sensitivity", "solvers")
 # checkpoint's history under the digest of all of it, the reply of our own child
 OWN_JSON = {
     "mpsearch/running/journal.py",
-    "mpsearch/finetuning/checkpoint.py",
-    "solvers/pulp_process.py",
+    "mpsearch/finetuning/training.py",
+    "solvers/pulp_model.py",
 }
 
 

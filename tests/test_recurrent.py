@@ -15,9 +15,9 @@ from torch.nn.utils.rnn import pack_padded_sequence
 
 from mpsearch.data import Data
 from mpsearch.errors import InputError
+from mpsearch.graph.layers import packet
 from mpsearch.graph.network import Network
 from mpsearch.graph.network_file import HEADER, load, save
-from mpsearch.graph.operators import packet
 from mpsearch.graph.partial_forward import PartialForward
 from mpsearch.graph.tensors import set_tensor
 from mpsearch.quantization.calibration import calibrate

@@ -20,8 +20,8 @@ from mpsearch.data import Data
 from mpsearch.errors import InputError
 from mpsearch.evaluation.subjects import Subject, load_subject
 from mpsearch.importers.loading import ModelSource
+from mpsearch.losses.labels import Own
 from mpsearch.losses.loss import SQUARED, PlainLoss
-from mpsearch.losses.own_loss import Own
 from mpsearch.post_training.quantizing import Quantizing
 from mpsearch.post_training.repairing import PostTraining, quantize_after_training
 from mpsearch.refining.candidates import Asked, Candidate

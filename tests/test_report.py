@@ -12,21 +12,20 @@ from device_profiles import PROFILE
 from report_runs import HOSTILE, W4, W8, make_run, table
 
 from mpsearch.cli import run
-from mpsearch.device.power_sources_manual import manual
+from mpsearch.device.power import manual
 from mpsearch.device.profile import save_device_profile
 from mpsearch.errors import InputError
-from mpsearch.reports.bits_figure import bits_drawing
 from mpsearch.reports.facts import LayerFacts, to_document
 from mpsearch.reports.gather import gather
 from mpsearch.reports.heat_figure import heat_drawing
 from mpsearch.reports.html import render
+from mpsearch.reports.layer_sections import bits_drawing
 from mpsearch.reports.markdown import render_markdown
 from mpsearch.reports.run_folder import Run, read_run
-from mpsearch.reports.style import shorten
-from mpsearch.reports.svg import inline_svg
+from mpsearch.reports.style import inline_svg, shorten
 from mpsearch.statistics import drop_interval, wilson_interval
 from mpsearch.tables.assignment import Assignment
-from mpsearch.tables.evidence_digests import Origin, network_digest
+from mpsearch.tables.provenance import Origin, network_digest
 from mpsearch.tables.table import Layer, LayerTable, Row
 
 

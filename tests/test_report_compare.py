@@ -13,9 +13,8 @@ from tables import random_table
 from mpsearch.cli import run
 from mpsearch.errors import InputError
 from mpsearch.pareto.front import front
-from mpsearch.reports.compare_facts import compare, omega_in, run_names
+from mpsearch.reports.compare_facts import Lead, compare, hypervolume, leads, omega_in, run_names
 from mpsearch.reports.compare_sections import comparison_markdown, render_comparison
-from mpsearch.reports.hypervolume import Lead, hypervolume, leads
 from mpsearch.reports.run_folder import Run, read_run
 from mpsearch.tables.table import LayerTable
 

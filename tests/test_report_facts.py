@@ -19,13 +19,12 @@ from mpsearch.graph.network import Network
 from mpsearch.models.registry import architecture, build
 from mpsearch.pareto.front import front
 from mpsearch.reports.accuracy_facts import NETWORKS
-from mpsearch.reports.bits_figure import bits_rows
-from mpsearch.reports.confusion_figure import confusions
 from mpsearch.reports.facts import to_document
 from mpsearch.reports.front_facts import ALPHABET, assignments_facts, prediction_facts
 from mpsearch.reports.gather import gather
-from mpsearch.reports.heat_figure import most_sensitive
+from mpsearch.reports.heat_figure import confusions, most_sensitive
 from mpsearch.reports.html import render
+from mpsearch.reports.layer_sections import bits_rows
 from mpsearch.reports.run_folder import Run, read_run
 from mpsearch.reproduction.published import CASES
 from mpsearch.statistics import kendall, mid_ranks, spearman

@@ -15,22 +15,17 @@ from tables import random_table
 from mpsearch.cli import run
 from mpsearch.errors import InputError
 from mpsearch.pareto.front import front
-from mpsearch.reports.bits_figure import bits_drawing
 from mpsearch.reports.compare_facts import ComparedRun, CompareFacts
-from mpsearch.reports.compare_figure import compare_drawing
-from mpsearch.reports.confusion_figure import confusion_drawing
-from mpsearch.reports.drawing import Drawing
+from mpsearch.reports.compare_sections import compare_drawing
 from mpsearch.reports.facts import ConfusionFacts, PredictionFacts
-from mpsearch.reports.figures import plot_front
-from mpsearch.reports.front_figure import front_drawing
+from mpsearch.reports.front_figure import Label, front_drawing, place_labels
 from mpsearch.reports.gather import gather
-from mpsearch.reports.heat_figure import heat_drawing
-from mpsearch.reports.picture_files import FORMATS, check_picture, save_pictures
-from mpsearch.reports.place_labels import Label, place_labels
-from mpsearch.reports.prediction_figure import prediction_drawing
+from mpsearch.reports.heat_figure import confusion_drawing, heat_drawing, prediction_drawing
+from mpsearch.reports.layer_sections import bits_drawing
 from mpsearch.reports.run_folder import Run, read_run
 from mpsearch.reports.sections import drawings_of
-from mpsearch.reports.style import canvas
+from mpsearch.reports.style import Drawing, canvas
+from mpsearch.reports.writing import FORMATS, check_picture, plot_front, save_pictures
 from mpsearch.tables.assignment import Assignment
 from mpsearch.tables.choice import Choice
 from mpsearch.tables.table import Layer, LayerTable, Row

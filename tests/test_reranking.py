@@ -9,7 +9,7 @@ import pytest
 
 from mpsearch.errors import InputError
 from mpsearch.interactions.interactions import Interactions, gram_matrix, predict
-from mpsearch.interactions.reranking import describe, rerank, to_document
+from mpsearch.interactions.k_best import describe, rerank, to_document
 from mpsearch.knapsack.instance import Instance
 from mpsearch.search.solving import solve
 from mpsearch.tables.choice import Choice

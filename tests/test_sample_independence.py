@@ -20,7 +20,7 @@ from mpsearch.graph.arrays import Arrays
 from mpsearch.graph.exporting import export_graph
 from mpsearch.graph.network import Network
 from mpsearch.graph.network_file import load, save
-from mpsearch.graph.sample_independence import check_samples_apart
+from mpsearch.graph.sample_layout import check_samples_apart
 from mpsearch.importers.loading import ModelSource, load_network
 
 MIXED = "mixes the samples of a batch"

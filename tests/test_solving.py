@@ -11,8 +11,7 @@ from oracles import brute_force
 from tables import random_table
 
 from mpsearch.errors import InputError
-from mpsearch.knapsack.problem import Problem
-from mpsearch.knapsack.solver import Answer
+from mpsearch.knapsack.problem import Answer, Problem
 from mpsearch.search.solving import solve
 from mpsearch.tables.budget import Budget
 from mpsearch.tables.choice import Choice

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from mpsearch.data import Data
-from mpsearch.device.layer_times import layer_seconds, median_of_rounds, parse_step_times
+from mpsearch.device.tabulating import layer_seconds, median_of_rounds, parse_step_times
 from mpsearch.errors import InputError
 from mpsearch.exporters.c.folder import export_c
 from mpsearch.graph.network import Network

@@ -14,7 +14,7 @@ from torch import nn
 from mpsearch.cli import run
 from mpsearch.data import Data
 from mpsearch.errors import InputError
-from mpsearch.exporters.litert.raising import raise_bits
+from mpsearch.exporters.litert.model import raise_bits
 from mpsearch.graph.network import Network
 from mpsearch.graph.network_file import save
 from mpsearch.integer.lowering import lower
@@ -55,8 +55,8 @@ def stored_by_litert(choice: Choice) -> list[bool]:
 
 def stored_by_onnx(choice: Choice) -> list[bool]:
     pytest.importorskip("onnx")
+    from mpsearch.exporters.onnx.exported import layer_rows
     from mpsearch.exporters.onnx.model import onnx_model
-    from mpsearch.exporters.onnx.sizes import layer_rows
 
     quantized = at(choice)
     rows = layer_rows(quantized, onnx_model(quantized))

@@ -12,20 +12,19 @@ import torch
 from torch.nn import functional
 
 import mpsearch
+from mpsearch.graph.layers import is_transposed
 from mpsearch.graph.network import Network
-from mpsearch.graph.operators import is_transposed
+from mpsearch.losses.forms import output_factor, random_direction
 from mpsearch.losses.loss import CROSS_ENTROPY, DIVERGENCE
-from mpsearch.losses.output_hessian import output_factor, random_direction
-from mpsearch.running.seeds import generator
+from mpsearch.running.workers import generator
 from mpsearch.sensitivity import gradient_norms
-from mpsearch.sensitivity.gauss_newton import (
+from mpsearch.sensitivity.gradient_norms import GradientNorms
+from mpsearch.sensitivity.hutchinson import estimate, residual_traces
+from mpsearch.sensitivity.traces import (
+    piecewise_linear,
     sampled_traces,
     trace_sums,
 )
-from mpsearch.sensitivity.gradient_norms import GradientNorms
-from mpsearch.sensitivity.hutchinson import residual_traces
-from mpsearch.sensitivity.linearity import piecewise_linear
-from mpsearch.sensitivity.probing import estimate
 
 PIECEWISE_LINEAR = ("residual", "two-inputs", "transposed")
 

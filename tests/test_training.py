@@ -9,10 +9,9 @@ import torch
 from torch import nn
 
 from mpsearch.errors import InputError
-from mpsearch.models.augmentation import MIXUP, augmented, mixed
 from mpsearch.models.samples import Dataset, Split
 from mpsearch.models.tinym2net import Convolution, Modality, TinyM2Net, TinyM2NetConfig
-from mpsearch.models.training import Accuracy, Epoch, measure, train
+from mpsearch.models.training import MIXUP, Accuracy, Epoch, augmented, measure, mixed, train
 
 SOUND = Modality("sound", (1, 12, 6), (Convolution(4, "same", pool=2),), dense=8)
 PICTURE = Modality(

@@ -16,9 +16,9 @@ from mpsearch.cli import cli
 from mpsearch.graph.network import Network
 from mpsearch.graph.sample_layout import parts
 from mpsearch.losses.loss import CROSS_ENTROPY
-from mpsearch.sensitivity.gauss_newton import trace_sums
 from mpsearch.sensitivity.gradient_norms import GradientNorms
 from mpsearch.sensitivity.hutchinson import residual_traces
+from mpsearch.sensitivity.traces import trace_sums
 
 
 def double(name: str) -> tuple[Network, tuple[torch.Tensor, ...], torch.Tensor]:

@@ -11,8 +11,8 @@ from safetensors.torch import save_file
 
 from mpsearch.cli import run
 from mpsearch.errors import InputError
-from mpsearch.files.writing import atomic_path, write_atomic
-from mpsearch.finetuning.checkpoint import State, checkpoint_path, load_state, save_state
+from mpsearch.files.whole import atomic_path, write_atomic
+from mpsearch.finetuning.training import State, checkpoint_path, load_state, save_state
 from mpsearch.running.journal import Journal
 
 RUN = "sha256:" + "0123456789abcdef" * 4

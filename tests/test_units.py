@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from mpsearch.commands.measured_options import _target
 from mpsearch.errors import InputError
-from mpsearch.gating.limits import CONDITIONS
-from mpsearch.gating.metrics import _parse, check_names
+from mpsearch.gating.conditions import CONDITIONS
+from mpsearch.gating.judging import _parse, check_names
 from mpsearch.tables.choice import Choice, WeightBits
 from mpsearch.tables.units import (
     Percent,

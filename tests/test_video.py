@@ -11,11 +11,10 @@ import pytest
 from own_files import write_config, write_picture
 
 from mpsearch.errors import InputError, MissingExtraError
-from mpsearch.models.clip_decoding import decode
+from mpsearch.models.clip_decoding import decode, video_frames, video_sound
 from mpsearch.models.dataset_building import build_dataset, list_clips
 from mpsearch.models.dataset_config import read_config
 from mpsearch.models.features import BATTLEFIELD_AUDIO, mfcc
-from mpsearch.models.video_files import video_frames, video_sound
 
 pytest.importorskip("librosa")
 pytest.importorskip("PIL")
@@ -209,6 +208,6 @@ def test_without_pyav_the_error_says_what_to_install(
     def without(name: str) -> None:
         raise ImportError(name)
 
-    monkeypatch.setattr("mpsearch.models.video_files.import_module", without)
+    monkeypatch.setattr("mpsearch.models.clip_decoding.import_module", without)
     with pytest.raises(MissingExtraError, match=r"pip install 'mpsearch\[video\]'"):
         video_frames(tmp_path / "a.mp4", 32)

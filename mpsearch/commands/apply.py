@@ -58,10 +58,10 @@ def apply(
     from mpsearch.graph.arrays import Arrays, bind_inputs
     from mpsearch.post_training.kept_repairs import undone_sentence
     from mpsearch.post_training.quantizing import apply as quantize
-    from mpsearch.post_training.repair_time import with_notice
-    from mpsearch.profiling.float_text import outside_sentence
+    from mpsearch.post_training.quantizing import with_notice
+    from mpsearch.profiling.float_operators import outside_sentence
     from mpsearch.quantization.calibrated_inputs import input_ranges, outside_notes
-    from mpsearch.quantization.cost import bops, float_bytes_outside, size_bytes
+    from mpsearch.quantization.packing import bops, float_bytes_outside, size_bytes
     from mpsearch.quantization.quantized import check_layers
     from mpsearch.quantization.quantized_file import save_quantized
     from mpsearch.running.workers import find_device

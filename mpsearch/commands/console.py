@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mpsearch.running.foreign_text import (
+from mpsearch.running.streams import (
     LONGEST_LINE,
     json_text,
+    plain,
     shown,
+    takes_all,
     terminal_line,
     without_commands,
 )
-from mpsearch.running.streams import plain, takes_all
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID

@@ -91,8 +91,7 @@ def run(
       mpsearch device run network --host pi@raspberrypi --power hwmon:ina219
     """
     from mpsearch.commands.console import progress
-    from mpsearch.device.compiling import split_words
-    from mpsearch.device.exported import read_export
+    from mpsearch.device.exported import read_export, split_words
     from mpsearch.device.measuring import measure, steps_of
     from mpsearch.device.profile import save_device_profile, to_document
     from mpsearch.device.timing import Settings
@@ -135,7 +134,7 @@ def _modes(text: str) -> "tuple[Mode, ...]":
 
 
 def _print(profile: "DeviceProfile", output: str) -> None:
-    from mpsearch.device.energy_text import energy_lines
+    from mpsearch.device.energy import energy_lines
     from mpsearch.tables.units import format_size
 
     machine = profile.machine

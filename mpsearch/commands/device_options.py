@@ -8,8 +8,8 @@ import click
 from mpsearch.errors import InputError
 
 if TYPE_CHECKING:
-    from mpsearch.device.compiling import Compiler
     from mpsearch.device.energy import Power
+    from mpsearch.device.exported import Compiler
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -82,7 +82,7 @@ def power_of(
 
 def compiler_of(where: str, cc: str, flags: str) -> "Compiler":
     """The options as a Compiler. Raises InputError for words that no shell would split."""
-    from mpsearch.device.compiling import Compiler, split_words
+    from mpsearch.device.exported import Compiler, split_words
 
     words = split_words("--cc", cc)
     if not words:

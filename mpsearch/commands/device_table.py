@@ -112,7 +112,7 @@ def table(
     provenance = dict(load_provenance(profile))
     if provenance:
         provenance["device_table"] = _provenance(found, settings, host, rounds)
-        from mpsearch.files.writing import write_atomic
+        from mpsearch.files.whole import write_atomic
 
         write_atomic(provenance_path(output), json.dumps(provenance, indent=2) + "\n")
     if as_json:
@@ -124,8 +124,8 @@ def table(
 
 def next_command(table: "LayerTable", path: str) -> str:
     """A search that has an answer: half-way between the least time and that of all largest."""
-    from mpsearch.device.measured_table import LATENCY
-    from mpsearch.search.ranges import ranges
+    from mpsearch.device.tabulating import LATENCY
+    from mpsearch.search.proof import ranges
 
     found = ranges(table)[LATENCY]
     least, most = float(found.least), float(found.most)

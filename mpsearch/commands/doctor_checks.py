@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from mpsearch.commands.versions import Package, packages
-from mpsearch.knapsack.solver import GROUP
+from mpsearch.knapsack.problem import GROUP
 from mpsearch.running.plugins import installed
 
 # command -> (what it is for, the Debian package that brings it)

@@ -168,9 +168,8 @@ def _evaluate_front(
 ) -> None:
     from mpsearch.evaluation.subjects import load_subject
     from mpsearch.measured.front import measure_front, read_front
-    from mpsearch.pareto.points import points_of
-    from mpsearch.reports.figures import plot_front
-    from mpsearch.reports.picture_files import check_picture
+    from mpsearch.pareto.files import points_of
+    from mpsearch.reports.writing import check_picture, plot_front
     from mpsearch.running.workers import join, leave
 
     if plot is not None:

@@ -9,13 +9,11 @@ import click
 from mpsearch.commands.console import echo, json_option, print_json, print_table
 from mpsearch.commands.solution_text import print_failure
 from mpsearch.errors import InputError
-from mpsearch.explaining.decisions import Alternative, Decision
-from mpsearch.explaining.explaining import Explanation
+from mpsearch.explaining.explaining import Alternative, Decision, Explanation, WhatIf, what_if
 from mpsearch.explaining.explaining import explain as explain_assignment
-from mpsearch.explaining.what_if import WhatIf, what_if
 from mpsearch.tables.assignment import Assignment
+from mpsearch.tables.budget import parse_excludes, parse_pins
 from mpsearch.tables.choice import Choice
-from mpsearch.tables.pins import parse_excludes, parse_pins
 from mpsearch.tables.solution import Solution
 from mpsearch.tables.table import LayerTable
 from mpsearch.tables.units import format_amount

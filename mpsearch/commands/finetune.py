@@ -126,7 +126,7 @@ def _line(epoch: "Epoch", labelled: bool) -> str:
 
 
 def _print_summary(result: "FineTuned", output: str, network: "Network", train: "Data") -> None:
-    from mpsearch.quantization.cost import size_bytes
+    from mpsearch.quantization.packing import size_bytes
     from mpsearch.tables.units import format_size
 
     if train.labels is None:
@@ -144,7 +144,7 @@ def _print_summary(result: "FineTuned", output: str, network: "Network", train: 
 def _document(result: "FineTuned", output: str, network: "Network") -> dict[str, Any]:
     from dataclasses import asdict
 
-    from mpsearch.quantization.cost import size_bytes
+    from mpsearch.quantization.packing import size_bytes
 
     return {
         "output": output,

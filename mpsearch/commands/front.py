@@ -12,8 +12,7 @@ from mpsearch.errors import InputError
 from mpsearch.pareto.files import keep_measured, to_document, write_csv, write_json
 from mpsearch.pareto.front import Front
 from mpsearch.pareto.front import front as front_of
-from mpsearch.tables.budget import Budget
-from mpsearch.tables.pins import parse_excludes, parse_pins
+from mpsearch.tables.budget import Budget, parse_excludes, parse_pins
 from mpsearch.tables.provenance import load_provenance, model_digest_of, sound_provenance
 from mpsearch.tables.table import LayerTable
 from mpsearch.tables.units import format_amount, parse_bytes
@@ -66,7 +65,7 @@ def front(
     if output is not None and Path(output).suffix == ".json":
         raise InputError(f"got -o {output}; name the CSV file, the JSON is written beside it")
     if plot is not None:
-        from mpsearch.reports.picture_files import check_picture
+        from mpsearch.reports.writing import check_picture
 
         check_picture(plot)
     memory = None if max_memory is None else parse_bytes(max_memory)
@@ -98,9 +97,9 @@ def front(
         write_csv(found, output)
         write_json(found, Path(output).with_suffix(".json"))
     if plot is not None:
-        from mpsearch.reports.figures import plot_front
         from mpsearch.reports.gather import fp32_facts, uniform_points
         from mpsearch.reports.run_folder import Run
+        from mpsearch.reports.writing import plot_front
 
         known = Run(provenance=load_provenance(table_path))
         plot_front(found, plot, uniform_points(table), fp32_facts(known, found))

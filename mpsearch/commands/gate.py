@@ -10,10 +10,10 @@ import click
 from mpsearch.commands.console import echo, json_option, print_command, print_json, print_table
 from mpsearch.commands.model_options import loss_option, model_options, source_of
 from mpsearch.errors import InputError, MpsearchError
-from mpsearch.gating.limits import CONDITIONS, Conditions
+from mpsearch.gating.conditions import CONDITIONS, Conditions
 
 if TYPE_CHECKING:
-    from mpsearch.gating.config import GateConfig
+    from mpsearch.gating.conditions import GateConfig
     from mpsearch.gating.report import Report
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -99,7 +99,7 @@ def gate(path: str | None, as_json: bool, github: bool | None, **options: Any) -
       mpsearch gate --min auc=0.95 --max mae=0.05 --max-rise mse=10%
       mpsearch gate --baseline main.json --max-drop-baseline 0.5 --max-size-growth 1%
     """
-    from mpsearch.gating.github import error_command
+    from mpsearch.gating.ci_formats import error_command
 
     if github is None:
         github = os.environ.get("GITHUB_ACTIONS") == "true"
@@ -119,10 +119,9 @@ def gate(path: str | None, as_json: bool, github: bool | None, **options: Any) -
 
 def _judged(path: str | None, options: dict[str, Any]) -> "Report":
     """Read, judge, and write the baseline where that is asked."""
-    from mpsearch.gating.config import find_config
-    from mpsearch.gating.judging import judge
-    from mpsearch.gating.metrics import check_names, wanted_metrics
-    from mpsearch.gating.reading import Sources, read_evidence
+    from mpsearch.gating.conditions import find_config
+    from mpsearch.gating.evidence import Sources, read_evidence
+    from mpsearch.gating.judging import check_names, judge, wanted_metrics
     from mpsearch.gating.report import Report, baseline_of
     from mpsearch.tables.units import parse_confidence
 
@@ -202,17 +201,17 @@ def _policy(options: dict[str, Any], config: "GateConfig") -> Any:
 def _write(report: "Report", options: dict[str, Any], github: bool, as_json: bool) -> None:
     """The reports that are asked for, apart from the one on the terminal."""
     if options["junit"] is not None:
-        from mpsearch.files.writing import write_atomic
-        from mpsearch.gating.junit import junit
+        from mpsearch.files.whole import write_atomic
+        from mpsearch.gating.ci_formats import junit
 
         write_atomic(options["junit"], junit(report))
     if options["gitlab"] is not None:
-        from mpsearch.files.writing import write_atomic
-        from mpsearch.gating.gitlab import code_quality
+        from mpsearch.files.whole import write_atomic
+        from mpsearch.gating.ci_formats import code_quality
 
         write_atomic(options["gitlab"], code_quality(report))
     if github:
-        from mpsearch.gating.github import commands, summarize
+        from mpsearch.gating.ci_formats import commands, summarize
 
         for line in commands(report):
             print_command(line, err=as_json)  # the runner reads both streams

@@ -48,7 +48,7 @@ def export(network: str, output: str, weights: str | None, seed: int, as_json: b
       mpsearch models export tinym2net-battlefield:image --keras net.h5 --weights model.pt
     """
     from mpsearch.importers.loading import read_tensors
-    from mpsearch.models.tinym2net_keras_file import write_keras
+    from mpsearch.models.tinym2net_keras import write_keras
 
     tensors = None if weights is None else read_tensors(weights)
     parameters = write_keras(network, output, tensors, seed, source=weights or "")

@@ -29,7 +29,7 @@ def predict(assignments: tuple[str, ...], interactions: str, as_json: bool) -> N
     from mpsearch.interactions.interactions import load_interactions
     from mpsearch.interactions.interactions import predict as predict_one
     from mpsearch.tables.assignment import Assignment
-    from mpsearch.tables.evidence_digests import Judged, check_weights
+    from mpsearch.tables.provenance import Judged, check_weights
 
     stored = load_interactions(interactions)
     names = assignments or ("assignment.json",)

@@ -5,7 +5,7 @@ from typing import Any
 from mpsearch.commands.console import echo, print_table
 from mpsearch.refining.loop import Refined
 from mpsearch.refining.repaired_errors import Trial
-from mpsearch.tables.evidence_digests import network_digest
+from mpsearch.tables.provenance import network_digest
 from mpsearch.tables.table import LayerTable
 from mpsearch.tables.units import format_amount
 

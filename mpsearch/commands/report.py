@@ -89,8 +89,8 @@ def _compare(
     as_json: bool,
 ) -> None:
     from mpsearch.reports.compare_facts import compare, run_names
-    from mpsearch.reports.compare_figure import compare_drawing
     from mpsearch.reports.compare_sections import (
+        compare_drawing,
         compare_notices,
         comparison_markdown,
         render_comparison,

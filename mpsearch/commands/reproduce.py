@@ -52,10 +52,9 @@ def reproduce(
     """
     from mpsearch.commands.console import progress
     from mpsearch.commands.train import dataset_for
-    from mpsearch.files.writing import write_atomic
+    from mpsearch.files.whole import write_atomic
     from mpsearch.reproduction.published import CASES
-    from mpsearch.reproduction.run import Experiment, Recipe, identity, run
-    from mpsearch.reproduction.run_store import RunStore
+    from mpsearch.reproduction.run import Experiment, Recipe, RunStore, identity, run
     from mpsearch.reproduction.table import HEADER, markdown, notes, table
 
     reference = data or CASES[case].dataset

@@ -9,7 +9,7 @@ from mpsearch.tables.table import LayerTable
 from mpsearch.tables.units import format_amount, format_exactly
 
 if TYPE_CHECKING:
-    from mpsearch.search.ranges import Range
+    from mpsearch.search.proof import Range
 
 
 def print_solution(table: LayerTable, solution: Solution) -> None:

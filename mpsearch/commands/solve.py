@@ -16,14 +16,12 @@ from mpsearch.commands.measured_options import (
 from mpsearch.commands.search_options import budget_options, parse_solver_options
 from mpsearch.commands.solution_text import print_failure, print_solution, print_tables
 from mpsearch.errors import InputError
-from mpsearch.profiling.float_text import outside_sentence
+from mpsearch.profiling.float_operators import outside_sentence
 from mpsearch.running.workers import is_first
 from mpsearch.search.solving import solve as solve_table
 from mpsearch.tables.assignment import Assignment
-from mpsearch.tables.budget import Budget
+from mpsearch.tables.budget import Budget, Minimand, parse_excludes, parse_pins
 from mpsearch.tables.choice import Choice
-from mpsearch.tables.minimand import Minimand
-from mpsearch.tables.pins import parse_excludes, parse_pins
 from mpsearch.tables.provenance import model_digest_of, sound_provenance, unpriced_activations
 from mpsearch.tables.solution import Solution
 from mpsearch.tables.table import LayerTable
@@ -132,7 +130,7 @@ def solve(
     pinned, excluded = parse_pins(pins), parse_excludes(excludes, allows, table)
     if only_ranges:
         from mpsearch.commands.solution_text import print_ranges
-        from mpsearch.search.ranges import ranges
+        from mpsearch.search.proof import ranges
 
         found = ranges(table, pinned, excluded, budget.limits, at_least=budget.at_least)
         if as_json:
@@ -186,7 +184,7 @@ def solve(
     document, lines = _document(solution, table), []
     if rerank and solution.choices:
         from mpsearch.interactions.interactions import interactions_path
-        from mpsearch.interactions.reranking import describe, to_document
+        from mpsearch.interactions.k_best import describe, to_document
         from mpsearch.knapsack.instance import Instance
         from mpsearch.search.other_sources import reranked
 

@@ -7,7 +7,7 @@ import click
 
 from mpsearch.commands.console import echo, json_option, print_json
 from mpsearch.errors import MpsearchError
-from mpsearch.knapsack.solver import GROUP
+from mpsearch.knapsack.problem import GROUP
 from mpsearch.running import plugins
 from mpsearch.search.solving import AUTO_RULE
 

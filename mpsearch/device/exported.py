@@ -1,20 +1,36 @@
-"""What a device gets of a C export: sources, samples, and the reference's integers to compare."""
+"""What a device gets of a C export: sources, samples, and the reference's integers to compare.
+
+The program for the device: where it is compiled, and which processor it is for.
+"""
 
 import os
 import re
+import shlex
+import shutil
+import subprocess
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.resources import files
 from math import prod
 from pathlib import Path
 from typing import Any
 
+from mpsearch.device.transport import clean, telling
 from mpsearch.errors import InputError
 from mpsearch.exporters.c.folder import DOCUMENT, FORMAT, LARGEST_MIB, VERSION
-from mpsearch.files.json_file import read_document
-from mpsearch.files.json_form import by_name, check_form, list_of, null_or, text, whole
-from mpsearch.files.writing import digest
+from mpsearch.files.json_file import (
+    by_name,
+    check_form,
+    list_of,
+    null_or,
+    read_document,
+    text,
+    whole,
+)
+from mpsearch.files.whole import digest
 from mpsearch.tables.choice import Choice
-from mpsearch.tables.evidence_digests import network_digest
+from mpsearch.tables.provenance import network_digest
 
 _SOURCE = re.compile(r"[a-z][a-z0-9_]{0,40}\.[ch]")
 _INPUT, _OUTPUT = "check/input.f32", "check/output.txt"
@@ -123,3 +139,137 @@ def _contents(folder: Path, listed: Mapping[str, Any]) -> dict[str, bytes]:
             )
         contents[name] = content
     return contents
+
+
+LAUNCHER = "tool/launcher.c"
+SECONDS = 600
+# e_machine of an ELF header -> what `uname -m` says where it runs without an emulator. A 64-bit
+# kernel runs 32-bit programs of its family: the usual state of a 32-bit Raspberry Pi OS.
+NATIVE = {
+    3: ("i386", "i486", "i586", "i686", "x86_64"),
+    40: ("arm", "armv6l", "armv7l", "armv8l", "aarch64"),
+    62: ("x86_64",),
+    183: ("aarch64",),
+    243: ("riscv64",),
+}
+_CROSS = {
+    "aarch64": "aarch64-linux-gnu-gcc", "armv6l": "arm-linux-gnueabihf-gcc",
+    "armv7l": "arm-linux-gnueabihf-gcc", "riscv64": "riscv64-linux-gnu-gcc",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Compiler:
+    """`words` of the compiler and its `flags`; `here` compiles on this machine, else the device."""
+
+    words: tuple[str, ...] = ("cc",)
+    flags: tuple[str, ...] = ("-O2",)
+    here: bool = False
+
+
+@dataclass(frozen=True)
+class Built:
+    """Files to send; which of them are programs; the compiler's own name where it ran here."""
+
+    files: Mapping[str, bytes]
+    programs: tuple[str, ...]
+    compiler: str | None
+
+
+def split_words(option: str, text: str) -> tuple[str, ...]:
+    """Words as a shell would split them, but never by a shell: `qemu-aarch64 -cpu 'a b'`.
+
+    Raises InputError for an open quote and for a line break or another control character.
+    """
+    try:
+        words = tuple(shlex.split(text))
+    except ValueError as error:
+        raise InputError(f"{option}: got {ascii(text)[:80]}: {error}") from None
+    if not all(word and word.isprintable() for word in words):
+        raise InputError(f"{option}: got {ascii(text)[:80]}; expected words of printable text")
+    return words
+
+
+def build(exported: Exported, compiler: Compiler, prefix: tuple[str, ...]) -> Built:
+    """What has to lie in the folder on the device. Raises InputError when it does not compile."""
+    launcher = (files("mpsearch.device") / "launcher.c").read_bytes()
+    sources = {f"source/{name}": data for name, data in exported.sources.items()}
+    everywhere = {
+        "check.f32": exported.samples,
+        "one.f32": exported.one,
+        "prefix": _lines(prefix),
+    }
+    if not compiler.here:
+        return Built(
+            {
+                **everywhere, **sources, LAUNCHER: launcher,
+                "compiler": _lines(compiler.words), "flags": _lines(compiler.flags),
+                "architectures": b"",
+            },
+            (), None,
+        )  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        for name, data in {**sources, LAUNCHER: launcher}.items():
+            (place / name).parent.mkdir(exist_ok=True)
+            (place / name).write_bytes(data)
+        codes = sorted(str(path) for path in (place / "source").glob("*.c"))
+        version = _call(compiler.words, "--version").splitlines()
+        _call(compiler.words, "-std=c99", "-O1", "-static", "-s", "-o", f"{place}/launcher",
+              str(place / LAUNCHER))  # fmt: skip
+        _call(compiler.words, "-std=c99", *compiler.flags, "-static", "-s", "-o",
+              f"{place}/network", *codes, "-lm")  # fmt: skip
+        programs = {name: (place / name).read_bytes() for name in ("launcher", "network")}
+    machine = machine_of(programs["network"][:20])
+    architectures = () if machine is None else NATIVE.get(machine, ())
+    return Built(
+        {**everywhere, **programs, "architectures": _lines(architectures)},
+        ("launcher", "network"),
+        clean(version[0]) if version else "unknown",
+    )
+
+
+def machine_of(header: bytes) -> int | None:
+    """e_machine of an ELF header; None for another file."""
+    if len(header) < 20 or header[:4] != b"\x7fELF":
+        return None
+    return int.from_bytes(header[18:20], "little" if header[5] == 1 else "big")
+
+
+def is_native(header: bytes, architecture: str) -> bool:
+    """Whether a program with this header runs on `uname -m` without an emulator, as far as is
+    known: a processor that no table knows can only run what is not for another."""
+    machine = machine_of(header)
+    if machine is None or machine not in NATIVE:
+        return True
+    return architecture in NATIVE[machine]
+
+
+def cross_compiler(architecture: str) -> str:
+    """What to say to somebody whose device has no compiler, or another processor."""
+    if architecture in _CROSS:
+        return f"--compile here --cc {_CROSS[architecture]}"
+    return "--compile here with --cc and a compiler for it"
+
+
+def _lines(words: tuple[str, ...]) -> bytes:
+    return "".join(f"{word}\n" for word in words).encode()
+
+
+def _call(words: tuple[str, ...], *arguments: str) -> str:
+    if shutil.which(words[0]) is None:
+        package = f"gcc-{words[0].removesuffix('-gcc')}" if words[0].endswith("-gcc") else "gcc"
+        raise InputError(
+            f"there is no compiler {words[0]} on this machine; install it, for example with: "
+            f"sudo apt install {package}"
+        )
+    try:
+        done = subprocess.run(
+            [*words, *arguments], capture_output=True, text=True, timeout=SECONDS, errors="replace"
+        )
+    except subprocess.TimeoutExpired:
+        raise InputError(f"{words[0]} did not end within {SECONDS} s") from None
+    if done.returncode != 0:
+        said = telling(done.stderr.splitlines()) or f"exit status {done.returncode}"
+        raise InputError(f"{words[0]} cannot compile the export: {said}")
+    return done.stdout

@@ -1,10 +1,9 @@
 """The text of `--power` as a source of samples."""
 
-from mpsearch.device.power import FORMS, Meter, PowerError
-from mpsearch.device.power_csv_text import csv_source
-from mpsearch.device.power_sources_command import command
-from mpsearch.device.power_sources_hwmon import hwmon
-from mpsearch.device.power_sources_manual import Manual, manual
+from mpsearch.device.power import FORMS, Manual, Meter, PowerError, manual
+from mpsearch.device.power_command import command
+from mpsearch.device.power_csv import csv_source
+from mpsearch.device.power_hwmon import hwmon
 
 LONGEST = 1000
 

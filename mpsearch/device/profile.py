@@ -1,4 +1,7 @@
-"""`DeviceProfile`: what one export took on one device, and `device.json`, which keeps it."""
+"""`DeviceProfile`: what one export took on one device, and `device.json`, which keeps it.
+
+One number of a device profile by the column that it limits: latency, peak memory, energy.
+"""
 
 import math
 import os
@@ -10,8 +13,8 @@ from typing import Any, Literal
 from mpsearch.device.typed_json import from_json
 from mpsearch.errors import InputError
 from mpsearch.files.json_file import read_document
-from mpsearch.files.writing import write_atomic
-from mpsearch.running.foreign_text import json_text
+from mpsearch.files.whole import write_atomic
+from mpsearch.running.streams import json_text
 
 FORMAT, VERSION = "mpsearch.device", 1
 LARGEST_MIB = 1
@@ -254,3 +257,33 @@ def _numbers(document: Any, name: str = "") -> Iterator[tuple[str, float]]:
     elif isinstance(document, int | float) and not isinstance(document, bool):
         assert math.isfinite(document)
         yield name, document
+
+
+def device_figure(profile: DeviceProfile, column: str, mode: Mode = "steady") -> int | float:
+    """`latency_s` (median of `mode`), `peak_memory_bytes` (of the process) or `energy_j` (joules
+    of one inference above idle).
+
+    Raises InputError for what was not measured, was measured under emulation, or is invalid.
+    """
+    if column == "latency_s":
+        return device_latency(profile, mode)
+    check_is_of_device(profile)
+    if column == "peak_memory_bytes":
+        memory = profile.process.peak_memory_bytes if profile.process else None
+        if memory is None:
+            raise InputError(
+                f"the profile of {profile.host} has no peak memory; measure again with "
+                "--mode process"
+            )
+        return memory
+    if profile.energy is None:
+        why = "" if profile.power_failure is None else f" ({profile.power_failure})"
+        raise InputError(
+            f"the profile of {profile.host} has no energy{why}; measure again with --power SOURCE"
+        )
+    if profile.energy.joules_per_inference is None:
+        raise InputError(
+            f"the profile of {profile.host} has no joules, because its power was read by eye; "
+            "measure again with a meter that --power can read"
+        )
+    return profile.energy.joules_per_inference

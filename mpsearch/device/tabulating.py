@@ -1,7 +1,12 @@
-"""Measure every layer at every choice on a device: whole networks, with the clock between steps."""
+"""Measure every layer at every choice on a device: whole networks, with the clock between steps.
+
+From times of steps, measured on a device, to seconds of layers.
+
+A layer table with what every layer takes at every choice on a device.
+"""
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,19 +16,8 @@ from mpsearch.data import Data
 from mpsearch.device.conditions import invalid_reasons
 from mpsearch.device.energy import Power
 from mpsearch.device.exported import Exported, read_export
-from mpsearch.device.layer_times import layer_seconds, median_of_rounds, parse_step_times
-from mpsearch.device.looping import energy_on
-from mpsearch.device.measured_table import (
-    ENERGY,
-    LATENCY,
-    by_time,
-    uniform_assignments,
-    with_columns,
-)
-from mpsearch.device.measuring import read_state
-from mpsearch.device.power import PowerError
-from mpsearch.device.power_sources_manual import Manual
-from mpsearch.device.preparing import Prepared, install, prepare
+from mpsearch.device.measuring import Prepared, energy_on, install, prepare, read_state
+from mpsearch.device.power import Manual, PowerError
 from mpsearch.device.profile import Energy
 from mpsearch.device.session import Session
 from mpsearch.device.timing import Settings, run_program, safe_word, time_repeats
@@ -34,7 +28,111 @@ from mpsearch.graph.network import Network
 from mpsearch.quantization.calibration import calibrate
 from mpsearch.quantization.quantized import quantize
 from mpsearch.tables.choice import Choice
-from mpsearch.tables.table import LayerTable
+from mpsearch.tables.table import LayerTable, Row
+
+
+@dataclass(frozen=True)
+class StepTimes:
+    """Median seconds of each step of one program, in order, and of a whole run with its clocks.
+
+    Reading the clock is taken off every step.
+    """
+
+    seconds: tuple[float, ...]
+    whole_s: float
+    runs: int
+
+
+def parse_step_times(lines: Sequence[str], steps: int) -> StepTimes:
+    """What step_times.c prints: `STEP NANOSECONDS` for each step, then `0 CLOCK WHOLE RUNS`.
+
+    Raises InputError for anything else, for it comes from another machine.
+    """
+    try:
+        *times, last = [[int(word) for word in line.split()] for line in lines]
+        if [time[0] for time in times] != list(range(1, steps + 1)):
+            raise ValueError("steps are missing")
+        zero, clock, whole, runs = last
+        numbers = (clock, whole, runs, *(ns for _, ns in times))
+        if zero or min(numbers) < 0 or max(numbers) > 2**63:
+            raise ValueError("a number is negative, or has more than 64 bits")
+        seconds = tuple(max(0, ns - clock) * 1e-9 for _, ns in times)
+        return StepTimes(seconds, whole * 1e-9, runs)
+    except (ValueError, IndexError) as error:
+        raise InputError(
+            f"the device did not print the times of {steps} steps ({error}); got {lines[:2]!r}"
+        ) from None
+
+
+def layer_seconds(steps: Sequence[str], times: StepTimes) -> dict[str, float]:
+    """Seconds by layer: the sum over the steps that count for it (`steps`: a layer for each).
+
+    Their sum over all layers is what the whole network takes.
+    """
+    totals: dict[str, float] = {}
+    for layer, seconds in zip(steps, times.seconds, strict=True):
+        totals[layer] = totals.get(layer, 0.0) + seconds
+    return totals
+
+
+def median_of_rounds(rounds: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """The median of each layer over rounds: a round that was disturbed does not count."""
+    all_rounds = list(rounds)
+    return {layer: median(one[layer] for one in all_rounds) for layer in all_rounds[0]}
+
+
+LATENCY, ENERGY = "latency_s", "energy_j"
+
+
+def uniform_assignments(table: LayerTable) -> dict[Choice, dict[str, Choice]]:
+    """One assignment for every choice of the table: a layer that lacks it has its largest one.
+
+    Measuring these gives every row of the table once or more. Raises InputError for a choice that
+    has no integer form.
+    """
+    has: dict[str, list[Choice]] = {name: [] for name in table.layer_names}
+    for row in table.rows():
+        has[row.layer].append(row.choice)
+    for choice in table.choices:
+        if max(choice.w_bits, choice.a_bits) > 16:
+            raise InputError(
+                f"{table.source} has the choice {choice}, which is not exported as integers; "
+                "profile again with --bits of at most 16"
+            )
+    return {
+        choice: {
+            name: choice if choice in choices else max(choices) for name, choices in has.items()
+        }
+        for choice in table.choices
+    }
+
+
+def by_time(joules: float, seconds: Mapping[str, float]) -> dict[str, float]:
+    """What one inference of a whole network takes, shared out to its layers by their seconds:
+    6 J and {a: 1, b: 2} -> {a: 2, b: 4}. A processor's power hardly depends on the layer."""
+    total = sum(seconds.values())
+    return {layer: joules * its / total for layer, its in seconds.items()}
+
+
+def with_columns(
+    table: LayerTable, measured: Mapping[str, Mapping[tuple[str, Choice], float]]
+) -> LayerTable:
+    """The table with the columns of `measured` (column -> (layer, choice) -> value) at its end, in
+    place of older ones of these names."""
+    rows = [
+        Row(
+            row.layer,
+            row.choice,
+            row.omega,
+            row.omega_stderr,
+            {name: value for name, value in row.resources.items() if name not in measured}
+            | {column: values[row.layer, row.choice] for column, values in measured.items()},
+            row.metrics,
+        )
+        for row in table.rows()
+    ]
+    return LayerTable.from_rows(table.layers, rows)
+
 
 ASSIGNMENT = "assignment"
 MOST_STEP_RUNS = 1000  # MOST_RUNS of step_times.c

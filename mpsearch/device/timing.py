@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import median_high
 
-from mpsearch.device.compiling import Compiler
+from mpsearch.device.exported import Compiler
 from mpsearch.device.profile import ColdRuns, Latency, Mode, ProcessRuns
 from mpsearch.device.session import Run, Session
 from mpsearch.device.transport import ELSEWHERE, DeviceError, clean, telling

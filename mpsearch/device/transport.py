@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from importlib.resources import files
 
 from mpsearch.errors import InputError, MpsearchError
-from mpsearch.running.foreign_text import shown
+from mpsearch.running.streams import shown
 
 LOCAL = "local"
 # A user, a name or address, a port: nothing that ssh, a shell or a ProxyCommand could act on.

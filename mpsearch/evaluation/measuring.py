@@ -10,7 +10,7 @@ from mpsearch.data import Data
 from mpsearch.errors import InputError
 from mpsearch.evaluation.evaluation import MOST_CLASSES, Evaluation, Metric
 from mpsearch.evaluation.metric_choice import chosen, is_own, statistics_of
-from mpsearch.evaluation.metric_intervals import DRAWS, OWN_DRAWS, measured
+from mpsearch.evaluation.metrics import DRAWS, OWN_DRAWS, measured
 from mpsearch.graph.network import Network
 from mpsearch.graph.outputs import Shape
 from mpsearch.losses.forms import Bernoulli, Softmax
@@ -19,7 +19,7 @@ from mpsearch.losses.loss import CROSS_ENTROPY, Loss, PlainLoss
 from mpsearch.losses.sum_loss import SumLoss
 from mpsearch.quantization.quantized import QuantizedNetwork
 from mpsearch.statistics import Z95, wilson_interval
-from mpsearch.tables.evidence_digests import Origin
+from mpsearch.tables.provenance import Origin
 
 Callee = Callable[..., torch.Tensor]
 

@@ -23,10 +23,10 @@ from mpsearch.evaluation.metrics import (
 )
 from mpsearch.losses.forms import Bernoulli, Form, Softmax, Squared
 from mpsearch.losses.heads import logits
+from mpsearch.losses.labels import Own
 from mpsearch.losses.loss import Loss, PlainLoss
-from mpsearch.losses.own_loss import Own
 from mpsearch.losses.sum_loss import SumLoss
-from mpsearch.running.importing import import_object
+from mpsearch.running.plugins import import_object
 
 NAMES = ("accuracy", "balanced-accuracy", "top5", "f1", "auc", "mae", "mse", "rmse", "r2")
 

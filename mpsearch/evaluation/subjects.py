@@ -26,7 +26,7 @@ from mpsearch.post_training.kept_repairs import undone_sentence
 from mpsearch.post_training.quantizing import Quantizing
 from mpsearch.post_training.repairing import PostTraining
 from mpsearch.quantization.calibrated_inputs import input_ranges, outside_notes, ranges_of
-from mpsearch.quantization.cost import bops, size_bytes
+from mpsearch.quantization.packing import bops, size_bytes
 from mpsearch.quantization.quantized import QuantizedNetwork, check_layers
 from mpsearch.quantization.quantized_file import load_quantized
 from mpsearch.quantization.quantizer import check_bits
@@ -287,7 +287,7 @@ def _integers(
     metrics: Sequence[str], reference: torch.Tensor | None,
 ) -> Evaluation:  # fmt: skip
     """The same network computed with integers only. Raises InputError without calibration data."""
-    from mpsearch.integer.network import integer_network, ranges_from
+    from mpsearch.integer.inference import integer_network, ranges_from
 
     chosen, source = quantized.assignment, quantized.source
     row = evaluate(

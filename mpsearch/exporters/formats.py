@@ -59,13 +59,13 @@ FORMATS: Mapping[str, ExportFormat] = {
     "c": ExportFormat(
         "a folder of self-contained C99",
         "a new or empty folder",
-        "mpsearch.exporters.c.exported:write",
+        "mpsearch.exporters.c.folder:write",
         ("wide_bits", "check"),
     ),
     "litert": ExportFormat(
         "a LiteRT (TFLite) file that computes with 8-bit and 4-bit integers",
         "a .tflite file",
-        "mpsearch.exporters.litert.exported:write",
+        "mpsearch.exporters.litert.check:write",
         ("check",),
     ),
     "onnx": ExportFormat(

@@ -10,10 +10,10 @@ from torch import fx
 
 from mpsearch.data import Data
 from mpsearch.exporters.agreement_of_outputs import Array, Part, Reference
+from mpsearch.graph.layers import packet
 from mpsearch.graph.network import Network, copy_graph
-from mpsearch.graph.operators import packet
 from mpsearch.graph.tensors import set_tensor, tensor_nodes
-from mpsearch.integer.network import outputs
+from mpsearch.integer.inference import outputs
 from mpsearch.integer.operators import CLAMPS, IDENTITIES, RESHAPES
 from mpsearch.quantization.quantized import QuantizedNetwork
 

@@ -13,18 +13,24 @@ import torch
 from torch import fx
 
 from mpsearch.errors import InputError
-from mpsearch.graph.layers import Layer
+from mpsearch.graph.layers import EMBEDDING, Layer, output_channels_view, packet
 from mpsearch.graph.network import Network, copy_graph
-from mpsearch.graph.operators import EMBEDDING, output_channels_view, packet
 from mpsearch.graph.tensors import get_tensor, set_tensor, tensor_nodes
-from mpsearch.quantization.learned_steps import quantize_input, quantize_rows
 from mpsearch.quantization.quantized import (
     QuantizedLayer,
     QuantizedNetwork,
     assemble,
     with_activation,
 )
-from mpsearch.quantization.quantizer import FLOAT_BITS, ActivationQuantizer, weight_at
+from mpsearch.quantization.quantizer import (
+    FLOAT_BITS,
+    ActivationQuantizer,
+    in_steps,
+    quantize_input,
+    quantize_rows,
+    scaled,
+    weight_at,
+)
 
 _TRAINED_ARGUMENTS = ("weight", "bias")  # of any operator: layers, norms, embeddings, PReLU
 _WEIGHT_STEP, _INPUT_STEP = ":weight step", ":input step"
@@ -175,12 +181,12 @@ def _latent_rows(rows: torch.Tensor, quantized: QuantizedLayer) -> torch.Tensor:
     A code that is further than its neighbour (the layer was rescaled) gives its own value.
     """
     assert quantized.weight is not None
-    codes, scales = quantized.weight.codes.float(), quantized.weight.scales[:, None]
-    position = rows.detach().float() / scales
-    same = weight_at(rows, quantized.weight.scales, quantized.choice.w_bits).codes.float() == codes
+    codes, scales = quantized.weight.codes.float(), quantized.weight.scales
+    position = in_steps(rows.detach().float(), scales)
+    same = weight_at(rows, scales, quantized.choice.w_bits).codes.float() == codes
     inside = codes + 0.25 * torch.sign(position - codes)
     near = (position - codes).abs() <= 1
-    return torch.where(same, rows, torch.where(near, inside, codes) * scales)
+    return torch.where(same, rows, scaled(torch.where(near, inside, codes), scales))
 
 
 def _unit(tensor: torch.Tensor) -> torch.Tensor:

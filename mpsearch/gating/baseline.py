@@ -9,10 +9,9 @@ from typing import Any
 import mpsearch
 from mpsearch.errors import InputError
 from mpsearch.evaluation.evaluation import Evaluation, row_from_json, row_to_json
-from mpsearch.files.json_file import read_document
-from mpsearch.files.json_form import by_name, check_form, flag, null_or, number, text
-from mpsearch.files.writing import digest, write_atomic
-from mpsearch.running.foreign_text import json_text
+from mpsearch.files.json_file import by_name, check_form, flag, null_or, number, read_document, text
+from mpsearch.files.whole import digest, write_atomic
+from mpsearch.running.streams import json_text
 from mpsearch.tables.table import LayerTable
 
 FORMAT, VERSION = "mpsearch.baseline", 1

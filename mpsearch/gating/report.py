@@ -7,17 +7,21 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from mpsearch.device.figures import device_figure
-from mpsearch.device.profile import Mode
+from mpsearch.device.profile import Mode, device_figure
 from mpsearch.errors import InputError
 from mpsearch.gating.baseline import Baseline, save_baseline
-from mpsearch.gating.evidence import Evidence, identity_of, judged_row, matching_device, totals_of
-from mpsearch.gating.judging import judge
-from mpsearch.gating.limits import Conditions, Limits
-from mpsearch.gating.metrics import wanted_metrics
-from mpsearch.gating.reading import Sources, read_evidence
-from mpsearch.gating.verdict import Number, Policy, Verdict, says_no
-from mpsearch.gating.words import conclusion, notes_of, sentence
+from mpsearch.gating.conditions import Conditions, Limits
+from mpsearch.gating.evidence import (
+    Evidence,
+    Sources,
+    identity_of,
+    judged_row,
+    matching_device,
+    read_evidence,
+    totals_of,
+)
+from mpsearch.gating.judging import judge, wanted_metrics
+from mpsearch.gating.words import Number, Policy, Verdict, conclusion, notes_of, says_no, sentence
 from mpsearch.tables.assignment import Assignment
 from mpsearch.tables.table import LayerTable
 

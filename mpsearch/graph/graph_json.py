@@ -13,7 +13,7 @@ import torch
 from torch import fx, nn
 
 from mpsearch.errors import InputError
-from mpsearch.graph.operators import ALLOWED
+from mpsearch.graph.layers import ALLOWED
 from mpsearch.graph.tensors import set_tensor
 
 # Arithmetic on the symbolic batch size, and picking one of several outputs.

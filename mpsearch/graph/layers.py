@@ -1,21 +1,132 @@
-"""The layers that the search decides about: convolutions, linear layers and embedding tables."""
+"""The layers that the search decides about: convolutions, linear layers and embedding tables.
+
+What the rest of mpsearch knows about single aten operators.
+
+Input patches of a convolution of any dimension, stride, padding and dilation (im2col).
+"""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import fx
+from torch.nn import functional
 
-from mpsearch.graph.operators import (
-    CONVOLUTIONS,
-    EMBEDDING,
-    LINEAR_OPERATORS,
-    groups,
-    is_transposed,
-    packet,
-    weight_position,
-)
 from mpsearch.graph.tensors import get_tensor
+
+CONVOLUTIONS = {"conv1d": 1, "conv2d": 2, "conv3d": 3}
+TRANSPOSED = {"conv_transpose1d": 1, "conv_transpose2d": 2, "conv_transpose3d": 3}
+LINEAR_OPERATORS = {*CONVOLUTIONS, *TRANSPOSED, "linear", "convolution"}
+EMBEDDING = "embedding"  # reads whole rows of its weight: no arithmetic, no input to quantize
+
+# Operators that an mpsearch file may name: functions of their arguments and nothing else. None
+# of them reads a file, a clock or a random number, allocates by a given address or calls back.
+ALLOWED = frozenset(
+    """
+    _native_batch_norm_legit_no_training _safe_softmax _softmax _log_softmax _to_copy _unsafe_view
+    _weight_norm abs adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool1d
+    adaptive_max_pool2d add addmm alias all amax amin any arange argmax argmin avg_pool1d avg_pool2d
+    avg_pool3d baddbmm batch_norm bitwise_and bitwise_not bitwise_or bmm broadcast_tensors cat
+    ceil channel_shuffle chunk clamp clamp_max clamp_min clone constant_pad_nd contiguous conv1d
+    conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d convolution copy cos cumsum
+    detach div dropout einsum elu embedding eq erf exp expand expand_as feature_dropout
+    fill flatten flip floor floor_divide full full_like gather ge gelu glu group_norm gru gt
+    hardsigmoid hardswish hardtanh index index_select instance_norm layer_norm le leaky_relu
+    lift_fresh_copy linalg_vector_norm linear log log1p log_sigmoid log_softmax logical_and
+    logical_not logical_or lstm lt masked_fill matmul max max_pool1d max_pool2d max_pool3d maximum
+    mean meshgrid min minimum mish mm mul movedim narrow native_batch_norm native_group_norm
+    native_layer_norm ne neg new_full new_ones new_zeros ones ones_like pad permute pixel_shuffle
+    pixel_unshuffle pow prelu prod reciprocal reflection_pad1d reflection_pad2d relu relu6 remainder
+    repeat repeat_interleave replication_pad1d replication_pad2d reshape rms_norm roll round rsqrt
+    rsub scalar_tensor scaled_dot_product_attention scatter select select_scatter selu sigmoid sign
+    silu sin slice slice_scatter softmax softplus softsign split split_with_sizes sqrt square
+    squeeze stack std sub sum swapaxes sym_size t tanh threshold to topk transpose tril triu
+    type_as unbind unflatten unsqueeze upsample_bilinear2d upsample_nearest1d upsample_nearest2d
+    var view view_as where zeros zeros_like
+    gru_cell lstm_cell rnn_relu rnn_relu_cell rnn_tanh rnn_tanh_cell
+    acos acosh asin asinh atan atanh cosh fmod isnan logical_xor logsumexp sinh tan
+    upsample_bicubic2d upsample_linear1d upsample_nearest3d upsample_trilinear3d
+    """.split()
+)
+
+
+def packet(node: fx.Node) -> str:
+    """The operator's name without namespace and overload: `conv2d`; empty for other nodes."""
+    if node.op != "call_function":
+        return ""
+    if isinstance(node.target, torch._ops.OpOverload):
+        return node.target._schema.name.partition("::")[2]
+    return str(getattr(node.target, "__name__", ""))
+
+
+def argument(node: fx.Node, name: str) -> object:
+    """The value of the operator's argument `name` as called, or its default."""
+    assert isinstance(node.target, torch._ops.OpOverload)
+    for index, parameter in enumerate(node.target._schema.arguments):
+        if parameter.name == name:
+            if name in node.kwargs:
+                return node.kwargs[name]
+            return node.args[index] if index < len(node.args) else parameter.default_value
+    raise KeyError(name)
+
+
+def weight_position(layer: fx.Node) -> int:
+    """Where the weight stands among the arguments: first in `embedding(weight, indices)`."""
+    return 0 if packet(layer) == EMBEDDING else 1
+
+
+def layer_input(layer: fx.Node) -> fx.Node:
+    """The node whose values meet the weight: activations, or the indices of an embedding."""
+    source = layer.args[1 - weight_position(layer)]
+    assert isinstance(source, fx.Node)
+    return source
+
+
+def is_transposed(layer: fx.Node) -> bool:
+    """True when the weight's first dimension is the input channels."""
+    if packet(layer) == "convolution":
+        return bool(argument(layer, "transposed"))
+    return packet(layer) in TRANSPOSED
+
+
+def groups(layer: fx.Node) -> int:
+    """Number of convolution groups; 1 for linear layers and embeddings."""
+    if packet(layer) in ("linear", EMBEDDING):
+        return 1
+    count = argument(layer, "groups")
+    assert isinstance(count, int)
+    return count
+
+
+def output_channels_last(layer: fx.Node) -> bool:
+    """True for a linear layer over more than one position, whose channels are not dimension 1."""
+    shape = layer.meta.get("shape")
+    return packet(layer) == "linear" and shape is not None and len(shape) > 2
+
+
+def output_channels_view(
+    layer: fx.Node, weight: torch.Tensor
+) -> tuple[torch.Tensor, Callable[[torch.Tensor], torch.Tensor]]:
+    """(weight as [output channels, rest], function that undoes it).
+
+    A transposed convolution stores [in, out/groups, …]; its output channel g·(out/groups) + j takes
+    the inputs of group g: weight [6, 4, 3, 3] with 2 groups -> [8, 27].
+    """
+    if not is_transposed(layer):
+        shape = weight.shape
+        return weight.reshape(shape[0], -1), lambda rows: rows.reshape(shape)
+    count = groups(layer)
+    inputs, outputs, *kernel = weight.shape
+    split = (count, inputs // count, outputs, *kernel)
+    rows = weight.reshape(split).transpose(1, 2).reshape(count * outputs, -1)
+
+    def restore(rows: torch.Tensor) -> torch.Tensor:
+        swapped = rows.reshape(count, outputs, inputs // count, *kernel)
+        return swapped.transpose(1, 2).reshape(weight.shape)
+
+    return rows, restore
+
 
 # Operators between a layer and an addition that keep the tensor's meaning channel by channel.
 _PASSING = {
@@ -154,3 +265,56 @@ def _layers_behind(node: fx.Node, by_node: Mapping[str, str]) -> Iterator[str]:
         node = source
     if node.name in by_node:
         yield by_node[node.name]
+
+
+def unfold(
+    node: fx.Node, source: torch.Tensor, weight: torch.Tensor, output_size: Sequence[int]
+) -> torch.Tensor:
+    """Patches [n, channels, kernel elements, positions] that the convolution `node` multiplies.
+
+    `source` [n, channels, *size] and `output_size` are those of the convolution; for a transposed
+    one pass the gradient at its output as source and the size of its input.
+    """
+    kernel = weight.shape[2:]
+    dims = len(kernel)
+    stride = _per_dimension(argument(node, "stride"), dims)
+    dilation = _per_dimension(argument(node, "dilation"), dims)
+    padding = _padding(node, kernel, dilation, dims)
+    padded = functional.pad(source, padding) if any(padding) else source
+    # A last stride may need elements that the convolution does not have to touch: make room.
+    missing = [
+        max(0, (out - 1) * s + (k - 1) * d + 1 - size)
+        for out, s, k, d, size in zip(
+            output_size, stride, kernel, dilation, padded.shape[2:], strict=True
+        )
+    ]
+    if any(missing):
+        padded = functional.pad(padded, [end for m in reversed(missing) for end in (0, m)])
+    n, channels = padded.shape[:2]
+    steps = padded.stride()
+    view = padded.as_strided(
+        (n, channels, *kernel, *output_size),
+        (
+            *steps[:2],
+            *(step * d for step, d in zip(steps[2:], dilation, strict=True)),
+            *(step * s for step, s in zip(steps[2:], stride, strict=True)),
+        ),
+    )
+    return view.reshape(n, channels, math.prod(kernel), math.prod(output_size))
+
+
+def _per_dimension(value: object, dims: int) -> list[int]:
+    values = value if isinstance(value, list | tuple) else [value]
+    whole = [int(str(v)) for v in values]
+    return whole * dims if len(whole) == 1 else whole
+
+
+def _padding(node: fx.Node, kernel: Sequence[int], dilation: Sequence[int], dims: int) -> list[int]:
+    """Padding in the order of torch's `pad`: last dimension first, (before, after)."""
+    padding = argument(node, "padding")
+    if padding == "valid":
+        return [0] * (2 * dims)
+    if padding == "same":
+        totals = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
+        return [end for t in reversed(totals) for end in (t // 2, t - t // 2)]
+    return [end for p in reversed(_per_dimension(padding, dims)) for end in (p, p)]

@@ -7,17 +7,15 @@ from functools import cached_property
 import torch
 from torch import fx, nn
 
-from mpsearch.files.writing import digest
+from mpsearch.files.whole import digest
 from mpsearch.graph import memory_budget
 from mpsearch.graph.exporting import export_graph
-from mpsearch.graph.float_width import as_float32
 from mpsearch.graph.folding import simplify
 from mpsearch.graph.inputs import ExampleInputs, bind_inputs
-from mpsearch.graph.layers import Layer, find_layers
-from mpsearch.graph.operators import output_channels_view
+from mpsearch.graph.layers import Layer, find_layers, output_channels_view
 from mpsearch.graph.outputs import Output, Shape, left_out_outputs, recorded_outputs
-from mpsearch.graph.sample_independence import check_samples_apart
-from mpsearch.graph.tensors import device_of, get_tensor, move, set_tensor, tensor_nodes
+from mpsearch.graph.sample_layout import check_samples_apart
+from mpsearch.graph.tensors import as_float32, device_of, get_tensor, move, set_tensor, tensor_nodes
 
 
 @dataclass(frozen=True)

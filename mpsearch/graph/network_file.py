@@ -24,14 +24,13 @@ from safetensors.torch import save as save_tensors
 from torch import fx, nn
 
 from mpsearch.errors import InputError
+from mpsearch.files.archives import open_archive
 from mpsearch.files.json_file import parse_json
-from mpsearch.files.writing import atomic_path
-from mpsearch.files.zip_file import open_archive
+from mpsearch.files.whole import atomic_path
 from mpsearch.graph import memory_budget
 from mpsearch.graph.arrays import Arrays as NamedArrays
 from mpsearch.graph.arrays import bind_inputs as bind_samples
 from mpsearch.graph.exporting import export_graph
-from mpsearch.graph.float_width import as_float32, set_float_width
 from mpsearch.graph.graph_json import graph_from_json, graph_to_json
 from mpsearch.graph.inputs import ExampleInputs, bind_inputs, is_label_name
 from mpsearch.graph.network import Network, output_shape, record_shapes
@@ -41,8 +40,8 @@ from mpsearch.graph.outputs import (
     read_outputs,
     recorded_outputs,
 )
-from mpsearch.graph.sample_independence import check_samples_apart
-from mpsearch.graph.tensors import tensor_nodes
+from mpsearch.graph.sample_layout import check_samples_apart
+from mpsearch.graph.tensors import as_float32, set_float_width, tensor_nodes
 
 FORMAT, VERSION = "mpsearch.network", 1
 HEADER = "mpsearch.json"

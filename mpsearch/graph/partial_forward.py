@@ -13,8 +13,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from mpsearch.graph.layers import Layer
-from mpsearch.graph.operators import packet
+from mpsearch.graph.layers import Layer, packet
 from mpsearch.graph.tensors import get_tensor
 
 # replace(a node of the layer, its arguments, index of the choice) -> arguments to use

@@ -23,7 +23,7 @@ from torch import fx
 
 from mpsearch.errors import InputError
 from mpsearch.graph import memory_budget
-from mpsearch.graph.operators import argument, packet
+from mpsearch.graph.layers import argument, packet
 
 _SEQUENCES = {"lstm": "lstm", "gru": "gru", "rnn_tanh": "tanh", "rnn_relu": "relu"}
 _CELLS = {

@@ -18,7 +18,7 @@ from torch import fx, nn
 
 from mpsearch.data import bind
 from mpsearch.errors import InputError, first_line
-from mpsearch.files.zip_file import is_archive, open_archive
+from mpsearch.files.archives import is_archive, open_archive
 from mpsearch.graph import memory_budget, network_file
 from mpsearch.graph.arrays import Arrays
 from mpsearch.graph.inputs import Call, ExampleInputs
@@ -36,7 +36,7 @@ from mpsearch.importers.kinds import (
     detect,
 )  # fmt: skip
 from mpsearch.losses.sum_loss import separate
-from mpsearch.running.importing import import_object, put_working_directory_on_path
+from mpsearch.running.plugins import import_object, put_working_directory_on_path
 
 
 @dataclass(frozen=True)

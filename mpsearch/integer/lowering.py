@@ -1,28 +1,41 @@
-"""QuantizedNetwork -> IntegerGraph: what the fake-quantized network means, in integers."""
+"""QuantizedNetwork -> IntegerGraph: what the fake-quantized network means, in integers.
+
+ReLU and ReLU6 join the step before them, which clips its result anyway.
+"""
 
 import math
+from collections import Counter
 from dataclasses import dataclass, field, replace
 
 from torch import fx
 
 from mpsearch.data import Data
 from mpsearch.errors import InputError
-from mpsearch.graph.layers import Layer
-from mpsearch.graph.operators import argument, packet
+from mpsearch.graph.layers import Layer, argument, packet
 from mpsearch.graph.partial_forward import PartialForward
-from mpsearch.integer.fixed_point import rescale_of
-from mpsearch.integer.forms import WIDE, Form, Forms, choose_forms
-from mpsearch.integer.fusion import fuse_clamps
+from mpsearch.integer.fixed_point import FRACTION_BITS, OUTPUT_BITS, rescale_of
 from mpsearch.integer.graph import (
+    Add,
     ArgMax,
+    Clamp,
+    Convolution,
     IntegerGraph,
     IntegerInput,
     IntegerTensor,
+    Linear,
     Requantize,
     Softmax,
     Step,
 )
-from mpsearch.integer.layers import check_integer, layer_step, reciprocal
+from mpsearch.integer.layers import (
+    WIDE,
+    Form,
+    Forms,
+    check_integer,
+    choose_forms,
+    layer_step,
+    reciprocal,
+)
 from mpsearch.integer.moves import moving_step
 from mpsearch.integer.operators import (
     LAYERS,
@@ -34,9 +47,35 @@ from mpsearch.integer.operators import (
     unsupported,
 )
 from mpsearch.integer.ranges import Ranges, tensor_ranges
-from mpsearch.integer.softmax import FRACTION_BITS, OUTPUT_BITS
 from mpsearch.quantization.quantized import QuantizedNetwork
 from mpsearch.quantization.quantizer import affine
+
+
+def fuse_clamps(steps: list[Step], output: IntegerTensor) -> tuple[Step, ...]:
+    """The steps without the clamps that only narrow what the step before them clips to.
+
+    Clipping to [a, b] and then to [c, d] is clipping to [clip(a), clip(b)] in [c, d].
+    """
+    uses = Counter(name for step in steps for name in step.sources)
+    uses[output.name] += 1
+    made: dict[str, int] = {}
+    fused: list[Step] = []
+    for step in steps:
+        place = made.get(step.sources[0], -1)
+        before = fused[place] if place >= 0 else None
+        if (
+            isinstance(step, Clamp)
+            and isinstance(before, Convolution | Linear | Add | Requantize | Clamp)
+            and uses[step.sources[0]] == 1
+        ):
+            low, high = (min(max(end, step.low), step.high) for end in (before.low, before.high))
+            fused[place] = replace(before, output=step.output, low=low, high=high)
+            made[step.output.name] = place
+            continue
+        made[step.output.name] = len(fused)
+        fused.append(step)
+    return tuple(fused)
+
 
 # The wide form's largest value over the largest magnitude seen in calibration. Each bit of headroom
 # doubles how often rounding in the wide form changes a code that sits between two.

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 from torch import fx
 
-from mpsearch.graph.operators import argument, packet
+from mpsearch.graph.layers import argument, packet
 from mpsearch.integer.graph import (
     Add,
     AveragePool,

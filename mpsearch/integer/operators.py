@@ -3,7 +3,7 @@
 from torch import fx
 
 from mpsearch.errors import InputError
-from mpsearch.graph.operators import argument, is_transposed, packet
+from mpsearch.graph.layers import argument, is_transposed, packet
 from mpsearch.integer.graph import Pair, Shape
 
 LAYERS = frozenset({"conv1d", "conv2d", "convolution", "linear"})

@@ -15,7 +15,7 @@ from torch import fx
 
 from mpsearch.data import Data
 from mpsearch.errors import InputError
-from mpsearch.graph.operators import argument, packet
+from mpsearch.graph.layers import argument, packet
 from mpsearch.integer.operators import MOVES, SOFTMAXES, SUPPORTED, sources
 from mpsearch.quantization.quantized import QuantizedNetwork
 from mpsearch.quantization.quantizer import ActivationQuantizer

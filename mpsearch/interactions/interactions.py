@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpsearch.errors import InputError
-from mpsearch.files.npz_file import read_npz
-from mpsearch.files.writing import atomic_path
+from mpsearch.files.archives import read_npz
+from mpsearch.files.whole import atomic_path
 from mpsearch.tables.choice import Choice
 
 VERSION = 1

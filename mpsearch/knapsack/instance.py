@@ -3,7 +3,7 @@
 Layers that share a group are merged, so that "layer" below means one decision. All numbers are
 integers in decimal units (mpsearch.tables.exact): what is proven here is true of the table as
 printed. Every kind of limit becomes a row "sum <= limit" or a choice that is not allowed, so that
-solvers know only those two (mpsearch.tables.limits says what the kinds are). A choice is not
+solvers know only those two (mpsearch.tables.budget says what the kinds are). A choice is not
 allowed either where another one has more bits for the activations, as many for the weights, and
 takes no more of anything that is limited: Ω, which is measured or cannot price activations at all,
 has no say there.
@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpsearch.errors import InputError
+from mpsearch.tables.budget import PEAK, Minimand, values_of
 from mpsearch.tables.choice import Choice
 from mpsearch.tables.exact import (
     IntArray,
@@ -28,8 +29,6 @@ from mpsearch.tables.exact import (
     to_integers,
     to_number,
 )
-from mpsearch.tables.limits import PEAK, values_of
-from mpsearch.tables.minimand import Minimand
 from mpsearch.tables.table import LayerTable
 
 

@@ -4,11 +4,14 @@
 optimal. So every row starts at zero, costs are counted in units that an upper bound (the best
 assignment known so far) turns into at most 2**60, and choices that no better assignment can
 contain are gone.
+
+What a solver is: one object with a name and a `solve`; found by entry point.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -130,3 +133,40 @@ def _unit(excess: NDArray[Any], slack: int) -> int:
     """What to divide a row by: its common divisor, or what it takes to fit int64 with room."""
     divisor = int(np.gcd.reduce(excess, axis=None)) or 1
     return max(divisor, 1 << max(0, slack.bit_length() - COST_BITS))
+
+
+GROUP = "mpsearch.solvers"
+
+Claim = Literal["optimal", "feasible", "infeasible", "unknown"]
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What a solver says; nothing of it is believed before it is checked.
+
+    chosen: indices [L] into the choices, or None; bound: a cost that no assignment is below.
+    """
+
+    chosen: NDArray[np.int64] | None
+    claim: Claim
+    bound: float | None = None
+
+
+class Solver(Protocol):
+    """An object of this shape under the entry-point group `mpsearch.solvers` is a solver.
+
+    `capabilities` are words for `mpsearch solvers`: e.g. "proves optimality", "time limit".
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def description(self) -> str: ...
+    @property
+    def capabilities(self) -> tuple[str, ...]: ...
+
+    def solve(
+        self, problem: Problem, time_limit: float | None, options: Mapping[str, Any]
+    ) -> Answer:
+        """Minimise; `time_limit` in seconds or None; unknown options are an InputError."""
+        ...

@@ -18,6 +18,8 @@ from mpsearch.graph.outputs import Output, lay_out
 from mpsearch.losses.forms import Bernoulli, Form, Softmax
 from mpsearch.losses.heads import fits, head_of
 from mpsearch.losses.labels import (
+    Function,
+    Own,
     any_labels,
     class_numbers,
     is_one_hot,
@@ -27,9 +29,8 @@ from mpsearch.losses.labels import (
     zeros_and_ones,
 )
 from mpsearch.losses.loss import ABSOLUTE, BERNOULLI, SOFTMAX, SQUARED, Loss, PlainLoss
-from mpsearch.losses.own_loss import Function, Own
 from mpsearch.losses.sum_loss import Share, SumLoss
-from mpsearch.running.importing import import_object
+from mpsearch.running.plugins import import_object
 from mpsearch.tables.units import whole_number
 
 RECONSTRUCTION, NONE = "reconstruction", "none"

@@ -5,8 +5,8 @@ from dataclasses import replace
 import torch
 from torch import fx
 
+from mpsearch.graph.layers import argument, packet
 from mpsearch.graph.network import Network, copy_graph
-from mpsearch.graph.operators import argument, packet
 from mpsearch.graph.outputs import Output
 from mpsearch.losses.forms import Bernoulli, Form, Softmax
 from mpsearch.losses.loss import Loss, PlainLoss

@@ -1,9 +1,19 @@
-"""`front.csv` for reading and plotting, `front.json` with the assignments."""
+"""`front.csv` for reading and plotting, `front.json` with the assignments.
+
+What a front keeps of its measured points: which assignments they are, in ranges that can be.
+
+Which points of a front to look at: spread over its length, or named by what they take.
+
+Answers from a stored front: the optimum under any budget, by a look-up.
+"""
 
 import csv
 import io
 import os
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpsearch.errors import InputError
-from mpsearch.files.json_file import read_document
-from mpsearch.files.json_form import (
+from mpsearch.files.json_file import (
     anything,
     by_name,
     check_form,
@@ -20,14 +29,56 @@ from mpsearch.files.json_form import (
     list_of,
     null_or,
     number,
+    read_document,
     text,
     whole,
 )
-from mpsearch.files.writing import write_atomic
+from mpsearch.files.whole import digest, write_atomic
 from mpsearch.pareto.front import Front
-from mpsearch.pareto.measured_points import check_measured, measurement_of
-from mpsearch.running.foreign_text import json_text
+from mpsearch.running.streams import json_text
+from mpsearch.statistics import ROUNDING
 from mpsearch.tables.choice import Choice
+from mpsearch.tables.units import format_amount, parse_amount, whole_number
+
+RANGES = {"accuracy": (0.0, 1.0), "drop": (-1.0, 1.0), "loss": (-np.inf, np.inf)}
+
+
+def measurement_of(front: Front) -> dict[str, Any]:
+    """What was measured on what, with the digest of the assignments that were measured."""
+    if not front.measurement:
+        return {}
+    return {**front.measurement, "assignments_digest": points_digest(front)}
+
+
+def points_digest(front: Front) -> str:
+    """SHA-256 of layers and choices of every measured point, in the front's order."""
+    names = [str(choice) for choice in front.choices]
+    measured = front.measured.get("accuracy")
+    points = [] if measured is None else np.flatnonzero(~np.isnan(measured)).tolist()
+    rows = (front.assignments[point].astype(np.int8).tobytes() for point in points)
+    return digest("\n".join(front.layers), " ".join(names), *rows)
+
+
+def check_measured(front: Front) -> None:
+    """Raise ValueError for values that nothing measures, an interval without its value, and points
+    whose assignments are not those that were measured."""
+    for name, (least, most) in RANGES.items():
+        ends = [front.measured.get(f"{name}{end}") for end in ("_low", "", "_high")]
+        if any(values is None for values in ends):
+            continue
+        low, value, high = (values for values in ends if values is not None)
+        room = ROUNDING * np.maximum(1.0, np.abs(value))
+        with np.errstate(invalid="ignore"):
+            wrong = (value < least) | (value > most) | (value < low - room) | (value > high + room)
+        if wrong.any():
+            raise ValueError(
+                f"{name} is {value[wrong][0]:g} in [{low[wrong][0]:g}, {high[wrong][0]:g}] at a "
+                "measured point"
+            )
+    stored = front.measurement.get("assignments_digest")
+    if stored is not None and stored != points_digest(front):
+        raise ValueError("the assignments of its measured points are not those that were measured")
+
 
 FORMAT = "mpsearch.front"
 VERSION = 1
@@ -200,3 +251,112 @@ def _assignments(document: dict[str, Any]) -> NDArray[np.int8]:
     ):
         raise ValueError("its columns do not agree")
     return indices.astype(np.int8)
+
+
+def spread(amounts: NDArray[np.float64], count: int) -> list[int]:
+    """At most `count` positions of rising `amounts` [P], the two ends first, then between them.
+
+    Each further one is the point nearest to the middle, in the logarithm, of the widest gap that is
+    left: [1, 2, 4, 8, 16] and 3 -> [0, 2, 4]. What is chosen for a smaller count is chosen for a
+    larger one too. Where an amount is not positive the gaps are those of the amounts themselves.
+    """
+    if count < 2:
+        raise InputError(f"got {count} points of the front; expected at least 2, its ends")
+    place = np.log(amounts) if amounts[0] > 0 else amounts
+    chosen = sorted({0, len(amounts) - 1})
+    while len(chosen) < min(count, len(amounts)):
+        # A gap without points inside cannot be halved.
+        gaps = [
+            (place[right] - place[left], -left, left, right)
+            for left, right in pairwise(chosen)
+            if right - left > 1
+        ]
+        _, _, left, right = max(gaps)
+        inside = np.arange(left + 1, right)
+        middle = (place[left] + place[right]) / 2
+        chosen = sorted([*chosen, int(inside[np.argmin(np.abs(place[inside] - middle))])])
+    return chosen
+
+
+def points_of(front: Front, count: str, amounts: Iterable[str] = ()) -> list[int]:
+    """`"12"` or `"all"`, or instead of them the points of least Ω within amounts such as `"145KB"`.
+
+    Raises InputError for what is none of these, and for an amount that no point is within.
+    """
+    if not len(front):
+        raise InputError("the front has no points; are its limits infeasible?")
+    named = sorted({_within(front, text) for text in amounts})
+    if named:
+        return named
+    if count == "all":
+        return list(range(len(front)))
+    points = whole_number(count)
+    if points is None:
+        raise InputError(f"got --points {count!r}; expected a number such as 12, or all")
+    return spread(front.totals[front.resource].astype(np.float64), points)
+
+
+def _within(front: Front, text: str) -> int:
+    column = front.resource
+    amount = parse_amount(column, text)
+    if not isinstance(amount, Fraction):
+        raise InputError(f"got --point {text!r}; expected an absolute {column}, as 145KB is a size")
+    point = front.best_within(float(amount))
+    if point is None:
+        least = format_amount(column, float(front.totals[column][0]))
+        raise InputError(
+            f"no point of the front is within {text}; its smallest {column} is {least}"
+        )
+    return point
+
+
+def answer(
+    front: Front,
+    table_digest: str,
+    limits: Mapping[str, int | float],
+    at_least: Mapping[str, int | float] | None = None,
+) -> int | None:
+    """The point of least Ω within the limits; None where they are infeasible.
+
+    `{"size_bytes": 145000}` for a front of size against Ω: the same optimum as `solve`. A front
+    that was made under limits answers only with the same ones. Raises InputError for a front of
+    another table, one that is not exact, and limits that it was not made for.
+    """
+    if front.table_digest != table_digest:
+        raise InputError(
+            f"the front is of another table ({front.table_digest[:19]}, the table is "
+            f"{table_digest[:19]})",
+            "make the table's own with `mpsearch front`",
+        )
+    if not front.exact:
+        raise InputError(
+            "the front is not exact, so it does not answer for `solve`",
+            "make an exact one with a larger `mpsearch front --max-memory`",
+        )
+    if front.search:
+        words = " ".join(f"--{option} {v}" for option, vs in front.search.items() for v in vs)
+        raise InputError(
+            f"the front was made with {words}, so it does not answer for the whole table",
+            "make another one with `mpsearch front`, or solve the table",
+        )
+    fixed = dict(front.limits)
+    within = fixed.pop(front.resource, None)
+    asked = dict(limits)
+    limit = asked.pop(front.resource, None)
+    beyond = within is not None and (limit is None or limit > within)
+    if asked != fixed or beyond or dict(at_least or {}) != dict(front.at_least):
+        made = _words(front.limits, front.at_least)
+        got = _words(limits, at_least or {})
+        raise InputError(
+            f"got the limits {got or 'none'}; the front is {front.resource} against Ω with "
+            f"{made or 'no limits'}",
+            "make another one with `mpsearch front`, or solve the table",
+        )
+    if limit is None:
+        return len(front) - 1 if len(front) else None
+    return front.best_within(limit)
+
+
+def _words(limits: Mapping[str, int | float], at_least: Mapping[str, int | float]) -> str:
+    upper = [f"{name} <= {value}" for name, value in limits.items()]
+    return ", ".join([*upper, *(f"{name} >= {value}" for name, value in at_least.items())])

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from mpsearch.errors import InputError
 from mpsearch.knapsack.instance import Instance
 from mpsearch.pareto.limited import limited_sweep
-from mpsearch.pareto.sweep import Room, records, sweep
-from mpsearch.pareto.totals import totals
+from mpsearch.pareto.sweep import Room, records, sweep, totals
 from mpsearch.tables.choice import Choice
 from mpsearch.tables.table import LayerTable
 
@@ -100,7 +99,7 @@ def front(
     max_memory: int | None = None,
     at_least: Mapping[str, int | float] | None = None,
 ) -> Front:
-    """All non-dominated (Ω, resource) points of a table within limits (see mpsearch.tables.limits).
+    """All non-dominated (Ω, resource) points of a table within limits (see mpsearch.tables.budget).
 
     After each layer only states that no other one beats in Ω, resource and limited columns are
     kept (Nemhauser and Ullmann, 1969), and with further limits those that bounds leave a chance.

@@ -18,8 +18,7 @@ import torch
 from torch import fx
 
 from mpsearch.data import Data
-from mpsearch.graph.network import Network, copy_graph
-from mpsearch.graph.operators import (
+from mpsearch.graph.layers import (
     LINEAR_OPERATORS,
     groups,
     is_transposed,
@@ -27,6 +26,7 @@ from mpsearch.graph.operators import (
     output_channels_view,
     packet,
 )
+from mpsearch.graph.network import Network, copy_graph
 from mpsearch.graph.tensors import get_tensor, set_tensor
 from mpsearch.quantization.calibration import show_inputs
 

@@ -14,10 +14,8 @@ from functools import cached_property
 import torch
 from torch import fx
 
-from mpsearch.graph.layers import Layer
+from mpsearch.graph.layers import Layer, groups, is_transposed, output_channels_view, packet, unfold
 from mpsearch.graph.network import Network
-from mpsearch.graph.operators import groups, is_transposed, output_channels_view, packet
-from mpsearch.graph.patches import unfold
 from mpsearch.post_training.layer_by_layer import Use
 from mpsearch.quantization.quantizer import ActivationQuantizer
 

@@ -18,15 +18,12 @@ import torch
 from torch import fx
 
 from mpsearch.data import Data
-from mpsearch.graph.layers import Layer
+from mpsearch.graph.layers import EMBEDDING, Layer, packet
 from mpsearch.graph.network import Network
-from mpsearch.graph.operators import EMBEDDING, packet
 from mpsearch.graph.outputs import split_outputs
-from mpsearch.post_training.bias_correction import channel_sums, has_own_bias
-from mpsearch.post_training.layer_by_layer import Decision
-from mpsearch.quantization.learned_steps import quantize_input
+from mpsearch.post_training.layer_by_layer import Decision, channel_sums, has_own_bias
 from mpsearch.quantization.quantized import QuantizedLayer, bias_codes, with_room_for_bias
-from mpsearch.quantization.quantizer import FLOAT_BITS, ActivationQuantizer
+from mpsearch.quantization.quantizer import FLOAT_BITS, ActivationQuantizer, quantize_input
 
 STEPS = 150
 _BATCH = 32

@@ -1,6 +1,10 @@
-"""Assignments to networks: one (`apply`), or many that share what they have in common."""
+"""Assignments to networks: one (`apply`), or many that share what they have in common.
 
-from collections.abc import Callable, Mapping
+Adaptive rounding that will take minutes says so while it begins, and how to do without it.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -11,7 +15,6 @@ from mpsearch.data import Data
 from mpsearch.errors import InputError
 from mpsearch.graph.layers import Layer
 from mpsearch.graph.network import Network
-from mpsearch.post_training.repair_time import with_notice
 from mpsearch.post_training.repairing import PLAIN, PostTraining, Shared, quantize_after_training
 from mpsearch.quantization.calibration import Histogram, calibrate
 from mpsearch.quantization.quantized import (
@@ -22,6 +25,7 @@ from mpsearch.quantization.quantized import (
     quantize_layer,
 )
 from mpsearch.quantization.quantizer import FLOAT_BITS, layout_of, quantize_weight
+from mpsearch.running.streams import say
 from mpsearch.tables.assignment import Assignment
 from mpsearch.tables.choice import Choice
 from mpsearch.tables.solution import Solution
@@ -55,6 +59,47 @@ def apply(
     else:
         choices = assignment.layers if isinstance(assignment, Assignment) else assignment
     return quantize_after_training(network, choices, data, settings, batch_size, on_step)
+
+
+MINUTE = 60.0
+_SEEN = 3.0  # seconds after which a share of the work tells how long the whole takes
+# A layer of c rows of k weights: a matrix [k, k] from some 16,000 positions, its factors, and c
+# rows at 31 scales against it; what every layer takes besides, in the same multiplications.
+_POSITIONS, _SCALES, _BLOCK, _EACH = 16_384, 31, 1024, 10**9
+
+
+def work_of(layer: Layer) -> float:
+    """Multiplications of rounding one layer, roughly: which share of all layers' it is, counts."""
+    k = layer.weights / layer.channels
+    block = min(k, _BLOCK)  # wide layers have few positions, and are factorised in blocks
+    return k * block * (_SCALES * layer.channels + _POSITIONS + 2 * block) + _EACH
+
+
+def with_notice(
+    layers: Sequence[Layer],
+    step: Callable[[], None] = lambda: None,
+    clock: Callable[[], float] = time.monotonic,
+) -> Callable[[], None]:
+    """`step`, to be called as each layer begins, which prints one line on standard error once the
+    first layers show that all of them take more than a minute; once, for any number of networks."""
+    works, starts, told = [work_of(layer) for layer in layers], list[float](), False
+
+    def begins() -> None:
+        nonlocal told
+        step()
+        if told or len(starts) == len(works):  # of the first network alone
+            return
+        starts.append(clock())
+        seconds, done = starts[-1] - starts[0], sum(works[: len(starts) - 1])
+        told = seconds >= _SEEN and seconds * sum(works) > MINUTE * done
+        if told:
+            say(
+                "note: adaptive rounding takes about "
+                f"{max(2, round(seconds * sum(works) / done / MINUTE))} minutes for this network; "
+                "--rounding nearest does without, and may lose accuracy"
+            )
+
+    return begins
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,8 @@ import torch
 
 from mpsearch.data import Data
 from mpsearch.errors import InputError
-from mpsearch.graph.layers import Layer
+from mpsearch.graph.layers import EMBEDDING, Layer, packet
 from mpsearch.graph.network import Network, copy_graph
-from mpsearch.graph.operators import EMBEDDING, packet
 from mpsearch.graph.tensors import set_tensor
 from mpsearch.post_training.activation_ranges import (
     MEASURING,
@@ -23,10 +22,16 @@ from mpsearch.post_training.activation_ranges import (
     choose_quantizers,
     quantizer_of,
 )
-from mpsearch.post_training.bias_correction import correct_bias, has_own_bias
 from mpsearch.post_training.equalization import Pair, equalize, find_pairs
 from mpsearch.post_training.kept_repairs import Yardstick, keep_what_helps
-from mpsearch.post_training.layer_by_layer import Decide, Decision, Use, quantize_in_order
+from mpsearch.post_training.layer_by_layer import (
+    Decide,
+    Decision,
+    Use,
+    correct_bias,
+    has_own_bias,
+    quantize_in_order,
+)
 from mpsearch.quantization.calibrated_inputs import input_ranges
 from mpsearch.quantization.calibration import Histogram, calibrate
 from mpsearch.quantization.quantized import (

@@ -11,7 +11,7 @@ from typing import Any
 import mpsearch
 from mpsearch.data import Data, with_loss
 from mpsearch.errors import InputError
-from mpsearch.files.writing import digest, write_atomic
+from mpsearch.files.whole import digest, write_atomic
 from mpsearch.graph.layers import residual_groups
 from mpsearch.graph.network import Network
 from mpsearch.interactions.interactions import interactions_path, save_interactions
@@ -19,16 +19,14 @@ from mpsearch.losses.heads import heads_of, without_heads
 from mpsearch.losses.loss import Loss
 from mpsearch.post_training.repairing import Rounding
 from mpsearch.profiling.float_operators import float_part
-from mpsearch.quantization.cost import float_bytes_outside
-from mpsearch.quantization.packing import layer_bytes
+from mpsearch.quantization.packing import float_bytes_outside, layer_bytes
 from mpsearch.quantization.quantizer import check_choice
 from mpsearch.running.journal import Journal
 from mpsearch.running.plugins import load
 from mpsearch.running.workers import find_device, join, leave
-from mpsearch.sensitivity import accuracy, kl, perturbation, sqnr
-from mpsearch.sensitivity import loss as loss_increase
 from mpsearch.sensitivity.forward_metric import OutputMetric
 from mpsearch.sensitivity.interactions import collect, samples_to_keep
+from mpsearch.sensitivity.perturbation import ACCURACY, KL, LOSS, PERTURBATION, SQNR
 from mpsearch.sensitivity.study import MEMORY_LIMIT, Profiler, Scores, Study
 from mpsearch.tables.choice import Choice
 from mpsearch.tables.provenance import FORMAT, VERSION, provenance_path
@@ -178,11 +176,11 @@ def output_metrics(data: Data, loss: Loss) -> tuple[OutputMetric, ...]:
     """
     labelled = data.labels is not None
     found: tuple[tuple[bool, OutputMetric], ...] = (
-        (True, sqnr.PROFILER),
-        (labelled, loss_increase.PROFILER),
-        (loss.has_exact_hessian, kl.PROFILER),
-        (loss.has_exact_hessian, perturbation.PROFILER),
-        (labelled, accuracy.PROFILER),
+        (True, SQNR),
+        (labelled, LOSS),
+        (loss.has_exact_hessian, KL),
+        (loss.has_exact_hessian, PERTURBATION),
+        (labelled, ACCURACY),
     )
     return tuple(metric for wanted, metric in found if wanted)
 

@@ -8,8 +8,8 @@ import math
 from collections.abc import Sequence
 
 from mpsearch.data import Data
+from mpsearch.graph.layers import EMBEDDING, layer_input, packet
 from mpsearch.graph.network import Network
-from mpsearch.graph.operators import EMBEDDING, layer_input, packet
 from mpsearch.quantization.quantized import QuantizedNetwork
 from mpsearch.quantization.quantizer import FLOAT_BITS
 

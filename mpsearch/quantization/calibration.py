@@ -10,8 +10,8 @@ from torch import fx
 
 from mpsearch.data import Data
 from mpsearch.errors import InputError
+from mpsearch.graph.layers import EMBEDDING, packet
 from mpsearch.graph.network import Network
-from mpsearch.graph.operators import EMBEDDING, packet
 from mpsearch.quantization.quantizer import ActivationQuantizer, activation_quantizer
 
 _BINS = 2048

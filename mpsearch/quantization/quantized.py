@@ -8,10 +8,9 @@ import torch
 from torch import fx
 
 from mpsearch.errors import InputError
-from mpsearch.files.writing import digest
-from mpsearch.graph.layers import Layer
+from mpsearch.files.whole import digest
+from mpsearch.graph.layers import EMBEDDING, Layer, packet
 from mpsearch.graph.network import Network, copy_graph
-from mpsearch.graph.operators import EMBEDDING, packet
 from mpsearch.graph.tensors import move, set_tensor
 from mpsearch.quantization.calibration import Histogram
 from mpsearch.quantization.quantizer import (

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from mpsearch.errors import InputError
-from mpsearch.files.json_form import anything, by_name, check_form, list_of, null_or, number, text
+from mpsearch.files.json_file import anything, by_name, check_form, list_of, null_or, number, text
 from mpsearch.graph import memory_budget
 from mpsearch.graph.graph_json import graph_to_json
 from mpsearch.graph.layers import Layer

@@ -16,9 +16,8 @@ from numpy.typing import NDArray
 from mpsearch.interactions.k_best import k_best
 from mpsearch.knapsack.instance import Instance
 from mpsearch.search.solving import solve
-from mpsearch.tables.budget import Budget
+from mpsearch.tables.budget import Budget, Minimand
 from mpsearch.tables.choice import Choice
-from mpsearch.tables.minimand import Minimand
 from mpsearch.tables.table import LayerTable
 
 CHANGES = 3  # decisions that an exchange changes at most: one pays for two, or two for one

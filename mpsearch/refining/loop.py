@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import mpsearch
 from mpsearch.evaluation.subjects import Subject
-from mpsearch.files.writing import digest
+from mpsearch.files.whole import digest
 from mpsearch.quantization.quantized import check_layers
 from mpsearch.refining.candidates import Asked, Candidate, Choices, exchanges, next_best, optima
 from mpsearch.refining.repaired_errors import Trial, Trials, difference

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import IO, Any
 
 from mpsearch.errors import InputError
-from mpsearch.files.writing import hidden_path, naming, open_own
+from mpsearch.files.whole import hidden_path, naming, open_own
 
 _DIGITS = 16  # of the SHA-256 of a line
 

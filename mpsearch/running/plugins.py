@@ -1,9 +1,19 @@
-"""Third-party solvers and profilers, found by entry-point group and imported when chosen."""
+"""Third-party solvers and profilers, found by entry-point group and imported when chosen.
 
+Python objects by name: `package.module:name`.
+
+The packages of optional extras, imported when they are used.
+"""
+
+import importlib
+import os
+import sys
+from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
 from typing import Any
 
-from mpsearch.errors import InputError
+from mpsearch.errors import InputError, MissingExtraError
 
 
 def installed(group: str) -> dict[str, EntryPoint]:
@@ -18,3 +28,58 @@ def load(group: str, name: str, noun: str) -> Any:
     if name not in points:
         raise InputError(f"unknown {noun} {name!r}; installed: {', '.join(points)}")
     return points[name].load()
+
+
+def put_working_directory_on_path() -> None:
+    """What a user names, or a trusted pickle needs, may lie where the command is run."""
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+
+
+def import_object(spec: str) -> object:
+    """The object that `package.module:name` names; the working directory is on the path."""
+    module, colon, name = spec.partition(":")
+    if not colon or not module or not name:
+        raise InputError(f"got {spec!r}; expected the form package.module:name")
+    put_working_directory_on_path()
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise InputError(f"cannot import {spec!r}: {error}") from error
+
+
+def onnx_package(purpose: str = "the ONNX export") -> Any:
+    """The module `onnx`. Raises MissingExtraError with the pip command where it is missing."""
+    return _package("onnx", purpose)
+
+
+def onnxruntime_package() -> Any:
+    """The module `onnxruntime`. Raises MissingExtraError as `onnx_package`."""
+    return _package("onnxruntime", "checking an ONNX model")
+
+
+def has_onnxruntime() -> bool:
+    """True when onnxruntime is installed; nothing is imported."""
+    return find_spec("onnxruntime") is not None
+
+
+def keras_package(purpose: str) -> Any:
+    """The module `keras`. Raises MissingExtraError with the pip command where it is missing.
+
+    Keras runs on torch, which is here already, unless the caller imported it with another backend
+    or named one in KERAS_BACKEND.
+    """
+    if "keras" not in sys.modules:
+        os.environ.setdefault("KERAS_BACKEND", "torch")
+    try:
+        import keras
+    except ImportError:
+        raise MissingExtraError("keras", "keras", purpose) from None
+    return keras
+
+
+def _package(name: str, purpose: str) -> Any:
+    try:
+        return import_module(name)
+    except ImportError:
+        raise MissingExtraError(name, "onnx", purpose) from None

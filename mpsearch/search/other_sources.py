@@ -8,14 +8,11 @@ from typing import Any
 
 from mpsearch.errors import InputError
 from mpsearch.interactions.interactions import Interactions, load_interactions
-from mpsearch.interactions.reranking import Ranking, rerank
+from mpsearch.interactions.k_best import Ranking, rerank
 from mpsearch.knapsack.instance import Instance
-from mpsearch.pareto.answer import answer
-from mpsearch.pareto.files import read_json
-from mpsearch.tables.budget import Budget
-from mpsearch.tables.evidence_digests import Judged, check_weights
-from mpsearch.tables.limits import total_of, totals_of
-from mpsearch.tables.provenance import model_digest_of
+from mpsearch.pareto.files import answer, read_json
+from mpsearch.tables.budget import Budget, total_of, totals_of
+from mpsearch.tables.provenance import Judged, check_weights, model_digest_of
 from mpsearch.tables.solution import Solution
 from mpsearch.tables.table import LayerTable
 

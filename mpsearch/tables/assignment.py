@@ -1,14 +1,17 @@
-"""The assignment: which choice every layer gets; saved as `assignment.json`."""
+"""The assignment: which choice every layer gets; saved as `assignment.json`.
+
+Whether an assignment's file says what its layer table says.
+"""
 
 import json
+import math
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from mpsearch.errors import InputError
-from mpsearch.files.json_file import read_document
-from mpsearch.files.json_form import (
+from mpsearch.files.json_file import (
     anything,
     by_name,
     check_form,
@@ -16,13 +19,15 @@ from mpsearch.files.json_form import (
     list_of,
     null_or,
     number,
+    read_document,
     text,
     whole,
 )
-from mpsearch.files.writing import write_atomic
-from mpsearch.running.foreign_text import json_text
+from mpsearch.files.whole import write_atomic
+from mpsearch.running.streams import json_text
 from mpsearch.tables.choice import Choice
 from mpsearch.tables.solution import Solution
+from mpsearch.tables.table import LayerTable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -208,3 +213,26 @@ def _choice(bits: Any, layer: str, name: str) -> Choice:
         raise InputError(
             f'{name}: layer {layer!a} has {json.dumps(bits)[:50]}, not {{"w_bits": 8, "a_bits": 8}}'
         ) from None
+
+
+def recomputed_totals(assignment: Assignment, table: LayerTable) -> dict[str, int | float]:
+    """Column -> exact total of the assignment, from the table alone.
+
+    Raises InputError when the two do not have the same layers and choices.
+    """
+    return {column: table.total(assignment.layers, column) for column in table.columns}
+
+
+def contradictions(assignment: Assignment, table: LayerTable) -> tuple[str, ...]:
+    """Totals that assignment.json states otherwise than the table, one phrase each.
+
+    Integer totals must be equal; others to 1e-9 relative, as files round them to doubles. A column
+    that only one of the two has is no contradiction. Raises InputError as `recomputed_totals` does.
+    """
+    found = []
+    for column, value in recomputed_totals(assignment, table).items():
+        stated = assignment.totals.get(column, value)
+        whole = isinstance(value, int) and isinstance(stated, int)
+        if stated != value and (whole or not math.isclose(stated, value, rel_tol=1e-9)):
+            found.append(f"{column} is {stated} in the assignment and {value} from the table")
+    return tuple(found)

@@ -1,18 +1,76 @@
-"""The budget: upper and lower limits, by the keys of mpsearch.tables.limits."""
+"""The budget: upper and lower limits, by the keys of mpsearch.tables.budget.
 
-from collections.abc import Iterable, Mapping
+What can be limited: a column's total, its peak over layers, how many layers have a choice.
+
+A limit is named by a key:
+
+    size_bytes            the total of a column
+    max:activation_bytes  the largest value that any one layer has in a column
+    count:w8, count:w4a8  how many layers have 8-bit weights, or exactly this choice
+
+Pins and excludes as text: `conv1=w8a8`, `w2a2`, `conv1=w4a4`, and what a layer may have.
+
+What is minimised: Ω, another metric or resource, or a weighted sum of columns.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from math import ceil, floor
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mpsearch.errors import InputError
-from mpsearch.tables.choice import Choice, WeightBits, fits
-from mpsearch.tables.exact import to_integers
-from mpsearch.tables.limits import COUNT, PEAK, column_of, values_of
+from mpsearch.tables.choice import Choice, WeightBits, fits, named
+from mpsearch.tables.exact import IntArray, as_narrow, to_integers
 from mpsearch.tables.table import LayerTable
-from mpsearch.tables.units import Percent, parse_amount
+from mpsearch.tables.units import DECIMAL, EXPONENT, Percent, parse_amount
+
+PEAK = "max:"
+COUNT = "count:"
+
+
+def column_of(key: str) -> str:
+    """The name that says how a value of this key is read and printed: `max:x_bytes` -> x_bytes."""
+    return key.removeprefix(PEAK)
+
+
+def values_of(table: LayerTable, key: str) -> NDArray[Any]:
+    """One value per row of the table, e.g. [216]; InputError for an unknown column
+    or choice, and for a metric."""
+    if not key.startswith(COUNT):
+        column = column_of(key)
+        return table.omega if column == "omega" else table.resource(column)
+    text = key.removeprefix(COUNT)
+    wanted = named(text)
+    if wanted is None:
+        raise InputError(f"got the limit {key!r}; expected count:w8 or count:w4a8")
+    same = np.array([fits(c, wanted) for c in table.choices], dtype=bool)[table.choice_index]
+    if not same.any():
+        known = ", ".join(map(str, table.choices))
+        raise InputError(f"{table.source} has no choice {text}; it has {known}")
+    return same.astype(np.int64)
+
+
+def total_of(table: LayerTable, choices: Mapping[str, Choice], key: str) -> int | float:
+    """What an assignment takes of a key, exactly: a sum, a peak or a count."""
+    if not key.startswith((PEAK, COUNT)):
+        return table.total(choices, key)
+    values = values_of(table, key)
+    taken = [values[table.row_of(layer, choice)].item() for layer, choice in choices.items()]
+    found: int | float = max(taken) if key.startswith(PEAK) else sum(taken)
+    return found
+
+
+def totals_of(
+    table: LayerTable, choices: Mapping[str, Choice], *limited: Mapping[str, int | float]
+) -> dict[str, int | float]:
+    """What an assignment takes of every resource column and of every limited key."""
+    keys = dict.fromkeys([*table.columns, *(key for limits in limited for key in limits)])
+    return {key: total_of(table, choices, key) for key in keys if key != "omega"}
 
 
 @dataclass(frozen=True)
@@ -104,3 +162,92 @@ def _uniform(table: LayerTable, column: str, wanted: Choice | WeightBits) -> int
         names = ", ".join(map(str, fitting))
         raise InputError(f"{wanted.name} is ambiguous for {column}; name one of {names}")
     return totals.pop()
+
+
+def parse_pins(texts: Sequence[str]) -> dict[str, Choice]:
+    """`["conv1=w8a8"]` -> {"conv1": Choice(8, 8)}."""
+    pins: dict[str, Choice] = {}
+    for text in texts:
+        layer, equals, choice = text.rpartition("=")
+        if not equals or not layer:
+            raise InputError(f"got --pin {text!r}; expected LAYER=CHOICE such as conv1=w8a8")
+        if layer in pins and pins[layer] != Choice.parse(choice):
+            raise InputError(f"layer {layer!r} is pinned twice: {pins[layer]} and {choice}")
+        pins[layer] = Choice.parse(choice)
+    return pins
+
+
+def parse_excludes(
+    texts: Sequence[str], allows: Sequence[str] = (), table: LayerTable | None = None
+) -> dict[str, set[Choice]]:
+    """`["w2a2", "conv1=w4a4"]` -> {"": {w2a2}, "conv1": {w4a4}}; "" is every layer.
+
+    `allows`, such as `["conv1=w4a8,w8a8"]`, exclude whatever else the table has for the layer.
+    """
+    excludes: dict[str, set[Choice]] = {}
+    for text in texts:
+        layer, _, choice = text.rpartition("=")
+        excludes.setdefault(layer, set()).add(Choice.parse(choice))
+    for text in allows:
+        layer, equals, names = text.rpartition("=")
+        if not equals or not layer or table is None:
+            raise InputError(f"got --allow {text!r}; expected LAYER=CHOICE,CHOICE")
+        wanted = {Choice.parse(name) for name in names.split(",")}
+        for one in wanted:
+            table.row_of(layer, one)  # raises for an unknown layer or a choice that it lacks
+        excludes.setdefault(layer, set()).update(set(table.choices) - wanted)
+    return excludes
+
+
+_TERM = re.compile(rf"(?:({DECIMAL}{EXPONENT}?)\s*\*\s*)?([^\s*]+)")
+
+
+@dataclass(frozen=True)
+class Minimand:
+    """Weighted columns, e.g. (("omega_kl", "1"),) or (("omega", "1"), ("bops", "2e-9")).
+
+    Weights are decimals as text, so that sums stay exact.
+    """
+
+    terms: tuple[tuple[str, str], ...] = (("omega", "1"),)
+
+    @staticmethod
+    def parse(table: LayerTable, text: str) -> "Minimand":
+        """`"size_bytes"`, `"omega + 0.5*omega_kl"`. Raises InputError for anything else."""
+        terms: dict[str, str] = {}
+        for part in text.split("+"):
+            match = _TERM.fullmatch(part.strip())
+            if match is None:
+                raise InputError(
+                    f"got --minimize {text!r}; expected a column or a sum such as omega+2e-9*bops"
+                )
+            weight, column = match[1] or "1", match[2]
+            table.column(column)
+            if column in terms:
+                raise InputError(f"got --minimize {text!r}, which names {column} twice")
+            if Fraction(weight) == 0:
+                raise InputError(f"got --minimize {text!r}; expected weights above zero")
+            terms[column] = weight
+        return Minimand(tuple(terms.items()))
+
+    def __str__(self) -> str:
+        return " + ".join(
+            column if weight == "1" else f"{weight}*{column}" for column, weight in self.terms
+        )
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return tuple(column for column, _ in self.terms)
+
+    def to_integers(self, table: LayerTable) -> tuple[IntArray, int]:
+        """One exact value per row of the table: integers n and digits d, value = n / 10**d."""
+        if len(self.terms) == 1 and self.terms[0][1] == "1":
+            return to_integers(table.column(self.terms[0][0]))
+        parts: list[tuple[Any, int]] = []
+        for column, weight in self.terms:
+            factor, shift = to_integers(np.array([float(weight)]))
+            values, digits = to_integers(table.column(column))
+            parts.append((values.astype(object) * int(factor[0]), digits + shift))
+        most = max(digits for _, digits in parts)
+        total = sum(values * 10 ** (most - digits) for values, digits in parts)
+        return as_narrow(np.asarray(total, dtype=object)), most

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpsearch.errors import InputError
-from mpsearch.files.writing import read_limited, write_atomic
+from mpsearch.files.whole import read_limited, write_atomic
 from mpsearch.tables.choice import Choice
 
 LayerCells = tuple[str, str, str, int, int]

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpsearch.errors import InputError
-from mpsearch.files.writing import digest
+from mpsearch.files.whole import digest
 from mpsearch.tables.choice import LARGEST_BITS, Choice
 from mpsearch.tables.csv_columns import as_column, indexed, is_metric, read_columns, write_columns
 from mpsearch.tables.exact import exact_sum

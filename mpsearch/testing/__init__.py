@@ -9,8 +9,8 @@ from mpsearch.testing.conformance import TOLERANCE, Conformance, check_solver, e
 if TYPE_CHECKING:
     from typing import Unpack
 
-    from mpsearch.gating.limits import Limits
-    from mpsearch.gating.verdict import Verdict
+    from mpsearch.gating.conditions import Limits
+    from mpsearch.gating.words import Verdict
     from mpsearch.tables.assignment import Assignment
     from mpsearch.tables.table import LayerTable
 

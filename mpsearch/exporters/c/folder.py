@@ -1,4 +1,15 @@
-"""The folder of a C export: generated and fixed files, a check sample, its figures, a README."""
+"""The folder of a C export: generated and fixed files, a check sample, its figures, a README.
+
+README.md of an export: figures, and how to build, check and embed it.
+
+Do the integers of the C code agree with the fake-quantized network as it was assigned?
+
+The C gives the integers of `mpsearch.integer` bit by bit (`make check`, and tests of every kernel),
+so these stand for it here: a wrong range or scale in the integer graph shows before anything is
+written.
+
+`mpsearch export --format c`: check the integers, write the folder and say what is in it.
+"""
 
 import json
 import os
@@ -14,19 +25,96 @@ import torch
 from mpsearch import __version__
 from mpsearch.data import Data
 from mpsearch.errors import InputError
-from mpsearch.exporters.agreement_of_outputs import Agreement
-from mpsearch.exporters.c.readme import readme
+from mpsearch.exporters.agreement_of_outputs import Agreement, judge
 from mpsearch.exporters.c.source import Source, generate
-from mpsearch.files.json_file import read_json
-from mpsearch.files.json_form import by_name, check_form, one_of, text
-from mpsearch.files.writing import digest, write_atomic
-from mpsearch.integer.graph import IntegerGraph
-from mpsearch.integer.inference import run
+from mpsearch.exporters.formats import Exported, ExportRequest
+from mpsearch.exporters.reference_outputs import reference_of
+from mpsearch.files.json_file import by_name, check_form, one_of, read_json, text
+from mpsearch.files.whole import digest, write_atomic
+from mpsearch.integer.graph import IntegerGraph, IntegerInput
+from mpsearch.integer.inference import IntegerNetwork, outputs, quantize_input, ranges_from, run
 from mpsearch.integer.lowering import lower
-from mpsearch.integer.network import quantize_input
-from mpsearch.quantization.cost import bops, size_bytes
-from mpsearch.quantization.packing import layer_bytes
+from mpsearch.quantization.packing import bops, layer_bytes, size_bytes
 from mpsearch.quantization.quantized import QuantizedNetwork
+from mpsearch.running.streams import markdown_text
+from mpsearch.tables.units import format_size
+
+
+def readme(graph: IntegerGraph, document: Mapping[str, Any]) -> str:
+    """The text for people who hold only the folder."""
+    constants, arena = document["constant_bytes"], document["arena"]
+    flash = "\n".join(f"| {name} | {size:,} |" for name, size in constants.items())
+    layers = "\n".join(
+        f"| {markdown_text(row['layer'])} | {row['w_bits']} | {row['a_bits']} | {row['macs']:,} "
+        f"| {row['weight_bytes']:,} |"
+        for row in document["layers"]
+    )
+    inputs = ", ".join(
+        f"{markdown_text(entry['name'])} ({'x'.join(map(str, entry['shape']))})"
+        for entry in document["inputs"]
+    )
+    entries = "\n".join(
+        f"    mps_set(network_entry({place}), network_entries[{place}].type, 0, 1); /* {words} */"
+        for place, words in enumerate(map(_entry, graph.inputs))
+    )
+    sram = f"{arena['peak_bytes']:,} bytes ({format_size(arena['peak_bytes'])})"
+    return f"""# An integer network in C99
+
+Made by mpsearch {document["mpsearch"]}. Integers only, no allocation, no dependency; the arithmetic
+is defined in mpsearch's docs/integer.md, and results equal those of its reference bit by bit.
+
+    make            # build/network and build/libnetwork.a
+    make check      # the samples in check/ must give the stored integers
+    make size       # code and constants of what firmware needs
+    build/network --input check/input.f32 --repeat 100
+
+CMake works as well: `cmake -S . -B build && cmake --build build`. Other flags or compilers:
+`make CC=aarch64-linux-gnu-gcc CFLAGS="-O2 -mcpu=cortex-a72"`. The command line reads samples as raw
+float32, all inputs one after the other: {inputs}.
+With `--codes` it reads the codes of all entries instead.
+
+## Memory
+
+| constants (flash) | bytes |
+|---|---|
+{flash}
+| together | {sum(constants.values()):,} |
+
+Code and the steps' descriptions come on top: `make size` shows them. Weights, biases and scales
+together are the size that mpsearch predicted: {document["size_bytes"]:,} bytes.
+
+Static memory (SRAM) of all tensors: {sram}. No placing can go
+below {arena["lower_bound_bytes"]:,} bytes, the largest sum of tensors that are alive at once.
+The stack needs about 6 KB.
+
+| layer | weight bits | activation bits | MACs | weight bytes |
+|---|---|---|---|---|
+{layers}
+
+## Embedding
+
+Take all `.c` files but `main.c` and `border.c`, and all headers but `border.h` and `scales.h`:
+
+```c
+#include "network.h"
+
+int main(void) {{
+{entries}
+    network_run();
+    return mps_get(network_output(), network_result.type, 0); /* the first of NETWORK_OUTPUTS */
+}}
+```
+
+`border.c` turns real numbers into codes and back (`network_quantize`, `network_real`); it is the
+only file with floating point. Scales and zero points are also in export.json.
+"""
+
+
+def _entry(entry: IntegerInput) -> str:
+    """An entry in words, for a comment."""
+    shape = "x".join(map(str, entry.tensor.shape))
+    return f"element 0 of {shape}, {entry.tensor.bits} bits"
+
 
 FORMAT, VERSION = "mpsearch.c_export", 1
 DOCUMENT = "export.json"
@@ -189,3 +277,70 @@ def _tensor(tensor: Any) -> dict[str, Any]:
         "name": tensor.name, "shape": list(tensor.shape), "bits": tensor.bits,
         "signed": tensor.signed, "scale": tensor.scale, "zero_point": tensor.zero_point,
     }  # fmt: skip
+
+
+SAMPLES = 256
+# About what the export of ResNet-20 (41 M a sample) takes itself; larger ones get fewer samples.
+_MACS, _FEWEST_SAMPLES = 12_000_000_000, 8
+_MACS_OF_BATCH = 1_000_000_000  # columns of patches at once: 9 floats for a MAC and few channels
+
+
+def check(
+    graph: IntegerGraph, quantized: QuantizedNetwork, data: Data, wide_bits: int
+) -> tuple[Agreement, ...]:
+    """Compare output by output on up to 256 samples, or as many as take 12 G MACs, at least 8.
+
+    Sums and outputs of 16 bits add noise of their own and are judged by its size; those of 32 bits
+    must give what floats give, up to the order of additions.
+    """
+    macs = max(1, sum(layer.macs for layer in quantized.source.layers))
+    count = min(SAMPLES, max(_FEWEST_SAMPLES, _MACS // macs))
+    data = data if len(data) <= count else data.take(count, 0)
+    batch = max(1, min(64, _MACS_OF_BATCH // macs))
+    got = outputs(IntegerNetwork(graph), data, batch)
+    return judge(reference_of(quantized, data), got.numpy(), rounded=wide_bits == 16)
+
+
+def write(request: ExportRequest) -> Exported:
+    """Compare the integers with the network on the calibration data, then write the folder of C99.
+
+    Raises InputError as `export_c`, and without calibration data. Not `ok`, and nothing written,
+    where an output differs beyond the limits.
+    """
+    data, wide_bits = ranges_from(request.data), request.wide_bits or 32
+    check_folder(Path(request.output))
+    graph = lower(request.quantized, data, wide_bits=wide_bits)
+    agreement: tuple[Agreement, ...] = ()
+    if request.check is not False:
+        agreement = check(graph, request.quantized, data, wide_bits)
+    if not all(found.ok for found in agreement):
+        finer = " (--wide 32 is finer)" if wide_bits == 16 else ""
+        lines = (
+            f"not written: the integers do not give what the network computes{finer}; --no-check "
+            "writes the folder",
+            *_agreement_lines(agreement),
+        )
+        return Exported({"agreement": [found.figures() for found in agreement]}, lines, ok=False)
+    document = write_folder(graph, request.quantized, data, request.output, agreement).document
+    constants, arena = document["constant_bytes"], document["arena"]
+    total, peak = sum(constants.values()), arena["peak_bytes"]
+    parts = ", ".join(f"{kind} {format_size(size)}" for kind, size in constants.items())
+    above = peak / arena["lower_bound_bytes"] - 1 if arena["lower_bound_bytes"] else 0.0
+    lines = (
+        f"wrote {request.output}: C99 for {len(document['layers'])} layers",
+        f"  constants (flash)    {format_size(total)}: {parts}",
+        f"  static memory (SRAM) {format_size(peak)}, {100 * above:.1f} % above the lower bound",
+        *_agreement_lines(agreement),
+        f"next: make -C {request.output} check",
+    )
+    return Exported({key: value for key, value in document.items() if key != "files"}, lines)
+
+
+def _agreement_lines(agreement: Sequence[Agreement]) -> list[str]:
+    if not agreement:
+        return ["  not compared with the fake-quantized network: not asked for"]
+    samples = agreement[0].samples
+    start = (
+        f"  against the fake-quantized network on {samples} samples, in steps of an 8-bit output:"
+    )
+    return [start, *(f"    {found.line()}" for found in agreement)]

@@ -6,8 +6,8 @@ from math import prod
 
 import numpy as np
 
+from mpsearch.exporters.c.constants import LayerWriter
 from mpsearch.exporters.c.kernels import kernels
-from mpsearch.exporters.c.layer_constants import LayerWriter
 from mpsearch.exporters.c.layouts import arrange
 from mpsearch.exporters.c.steps import StepWriter
 from mpsearch.exporters.c.storage import Storage, c_type, elements, store, tensor_bytes
@@ -15,7 +15,7 @@ from mpsearch.integer.graph import IntegerGraph, IntegerTensor
 from mpsearch.integer.layers import reciprocal
 from mpsearch.integer.owners import owners
 from mpsearch.quantization.quantized import QuantizedNetwork
-from mpsearch.running.foreign_text import c_comment
+from mpsearch.running.streams import c_comment
 
 
 @dataclass(frozen=True)

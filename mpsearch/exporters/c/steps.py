@@ -5,13 +5,12 @@ from math import prod
 
 import numpy as np
 
-from mpsearch.exporters.c import strides
-from mpsearch.exporters.c.constants import Constants
+from mpsearch.exporters.c import layouts
+from mpsearch.exporters.c.constants import Constants, LayerWriter, rounding
 from mpsearch.exporters.c.kernels import Kernel, geometry, scratch
-from mpsearch.exporters.c.layer_constants import LayerWriter
 from mpsearch.exporters.c.layouts import Arrange, Arranged
-from mpsearch.exporters.c.rounding import rounding
 from mpsearch.exporters.c.storage import Storage, c_type, element_bytes, elements
+from mpsearch.integer.fixed_point import power_table
 from mpsearch.integer.graph import (
     Add,
     ArgMax,
@@ -32,8 +31,7 @@ from mpsearch.integer.graph import (
     Softmax,
     Step,
 )
-from mpsearch.integer.softmax import power_table
-from mpsearch.running.foreign_text import c_comment
+from mpsearch.running.streams import c_comment
 
 # Field names that the structs of kernels.h share.
 _WINDOW = "kernel_height kernel_width stride_y stride_x".split()
@@ -118,21 +116,21 @@ class StepWriter:
             case Concatenate():
                 shapes = [self.arranged.tensors[name].shape for name in step.sources]
                 sources = [self.arranged.strides(name) for name in step.sources]
-                boxes = strides.concatenated(step, shapes, sources, self._strides(step)[1])
+                boxes = layouts.concatenated(step, shapes, sources, self._strides(step)[1])
                 for part, (box, name) in enumerate(zip(boxes, step.sources, strict=True)):
                     self._move(f"{number}_{part}", step, box, name)
             case Permute():
-                self._move(str(number), step, strides.permuted(step, *self._strides(step)))
+                self._move(str(number), step, layouts.permuted(step, *self._strides(step)))
             case Slice():
-                self._move(str(number), step, strides.sliced(step, *self._strides(step)))
+                self._move(str(number), step, layouts.sliced(step, *self._strides(step)))
             case Pad():
                 count, kind = elements(step.output), c_type(step.output)
                 to = self._at(step.output.name)
                 self.calls.append(f"    mps_fill({kind}, {count}, {step.value}, {to});")
-                box = strides.padded(step, self._in(step).shape, *self._strides(step))
+                box = layouts.padded(step, self._in(step).shape, *self._strides(step))
                 self._move(str(number), step, box)
             case Arrange():
-                box = strides.arranged(step.output.shape, *self._strides(step))
+                box = layouts.arranged(step.output.shape, *self._strides(step))
                 self._move(str(number), step, box)
             case Softmax():
                 if not self.has_power_table:
@@ -194,9 +192,9 @@ class StepWriter:
             "output_height": result[0], "output_width": result[1],
         }  # fmt: skip
 
-    def _move(self, number: str, step: Step, box: strides.Box, source: str | None = None) -> None:
-        shape, (from_strides, to_strides) = strides.inner_longest(
-            *strides.join(box.shape, [box.from_strides, box.to_strides])
+    def _move(self, number: str, step: Step, box: layouts.Box, source: str | None = None) -> None:
+        shape, (from_strides, to_strides) = layouts.inner_longest(
+            *layouts.join(box.shape, [box.from_strides, box.to_strides])
         )
         fields = {
             "size": element_bytes(step.output), "from_start": box.start, "to_start": box.to_start,
@@ -218,7 +216,7 @@ def _requantization(step: Requantize, source: IntegerTensor) -> dict[str, object
 
 
 def _means(step: Mean, source: IntegerTensor, source_strides: Shape) -> dict[str, object]:
-    (kept, kept_strides), (mean, mean_strides) = strides.mean_axes(
+    (kept, kept_strides), (mean, mean_strides) = layouts.mean_axes(
         step, source.shape, source_strides
     )
     return {

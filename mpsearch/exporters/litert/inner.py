@@ -5,14 +5,18 @@ fake-quantized network on the calibration data (as far as it matters, see `tenso
 included, in 255 steps. Tensors that an operator moves without rescaling share one quantizer;
 outputs that are put together do not. Where layers read a group through one quantizer, the group may
 have its codes at once: no rounding and no operator in between.
+
+What quantizers do to tensors that no layer quantizes, on the calibration data.
 """
 
 import re
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Mapping, Sequence
+
+import torch
+from torch import fx
 
 from mpsearch.data import Data
 from mpsearch.exporters.litert.joined import joined_tensors, read_as_codes
-from mpsearch.exporters.litert.tensor_errors import squared_errors
 from mpsearch.integer.graph import (
     AveragePool,
     Clamp,
@@ -28,9 +32,41 @@ from mpsearch.integer.graph import (
     Softmax,
     Step,
 )
-from mpsearch.integer.ranges import tensor_ranges
+from mpsearch.integer.ranges import Ranges, tensor_ranges
 from mpsearch.quantization.quantized import QuantizedNetwork
 from mpsearch.quantization.quantizer import ActivationQuantizer, affine
+
+Candidates = Mapping[str, Sequence[ActivationQuantizer]]
+
+
+def squared_errors(
+    network: QuantizedNetwork, data: Data, batch_size: int, candidates: Candidates, ranges: Ranges
+) -> dict[str, list[float]]:
+    """Graph node -> Σ (Q(x) - x)² over `data` for each of its candidates, x within `ranges`."""
+    recorder = _Recorder(network.graph, candidates, ranges)
+    if candidates:
+        with torch.no_grad():
+            for inputs, _ in data.batches(batch_size):
+                recorder.run(*inputs)
+    return recorder.sums
+
+
+class _Recorder(fx.Interpreter):
+    def __init__(self, graph: fx.GraphModule, candidates: Candidates, ranges: Ranges) -> None:
+        super().__init__(graph)
+        self.candidates, self.ranges = candidates, ranges
+        self.sums = {name: [0.0] * len(tried) for name, tried in candidates.items()}
+
+    def run_node(self, n: fx.Node) -> object:
+        value = super().run_node(n)
+        if n.name in self.candidates:
+            assert isinstance(value, torch.Tensor)
+            kept = value.clamp(*self.ranges[n.name])
+            for place, quantizer in enumerate(self.candidates[n.name]):
+                error = (quantizer.fake_quantize(kept) - kept).double().square().sum()
+                self.sums[n.name][place] += float(error)
+        return value
+
 
 # One scale in and out, in LiteRT's 8-bit kernels.
 _MOVES = (AveragePool, Clamp, Concatenate, MaxPool, Pad, Permute, Reshape, Slice)

@@ -13,8 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from mpsearch.errors import InputError
-from mpsearch.exporters.litert.layouts import FIRST, Tensors, stored_shape
-from mpsearch.exporters.litert.moves import strided_slice
+from mpsearch.exporters.litert.layouts import FIRST, Tensors, stored_shape, strided_slice
 from mpsearch.exporters.litert.steps import quantize_float
 from mpsearch.graph.outputs import Output
 from mpsearch.integer.graph import (

@@ -1,7 +1,19 @@
-"""A quantized network as a LiteRT flatbuffer: bits raised, lowered, written."""
+"""A quantized network as a LiteRT flatbuffer: bits raised, lowered, written.
+
+Bits that LiteRT has: activations 8, weights 4 or 8, in linear layers also 2. Others are raised.
+
+A raised activation keeps the range that the file's quantizer has and gets 255 steps for it; at 2
+and 4 bits the old codes are then exactly every 85th and 17th new one. Weights keep codes and
+scales: a 3-bit code in a 4-bit place is the same number. So bits only go up, and what the network
+computes changes by the rounding of activations that is no longer there.
+
+A bias counts steps of weight scale × input scale, up to 85 times as many after raising. A channel
+where that would not fit gets a larger weight scale and codes for it, as when the network was
+quantized: its weights change by at most half of a bias / `_ROOM` for each step of an input.
+"""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -10,13 +22,109 @@ from mpsearch.errors import InputError
 from mpsearch.exporters.litert.inner import quantizers
 from mpsearch.exporters.litert.joined import JoinedOutputs, joined_tensors, read_as_codes
 from mpsearch.exporters.litert.layouts import Tensors
-from mpsearch.exporters.litert.raising import Raised, raise_bits
 from mpsearch.exporters.litert.steps import quantize_float, write_step
 from mpsearch.exporters.litert.weighted import Layers, StoredLayer
+from mpsearch.graph.layers import Layer
 from mpsearch.integer.graph import Convolution, IntegerGraph, Linear
 from mpsearch.integer.lowering import lower
-from mpsearch.quantization.quantized import QuantizedNetwork
-from mpsearch.quantization.quantizer import ActivationQuantizer
+from mpsearch.quantization.quantized import (
+    QuantizedLayer,
+    QuantizedNetwork,
+    assemble,
+    bias_codes,
+    with_room_for_bias,
+)
+from mpsearch.quantization.quantizer import FLOAT_BITS, ActivationQuantizer
+from mpsearch.tables.choice import Choice
+from mpsearch.tables.targets import LITERT_ACTIVATIONS, LITERT_WEIGHTS, LITERT_WEIGHTS_LINEAR
+
+# The largest bias code. XNNPACK's linear layers with narrow weights count it in sixteenths of a
+# step, in 32 bits: above 2^27 it comes out wrong without a word.
+_ROOM, _ROOM_NARROW_LINEAR = 2.0**30, 2.0**26
+
+
+@dataclass(frozen=True)
+class Raised:
+    """A layer whose assigned bits LiteRT does not have, and what it gets instead."""
+
+    layer: str
+    kind: str
+    assigned: Choice
+    stored: Choice
+
+
+def raise_bits(quantized: QuantizedNetwork) -> tuple[QuantizedNetwork, tuple[Raised, ...]]:
+    """The network at bits that LiteRT has, and the layers where these are not the assigned ones.
+
+    w2a4 becomes w4a8, w5a6 w8a8. Raises InputError naming the layer for 16 bits and for float.
+    """
+    layers: dict[str, QuantizedLayer] = {}
+    raised: list[Raised] = []
+    for layer in quantized.source.layers:
+        given = quantized.layers[layer.name]
+        stored = _stored_choice(layer, given.choice)
+        narrow = layer.kind == "linear" and stored.w_bits < 8
+        layers[layer.name] = _at(given, stored, _ROOM_NARROW_LINEAR if narrow else _ROOM)
+        if stored != given.choice:
+            raised.append(Raised(layer.name, layer.kind, given.choice, stored))
+    return assemble(quantized.source, layers), tuple(raised)
+
+
+def finer_activations(quantized: QuantizedNetwork) -> QuantizedNetwork:
+    """`quantized` with 255 steps for every activation and nothing else changed: what is meant.
+
+    Biases stay real numbers: a file must agree with this whatever its integers can hold.
+    """
+    layers = {
+        name: replace(
+            layer, activation=finer(layer.activation, LITERT_ACTIVATIONS), bias_codes=None
+        )
+        for name, layer in quantized.layers.items()
+    }
+    return assemble(quantized.source, layers)
+
+
+def _stored_choice(layer: Layer, assigned: Choice) -> Choice:
+    if FLOAT_BITS in (assigned.w_bits, assigned.a_bits):
+        raise InputError(
+            f"layer {layer.name!r} is left in float ({assigned}); a LiteRT file of integers needs "
+            "integer bits in every layer: choose 2 to 8"
+        )
+    if max(assigned.w_bits, assigned.a_bits) > LITERT_ACTIVATIONS:
+        raise InputError(
+            f"layer {layer.name!r} has {assigned}; LiteRT's integers have at most 8 bits for "
+            "weights, and 16-bit activations only without a zero point: choose 2 to 8"
+        )
+    weight_bits = next(
+        bits
+        for bits in (LITERT_WEIGHTS_LINEAR if layer.kind == "linear" else LITERT_WEIGHTS)
+        if bits >= assigned.w_bits
+    )
+    return Choice(weight_bits, LITERT_ACTIVATIONS)
+
+
+def _at(layer: QuantizedLayer, stored: Choice, room: float) -> QuantizedLayer:
+    activation, weight = finer(layer.activation, stored.a_bits), layer.weight
+    if layer.bias_codes is None:
+        return replace(layer, choice=stored, activation=activation)
+    assert weight is not None
+    bias = layer.bias_codes.double() * weight.bias_steps(layer.activation.scale)
+    rows, bits, step = weight.dequantize(), stored.w_bits, activation.scale
+    weight = with_room_for_bias(rows, weight, bits, bias, step, room)
+    return QuantizedLayer(stored, weight, bias_codes(bias, weight, activation), activation)
+
+
+def finer(quantizer: ActivationQuantizer, bits: int) -> ActivationQuantizer:
+    """The quantizer of the same range with more steps: zero stays exact, the ends to half a step.
+
+    scale' = scale·(2^b - 1)/(2^b' - 1), zero_point' = round(zero_point·(2^b' - 1)/(2^b - 1)):
+    4 -> 8 bits multiplies the zero point by 17.
+    """
+    if quantizer.bits == bits:
+        return quantizer
+    ratio = (2**bits - 1) / (2**quantizer.bits - 1)
+    scale = float(torch.tensor(quantizer.scale / ratio, dtype=torch.float32))
+    return ActivationQuantizer(bits, scale, round(quantizer.zero_point * ratio))
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from mpsearch.exporters.litert.clips import clip_of, write_clipped
 from mpsearch.exporters.litert.flatbuffer import Scales
 from mpsearch.exporters.litert.layouts import FIRST, LAST, Tensors, stored_shape
-from mpsearch.exporters.litert.windows import padding_for
+from mpsearch.exporters.litert.windows import clip_of, padding_for, write_clipped
 from mpsearch.integer.graph import Convolution, Linear
 from mpsearch.quantization.quantized import QuantizedLayer, QuantizedNetwork
 

@@ -1,13 +1,39 @@
-"""`GraphBuilder`: nodes and constants of an ONNX graph, in the order in which they are added."""
+"""`GraphBuilder`: nodes and constants of an ONNX graph, in the order in which they are added.
+
+Which ONNX integer type holds codes of given bits, and the bytes that it takes.
+
+What the arguments of aten operators mean for ONNX nodes.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from torch import fx
 
-from mpsearch.exporters.onnx.storage import raw_bytes, type_name
-from mpsearch.running.optional import onnx_package
+from mpsearch.errors import InputError
+from mpsearch.graph.layers import argument, packet
+from mpsearch.integer.operators import integers
+from mpsearch.quantization.packing import pack
+from mpsearch.running.plugins import onnx_package
+from mpsearch.tables.targets import ONNX_BITS
+
+
+def stored_bits(bits: int) -> int:
+    """The bits of the type that holds codes of `bits` bits: 3 -> 4, 5 -> 8, 16 -> 16."""
+    return next(stored for stored in ONNX_BITS if bits <= stored)
+
+
+def type_name(bits: int, signed: bool) -> str:
+    """The name in onnx.TensorProto: (3, True) -> INT4, (8, False) -> UINT8."""
+    return f"{'' if signed else 'U'}INT{stored_bits(bits)}"
+
+
+def raw_bytes(codes: np.ndarray, bits: int) -> bytes:
+    """Codes as the raw data of an initializer: little-endian, two 4-bit codes in a byte, the first
+    in the low half: [3, -1] at 4 bits -> F3."""
+    return pack(codes, stored_bits(bits)).tobytes()
 
 
 @dataclass
@@ -101,3 +127,50 @@ class GraphBuilder:
             node.name = new if node.name == old else node.name
         first = next((key for key, name in self.renamed.items() if name == old), old)
         self.renamed[first] = new
+
+
+def unsupported(node: fx.Node, why: str = "has no form in the ONNX export") -> InputError:
+    """The error for a node that is not exported, naming operator and node."""
+    return InputError(
+        f"{packet(node) or node.op} (node {node.name!r}) {why}; the ONNX export knows "
+        "convolutions, linear, common activations, pooling, mean, arithmetic, cat, reshaping, "
+        "permute, slice, select, stack, pad, softmax and argmax"
+    )
+
+
+def shape(node: fx.Node) -> tuple[int, ...]:
+    """The recorded shape for a batch of one."""
+    recorded: tuple[int, ...] = node.meta["shape"]
+    return recorded
+
+
+def spread(value: object, count: int) -> list[int]:
+    """One integer per axis: (3, 2) -> [3, 3], ([1, 2], 2) -> [1, 2]."""
+    numbers = list(integers(value))
+    return numbers * count if len(numbers) == 1 else numbers
+
+
+def axis(node: fx.Node, value: object, dimensions: int) -> int:
+    """A torch dimension, not negative. Raises InputError for the batch dimension."""
+    if not isinstance(value, int) or value % dimensions == 0:
+        raise unsupported(node, "works along the batch dimension")
+    return value % dimensions
+
+
+def convolution_pads(node: fx.Node, kernel: list[int], dilation: list[int]) -> list[int]:
+    """All begins, then all ends; "same" puts the odd one at the end."""
+    given = argument(node, "padding")
+    if given == "valid":
+        return [0] * (2 * len(kernel))
+    if given == "same":
+        whole = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
+        return [n // 2 for n in whole] + [n - n // 2 for n in whole]
+    return spread(given, len(kernel)) * 2
+
+
+def flag(node: fx.Node, name: str) -> bool:
+    """A yes-or-no argument; False where the operator has none of this name."""
+    try:
+        return bool(argument(node, name))
+    except KeyError:
+        return False

@@ -7,11 +7,15 @@ import numpy as np
 import torch
 from torch import fx
 
-from mpsearch.exporters.onnx.arguments import convolution_pads, shape, spread, unsupported
-from mpsearch.exporters.onnx.graph_builder import GraphBuilder
-from mpsearch.exporters.onnx.storage import stored_bits
-from mpsearch.graph.layers import Layer
-from mpsearch.graph.operators import argument, groups, is_transposed, packet
+from mpsearch.exporters.onnx.graph_builder import (
+    GraphBuilder,
+    convolution_pads,
+    shape,
+    spread,
+    stored_bits,
+    unsupported,
+)
+from mpsearch.graph.layers import Layer, argument, groups, is_transposed, packet
 from mpsearch.integer.operators import MOVES
 from mpsearch.quantization.quantized import QuantizedLayer, QuantizedNetwork
 from mpsearch.quantization.quantizer import FLOAT_BITS, ActivationQuantizer

@@ -14,18 +14,16 @@ from torch import fx
 
 from mpsearch import __version__
 from mpsearch.errors import InputError
-from mpsearch.exporters.onnx.arguments import unsupported
-from mpsearch.exporters.onnx.graph_builder import GraphBuilder
+from mpsearch.exporters.onnx.graph_builder import GraphBuilder, stored_bits, unsupported
 from mpsearch.exporters.onnx.layers import LayerWriter
 from mpsearch.exporters.onnx.operators import write_operator
-from mpsearch.exporters.onnx.storage import stored_bits
-from mpsearch.graph.operators import LINEAR_OPERATORS, packet
+from mpsearch.graph.layers import LINEAR_OPERATORS, packet
 from mpsearch.graph.outputs import output_nodes
 from mpsearch.graph.partial_forward import PartialForward
 from mpsearch.graph.tensors import get_tensor
 from mpsearch.quantization.quantized import QuantizedNetwork
 from mpsearch.quantization.quantizer import FLOAT_BITS
-from mpsearch.running.optional import onnx_package
+from mpsearch.running.plugins import onnx_package
 
 OPSET = 21  # the first with 4-bit integers
 IR_VERSION = 10  # the one that came with opset 21; older runtimes refuse newer ones

@@ -11,9 +11,16 @@ import torch
 from torch import fx
 from torch.nn import functional as F
 
-from mpsearch.importers.keras.building import Building, Convert, only
-from mpsearch.importers.keras.settings import Settings
-from mpsearch.importers.keras.values import Emitter, Order, Value, place
+from mpsearch.importers.keras.settings import (
+    Building,
+    Convert,
+    Emitter,
+    Order,
+    Settings,
+    Value,
+    only,
+    place,
+)
 
 # name -> (function of torch, its settings)
 _ELEMENTWISE: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {

@@ -20,14 +20,16 @@ from mpsearch.importers.keras import (
     shaping,
     weighted,
 )
-from mpsearch.importers.keras.building import Building, Convert
-from mpsearch.importers.keras.calls import Reference
-from mpsearch.importers.keras.layer_graph import KerasLayer, KerasModel, read_model
-from mpsearch.importers.keras.naming import clean_names
+from mpsearch.importers.keras.layer_graph import (
+    KerasLayer,
+    KerasModel,
+    Reference,
+    clean_names,
+    read_model,
+)
+from mpsearch.importers.keras.pooling import fold_rescaling
 from mpsearch.importers.keras.reading import open_keras
-from mpsearch.importers.keras.rescaling import fold_rescaling
-from mpsearch.importers.keras.settings import Settings
-from mpsearch.importers.keras.values import Emitter, Shape, Value
+from mpsearch.importers.keras.settings import Building, Convert, Emitter, Settings, Shape, Value
 from mpsearch.importers.keras.variables import Path, read_variables
 
 LAYERS: dict[str, Convert] = {

@@ -6,8 +6,7 @@ from typing import Any
 
 import torch
 
-from mpsearch.importers.keras.building import Building, Convert
-from mpsearch.importers.keras.values import Emitter, Order, Shape, Value, place
+from mpsearch.importers.keras.settings import Building, Convert, Emitter, Order, Shape, Value, place
 
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "Add": torch.add,

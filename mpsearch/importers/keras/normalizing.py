@@ -8,9 +8,8 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from mpsearch.importers.keras.building import Building, Convert, only
 from mpsearch.importers.keras.reading import Array
-from mpsearch.importers.keras.values import Order, Value
+from mpsearch.importers.keras.settings import Building, Convert, Order, Value, only
 
 
 def _batch_norm(layer: Building, values: Sequence[Value]) -> Value:

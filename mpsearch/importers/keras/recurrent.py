@@ -12,10 +12,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from mpsearch.importers.keras.building import Building, Convert, only
 from mpsearch.importers.keras.reading import Array
-from mpsearch.importers.keras.settings import Settings
-from mpsearch.importers.keras.values import Value
+from mpsearch.importers.keras.settings import Building, Convert, Settings, Value, only
 
 _GATES = {"LSTM": 4, "GRU": 3, "SimpleRNN": 1}
 _MODULES: dict[str, Callable[..., nn.Module]] = {

@@ -7,10 +7,16 @@ from collections.abc import Sequence
 import torch
 from torch.nn import functional as F
 
-from mpsearch.importers.keras.building import Building, Convert, only
-from mpsearch.importers.keras.settings import CHANNELS_FIRST
-from mpsearch.importers.keras.values import Image, Order, Value
-from mpsearch.importers.keras.windows import torch_pads
+from mpsearch.importers.keras.pooling import torch_pads
+from mpsearch.importers.keras.settings import (
+    CHANNELS_FIRST,
+    Building,
+    Convert,
+    Image,
+    Order,
+    Value,
+    only,
+)
 
 # Only training sees them.
 IDENTITIES = (

@@ -8,10 +8,18 @@ from torch import fx
 from torch.nn import functional as F
 
 from mpsearch.importers.keras.activations import activate
-from mpsearch.importers.keras.building import Building, Convert, only
+from mpsearch.importers.keras.pooling import Pair, output_size, same_padding, torch_pads
 from mpsearch.importers.keras.reading import Array
-from mpsearch.importers.keras.values import Emitter, Image, Order, Shape, Value
-from mpsearch.importers.keras.windows import Pair, output_size, same_padding, torch_pads
+from mpsearch.importers.keras.settings import (
+    Building,
+    Convert,
+    Emitter,
+    Image,
+    Order,
+    Shape,
+    Value,
+    only,
+)
 
 _CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d}
 _TRANSPOSED = {1: F.conv_transpose1d, 2: F.conv_transpose2d}

@@ -9,10 +9,14 @@ from torch import nn
 
 from mpsearch.errors import InputError, MpsearchError, first_line
 from mpsearch.graph import memory_budget
-from mpsearch.graph.sample_independence import random_samples
-from mpsearch.importers.onnx.batch import BatchRewriter, check_rows
+from mpsearch.graph.sample_layout import random_samples
 from mpsearch.importers.onnx.elementwise import DTYPES
-from mpsearch.importers.onnx.interpreter import OnnxModule, compute_constant
+from mpsearch.importers.onnx.interpreter import (
+    BatchRewriter,
+    OnnxModule,
+    check_rows,
+    compute_constant,
+)
 from mpsearch.importers.onnx.reading import array_of, opset_of, read_model
 from mpsearch.importers.onnx.steps import Plan, fold_constants, join_biases, steps_of
 from mpsearch.importers.onnx.table import check_operators

@@ -6,20 +6,16 @@ import numpy as np
 import torch
 
 from mpsearch.errors import InputError
-from mpsearch.importers.onnx.arranging import ARRANGING
-from mpsearch.importers.onnx.attention import ATTENTION
+from mpsearch.importers.onnx.arranging import ARRANGING, GATHERING
 from mpsearch.importers.onnx.calls import Call, Result, is_symbolic
-from mpsearch.importers.onnx.elementwise import ELEMENTWISE
-from mpsearch.importers.onnx.gathering import GATHERING
+from mpsearch.importers.onnx.elementwise import ELEMENTWISE, REDUCTIONS
 from mpsearch.importers.onnx.normalization import NORMALIZATION
-from mpsearch.importers.onnx.pooling import POOLING
+from mpsearch.importers.onnx.pooling import POOLING, RESIZING
 from mpsearch.importers.onnx.recurrent import RECURRENT
-from mpsearch.importers.onnx.reductions import REDUCTIONS
-from mpsearch.importers.onnx.resizing import RESIZING
 from mpsearch.importers.onnx.shapes import SHAPES
 from mpsearch.importers.onnx.steps import Step
-from mpsearch.importers.onnx.weighted import WEIGHTED
-from mpsearch.running.optional import onnx_package
+from mpsearch.importers.onnx.weighted import ATTENTION, WEIGHTED
+from mpsearch.running.plugins import onnx_package
 
 Handler = Callable[[Call], Result]
 
