@@ -17,7 +17,7 @@ import torch
 from cases import CASES, Case, Traces, peak_megabytes, plain, timed
 from torch.nn import functional
 
-from mpsearch.running.workers import generator, signs
+from mpsearch.running.seeds import generator, signs
 from mpsearch.sensitivity.hutchinson import _Weights, estimate
 from mpsearch.sensitivity.pyhessian_backend import samples
 from mpsearch.sensitivity.traces import sampled_traces, trace_sums

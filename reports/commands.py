@@ -7,7 +7,7 @@ from typing import Any
 
 from mpsearch.evaluation.evaluation import Evaluations
 from mpsearch.pareto.front import Front
-from mpsearch.post_training.kept_repairs import options_of
+from mpsearch.post_training.words import options_of
 from mpsearch.reports.front_facts import measured_facts
 from mpsearch.reports.run_folder import Run
 from mpsearch.tables.assignment import Assignment

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from mpsearch.profiling.float_operators import HEADER, float_rows, float_sentence
+from mpsearch.profiling.float_text import HEADER, float_rows, float_sentence
 from mpsearch.reports.facts import Facts, LayerFacts, LayerPrice, PriceFacts
 from mpsearch.reports.heat_figure import heat_drawing, most_sensitive
 from mpsearch.reports.prose import NAMES

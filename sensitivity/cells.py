@@ -31,7 +31,7 @@ from mpsearch.quantization.quantizer import (
     layout_of,
     quantize_weight,
 )
-from mpsearch.running.workers import generator
+from mpsearch.running.seeds import generator
 from mpsearch.sensitivity.study import Study
 from mpsearch.tables.choice import Choice, by_weights
 

@@ -23,7 +23,7 @@ from mpsearch.graph.layers import Layer
 from mpsearch.graph.network import Network
 from mpsearch.graph.sample_layout import Layouts, parts
 from mpsearch.running.journal import Journal
-from mpsearch.running.workers import generator
+from mpsearch.running.seeds import generator
 from mpsearch.sensitivity.cells import Cell, Cells, notes_of, replacement
 from mpsearch.sensitivity.forward_metric import check_finite
 from mpsearch.sensitivity.study import Score, Scores, Study

@@ -25,7 +25,7 @@ from mpsearch.data import Batch
 from mpsearch.graph.layers import Layer, packet
 from mpsearch.graph.network import Network
 from mpsearch.losses.loss import Loss, target_of
-from mpsearch.running.workers import generator, signs
+from mpsearch.running.seeds import generator, signs
 
 
 @dataclass(frozen=True)

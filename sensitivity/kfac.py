@@ -22,7 +22,7 @@ from mpsearch.graph.sample_layout import parts
 from mpsearch.post_training.layer_by_layer import channel_sums, has_own_bias
 from mpsearch.post_training.layer_moments import InputMoments
 from mpsearch.running.journal import Journal
-from mpsearch.running.workers import generator
+from mpsearch.running.seeds import generator
 from mpsearch.sensitivity.cells import input_moments, notes_of, rounded_weights, together
 from mpsearch.sensitivity.fisher import Tape
 from mpsearch.sensitivity.forward_metric import check_finite

@@ -28,7 +28,7 @@ from mpsearch.graph.layers import Layer
 from mpsearch.graph.network import Network
 from mpsearch.losses.loss import check_curvature, target_of
 from mpsearch.running.journal import Journal
-from mpsearch.running.workers import seed_of
+from mpsearch.running.seeds import seed_of
 from mpsearch.sensitivity.hessian import mean_squared_errors, omegas
 from mpsearch.sensitivity.hutchinson import Moments, estimate
 from mpsearch.sensitivity.study import Scores, Study

@@ -42,7 +42,7 @@ from mpsearch.graph.network import Network
 from mpsearch.losses.heads import without_heads
 from mpsearch.losses.loss import CROSS_ENTROPY, Loss, check_curvature
 from mpsearch.running.journal import Journal
-from mpsearch.running.workers import generator
+from mpsearch.running.seeds import generator
 from mpsearch.sensitivity.gradient_norms import GradientNorms
 from mpsearch.sensitivity.hutchinson import Moments, estimate, residual_traces
 from mpsearch.sensitivity.study import Study

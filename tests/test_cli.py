@@ -38,6 +38,20 @@ def test_what_needs_no_heavy_package_imports_none(arguments: str, tmp_path: Path
     assert not _imported_by(arguments, tmp_path) & set(HEAVY)
 
 
+def test_no_help_imports_a_heavy_package(tmp_path: Path) -> None:
+    """All in one process: what one imports stays imported for the next."""
+    code = (
+        "import sys; from mpsearch.cli import COMMANDS, run\n"
+        "for name in COMMANDS: run([name, '--help'])\n"
+        "print('IMPORTED', *sorted(m for m in sys.modules if '.' not in m))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert "Usage: " in done.stdout
+    assert not set(done.stdout.split("IMPORTED")[1].split()) & set(HEAVY)
+
+
 @pytest.fixture
 def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A saved network with its sample, in the working directory."""

@@ -44,7 +44,7 @@ from mpsearch.device.profile import save_device_profile
 from mpsearch.errors import MpsearchError
 from mpsearch.evaluation.evaluation import Evaluation
 from mpsearch.finetuning.training import State, load_state, save_state
-from mpsearch.reproduction.run import Measured, RunStore
+from mpsearch.reproduction.run_store import Measured, RunStore
 from mpsearch.running.journal import Journal
 from mpsearch.statistics import wilson_interval
 from mpsearch.tables.assignment import Assignment

@@ -23,13 +23,13 @@ from mpsearch.cli import run
 from mpsearch.device import measuring
 from mpsearch.device.energy import Power
 from mpsearch.device.exported import Compiler, read_export
+from mpsearch.device.measured_table import by_time
 from mpsearch.device.measuring import loop_on, measure, prepare, steps_of
 from mpsearch.device.power import manual
 from mpsearch.device.power_hwmon import Hwmon
 from mpsearch.device.power_source import power_source
 from mpsearch.device.profile import load_device_profile
 from mpsearch.device.session import Session
-from mpsearch.device.tabulating import by_time
 from mpsearch.device.timing import Settings
 from mpsearch.device.transport import shell_of
 from mpsearch.graph.network import Network

@@ -13,13 +13,8 @@ import pytest
 from mpsearch.cli import run
 from mpsearch.commands.device_table import next_command
 from mpsearch.data import Data
-from mpsearch.device.tabulating import (
-    LATENCY,
-    Prediction,
-    measure_table,
-    uniform_assignments,
-    with_columns,
-)
+from mpsearch.device.measured_table import LATENCY, uniform_assignments, with_columns
+from mpsearch.device.tabulating import Prediction, measure_table
 from mpsearch.device.timing import Settings
 from mpsearch.device.transport import DeviceError
 from mpsearch.errors import InputError

@@ -10,7 +10,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from mpsearch.graph.network import Network
-from mpsearch.profiling.float_operators import FloatOperator, float_part, float_rows, float_sentence
+from mpsearch.profiling.float_operators import FloatOperator, float_part
+from mpsearch.profiling.float_text import float_rows, float_sentence
 from mpsearch.quantization.packing import float_bytes_outside
 
 

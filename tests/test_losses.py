@@ -25,7 +25,7 @@ from mpsearch.losses.heads import logits, without_heads
 from mpsearch.losses.loss import ABSOLUTE, CROSS_ENTROPY, DIVERGENCE, Loss, PlainLoss
 from mpsearch.losses.sum_loss import SumLoss, separate
 from mpsearch.profiling.profile import ProfileSettings, profile
-from mpsearch.running.workers import generator
+from mpsearch.running.seeds import generator
 from mpsearch.sensitivity.hutchinson import estimate, residual_traces
 from mpsearch.sensitivity.traces import sampled_traces, trace_sums
 from mpsearch.tables.choice import Choice

@@ -20,7 +20,8 @@ from mpsearch.data import bind
 from mpsearch.errors import InputError
 from mpsearch.graph import memory_budget
 from mpsearch.graph.arrays import Arrays
-from mpsearch.graph.memory_budget import SPARE, TIMES, _needed, of_load
+from mpsearch.graph.memory_budget import SPARE, TIMES, of_load
+from mpsearch.graph.memory_watch import _needed
 from mpsearch.graph.network import Network
 from mpsearch.graph.network_file import load, save
 from mpsearch.importers.loading import ModelSource, load_network, read_tensors

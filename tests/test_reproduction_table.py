@@ -10,7 +10,8 @@ import pytest
 from mpsearch.errors import InputError
 from mpsearch.evaluation.evaluation import Evaluation
 from mpsearch.reproduction.published import CASES, FLOAT, MIXED, W4, W8
-from mpsearch.reproduction.run import FILE, SMALLER, TUNED, Measured, RunStore
+from mpsearch.reproduction.run import SMALLER, TUNED
+from mpsearch.reproduction.run_store import FILE, Measured, RunStore
 from mpsearch.reproduction.table import HEADER, accuracy, lost, markdown, mean_over_runs, table
 from mpsearch.statistics import wilson_interval
 from mpsearch.tables.choice import Choice

@@ -16,7 +16,7 @@ from mpsearch.graph.layers import is_transposed
 from mpsearch.graph.network import Network
 from mpsearch.losses.forms import output_factor, random_direction
 from mpsearch.losses.loss import CROSS_ENTROPY, DIVERGENCE
-from mpsearch.running.workers import generator
+from mpsearch.running.seeds import generator
 from mpsearch.sensitivity import gradient_norms
 from mpsearch.sensitivity.gradient_norms import GradientNorms
 from mpsearch.sensitivity.hutchinson import estimate, residual_traces

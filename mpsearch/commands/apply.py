@@ -59,7 +59,7 @@ def apply(
     from mpsearch.post_training.kept_repairs import undone_sentence
     from mpsearch.post_training.quantizing import apply as quantize
     from mpsearch.post_training.quantizing import with_notice
-    from mpsearch.profiling.float_operators import outside_sentence
+    from mpsearch.profiling.float_text import outside_sentence
     from mpsearch.quantization.calibrated_inputs import input_ranges, outside_notes
     from mpsearch.quantization.packing import bops, float_bytes_outside, size_bytes
     from mpsearch.quantization.quantized import check_layers

@@ -124,7 +124,7 @@ def table(
 
 def next_command(table: "LayerTable", path: str) -> str:
     """A search that has an answer: half-way between the least time and that of all largest."""
-    from mpsearch.device.tabulating import LATENCY
+    from mpsearch.device.measured_table import LATENCY
     from mpsearch.search.proof import ranges
 
     found = ranges(table)[LATENCY]

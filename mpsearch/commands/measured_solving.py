@@ -17,8 +17,8 @@ from mpsearch.measured.answer import MeasuredAnswer, smallest_that_holds
 from mpsearch.measured.min_accuracy import thin
 from mpsearch.pareto.files import answer, read_json
 from mpsearch.pareto.front import Front, front
-from mpsearch.post_training.kept_repairs import usual_ranges
 from mpsearch.post_training.repairing import PostTraining
+from mpsearch.post_training.words import usual_ranges
 from mpsearch.tables.budget import Budget, total_of
 from mpsearch.tables.choice import Choice
 from mpsearch.tables.provenance import Judged, check_weights

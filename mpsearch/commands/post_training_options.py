@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from mpsearch.commands.console import echo
-from mpsearch.post_training.kept_repairs import usual_ranges
+from mpsearch.post_training.words import usual_ranges
 
 if TYPE_CHECKING:
     from mpsearch.data import Data

@@ -101,8 +101,8 @@ def profile(
       mpsearch profile weights.safetensors --model resnet20 --data cifar10:train --bits 2,4,8
     """
     from mpsearch.commands.memory import peak_bytes
-    from mpsearch.post_training.kept_repairs import usual_ranges
-    from mpsearch.profiling.float_operators import HEADER, float_rows, float_sentence
+    from mpsearch.post_training.words import usual_ranges
+    from mpsearch.profiling.float_text import HEADER, float_rows, float_sentence
     from mpsearch.profiling.profile import ProfileSettings, parse_choices
     from mpsearch.profiling.profile import profile as run_profile
     from mpsearch.running.workers import is_first

@@ -6,8 +6,8 @@ from mpsearch.commands.console import progress
 from mpsearch.commands.measured_options import RefineRequest
 from mpsearch.commands.model_options import source_of
 from mpsearch.evaluation.subjects import load_subject
-from mpsearch.post_training.kept_repairs import usual_ranges
 from mpsearch.post_training.repairing import PostTraining
+from mpsearch.post_training.words import usual_ranges
 from mpsearch.refining.candidates import Asked
 from mpsearch.refining.loop import Refined, refine
 from mpsearch.running.workers import join, leave

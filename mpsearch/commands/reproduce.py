@@ -54,7 +54,8 @@ def reproduce(
     from mpsearch.commands.train import dataset_for
     from mpsearch.files.whole import write_atomic
     from mpsearch.reproduction.published import CASES
-    from mpsearch.reproduction.run import Experiment, Recipe, RunStore, identity, run
+    from mpsearch.reproduction.run import Experiment, Recipe, identity, run
+    from mpsearch.reproduction.run_store import RunStore
     from mpsearch.reproduction.table import HEADER, markdown, notes, table
 
     reference = data or CASES[case].dataset

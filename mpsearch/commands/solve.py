@@ -16,7 +16,7 @@ from mpsearch.commands.measured_options import (
 from mpsearch.commands.search_options import budget_options, parse_solver_options
 from mpsearch.commands.solution_text import print_failure, print_solution, print_tables
 from mpsearch.errors import InputError
-from mpsearch.profiling.float_operators import outside_sentence
+from mpsearch.profiling.float_text import outside_sentence
 from mpsearch.running.workers import is_first
 from mpsearch.search.solving import solve as solve_table
 from mpsearch.tables.assignment import Assignment

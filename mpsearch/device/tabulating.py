@@ -1,8 +1,6 @@
 """Measure every layer at every choice on a device: whole networks, with the clock between steps.
 
 From times of steps, measured on a device, to seconds of layers.
-
-A layer table with what every layer takes at every choice on a device.
 """
 
 import tempfile
@@ -16,6 +14,13 @@ from mpsearch.data import Data
 from mpsearch.device.conditions import invalid_reasons
 from mpsearch.device.energy import Power
 from mpsearch.device.exported import Exported, read_export
+from mpsearch.device.measured_table import (
+    ENERGY,
+    LATENCY,
+    by_time,
+    uniform_assignments,
+    with_columns,
+)
 from mpsearch.device.measuring import Prepared, energy_on, install, prepare, read_state
 from mpsearch.device.power import Manual, PowerError
 from mpsearch.device.profile import Energy
@@ -28,7 +33,7 @@ from mpsearch.graph.network import Network
 from mpsearch.quantization.calibration import calibrate
 from mpsearch.quantization.quantized import quantize
 from mpsearch.tables.choice import Choice
-from mpsearch.tables.table import LayerTable, Row
+from mpsearch.tables.table import LayerTable
 
 
 @dataclass(frozen=True)
@@ -79,59 +84,6 @@ def median_of_rounds(rounds: Iterable[Mapping[str, float]]) -> dict[str, float]:
     """The median of each layer over rounds: a round that was disturbed does not count."""
     all_rounds = list(rounds)
     return {layer: median(one[layer] for one in all_rounds) for layer in all_rounds[0]}
-
-
-LATENCY, ENERGY = "latency_s", "energy_j"
-
-
-def uniform_assignments(table: LayerTable) -> dict[Choice, dict[str, Choice]]:
-    """One assignment for every choice of the table: a layer that lacks it has its largest one.
-
-    Measuring these gives every row of the table once or more. Raises InputError for a choice that
-    has no integer form.
-    """
-    has: dict[str, list[Choice]] = {name: [] for name in table.layer_names}
-    for row in table.rows():
-        has[row.layer].append(row.choice)
-    for choice in table.choices:
-        if max(choice.w_bits, choice.a_bits) > 16:
-            raise InputError(
-                f"{table.source} has the choice {choice}, which is not exported as integers; "
-                "profile again with --bits of at most 16"
-            )
-    return {
-        choice: {
-            name: choice if choice in choices else max(choices) for name, choices in has.items()
-        }
-        for choice in table.choices
-    }
-
-
-def by_time(joules: float, seconds: Mapping[str, float]) -> dict[str, float]:
-    """What one inference of a whole network takes, shared out to its layers by their seconds:
-    6 J and {a: 1, b: 2} -> {a: 2, b: 4}. A processor's power hardly depends on the layer."""
-    total = sum(seconds.values())
-    return {layer: joules * its / total for layer, its in seconds.items()}
-
-
-def with_columns(
-    table: LayerTable, measured: Mapping[str, Mapping[tuple[str, Choice], float]]
-) -> LayerTable:
-    """The table with the columns of `measured` (column -> (layer, choice) -> value) at its end, in
-    place of older ones of these names."""
-    rows = [
-        Row(
-            row.layer,
-            row.choice,
-            row.omega,
-            row.omega_stderr,
-            {name: value for name, value in row.resources.items() if name not in measured}
-            | {column: values[row.layer, row.choice] for column, values in measured.items()},
-            row.metrics,
-        )
-        for row in table.rows()
-    ]
-    return LayerTable.from_rows(table.layers, rows)
 
 
 ASSIGNMENT = "assignment"

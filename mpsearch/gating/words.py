@@ -12,7 +12,7 @@ from mpsearch.evaluation.evaluation import Evaluation
 from mpsearch.gating.baseline import Baseline
 from mpsearch.gating.conditions import BY_QUANTITY, grown
 from mpsearch.gating.evidence import Evidence, find_row, judged_network
-from mpsearch.post_training.kept_repairs import options_of
+from mpsearch.post_training.words import options_of
 from mpsearch.tables.units import format_count, format_size
 
 Number = int | float | Fraction

@@ -6,7 +6,7 @@ from pathlib import Path
 from mpsearch.errors import InputError
 from mpsearch.files.archives import is_archive, open_archive
 from mpsearch.graph import network_file
-from mpsearch.importers.onnx.reading import is_damaged_onnx, is_onnx, is_ort
+from mpsearch.importers.onnx.detection import is_damaged_onnx, is_onnx, is_ort
 from mpsearch.quantization import quantized_file
 
 MPSEARCH, QUANTIZED = "mpsearch file", "quantized mpsearch file"

@@ -20,7 +20,7 @@ import torch
 from torch.nn import functional
 
 from mpsearch.graph.outputs import Shape
-from mpsearch.running.workers import signs
+from mpsearch.running.seeds import signs
 
 
 def centred(probabilities: torch.Tensor, change: torch.Tensor) -> torch.Tensor:

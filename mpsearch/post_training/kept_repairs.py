@@ -2,15 +2,13 @@
 
 A repair improves something local, the range of a weight or the error of one layer's output, and
 nearly always the network with it. Where it does not, it is undone, for the layers that it harms.
-
-How a network was quantized, as the options that ask for it; knows no torch.
 """
 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import torch
 
@@ -106,26 +104,3 @@ def undone_sentence(undone: Mapping[str, Sequence[str]]) -> str:
         f"undone: {'; '.join(parts)}: on the calibration data the outputs are nearer to FP32's "
         "without it"
     )
-
-
-def usual_ranges(rounding: str, bias_correction: bool) -> str:
-    """The range method where none is named; without any repair each layer stands for itself."""
-    return "mse" if rounding == "nearest" and not bias_correction else "auto"
-
-
-def options_of(settings: Mapping[str, Any] | None) -> list[str]:
-    """The options that ask for recorded settings of PostTraining: {"rounding": "nearest", …} ->
-    ["--rounding", "nearest", …]; none for the defaults.
-
-    A record that is empty or missing is of the first version, which repaired nothing unasked.
-    """
-    settings = settings or {"rounding": "nearest", "correct_bias": False}
-    words = []
-    plain = usual_ranges(settings.get("rounding", "adaptive"), settings.get("correct_bias", True))
-    for option, usual in (("ranges", plain), ("rounding", "adaptive"), ("seed", 0)):
-        if (value := settings.get(option, usual)) != usual:
-            words += [f"--{option}", str(value)]
-    words += ["--per-tensor"] if settings.get("per_tensor") else []
-    words += ["--equalize"] if settings.get("equalize") else []
-    words += ["--learn-scales"] if settings.get("learn_scales") else []
-    return [*words, *([] if settings.get("correct_bias", True) else ["--no-bias-correction"])]

@@ -5,7 +5,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from mpsearch.reproduction.published import FLOAT, MIXED, W4, W8, Case, Published
-from mpsearch.reproduction.run import SMALLER, TUNED, RunStore
+from mpsearch.reproduction.run import SMALLER, TUNED
+from mpsearch.reproduction.run_store import RunStore
 from mpsearch.statistics import student_975, wilson_interval
 
 NONE = "–"

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from mpsearch.errors import InputError
-from mpsearch.statistics import check_confidence
 from mpsearch.tables.choice import Choice, WeightBits, named
 
 SIZE_UNITS = {
@@ -151,6 +150,8 @@ def parse_confidence(text: str) -> float:
     read = read_number(text)
     if read is None or read.unit not in ("", "%"):
         raise InputError(f"got the confidence {text!r}; expected a form such as 0.95 or 95%")
+
+    from mpsearch.statistics import check_confidence  # it imports numpy, a tenth of a second
 
     return check_confidence(float(read.share))
 

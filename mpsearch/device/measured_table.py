@@ -1,0 +1,59 @@
+"""A layer table with what every layer takes at every choice on a device."""
+
+from collections.abc import Mapping
+
+from mpsearch.errors import InputError
+from mpsearch.tables.choice import Choice
+from mpsearch.tables.table import LayerTable, Row
+
+LATENCY, ENERGY = "latency_s", "energy_j"
+
+
+def uniform_assignments(table: LayerTable) -> dict[Choice, dict[str, Choice]]:
+    """One assignment for every choice of the table: a layer that lacks it has its largest one.
+
+    Measuring these gives every row of the table once or more. Raises InputError for a choice that
+    has no integer form.
+    """
+    has: dict[str, list[Choice]] = {name: [] for name in table.layer_names}
+    for row in table.rows():
+        has[row.layer].append(row.choice)
+    for choice in table.choices:
+        if max(choice.w_bits, choice.a_bits) > 16:
+            raise InputError(
+                f"{table.source} has the choice {choice}, which is not exported as integers; "
+                "profile again with --bits of at most 16"
+            )
+    return {
+        choice: {
+            name: choice if choice in choices else max(choices) for name, choices in has.items()
+        }
+        for choice in table.choices
+    }
+
+
+def by_time(joules: float, seconds: Mapping[str, float]) -> dict[str, float]:
+    """What one inference of a whole network takes, shared out to its layers by their seconds:
+    6 J and {a: 1, b: 2} -> {a: 2, b: 4}. A processor's power hardly depends on the layer."""
+    total = sum(seconds.values())
+    return {layer: joules * its / total for layer, its in seconds.items()}
+
+
+def with_columns(
+    table: LayerTable, measured: Mapping[str, Mapping[tuple[str, Choice], float]]
+) -> LayerTable:
+    """The table with the columns of `measured` (column -> (layer, choice) -> value) at its end, in
+    place of older ones of these names."""
+    rows = [
+        Row(
+            row.layer,
+            row.choice,
+            row.omega,
+            row.omega_stderr,
+            {name: value for name, value in row.resources.items() if name not in measured}
+            | {column: values[row.layer, row.choice] for column, values in measured.items()},
+            row.metrics,
+        )
+        for row in table.rows()
+    ]
+    return LayerTable.from_rows(table.layers, rows)
