@@ -8,9 +8,13 @@ code (`docs/site/commands.py`, autodoc).
 import sys
 from pathlib import Path
 
+from docutils import nodes
 from pygments.lexers.special import TextLexer
+from sphinx import addnodes
 from sphinx.application import Sphinx
+from sphinx.environment import BuildEnvironment
 
+import mpsearch
 from mpsearch import __version__
 
 sys.path.insert(0, str(Path(__file__).parent / "site"))
@@ -37,11 +41,21 @@ python_maximum_signature_line_length = 88
 default_role = "code"
 smartquotes = False  # -- in a help text is an option, not a dash
 # Types of other projects: their pages are not fetched, so there is nothing to link to.
-nitpick_ignore_regex = [("py:.*", r"(collections|contextlib|numpy|os|pathlib|pd|torch)\..*")]
+nitpick_ignore_regex = [
+    ("py:.*", r"(collections|contextlib|fractions|nn|numpy|os|pathlib|pd|torch)\..*")
+]
 # Parts of public results that are not listed on the page themselves.
 nitpick_ignore = [
-    ("py:class", "Verdict"),  # of mpsearch.gate
+    ("py:class", "tuple[str"),  # half of a tuple of tuples
+    ("py:class", "Limits"),  # the options of gate, by name
     ("py:class", "mpsearch.commands.console.Steps"),
+    ("py:class", "mpsearch.gating.evidence.Evidence"),
+    ("py:class", "mpsearch.gating.words.Paired"),
+    ("py:class", "mpsearch.interactions.k_best.Candidate"),
+    ("py:class", "mpsearch.models.training.Accuracy"),
+    ("py:class", "mpsearch.models.training.Epoch"),
+    ("py:class", "mpsearch.refining.repaired_errors.Trial"),
+    ("py:class", "mpsearch.reports.facts.Facts"),
     ("py:class", "mpsearch.explaining.explaining.Decision"),
     ("py:class", "mpsearch.integer.graph.IntegerGraph"),
     ("py:class", "mpsearch.explaining.prices.Marginal"),
@@ -56,5 +70,22 @@ html_show_sphinx = False
 html_theme_options = {"navigation_with_keys": True}
 
 
+# Where a class is defined -> the public name that it is documented under.
+PUBLIC = {f"{module}.{name}": f"mpsearch.{name}" for name, module in mpsearch._HOME.items()}
+
+
+def link_public_name(
+    app: Sphinx, env: BuildEnvironment, node: addnodes.pending_xref, shown: nodes.TextElement
+) -> nodes.Element | None:
+    """Signatures name the module of a class; the page has it as a name of the package."""
+    name = PUBLIC.get(node.get("reftarget", ""))
+    if name is None or node.get("refdomain") != "py":
+        return None
+    return env.get_domain("py").resolve_xref(
+        env, node["refdoc"], app.builder, node["reftype"], name, node, shown
+    )
+
+
 def setup(app: Sphinx) -> None:
+    app.connect("missing-reference", link_public_name)
     app.add_lexer("csv", TextLexer)  # Pygments has none

@@ -8,9 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mpsearch.errors import InputError
-from mpsearch.knapsack.problem import Answer, Problem
-from mpsearch.testing import check_solver
+from mpsearch import Answer, InputError, Problem, check_solver
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,6 @@ import torch
 from torch import nn
 
 import mpsearch
-from mpsearch.evaluation.measuring import evaluate
-from mpsearch.pareto.front import front
-from mpsearch.post_training.repairing import quantize_after_training
-from mpsearch.profiling.profile import ProfileSettings, profile
-from mpsearch.quantization.quantized_file import save_quantized
-from mpsearch.search.solving import solve
 
 
 def samples(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -42,21 +36,22 @@ def main() -> None:
     sample = mpsearch.Data("train", (train_x,), train_y).take(256, seed=0)
 
     network = mpsearch.Network.from_module(trained(train_x, train_y), (train_x[:1],))
-    settings = ProfileSettings(choices=tuple(map(mpsearch.Choice.parse, ("w2a8", "w4a8", "w8a8"))))
-    table, _ = profile(network, sample, "profile.csv", settings)
-    solution = solve(table, mpsearch.Budget.parse(table, size="40%"))
+    choices = tuple(map(mpsearch.Choice.parse, ("w2a8", "w4a8", "w8a8")))
+    settings = mpsearch.ProfileSettings(choices=choices)
+    table, _ = mpsearch.profile(network, sample, "profile.csv", settings)
+    solution = table.solve(mpsearch.Budget.parse(table, size="40%"))
     print(f"{solution.status}: Ω {solution.omega:.3g}, {solution.totals['size_bytes']} bytes")
     print(*(f"{layer} {choice}" for layer, choice in solution.choices.items()), sep=", ")
-    print(f"the exact front has {len(front(table).omega)} points")
+    print(f"the exact front has {len(table.front())} points")
 
-    quantized = quantize_after_training(network, solution.choices, sample)
+    quantized = solution.apply(network, sample)
     for name, candidate in (("FP32", network), ("mixed", quantized)):
-        measured = evaluate(name, candidate, test)
+        measured = mpsearch.evaluate(name, candidate, test)
         low, high = measured.accuracy_interval
         print(f"{name}: {measured.accuracy:.1%} [{low:.1%}, {high:.1%}] of {measured.n}")
 
     mpsearch.Assignment.from_solution(solution, table.digest).save("assignment.json")
-    save_quantized(quantized, "quantized.pt")
+    mpsearch.save_quantized(quantized, "quantized.pt")
 
 
 if __name__ == "__main__":

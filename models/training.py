@@ -164,6 +164,12 @@ def train(
     is then unsure where it should be, and its loss says more than a few hundred right or wrong.
     The same seed and number of threads give the same network on a CPU; `model` and torch's random
     state stay as they were. Raises InputError for settings or data that do not fit.
+
+    >>> split = mpsearch.Split((x.numpy(),), y.numpy())
+    >>> own = mpsearch.Dataset("own", ("x",), ("a", "b", "c"), {"train": split}, False, "mine", "1")
+    >>> trained = mpsearch.train(model, own, epochs=1)
+    >>> trained.best.number, trained.validation.n > 0
+    (1, True)
     """
     if epochs < 1 or batch_size < 1 or not 0 < lr < math.inf:
         raise InputError(

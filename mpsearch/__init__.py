@@ -1,7 +1,8 @@
 """mpsearch: exact search for mixed-precision quantization.
 
-The names below are the public Python API. They are imported on first use, so that `import mpsearch`
-and `mpsearch --help` load neither torch nor a solver.
+The names below are the public Python API; everything else, module paths too, may change at any
+time. They are imported on first use, so that `import mpsearch` and `mpsearch --help` load neither
+torch nor a solver.
 """
 
 __version__ = "0.2.0"
@@ -9,46 +10,249 @@ __version__ = "0.2.0"
 TYPE_CHECKING = False  # as type checkers know it; importing typing takes longer than all else here
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
+    from mpsearch.commands.console import progress as progress
     from mpsearch.data import Data as Data
+    from mpsearch.data import bind as bind
+    from mpsearch.data import read_arrays as read_arrays
+    from mpsearch.errors import InputError as InputError
+    from mpsearch.errors import MissingExtraError as MissingExtraError
+    from mpsearch.errors import MpsearchError as MpsearchError
+    from mpsearch.evaluation.evaluation import Evaluation as Evaluation
+    from mpsearch.evaluation.measuring import evaluate as evaluate
+    from mpsearch.evaluation.subjects import Subject as Subject
+    from mpsearch.evaluation.subjects import load_subject as load_subject
+    from mpsearch.explaining.explaining import Explanation as Explanation
+    from mpsearch.explaining.explaining import explain as explain
+    from mpsearch.exporters.formats import Exported as Exported
+    from mpsearch.exporters.formats import export as export
+    from mpsearch.finetuning.training import Epoch as Epoch
+    from mpsearch.finetuning.training import FineTuned as FineTuned
+    from mpsearch.finetuning.training import FineTuning as FineTuning
+    from mpsearch.finetuning.training import finetune as finetune
+    from mpsearch.gating.report import GateReport as GateReport
+    from mpsearch.gating.report import gate as gate
+    from mpsearch.gating.words import Verdict as Verdict
+    from mpsearch.graph.arrays import Arrays as Arrays
+    from mpsearch.graph.inputs import Call as Call
+    from mpsearch.graph.layers import Layer as Layer
     from mpsearch.graph.network import Network as Network
+    from mpsearch.graph.network_file import NetworkFile as NetworkFile
     from mpsearch.graph.network_file import load as load
     from mpsearch.graph.network_file import save as save
+    from mpsearch.graph.outputs import Output as Output
+    from mpsearch.graph.outputs import split_outputs as split_outputs
+    from mpsearch.importers.loading import ModelSource as ModelSource
+    from mpsearch.importers.loading import convert as convert
+    from mpsearch.integer.inference import IntegerNetwork as IntegerNetwork
+    from mpsearch.integer.inference import integer_network as integer_network
+    from mpsearch.interactions.interactions import Interactions as Interactions
+    from mpsearch.interactions.interactions import Prediction as Prediction
+    from mpsearch.interactions.interactions import load_interactions as load_interactions
+    from mpsearch.interactions.interactions import predict as predict
+    from mpsearch.interactions.k_best import Ranking as Ranking
+    from mpsearch.interactions.k_best import rerank as rerank
+    from mpsearch.knapsack.instance import Instance as Instance
+    from mpsearch.knapsack.problem import Answer as Answer
+    from mpsearch.knapsack.problem import Problem as Problem
+    from mpsearch.knapsack.problem import Solver as Solver
+    from mpsearch.losses.loss import Loss as Loss
+    from mpsearch.models.datasets import load_dataset as load_dataset
+    from mpsearch.models.registry import build as build
+    from mpsearch.models.samples import Dataset as Dataset
+    from mpsearch.models.samples import Split as Split
+    from mpsearch.models.training import Training as Training
+    from mpsearch.models.training import train as train
     from mpsearch.pareto.front import Front as Front
+    from mpsearch.pareto.front import front as front
+    from mpsearch.post_training.quantizing import apply as apply
+    from mpsearch.post_training.repairing import PostTraining as PostTraining
+    from mpsearch.profiling.profile import ProfileSettings as ProfileSettings
+    from mpsearch.profiling.profile import profile as profile
+    from mpsearch.quantization.calibration import Histogram as Histogram
     from mpsearch.quantization.calibration import calibrate as calibrate
+    from mpsearch.quantization.quantized import QuantizedNetwork as QuantizedNetwork
     from mpsearch.quantization.quantized import quantize as quantize
+    from mpsearch.quantization.quantized_file import load_quantized as load_quantized
+    from mpsearch.quantization.quantized_file import save_quantized as save_quantized
+    from mpsearch.refining.candidates import Asked as Asked
+    from mpsearch.refining.loop import Refined as Refined
+    from mpsearch.refining.loop import refine as refine
+    from mpsearch.reports.writing import Reported as Reported
+    from mpsearch.reports.writing import report as report
+    from mpsearch.running.journal import Journal as Journal
+    from mpsearch.search.solving import solve as solve
+    from mpsearch.sensitivity.forward_metric import ForwardMetric as ForwardMetric
+    from mpsearch.sensitivity.forward_metric import OutputMetric as OutputMetric
+    from mpsearch.sensitivity.study import Profiler as Profiler
+    from mpsearch.sensitivity.study import Score as Score
+    from mpsearch.sensitivity.study import Study as Study
+    from mpsearch.sensitivity.traces import Trace as Trace
+    from mpsearch.sensitivity.traces import hessian_traces as hessian_traces
+    from mpsearch.statistics import drop_interval as drop_interval
+    from mpsearch.statistics import mcnemar_p as mcnemar_p
+    from mpsearch.statistics import samples_for_drop as samples_for_drop
     from mpsearch.tables.assignment import Assignment as Assignment
     from mpsearch.tables.budget import Budget as Budget
+    from mpsearch.tables.budget import Minimand as Minimand
     from mpsearch.tables.choice import Choice as Choice
     from mpsearch.tables.solution import Solution as Solution
     from mpsearch.tables.table import LayerTable as LayerTable
+    from mpsearch.tables.table import Row as Row
+    from mpsearch.tables.table import TableLayer as TableLayer
+    from mpsearch.testing import assert_budget as assert_budget
+    from mpsearch.testing.conformance import Conformance as Conformance
+    from mpsearch.testing.conformance import check_solver as check_solver
+    from mpsearch.testing.conformance import examine_solver as examine_solver
 
+# Public name -> the module that defines it, under the same name; the imports above say the same to
+# type checkers.
 _HOME = {
-    "Assignment": "tables.assignment",
-    "Budget": "tables.budget",
-    "Choice": "tables.choice",
-    "Data": "data",
-    "Front": "pareto.front",
-    "LayerTable": "tables.table",
-    "Network": "graph.network",
-    "Solution": "tables.solution",
-    "calibrate": "quantization.calibration",
-    "load": "graph.network_file",
-    "quantize": "quantization.quantized",
-    "save": "graph.network_file",
+    # verbs, as the commands are called
+    "apply": "mpsearch.post_training.quantizing",
+    "convert": "mpsearch.importers.loading",
+    "evaluate": "mpsearch.evaluation.measuring",
+    "explain": "mpsearch.explaining.explaining",
+    "export": "mpsearch.exporters.formats",
+    "finetune": "mpsearch.finetuning.training",
+    "front": "mpsearch.pareto.front",
+    "gate": "mpsearch.gating.report",
+    "hessian_traces": "mpsearch.sensitivity.traces",
+    "load": "mpsearch.graph.network_file",
+    "predict": "mpsearch.interactions.interactions",
+    "profile": "mpsearch.profiling.profile",
+    "quantize": "mpsearch.quantization.quantized",
+    "refine": "mpsearch.refining.loop",
+    "report": "mpsearch.reports.writing",
+    "save": "mpsearch.graph.network_file",
+    "solve": "mpsearch.search.solving",
+    "train": "mpsearch.models.training",
+    # networks and data
+    "bind": "mpsearch.data",
+    "build": "mpsearch.models.registry",
+    "load_dataset": "mpsearch.models.datasets",
+    "read_arrays": "mpsearch.data",
+    "split_outputs": "mpsearch.graph.outputs",
+    "Arrays": "mpsearch.graph.arrays",
+    "Call": "mpsearch.graph.inputs",
+    "Data": "mpsearch.data",
+    "Dataset": "mpsearch.models.samples",
+    "Layer": "mpsearch.graph.layers",
+    "Loss": "mpsearch.losses.loss",
+    "ModelSource": "mpsearch.importers.loading",
+    "Network": "mpsearch.graph.network",
+    "NetworkFile": "mpsearch.graph.network_file",
+    "Output": "mpsearch.graph.outputs",
+    "Split": "mpsearch.models.samples",
+    "Training": "mpsearch.models.training",
+    # tables and assignments
+    "load_interactions": "mpsearch.interactions.interactions",
+    "progress": "mpsearch.commands.console",
+    "rerank": "mpsearch.interactions.k_best",
+    "Asked": "mpsearch.refining.candidates",
+    "Assignment": "mpsearch.tables.assignment",
+    "Budget": "mpsearch.tables.budget",
+    "Choice": "mpsearch.tables.choice",
+    "Explanation": "mpsearch.explaining.explaining",
+    "Front": "mpsearch.pareto.front",
+    "Instance": "mpsearch.knapsack.instance",
+    "Interactions": "mpsearch.interactions.interactions",
+    "LayerTable": "mpsearch.tables.table",
+    "Minimand": "mpsearch.tables.budget",
+    "Prediction": "mpsearch.interactions.interactions",
+    "ProfileSettings": "mpsearch.profiling.profile",
+    "Ranking": "mpsearch.interactions.k_best",
+    "Refined": "mpsearch.refining.loop",
+    "Row": "mpsearch.tables.table",
+    "Solution": "mpsearch.tables.solution",
+    "TableLayer": "mpsearch.tables.table",
+    "Trace": "mpsearch.sensitivity.traces",
+    # quantized and measured networks
+    "calibrate": "mpsearch.quantization.calibration",
+    "drop_interval": "mpsearch.statistics",
+    "integer_network": "mpsearch.integer.inference",
+    "load_quantized": "mpsearch.quantization.quantized_file",
+    "load_subject": "mpsearch.evaluation.subjects",
+    "mcnemar_p": "mpsearch.statistics",
+    "samples_for_drop": "mpsearch.statistics",
+    "save_quantized": "mpsearch.quantization.quantized_file",
+    "Epoch": "mpsearch.finetuning.training",
+    "Evaluation": "mpsearch.evaluation.evaluation",
+    "Exported": "mpsearch.exporters.formats",
+    "FineTuned": "mpsearch.finetuning.training",
+    "FineTuning": "mpsearch.finetuning.training",
+    "GateReport": "mpsearch.gating.report",
+    "Histogram": "mpsearch.quantization.calibration",
+    "IntegerNetwork": "mpsearch.integer.inference",
+    "PostTraining": "mpsearch.post_training.repairing",
+    "QuantizedNetwork": "mpsearch.quantization.quantized",
+    "Reported": "mpsearch.reports.writing",
+    "Subject": "mpsearch.evaluation.subjects",
+    "Verdict": "mpsearch.gating.words",
+    # plug-ins and tests
+    "assert_budget": "mpsearch.testing",
+    "check_solver": "mpsearch.testing.conformance",
+    "examine_solver": "mpsearch.testing.conformance",
+    "Answer": "mpsearch.knapsack.problem",
+    "Conformance": "mpsearch.testing.conformance",
+    "ForwardMetric": "mpsearch.sensitivity.forward_metric",
+    "Journal": "mpsearch.running.journal",
+    "OutputMetric": "mpsearch.sensitivity.forward_metric",
+    "Problem": "mpsearch.knapsack.problem",
+    "Profiler": "mpsearch.sensitivity.study",
+    "Score": "mpsearch.sensitivity.study",
+    "Solver": "mpsearch.knapsack.problem",
+    "Study": "mpsearch.sensitivity.study",
+    # errors
+    "InputError": "mpsearch.errors",
+    "MissingExtraError": "mpsearch.errors",
+    "MpsearchError": "mpsearch.errors",
 }
+# Methods of nouns that verbs give them, and whether the noun is the verb's second argument. They
+# are bound here since the rooms of these nouns import nothing from above; type checkers read them
+# in the class.
+_METHODS = {
+    "Assignment": {"apply": True},
+    "LayerTable": {"front": False, "solve": False},
+    "Solution": {"apply": True},
+}  # empty when they are bound
 
 __all__ = [*_HOME, "__version__"]
 
 
-def __getattr__(name: str) -> "Any":
-    if name in _HOME:
-        from importlib import import_module
+if not TYPE_CHECKING:  # so that these report a name that does not exist
 
-        return getattr(import_module(f"mpsearch.{_HOME[name]}"), name)
-    raise AttributeError(f"module 'mpsearch' has no attribute {name!r}")
+    def __getattr__(name: str) -> "Any":
+        if name not in _HOME:
+            raise AttributeError(f"module 'mpsearch' has no attribute {name!r}")
+        global _METHODS
+        methods, _METHODS = _METHODS, {}
+        for noun, verbs in methods.items():
+            for verb, is_second in verbs.items():
+                setattr(_find(noun), verb, _method(verb, is_second))
+        return _find(name)
 
 
 def __dir__() -> list[str]:
     return __all__
+
+
+def _find(name: str) -> "Any":
+    from importlib import import_module
+
+    return getattr(import_module(_HOME[name]), name)
+
+
+def _method(verb: str, is_second: bool) -> "Callable[..., Any]":
+    def first(self: "Any", *args: "Any", **named: "Any") -> "Any":
+        return _find(verb)(self, *args, **named)
+
+    def second(self: "Any", network: "Any", *args: "Any", **named: "Any") -> "Any":
+        return _find(verb)(network, self, *args, **named)
+
+    method = second if is_second else first
+    method.__name__ = verb
+    method.__doc__ = f"`mpsearch.{verb}` with this one."
+    return method

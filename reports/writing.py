@@ -7,6 +7,7 @@ The front of a table as a picture file.
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,14 @@ import mpsearch
 from mpsearch.errors import InputError
 from mpsearch.files.whole import atomic_path, write_atomic
 from mpsearch.pareto.front import Front
-from mpsearch.reports.facts import Facts, Point
+from mpsearch.reports.facts import Facts, Point, to_document
 from mpsearch.reports.front_facts import finite, fp32_point, front_facts
 from mpsearch.reports.front_figure import front_drawing
+from mpsearch.reports.gather import gather
+from mpsearch.reports.html import render
+from mpsearch.reports.markdown import render_markdown
+from mpsearch.reports.run_folder import read_run
+from mpsearch.reports.sections import drawings_of
 from mpsearch.reports.style import Drawing, canvas, drawn
 from mpsearch.running.streams import json_text, shown
 
@@ -66,6 +72,16 @@ def save_pictures(drawings: Sequence[Drawing], folder: str | os.PathLike[str]) -
 ENDINGS = {".html": "html", ".htm": "html", ".md": "md", ".json": "json"}
 
 
+@dataclass(frozen=True)
+class Reported:
+    """What `report` wrote, and what it says."""
+
+    written: tuple[str, ...]
+    """Paths: the report, then the figures."""
+    facts: Facts
+    """Everything on the page, as plain data."""
+
+
 def form_of(form: str | None, output: str | None) -> str:
     """The format that was asked for, or that the file's name ends in; else HTML.
 
@@ -98,6 +114,39 @@ def write_report(
         content = json_text(content, indent=1, allow_nan=False) + "\n"
     write_atomic(output, content)
     return [output, *written]
+
+
+def report(
+    run: str | os.PathLike[str] = ".",
+    output: str | os.PathLike[str] | None = None,
+    form: str | None = None,
+    figures: str | os.PathLike[str] | None = None,
+    files: Mapping[str, str | None] | None = None,
+) -> Reported:
+    """Write one self-contained page about the files in the folder `run`, as `mpsearch report` does.
+
+    output: default `report.html` (`.md`, `.json`) in `run`; form: `html`, `md` or `json`, default:
+    as `output` ends. figures: a folder that gets every figure as .svg, .pdf and .png. files: others
+    than the usual ones, by piece: profile, assignment, front, evaluation, device. Raises InputError
+    where there is nothing to report, and for a named file that is damaged or not there.
+
+    >>> mpsearch.Assignment.from_solution(solution, table.digest).save("assignment.json")
+    >>> mpsearch.report(output="report.md").written
+    ('report.md',)
+    """
+    facts = gather(read_run(run, files))
+    named = None if output is None else os.fspath(output)
+    form = form_of(form, named)
+    made: Mapping[str, Callable[[Mapping[str, str]], Any]] = {
+        "html": lambda pictures: render(facts),
+        "md": lambda pictures: render_markdown(facts, pictures),
+        "json": lambda pictures: to_document(facts),
+    }
+    if form not in made:
+        raise InputError(f"got the format {form!r}; expected {', '.join(made)}")
+    drawings = drawings_of(facts) if figures is not None else ()
+    path = named or os.path.join(run, f"report.{form}")
+    return Reported(tuple(write_report(path, made[form], drawings, figures)), facts)
 
 
 def plot_front(

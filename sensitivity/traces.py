@@ -29,13 +29,17 @@ is when the weight is used once and only piecewise linear operators lie between 
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from torch import fx
 
+from mpsearch.data import Data, with_loss
 from mpsearch.errors import InputError
 from mpsearch.graph.layers import LINEAR_OPERATORS, Layer, packet
 from mpsearch.graph.network import Network
+from mpsearch.losses.heads import without_heads
 from mpsearch.losses.loss import CROSS_ENTROPY, Loss, check_curvature
 from mpsearch.running.journal import Journal
 from mpsearch.running.seeds import generator
@@ -141,14 +145,54 @@ ROUND = 8  # probes
 
 @dataclass(frozen=True)
 class Trace:
-    """Trace of one layer's Hessian block of the mean loss, with its standard error and the
-    Gauss-Newton part of it; `probes` is 0 where nothing is estimated."""
+    """Trace of one layer's Hessian block of the mean loss."""
 
     value: float
+    """Tr(H_i), in units of the loss per squared weight."""
     stderr: float
+    """Its standard error; 0 where it is exact."""
     gauss_newton: float
+    """Tr(G_i), the Gauss-Newton part of it."""
     gauss_newton_stderr: float
+    """The standard error of that."""
     probes: int
+    """Random probes that were used; 0 where nothing is estimated."""
+
+
+def hessian_traces(
+    network: Network,
+    data: Data,
+    rtol: float = 0.05,
+    max_probes: int = 256,
+    batch_size: int = 32,
+    seed: int = 0,
+) -> dict[str, Trace]:
+    """Tr(H_i) of every layer by name, H_i the Hessian of the mean loss over `data` in its weights.
+
+    Tr(H_i) = Tr(G_i) + Tr(R_i): the Gauss-Newton part Σ_n Tr(J_niᵀ ∇²ℓ_n J_ni)/N is exact for up
+    to 31 outputs, else sampled; the residual part, zero where the outputs are piecewise linear in
+    the weights, is estimated by Hutchinson's E[vᵀR_i v], v of independent signs (Hutchinson, 1990).
+    Estimates get probes until their standard error is below rtol × max(its magnitude, the layers'
+    mean) or `max_probes` are used. The loss is the data's, or what output and labels decide. It
+    runs where `network` is. Raises InputError for a loss without a second derivative and for a
+    trace that is not finite.
+
+    >>> traces = mpsearch.hessian_traces(network, data)
+    >>> traces["0"].value > 0, traces["0"].stderr
+    (True, 0.0)
+    """
+    data = with_loss(data, network)
+    assert data.loss is not None
+    bare, loss = without_heads(network, data.loss)
+    study = Study(
+        bare, data, loss, choices=(), batch_size=batch_size, seed=seed, rtol=rtol,
+        max_probes=max_probes, device=network.device,
+    )  # fmt: skip
+    weights = dict.fromkeys((layer.name for layer in network.layers), 1.0)
+    with TemporaryDirectory() as folder, Journal(Path(folder, "traces"), "sha256:0") as journal:
+        found = traces(study, weights, journal, lambda: None)
+        journal.discard()
+    return found
 
 
 def split(study: Study) -> tuple[list[Layer], list[Layer]]:

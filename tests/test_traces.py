@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+import mpsearch
 from mpsearch.graph.layers import is_transposed
 from mpsearch.graph.network import Network
 from mpsearch.losses.forms import output_factor, random_direction
@@ -52,6 +53,20 @@ def test_exact_traces_equal_the_dense_hessians(name: str) -> None:
         assert piecewise_linear(network.graph, layer)
         dense = dense_hessian.block(network.graph, layer.weight_name, inputs, labels).trace()
         assert sums[layer.name] / len(labels) == pytest.approx(float(dense), rel=1e-8)
+
+
+@pytest.mark.parametrize("name", ["residual", "smooth"])
+def test_the_public_traces_are_those_of_the_dense_hessian(name: str) -> None:
+    network, inputs, labels = _double(name)
+    found = mpsearch.hessian_traces(network, mpsearch.Data("own", inputs, labels), rtol=0.02)
+    assert list(found) == [layer.name for layer in network.layers]
+    estimated = [layer for layer, trace in found.items() if trace.probes]
+    assert bool(estimated) == (name == "smooth")
+    for layer in network.layers:
+        dense = dense_hessian.block(network.graph, layer.weight_name, inputs, labels).trace()
+        trace = found[layer.name]
+        assert (trace.stderr > 0) == (layer.name in estimated)
+        assert abs(trace.value - float(dense)) <= 5 * trace.stderr + 1e-8 * abs(float(dense))
 
 
 @pytest.mark.parametrize("name", ["smooth", "shared"])

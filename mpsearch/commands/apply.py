@@ -50,8 +50,8 @@ def apply(
     from mpsearch.errors import InputError
     from mpsearch.graph.arrays import Arrays, bind_inputs
     from mpsearch.post_training.kept_repairs import undone_sentence
+    from mpsearch.post_training.quantizing import apply as quantize
     from mpsearch.post_training.quantizing import with_notice
-    from mpsearch.post_training.repairing import quantize_after_training
     from mpsearch.profiling.float_text import outside_sentence
     from mpsearch.quantization.calibrated_inputs import input_ranges, outside_notes
     from mpsearch.quantization.packing import bops, float_bytes_outside, size_bytes
@@ -71,9 +71,7 @@ def apply(
     note_missing_classes(network, bound)
     with progress("quantizing", len(network.layers)) as step:
         begins = with_notice(network.layers, step) if settings.rounding == "adaptive" else step
-        quantized = quantize_after_training(
-            network.to(place), choices, bound, settings, on_step=begins
-        )
+        quantized = quantize(network.to(place), choices, bound, settings, on_step=begins)
     save_quantized(quantized, output)
     notes: list[str] = []
     if data is not None and loaded.sample:

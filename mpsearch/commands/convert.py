@@ -31,26 +31,14 @@ def convert(
       mpsearch convert exported.pt2 --trust --data sample.npz -o model.pt
       mpsearch convert weights.safetensors --model resnet20 --data cifar10:train -o model.pt
     """
-    from mpsearch.data import bind, read_arrays
-    from mpsearch.graph import memory_budget
-    from mpsearch.graph.network_file import save
-    from mpsearch.importers.loading import load_module, network_of, notes_of
-    from mpsearch.losses.sum_loss import separate
+    from mpsearch.data import read_arrays
+    from mpsearch.importers.loading import convert as convert_file
 
     arrays = None if data is None else read_arrays(data)
-    source = model.source(path)
-    with memory_budget.of_load(path, source.max_memory):
-        module, examples = load_module(source, arrays)
-        print_notes(path, notes_of(module))
-        network = network_of(source, module, examples)
-    sample = {}
-    if arrays is not None:
-        bound = bind(arrays, network).take(samples, seed)
-        sample = {f"x{i}": x for i, x in enumerate(bound.inputs)}
-        if bound.labels is not None:
-            sample |= separate(bound.labels, bound.loss)
-    save(module, output, examples, sample)
+    found = convert_file(model.source(path), output, arrays, samples, seed)
+    network = found.network
+    print_notes(path, found.notes)
     if as_json:
-        print_json({"output": output, "layers": len(network.layers), "samples": len(sample)})
+        print_json({"output": output, "layers": len(network.layers), "samples": len(found.sample)})
         return
     echo(f"wrote {output}: {len(network.layers)} layers, {network.parameters:,} parameters")

@@ -8,7 +8,8 @@ import click
 from mpsearch.commands.console import echo, json_option, print_json
 from mpsearch.commands.options import ModelOptions, model_options
 from mpsearch.errors import InputError
-from mpsearch.exporters.formats import FORMATS, ExportRequest, check_options
+from mpsearch.exporters.formats import FORMATS
+from mpsearch.exporters.formats import export as write_export
 
 if TYPE_CHECKING:
     from mpsearch.data import Data
@@ -83,9 +84,9 @@ def export(
     data = _calibration(
         quantized, calibration, None if fp32 is None else replace(source, path=fp32)
     )
-    request = ExportRequest(quantized, data, output, None if wide is None else int(wide), check)
-    check_options(form, request)
-    written = FORMATS[form].write(request)
+    written = write_export(
+        quantized, output, form, data, None if wide is None else int(wide), check
+    )
     if as_json:
         print_json({"output": output, "export_format": form, **written.figures})
     else:

@@ -56,13 +56,8 @@ def report(
       mpsearch report runs/hessian runs/fisher runs/sqnr
     """
     from mpsearch.reports.facts import to_document
-    from mpsearch.reports.gather import gather
-    from mpsearch.reports.html import render
-    from mpsearch.reports.markdown import render_markdown
     from mpsearch.reports.prose import notices
-    from mpsearch.reports.run_folder import read_run
-    from mpsearch.reports.sections import drawings_of
-    from mpsearch.reports.writing import form_of, write_report
+    from mpsearch.reports.writing import report as write
 
     pieces = {
         "profile": profile, "assignment": assignment, "front": front, "evaluation": evaluation,
@@ -76,23 +71,13 @@ def report(
             )
         _compare(runs, form, figures, output, as_json)
         return
-    run = runs[0] if runs else "."
-    facts = gather(read_run(run, pieces))
-    form = form_of(form, output)
-    output = output or os.path.join(run, f"report.{form}")
-    made = {
-        "html": lambda pictures: render(facts),
-        "md": lambda pictures: render_markdown(facts, pictures),
-        "json": lambda pictures: to_document(facts),
-    }[form]
-    drawings = drawings_of(facts) if figures is not None else ()
-    written = write_report(output, made, drawings, figures)
+    made = write(runs[0] if runs else ".", output, form, figures, pieces)
     if as_json:
-        print_json({"report": output, "facts": to_document(facts)})
+        print_json({"report": made.written[0], "facts": to_document(made.facts)})
         return
-    for text in notices(facts):
+    for text in notices(made.facts):
         echo(text)
-    for path in written:
+    for path in made.written:
         echo(f"wrote {os.path.normpath(path)}")
 
 

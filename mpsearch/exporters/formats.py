@@ -3,6 +3,7 @@
 A new format is a function `(ExportRequest) -> Exported` in its own package and a row in FORMATS.
 """
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -83,3 +84,30 @@ def check_options(form: str, request: ExportRequest) -> None:
         if getattr(request, name) is not None and name not in FORMATS[form].options:
             takers = [known for known, row in FORMATS.items() if name in row.options]
             raise InputError(f"--format {form} has no {words}; it goes with {', '.join(takers)}")
+
+
+def export(
+    quantized: "QuantizedNetwork",
+    output: str | os.PathLike[str],
+    form: str = "c",
+    data: "Data | None" = None,
+    wide_bits: int | None = None,
+    check: bool | None = None,
+) -> Exported:
+    """Write a quantized network as code or as a file that a device runs, as `mpsearch export` does.
+
+    form: `c` (`output` is a new or empty folder), `onnx` or `litert` (`output` is a file). data:
+    calibration samples; without them nothing is compared, and formats that need them raise
+    InputError. wide_bits: 16 or 32, of sums and outputs (`c` alone). check: run what was written
+    and compare (None: where possible). Raises InputError for a format that is none, an option that
+    the format lacks, and what it cannot hold.
+
+    >>> quantized = mpsearch.apply(network, solution, data)
+    >>> mpsearch.export(quantized, "network", data=data, check=False).ok
+    True
+    """
+    if form not in FORMATS:
+        raise InputError(f"got the format {form!r}; expected {', '.join(FORMATS)}")
+    request = ExportRequest(quantized, data, os.fspath(output), wide_bits, check)
+    check_options(form, request)
+    return FORMATS[form].write(request)

@@ -1,22 +1,39 @@
-"""`Report`: everything that one run of the gate found, for whoever prints it."""
+"""`GateReport`: everything that one run of the gate found, for whoever prints it."""
 
 import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mpsearch.device.profile import Mode, device_figure
 from mpsearch.errors import InputError
 from mpsearch.gating.baseline import Baseline, save_baseline
-from mpsearch.gating.evidence import Evidence, identity_of, judged_row, matching_device, totals_of
+from mpsearch.gating.conditions import Conditions, Limits
+from mpsearch.gating.evidence import (
+    Evidence,
+    Sources,
+    identity_of,
+    judged_row,
+    matching_device,
+    read_evidence,
+    totals_of,
+)
+from mpsearch.gating.judging import judge, wanted_metrics
 from mpsearch.gating.words import Number, Policy, Verdict, conclusion, notes_of, says_no, sentence
+from mpsearch.tables.assignment import Assignment
+from mpsearch.tables.table import LayerTable
+
+if TYPE_CHECKING:
+    from typing import Unpack
 
 
 @dataclass(frozen=True)
-class Report:
-    """config: the file that conditions came from; update: the baseline's path, and whether it was
+class GateReport:
+    """What one run of the gate found.
+
+    config: the file that conditions came from; update: the baseline's path, and whether it was
     written; remarks: further notes."""
 
     verdicts: tuple[Verdict, ...]
@@ -42,7 +59,7 @@ class Report:
         """Yes or no in one line."""
         return conclusion(self.verdicts, self.policy)
 
-    def with_update(self, update: tuple[str, bool] | None) -> "Report":
+    def with_update(self, update: tuple[str, bool] | None) -> "GateReport":
         """The same with what became of the baseline."""
         return replace(self, update=update)
 
@@ -65,6 +82,71 @@ class Report:
             "notes": self.notes,
             "wrote": self.update[0] if self.update is not None and self.update[1] else None,
         }
+
+
+Report = GateReport  # in this room no other is near
+
+
+def gate(
+    subject: Assignment | str | os.PathLike[str],
+    table: LayerTable | str | os.PathLike[str] | None = None,
+    *,
+    evaluation: str | os.PathLike[str] | None = None,
+    device: str | os.PathLike[str] | None = None,
+    baseline: str | os.PathLike[str] | None = None,
+    data: str | None = None,
+    losses: Sequence[str] = (),
+    fp32: str | os.PathLike[str] | None = None,
+    confidence: float = 0.95,
+    policy: Policy = "measured",
+    unverified: bool = False,
+    **limits: "Unpack[Limits]",
+) -> GateReport:
+    """Judge a network as `mpsearch gate` does; `says_no` of what comes back is its exit code 1.
+
+    subject: an Assignment, an assignment.json, or a file of `mpsearch apply`, which is measured
+    here and now. limits: as on the command line, max_size, max_bops, min_accuracy, max_drop and so
+    on; a plain number is in bytes, operations, percent (accuracy), points (drops), seconds or
+    joules; min_metrics, max_metrics, max_rise, max_fall by metric: {"f1": 0.9}. losses: as
+    `mpsearch evaluate --loss`. policy: what an inconclusive condition does, `measured` (the value
+    decides), `strict` (it stops) or `lenient`. unverified: also take files that do not say which
+    network they are of. Nothing is read but what is named. Raises InputError for what cannot be
+    judged.
+
+    >>> assignment = mpsearch.Assignment.from_solution(solution, table.digest)
+    >>> mpsearch.gate(assignment, table, max_size="60%").says_no
+    False
+    """
+
+    def path(value: object) -> str | None:
+        return os.fspath(value) if isinstance(value, str | os.PathLike) else None
+
+    named = path(subject)
+    model = None
+    if named is not None and not named.endswith(".json"):
+        from mpsearch.importers.loading import ModelSource  # imports torch
+
+        model, named = ModelSource(named), None
+    conditions = Conditions.of(limits)
+    sources = Sources(
+        assignment=named,
+        evaluation=path(evaluation),
+        device=path(device),
+        table=path(table),
+        baseline=path(baseline),
+        model=model,
+        data=data,
+        fp32=path(fp32),
+        metrics=wanted_metrics(conditions),
+        losses=tuple(losses),
+        unverified=unverified,
+    )
+    evidence = read_evidence(sources, usual=False)
+    if isinstance(subject, Assignment):
+        evidence = replace(evidence, assignment=subject)
+    if isinstance(table, LayerTable):
+        evidence = replace(evidence, table=table)
+    return GateReport(judge(conditions, evidence, confidence), evidence, policy, confidence)
 
 
 def _condition(verdict: Verdict, policy: Policy) -> dict[str, Any]:

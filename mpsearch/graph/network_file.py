@@ -82,6 +82,8 @@ def save(
     as float32 where they are in other floating point. Written atomically, and only what was read
     back and gave the same outputs. Raises InputError when the model cannot be exported, uses an
     operator outside the allow-list or gives a file that cannot be read.
+
+    >>> mpsearch.save(model, "saved.pt", (x[:1],), {"x0": x, "y": y})
     """
     graph = export_graph(model, example_inputs)
     examples = [as_float32(x) for x in bind_inputs(model, example_inputs).tensors()]
@@ -251,6 +253,11 @@ def load(path: str | os.PathLike[str], max_memory: int | None = None) -> Network
     `max_memory`: bytes that all tensors may take while it is loaded; without it four times the file
     and 1 GiB. Raises InputError for a file that is damaged or needs more, and for a network that
     mixes the samples of a batch.
+
+    >>> mpsearch.save(model, "saved.pt", (x[:1],), {"x0": x, "y": y})
+    >>> loaded = mpsearch.load("saved.pt")
+    >>> [layer.name for layer in loaded.network.layers], sorted(loaded.sample)
+    (['0', '3'], ['x0', 'y'])
     """
     with memory_budget.of_load(path, max_memory):
         return _load(path)

@@ -5,6 +5,7 @@ together with the code that the caller names. A torch.export archive (its loader
 expression strings), TorchScript and a pickled module carry code and need `trust`.
 """
 
+import os
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import fx, nn
 
+from mpsearch.data import bind
 from mpsearch.errors import InputError, first_line
 from mpsearch.files.archives import is_archive, open_archive
 from mpsearch.graph import memory_budget, network_file
@@ -33,6 +35,7 @@ from mpsearch.importers.kinds import (
     STATE_DICT,
     detect,
 )  # fmt: skip
+from mpsearch.losses.sum_loss import separate
 from mpsearch.running.plugins import import_object, put_working_directory_on_path
 
 
@@ -52,6 +55,40 @@ class ModelSource:
     trust: bool = False
     input_shapes: tuple[tuple[int, ...], ...] = ()
     max_memory: int | None = None
+
+
+def convert(
+    source: ModelSource | str,
+    output: str | os.PathLike[str],
+    data: Arrays | None = None,
+    samples: int = 256,
+    seed: int = 0,
+) -> NetworkFile:
+    """Turn a model file into an mpsearch file, which executes nothing, as `mpsearch convert` does.
+
+    source: a path, or with what it takes to load it. data: at most `samples` of them, drawn by
+    `seed`, are kept in the file for calibration; their shapes are the inputs' where the file has
+    none. Returns network, sample and what the loader changed. Raises InputError as loading does.
+
+    >>> torch.save(model, "pickled.pt")
+    >>> source = mpsearch.ModelSource("pickled.pt", trust=True)
+    >>> own = mpsearch.Arrays("own", {"x0": x, "y": y})
+    >>> len(mpsearch.convert(source, "model.pt", own, samples=32).sample["y"])
+    32
+    """
+    if isinstance(source, str):
+        source = ModelSource(source)
+    with memory_budget.of_load(source.path, source.max_memory):
+        module, examples = load_module(source, data)
+        network = network_of(source, module, examples)
+    sample: dict[str, torch.Tensor] = {}
+    if data is not None:
+        bound = bind(data, network).take(samples, seed)
+        sample = {f"x{i}": x for i, x in enumerate(bound.inputs)}
+        if bound.labels is not None:
+            sample |= separate(bound.labels, bound.loss)
+    network_file.save(module, output, examples, sample)
+    return NetworkFile(network, sample, notes_of(module))
 
 
 def load_network(source: ModelSource, data: Arrays | None = None) -> NetworkFile:

@@ -107,6 +107,10 @@ def front(
     (default: 1 GB, and with further limits no more than 60,000 states per layer):
     the points are feasible, some are missing, and `epsilon` says how much that can matter. Empty
     where the limits are infeasible.
+
+    >>> front = mpsearch.front(table)
+    >>> front.exact, front.assignment(0).keys() == solution.choices.keys()
+    (True, True)
     """
     limits = dict(limits or {})
     table.resource(resource)

@@ -1,4 +1,4 @@
-"""Many assignments of one network: each layer is quantized once per choice and then reused.
+"""Assignments to networks: one (`apply`), or many that share what they have in common.
 
 Adaptive rounding that will take minutes says so while it begins, and how to do without it.
 """
@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from mpsearch.data import Data
+from mpsearch.errors import InputError
 from mpsearch.graph.layers import Layer
 from mpsearch.graph.network import Network
 from mpsearch.post_training.repairing import PLAIN, PostTraining, Shared, quantize_after_training
@@ -25,7 +26,40 @@ from mpsearch.quantization.quantized import (
 )
 from mpsearch.quantization.quantizer import FLOAT_BITS, layout_of, quantize_weight
 from mpsearch.running.streams import say
+from mpsearch.tables.assignment import Assignment
 from mpsearch.tables.choice import Choice
+from mpsearch.tables.solution import Solution
+
+
+def apply(
+    network: Network,
+    assignment: Assignment | Solution | Mapping[str, Choice],
+    data: Data,
+    settings: PostTraining | None = None,
+    batch_size: int = 64,
+    on_step: Callable[[], None] | None = None,
+) -> QuantizedNetwork:
+    """Quantize `network` as an assignment says, calibrated on `data`, as `mpsearch apply` does.
+
+    assignment: one that was saved, what `solve` returned, or choices by layer name. data: needs no
+    labels. settings: ranges and repairs, by default those of the command line. on_step: called once
+    per layer. The integers of a layer are those of `quantize` unless a repair changes them. Raises
+    InputError for a solution without an assignment and for an assignment of another network.
+
+    >>> quantized = mpsearch.apply(network, solution, data)
+    >>> quantized.assignment == dict(solution.choices)
+    True
+    """
+    if isinstance(assignment, Solution):
+        if not assignment.choices:
+            raise InputError(
+                f"there is no assignment to apply: the solution is {assignment.status}"
+            )
+        choices = assignment.choices
+    else:
+        choices = assignment.layers if isinstance(assignment, Assignment) else assignment
+    return quantize_after_training(network, choices, data, settings, batch_size, on_step)
+
 
 MINUTE = 60.0
 _SEEN = 3.0  # seconds after which a share of the work tells how long the whole takes

@@ -30,7 +30,7 @@ from mpsearch.sensitivity.perturbation import ACCURACY, KL, LOSS, PERTURBATION, 
 from mpsearch.sensitivity.study import MEMORY_LIMIT, Profiler, Scores, Study
 from mpsearch.tables.choice import Choice
 from mpsearch.tables.provenance import FORMAT, VERSION, provenance_path
-from mpsearch.tables.table import Layer, LayerTable, Row
+from mpsearch.tables.table import LayerTable, Row, TableLayer
 from mpsearch.tables.units import whole_number
 
 GROUP = "mpsearch.profilers"
@@ -94,6 +94,11 @@ def profile(
     A killed run is resumed by the next call with the same network, data and settings. Returns the
     table and the provenance. Raises InputError for a network without layers and for non-finite
     scores.
+
+    >>> settings = mpsearch.ProfileSettings(choices=(mpsearch.Choice(4, 8), mpsearch.Choice(8, 8)))
+    >>> table, provenance = mpsearch.profile(network, data, "two.csv", settings)
+    >>> table.layer_names, len(table.choices), provenance["samples"]
+    (('0', '3'), 2, 96)
     """
     settings = settings or ProfileSettings()
     progress = progress or _silent
@@ -198,7 +203,7 @@ def _table(study: Study, scores: Scores, group_residual: bool) -> LayerTable:
     network = study.network
     groups = residual_groups(network.graph, network.layers) if group_residual else {}
     layers = [
-        Layer(layer.name, layer.kind, groups.get(layer.name, ""), layer.weights, layer.macs)
+        TableLayer(layer.name, layer.kind, groups.get(layer.name, ""), layer.weights, layer.macs)
         for layer in network.layers
     ]
     rows = []

@@ -118,6 +118,11 @@ def quantize(
     """Quantize every layer of `network` as `choices` says.
 
     Raises InputError naming the first layer that `choices` and the network do not share.
+
+    >>> histograms = mpsearch.calibrate(network, data)
+    >>> quantized = mpsearch.quantize(network, solution.choices, histograms)
+    >>> quantized(x).shape == network(x).shape
+    True
     """
     check_layers(network, choices)
     layers = {

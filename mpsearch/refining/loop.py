@@ -96,6 +96,12 @@ def refine(
     the rest to exchanges around the best, three at a time. workers: processes that share what is
     measured; all of them return the answer of one. Raises InputError for a table of other
     layers than the network's.
+
+    >>> asked = mpsearch.Asked(table, mpsearch.Budget.parse(table, size="60%"))
+    >>> subject = mpsearch.Subject("own", network, data, data)
+    >>> refined = mpsearch.refine(asked, solution.choices, subject, "refined.json", count=4)
+    >>> refined.best.error <= refined.first.error
+    True
     """
     started, workers = time.monotonic(), workers or Workers()
     best = workers.same(best)  # a search with a time limit finds what it finds

@@ -8,7 +8,7 @@ import math
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mpsearch.errors import InputError
 from mpsearch.files.json_file import (
@@ -28,6 +28,11 @@ from mpsearch.running.streams import json_text
 from mpsearch.tables.choice import Choice
 from mpsearch.tables.solution import Solution
 from mpsearch.tables.table import LayerTable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import mpsearch
 
 FORMAT = "mpsearch.assignment"
 VERSION = 1
@@ -62,6 +67,19 @@ class Assignment:
     measured: Mapping[str, Any] = field(default_factory=dict)
     refined: Mapping[str, Any] = field(default_factory=dict)
     model_digest: str | None = None
+
+    if TYPE_CHECKING:  # bound by the package
+
+        def apply(
+            self,
+            network: "mpsearch.Network",
+            data: "mpsearch.Data",
+            settings: "mpsearch.PostTraining | None" = None,
+            batch_size: int = 64,
+            on_step: "Callable[[], None] | None" = None,
+        ) -> "mpsearch.QuantizedNetwork":
+            """`mpsearch.apply` with this one."""
+            raise NotImplementedError
 
     @staticmethod
     def uniform(names: Iterable[str], choice: Choice) -> "Assignment":

@@ -2,9 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from mpsearch.tables.choice import Choice
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import mpsearch
 
 Status = Literal["optimal", "feasible", "infeasible", "no-solution"]
 
@@ -49,3 +54,16 @@ class Solution:
     at_least: Mapping[str, int | float] = field(default_factory=dict)
     minimize: str = "omega"
     omega: float | None = None
+
+    if TYPE_CHECKING:  # bound by the package
+
+        def apply(
+            self,
+            network: "mpsearch.Network",
+            data: "mpsearch.Data",
+            settings: "mpsearch.PostTraining | None" = None,
+            batch_size: int = 64,
+            on_step: "Callable[[], None] | None" = None,
+        ) -> "mpsearch.QuantizedNetwork":
+            """`mpsearch.apply` with this one."""
+            raise NotImplementedError

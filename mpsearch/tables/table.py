@@ -18,9 +18,11 @@ from mpsearch.tables.exact import exact_sum
 if TYPE_CHECKING:
     import pandas as pd
 
+    import mpsearch
+
 
 @dataclass(frozen=True)
-class Layer:
+class TableLayer:
     """A layer by its qualified name; layers of one non-empty `group` share a choice."""
 
     name: str
@@ -28,6 +30,9 @@ class Layer:
     group: str = ""
     weights: int = 0
     macs: int = 0
+
+
+Layer = TableLayer  # where no network is near
 
 
 @dataclass(frozen=True)
@@ -53,7 +58,7 @@ class LayerTable:
     row is of. `source` is the file that it came from, for messages.
     """
 
-    layers: tuple[Layer, ...]
+    layers: tuple[TableLayer, ...]
     layer_index: NDArray[np.int64]
     choices: tuple[Choice, ...]
     choice_index: NDArray[np.int64]
@@ -63,8 +68,12 @@ class LayerTable:
     metrics: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
     source: str = "table"
 
+    if TYPE_CHECKING:  # bound by the package
+        solve = mpsearch.solve
+        front = mpsearch.front
+
     @staticmethod
-    def from_rows(layers: Sequence[Layer], rows: Iterable[Row]) -> "LayerTable":
+    def from_rows(layers: Sequence[TableLayer], rows: Iterable[Row]) -> "LayerTable":
         """Build a table in memory; raises InputError for what `read_csv` would refuse."""
         rows = list(rows)
         index = {layer.name: position for position, layer in enumerate(layers)}
@@ -100,7 +109,7 @@ class LayerTable:
         """Read `profile.csv`; raises InputError naming the file and line of what is wrong."""
         read = read_columns(path)
         table = LayerTable(
-            layers=tuple(Layer(*cells) for cells in read.layers),
+            layers=tuple(TableLayer(*cells) for cells in read.layers),
             layer_index=read.layer_index,
             choices=read.choices,
             choice_index=read.choice_index,

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mpsearch.testing.conformance import TOLERANCE, Conformance, check_solver, examine_solver
@@ -48,43 +47,13 @@ def assert_budget(
     them. Nothing is read but what is named. Returns the verdicts. Raises InputError for what cannot
     be judged.
     """
-    from mpsearch.gating.conditions import Conditions
-    from mpsearch.gating.evidence import Sources, read_evidence
-    from mpsearch.gating.judging import judge, wanted_metrics
-    from mpsearch.gating.report import Report
-    from mpsearch.tables.assignment import Assignment
-    from mpsearch.tables.table import LayerTable
+    from mpsearch.gating.report import gate
 
-    def path(value: object) -> str | None:
-        return os.fspath(value) if isinstance(value, str | os.PathLike) else None
-
-    named = path(subject)
-    model = None
-    if named is not None and not named.endswith(".json"):
-        from mpsearch.importers.loading import ModelSource  # imports torch
-
-        model, named = ModelSource(named), None
-    conditions = Conditions.of(limits)
-    sources = Sources(
-        assignment=named,
-        evaluation=path(evaluation),
-        device=path(device),
-        table=path(table),
-        baseline=path(baseline),
-        model=model,
-        data=data,
-        fp32=path(fp32),
-        metrics=wanted_metrics(conditions),
-        losses=tuple(losses),
-        unverified=unverified,
-    )
-    evidence = read_evidence(sources, usual=False)
-    if isinstance(subject, Assignment):
-        evidence = replace(evidence, assignment=subject)
-    if isinstance(table, LayerTable):
-        evidence = replace(evidence, table=table)
-    verdicts = judge(conditions, evidence, confidence)
-    report = Report(verdicts, evidence, "strict" if strict else "measured", confidence)
+    report = gate(
+        subject, table, evaluation=evaluation, device=device, baseline=baseline, data=data,
+        losses=losses, fp32=fp32, confidence=confidence, unverified=unverified,
+        policy="strict" if strict else "measured", **limits,
+    )  # fmt: skip
     if report.says_no:
         raise AssertionError(report.text())
-    return verdicts
+    return report.verdicts
