@@ -1,7 +1,7 @@
 # make demo: install and run the main loop on a bundled network (under 2 minutes on 2 cores)
 # make test: install and run the whole test suite
 # make kernels: the tests that train or sample, as two other processors would compute them
-# make lint: formatting, linting, types, the order of the rooms
+# make lint: formatting (also of C), linting, types, the order of the rooms
 # make docs: the documentation as a site in build/site, offline; any warning is an error
 
 PYTHON ?= python3
@@ -28,11 +28,14 @@ kernels: $(VENV)/.dev
 	ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_CBWR=AVX2 OMP_NUM_THREADS=2 \
 		$(RUN)python $(KERNELS)
 
+C = $(wildcard mpsearch/*/*.[ch] mpsearch/*/*/*.[ch] benchmarks/*.c tests/*.c)
+
 lint: $(VENV)/.dev
 	$(RUN)ruff format --check .
 	$(RUN)ruff check .
 	$(RUN)mypy
 	$(RUN)lint-imports
+	$(RUN)clang-format --dry-run -Werror $(C)
 
 docs: $(VENV)/.docs
 	$(RUN)python -m sphinx -q -E -W --keep-going -n -c docs . build/site

@@ -1,6 +1,7 @@
 /* spawn COMMAND [ARGUMENT ...]: run it without output; print nanoseconds from spawn to exit, peak
-   resident memory in KB and the exit code. It is a program of its own because Linux counts the memory
-   of whoever forks as the child's until exec: started from Python with torch, all would need 300 MB. */
+   resident memory in KB and the exit code. It is a program of its own because Linux counts the
+   memory of whoever forks as the child's until exec: started from Python with torch, all would need
+   300 MB. */
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <stdio.h>
@@ -16,7 +17,8 @@ static long long now(void) {
 }
 
 int main(int argc, char **argv) {
-    if (argc < 2) return 2;
+    if (argc < 2)
+        return 2;
     long long start = now();
     pid_t child = fork();
     if (child == 0) {
@@ -27,7 +29,8 @@ int main(int argc, char **argv) {
     }
     int status;
     struct rusage usage;
-    if (child < 0 || wait4(child, &status, 0, &usage) != child) return 1;
+    if (child < 0 || wait4(child, &status, 0, &usage) != child)
+        return 1;
     long long took = now() - start;
     int code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
     printf("%lld %ld %d\n", took, usage.ru_maxrss, code);

@@ -1,6 +1,6 @@
-/* A generated network whose buffers lie apart: codes of samples in, integers out. After every sample
-   the bytes between the buffers (gaps.h: start, size) must be as before; the address sanitizer,
-   where there is one, also sees them read. */
+/* A generated network whose buffers lie apart: codes of samples in, integers out. After every
+   sample the bytes between the buffers (gaps.h: start, size) must be as before; the address
+   sanitizer, where there is one, also sees them read. */
 #include <stdio.h>
 #include "network.c"
 
@@ -15,18 +15,21 @@ static int touched(const unsigned char *at, size_t size) { return (void)at, (voi
 #else
 static void guard(unsigned char *at, size_t size) { memset(at, 0xa5, size); }
 static int touched(const unsigned char *at, size_t size) {
-    for (; size > 0 && *at == 0xa5; size--) at++;
+    for (; size > 0 && *at == 0xa5; size--)
+        at++;
     return size > 0;
 }
 #endif
 
 int main(void) {
     const size_t count = sizeof gaps / sizeof *gaps;
-    for (size_t g = 0; g < count; g++) guard(arena.bytes + gaps[g][0], gaps[g][1]);
+    for (size_t g = 0; g < count; g++)
+        guard(arena.bytes + gaps[g][0], gaps[g][1]);
     for (;;) {
         for (int e = 0; e < NETWORK_ENTRIES; e++) {
             const size_t size = network_entries[e].count * mps_size(network_entries[e].type);
-            if (fread(network_entry(e), 1, size, stdin) != size) return 0;
+            if (fread(network_entry(e), 1, size, stdin) != size)
+                return 0;
         }
         network_run();
         for (size_t i = 0; i < NETWORK_OUTPUTS; i++)

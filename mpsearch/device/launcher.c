@@ -23,12 +23,14 @@ static volatile sig_atomic_t late;
 static void on_alarm(int signal) {
     (void)signal;
     late = 1;
-    if (child > 0) kill(-child, SIGKILL);
+    if (child > 0)
+        kill(-child, SIGKILL);
 }
 
 static void on_end(int signal) {
     (void)signal;
-    if (child > 0) kill(-child, SIGKILL);
+    if (child > 0)
+        kill(-child, SIGKILL);
     _exit(1);
 }
 
@@ -89,13 +91,16 @@ static int run(char **program, long seconds, int out, int err) {
     int status;
     const long long started = now();
     const pid_t pid = fork();
-    if (pid < 0) return -1;
-    if (pid == 0) become(program, out, err);
+    if (pid < 0)
+        return -1;
+    if (pid == 0)
+        become(program, out, err);
     child = pid;
     setpgid(pid, pid);
     set_alarm(seconds);
     while (wait4(pid, &status, 0, &used) < 0)
-        if (errno != EINTR) return -1;
+        if (errno != EINTR)
+            return -1;
     const long long ended = now();
     set_alarm(0);
     child = 0;
@@ -119,15 +124,21 @@ int main(int argc, char **argv) {
     const long seconds = strtol(argv[2], NULL, 10), count = strtol(argv[3], NULL, 10);
     const int out = open(argv[1], O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
     const int err = open("stderr", O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
-    if (out < 0) return fail(argv[1]);
-    if (err < 0) return fail("stderr");
-    for (size_t i = 0; i < sizeof ends / sizeof ends[0]; i++) handle(ends[i], on_end);
+    if (out < 0)
+        return fail(argv[1]);
+    if (err < 0)
+        return fail("stderr");
+    for (size_t i = 0; i < sizeof ends / sizeof ends[0]; i++)
+        handle(ends[i], on_end);
     handle(SIGALRM, on_alarm);
     for (long i = 0; i < count; i++) {
-        if (ftruncate(err, 0)) return fail("stderr");
+        if (ftruncate(err, 0))
+            return fail("stderr");
         const int good = run(argv + 4, seconds, out, err);
-        if (good < 0) return fail("cannot run");
-        if (!good) break;
+        if (good < 0)
+            return fail("cannot run");
+        if (!good)
+            break;
     }
     return 0;
 }

@@ -26,8 +26,10 @@ void network_quantize(int entry, const float *values) {
             code = rint((double)scaled);
         }
         code += b->zero;
-        if (!(code > b->low)) code = b->low; /* also what is not a number */
-        if (code > b->high) code = b->high;
+        if (!(code > b->low))
+            code = b->low; /* also what is not a number */
+        if (code > b->high)
+            code = b->high;
         mps_set(codes, tensor->type, i, (int32_t)code);
     }
 }

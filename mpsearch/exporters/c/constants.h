@@ -13,18 +13,21 @@ typedef struct {
 
 static inline mps_scale mps_scale_of(const mps_layer *layer, int channel) {
     mps_scale scale;
-    if (layer->scales) return mps_factor(layer->scales[channel], layer->factor, layer->exponent);
+    if (layer->scales)
+        return mps_factor(layer->scales[channel], layer->factor, layer->exponent);
     scale.multiplier = layer->multipliers[channel];
     scale.shift = layer->shifts[channel];
     return scale;
 }
 
-/* Channels first ... first + count - 1, count <= MPS_TILE; the others become 0. Shifts are raised. */
+/* Channels first ... first + count - 1, count <= MPS_TILE; the others become 0. Shifts are raised.
+ */
 static inline mps_constants mps_constants_of(const mps_layer *layer, int first, int count) {
     mps_constants constants;
     for (int i = 0; i < MPS_TILE; i++) {
         mps_scale scale = {0, 33};
-        if (i < count) scale = mps_scale_of(layer, first + i);
+        if (i < count)
+            scale = mps_scale_of(layer, first + i);
         constants.base[i] = i < count && layer->base ? layer->base[first + i] : 0;
         constants.multiplier[i] = scale.multiplier;
         constants.shift[i] = scale.shift + layer->raise;

@@ -1,6 +1,6 @@
 /* Depthwise convolution, 16 channels at a time. The lines of the image that one output line reads
-   are kept as codes - offset in a ring, padded with the zero point at both ends, so that no place is
-   a border; each is copied once. */
+   are kept as codes - offset in a ring, padded with the zero point at both ends, so that no place
+   is a border; each is copied once. */
 #include "lines.h"
 #include "rescaling.h"
 #include "unpacking.h"
@@ -42,15 +42,17 @@ static void copy_line(const mps_convolution *c, const unsigned char *image, int 
     memset(line + to * MPS_WIDTH, zero, (size_t)((columns - to) * MPS_WIDTH));
 }
 
-/* Where the taps of output column 0 lie, for the line whose first line of input is in slot `slot`. */
-static void place_taps(const mps_convolution *c, const int8_t *ring, int lines, int columns, int slot,
-                       const int8_t **taps) {
+/* Where the taps of output column 0 lie, for the line whose first line of input is in slot `slot`.
+ */
+static void place_taps(const mps_convolution *c, const int8_t *ring, int lines, int columns,
+                       int slot, const int8_t **taps) {
     for (int ky = 0; ky < c->kernel_height; ky++) {
         const int8_t *place = ring + slot * columns * MPS_WIDTH;
         for (int kx = 0; kx < c->kernel_width; kx++, place += c->dilation_x * MPS_WIDTH)
             *taps++ = place;
         slot += c->dilation_y;
-        if (slot >= lines) slot -= lines;
+        if (slot >= lines)
+            slot -= lines;
     }
     *taps = taps[-1];
 }
@@ -91,12 +93,14 @@ static void convolve_tile(const mps_convolution *c, int8_t *ring, const unsigned
             mps_line(layer->run, weights, places, taps, step, (size_t)x * step, some,
                      sums[0] + filled * MPS_TILE, sums[1] + filled * MPS_TILE);
             x += some, filled += some;
-            if (filled < MPS_STRETCH && done + filled < c->output_height * c->output_width) continue;
+            if (filled < MPS_STRETCH && done + filled < c->output_height * c->output_width)
+                continue;
             for (int half = 0; half < 2 && half * MPS_TILE < count; half++)
                 mps_finish_rows(layer, &constants[half], sums[half], filled,
                                 at_most(MPS_TILE, count - half * MPS_TILE), output,
                                 (size_t)done * (size_t)c->outputs +
-                                    (size_t)(first + half * MPS_TILE), (size_t)c->outputs);
+                                    (size_t)(first + half * MPS_TILE),
+                                (size_t)c->outputs);
             done += filled, filled = 0;
         }
     }

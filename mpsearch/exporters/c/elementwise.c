@@ -17,8 +17,8 @@ static size_t add_wide(const unsigned char *left, const unsigned char *right, si
         const __m256i sum = _mm256_add_epi32(a, b);
         /* both have one sign and the sum the other: the largest number of that sign */
         const __m256i over = _mm256_and_si256(_mm256_xor_si256(a, sum), _mm256_xor_si256(b, sum));
-        const __m256i end = _mm256_xor_si256(_mm256_srai_epi32(a, 31),
-                                             _mm256_set1_epi32(INT32_MAX));
+        const __m256i end =
+            _mm256_xor_si256(_mm256_srai_epi32(a, 31), _mm256_set1_epi32(INT32_MAX));
         const __m256i full = _mm256_blendv_epi8(sum, end, _mm256_srai_epi32(over, 31));
         _mm256_storeu_si256((__m256i *)(void *)to,
                             _mm256_min_epi32(_mm256_max_epi32(full, lowest), highest));
@@ -60,7 +60,8 @@ static size_t requantize_wide(const mps_requantization *s, const unsigned char *
     mps_constants constants;
     int32_t sums[STRETCH];
     size_t i = 0;
-    if (s->input_type != MPS_I32 || s->output_type != MPS_U8 || s->rounding != MPS_HALF_UP) return 0;
+    if (s->input_type != MPS_I32 || s->output_type != MPS_U8 || s->rounding != MPS_HALF_UP)
+        return 0;
     layer.output_type = s->output_type, layer.rounding = s->rounding, layer.raise = s->raise;
     layer.output_zero = s->output_zero, layer.low = s->low, layer.high = s->high;
     for (int k = 0; k < MPS_TILE; k++) {
@@ -70,7 +71,8 @@ static size_t requantize_wide(const mps_requantization *s, const unsigned char *
     }
     for (; i + STRETCH <= s->count; i += STRETCH) {
         memcpy(sums, input + 4 * i, sizeof sums);
-        mps_finish_rows(&layer, &constants, sums, STRETCH / MPS_TILE, MPS_TILE, output, i, MPS_TILE);
+        mps_finish_rows(&layer, &constants, sums, STRETCH / MPS_TILE, MPS_TILE, output, i,
+                        MPS_TILE);
     }
     return i;
 }
@@ -90,7 +92,8 @@ void mps_clamp(const mps_elementwise *s, const void *input, void *output) {
 
 void mps_add(const mps_elementwise *s, const void *left, const void *right, void *output) {
     size_t i = 0;
-    if (s->type == MPS_I32) i = add_wide(left, right, s->count, s->low, s->high, output);
+    if (s->type == MPS_I32)
+        i = add_wide(left, right, s->count, s->low, s->high, output);
     for (; i < s->count; i++) {
         const int64_t sum = (int64_t)mps_get(left, s->type, i) + mps_get(right, s->type, i);
         mps_set(output, s->type, i, mps_clip(sum, s->low, s->high));

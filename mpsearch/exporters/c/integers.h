@@ -35,7 +35,8 @@ static inline int64_t mps_divide_round(int64_t x, int64_t d) {
 
 /* x * multiplier / 2^(shift + pre_shift); x, after the pre-shift, fits 32 bits */
 static inline int64_t mps_rescale(int64_t x, int32_t multiplier, int shift, int pre_shift) {
-    if (pre_shift) x = mps_shift_round(x, pre_shift);
+    if (pre_shift)
+        x = mps_shift_round(x, pre_shift);
     return mps_shift_round(x * multiplier, shift);
 }
 
@@ -54,10 +55,17 @@ static inline int32_t mps_get(const void *data, mps_type type, size_t i) {
     int16_t i16;
     int32_t i32;
     switch (type) {
-    case MPS_U8: return bytes[i];
-    case MPS_U16: memcpy(&u16, bytes + 2 * i, 2); return u16;
-    case MPS_I16: memcpy(&i16, bytes + 2 * i, 2); return i16;
-    default: memcpy(&i32, bytes + 4 * i, 4); return i32;
+    case MPS_U8:
+        return bytes[i];
+    case MPS_U16:
+        memcpy(&u16, bytes + 2 * i, 2);
+        return u16;
+    case MPS_I16:
+        memcpy(&i16, bytes + 2 * i, 2);
+        return i16;
+    default:
+        memcpy(&i32, bytes + 4 * i, 4);
+        return i32;
     }
 }
 
@@ -66,10 +74,18 @@ static inline void mps_set(void *data, mps_type type, size_t i, int32_t value) {
     uint16_t u16 = (uint16_t)value;
     int16_t i16;
     switch (type) {
-    case MPS_U8: bytes[i] = (unsigned char)value; break;
-    case MPS_U16: memcpy(bytes + 2 * i, &u16, 2); break;
-    case MPS_I16: i16 = (int16_t)value; memcpy(bytes + 2 * i, &i16, 2); break;
-    default: memcpy(bytes + 4 * i, &value, 4);
+    case MPS_U8:
+        bytes[i] = (unsigned char)value;
+        break;
+    case MPS_U16:
+        memcpy(bytes + 2 * i, &u16, 2);
+        break;
+    case MPS_I16:
+        i16 = (int16_t)value;
+        memcpy(bytes + 2 * i, &i16, 2);
+        break;
+    default:
+        memcpy(bytes + 4 * i, &value, 4);
     }
 }
 
@@ -93,7 +109,8 @@ static inline mps_scale mps_factor(uint32_t bits, uint64_t factor, int exponent)
         multiplier >>= 1;
         shift -= 1;
     }
-    if (shift > 62) return scale;
+    if (shift > 62)
+        return scale;
     scale.multiplier = shift < 1 ? INT32_MAX : (int32_t)multiplier;
     scale.shift = shift < 1 ? 1 : shift;
     return scale;
@@ -106,8 +123,10 @@ static inline int32_t mps_weight(const uint8_t *packed, int bits, size_t i) {
     const uint8_t *byte = packed + (start >> 3);
     int32_t sign = INT32_C(1) << (bits - 1);
     uint32_t value = byte[0];
-    if (offset + bits > 8) value |= (uint32_t)byte[1] << 8;
-    if (offset + bits > 16) value |= (uint32_t)byte[2] << 16;
+    if (offset + bits > 8)
+        value |= (uint32_t)byte[1] << 8;
+    if (offset + bits > 16)
+        value |= (uint32_t)byte[2] << 16;
     value = (value >> offset) & ((UINT32_C(1) << bits) - 1);
     return (int32_t)(value ^ (uint32_t)sign) - sign;
 }

@@ -26,7 +26,7 @@ typedef struct {
     int wide_sums; /* 1: sums need 64 bits */
     int run;       /* products of a weight and a code - offset that fit 16 bits together */
     mps_rounding rounding;
-    int raise; /* with MPS_HALF_UP: see rescaling.h */
+    int raise;           /* with MPS_HALF_UP: see rescaling.h */
     mps_type input_type; /* MPS_U8 or MPS_U16 */
     mps_type output_type;
     int32_t input_zero; /* what is padded */

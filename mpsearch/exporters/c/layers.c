@@ -76,8 +76,8 @@ void mps_multiply(const mps_linear *l, const void *input, void *output) {
                 const size_t start = (size_t)o * (size_t)l->inputs + (size_t)i;
                 const unsigned char *from = codes + (size_t)i * width;
                 for (int k = 0; k < count; k++)
-                    weights[k] = (int16_t)mps_weight(layer->weights, layer->bits,
-                                                     start + (size_t)k);
+                    weights[k] =
+                        (int16_t)mps_weight(layer->weights, layer->bits, start + (size_t)k);
                 if (layer->wide_sums)
                     sum += (layer->input_type == MPS_U8 ? dot_8_64 : dot_16_64)(
                         weights, from, count, layer->input_zero);
@@ -85,8 +85,7 @@ void mps_multiply(const mps_linear *l, const void *input, void *output) {
                     sum += (layer->input_type == MPS_U8 ? dot_8_32 : dot_16_32)(
                         weights, from, count, layer->input_zero);
             }
-            mps_set(output, layer->output_type,
-                    (size_t)row * (size_t)l->outputs + (size_t)o,
+            mps_set(output, layer->output_type, (size_t)row * (size_t)l->outputs + (size_t)o,
                     mps_finish(layer, mps_scale_of(layer, o), sum));
         }
     }

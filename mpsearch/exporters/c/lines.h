@@ -1,7 +1,7 @@
 /* A line of a depthwise convolution for 16 channels: position p multiplies tap t, 16 weights at
-   w + 16 * t, with the 16 codes - offset at taps[t] + at + p * step. Three ways to the same integers:
-   AVX2, NEON, and plain C. Sums of channels 0 to 7 go to
-   lower[position][channel], those of 8 to 15 to upper. */
+   w + 16 * t, with the 16 codes - offset at taps[t] + at + p * step. Three ways to the same
+   integers: AVX2, NEON, and plain C. Sums of channels 0 to 7 go to lower[position][channel], those
+   of 8 to 15 to upper. */
 #ifndef MPS_LINES_H
 #define MPS_LINES_H
 
@@ -15,8 +15,8 @@
 #include <immintrin.h>
 
 /* 16 codes - offset to each of `count` places; offset is 128, whose bit is turned, or 0. */
-static MPS_APART void mps_copy_places(const unsigned char *codes, size_t step, int offset, int count,
-                                      int8_t *to) {
+static MPS_APART void mps_copy_places(const unsigned char *codes, size_t step, int offset,
+                                      int count, int8_t *to) {
     const __m128i turn = _mm_set1_epi8((char)offset);
     for (; count > 0; count--, codes += step, to += MPS_WIDTH)
         _mm_storeu_si128(
@@ -45,8 +45,10 @@ static void mps_line(int run, const int8_t *w, const int8_t *const *taps, int co
             a = _mm256_add_epi32(a, _mm256_madd_epi16(_mm256_unpacklo_epi16(x, y), even[t / 2]));
             b = _mm256_add_epi32(b, _mm256_madd_epi16(_mm256_unpackhi_epi16(x, y), odd[t / 2]));
         }
-        _mm256_storeu_si256((__m256i *)(void *)(lower + 8 * p), _mm256_permute2x128_si256(a, b, 0x20));
-        _mm256_storeu_si256((__m256i *)(void *)(upper + 8 * p), _mm256_permute2x128_si256(a, b, 0x31));
+        _mm256_storeu_si256((__m256i *)(void *)(lower + 8 * p),
+                            _mm256_permute2x128_si256(a, b, 0x20));
+        _mm256_storeu_si256((__m256i *)(void *)(upper + 8 * p),
+                            _mm256_permute2x128_si256(a, b, 0x31));
     }
 }
 
@@ -63,17 +65,16 @@ static inline int mps_line_to_bytes(const mps_layer *layer, const mps_constants 
 #include <arm_neon.h>
 
 /* 16 codes - offset to each of `count` places; offset is 128, whose bit is turned, or 0. */
-static MPS_APART void mps_copy_places(const unsigned char *codes, size_t step, int offset, int count,
-                                      int8_t *to) {
+static MPS_APART void mps_copy_places(const unsigned char *codes, size_t step, int offset,
+                                      int count, int8_t *to) {
     const uint8x16_t turn = vdupq_n_u8((uint8_t)offset);
     for (; count > 0; count--, codes += step, to += MPS_WIDTH)
         vst1q_s8(to, vreinterpretq_s8_u8(veorq_u8(vld1q_u8(codes), turn)));
 }
 
 /* Two products fit 16 bits. */
-static void mps_pairs_of_taps(
-    const int8_t *w, const int8_t *const *taps, int count, size_t step, size_t at,
-    int positions, int32_t *lower, int32_t *upper) {
+static void mps_pairs_of_taps(const int8_t *w, const int8_t *const *taps, int count, size_t step,
+                              size_t at, int positions, int32_t *lower, int32_t *upper) {
     for (int p = 0; p < positions; p++, at += step) {
         int32x4_t a = vdupq_n_s32(0), b = a, c = a, d = a;
         for (int t = 0; t < count; t += 2) {
@@ -99,9 +100,8 @@ static void mps_pairs_of_taps(
 }
 
 /* All products fit 16 bits. */
-static void mps_short_taps(
-    const int8_t *w, const int8_t *const *taps, int count, size_t step, size_t at,
-    int positions, int32_t *lower, int32_t *upper) {
+static void mps_short_taps(const int8_t *w, const int8_t *const *taps, int count, size_t step,
+                           size_t at, int positions, int32_t *lower, int32_t *upper) {
     for (int p = 0; p < positions; p++, at += step) {
         int16x8_t low = vdupq_n_s16(0), high = low;
         for (int t = 0; t < count; t++) {
@@ -126,16 +126,16 @@ static void mps_line(int run, const int8_t *w, const int8_t *const *taps, int co
 
 /* Sums of the products of 3 x 3 taps, in 16 bits while they fit, + base -> 16 codes of one byte:
    mps_line and mps_finish_rows at once, in registers. `run` is 9 or 2, a constant. */
-#define MPS_TAP(n)                                                         \
-    x = vld1q_s8(t##n + at);                                                            \
-    low = vmlal_s8(low, vget_low_s8(w##n), vget_low_s8(x));                \
+#define MPS_TAP(n)                                          \
+    x = vld1q_s8(t##n + at);                                \
+    low = vmlal_s8(low, vget_low_s8(w##n), vget_low_s8(x)); \
     high = vmlal_high_s8(high, w##n, x)
-#define MPS_NEW_TAP(n)                                                     \
-    x = vld1q_s8(t##n + at);                                                            \
-    low = vmull_s8(vget_low_s8(w##n), vget_low_s8(x));                     \
+#define MPS_NEW_TAP(n)                                 \
+    x = vld1q_s8(t##n + at);                           \
+    low = vmull_s8(vget_low_s8(w##n), vget_low_s8(x)); \
     high = vmull_high_s8(w##n, x)
-#define MPS_WIDEN                                                          \
-    a = vaddw_s16(a, vget_low_s16(low)), b = vaddw_high_s16(b, low);       \
+#define MPS_WIDEN                                                    \
+    a = vaddw_s16(a, vget_low_s16(low)), b = vaddw_high_s16(b, low); \
     c = vaddw_s16(c, vget_low_s16(high)), d = vaddw_high_s16(d, high)
 
 static inline MPS_INLINE void mps_nine_taps(const mps_layer *layer, const mps_constants *constants,
@@ -203,8 +203,10 @@ static MPS_APART int mps_line_to_bytes(const mps_layer *layer, const mps_constan
                                        size_t step, int positions, unsigned char *to,
                                        size_t apart) {
     const int clip = layer->low != 0 || layer->high != 255 || layer->raise != 0;
-    if (layer->rounding != MPS_HALF_UP || layer->output_type != MPS_U8) return 0;
-    if (count != 9) return 0;
+    if (layer->rounding != MPS_HALF_UP || layer->output_type != MPS_U8)
+        return 0;
+    if (count != 9)
+        return 0;
     if (layer->run >= 9)
         mps_nine_taps(layer, constants, 9, 1, w, taps, step, 0, positions, to, apart);
     else if (clip)
@@ -219,7 +221,8 @@ static MPS_APART int mps_line_to_bytes(const mps_layer *layer, const mps_constan
 static void mps_copy_places(const unsigned char *codes, size_t step, int offset, int count,
                             int8_t *to) {
     for (; count > 0; count--, codes += step, to += MPS_WIDTH)
-        for (int i = 0; i < MPS_WIDTH; i++) to[i] = (int8_t)(codes[i] - offset);
+        for (int i = 0; i < MPS_WIDTH; i++)
+            to[i] = (int8_t)(codes[i] - offset);
 }
 
 static void mps_line(int run, const int8_t *w, const int8_t *const *taps, int count, size_t step,
@@ -229,7 +232,8 @@ static void mps_line(int run, const int8_t *w, const int8_t *const *taps, int co
         int32_t all[MPS_WIDTH] = {0};
         for (int t = 0; t < count; t++) {
             const int8_t *weights = w + MPS_WIDTH * t, *codes = taps[t] + at;
-            for (int i = 0; i < MPS_WIDTH; i++) all[i] += weights[i] * codes[i];
+            for (int i = 0; i < MPS_WIDTH; i++)
+                all[i] += weights[i] * codes[i];
         }
         memcpy(lower, all, MPS_TILE * sizeof *all);
         memcpy(upper, all + MPS_TILE, MPS_TILE * sizeof *all);

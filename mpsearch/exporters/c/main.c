@@ -14,7 +14,8 @@
 
 static const char USAGE[] =
     "usage: network --input FILE [--codes] [--integers] [--repeat N]\n"
-    "  --input FILE  samples one after the other: float32 of all inputs, in the machine's order of\n"
+    "  --input FILE  samples one after the other: float32 of all inputs, in the machine's order "
+    "of\n"
     "                bytes; '-' for standard input\n"
     "  --codes       FILE holds the codes of all entries instead\n"
     "  --integers    print the output's integers, not the real numbers that they stand for\n"
@@ -62,12 +63,14 @@ static int read_sample(FILE *file, int as_codes) {
     if (as_codes) {
         const size_t got = fread(codes, 1, sizeof codes, file);
         size_t at = 0;
-        if (got != sizeof codes) return got == 0 ? 0 : -1;
+        if (got != sizeof codes)
+            return got == 0 ? 0 : -1;
         for (int entry = 0; entry < NETWORK_ENTRIES; entry++) {
             const network_tensor *tensor = &network_entries[entry];
             for (size_t i = 0; i < tensor->count; i++) {
                 const int32_t code = mps_get(codes + at, tensor->type, i);
-                if (code < tensor->low || code > tensor->high) return -1;
+                if (code < tensor->low || code > tensor->high)
+                    return -1;
             }
             at += bytes_of(entry);
         }
@@ -76,9 +79,11 @@ static int read_sample(FILE *file, int as_codes) {
     for (int input = 0; input < NETWORK_INPUTS; input++) {
         const size_t count = network_input_counts[input];
         const size_t got = fread(values, sizeof values[0], count, file);
-        if (got != count) return got == 0 && input == 0 ? 0 : -1;
+        if (got != count)
+            return got == 0 && input == 0 ? 0 : -1;
         for (int entry = 0; entry < NETWORK_ENTRIES; entry++)
-            if (network_entries[entry].input == input) network_quantize(entry, values);
+            if (network_entries[entry].input == input)
+                network_quantize(entry, values);
     }
     keep();
     return 1;
@@ -149,22 +154,28 @@ int main(int argc, char **argv) {
         return 2;
     }
     file = strcmp(path, "-") == 0 ? stdin : fopen(path, "rb");
-    if (file == NULL) return fail(strerror(errno), path);
+    if (file == NULL)
+        return fail(strerror(errno), path);
     while ((state = read_sample(file, as_codes)) == 1) {
         for (long run = 0; run < (runs ? runs : 1); run++) {
             restore();
             times[run] = now();
-            if (run == 0) start = times[run];
+            if (run == 0)
+                start = times[run];
             network_run();
             times[run] = now() - times[run];
         }
         print_output(as_integers);
-        if (runs) print_times(sample, runs, warm_up, start);
+        if (runs)
+            print_times(sample, runs, warm_up, start);
         sample++;
     }
-    if (file != stdin) fclose(file);
-    if (state < 0) return fail("half a sample, or a code out of range, in ", path);
-    if (sample == 0) return fail("no sample in ", path);
+    if (file != stdin)
+        fclose(file);
+    if (state < 0)
+        return fail("half a sample, or a code out of range, in ", path);
+    if (sample == 0)
+        return fail("no sample in ", path);
     return fflush(stdout) == 0 ? 0 : fail("cannot write the output", "");
 }
 #else

@@ -6,8 +6,8 @@
 #include "rescaling.h"
 #include "unpacking.h"
 
-#define CHUNK 256 /* terms whose weights are unpacked at once; a multiple of MPS_GROUP */
-#define MOST 100  /* positions of a block; _MOST_POSITIONS in kernels.py */
+#define CHUNK 256  /* terms whose weights are unpacked at once; a multiple of MPS_GROUP */
+#define MOST 100   /* positions of a block; _MOST_POSITIONS in kernels.py */
 #define STRETCH 64 /* output columns for which lines are kept; _STRETCH in kernels.py */
 #define SLACK 16   /* bytes that are copied at once */
 
@@ -31,15 +31,18 @@ static void unpack_tile(const mps_layer *layer, size_t start, int count, int k, 
             mps_unpack(layer->weights, layer->bits, at + (size_t)(i * count * MPS_GROUP),
                        count * MPS_GROUP, weights + i * MPS_TILE * MPS_GROUP);
     }
-    if (rest == 0) return;
+    if (rest == 0)
+        return;
     weights += whole * MPS_TILE * MPS_GROUP;
     mps_unpack(layer->weights, layer->bits, at + (size_t)(whole * count * MPS_GROUP), count * rest,
                last);
     memset(weights, 0, MPS_TILE * MPS_GROUP);
     for (int channel = 0; channel < count; channel++, weights += MPS_GROUP, end += rest) {
         weights[0] = end[0];
-        if (rest > 1) weights[1] = end[1];
-        if (rest > 2) weights[2] = end[2];
+        if (rest > 1)
+            weights[1] = end[1];
+        if (rest > 2)
+            weights[2] = end[2];
     }
 }
 
@@ -101,7 +104,8 @@ static void pad(const mps_layer *layer, int count, unsigned char *to) {
     if (mps_code_bytes(layer) == 1)
         memset(to, zero, (size_t)count);
     else
-        for (int i = 0; i < count; i++, to += 2) memcpy(to, &zero, 2);
+        for (int i = 0; i < count; i++, to += 2)
+            memcpy(to, &zero, 2);
 }
 
 /* Line `sy` of the image from column `first` on, `columns` of them, as codes - offset. */
@@ -110,7 +114,8 @@ static void copy_line(const mps_convolution *c, const unsigned char *image, int 
     const mps_layer *layer = &c->layer;
     const int width = mps_code_bytes(layer) * c->channels;
     int from = first < 0 ? at_most(-first, columns) : 0, to = at_most(c->width - first, columns);
-    if (sy < 0 || sy >= c->height || to < from) from = to = 0;
+    if (sy < 0 || sy >= c->height || to < from)
+        from = to = 0;
     pad(layer, from * c->channels, line);
     mps_centre(layer, image + ((ptrdiff_t)sy * c->width + first + from) * c->channels,
                (to - from) * c->channels, line + from * width);
@@ -154,9 +159,10 @@ static layout layout_of(const mps_convolution *c, const window *w) {
 
 /* `size` bytes to every patch; SIZE bytes are copied at once, which may be up to SLACK more: they
    are written again by the next piece, or lie between two patches. */
-#define COPY_PIECES(SIZE)                                                                       \
-    for (; positions > 0; positions--, from += step, to += row)                                 \
-        for (size_t i = 0; i < size; i += SIZE) memcpy(to + i, from + i, SIZE);
+#define COPY_PIECES(SIZE)                                       \
+    for (; positions > 0; positions--, from += step, to += row) \
+        for (size_t i = 0; i < size; i += SIZE)                 \
+            memcpy(to + i, from + i, SIZE);
 
 static MPS_APART void copy_pieces(size_t size, const unsigned char *from, size_t step,
                                   unsigned char *to, size_t row, int positions) {
@@ -175,7 +181,8 @@ static MPS_APART void copy_pieces(size_t size, const unsigned char *from, size_t
 static void gather(const layout *l, const unsigned char *ring, int start, int step, int positions,
                    unsigned char *patch, size_t row) {
     for (int ky = 0; ky < l->rows; ky++, start += l->below) {
-        if (start >= l->ring) start -= l->ring;
+        if (start >= l->ring)
+            start -= l->ring;
         for (int kx = 0; kx < l->pieces; kx++, patch += l->size)
             copy_pieces((size_t)l->size, ring + start + kx * l->apart, (size_t)step, patch, row,
                         positions);
@@ -199,7 +206,8 @@ static void convolve_group(const mps_convolution *c, int group, const unsigned c
         const int top = y * c->stride_y;
         for (int x = 0; x < c->output_width; x += w.stretch) {
             const int stretch = at_most(w.stretch, c->output_width - x);
-            if (next < top || stretch < c->output_width) next = top;
+            if (next < top || stretch < c->output_width)
+                next = top;
             for (; next < top + w.lines; next++)
                 copy_line(c, image, next - c->top, x * c->stride_x - c->left, w.columns,
                           ring + next % w.lines * w.line_bytes);
@@ -212,8 +220,8 @@ static void convolve_group(const mps_convolution *c, int group, const unsigned c
                 p += some, filled += some;
                 if (filled < c->block && done + filled < c->output_height * c->output_width)
                     continue;
-                multiply(layer, constants, group * outputs, outputs, terms, patches, (size_t)row, filled, output,
-                         (size_t)done * (size_t)c->outputs, (size_t)c->outputs);
+                multiply(layer, constants, group * outputs, outputs, terms, patches, (size_t)row,
+                         filled, output, (size_t)done * (size_t)c->outputs, (size_t)c->outputs);
                 done += filled, filled = 0;
             }
         }

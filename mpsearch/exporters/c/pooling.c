@@ -19,8 +19,9 @@ static int largest(const seen *w, int count, unsigned char *best) {
         const unsigned char *row = w->first + i;
         for (int y = 0; y < w->rows; y++, row += w->below)
             for (int x = 0; x < w->columns; x++)
-                most = _mm256_max_epu8(most, _mm256_loadu_si256((const __m256i *)(const void *)(
-                                                 row + (size_t)x * w->beside)));
+                most = _mm256_max_epu8(
+                    most, _mm256_loadu_si256(
+                              (const __m256i *)(const void *)(row + (size_t)x * w->beside)));
         _mm256_storeu_si256((__m256i *)(void *)(best + i), most);
     }
     return i;
@@ -52,12 +53,14 @@ static int largest(const seen *w, int count, unsigned char *best) {
 #else
 
 static int largest(const seen *w, int count, unsigned char *best) {
-    for (int i = 0; i < count; i++) best[i] = w->first[i];
+    for (int i = 0; i < count; i++)
+        best[i] = w->first[i];
     for (int y = 0; y < w->rows; y++) {
         for (int x = 0; x < w->columns; x++) {
             const unsigned char *codes = w->first + (size_t)y * w->below + (size_t)x * w->beside;
             for (int i = 0; i < count; i++)
-                if (codes[i] > best[i]) best[i] = codes[i];
+                if (codes[i] > best[i])
+                    best[i] = codes[i];
         }
     }
     return count;
@@ -88,15 +91,18 @@ void mps_max_pool(const mps_max_pooling *s, const void *input, void *output) {
                             ? s->kernel_width - first
                             : taps_before(left, s->dilation_x, s->kernel_width, s->width) - first;
             if (w.rows <= 0 || w.columns <= 0) { /* what is padded never wins */
-                for (; i < s->channels; i++) mps_set(best, s->type, (size_t)i, s->lowest);
+                for (; i < s->channels; i++)
+                    mps_set(best, s->type, (size_t)i, s->lowest);
                 continue;
             }
             w.beside = (size_t)s->dilation_x * place;
             w.below = (size_t)s->dilation_y * (size_t)s->width * place;
             w.first = (const unsigned char *)input +
                       ((size_t)(top + first_row * s->dilation_y) * (size_t)s->width +
-                       (size_t)(left + first * s->dilation_x)) * place;
-            if (s->type == MPS_U8) i = largest(&w, s->channels, best);
+                       (size_t)(left + first * s->dilation_x)) *
+                          place;
+            if (s->type == MPS_U8)
+                i = largest(&w, s->channels, best);
             for (; i < s->channels; i++) {
                 int32_t most = s->lowest;
                 for (int ky = 0; ky < w.rows; ky++) {
@@ -104,7 +110,8 @@ void mps_max_pool(const mps_max_pooling *s, const void *input, void *output) {
                         const int32_t code =
                             mps_get(w.first + (size_t)ky * w.below + (size_t)kx * w.beside, s->type,
                                     (size_t)i);
-                        if (code > most) most = code;
+                        if (code > most)
+                            most = code;
                     }
                 }
                 mps_set(best, s->type, (size_t)i, most);

@@ -27,13 +27,15 @@ static inline void mps_centre(const mps_layer *layer, const unsigned char *codes
                          _mm_sub_epi16(_mm_cvtepu8_epi16(bytes), _mm_set1_epi16(offset)));
         return;
     }
-    for (; i < count; i++) wide[i] = (int16_t)(codes[i] - offset);
+    for (; i < count; i++)
+        wide[i] = (int16_t)(codes[i] - offset);
 }
 
 /* a channel's two sums beside each other -> one */
 static inline void mps_store(int32_t *sums, __m256i total, int more) {
     __m256i *to = (__m256i *)(void *)sums;
-    if (more) total = _mm256_add_epi32(total, _mm256_loadu_si256(to));
+    if (more)
+        total = _mm256_add_epi32(total, _mm256_loadu_si256(to));
     _mm256_storeu_si256(to, total);
 }
 
@@ -138,8 +140,8 @@ static void mps_wide_single(const int8_t *w, const unsigned char *x, int groups,
     mps_store(sums, mps_pairs(a, b), more);
 }
 
-static void mps_products(const mps_layer *layer, const int8_t *w, const void *patches, size_t stride,
-                         int positions, int groups, int32_t *sums, int more) {
+static void mps_products(const mps_layer *layer, const int8_t *w, const void *patches,
+                         size_t stride, int positions, int groups, int32_t *sums, int more) {
     const int bytes = mps_code_bytes(layer) == 1;
     const unsigned char *x = patches;
     for (; positions >= 4; positions -= 4, x += 4 * stride, sums += 4 * MPS_TILE) {
@@ -158,8 +160,9 @@ static void mps_products(const mps_layer *layer, const int8_t *w, const void *pa
 
 /* Only NEON finishes sums in registers. */
 static inline int mps_products_to_bytes(const mps_layer *layer, const mps_constants *constants,
-                                        const int8_t *w, const void *x, size_t stride, int positions,
-                                        int groups, unsigned char *to, size_t apart) {
+                                        const int8_t *w, const void *x, size_t stride,
+                                        int positions, int groups, unsigned char *to,
+                                        size_t apart) {
     (void)layer, (void)constants, (void)w, (void)x, (void)stride, (void)positions, (void)groups;
     (void)to, (void)apart;
     return 0;

@@ -7,12 +7,13 @@ static inline int mps_code_bytes(const mps_layer *layer) {
 static inline void mps_centre(const mps_layer *layer, const unsigned char *codes, int count,
                               void *patch) {
     int8_t *to = patch;
-    for (int i = 0; i < count; i++) to[i] = (int8_t)(codes[i] - layer->offset);
+    for (int i = 0; i < count; i++)
+        to[i] = (int8_t)(codes[i] - layer->offset);
 }
 
 /* Loops over 32 weights and 32 repeated codes, which compilers turn into vectors. */
-static void mps_products(const mps_layer *layer, const int8_t *w, const void *patches, size_t stride,
-                         int positions, int groups, int32_t *sums, int more) {
+static void mps_products(const mps_layer *layer, const int8_t *w, const void *patches,
+                         size_t stride, int positions, int groups, int32_t *sums, int more) {
     const int8_t *x = patches;
     (void)layer;
     for (int p = 0; p < positions; p++, x += stride, sums += MPS_TILE) {
@@ -20,7 +21,8 @@ static void mps_products(const mps_layer *layer, const int8_t *w, const void *pa
         for (int g = 0; g < groups; g++) {
             const int8_t *weights = w + MPS_TILE * MPS_GROUP * g, *codes = x + MPS_GROUP * g;
             int8_t repeated[MPS_TILE * MPS_GROUP];
-            for (int i = 0; i < MPS_TILE; i++) memcpy(repeated + MPS_GROUP * i, codes, MPS_GROUP);
+            for (int i = 0; i < MPS_TILE; i++)
+                memcpy(repeated + MPS_GROUP * i, codes, MPS_GROUP);
             for (int i = 0; i < MPS_TILE * MPS_GROUP; i++)
                 all[i] += (int16_t)(weights[i] * repeated[i]); /* fits: 127 * 128 */
         }
@@ -33,8 +35,9 @@ static void mps_products(const mps_layer *layer, const int8_t *w, const void *pa
 
 /* Only NEON finishes sums in registers. */
 static inline int mps_products_to_bytes(const mps_layer *layer, const mps_constants *constants,
-                                        const int8_t *w, const void *x, size_t stride, int positions,
-                                        int groups, unsigned char *to, size_t apart) {
+                                        const int8_t *w, const void *x, size_t stride,
+                                        int positions, int groups, unsigned char *to,
+                                        size_t apart) {
     (void)layer, (void)constants, (void)w, (void)x, (void)stride, (void)positions, (void)groups;
     (void)to, (void)apart;
     return 0;

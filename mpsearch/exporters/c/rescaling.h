@@ -1,5 +1,5 @@
-/* Sums of 8 channels -> codes: + base, * multiplier / 2^shift, + zero point, clip. Three ways to the
-   same integers: AVX2, NEON, and plain C.
+/* Sums of 8 channels -> codes: + base, * multiplier / 2^shift, + zero point, clip. Three ways to
+   the same integers: AVX2, NEON, and plain C.
 
    Half to even equals half up where no product is a tie, which the export proves for MPS_HALF_UP.
    Half up needs the upper halves of products only, for floors nest: with x * m = p
@@ -35,50 +35,55 @@ static inline mps_vectors mps_vectors_of(const mps_constants *c) {
 /* a = 32: the upper half of a 64-bit product; shift >= 33 */
 static inline __m256i mps_half_up(const mps_vectors *v, int raise, const int32_t *sums) {
     __m256i x = _mm256_add_epi32(mps_load(sums), v->base), even, odd, upper;
-    if (raise) x = _mm256_slli_epi32(x, raise);
+    if (raise)
+        x = _mm256_slli_epi32(x, raise);
     even = _mm256_mul_epi32(x, v->even);
     odd = _mm256_mul_epi32(_mm256_srli_epi64(x, 32), v->odd);
     upper = _mm256_blend_epi32(_mm256_srli_epi64(even, 32), odd, 0xaa);
     return _mm256_srav_epi32(_mm256_add_epi32(upper, v->half), v->shift);
 }
 
-/* Rows of 8 sums -> 8 codes of one byte each, clipped where `clip` says that the byte's range is not
-   enough; sums are there up to a multiple of four rows. `clip` and a `raise` of 0 are constants. */
-static inline void mps_bytes(const mps_layer *layer, const mps_vectors *v, int clip,
-                             int raise, const int32_t *sums, int rows, unsigned char *to, size_t stride) {
+/* Rows of 8 sums -> 8 codes of one byte each, clipped where `clip` says that the byte's range is
+   not enough; sums are there up to a multiple of four rows. `clip` and a `raise` of 0 are
+   constants. */
+static inline void mps_bytes(const mps_layer *layer, const mps_vectors *v, int clip, int raise,
+                             const int32_t *sums, int rows, unsigned char *to, size_t stride) {
     const __m256i zero = _mm256_set1_epi16((short)layer->output_zero);
     const __m256i low = _mm256_set1_epi8((char)layer->low);
     const __m256i high = _mm256_set1_epi8((char)layer->high);
     for (; rows > 0; rows -= 4, sums += 4 * MPS_TILE, to += 4 * stride) {
-        const __m256i first = _mm256_packs_epi32(mps_half_up(v, raise, sums),
-                                                 mps_half_up(v, raise, sums + 8));
-        const __m256i second = _mm256_packs_epi32(mps_half_up(v, raise, sums + 16),
-                                                  mps_half_up(v, raise, sums + 24));
-        __m256i codes = _mm256_packus_epi16(_mm256_adds_epi16(first, zero),
-                                            _mm256_adds_epi16(second, zero));
+        const __m256i first =
+            _mm256_packs_epi32(mps_half_up(v, raise, sums), mps_half_up(v, raise, sums + 8));
+        const __m256i second =
+            _mm256_packs_epi32(mps_half_up(v, raise, sums + 16), mps_half_up(v, raise, sums + 24));
+        __m256i codes =
+            _mm256_packus_epi16(_mm256_adds_epi16(first, zero), _mm256_adds_epi16(second, zero));
         __m128i lower, upper, half;
-        if (clip) codes = _mm256_min_epu8(_mm256_max_epu8(codes, low), high);
+        if (clip)
+            codes = _mm256_min_epu8(_mm256_max_epu8(codes, low), high);
         lower = _mm256_castsi256_si128(codes);
         upper = _mm256_extracti128_si256(codes, 1);
         half = _mm_unpacklo_epi32(lower, upper);
         _mm_storel_epi64((__m128i *)(void *)to, half);
-        if (rows > 1) _mm_storel_epi64((__m128i *)(void *)(to + stride), _mm_srli_si128(half, 8));
+        if (rows > 1)
+            _mm_storel_epi64((__m128i *)(void *)(to + stride), _mm_srli_si128(half, 8));
         half = _mm_unpackhi_epi32(lower, upper);
-        if (rows > 2) _mm_storel_epi64((__m128i *)(void *)(to + 2 * stride), half);
+        if (rows > 2)
+            _mm_storel_epi64((__m128i *)(void *)(to + 2 * stride), half);
         if (rows > 3)
             _mm_storel_epi64((__m128i *)(void *)(to + 3 * stride), _mm_srli_si128(half, 8));
     }
 }
 
-/* Four 64-bit products p -> p / 2^n, half to even, clipped. A logical shift of p + 2^62, which is not
-   negative, stands for the arithmetic one. */
+/* Four 64-bit products p -> p / 2^n, half to even, clipped. A logical shift of p + 2^62, which is
+   not negative, stands for the arithmetic one. */
 static inline __m256i mps_even_quotient(__m256i p, __m256i n, __m256i low, __m256i high) {
     const __m256i one = _mm256_set1_epi64x(1), lift = _mm256_set1_epi64x(INT64_C(1) << 62);
     const __m256i lifted = _mm256_srlv_epi64(lift, n);
     const __m256i half = _mm256_sub_epi64(_mm256_sllv_epi64(one, _mm256_sub_epi64(n, one)), one);
     const __m256i raised = _mm256_add_epi64(p, lift);
-    const __m256i bit = _mm256_and_si256(
-        _mm256_sub_epi64(_mm256_srlv_epi64(raised, n), lifted), one);
+    const __m256i bit =
+        _mm256_and_si256(_mm256_sub_epi64(_mm256_srlv_epi64(raised, n), lifted), one);
     __m256i q = _mm256_add_epi64(_mm256_add_epi64(raised, half), bit);
     q = _mm256_sub_epi64(_mm256_srlv_epi64(q, n), lifted);
     q = _mm256_blendv_epi8(q, low, _mm256_cmpgt_epi64(low, q));
@@ -94,11 +99,11 @@ static inline void mps_exact(const mps_constants *c, int raise, int32_t zero, in
     const __m256i lowest = _mm256_set1_epi64x((int64_t)low - zero);
     const __m256i highest = _mm256_set1_epi64x((int64_t)high - zero);
     const __m256i mask = _mm256_set1_epi64x(0xffffffff);
-    const __m256i even = mps_even_quotient(_mm256_mul_epi32(x, m), _mm256_and_si256(n, mask),
-                                           lowest, highest);
-    const __m256i odd = mps_even_quotient(
-        _mm256_mul_epi32(_mm256_srli_epi64(x, 32), _mm256_srli_epi64(m, 32)),
-        _mm256_srli_epi64(n, 32), lowest, highest);
+    const __m256i even =
+        mps_even_quotient(_mm256_mul_epi32(x, m), _mm256_and_si256(n, mask), lowest, highest);
+    const __m256i odd =
+        mps_even_quotient(_mm256_mul_epi32(_mm256_srli_epi64(x, 32), _mm256_srli_epi64(m, 32)),
+                          _mm256_srli_epi64(n, 32), lowest, highest);
     const __m256i both = _mm256_blend_epi32(even, _mm256_slli_epi64(odd, 32), 0xaa);
     _mm256_storeu_si256((__m256i *)(void *)codes, _mm256_add_epi32(both, _mm256_set1_epi32(zero)));
 }
@@ -130,25 +135,30 @@ static inline MPS_INLINE int16x8_t mps_narrow(const mps_vectors *v, int32x4_t x,
 static inline MPS_INLINE int16x8_t mps_upper(const mps_vectors *v, int raise, int32x4_t x,
                                              int32x4_t y) {
     x = vaddq_s32(x, v->base[0]), y = vaddq_s32(y, v->base[1]);
-    if (raise) x = vshlq_s32(x, vdupq_n_s32(raise)), y = vshlq_s32(y, vdupq_n_s32(raise));
+    if (raise)
+        x = vshlq_s32(x, vdupq_n_s32(raise)), y = vshlq_s32(y, vdupq_n_s32(raise));
     return mps_narrow(v, x, y);
 }
 
-/* Rows of 8 sums -> 8 codes of one byte each, clipped where `clip` says that the byte's range is not
-   enough; sums are there up to a multiple of four rows. `clip` and a `raise` of 0 are constants. */
-static inline MPS_INLINE void mps_bytes(const mps_layer *layer,
-                                                            const mps_vectors *v, int clip,
-                                                            int raise, const int32_t *sums, int rows,
-                                                            unsigned char *to, size_t stride) {
+/* Rows of 8 sums -> 8 codes of one byte each, clipped where `clip` says that the byte's range is
+   not enough; sums are there up to a multiple of four rows. `clip` and a `raise` of 0 are
+   constants. */
+static inline MPS_INLINE void mps_bytes(const mps_layer *layer, const mps_vectors *v, int clip,
+                                        int raise, const int32_t *sums, int rows, unsigned char *to,
+                                        size_t stride) {
     const int16x8_t zero = vdupq_n_s16((int16_t)layer->output_zero);
     const uint8x16_t low = vdupq_n_u8((uint8_t)layer->low), high = vdupq_n_u8((uint8_t)layer->high);
     for (; rows > 0; rows -= 2, sums += 2 * MPS_TILE, to += 2 * stride) {
-        const int16x8_t a = vqaddq_s16(mps_upper(v, raise, vld1q_s32(sums), vld1q_s32(sums + 4)), zero);
-        const int16x8_t b = vqaddq_s16(mps_upper(v, raise, vld1q_s32(sums + 8), vld1q_s32(sums + 12)), zero);
+        const int16x8_t a =
+            vqaddq_s16(mps_upper(v, raise, vld1q_s32(sums), vld1q_s32(sums + 4)), zero);
+        const int16x8_t b =
+            vqaddq_s16(mps_upper(v, raise, vld1q_s32(sums + 8), vld1q_s32(sums + 12)), zero);
         uint8x16_t codes = vqmovun_high_s16(vqmovun_s16(a), b);
-        if (clip) codes = vminq_u8(vmaxq_u8(codes, low), high);
+        if (clip)
+            codes = vminq_u8(vmaxq_u8(codes, low), high);
         vst1_u8(to, vget_low_u8(codes));
-        if (rows == 1) break;
+        if (rows == 1)
+            break;
         vst1q_lane_u64((uint64_t *)(void *)(to + stride), vreinterpretq_u64_u8(codes), 1);
     }
 }
@@ -166,7 +176,8 @@ static inline void mps_exact(const mps_constants *c, int raise, int32_t zero, in
                              int32_t high, const int32_t *sums, int32_t *codes) {
     for (int i = 0; i < MPS_TILE; i += 4) {
         const int32x4_t x = vaddq_s32(vld1q_s32(sums + i), vld1q_s32(c->base + i));
-        const int32x4_t m = vld1q_s32(c->multiplier + i), n = vsubq_s32(vdupq_n_s32(raise), vld1q_s32(c->shift + i));
+        const int32x4_t m = vld1q_s32(c->multiplier + i),
+                        n = vsubq_s32(vdupq_n_s32(raise), vld1q_s32(c->shift + i));
         const int64x2_t a = mps_even_quotient(vmull_s32(vget_low_s32(x), vget_low_s32(m)),
                                               vmovl_s32(vget_low_s32(n)));
         const int64x2_t b = mps_even_quotient(vmull_high_s32(x, m), vmovl_high_s32(n));
@@ -191,20 +202,21 @@ static inline void mps_exact(const mps_constants *c, int raise, int32_t zero, in
                              int32_t high, const int32_t *sums, int32_t *codes) {
     for (int i = 0; i < MPS_TILE; i++) {
         const int64_t x = (int64_t)sums[i] + c->base[i];
-        codes[i] = mps_clip(mps_rescale(x, c->multiplier[i], c->shift[i] - raise, 0) + zero, low, high);
+        codes[i] =
+            mps_clip(mps_rescale(x, c->multiplier[i], c->shift[i] - raise, 0) + zero, low, high);
     }
 }
 
-static inline void mps_bytes(const mps_layer *layer, const mps_vectors *v, int clip,
-                             int raise, const int32_t *sums, int rows, unsigned char *to, size_t stride) {
+static inline void mps_bytes(const mps_layer *layer, const mps_vectors *v, int clip, int raise,
+                             const int32_t *sums, int rows, unsigned char *to, size_t stride) {
     (void)clip, (void)raise; /* the constants have it */
     for (; rows > 0; rows--, sums += MPS_TILE, to += stride) {
         for (int i = 0; i < MPS_TILE; i++) {
             const mps_constants *c = v->constants;
             const int64_t x = ((int64_t)sums[i] + c->base[i]) * c->multiplier[i];
             const int n = c->shift[i] - layer->raise;
-            to[i] = (unsigned char)mps_clip(((x + (INT64_C(1) << (n - 1))) >> n) +
-                                            layer->output_zero, layer->low, layer->high);
+            to[i] = (unsigned char)mps_clip(
+                ((x + (INT64_C(1) << (n - 1))) >> n) + layer->output_zero, layer->low, layer->high);
         }
     }
 }
@@ -214,8 +226,8 @@ static inline void mps_bytes(const mps_layer *layer, const mps_vectors *v, int c
 /* `rows` rows of 8 sums -> the codes of `count` channels, from element `at` of the output on and
    every `stride` elements. There is room for sums up to a multiple of four rows. */
 static inline void mps_finish_rows(const mps_layer *layer, const mps_constants *constants,
-                                   const int32_t *sums, int rows, int count, void *output, size_t at,
-                                   size_t stride) {
+                                   const int32_t *sums, int rows, int count, void *output,
+                                   size_t at, size_t stride) {
     int32_t codes[MPS_TILE];
     if (layer->rounding == MPS_HALF_UP && layer->output_type == MPS_U8 && count == MPS_TILE) {
         const mps_vectors vectors = mps_vectors_of(constants);
@@ -227,7 +239,8 @@ static inline void mps_finish_rows(const mps_layer *layer, const mps_constants *
         return;
     }
     for (int row = 0; row < rows; row++, sums += MPS_TILE, at += stride) {
-        mps_exact(constants, layer->raise, layer->output_zero, layer->low, layer->high, sums, codes);
+        mps_exact(constants, layer->raise, layer->output_zero, layer->low, layer->high, sums,
+                  codes);
         if (layer->output_type == MPS_I32)
             memcpy((unsigned char *)output + 4 * at, codes, 4 * (size_t)count);
         else

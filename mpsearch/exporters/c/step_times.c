@@ -78,14 +78,16 @@ int main(int argc, char **argv) {
             return 2;
         }
         for (int entry = 0; entry < NETWORK_ENTRIES; entry++)
-            if (network_entries[entry].input == input) network_quantize(entry, values);
+            if (network_entries[entry].input == input)
+                network_quantize(entry, values);
     }
     fclose(file);
     for (int entry = 0; entry < NETWORK_ENTRIES; entry++) {
         memcpy(codes + at, network_entry(entry), bytes_of(entry));
         at += bytes_of(entry);
     }
-    for (long run = 0; run < runs / 10 + 1; run++) run_once();
+    for (long run = 0; run < runs / 10 + 1; run++)
+        run_once();
     for (current = 0; current < runs; current++) {
         const long long start = now();
         run_once();

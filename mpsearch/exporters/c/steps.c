@@ -3,7 +3,8 @@
 
 static size_t number_of(int dims, const int32_t *shape) {
     size_t count = 1;
-    for (int d = 0; d < dims; d++) count *= (size_t)shape[d];
+    for (int d = 0; d < dims; d++)
+        count *= (size_t)shape[d];
     return count;
 }
 
@@ -58,7 +59,8 @@ void mps_move(const mps_movement *s, const void *input, void *output) {
             copy_strided(target, to_stride, source, from_stride, length, s->size);
         for (int d = outer - 1; d >= 0; d--) { /* the next element of the outer axes */
             from += s->from_strides[d], to += s->to_strides[d];
-            if (++index[d] < s->shape[d]) break;
+            if (++index[d] < s->shape[d])
+                break;
             index[d] = 0;
             from -= (ptrdiff_t)s->shape[d] * s->from_strides[d];
             to -= (ptrdiff_t)s->shape[d] * s->to_strides[d];
@@ -67,7 +69,8 @@ void mps_move(const mps_movement *s, const void *input, void *output) {
 }
 
 void mps_fill(mps_type type, size_t count, int32_t value, void *output) {
-    for (size_t i = 0; i < count; i++) mps_set(output, type, i, value);
+    for (size_t i = 0; i < count; i++)
+        mps_set(output, type, i, value);
 }
 
 #define FRACTION 20
@@ -79,7 +82,8 @@ static int64_t power(const mps_along_axis *s, const int32_t *table, int64_t most
     const int64_t beyond = INT64_C(31) << FRACTION;
     int64_t t = mps_rescale(difference, s->multiplier, s->shift, 0), position;
     const int32_t *entry;
-    if (t > beyond) t = beyond;
+    if (t > beyond)
+        t = beyond;
     entry = table + ((t & ((INT64_C(1) << FRACTION) - 1)) >> INTERPOLATED);
     position = t & ((INT64_C(1) << INTERPOLATED) - 1);
     return (entry[0] - mps_shift_round((int64_t)(entry[0] - entry[1]) * position, INTERPOLATED)) >>
@@ -93,7 +97,8 @@ void mps_softmax(const mps_along_axis *s, const int32_t *table, const void *inpu
         int64_t most = mps_get(input, s->input_type, start), sum = 0;
         for (size_t k = 1; k < length; k++) {
             const int32_t code = mps_get(input, s->input_type, start + k * inner);
-            if (code > most) most = code;
+            if (code > most)
+                most = code;
         }
         for (size_t k = 0; k < length; k++)
             sum += power(s, table, most, mps_get(input, s->input_type, start + k * inner));

@@ -73,15 +73,18 @@ static void mps_unpack(const uint8_t *packed, int bits, size_t start, int count,
     if (start % 8 == 0) {
         const uint8_t *bytes = packed + start / 8 * (size_t)bits;
         const int sign = 1 << (bits - 1), mask = 2 * sign - 1;
-        if (bits == 4) i = mps_unpack_4(bytes, count, weights);
+        if (bits == 4)
+            i = mps_unpack_4(bytes, count, weights);
         for (bytes += i / 8 * bits; i + 8 <= count; i += 8, bytes += bits) {
             uint64_t eight = 0; /* 8 codes are `bits` bytes */
-            for (int k = 0; k < bits; k++) eight |= (uint64_t)bytes[k] << (8 * k);
+            for (int k = 0; k < bits; k++)
+                eight |= (uint64_t)bytes[k] << (8 * k);
             for (int k = 0; k < 8; k++, eight >>= bits)
                 weights[i + k] = (int8_t)((((int)eight & mask) ^ sign) - sign);
         }
     }
-    for (; i < count; i++) weights[i] = (int8_t)mps_weight(packed, bits, start + (size_t)i);
+    for (; i < count; i++)
+        weights[i] = (int8_t)mps_weight(packed, bits, start + (size_t)i);
 }
 
 #endif
