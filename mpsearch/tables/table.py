@@ -190,7 +190,7 @@ class LayerTable:
             "omega_stderr": self.omega_stderr,
             **self.resources,
         }
-        parts: list[bytes | str] = [repr(layer) for layer in self.layers]
+        parts: list[bytes | str] = [_digested(layer) for layer in self.layers]
         for name, values in arrays.items():
             parts += [name, np.ascontiguousarray(values[order]).tobytes()]
         return digest(*parts)
@@ -268,6 +268,12 @@ class LayerTable:
 
         close = difflib.get_close_matches(name, self.layer_names, n=1)
         return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def _digested(layer: TableLayer) -> str:
+    """A layer as digests have had it from the first release on, whatever its class is called."""
+    fields = (f"{name}={value!r}" for name, value in vars(layer).items())
+    return f"Layer({', '.join(fields)})"
 
 
 LARGEST = 1e308  # of a total: doubles end at 1.8e308
