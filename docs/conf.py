@@ -13,6 +13,8 @@ from pygments.lexers.special import TextLexer
 from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
+from sphinx.ext.autodoc import ALL, Options
+from sphinx.pycode import ModuleAnalyzer
 
 import mpsearch
 from mpsearch import __version__
@@ -86,6 +88,22 @@ def link_public_name(
     )
 
 
+def list_fields(
+    app: Sphinx, what: str, name: str, found: object, options: Options, lines: list[str]
+) -> None:
+    """Below a class its fields, each with the text that stands under it in the source.
+
+    autodoc shows them only where all members are shown, without their order in the signature.
+    """
+    if not isinstance(found, type) or options.get("members") is ALL:
+        return
+    documented = ModuleAnalyzer.for_module(found.__module__).find_attr_docs()
+    for (owner, field), text in documented.items():
+        if owner == found.__qualname__:
+            lines += ["", f"`{field}`", *(f"    {line}" for line in text)]
+
+
 def setup(app: Sphinx) -> None:
+    app.connect("autodoc-process-docstring", list_fields)
     app.connect("missing-reference", link_public_name)
     app.add_lexer("csv", TextLexer)  # Pygments has none
