@@ -6,6 +6,7 @@ code (`docs/site/commands.py`, autodoc).
 """
 
 import sys
+from dataclasses import is_dataclass
 from pathlib import Path
 
 from docutils import nodes
@@ -13,7 +14,6 @@ from pygments.lexers.special import TextLexer
 from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
-from sphinx.ext.autodoc import ALL, Options
 from sphinx.pycode import ModuleAnalyzer
 
 import mpsearch
@@ -89,16 +89,17 @@ def link_public_name(
 
 
 def list_fields(
-    app: Sphinx, what: str, name: str, found: object, options: Options, lines: list[str]
+    app: Sphinx, what: str, name: str, found: object, options: object, lines: list[str]
 ) -> None:
-    """Below a class its fields, each with the text that stands under it in the source.
+    """Below a dataclass its fields, each with the text that stands under it in the source.
 
-    autodoc shows them only where all members are shown, without their order in the signature.
+    Their types and defaults are in the signature; as members they would be there a second time.
     """
-    if not isinstance(found, type) or options.get("members") is ALL:
+    if not isinstance(found, type) or not is_dataclass(found):
         return
-    documented = ModuleAnalyzer.for_module(found.__module__).find_attr_docs()
-    for (owner, field), text in documented.items():
+    for (owner, field), text in (
+        ModuleAnalyzer.for_module(found.__module__).find_attr_docs().items()
+    ):
         if owner == found.__qualname__:
             lines += ["", f"`{field}`", *(f"    {line}" for line in text)]
 

@@ -84,7 +84,7 @@ class Verdict:
 
     @property
     def decided(self) -> bool:
-        """Whether the outcome holds with the confidence that was asked for."""
+        """Whether the samples decide it with the confidence that was asked for."""
         return self.outcome != "inconclusive"
 
     def stops(self, policy: Policy = "measured") -> bool:

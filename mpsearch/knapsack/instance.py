@@ -173,7 +173,7 @@ class Instance:
         return sum(values.tolist())
 
     def is_feasible(self, chosen: NDArray[Any]) -> bool:
-        """Whether every choice is allowed and every limit holds, exactly."""
+        """Whether every choice is allowed and every limit is kept, exactly."""
         if not self.allowed[np.arange(len(chosen)), chosen].all():
             return False
         sums = (self.sum(matrix, chosen) for matrix in self.resources)

@@ -68,7 +68,7 @@ class Refined:
 
         Of paired differences over n samples with standard deviation s: mean ± z s/√n, with z the
         1 - 0.025/m quantile of the normal distribution for m comparisons (Bonferroni), so that
-        the intervals of all m hold at once with 95 %, whichever of them is looked at.
+        the intervals of all m are right at once with 95 %, whichever of them is looked at.
         """
         if self.chosen == 0:
             return 0.0, 0.0, 0.0

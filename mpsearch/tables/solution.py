@@ -16,7 +16,7 @@ Status = Literal["optimal", "feasible", "infeasible", "no-solution"]
 
 @dataclass(frozen=True)
 class Smallest:
-    """The smallest feasible value of a limit: `alone`, and `with_others` while those hold.
+    """The smallest feasible value of a limit: `alone`, and `with_others` within those.
 
     Of a lower limit, the largest one.
 
