@@ -6,6 +6,7 @@ code (`docs/site/commands.py`, autodoc).
 """
 
 import sys
+from dataclasses import is_dataclass
 from pathlib import Path
 
 from docutils import nodes
@@ -13,6 +14,7 @@ from pygments.lexers.special import TextLexer
 from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
+from sphinx.pycode import ModuleAnalyzer
 
 import mpsearch
 from mpsearch import __version__
@@ -86,6 +88,23 @@ def link_public_name(
     )
 
 
+def list_fields(
+    app: Sphinx, what: str, name: str, found: object, options: object, lines: list[str]
+) -> None:
+    """Below a dataclass its fields, each with the text that stands under it in the source.
+
+    Their types and defaults are in the signature; as members they would be there a second time.
+    """
+    if not isinstance(found, type) or not is_dataclass(found):
+        return
+    for (owner, field), text in (
+        ModuleAnalyzer.for_module(found.__module__).find_attr_docs().items()
+    ):
+        if owner == found.__qualname__:
+            lines += ["", f"`{field}`", *(f"    {line}" for line in text)]
+
+
 def setup(app: Sphinx) -> None:
+    app.connect("autodoc-process-docstring", list_fields)
     app.connect("missing-reference", link_public_name)
     app.add_lexer("csv", TextLexer)  # Pygments has none

@@ -15,10 +15,12 @@ from mpsearch.errors import InputError
 
 @dataclass(frozen=True)
 class Split:
-    """`inputs[i]` is float32 `[N, ...]`, one per input of the network; `labels` int64 `[N]`."""
+    """Some samples of a dataset."""
 
     inputs: tuple[np.ndarray, ...]
+    """float32 [N, …], one array for each input of the network."""
     labels: np.ndarray
+    """int64 [N]."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -45,19 +47,22 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Splits by name (`train`, `val`, `test`), already normalised, with where they come from.
-
-    `generated` data were made by a program and say nothing about the world; `digest` changes
-    whenever a source file, a setting or the split does.
-    """
+    """Samples in splits, already normalised, with where they come from."""
 
     name: str
+    """What it is called."""
     input_names: tuple[str, ...]
+    """One for each input, in order."""
     classes: tuple[str, ...]
+    """What each label is called: label 0 is the first."""
     splits: Mapping[str, Split]
+    """By name: `train`, `val`, `test`."""
     generated: bool
+    """Whether a program made the data, which then say nothing about the world."""
     source: str
+    """Where they come from."""
     digest: str
+    """Changes whenever a source file, a setting or the split does."""
 
     def split(self, name: str) -> Split:
         """The named split; an unknown name is an InputError listing the known ones."""

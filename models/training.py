@@ -135,13 +135,18 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Training:
-    """The trained network, in evaluation mode, as it was at its best epoch."""
+    """A trained network, and how it got there."""
 
     model: nn.Module
+    """In evaluation mode, as it was at its best epoch."""
     history: tuple[Epoch, ...]
+    """Every epoch, from the first."""
     best: Epoch
+    """The epoch that was taken."""
     validation: Accuracy
+    """The accuracy on the data that chose the epoch."""
     test: Accuracy | None
+    """The accuracy on the split `test`; None where the dataset has none."""
 
 
 def train(

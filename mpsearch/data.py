@@ -26,18 +26,18 @@ Batch = tuple[tuple[torch.Tensor, ...], "torch.Tensor | None"]
 
 @dataclass(frozen=True)
 class Data:
-    """Samples that fit a network: inputs [N, …] in the network's order and labels or None.
-
-    labels: class numbers int64 [N], or targets as `choosing.choose` describes them; `loss` is
-    the loss that they were checked for (None: cross-entropy, or divergence without labels).
-    notes: what was made of labels that may mean several things.
-    """
+    """Samples that fit a network."""
 
     name: str
+    """Where they come from, for messages: the file or `package.module:function`."""
     inputs: tuple[torch.Tensor, ...]
+    """One tensor [N, …] for each input of the network, in its order."""
     labels: torch.Tensor | None
+    """Class numbers int64 [N], or targets as `choosing.choose` describes them; None: no labels."""
     loss: Loss | None = None
+    """The loss that the labels were checked for; None: cross-entropy, without labels divergence."""
     notes: tuple[str, ...] = ()
+    """What was made of labels that may mean several things, a sentence each."""
 
     def __len__(self) -> int:
         return len(self.inputs[0])

@@ -79,7 +79,7 @@ class Reported:
     written: tuple[str, ...]
     """Paths: the report, then the figures."""
     facts: Facts
-    """Everything on the page, as plain data."""
+    """Everything that the report says."""
 
 
 def form_of(form: str | None, output: str | None) -> str:

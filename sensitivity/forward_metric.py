@@ -67,6 +67,7 @@ class OutputMetric:
     """What all metrics of the outputs have in common; `measure` is what tells them apart."""
 
     name: str
+    """As `--metric` takes it; its column of a table is omega_NAME."""
 
     def measure(self, study: Study) -> Measure:
         """Raises InputError where data, loss or outputs have no such number."""
@@ -90,9 +91,13 @@ class ForwardMetric(OutputMetric):
     """A metric of the outputs. A mean below zero counts as zero, as Ω cannot be negative."""
 
     name: str
+    """As `--metric` takes it; its column of a table is omega_NAME."""
     description: str
+    """One line about it."""
     per_sample: PerSample
+    """(float outputs [n, …], changed outputs [n, …], labels or None) -> [n]."""
     needs_labels: bool = False
+    """Whether data without labels are refused."""
 
     def measure(self, study: Study) -> Measure:
         """The metric on a study; InputError without labels where it needs them."""

@@ -68,7 +68,7 @@ def residual_traces(
     """Σ_n v_kᵀ ∇²(r_nᵀ f_n) v_k over the samples of a batch, one v_k per key, by layer name.
 
     Added to the sum of the Gauss-Newton traces, the mean over k is unbiased for Σ_n Tr(∇²ℓ_n). For
-    a loss that is not `closed` it is so by itself: v_kᵀ ∇²ℓ_n v_k is what is summed.
+    a loss without `has_exact_hessian` it is so by itself: v_kᵀ ∇²ℓ_n v_k is what is summed.
     """
     inputs, labels = batch
     tape = _Weights(network, layers)

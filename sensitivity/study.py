@@ -28,46 +28,56 @@ MEMORY_LIMIT = 2**29  # bytes of intermediate values that a metric keeps at once
 
 @dataclass(frozen=True)
 class Score:
-    """Ω of one layer at one choice, and its standard error (0 when the value is not estimated).
-
-    `metrics`: what else was found on the way, of either sign, by the column of the table that it
-    goes to (`omega_kl`); the same columns for every layer and choice.
-    """
+    """Ω of one layer at one choice."""
 
     omega: float
+    """Its Ω, not negative."""
     stderr: float = 0.0
+    """Its standard error; 0 when the value is not estimated."""
     metrics: Mapping[str, float] = field(default_factory=dict)
+    """What else was found on the way, of either sign, by the column of the table that it goes to
+    (`omega_kl`); the same columns for every layer and choice."""
 
 
 @dataclass(frozen=True)
 class Study:
-    """Everything that a metric may look at. `seed` makes every random draw repeatable.
-
-    `network` is on `device` already; `batches` puts the data there. `memory_limit` bounds the bytes
-    of intermediate values that are kept at once, by smaller batches. `workers` are the processes
-    that share the work. `keep_outputs` is for how many samples the changed outputs of every cell
-    are kept in the journal, for interactions; 0 keeps none. `beside` are the metrics of the outputs
-    that a metric of the outputs takes from the same passes. `rounding`, `correct_bias` and
-    `ranges` say how a layer is quantized whose outputs are looked at, as in `post_training`.
-    """
+    """Everything that a metric may look at."""
 
     network: Network
+    """The float network, on `device` already."""
     data: Data
+    """The samples; `batches` puts them on the device."""
     loss: Loss
+    """The loss that sensitivity is measured on."""
     choices: tuple[Choice, ...]
+    """What every layer is scored at."""
     batch_size: int
+    """Samples per batch; fewer where their values would pass the memory limit."""
     seed: int
-    rtol: float  # standard error that is wanted, relative to what a layer contributes
-    max_probes: int  # per layer, however large its error still is
+    """Makes every random draw repeatable."""
+    rtol: float
+    """The standard error that is wanted, relative to what a layer contributes."""
+    max_probes: int
+    """Per layer, however large its error still is."""
     memory_limit: int = MEMORY_LIMIT
+    """Bytes of intermediate values that are kept at once, by smaller batches."""
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    """Where passes are computed."""
     workers: Workers = field(default_factory=Workers)
+    """The processes that share the work."""
     keep_outputs: int = 0
+    """For how many samples the changed outputs of every cell are kept in the journal, for
+    interactions; 0 keeps none."""
     beside: "tuple[OutputMetric, ...]" = ()
+    """Metrics of the outputs that a metric of the outputs takes from the same passes."""
     rounding: Literal["nearest", "adaptive"] = "nearest"
+    """How a layer is quantized whose outputs are looked at, as `PostTraining` has it."""
     correct_bias: bool = False
+    """The same of its bias."""
     ranges: str = "mse"
-    findings: dict[str, object] = field(default_factory=dict)  # of `score`, for `notes`
+    """The same of the range of its input."""
+    findings: dict[str, object] = field(default_factory=dict)
+    """What `score` found out, for `notes`."""
 
     @cached_property
     def histograms(self) -> Mapping[str, Histogram]:
@@ -106,15 +116,18 @@ class Study:
 
 
 class Profiler(Protocol):
-    """A metric. `steps` is how many times `score` will call `step`, for the progress bar.
+    """A metric.
 
-    `score` asks the journal before it computes anything and tells it what it has computed, so
-    that a killed run goes on where it was. `notes` says how the values were obtained, for the
-    provenance, for example which layers are exact.
+    `score` asks the journal before it computes anything and tells it what it has computed, so that
+    a killed run goes on where it was. `notes` says how the values were obtained, for the
+    provenance, for example which layers are exact. `steps` is how many times `score` will call
+    `step`, for the progress bar.
     """
 
     name: str
+    """As `--metric` takes it."""
     description: str
+    """One line about it."""
 
     def steps(self, study: Study) -> int: ...
 

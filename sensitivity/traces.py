@@ -308,7 +308,7 @@ def _round(
 ) -> None:
     """One round of probes for the active layers: from the journal, or measured and journaled."""
     smooth = {layer.name for layer in split(study)[1]}
-    curved = [layer for layer in active if layer.name in smooth]
+    with_residual = [layer for layer in active if layer.name in smooth]
     for layer in active:
         samples[layer.name].gauss_newton += [[]] if is_sampled(study) else []
         samples[layer.name].residual += [[]] if layer.name in smooth else []
@@ -320,8 +320,9 @@ def _round(
             if is_sampled(study):
                 found = sampled_traces(study.network, inputs, active, keys, study.loss)
                 piece["gauss_newton"] = _plain(found)
-            if curved:
-                found = residual_traces(study.network, study.loss, (inputs, labels), curved, keys)
+            if with_residual:
+                batch = inputs, labels
+                found = residual_traces(study.network, study.loss, batch, with_residual, keys)
                 piece["residual"] = _plain(found)
             journal.put(name_of(index), piece)
         step()

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,34 @@ def test_every_name_is_what_it_says_and_has_a_docstring() -> None:
     assert set(dir(mpsearch)) == set(mpsearch.__all__)
     with pytest.raises(AttributeError, match=r"module 'mpsearch' has no attribute 'solves'"):
         _ = mpsearch.solves  # type: ignore[attr-defined]
+
+
+def _fields_without_a_line(cls: type) -> list[str]:
+    """Of a class, as its source has it: what sphinx reads is a text right under a field."""
+    module = ast.parse(inspect.getsource(sys.modules[cls.__module__]))
+    (body,) = (
+        n.body for n in module.body if isinstance(n, ast.ClassDef) and n.name == cls.__name__
+    )
+    following = zip(body, [*body[1:], None], strict=True)
+    return [
+        ast.unparse(field.target)
+        for field, below in following
+        if isinstance(field, ast.AnnAssign)
+        and not (
+            isinstance(below, ast.Expr)
+            and isinstance(below.value, ast.Constant)
+            and isinstance(below.value.value, str)
+            and below.value.value.strip()
+        )
+    ]
+
+
+def test_every_field_has_a_line_under_it() -> None:
+    classes = [found for name in NAMES if inspect.isclass(found := getattr(mpsearch, name))]
+    assert sum(map(is_dataclass, classes)) > 40
+    assert {c.__name__: _fields_without_a_line(c) for c in classes} == {
+        c.__name__: [] for c in classes
+    }
 
 
 def _for_type_checkers(body: list[ast.stmt]) -> Iterator[ast.stmt]:

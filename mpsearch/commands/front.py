@@ -44,8 +44,8 @@ def front(
 
     Every non-dominated point is kept and saved, not only the convex hull; --points thins what is
     printed. What `mpsearch evaluate --front` added to FILE.csv stays, for the same assignments, and
-    is drawn. Limits hold for all points. Exit code 1 if they are infeasible. Where the states do
-    not fit --max-memory, some points are missing; the proven factor that this costs is printed.
+    is drawn. All points are within the limits. Exit code 1 if they are infeasible. Where the states
+    do not fit --max-memory, some points are missing; the proven factor that this costs is printed.
 
     \b
     Examples:

@@ -1,4 +1,4 @@
-"""Options of `mpsearch solve` for what is measured: an accuracy that has to hold, and --refine."""
+"""Options of `mpsearch solve` for what is measured: a target for the accuracy, and --refine."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -110,7 +110,7 @@ class Measuring:
 
 @dataclass(frozen=True)
 class MeasuredRequest:
-    """What accuracy has to hold, of what, and how much may be measured to find it."""
+    """Which target for the accuracy, of what, and how much may be measured to find it."""
 
     on: Measuring
     target: "Target"

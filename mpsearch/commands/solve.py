@@ -128,9 +128,10 @@ class SolveRequest:
 def solve(**options: Any) -> int:
     """Choose every layer's bits: least total Ω within the limits, or least size within Ω.
 
-    With --min-accuracy or --max-drop: the smallest assignment on the front whose accuracy, measured
-    on --data, holds. What was measured is said, and that not every smaller one was; exit code 1 if
-    none holds. With --refine N assignments at these limits are measured, and the best is taken.
+    With --min-accuracy or --max-drop: the smallest assignment on the front that meets this target,
+    measured on --data. What was measured is said, and that not every smaller one was; exit code 1
+    if none meets it. With --refine N assignments at these limits are measured, and the best is
+    taken.
 
     Activations keep their bits where fewer buy nothing: a choice is left out where another one has
     more bits for activations, as many for weights, and takes no more of what is limited.

@@ -1,4 +1,4 @@
-"""`solve` with an accuracy that has to hold: the front within the limits, then measurements."""
+"""`solve` with a target for the accuracy: the front within the limits, then measurements."""
 
 import os
 from dataclasses import replace
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 def solve_measured(
     request: "SolveRequest", wanted: MeasuredRequest, asked: "Asked", resource: str
 ) -> int:
-    """The smallest assignment whose measured accuracy holds; exit code 1 where none does."""
+    """The smallest assignment whose measured accuracy meets the target; else exit code 1."""
     table = asked.table
     if resource not in table.columns:
         raise InputError(
@@ -101,7 +101,7 @@ def front_within(
 def measure(
     wanted: MeasuredRequest, found: Front, output: str, table_model: str | None = None
 ) -> MeasuredAnswer:
-    """Load model and data, and look for the smallest point that holds.
+    """Load model and data, and look for the smallest point that meets the target.
 
     InputError as `Measuring.subject` and the search raise.
     """
@@ -120,7 +120,7 @@ def measure(
 def solution_of(measured: MeasuredAnswer, asked: "Asked", resource: str) -> Solution:
     """The answer, or the best that was measured, as a Solution: feasible, without a bound.
 
-    A smaller assignment that is not on the front may hold too, so nothing is proven of the size.
+    A smaller assignment that is not on the front may do too, so nothing is proven of the size.
     """
     table, budget = asked.table, asked.budget
     choices = {layer: measured.choices[layer] for layer in table.layer_names}

@@ -56,28 +56,37 @@ class Metric:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Accuracy (Wilson interval) and the mean loss (normal interval) on `n` labelled samples.
+    """Accuracy (Wilson interval) and the mean loss (normal interval) on labelled samples.
 
-    `correct` has one entry per sample, so that two evaluations on the same data can be paired.
-    `size_bytes` and `bops` are those of the assignment; None where there is none. confusion:
-    [true class][predicted class], how many samples; None where it was not kept. A network that does
-    not give one answer per sample (a regression, several outputs) has an accuracy of NaN and an
-    empty `correct`; what it is measured by is in `metrics`, by name. origin: which network on which
-    data.
+    A network that does not give one answer per sample (a regression, several outputs) has no
+    accuracy; `metrics` say what it is measured by.
     """
 
     name: str
+    """Of the network: `FP32`, `assignment`, `w8a8`."""
     n: int
+    """How many samples."""
     accuracy: float
+    """The share of right answers, 0 to 1; NaN without one answer per sample."""
     accuracy_interval: tuple[float, float]
+    """Its 95 % interval (low, high)."""
     loss: float
+    """The mean over the samples."""
     loss_interval: tuple[float, float]
+    """Its 95 % interval (low, high)."""
     correct: tuple[bool, ...]
+    """One entry per sample, so that two evaluations on the same data can be paired; empty where
+    there is no accuracy."""
     size_bytes: int | None = None
+    """Of the assignment; None where there is none."""
     bops: int | None = None
+    """Bit operations of one sample under the assignment; None where there is none."""
     confusion: tuple[tuple[int, ...], ...] | None = None
+    """[true class][predicted class]: how many samples; None where it was not kept."""
     metrics: Mapping[str, Metric] = field(default_factory=dict)
+    """By name, `f1`: a value with its interval."""
     origin: Origin = field(default_factory=Origin)
+    """Which network on which data, by digests."""
 
     @property
     def classifies(self) -> bool:

@@ -57,18 +57,25 @@ class EvaluationRequest:
 
 @dataclass(frozen=True)
 class Subject:
-    """A float network, the labelled data to measure it on, and data for the ranges (or None).
+    """A float network and the labelled data to measure its assignments on.
 
     What is measured is computed where `network` is.
     """
 
     path: str
+    """The network's file, for messages."""
     network: Network
+    """The float network."""
     data: Data
+    """The labelled samples that are measured on."""
     calibration: Data | None
+    """Samples for the ranges of activations; None: nothing can be quantized."""
     batch_size: int = 64
+    """Samples in one pass."""
     post_training: PostTraining = field(default_factory=PostTraining)
+    """How an assignment becomes a quantized network."""
     metrics: tuple[str, ...] = ()
+    """Further metrics to measure, by name, as `--metric` takes them."""
 
     @property
     def held_out(self) -> bool:

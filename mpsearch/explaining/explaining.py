@@ -154,25 +154,34 @@ Status = Literal["optimal", "not optimal", "unproven", "outside"]
 
 @dataclass(frozen=True)
 class Explanation:
-    """status: of the assignment under its limits; optimum: the least Ω within them, if proven.
-
-    bound: no assignment within the limits has less Ω; gap: (omega - bound) / omega. slack: limited
-    column -> what is left, negative where the limit is broken. Without any assignment within the
-    limits `solution` says so, and there are no prices. lp_bound: q at the prices.
-    """
+    """How far an assignment is from the optimum, and why every layer has its bits."""
 
     status: Status
+    """`optimal`, `not optimal`, `unproven` (no better one is known) or `outside` (of the
+    limits)."""
     omega: float
+    """Total Ω of the assignment."""
     optimum: float | None
+    """The least Ω within the limits; None where that is not proven."""
     bound: float | None
+    """No assignment within the limits has less Ω; None where nothing is proven."""
     gap: float | None
+    """(omega - bound) / omega; None without a bound and outside the limits."""
     lp_bound: float | None
+    """The bound that the prices prove, of the linear relaxation; None without prices."""
     totals: Mapping[str, int | float]
+    """Resource column -> what the assignment takes, exact."""
     limits: Mapping[str, int | float]
+    """Limited column -> its upper limit."""
     slack: Mapping[str, int | float]
+    """Limited column -> what is left of its limit; negative where the limit is broken."""
     decisions: tuple[Decision, ...]
+    """One for each layer, or group of layers, in the table's order."""
     marginals: tuple[Marginal, ...]
+    """What a little more or less of each limit is worth; empty without any assignment within the
+    limits."""
     solution: Solution
+    """What the search found within the same limits, also that there is nothing."""
 
 
 def explain(

@@ -32,11 +32,14 @@ class ExportRequest:
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written: `figures` for --json, `lines` for people; not `ok` gives exit code 1."""
+    """What was written."""
 
     figures: Mapping[str, Any]
+    """What `mpsearch export --json` prints."""
     lines: tuple[str, ...]
+    """The same for people, a line each."""
     ok: bool = True
+    """False where a check found other outputs than the network's: exit code 1."""
 
 
 @dataclass(frozen=True)

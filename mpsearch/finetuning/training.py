@@ -120,56 +120,63 @@ START = PostTraining()  # scales train anyway
 
 @dataclass(frozen=True)
 class FineTuning:
-    """How to train; docs/finetune.md says how the defaults were found.
-
-    `distillation` is the share of the divergence from the float network in the loss; the rest is
-    the data's loss on labels, such as cross-entropy. Without labels it counts as 1. `lr` is the
-    relative change per step: 1e-3 moves a tensor by a thousandth of its own size. `freezing` ends
-    the oscillations of weights with 2 to 4 bits (`finetuning.oscillations`).
-    """
+    """How to train; docs/finetune.md says how the defaults were found."""
 
     epochs: int = 10
+    """Passes over the training data."""
     lr: float = 1e-3
+    """The relative change per step: 1e-3 moves a tensor by a thousandth of its own size."""
     batch_size: int = 32
+    """Samples in one step."""
     distillation: float = 0.5
+    """The share, 0 to 1, of the divergence from the float network in the loss; the rest is the
+    data's loss on labels, such as cross-entropy. Without labels it counts as 1."""
     augment: bool = False
+    """Whether batches are changed at random."""
     seed: int = 0
+    """Of every random draw."""
     calibration_samples: int = 256
+    """How many training samples set the ranges at the start."""
     freezing: bool = True
+    """Whether oscillations of weights with 2 to 4 bits are ended (`finetuning.oscillations`)."""
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """What the network scored after `number` passes over the data; 0 is the start.
-
-    `accuracy` and `loss` are those of the integers on the validation data. Without labels there,
-    they are the agreement with the float network's decisions and the divergence from it. A network
-    that does not give one answer per sample (a regression) has no accuracy. `frozen` is the share
-    of the weights with 2 to 4 bits that had oscillated and keep their codes from then on.
-    """
+    """What the network scored after some passes over the training data."""
 
     number: int
+    """How many passes; 0 is the start."""
     train_loss: float | None
+    """The mean of the training loss; None at the start."""
     loss: float
+    """Of the integers on the validation data; the divergence from the float network where these
+    have no labels."""
     accuracy: float | None
+    """Of the integers on the validation data, 0 to 1; without labels the share of samples that they
+    decide as the float network does. None without one answer per sample (a regression)."""
     frozen: float = 0.0
+    """The share of the weights with 2 to 4 bits that had oscillated and keep their codes from then
+    on."""
 
 
 @dataclass(frozen=True)
 class FineTuned:
-    """The network of the `best` epoch; `history` begins with the start, epoch 0.
-
-    `labelled`: whether accuracies are against labels (else against FP32's decisions). `resumed`:
-    how many epochs an earlier, killed run had finished. Delete `checkpoint` when the network is
-    saved.
-    """
+    """A fine-tuned network, and how it got there."""
 
     network: QuantizedNetwork
+    """The quantized network of the best epoch."""
     history: tuple[Epoch, ...]
+    """Every epoch; the first is the start, epoch 0."""
     best: Epoch
+    """The epoch that was taken: the best accuracy on the validation data, then the least loss."""
     labelled: bool
+    """Whether accuracies are against labels, else against the float network's decisions."""
     resumed: int = 0
+    """How many epochs an earlier, killed run had finished."""
     checkpoint: Path | None = None
+    """The file to go on from after a kill: delete it when the network is saved. None: none was
+    asked for."""
 
 
 def finetune(

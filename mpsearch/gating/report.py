@@ -31,18 +31,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class GateReport:
-    """What one run of the gate found.
-
-    config: the file that conditions came from; update: the baseline's path, and whether it was
-    written; remarks: further notes."""
+    """What one run of the gate found."""
 
     verdicts: tuple[Verdict, ...]
+    """One for each condition."""
     evidence: Evidence
+    """What is known of the network: its assignment, evaluations, device figures, baseline."""
     policy: Policy = "measured"
+    """What an inconclusive condition does: `measured`, `strict` or `lenient`."""
     confidence: float = 0.95
+    """Of the intervals: 0.95."""
     config: str | None = None
+    """The file that conditions came from; None: no file."""
     update: tuple[str, bool] | None = None
+    """The baseline's path, and whether it was written; None where that was not asked for."""
     remarks: tuple[str, ...] = ()
+    """Further notes, a sentence each."""
 
     @property
     def says_no(self) -> bool:

@@ -33,30 +33,34 @@ class Paired:
 
 @dataclass(frozen=True)
 class Verdict:
-    """One condition.
-
-    quantity: `size_bytes`, `bops`, `accuracy` (0 to 1), `drop` or `drop_baseline` (in points),
-    what a device took: `latency_s`, `peak_memory_bytes`, `energy_j`; or the growth of one of these
-    against the baseline, `size_bytes_growth` and so on (a share: 0.01 is 1 % more). `metric f1`
-    and so on: a metric of the evaluation; at_least: its limit is one from below.
-    passed: the measured value meets the limit; one equal to its limit does.
-    interval, samples: of what was measured on samples; None for exact numbers, such as the drop
-    of a network against itself.
-    needed: how many samples would decide at the rates that were measured; None: none would.
-    baseline: the value that a growth is relative to.
-    """
+    """One condition of the gate: what was measured, its limit, and what the samples decide."""
 
     quantity: str
+    """`size_bytes`, `bops`, `accuracy` (0 to 1), `drop` or `drop_baseline` (in points), what a
+    device took: `latency_s`, `peak_memory_bytes`, `energy_j`; the growth of one of these against
+    the baseline, `size_bytes_growth` and so on (a share: 0.01 is 1 % more); or a metric of the
+    evaluation, `metric f1`."""
     value: Number
+    """What was measured, in the quantity's unit."""
     limit: Number
+    """What it may be, in the same unit."""
     passed: bool
+    """Whether the measured value meets the limit; one equal to its limit does."""
     interval: tuple[float, float] | None = None
+    """(low, high) of what was measured on samples; None for exact numbers, such as the drop of a
+    network against itself."""
     samples: int | None = None
+    """How many samples were measured; None for exact numbers."""
     confidence: float = 0.95
+    """Of the interval."""
     needed: int | None = None
+    """How many samples would decide at the rates that were measured; None: none would."""
     paired: Paired | None = None
+    """What a drop was measured from; None where no samples were paired."""
     baseline: Number | None = None
+    """The value that a growth is relative to; None for other quantities."""
     at_least: bool = False
+    """Whether the limit of a metric is one from below."""
 
     @property
     def higher_is_better(self) -> bool:
@@ -80,7 +84,7 @@ class Verdict:
 
     @property
     def decided(self) -> bool:
-        """Whether the outcome holds with the confidence that was asked for."""
+        """Whether the samples decide it with the confidence that was asked for."""
         return self.outcome != "inconclusive"
 
     def stops(self, policy: Policy = "measured") -> bool:

@@ -13,10 +13,12 @@ from mpsearch.graph.network import Network
 
 @dataclass(frozen=True)
 class Arrays:
-    """Named arrays as a source gave them: `x0, x1, …` or the model's input names, and `y`."""
+    """Named arrays as a source gave them."""
 
     name: str
+    """The source, for messages."""
     tensors: Mapping[str, torch.Tensor]
+    """By name, [N, …]: the inputs as `x0, x1, …` or by the model's input names, and labels `y`."""
 
     def inputs_in_order(self) -> tuple[torch.Tensor, ...]:
         """x0, x1, …, for a model whose input names are not known yet."""

@@ -17,7 +17,9 @@ class Call:
     """The arguments of one call of a model; tensors may lie in dictionaries, lists and tuples."""
 
     args: tuple[Any, ...]
+    """The positional ones, in order."""
     kwargs: dict[str, Any]
+    """The others by name."""
 
     def tensors(self) -> tuple[torch.Tensor, ...]:
         """Every tensor, in the order of the exported graph's inputs."""

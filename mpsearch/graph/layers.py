@@ -149,23 +149,25 @@ MOVING = frozenset(
 
 @dataclass(frozen=True)
 class Layer:
-    """One weight and the places where it is used.
-
-    `name` is the qualified module name (`image.conv1`), `kind` the operator (`conv2d`,
-    `depthwise_conv2d`, `conv_transpose2d`, `linear`, `embedding`; an embedding table that is also
-    the weight of a linear layer is `linear`), `weights` the number of weight elements, `channels`
-    the output channels (rows of an embedding table), `macs` the multiply-accumulates of one sample
-    over all `nodes` (graph nodes by name), `bias_name` is empty for a layer without bias.
-    """
+    """One weight and the places where it is used."""
 
     name: str
+    """The qualified module name, `image.conv1`."""
     kind: str
+    """The operator: `conv2d`, `depthwise_conv2d`, `conv_transpose2d`, `linear`, `embedding`; an
+    embedding table that is also the weight of a linear layer is `linear`."""
     weight_name: str
+    """The weight's name in the graph."""
     bias_name: str
+    """The bias's name in the graph; empty for a layer without bias."""
     weights: int
+    """How many elements the weight has."""
     channels: int
+    """Output channels; of an embedding table the rows."""
     macs: int
+    """Multiply-accumulates of one sample, over all places where it is used."""
     nodes: tuple[str, ...]
+    """These places, graph nodes by name."""
 
 
 def find_layers(graph: fx.GraphModule) -> tuple[Layer, ...]:

@@ -20,23 +20,26 @@ from mpsearch.graph.tensors import as_float32, device_of, get_tensor, move, set_
 
 @dataclass(frozen=True)
 class Network:
-    """A model as one aten graph with batch norms folded.
-
-    `graph` takes the inputs in order and returns one tensor [N, …]; `input_shapes` are those of one
-    sample, for example `((1, 44, 13), (3, 32, 32))`; `parameters` counts the elements of the model
-    as it was given, running statistics of batch norms included. `outputs` are the model's outputs
-    by name, side by side in that one tensor [N, K] where there are several; `left_out_outputs` are
-    those that are not in it (whole numbers, flags).
-    """
+    """A model as one aten graph with batch norms folded."""
 
     graph: fx.GraphModule
+    """Takes the inputs in order and returns one tensor [N, …]."""
     input_names: tuple[str, ...]
+    """One for each input, in order."""
     input_shapes: tuple[Shape, ...]
+    """Of one sample, for example `((1, 44, 13), (3, 32, 32))`."""
     input_dtypes: tuple[torch.dtype, ...]
+    """One for each input: float32, or whole numbers for indices."""
     output_shape: Shape
+    """Of one sample, `(10,)`."""
     parameters: int
+    """How many elements the model had as it was given, running statistics of batch norms
+    included."""
     outputs: tuple[Output, ...]
+    """The model's outputs by name, side by side in the graph's one tensor [N, K] where there are
+    several."""
     left_out_outputs: tuple[str, ...] = ()
+    """Names of the outputs that are not in it (whole numbers, flags)."""
 
     @staticmethod
     def from_module(model: nn.Module, example_inputs: ExampleInputs) -> "Network":

@@ -58,12 +58,14 @@ Arrays = Mapping[str, "np.ndarray[Any, Any] | torch.Tensor"]
 
 @dataclass(frozen=True)
 class NetworkFile:
-    """What an mpsearch file holds: the network and its calibration sample (empty when it has
-    none); `notes`: what the loader of another format changed."""
+    """What an mpsearch file has in it."""
 
     network: Network
+    """The float network."""
     sample: Mapping[str, torch.Tensor]
+    """Its calibration sample, `x0`, `x1`, … and `y`; empty when it has none."""
     notes: tuple[str, ...] = ()
+    """What the loader of another format changed, a sentence each."""
 
 
 def save(

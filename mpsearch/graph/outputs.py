@@ -23,15 +23,19 @@ _LONGEST_NAME = 200
 
 @dataclass(frozen=True)
 class Output:
-    """Columns `start` to `stop` of the network's flattened output, one sample of shape `shape`.
+    """An output of the model, as columns of the network's flattened one.
 
     `Output("boxes", (4, 2), 10, 18)`: columns 10 to 17 are the output called `boxes`, [N, 4, 2].
     """
 
     name: str
+    """As the model calls it; `output` for a single one without a name."""
     shape: Shape
+    """Of one sample, `(4, 2)`."""
     start: int
+    """Its first column."""
     stop: int
+    """The column after its last."""
 
 
 def split_outputs(outputs: Sequence[Output], values: torch.Tensor) -> dict[str, torch.Tensor]:

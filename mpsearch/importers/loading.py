@@ -41,20 +41,21 @@ from mpsearch.running.plugins import import_object, put_working_directory_on_pat
 
 @dataclass(frozen=True)
 class ModelSource:
-    """How to load a model: the file and what the caller says about it.
-
-    `model`: `package.module:factory` or a bundled architecture's name, for a state dict.
-    `trust`: the caller trusts the file's author, so code in it may run.
-    `input_shapes`: shapes of one sample, `((1, 44, 13), (3, 32, 32))`, where the file has none and
-    the data do not tell. `max_memory`: bytes that all tensors may take while the file is loaded
-    (None: four times the file and 1 GiB, see `memory_budget`).
-    """
+    """How to load a model: the file and what the caller says about it."""
 
     path: str
+    """The model file."""
     model: str | None = None
+    """For a state dict: `package.module:factory` or a bundled architecture's name; None for other
+    files."""
     trust: bool = False
+    """Whether the caller trusts the file's author, so that code in it may run."""
     input_shapes: tuple[tuple[int, ...], ...] = ()
+    """Shapes of one sample, `((1, 44, 13), (3, 32, 32))`, where the file has none and the data do
+    not tell; empty: not said."""
     max_memory: int | None = None
+    """Bytes that all tensors may take while the file is loaded; None: four times the file and 1 GiB
+    (`memory_budget`)."""
 
 
 def convert(

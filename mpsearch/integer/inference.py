@@ -276,7 +276,10 @@ class IntegerNetwork:
     """
 
     graph: IntegerGraph
+    """The integer steps, their constants and the quantizers of inputs and output."""
     exact_blas: bool = True
+    """Whether sums of products go through floating-point BLAS where that is exact; the results are
+    the same without, only later."""
 
     def __call__(self, *inputs: torch.Tensor) -> torch.Tensor:
         codes = [quantize_input(inputs[e.index].numpy(), e.tensor) for e in self.graph.inputs]

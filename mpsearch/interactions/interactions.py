@@ -30,25 +30,32 @@ LOSSES = ("cross-entropy", "bce", "mse")
 
 @dataclass(frozen=True, eq=False)
 class Interactions:
-    """Cells [K] by layer name and choice, float outputs [N, C], changes [K, N, C] and labels [N].
+    """What K cells, a layer at a choice each, do to C outputs of N samples, and to each other.
 
-    `loss` says what H is: `cross-entropy` of one row of class logits, or `bce` or `mse` of an
-    output of any shape, flattened, whose labels are [N, C] floats. `changes` are float16 times
-    `scales` [K]; `gram` is [K, K] float64, positive semidefinite. `labels` is empty for data
-    without labels. `model_digest` and `data_digest` say which network and samples it is of; the
-    latter is empty in files of older versions.
+    H, the Hessian in the outputs, is that of `loss`.
     """
 
     layers: tuple[str, ...]
+    """The layer of each cell [K]."""
     choices: tuple[Choice, ...]
+    """The choice of each cell [K]."""
     logits: NDArray[np.float32]
+    """The float network's outputs [N, C]."""
     changes: NDArray[np.float16]
+    """What each cell changes in the outputs [K, N, C], float16, in units of `scales`."""
     scales: NDArray[np.float64]
+    """The unit of each cell's changes [K]."""
     gram: NDArray[np.float64]
+    """The quadratic form of every pair of cells [K, K], float64, positive semidefinite."""
     labels: NDArray[np.int64] | NDArray[np.float64]
+    """int64 [N] classes, or for `bce` and `mse` float64 [N, C]; empty for data without labels."""
     model_digest: str
+    """Of the float network."""
     loss: str = "cross-entropy"
+    """`cross-entropy` of one row of class logits, or `bce` or `mse` of an output of any shape,
+    flattened."""
     data_digest: str = ""
+    """Of the samples; empty in files of older versions."""
 
     def cells(self, assignment: Mapping[str, Choice]) -> NDArray[np.int64]:
         """The cell of each layer. Raises InputError for a layer or choice that is not there."""
@@ -71,21 +78,24 @@ class Interactions:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What is expected of an assignment on the stored sample.
-
-    `additive` is Σ of the layers' own quadratic forms, `quadratic` has the cross terms; `kl`,
-    `loss` and `accuracy` are those of the superposed outputs. `loss` and `accuracy` are None
-    without labels.
-    """
+    """What is expected of an assignment on the stored sample."""
 
     additive: float
+    """The sum of the layers' own quadratic forms."""
     quadratic: float
+    """The same with the cross terms."""
     kl: float
+    """The divergence of the superposed outputs from the float ones, mean over the samples."""
     loss: float | None
+    """The mean loss of the superposed outputs; None without labels."""
     accuracy: float | None
+    """The share of right answers of the superposed outputs, 0 to 1; None without labels."""
     float_loss: float | None
+    """The float network's; None without labels."""
     float_accuracy: float | None
+    """The float network's, 0 to 1; None without labels."""
     samples: int
+    """How many samples are stored."""
 
 
 def predict(interactions: Interactions, assignment: Mapping[str, Choice]) -> Prediction:

@@ -149,10 +149,12 @@ class Candidate:
 
 @dataclass(frozen=True, eq=False)
 class Ranking:
-    """Candidates by predicted loss (or KL), best first; `proven`: how many surely belong."""
+    """Assignments by predicted loss, without labels by predicted KL."""
 
     candidates: tuple[Candidate, ...]
+    """Best first."""
     proven: int
+    """How many of them are proven to be among those of least Ω."""
 
     @property
     def winner(self) -> Candidate:

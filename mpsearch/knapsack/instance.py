@@ -36,21 +36,27 @@ from mpsearch.tables.table import LayerTable
 class Instance:
     """Minimise the sum of omega[l, c(l)] with every sum of resources[r][l, c(l)] <= limits[r].
 
-    members: L tuples of layer names, e.g. 54; choices: C of them, e.g. 4; allowed: bool [L, C];
-    omega (or what else is minimised) and each resource: integers [L, C], zero where not allowed;
-    `digits[0]` is the decimal scale of omega, `digits[1 + r]` that of resource r. A lower limit
-    "total >= b" is the row "most - total <= most - b"; then `mosts[r]` is that most, else None.
+    A lower limit "total >= b" is the row "most - total <= most - b".
     """
 
     members: tuple[tuple[str, ...], ...]
+    """L tuples of layer names, e.g. 54: the layers of a group decide together."""
     choices: tuple[Choice, ...]
+    """C of them, e.g. 4."""
     allowed: NDArray[np.bool_]
+    """bool [L, C]."""
     omega: IntArray
+    """Ω, or what else is minimised: integers [L, C], zero where not allowed."""
     columns: tuple[str, ...]
+    """The R rows' names: limits, extra columns, lower limits."""
     resources: tuple[IntArray, ...]
+    """For each of them integers [L, C], zero where not allowed."""
     limits: tuple[int, ...]
+    """Its upper limit, in the same units."""
     digits: tuple[int, ...]
+    """`digits[0]` is the decimal scale of omega, `digits[1 + r]` that of resource r."""
     mosts: tuple[int | None, ...]
+    """`mosts[r]` is the "most" of a lower limit; None for an upper one."""
 
     @staticmethod
     def build(
@@ -167,7 +173,7 @@ class Instance:
         return sum(values.tolist())
 
     def is_feasible(self, chosen: NDArray[Any]) -> bool:
-        """Whether every choice is allowed and every limit holds, exactly."""
+        """Whether every choice is allowed and every limit is kept, exactly."""
         if not self.allowed[np.arange(len(chosen)), chosen].all():
             return False
         sums = (self.sum(matrix, chosen) for matrix in self.resources)

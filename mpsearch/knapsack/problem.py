@@ -25,19 +25,23 @@ COST_BITS = 60
 class Problem:
     """Minimise the sum of costs[l, c(l)] with every sum of weights[r, l, c(l)] <= limits[r].
 
-    allowed: bool [L, C], e.g. [54, 4]; costs: int64 [L, C] >= 0; weights: int64 [R, L, C] >= 0;
-    limits: int64 [R]. `cost_limit` is the cost of an assignment that is already known, or a sum
-    that no assignment exceeds: answers above it are of no interest. Entries and limits are at most
-    about 2**60, but the sum over an assignment that breaks a limit may pass 2**63.
-    `columns` names the R limited columns; limits that cannot bind have been dropped.
+    Entries and limits are at most about 2**60, but the sum over an assignment that breaks a limit
+    may pass 2**63.
     """
 
     allowed: NDArray[np.bool_]
+    """bool [L, C], e.g. [54, 4]: which choices a layer may take."""
     costs: NDArray[np.int64]
+    """int64 [L, C] >= 0."""
     weights: NDArray[np.int64]
+    """int64 [R, L, C] >= 0."""
     limits: NDArray[np.int64]
+    """int64 [R]."""
     cost_limit: int
+    """The cost of an assignment that is already known, or a sum that no assignment exceeds: answers
+    above it are of no interest."""
     columns: tuple[str, ...] = ()
+    """Names of the R limited columns; limits that cannot bind have been dropped."""
 
     @cached_property
     def unit_costs(self) -> NDArray[np.float64]:
@@ -142,14 +146,14 @@ Claim = Literal["optimal", "feasible", "infeasible", "unknown"]
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """What a solver says; nothing of it is believed before it is checked.
-
-    chosen: indices [L] into the choices, or None; bound: a cost that no assignment is below.
-    """
+    """What a solver says; nothing of it is believed before it is checked."""
 
     chosen: NDArray[np.int64] | None
+    """Indices [L] into the choices; None without an assignment."""
     claim: Claim
+    """`optimal`, `feasible`, `infeasible` or `unknown`."""
     bound: float | None = None
+    """A cost that no assignment is below; None: none is known."""
 
 
 class Solver(Protocol):

@@ -1,1 +1,1 @@
-"""What a loss is on one output and on several, and which one is meant."""
+"""What a loss is on one output and on several, and how it is chosen from output and labels."""

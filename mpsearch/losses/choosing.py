@@ -282,7 +282,7 @@ class _One:
 
 
 def default_name(output: Output, head: str, labels: torch.Tensor | None) -> str:
-    """The loss that is meant where none is named; docs/losses.md has the table."""
+    """The loss that output and labels decide where none is named; docs/losses.md has the table."""
     shape = output.shape
     classes = len(shape) == 1 and shape[0] >= 2
     if labels is None:

@@ -1,1 +1,1 @@
-"""The smallest assignment whose measured accuracy holds, and how sure that is."""
+"""The smallest assignment whose measured accuracy meets a target, and how sure that is."""

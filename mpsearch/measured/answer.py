@@ -1,4 +1,4 @@
-"""The smallest assignment of a front whose measured accuracy holds, and how sure that is.
+"""The smallest assignment of a front whose measured accuracy meets a target, and how sure that is.
 
 Deciding whether a network gets enough samples right, on no more samples than that takes.
 
@@ -55,7 +55,7 @@ class Hardest:
 class Decision:
     """Whether enough samples are right, and after how many samples it was clear.
 
-    logits: [N, classes] where all samples were run, which is always so where it holds.
+    logits: [N, classes] where all samples were run, which is always so where enough are right.
     """
 
     holds: bool
@@ -104,7 +104,7 @@ def decide(network: Callee, data: Data, least: int, batch_size: int = 64) -> Dec
 
 @dataclass(frozen=True)
 class Target:
-    """What has to hold: an accuracy (0 to 1), or a drop in accuracy against FP32 at most."""
+    """What is asked: an accuracy (0 to 1), or a drop in accuracy against FP32 at most."""
 
     min_accuracy: Fraction | None = None
     max_drop: Fraction | None = None
@@ -126,7 +126,7 @@ class Target:
 
 @dataclass(frozen=True)
 class MeasuredAnswer:
-    """What was found. `point` of the front holds, or is None; then `row` is the best measured.
+    """What was found. `point` of the front meets the target; None: none does, `row` is the best.
 
     row, reference: the assignment and FP32 on the data. passes: how many samples were run for all
     candidates together; stopped: how many of them were clear before the last sample. candidates:
@@ -156,11 +156,11 @@ class MeasuredAnswer:
 
     @property
     def interval_of_all(self) -> tuple[float, float]:
-        """The accuracy's interval at which those of all candidates hold at once (Bonferroni)."""
+        """The accuracy's interval, wide enough to cover all candidates at once (Bonferroni)."""
         return wilson_interval(sum(self.row.correct), self.row.n, self.candidates)
 
     def holds_on(self, row: Evaluation, reference: Evaluation) -> bool:
-        """Whether what was asked holds in a measurement."""
+        """Whether a measurement meets the target."""
         return sum(row.correct) >= self.target.needed(row.n, sum(reference.correct))
 
     @property
@@ -183,7 +183,7 @@ def smallest_that_holds(
     confirm: Data | None = None,
     step: Callable[[], None] = lambda: None,
 ) -> MeasuredAnswer:
-    """Measure assignments of `front` until the smallest that holds is found; see `search`.
+    """Measure assignments of `front` until the smallest that meets `target` is found.
 
     most, tolerance: see `search` and `thin`. output: where the answer will be written; what was
     measured is kept beside it, so that a killed search goes on. confirm: data that took no part,

@@ -1,14 +1,14 @@
-"""The smallest of some assignments that holds when it is measured, with few measurements.
+"""The smallest of some assignments that meets a target when measured, with few measurements.
 
-Accuracy is not monotone along a front: one assignment may fail where a smaller one holds. So a
+Accuracy is not monotone along a front: one assignment may fail where a smaller one passes. So a
 smaller assignment is excluded by measuring it and by nothing else, and what was not measured is
 counted. Which one is measured next is a guess, and a wrong guess costs a measurement only.
 
-How likely an assignment holds, from its Ω and from those that were measured.
+How likely an assignment meets the target, from its Ω and from those that were measured.
 
-A logistic curve P(holds | Ω) = 1 / (1 + exp((ln Ω - θ) / σ)) with unknown place θ and width σ, both
+A logistic curve P(met | Ω) = 1 / (1 + exp((ln Ω - θ) / σ)) with unknown place θ and width σ, both
 on a grid with equal weights before the first measurement, and weighed by Bayes' rule after. The
-width lets an assignment of less Ω fail where one of more Ω holds. It decides the order in which
+width lets an assignment of less Ω fail where one of more Ω passes. It decides the order in which
 assignments are measured and never what is said of one.
 """
 
@@ -23,7 +23,7 @@ WIDTHS = (0.003, 0.01, 0.03, 0.1, 0.3)  # of the range of ln Ω
 
 
 def chances(omega: NDArray[np.float64], held: Mapping[int, bool]) -> NDArray[np.float64]:
-    """P(holds) of every assignment [M]; `held`: what was measured, by position in `omega` [M]."""
+    """P(met) of every assignment [M]; `held`: what was measured, by position in `omega` [M]."""
     x = _logarithms(omega)
     span = max(float(x.max() - x.min()), 1e-9)
     places = np.linspace(float(x.min()) - span / 5, float(x.max()) + span / 5, PLACES)
@@ -47,16 +47,16 @@ def _logarithms(omega: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 WORTHWHILE = 0.001  # expected saving, of the amount, below which no further one is measured
-UNLIKELY = 0.02  # while none holds: the chance below which no further one is measured
+UNLIKELY = 0.02  # while none meets the target: the chance below which no further one is measured
 
 
 @dataclass(frozen=True)
 class Search:
-    """What was measured: candidate -> whether it holds. Candidates are numbered by rising amount.
+    """What was measured: candidate -> whether it meets the target. Candidates are by rising amount.
 
-    answer: the smallest measured one that holds, or None. failed and unmeasured: of the candidates
+    answer: the smallest measured one that does, or None. failed and unmeasured: of the candidates
     below it (of all, without an answer), how many were measured and fail, and how many were not
-    measured. Without any of the latter, no candidate below the answer holds.
+    measured. Without any of the latter, no candidate below the answer does.
     """
 
     held: Mapping[int, bool]
@@ -100,9 +100,9 @@ def search(
 ) -> Search:
     """Measure candidates, of rising `amounts` [M] and falling `omega` [M], by calling `holds`.
 
-    most: at most so many measurements, spent where the chance to hold times the saving is largest
-    (expected improvement), and fewer where that is below 0.1 %. None: upwards from the smallest,
-    until one holds: the answer is then that of exhaustive search.
+    most: at most so many measurements, spent where the chance to meet the target times the
+    saving is largest (expected improvement), and fewer where that is below 0.1 %. None: upwards
+    from the smallest, until one meets it: the answer is then that of exhaustive search.
     """
     held: dict[int, bool] = {}
     while most is None or len(held) < most:

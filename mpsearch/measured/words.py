@@ -7,7 +7,7 @@ from mpsearch.statistics import paired_drop
 
 
 def describe(answer: MeasuredAnswer, front: Front) -> list[str]:
-    """The lines under an assignment, or instead of one where none holds."""
+    """The lines under an assignment, or instead of one where none meets the target."""
     row, found = answer.row, answer.search
     lines = [
         f"{'measured' if answer.point is not None else 'best measured'}: "

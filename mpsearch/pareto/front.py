@@ -22,29 +22,37 @@ LIMITED = 60_000  # states with further limits, where more would take minutes, u
 
 @dataclass(frozen=True, eq=False)
 class Front:
-    """Non-dominated assignments, by rising resource and falling Ω.
-
-    omega: float [P]; totals: every resource column, [P]; assignments: int8 [P, L], indices into
-    `choices` for `layers`. epsilon: every assignment within the limits has a point with no more of
-    the resource and at most 1 + epsilon times its Ω; 0.0 on an exact front, where no point is
-    missing (totals Ω that agree to 14 digits count as equal). measured: e.g. accuracy and loss,
-    NaN where a point was not measured; measurement: on which network and data. search: what else
-    was asked, by option of `mpsearch front`: {"pin": ("conv1=w8a8",)}.
-    """
+    """Non-dominated assignments (points), by rising resource and falling Ω."""
 
     resource: str
+    """The column that the front is against: `size_bytes`."""
     layers: tuple[str, ...]
+    """L names, in the table's order."""
     choices: tuple[Choice, ...]
+    """C of them, in the table's order."""
     omega: NDArray[np.float64]
+    """Total Ω of each point, float [P]."""
     totals: Mapping[str, NDArray[Any]]
+    """Every resource column's total of each point, [P]."""
     assignments: NDArray[np.int8]
+    """int8 [P, L], indices into `choices` for `layers`."""
     epsilon: float = 0.0
+    """Every assignment within the limits has a point with no more of the resource and at most 1 +
+    epsilon times its Ω; 0.0 on an exact front, where no point is missing (totals Ω that agree to 14
+    digits count as equal)."""
     limits: Mapping[str, int | float] = field(default_factory=dict)
+    """Limited key -> upper limit, which every point keeps; empty: none."""
     table_digest: str = ""
+    """Of the table that it is of; empty: not known."""
     measured: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    """Column, accuracy or loss, -> its value [P], NaN where a point was not measured; empty: none
+    was."""
     at_least: Mapping[str, int | float] = field(default_factory=dict)
+    """Limited key -> lower limit, which every point keeps; empty: none."""
     search: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """What else was asked, by option of `mpsearch front`: `{"pin": ("conv1=w8a8",)}`."""
     measurement: Mapping[str, Any] = field(default_factory=dict)
+    """On which network and data points were measured; empty: none was."""
 
     def __len__(self) -> int:
         return len(self.omega)

@@ -57,23 +57,26 @@ _ADAPTIVE_UP_TO = 8  # at 16 bits rounding is no source of error, and codes have
 
 @dataclass(frozen=True)
 class PostTraining:
-    """How to quantize without training. By default weights are rounded so that layer outputs are
-    kept, and biases take up what is left of their mean; `PLAIN` does neither.
+    """How to quantize without training.
 
-    ranges: `activation_ranges.METHODS`. per_tensor: one weight scale for all channels of a layer
-    (it is stored once per channel all the same). equalize, correct_bias, rounding: the repairs of
-    `equalization`, `bias_correction` and `compensated_rounding`. seed: draws the positions that
-    the latter looks at, and the batches that scales are learned from. learn_scales: train scales
-    and biases by the network's outputs (`learned_scales`).
+    By default weights are rounded so that layer outputs are kept, and biases take up what is left
+    of their mean; `PLAIN` does neither.
     """
 
     ranges: str = "auto"
+    """Of activations: `auto`, `mse`, `minmax`, `percentile:99.9`, `entropy` or `measured`."""
     per_tensor: bool = False
+    """One weight scale for all channels of a layer (stored once per channel all the same)."""
     equalize: bool = False
+    """Whether pairs of layers get equal weight ranges, channel by channel (`equalization`)."""
     correct_bias: bool = True
+    """Whether biases take up the mean error of their layer (`bias_correction`)."""
     rounding: Rounding = "adaptive"
+    """`adaptive` to the layer's output (`compensated_rounding`), or `nearest`."""
     seed: int = 0
+    """Draws what adaptive rounding looks at, and the batches that scales are learned from."""
     learn_scales: bool = False
+    """Train scales and biases by the network's outputs (`learned_scales`)."""
 
     def __post_init__(self) -> None:
         check_method(self.ranges)
@@ -85,9 +88,8 @@ class PostTraining:
         return asdict(self)
 
 
-PLAIN = PostTraining(
-    "mse", correct_bias=False, rounding="nearest"
-)  # each layer by itself, no repair
+# Each layer by itself, no repair.
+PLAIN = PostTraining("mse", correct_bias=False, rounding="nearest")
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,13 +149,11 @@ def quantize_after_training(
     shared = shared or Shared(network, calibration, batch_size)
     run = _Run(choices, calibration, settings, batch_size, on_step or _nothing, shared)
     state = run.nearest(network, shared.yardstick)
+    measuring = settings.ranges in MEASURING
     undone: dict[str, tuple[str, ...]] = {}
     for option, repair in (
         ("--equalize", _equalized if settings.equalize else None),
-        (
-            f"--ranges {settings.ranges}",
-            _measured_ranges if settings.ranges in MEASURING else None,
-        ),
+        (f"--ranges {settings.ranges}", _measured_ranges if measuring else None),
         ("--rounding adaptive", _rounded if settings.rounding == "adaptive" else None),
         ("--bias-correction", _corrected if settings.correct_bias else None),
         ("--learn-scales", _learned if settings.learn_scales else None),
@@ -333,18 +333,16 @@ def _corrected(run: _Run, start: _State) -> Repaired:
         quantized = start.layers[layer.name]
         if layer.name in start.adapted:
             return quantized, network.bias(layer)
-        weight, bits = quantized.weight, quantized.choice.w_bits
+        weight, choice = quantized.weight, quantized.choice
         exact = [replace(use, inputs=use.exact) for use in uses if packet(use.node) != EMBEDDING]
-        rounds = run.settings.rounding == "nearest" and bits <= _ADAPTIVE_UP_TO
+        rounds = run.settings.rounding == "nearest" and choice.w_bits <= _ADAPTIVE_UP_TO
         if rounds and weight is not None and exact and has_own_bias(network, layer):
             generator = torch.Generator().manual_seed(run.settings.seed)
             seen = moments(network, layer, exact, quantized.activation, True, generator)
             rows, _ = network.weight_rows(layer)
-            layout = layout_of(layer, quantized.choice, run.settings.per_tensor)
-            weight = nearest_to_outputs(rows, weight.scales, bits, seen, layout)
-            quantized = with_activation(
-                network, layer, quantized.choice, weight, quantized.activation
-            )
+            layout = layout_of(layer, choice, run.settings.per_tensor)
+            weight = nearest_to_outputs(rows, weight.scales, choice.w_bits, seen, layout)
+            quantized = with_activation(network, layer, choice, weight, quantized.activation)
         return correct_bias(network, layer, uses, quantized, exact=True)
 
     return _kept(run, start, decide)

@@ -57,25 +57,38 @@ CONVENTIONS = {
 
 @dataclass(frozen=True)
 class ProfileSettings:
-    """What `profile` may vary. `samples` limits how many of the data's samples are used.
+    """What `profile` may vary.
 
-    rounding, correct_bias, ranges: how the layers are quantized whose outputs a metric looks at; as
-    `PostTraining` has them. Metrics built on ‖ΔW‖² round to the nearest code whatever is said here.
+    Metrics built on ‖ΔW‖² round to the nearest code whatever `rounding` says.
     """
 
     metric: str = DEFAULT_METRIC
+    """Its name; docs/metrics.md lists them."""
     choices: tuple[Choice, ...] = DEFAULT_CHOICES
+    """What every layer is scored at."""
     samples: int = 256
+    """How many of the data's samples are used at most."""
     batch_size: int = 32
+    """Samples in one pass."""
     seed: int = 0
+    """Of every random draw."""
     rtol: float = 0.05
+    """The standard error that is wanted where Ω is estimated, relative to what a layer
+    contributes."""
     max_probes: int = 256
+    """Random probes per layer at most, however large its error still is; at least 2."""
     group_residual: bool = False
+    """Whether layers that a residual connection adds up share a choice."""
     memory_limit: int = MEMORY_LIMIT
+    """Bytes of intermediate values that are kept at once."""
     interactions: bool = False
+    """Whether what layers do to each other is stored beside the table."""
     rounding: Rounding = "adaptive"
+    """How layers are quantized whose outputs a metric looks at, as `PostTraining` has it."""
     correct_bias: bool = True
+    """The same of their biases."""
     ranges: str = "auto"
+    """The same of the ranges of their inputs."""
 
 
 def profile(

@@ -20,11 +20,14 @@ Observe = Callable[[str, torch.Tensor], None]  # (layer name, what reaches it)
 
 @dataclass(frozen=True)
 class Histogram:
-    """Counts in equal bins over [low, high]; a tensor without spread has one value, low == high."""
+    """How often which values reached a layer."""
 
     counts: np.ndarray
+    """In equal bins over [low, high]."""
     low: float
+    """The smallest value."""
     high: float
+    """The largest value; equal to low for a tensor without spread."""
 
     def quantizer(self, bits: int) -> ActivationQuantizer:
         """The range with the least squared error at `bits`."""

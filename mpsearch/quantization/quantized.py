@@ -57,23 +57,25 @@ class QuantizedLayer:
 
 @dataclass(frozen=True)
 class QuantizedNetwork:
-    """`source` with every layer's weights replaced and its inputs fake-quantized.
-
-    `source` holds the dequantized weights; `graph` is the same graph with the fake-quantizers in.
-    model_digest: of the float network that it was made from, also after repairs and fine-tuning;
-    None where that is not known. undone: repair, as its option is called, -> the layers that it did
-    harm to and was undone for. input_ranges: smallest and largest value of every input on the
-    calibration data, None for whole numbers; None where that is not known. post_training: the
-    settings of `PostTraining` that it was made with; None after training and where not known.
-    """
+    """A network with every layer's weights replaced and its inputs fake-quantized."""
 
     source: Network
+    """The network with the dequantized weights."""
     graph: fx.GraphModule
+    """The same graph with the fake-quantizers in."""
     layers: Mapping[str, QuantizedLayer]
+    """Every layer's integers, by name."""
     model_digest: str | None = None
+    """Of the float network that it was made from, also after repairs and fine-tuning; None where
+    that is not known."""
     undone: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Repair, as its option is called, -> the layers that it did harm to and was undone for."""
     input_ranges: tuple[tuple[float, float] | None, ...] | None = None
+    """Smallest and largest value of every input on the calibration data, None for whole numbers;
+    None where that is not known."""
     post_training: Mapping[str, Any] | None = None
+    """The settings of `PostTraining` that it was made with; None after training and where not
+    known."""
 
     def to(self, device: torch.device) -> "QuantizedNetwork":
         """The same on `device`; the network itself when it is there already."""

@@ -47,10 +47,15 @@ class Asked:
     """What `solve` was asked: a table and everything that an assignment has to keep."""
 
     table: LayerTable
+    """The table that is searched."""
     budget: Budget
+    """Upper and lower limits."""
     pins: Mapping[str, Choice] = field(default_factory=dict)
+    """Layer name -> the choice that it has to have."""
     exclude: Mapping[str, Collection[Choice]] = field(default_factory=dict)
+    """Layer name, or `""` for every layer, -> the choices that it may not have."""
     max_distinct: int | None = None
+    """How many different choices there may be; None: any number."""
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -27,21 +27,26 @@ _ROUND = 3  # exchanges measured before those around the best are asked for anew
 
 @dataclass(frozen=True, eq=False)
 class Refined:
-    """What was measured, in that order, and which was chosen: `trials[chosen]`.
-
-    The first trials are the optima of the table's columns, `trials[0]` that of Ω, all measured on
-    all samples; `choose` says how one is chosen. float_right: of the samples, how many the float
-    network gets right; None without labels and for a regression.
-    """
+    """Which assignments were measured, and which was chosen: `trials[chosen]`."""
 
     subject: Subject
+    """Network, samples and repairs that they were measured with."""
     asked: int
+    """How many were to be measured."""
     trials: tuple[Trial, ...]
+    """In the order of measuring: the optima of the table's columns, `trials[0]` that of Ω, then
+    what was tried beside them."""
     optima: int
+    """How many of the first trials are optima; all samples were measured of these."""
     chosen: int
+    """The position of the one that is taken, never with a larger error than an optimum's."""
     loss: str
+    """Which loss the errors are of, by name."""
     float_right: int | None
+    """Of the samples, how many the float network gets right; None without labels and for a
+    regression."""
     seconds: float
+    """How long it took."""
 
     @property
     def best(self) -> Trial:
@@ -63,7 +68,7 @@ class Refined:
 
         Of paired differences over n samples with standard deviation s: mean ± z s/√n, with z the
         1 - 0.025/m quantile of the normal distribution for m comparisons (Bonferroni), so that
-        the intervals of all m hold at once with 95 %, whichever of them is looked at.
+        the intervals of all m are right at once with 95 %, whichever of them is looked at.
         """
         if self.chosen == 0:
             return 0.0, 0.0, 0.0

@@ -41,32 +41,43 @@ LARGEST_MIB = 64
 
 @dataclass(frozen=True)
 class Assignment:
-    """Choice by qualified layer name, with what is known about it (see `Solution`).
-
-    status is "given" where nobody searched: `Assignment.uniform` and hand-written ones. search:
-    what else was asked, by option of `mpsearch solve`: {"pin": ("conv1=w8a8",)}. measured: what
-    `solve --min-accuracy` measured, refined: what `solve --refine` did (docs/formats.md); empty
-    otherwise. table_digest, model_digest: of the table that it was chosen from, and of the float
-    network that the table is of.
-    """
+    """A choice for every layer, with what is known about it."""
 
     layers: Mapping[str, Choice]
+    """Choice by qualified layer name."""
     status: str = "given"
+    """As of a `Solution`, or `given` where nobody searched: `Assignment.uniform` and hand-written
+    ones."""
     objective: float | None = None
+    """Total Ω, or of what else was minimised; None: not known."""
     bound: float | None = None
+    """No assignment within the limits has a smaller objective; None: not known."""
     gap: float | None = None
+    """objective - bound, relative to the objective's magnitude; None: not known."""
     solver: str | None = None
+    """Which one found it; None where nobody searched."""
     seconds: float | None = None
+    """How long the search took; None where nobody searched."""
     totals: Mapping[str, int | float] = field(default_factory=dict)
+    """Resource column or limited key -> what the assignment takes, exact."""
     limits: Mapping[str, int | float] = field(default_factory=dict)
+    """Limited key -> upper limit that it was searched under; empty: none."""
     table_digest: str | None = None
+    """Of the table that it was chosen from; None: not known."""
     at_least: Mapping[str, int | float] = field(default_factory=dict)
+    """Limited key -> lower limit that it was searched under; empty: none."""
     minimize: str = "omega"
+    """What was minimised: a column, or a weighted sum of columns."""
     omega: float | None = None
+    """Total Ω; None: not known."""
     search: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """What else was asked, by option of `mpsearch solve`: `{"pin": ("conv1=w8a8",)}`."""
     measured: Mapping[str, Any] = field(default_factory=dict)
+    """What `solve --min-accuracy` measured (docs/formats.md); empty otherwise."""
     refined: Mapping[str, Any] = field(default_factory=dict)
+    """What `solve --refine` did (docs/formats.md); empty otherwise."""
     model_digest: str | None = None
+    """Of the float network that the table is of; None: not known."""
 
     if TYPE_CHECKING:  # bound by the package
 

@@ -75,10 +75,12 @@ def totals_of(
 
 @dataclass(frozen=True)
 class Budget:
-    """Key -> upper limit, and key -> lower limit: ints on integer columns. Empty: no limit."""
+    """Limits by key: `size_bytes`, `max:activation_bytes`, `count:w8`; ints on integer columns."""
 
     limits: Mapping[str, int | float] = field(default_factory=dict)
+    """Key -> upper limit; empty: none."""
     at_least: Mapping[str, int | float] = field(default_factory=dict)
+    """Key -> lower limit; empty: none."""
 
     @staticmethod
     def parse(
@@ -204,12 +206,11 @@ _TERM = re.compile(rf"(?:({DECIMAL}{EXPONENT}?)\s*\*\s*)?([^\s*]+)")
 
 @dataclass(frozen=True)
 class Minimand:
-    """Weighted columns, e.g. (("omega_kl", "1"),) or (("omega", "1"), ("bops", "2e-9")).
-
-    Weights are decimals as text, so that sums stay exact.
-    """
+    """What is minimised: a weighted sum of columns."""
 
     terms: tuple[tuple[str, str], ...] = (("omega", "1"),)
+    """Columns and their weights, `(("omega", "1"), ("bops", "2e-9"))`; weights are decimals as
+    text, so that sums stay exact."""
 
     @staticmethod
     def parse(table: LayerTable, text: str) -> "Minimand":

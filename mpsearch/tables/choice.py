@@ -25,7 +25,9 @@ class Choice:
     """
 
     w_bits: int
+    """Bits of the weights; 32: left in float."""
     a_bits: int
+    """Bits of the layer's input activations; 32: left in float."""
 
     @property
     def name(self) -> str:

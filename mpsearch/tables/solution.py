@@ -16,7 +16,7 @@ Status = Literal["optimal", "feasible", "infeasible", "no-solution"]
 
 @dataclass(frozen=True)
 class Smallest:
-    """The smallest feasible value of a limit: `alone`, and `with_others` while those hold.
+    """The smallest feasible value of a limit: `alone`, and `with_others` within those.
 
     Of a lower limit, the largest one.
 
@@ -29,31 +29,38 @@ class Smallest:
 
 @dataclass(frozen=True)
 class Solution:
-    """What `solve` returns.
-
-    status: optimal (proven), feasible (a gap is left), infeasible (proven) or no-solution (the
-    time was too short). choices: by layer name, empty without an assignment. objective: total Ω,
-    or of what else was minimised (`minimize`). bound: no assignment within the limits has a smaller
-    objective. gap: objective - bound, relative to the
-    objective's magnitude. omega: total Ω. totals: every resource column
-    and every limited key, exact. smallest: by limited key, when infeasible; keys of lower limits
-    begin with ">=". notes: what a reader should know, such as a solver's claim that was wrong.
-    """
+    """What `solve` returns."""
 
     status: Status
+    """`optimal` (proven), `feasible` (a gap is left), `infeasible` (proven) or `no-solution` (the
+    time was too short)."""
     choices: Mapping[str, Choice]
+    """By layer name; empty without an assignment."""
     objective: float | None
+    """Total Ω, or of what else was minimised; None without an assignment."""
     bound: float | None
+    """No assignment within the limits has a smaller objective; None: not known."""
     gap: float | None
+    """objective - bound, relative to the objective's magnitude; None: not known."""
     seconds: float
+    """How long the search took."""
     solver: str
+    """Which one found it."""
     totals: Mapping[str, int | float]
+    """Every resource column and every limited key -> what the assignment takes, exact."""
     limits: Mapping[str, int | float]
+    """Limited key -> upper limit."""
     smallest: Mapping[str, Smallest] = field(default_factory=dict)
+    """When infeasible: limited key -> the smallest limit that can be met; keys of lower limits
+    begin with ">="."""
     notes: tuple[str, ...] = ()
+    """What a reader should know, such as a solver's claim that was wrong."""
     at_least: Mapping[str, int | float] = field(default_factory=dict)
+    """Limited key -> lower limit."""
     minimize: str = "omega"
+    """What was minimised: a column, or a weighted sum of columns."""
     omega: float | None = None
+    """Total Ω; None without an assignment."""
 
     if TYPE_CHECKING:  # bound by the package
 

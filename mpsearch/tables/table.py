@@ -23,13 +23,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TableLayer:
-    """A layer by its qualified name; layers of one non-empty `group` share a choice."""
+    """A layer of a table."""
 
     name: str
+    """Its qualified name, `image.conv1`."""
     kind: str = ""
+    """The operator, `conv2d`; empty: not known."""
     group: str = ""
+    """Layers of one non-empty group share a choice."""
     weights: int = 0
+    """How many weights it has; 0: not known."""
     macs: int = 0
+    """Multiply-accumulates of one sample; 0: not known."""
 
 
 Layer = TableLayer  # where no network is near
@@ -37,36 +42,45 @@ Layer = TableLayer  # where no network is near
 
 @dataclass(frozen=True)
 class Row:
-    """One measured (layer, choice): Ω, its standard error, resources and metrics by column name."""
+    """One measured (layer, choice)."""
 
     layer: str
+    """The layer's name."""
     choice: Choice
+    """At which bits."""
     omega: float
+    """Its Ω."""
     omega_stderr: float = 0.0
+    """The standard error of Ω; 0 when it is not estimated."""
     resources: Mapping[str, int | float] = field(default_factory=dict)
+    """Column -> what it costs: `size_bytes`, `bops`."""
     metrics: Mapping[str, float] = field(default_factory=dict)
+    """Column -> what another metric says: `omega_kl`."""
 
 
 @dataclass(frozen=True, eq=False)
 class LayerTable:
-    """Rows by column, in file order: arrays of shape [N], e.g. N = 54 layers x 4 choices = 216.
-
-    `resources` maps a column name to int64 (exact) where every value is an integer, else to
-    float64. `metrics` maps columns named omega_*, what other metrics say of the same cells, to
-    float64 of either sign: they can be minimised, not limited, and are no part of the digest.
-    `choices` are those that some layer has, ascending; `layer_index` and `choice_index` say what a
-    row is of. `source` is the file that it came from, for messages.
-    """
+    """Rows by column, in file order: arrays of shape [N], e.g. N = 54 layers x 4 choices = 216."""
 
     layers: tuple[TableLayer, ...]
+    """In file order."""
     layer_index: NDArray[np.int64]
+    """Which layer each row is of, [N]."""
     choices: tuple[Choice, ...]
+    """Those that some layer has, ascending."""
     choice_index: NDArray[np.int64]
+    """Which choice each row is of, [N]."""
     omega: NDArray[np.float64]
+    """[N], not negative."""
     omega_stderr: NDArray[np.float64]
+    """The standard errors of Ω, [N]; 0 when not estimated."""
     resources: Mapping[str, NDArray[Any]]
+    """Column -> int64 [N] (exact) where every value is an integer, else float64."""
     metrics: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    """Columns named omega_*, what other metrics say of the same cells, -> float64 [N] of either
+    sign: they can be minimised, not limited, and are no part of the digest."""
     source: str = "table"
+    """The file that it came from, for messages."""
 
     if TYPE_CHECKING:  # bound by the package
         solve = mpsearch.solve

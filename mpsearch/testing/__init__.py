@@ -32,7 +32,7 @@ def assert_budget(
     unverified: bool = False,
     **limits: "Unpack[Limits]",
 ) -> "tuple[Verdict, ...]":
-    """`mpsearch gate` for a test: raise AssertionError with its table unless every condition holds.
+    """`mpsearch gate` for a test: raise AssertionError with its table unless it says yes.
 
         assert_budget("assignment.json", "profile.csv", max_size="145KB")
         assert_budget("quantized.pt", data="test.npz", fp32="model.pt", max_drop=1.0, strict=True)

@@ -179,27 +179,30 @@ CLAIMS = ("optimal", "feasible", "infeasible", "unknown")
 
 @dataclass(frozen=True)
 class Conformance:
-    """What a solver did. A fault is a line with the instance's seed and what differed.
-
-    instances: problems asked, each also with a time limit of 0 by default; feasible: those that
-    have an answer; optimal: how many of these were solved and called optimal, rightly; answered:
-    how many got a feasible assignment. wrong_optimal: called optimal, and exhaustive search is
-    better; wrong_infeasible: called infeasible, and it is not; broken_limits: an assignment over a
-    limit or with a choice that is not allowed; wrong_bounds: a bound above the optimum; other:
-    crashes, malformed answers, a changed problem, accepted nonsense options.
-    """
+    """What a solver did on random problems, held against exhaustive search."""
 
     solver: str
+    """Its name."""
     instances: int
+    """Problems asked, each also with a time limit of 0 by default."""
     feasible: int
+    """How many of these have an answer."""
     answered: int
+    """How many got a feasible assignment."""
     optimal: int
+    """How many were solved and called optimal, rightly."""
     wrong_optimal: int
+    """Called optimal, and exhaustive search is better."""
     wrong_infeasible: int
+    """Called infeasible, and it is not."""
     broken_limits: int
+    """An assignment over a limit or with a choice that is not allowed."""
     wrong_bounds: int
+    """A bound above the optimum."""
     other: int
+    """Crashes, malformed answers, a changed problem, accepted nonsense options."""
     faults: tuple[str, ...]
+    """A line for each fault: the instance's seed and what differed."""
 
 
 def check_solver(
