@@ -1,5 +1,6 @@
 """Fixtures that several test files share, and the seed of generated examples."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,3 +19,26 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     hand_table(tmp_path)
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture(scope="module")
+def coarse_scales() -> Iterator[None]:
+    """Few candidate scales per channel: the search for them is most of the time of tiny layers."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mpsearch.quantization.quantizer._MOST_CLIPS", 40)
+        yield
+
+
+@pytest.fixture(scope="module")
+def coarsest_scales() -> Iterator[None]:
+    """Four candidates in every search for scales: for tests that compare no figure with another
+    search's."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in (
+            "quantization.quantizer._MOST_CLIPS",
+            "quantization.quantizer._FEWEST_CLIPS",
+            "post_training.compensated_rounding._MOST_SCALES",
+            "post_training.compensated_rounding._FEWEST_SCALES",
+        ):
+            patch.setattr(f"mpsearch.{name}", 4)
+        yield

@@ -3,7 +3,6 @@
 import itertools
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import networks
@@ -24,6 +23,8 @@ from mpsearch.post_training.repairing import PostTraining, quantize_after_traini
 from mpsearch.quantization.quantized_file import load_quantized, save_quantized
 from mpsearch.running.workers import find_device
 from mpsearch.tables.choice import Choice
+
+pytestmark = pytest.mark.usefixtures("coarsest_scales")
 
 CHOICES = ("w2a8", "w4a4", "w32a8", "w3a32", "w8a8")
 DEFAULT = PostTraining()
@@ -48,20 +49,6 @@ COMMANDS = {
     "solve --refine": f"solve --size 62% --refine 3 --data test.npz {PLAINLY}",
     "profile": "profile model.pt --bits 2,8 --samples 32",
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _coarse_scales() -> Iterator[None]:
-    """Few candidate scales: the search for them is most of the time of tiny layers."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in {
-            "quantization.quantizer._MOST_CLIPS": 4,
-            "quantization.quantizer._FEWEST_CLIPS": 4,
-            "post_training.compensated_rounding._MOST_SCALES": 4,
-            "post_training.compensated_rounding._FEWEST_SCALES": 4,
-        }.items():
-            patch.setattr(f"mpsearch.{name}", value)
-        yield
 
 
 def _build(name: str) -> tuple[Network, Data, dict[str, Choice]]:

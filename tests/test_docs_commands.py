@@ -75,7 +75,9 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def folder(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def folder(
+    coarsest_scales: None, prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Path]:
     """A copy of it as the working directory, from which Python imports."""
     place = tmp_path / "page"
     shutil.copytree(prepared, place)
@@ -84,7 +86,7 @@ def folder(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     # Few generated samples, made anew: the pages show commands, their figures are not compared.
     monkeypatch.setenv("MPSEARCH_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(generated, "SIZES", {"train": 320, "val": 40, "test": 80})
+    monkeypatch.setattr(generated, "SIZES", {"train": 128, "val": 40, "test": 80})
     known = set(sys.modules)
     yield place
     for name in set(sys.modules) - known:  # mynet, my_metric, …: another page may have its own

@@ -5,7 +5,7 @@ import json
 import os
 import shlex
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -32,15 +32,9 @@ from mpsearch.reports.run_folder import read_run
 from mpsearch.statistics import drop_interval, paired_drop
 from mpsearch.tables.choice import Choice
 
+pytestmark = pytest.mark.usefixtures("coarse_scales")
+
 EVALUATE = f"evaluate model.pt {PLAINLY}"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _coarse_scales() -> Iterator[None]:
-    """Few candidate scales per channel: the search for them is most of the time of tiny layers."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mpsearch.quantization.quantizer._MOST_CLIPS", 40)
-        yield
 
 
 @pytest.fixture(scope="module")

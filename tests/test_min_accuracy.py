@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -28,6 +28,8 @@ from mpsearch.statistics import wilson_interval
 from mpsearch.tables.assignment import Assignment
 from mpsearch.tables.choice import Choice
 from mpsearch.tables.table import LayerTable
+
+pytestmark = pytest.mark.usefixtures("coarse_scales")
 
 SOLVE = f"solve {PLAINLY}"
 
@@ -173,14 +175,6 @@ def test_intervals_of_many_comparisons_agree_with_scipy() -> None:
     for many in (1, 10, 300):
         expected = stats.binomtest(880, 1000).proportion_ci(1 - 0.05 / many, method="wilson")
         assert wilson_interval(880, 1000, many) == pytest.approx((expected.low, expected.high))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _coarse_scales() -> Iterator[None]:
-    """Few candidate scales per channel: the search for them is most of the time of tiny layers."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mpsearch.quantization.quantizer._MOST_CLIPS", 40)
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,16 +33,10 @@ from mpsearch.tables.budget import Budget
 from mpsearch.tables.choice import Choice
 from mpsearch.tables.table import LayerTable
 
+pytestmark = pytest.mark.usefixtures("coarse_scales")
+
 REPAIRED = PostTraining(rounding="adaptive", correct_bias=True)
 QUICK = PostTraining(rounding="nearest", correct_bias=True)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _coarse_scales() -> Iterator[None]:
-    """Few candidate scales and steps: the search for them is most of the time of tiny layers."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mpsearch.quantization.quantizer._MOST_CLIPS", 40)
-        yield
 
 
 @pytest.fixture(scope="module")
