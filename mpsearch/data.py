@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from mpsearch.errors import InputError
 from mpsearch.files.archives import is_archive, read_npz
 from mpsearch.files.whole import digest
-from mpsearch.graph.arrays import Arrays, bind_inputs
+from mpsearch.graph.arrays import Arrays, bind_arrays
 from mpsearch.graph.network import Network
 from mpsearch.graph.sample_layout import check_samples_apart
 from mpsearch.losses.choosing import choose
@@ -182,7 +182,7 @@ def bind(
     whether labels that the loss wants have to be there. A network whose outputs for a sample depend
     on the other samples is refused here as when it is loaded: on real data more is seen.
     """
-    inputs, labels = bind_inputs(arrays, network)
+    inputs, labels = bind_arrays(arrays, network)
     try:
         check_samples_apart(network.graph, inputs)
     except InputError as error:

@@ -50,4 +50,4 @@ class WeightMse:
         return {"activations": "not scored"}
 
 
-PROFILER = WeightMse()
+WEIGHT_MSE = WeightMse()

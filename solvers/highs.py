@@ -51,4 +51,4 @@ class Highs:
         return solve_rows(problem, time_limit, engine)
 
 
-SOLVER = Highs()
+HIGHS = Highs()

@@ -48,7 +48,7 @@ def apply(
     """
     from mpsearch.data import Data
     from mpsearch.errors import InputError
-    from mpsearch.graph.arrays import Arrays, bind_inputs
+    from mpsearch.graph.arrays import Arrays, bind_arrays
     from mpsearch.post_training.kept_repairs import undone_sentence
     from mpsearch.post_training.quantizing import apply as quantize
     from mpsearch.post_training.quantizing import with_notice
@@ -76,7 +76,7 @@ def apply(
     notes: list[str] = []
     if data is not None and loaded.sample:
         with suppress(InputError):  # a sample of another form is no matter here
-            own = bind_inputs(Arrays(source.path, loaded.sample), network)[0]
+            own = bind_arrays(Arrays(source.path, loaded.sample), network)[0]
             carried = Data(f"the sample in {source.path}", own, None)
             notes = outside_notes(network, bound, input_ranges(network, carried), len(carried))
     undone = {repair: list(names) for repair, names in quantized.undone.items()}

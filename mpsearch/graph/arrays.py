@@ -41,7 +41,7 @@ class Arrays:
         return tuple(x[:1] for x in self.inputs_in_order())
 
 
-def bind_inputs(
+def bind_arrays(
     arrays: Arrays, network: Network
 ) -> tuple[tuple[torch.Tensor, ...], dict[str, torch.Tensor]]:
     """(inputs in the network's order and types, labels). Raises InputError naming the array."""

@@ -29,7 +29,7 @@ from mpsearch.files.json_file import parse_json
 from mpsearch.files.whole import atomic_path
 from mpsearch.graph import memory_budget
 from mpsearch.graph.arrays import Arrays as NamedArrays
-from mpsearch.graph.arrays import bind_inputs as bind_samples
+from mpsearch.graph.arrays import bind_arrays
 from mpsearch.graph.exporting import export_graph
 from mpsearch.graph.graph_json import graph_from_json, graph_to_json
 from mpsearch.graph.inputs import ExampleInputs, bind_inputs, is_label_name
@@ -106,7 +106,7 @@ def save(
         network = Network.from_graph(again, zeros)
         samples: Sequence[torch.Tensor] = zeros
         if kept:
-            samples, _ = bind_samples(NamedArrays("the sample", kept), network)
+            samples, _ = bind_arrays(NamedArrays("the sample", kept), network)
         check_same_graph(graph, again)
         with torch.no_grad():
             wanted, got = graph(*examples), again(*(x.cpu() for x in examples))

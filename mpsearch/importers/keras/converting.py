@@ -34,7 +34,7 @@ from mpsearch.importers.keras.variables import Path, read_variables
 
 LAYERS: dict[str, Convert] = {
     **activations.LAYERS,
-    **merging.LAYERS,
+    **merging.MERGING,
     **normalizing.LAYERS,
     **pooling.LAYERS,
     **recurrent.LAYERS,

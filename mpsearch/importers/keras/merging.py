@@ -79,7 +79,7 @@ def _concatenate(layer: Building, values: Sequence[Value]) -> Value:
     return Value(node, tuple(shape), aligned[0].order)
 
 
-LAYERS: dict[str, Convert] = {
+MERGING: dict[str, Convert] = {
     **dict.fromkeys(_FUNCTIONS, _merge),
     "Concatenate": _concatenate,
 }
