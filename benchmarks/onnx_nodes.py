@@ -15,10 +15,9 @@ import numpy as np
 import torch
 
 from mpsearch.errors import InputError
-from mpsearch.importers.onnx.interpreter import OnnxModule, compute_constant
+from mpsearch.importers.onnx.interpreter import OPERATORS, OnnxModule, compute_constant
 from mpsearch.importers.onnx.reading import opset_of
 from mpsearch.importers.onnx.steps import Plan, fold_constants, join_biases, steps_of
-from mpsearch.importers.onnx.table import OPERATORS
 
 
 def _plain(value: Any) -> Any:

@@ -135,7 +135,7 @@ _HOME = {
     "load_dataset": "mpsearch.models.datasets",
     "read_arrays": "mpsearch.data",
     "split_outputs": "mpsearch.graph.outputs",
-    "Arrays": "mpsearch.graph.arrays",
+    "Arrays": "mpsearch.graph.inputs",
     "Call": "mpsearch.graph.inputs",
     "Data": "mpsearch.data",
     "Dataset": "mpsearch.models.samples",

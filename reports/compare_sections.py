@@ -11,7 +11,6 @@ import numpy as np
 
 from mpsearch.reports.compare_facts import ComparedRun, CompareFacts, Meeting
 from mpsearch.reports.html import page, section_html, table_styles
-from mpsearch.reports.markdown import markdown_of
 from mpsearch.reports.prose import NAMES
 from mpsearch.reports.style import (
     BLUE,
@@ -30,6 +29,7 @@ from mpsearch.reports.style import (
     scale_omega,
     shorten,
 )
+from mpsearch.reports.writing import markdown_of
 from mpsearch.tables.units import format_amount
 
 if TYPE_CHECKING:

@@ -20,9 +20,9 @@ from mpsearch.reports.gather import gather
 from mpsearch.reports.heat_figure import heat_drawing
 from mpsearch.reports.html import render
 from mpsearch.reports.layer_sections import bits_drawing
-from mpsearch.reports.markdown import render_markdown
 from mpsearch.reports.run_folder import Run, read_run
 from mpsearch.reports.style import inline_svg, shorten
+from mpsearch.reports.writing import render_markdown
 from mpsearch.statistics import drop_interval, wilson_interval
 from mpsearch.tables.assignment import Assignment
 from mpsearch.tables.provenance import Origin, network_digest

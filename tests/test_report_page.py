@@ -16,9 +16,8 @@ from mpsearch.errors import InputError
 from mpsearch.reports.front_facts import ALPHABET
 from mpsearch.reports.gather import gather
 from mpsearch.reports.html import css_text, label_css, render
-from mpsearch.reports.markdown import render_markdown
 from mpsearch.reports.run_folder import Run, read_run
-from mpsearch.reports.writing import form_of
+from mpsearch.reports.writing import form_of, render_markdown
 from mpsearch.running.streams import markdown_text, shown
 from mpsearch.tables.assignment import Assignment
 from mpsearch.tables.table import Layer, LayerTable, Row

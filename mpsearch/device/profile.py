@@ -10,9 +10,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from mpsearch.device.typed_json import from_json
 from mpsearch.errors import InputError
-from mpsearch.files.json_file import read_document
+from mpsearch.files.json_file import from_json, read_document
 from mpsearch.files.whole import write_atomic
 from mpsearch.running.streams import json_text
 

@@ -24,8 +24,7 @@ from mpsearch.device.transport import (
     script,
     telling,
 )
-from mpsearch.device.typed_json import from_json
-from mpsearch.files.json_file import parse_json
+from mpsearch.files.json_file import from_json, parse_json
 
 CONNECT_SECONDS = 60
 ANSWER_SECONDS = 180  # where ssh may ask a person; sshd itself waits 120 s for a login

@@ -9,8 +9,7 @@ from mpsearch.device.exported import Compiler
 from mpsearch.device.profile import ColdRuns, Latency, Mode, ProcessRuns
 from mpsearch.device.session import Run, Session
 from mpsearch.device.transport import ELSEWHERE, DeviceError, clean, telling
-from mpsearch.device.typed_json import from_json
-from mpsearch.files.json_file import parse_json
+from mpsearch.files.json_file import from_json, parse_json
 
 MODES: tuple[Mode, ...] = ("process", "cold", "steady")
 LEAST_SILENCE = 60

@@ -11,15 +11,7 @@ from torch import fx
 
 from mpsearch.errors import InputError
 from mpsearch.graph import memory_budget
-from mpsearch.importers.keras import (
-    activations,
-    merging,
-    normalizing,
-    pooling,
-    recurrent,
-    shaping,
-    weighted,
-)
+from mpsearch.importers.keras import activations, normalizing, pooling, recurrent, shaping, weighted
 from mpsearch.importers.keras.layer_graph import (
     KerasLayer,
     KerasModel,
@@ -34,7 +26,7 @@ from mpsearch.importers.keras.variables import Path, read_variables
 
 LAYERS: dict[str, Convert] = {
     **activations.LAYERS,
-    **merging.MERGING,
+    **shaping.MERGING,
     **normalizing.LAYERS,
     **pooling.LAYERS,
     **recurrent.LAYERS,
@@ -78,7 +70,7 @@ def _refuse_foreign(model: KerasModel) -> None:
         if layer.model:
             _refuse_foreign(layer.model)
             continue
-        known = (merging.OPERATIONS if layer.operation else LAYERS).keys() | {"InputLayer"}
+        known = (shaping.OPERATIONS if layer.operation else LAYERS).keys() | {"InputLayer"}
         if layer.class_name in known and not layer.foreign:
             continue
         where = f" of {layer.foreign:.60}" if layer.foreign else ""
@@ -164,7 +156,7 @@ class _Walk:
         )
         try:
             if layer.operation:
-                return [merging.arithmetic(building, operands)]
+                return [shaping.arithmetic(building, operands)]
             _check_policy(settings)
             if not all(isinstance(value, Value) for value in values):
                 raise settings.error("is called with something that is no tensor")

@@ -14,12 +14,12 @@ from mpsearch.importers.onnx.elementwise import DTYPES
 from mpsearch.importers.onnx.interpreter import (
     BatchRewriter,
     OnnxModule,
+    check_operators,
     check_rows,
     compute_constant,
 )
 from mpsearch.importers.onnx.reading import array_of, opset_of, read_model
 from mpsearch.importers.onnx.steps import Plan, fold_constants, join_biases, steps_of
-from mpsearch.importers.onnx.table import check_operators
 
 
 def load_onnx(
