@@ -86,7 +86,7 @@ def test_a_write_that_fails_leaves_what_was_there(
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("mpsearch.models.dataset_folder.os.fsync", full)
+    monkeypatch.setattr("mpsearch.models.datasets.os.fsync", full)
     assert run(["data", "build", "data.toml", "-o", "mydata"]) == 2
     assert {path.name: path.read_bytes() for path in mydata.iterdir()} == before
     assert sorted(path.name for path in mydata.parent.iterdir()) == [

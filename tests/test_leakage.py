@@ -14,7 +14,7 @@ from own_files import PICTURES, SOUNDS, tone, write_config, write_picture, write
 from mpsearch.cli import run
 from mpsearch.errors import InputError
 from mpsearch.models.dataset_checks import Source, equal_samples, leaks
-from mpsearch.models.dataset_folder import check_folder
+from mpsearch.models.datasets import check_folder
 
 GIVEN = '[split]\nby = "given"\n'
 

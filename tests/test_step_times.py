@@ -13,9 +13,9 @@ from mpsearch.data import Data
 from mpsearch.device.tabulating import layer_seconds, median_of_rounds, parse_step_times
 from mpsearch.errors import InputError
 from mpsearch.exporters.c.folder import export_c
+from mpsearch.exporters.c.source import owners
 from mpsearch.graph.network import Network
 from mpsearch.integer.lowering import lower
-from mpsearch.integer.owners import owners
 from mpsearch.quantization.calibration import calibrate
 from mpsearch.quantization.quantized import QuantizedNetwork, quantize
 from mpsearch.tables.choice import Choice

@@ -45,7 +45,7 @@ def build(config: str, output: str, strict: bool, as_json: bool) -> int:
     from mpsearch.commands.console import progress
     from mpsearch.models.dataset_building import build_dataset, file_count, list_clips
     from mpsearch.models.dataset_config import read_config
-    from mpsearch.models.dataset_folder import check_target, write_folder
+    from mpsearch.models.datasets import check_target, write_folder
 
     wanted = read_config(config)
     check_target(output)
@@ -79,7 +79,7 @@ def check(folder: str, as_json: bool) -> int:
     Example:
       mpsearch data check mydata
     """
-    from mpsearch.models.dataset_folder import check_folder
+    from mpsearch.models.datasets import check_folder
 
     found = check_folder(folder)
     if as_json:

@@ -1,4 +1,7 @@
-"""The generated C files: network.c, network.h and the scales of the border."""
+"""The generated C files: network.c, network.h and the scales of the border.
+
+Which layer each integer step belongs to, so that costs of steps add up by layer.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,11 +14,42 @@ from mpsearch.exporters.c.kernels import kernels
 from mpsearch.exporters.c.layouts import arrange
 from mpsearch.exporters.c.steps import StepWriter
 from mpsearch.exporters.c.storage import Storage, c_type, elements, store, tensor_bytes
-from mpsearch.integer.graph import IntegerGraph, IntegerTensor
+from mpsearch.integer.graph import Convolution, IntegerGraph, IntegerTensor, Linear, Step
 from mpsearch.integer.layers import reciprocal
-from mpsearch.integer.owners import owners
 from mpsearch.quantization.quantized import QuantizedNetwork
 from mpsearch.running.streams import c_comment
+
+
+def owners(steps: Sequence[Step]) -> tuple[str, ...]:
+    """The qualified name of the layer that pays for each step, in the order of the steps.
+
+    A layer's own step is its own; what follows (pooling, addition, rescaling) belongs to the layer
+    that was computed last among those it reads; what comes before any layer to the first layer that
+    reads it. Empty names: there are no layers.
+    """
+    owner_of: dict[str, tuple[int, str]] = {}
+    found: list[str] = []
+    for number, step in enumerate(steps):
+        read = [owner_of[source] for source in step.sources if source in owner_of]
+        if isinstance(step, Convolution | Linear):
+            owner = (number, step.weights.layer)
+        else:
+            owner = max(read, default=(-1, ""))
+        if owner[1]:
+            owner_of[step.output.name] = owner
+        found.append(owner[1])
+    return _with_first_readers(steps, found)
+
+
+def _with_first_readers(steps: Sequence[Step], found: list[str]) -> tuple[str, ...]:
+    """Steps before any layer take the owner of the first step that reads them."""
+    for number in reversed(range(len(found))):
+        if found[number]:
+            continue
+        name = steps[number].output.name
+        readers = (i for i, step in enumerate(steps) if name in step.sources and found[i])
+        found[number] = found[next(readers, number)]
+    return tuple(found)
 
 
 @dataclass(frozen=True)
