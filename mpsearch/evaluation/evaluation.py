@@ -78,9 +78,9 @@ class Evaluation:
     """One entry per sample, so that two evaluations on the same data can be paired; empty where
     there is no accuracy."""
     size_bytes: int | None = None
-    """Of the assignment; None where there is none."""
+    """Of the network at its bits, of FP32 at 32 bits; None where that is not known."""
     bops: int | None = None
-    """Bit operations of one sample under the assignment; None where there is none."""
+    """Bit operations of one sample at these bits; None where that is not known."""
     confusion: tuple[tuple[int, ...], ...] | None = None
     """[true class][predicted class]: how many samples; None where it was not kept."""
     metrics: Mapping[str, Metric] = field(default_factory=dict)
