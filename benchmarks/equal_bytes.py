@@ -33,8 +33,8 @@ from mpsearch.models.features import cache_folder
 from mpsearch.post_training.repairing import PLAIN, PostTraining, quantize_after_training
 from mpsearch.profiling.profile import ProfileSettings, profile
 from mpsearch.quantization.packing import size_bytes
-from mpsearch.refining.loop import refine
 from mpsearch.refining.candidates import Asked
+from mpsearch.refining.loop import refine
 from mpsearch.search.other_sources import reranked
 from mpsearch.search.solving import solve
 from mpsearch.statistics import paired_drop

@@ -9,24 +9,23 @@ import io
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
 import numpy as np
+
 from mpsearch.errors import InputError
 from mpsearch.files.archives import read_npz
 from mpsearch.files.json_file import by_name, check_form, flag, list_of, read_document, text
 from mpsearch.files.whole import digest, read_rows
+from mpsearch.models import real_data
 from mpsearch.models.dataset_checks import Leak, Source, equal_samples, leaks
+from mpsearch.models.generated import generated_battlefield
 from mpsearch.models.samples import SPLITS, Dataset, Split
 from mpsearch.running.streams import json_text
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from importlib.util import find_spec
-from mpsearch.models import real_data
-from mpsearch.models.generated import generated_battlefield
-from mpsearch.models.samples import Dataset
-
 
 FORMAT, VERSION = "mpsearch.dataset", 1
 LARGEST_MIB = 16
@@ -367,4 +366,3 @@ def why_unavailable(name: str) -> str | None:
         except InputError as error:
             return str(error)
     return None
-

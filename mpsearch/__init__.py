@@ -77,9 +77,9 @@ if TYPE_CHECKING:
     from mpsearch.quantization.quantized import quantize as quantize
     from mpsearch.quantization.quantized_file import load_quantized as load_quantized
     from mpsearch.quantization.quantized_file import save_quantized as save_quantized
+    from mpsearch.refining.candidates import Asked as Asked
     from mpsearch.refining.loop import Refined as Refined
     from mpsearch.refining.loop import refine as refine
-    from mpsearch.refining.candidates import Asked as Asked
     from mpsearch.reports.writing import Reported as Reported
     from mpsearch.reports.writing import report as report
     from mpsearch.running.journal import Journal as Journal
@@ -135,7 +135,7 @@ _HOME = {
     "load_dataset": "mpsearch.models.datasets",
     "read_arrays": "mpsearch.data",
     "split_outputs": "mpsearch.graph.outputs",
-    "Arrays": "mpsearch.graph.inputs",
+    "Arrays": "mpsearch.graph.arrays",
     "Call": "mpsearch.graph.inputs",
     "Data": "mpsearch.data",
     "Dataset": "mpsearch.models.samples",
@@ -151,7 +151,7 @@ _HOME = {
     "load_interactions": "mpsearch.interactions.interactions",
     "progress": "mpsearch.commands.console",
     "rerank": "mpsearch.interactions.k_best",
-    "Asked": "mpsearch.refining.repaired_errors",
+    "Asked": "mpsearch.refining.candidates",
     "Assignment": "mpsearch.tables.assignment",
     "Budget": "mpsearch.tables.budget",
     "Choice": "mpsearch.tables.choice",

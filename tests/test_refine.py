@@ -24,9 +24,9 @@ from mpsearch.losses.labels import Own
 from mpsearch.losses.loss import SQUARED, PlainLoss
 from mpsearch.post_training.quantizing import Quantizing
 from mpsearch.post_training.repairing import PostTraining, quantize_after_training
+from mpsearch.refining.candidates import Asked, Candidate
 from mpsearch.refining.loop import Refined, choose, refine
 from mpsearch.refining.repaired_errors import Trial, growth
-from mpsearch.refining.candidates import Asked, Candidate
 from mpsearch.search.solving import solve
 from mpsearch.tables.assignment import Assignment
 from mpsearch.tables.budget import Budget

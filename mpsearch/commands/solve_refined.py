@@ -5,9 +5,9 @@ from typing import Any
 
 from mpsearch.commands.console import echo, print_table, progress
 from mpsearch.commands.measured_options import RefineRequest
+from mpsearch.refining.candidates import Asked
 from mpsearch.refining.loop import Refined, refine
 from mpsearch.refining.repaired_errors import Trial
-from mpsearch.refining.candidates import Asked
 from mpsearch.running.workers import join, leave
 from mpsearch.tables.budget import total_of
 from mpsearch.tables.provenance import network_digest

@@ -6,31 +6,19 @@ well: one layer a step down pays for others that go up, and the reverse. Whateve
 all that `solve` was asked: limits of every kind, pins, excludes, groups, the number of choices.
 """
 
-import base64
-import math
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from itertools import zip_longest
-from typing import Any
+
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from mpsearch.data import Data, with_loss
-from mpsearch.errors import InputError
-from mpsearch.evaluation.measuring import one_answer
-from mpsearch.evaluation.subjects import Subject
+
 from mpsearch.interactions.k_best import k_best
 from mpsearch.knapsack.instance import Instance
-from mpsearch.losses.heads import logits as as_logits
-from mpsearch.losses.loss import Loss
-from mpsearch.running.journal import Journal
-from mpsearch.running.workers import Workers
 from mpsearch.search.solving import solve
 from mpsearch.tables.budget import Budget, Minimand
 from mpsearch.tables.choice import Choice
 from mpsearch.tables.table import LayerTable
-
 
 CHANGES = 3  # decisions that an exchange changes at most: one pays for two, or two for one
 _SPARE = 8  # so many times the list is asked for, where some of it has too many different choices

@@ -15,8 +15,8 @@ import mpsearch
 from mpsearch.evaluation.subjects import Subject
 from mpsearch.files.whole import digest
 from mpsearch.quantization.quantized import check_layers
-from mpsearch.refining.repaired_errors import Trial, Trials, difference
 from mpsearch.refining.candidates import Asked, Candidate, Choices, exchanges, next_best, optima
+from mpsearch.refining.repaired_errors import Trial, Trials, difference
 from mpsearch.running.journal import Journal
 from mpsearch.running.workers import Workers
 from mpsearch.statistics import normal_quantile

@@ -13,31 +13,24 @@ than `SURE` standard errors of that difference.
 
 import base64
 import math
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import zip_longest
 from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
+
 from mpsearch.data import Data, with_loss
 from mpsearch.errors import InputError
 from mpsearch.evaluation.measuring import one_answer
 from mpsearch.evaluation.subjects import Subject
-from mpsearch.interactions.k_best import k_best
-from mpsearch.knapsack.instance import Instance
 from mpsearch.losses.heads import logits as as_logits
 from mpsearch.losses.loss import Loss
+from mpsearch.refining.candidates import Candidate
 from mpsearch.running.journal import Journal
 from mpsearch.running.workers import Workers
-from mpsearch.search.solving import solve
-from mpsearch.tables.budget import Budget, Minimand
-from mpsearch.tables.choice import Choice
-from mpsearch.tables.table import LayerTable
-from mpsearch.refining.candidates import Candidate
-
-
 
 Errors = NDArray[np.float64]
 
