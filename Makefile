@@ -15,8 +15,9 @@ export OMP_WAIT_POLICY ?= passive
 demo: $(VENV)/.demo
 	$(RUN)mpsearch demo
 
+# One thread for each of the two: with two each they wait for one another.
 test: $(VENV)/.dev
-	$(RUN)python -m pytest --numprocesses 2 --dist worksteal
+	OMP_NUM_THREADS=1 $(RUN)python -m pytest --numprocesses 2 --dist worksteal
 
 # Float sums differ in their last bits from processor to processor, and training makes that visible.
 KERNELS = -m pytest --numprocesses 2 -m kernels -p no:cacheprovider -q \
