@@ -176,6 +176,7 @@ def test_equal_outputs_have_no_noise_and_the_file_keeps_that(tmp_path: Path) -> 
     }  # fmt: skip
     assert not row.classifies
     assert row.loss == pytest.approx(0, abs=1e-12)
+    assert evaluate("FP32", lambda one: one, data, reference=x).loss >= 0
     path = tmp_path / "evaluation.json"
     save_evaluations(Evaluations("d", data.digest, True, (row,), labelled=False), path)
     kept = load_evaluations(path)
