@@ -68,7 +68,7 @@ def measure_front(
     another network, unless `remeasure` drops them.
     """
     check_layers(subject.network, front.assignment(0))
-    names = COLUMNS
+    names: tuple[str, ...] = COLUMNS
     if subject.data.labels is None:
         names, subject = WITHOUT_LABELS, replace(subject, metrics=("agreement",))
     described = measurement(subject)
