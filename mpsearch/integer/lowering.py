@@ -7,6 +7,7 @@ import math
 from collections import Counter
 from dataclasses import dataclass, field, replace
 
+import torch
 from torch import fx
 
 from mpsearch.data import Data
@@ -117,11 +118,11 @@ def lower(
     (result,) = next(node for node in graph.nodes if node.op == "output").args
     assert isinstance(result, fx.Node)
     computed = [node for node in graph.nodes if _computes(node)]
-    functions = point_functions(computed)
-    order = needed(computed, functions, result)
-    for node in order:
+    for node in computed:
         if node.op != "placeholder":
             check(node, frozenset(layer_of))
+    functions = point_functions(computed)
+    order = needed(computed, functions, result)
     quantizers = {node: quantized.layers[layer.name].activation for node, layer in layer_of.items()}
     lowering = _Lowering(
         quantized,
@@ -143,10 +144,12 @@ def lower(
 
 
 def _computes(node: fx.Node) -> bool:
-    """Inputs that are used and operators, but not those that only read the size of the batch."""
+    """Inputs that are used and operators, but not those that only read or compute sizes."""
     if node.op == "placeholder":
         return any(packet(user) != "sym_size" for user in node.users)
-    return node.op == "call_function" and packet(node) != "sym_size"
+    if node.op != "call_function" or packet(node) == "sym_size":
+        return False
+    return isinstance(node.target, torch._ops.OpOverload) or packet(node) == "getitem"
 
 
 @dataclass

@@ -20,6 +20,7 @@ AVERAGES = frozenset({
     "mean", "avg_pool1d", "avg_pool2d", "adaptive_avg_pool1d", "adaptive_avg_pool2d",
 })  # fmt: skip
 SOFTMAXES = frozenset({"softmax", "_softmax"})
+LOG_SOFTMAXES = frozenset({"log_softmax", "_log_softmax"})
 # Functions of one number, by table: what torch computes in float64 for knots. One more is a word.
 FUNCTIONS = frozenset(
     """
@@ -31,10 +32,10 @@ FUNCTIONS = frozenset(
 LINEAR = frozenset({"add", "sub", "rsub", "mul", "div", "neg"})
 # What a function of one number may also be made of, spelled out: x·tanh(softplus(x)), a maximum.
 CHOICES = frozenset({"maximum", "minimum", "where", "gt", "ge", "lt", "le", "eq", "ne"})
-_SPELLINGS = IDENTITIES | {"_softmax", "_unsafe_view"}
+_SPELLINGS = IDENTITIES | {"_log_softmax", "_softmax", "_unsafe_view"}
 POINTWISE = FUNCTIONS | LINEAR | CHOICES | CLAMPS | IDENTITIES
 # What computes at scales of its own: reads 16-bit tensors, writes such a one or a layer's codes.
-OWN_SCALES = FUNCTIONS | LINEAR | {"batch_norm", "prelu"}
+OWN_SCALES = FUNCTIONS | LINEAR | LOG_SOFTMAXES | {"batch_norm", "prelu"}
 SUPPORTED = LAYERS | MOVES | AVERAGES | SOFTMAXES | POINTWISE | OWN_SCALES | {"argmax"}
 
 
@@ -43,9 +44,10 @@ _NO_FORM = "has no integer form"
 
 def unsupported(node: fx.Node, why: str = _NO_FORM) -> InputError:
     """The error for a node that cannot be computed in integers, naming operator and node."""
-    known = sorted(SUPPORTED - _SPELLINGS) if why is _NO_FORM else []
-    listed = f"; integer inference knows {', '.join(known)}" if known else ""
-    return InputError(f"{packet(node) or node.op} (node {node.name!r}) {why}{listed}")
+    known = ", ".join(sorted(SUPPORTED - FUNCTIONS - CHOICES - _SPELLINGS))
+    listed = f"; integer inference knows {known}, and functions of one number"
+    problem = f"{packet(node) or node.op} (node {node.name!r}) {why}"
+    return InputError(problem + listed if why is _NO_FORM else problem)
 
 
 def check(node: fx.Node, layer_nodes: frozenset[str]) -> None:
@@ -53,7 +55,12 @@ def check(node: fx.Node, layer_nodes: frozenset[str]) -> None:
     name = packet(node)
     if name not in SUPPORTED:
         raise unsupported(node)
-    if not sources(node):
+    read = sources(node)
+    if any("shape" not in source.meta for source in read):
+        raise unsupported(
+            node, "computes with the size of the batch, or with one of several results"
+        )
+    if not read:
         raise unsupported(node, "reads constants alone")
     if name in LAYERS and node.name not in layer_nodes:
         raise unsupported(node, "has a weight that is computed, not stored")
@@ -68,7 +75,7 @@ def sources(node: fx.Node) -> tuple[fx.Node, ...]:
     """The tensors that the node computes from, weights aside. Raises InputError for a constant
     where the operator has no form for one."""
     name = packet(node)
-    if name in POINTWISE or name in OWN_SCALES:
+    if name in POINTWISE or name in OWN_SCALES - LOG_SOFTMAXES:
         return tuple(source for source in node.all_input_nodes if source.op != "get_attr")
     if name == "cat":
         (given,) = node.args[:1]
