@@ -311,8 +311,6 @@ def test_what_has_no_integer_form_is_named_with_its_node() -> None:
     _expect("takes a constant operand", make(lambda m, x: m.a(x) + 1, a=linear), 4)
     _expect("has alpha 2", make(lambda m, x: torch.add(m.a(x), x, alpha=2), a=linear), 4)
     _expect("different shapes", make(lambda m, x: m.a(x) + x[:, :1], a=linear), 4)
-    _expect("mode 'reflect'", make(lambda m, x: functional.pad(m.a(x), (1, 1), "reflect"),
-                                   a=linear), 4)  # fmt: skip
     _expect("averages over the batch", make(lambda m, x: m.a(x) + m.a(x).mean(), a=linear), 4)
     _expect("along the batch", make(lambda m, x: m.a(x).softmax(0), a=linear), 4)
     _expect("not the network's output", make(lambda m, x: m.a(x).argmax(1).view(-1), a=linear), 4)

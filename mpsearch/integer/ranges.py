@@ -16,7 +16,7 @@ from torch import fx
 from mpsearch.data import Data
 from mpsearch.errors import InputError
 from mpsearch.graph.layers import argument, packet
-from mpsearch.integer.operators import MOVES, SOFTMAXES, SUPPORTED, sources
+from mpsearch.integer.operators import MOVES, SOFTMAXES, SUPPORTED, per_sample, sources
 from mpsearch.quantization.quantized import QuantizedNetwork
 from mpsearch.quantization.quantizer import ActivationQuantizer
 
@@ -72,11 +72,12 @@ def tensor_ranges(quantized: QuantizedNetwork, data: Data, batch_size: int) -> R
         for layer in quantized.source.layers
         for node in layer.nodes
     }
+    computed = set(per_sample(quantized.source.graph.graph))
     ranges, matters = recorder.ranges, dict.fromkeys(recorder.ranges, (0.0, 0.0))
     for node in reversed(quantized.source.graph.graph.nodes):
         if node.op == "output":
             read = [(node.args[0], _EVERYTHING)]
-        elif packet(node) in SUPPORTED:
+        elif node in computed and packet(node) in SUPPORTED:
             read = _read(node, quantizers, ranges, recorder.peaks, matters)
         else:
             continue

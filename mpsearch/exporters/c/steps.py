@@ -7,10 +7,12 @@ import numpy as np
 
 from mpsearch.exporters.c import layouts
 from mpsearch.exporters.c.constants import Constants, LayerWriter, rounding
+from mpsearch.exporters.c.gathering import gathered
 from mpsearch.exporters.c.kernels import Kernel, geometry, scratch
 from mpsearch.exporters.c.layouts import Arrange, Arranged
 from mpsearch.exporters.c.storage import Storage, c_type, element_bytes, elements
 from mpsearch.integer.fixed_point import power_table
+from mpsearch.integer.gathering import Gather
 from mpsearch.integer.graph import (
     Add,
     ArgMax,
@@ -123,6 +125,8 @@ class StepWriter:
                 self._move(str(number), step, layouts.permuted(step, *self._strides(step)))
             case Slice():
                 self._move(str(number), step, layouts.sliced(step, *self._strides(step)))
+            case Gather():
+                self._gather(number, step)
             case Pad():
                 count, kind = elements(step.output), c_type(step.output)
                 to = self._at(step.output.name)
@@ -191,6 +195,20 @@ class StepWriter:
             "height": size[0], "width": size[1],
             "output_height": result[0], "output_width": result[1],
         }  # fmt: skip
+
+    def _gather(self, number: int, step: Gather) -> None:
+        found = gathered(step, self._in(step).shape, *self._strides(step))
+        if isinstance(found, layouts.Box):
+            self._move(str(number), step, found)
+            return
+        offsets = np.array([offset for table in found.offsets for offset in table])
+        fields = {
+            "size": element_bytes(step.output), "run": found.run, "start": found.start,
+            "dims": len(found.shape), "shape": found.shape, "to_strides": found.to_strides,
+            "offsets": self.constants.array("int32_t", f"offsets_{number}", offsets),
+        }  # fmt: skip
+        self.constants.struct("mps_gathering", number, fields)
+        self._call("mps_gather", number, step)
 
     def _move(self, number: str, step: Step, box: layouts.Box, source: str | None = None) -> None:
         shape, (from_strides, to_strides) = layouts.inner_longest(

@@ -17,6 +17,7 @@ from torch import fx
 
 from mpsearch.data import Data
 from mpsearch.exporters.litert.joined import joined_tensors, read_as_codes
+from mpsearch.integer.gathering import Gather
 from mpsearch.integer.graph import (
     AveragePool,
     Clamp,
@@ -69,7 +70,7 @@ class _Recorder(fx.Interpreter):
 
 
 # One scale in and out, in LiteRT's 8-bit kernels.
-_MOVES = (AveragePool, Clamp, Concatenate, MaxPool, Pad, Permute, Reshape, Slice)
+_MOVES = (AveragePool, Clamp, Concatenate, Gather, MaxPool, Pad, Permute, Reshape, Slice)
 PROBABILITIES = ActivationQuantizer(8, 1 / 256, 0)  # the only one that LiteRT's softmax writes
 
 
