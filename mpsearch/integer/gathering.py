@@ -52,10 +52,10 @@ def joined(start: int, offsets: Sequence[Sequence[int]]) -> Integers:
 
 def separated(indices: Integers) -> tuple[int, tuple[tuple[int, ...], ...]] | None:
     """(start, offsets) that `joined` makes `indices` of; None where there are none."""
-    first = (0,) * indices.ndim
-    start, offsets = int(indices[first]), []
+    first = int(indices.reshape(-1)[0])
+    start, offsets = first, []
     for axis in range(indices.ndim):
-        line = indices[(*first[:axis], slice(None), *first[axis + 1 :])] - indices[first]
+        line = np.moveaxis(indices, axis, -1).reshape(-1, indices.shape[axis])[0] - first
         start += int(line.min())
         offsets.append(tuple((line - line.min()).tolist()))
     tables = tuple(offsets)
@@ -123,7 +123,7 @@ def _evaluate(node: fx.Node, known: dict[fx.Node, Any]) -> Any:
         return known[node]
     if node.op == "get_attr":
         assert node.graph.owning_module is not None
-        return get_tensor(node.graph.owning_module, str(node.target))  # type: ignore[arg-type]
+        return get_tensor(node.graph.owning_module, str(node.target))
     if packet(node) == "sym_size":
         (source, dim) = node.args
         assert isinstance(source, fx.Node)

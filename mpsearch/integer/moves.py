@@ -6,6 +6,7 @@ import numpy as np
 from torch import fx
 
 from mpsearch.graph.layers import argument, packet
+from mpsearch.integer.gathering import rearranging_step
 from mpsearch.integer.graph import (
     Add,
     AveragePool,
@@ -17,7 +18,6 @@ from mpsearch.integer.graph import (
     Reshape,
     Step,
 )
-from mpsearch.integer.gathering import rearranging_step
 from mpsearch.integer.layers import reciprocal
 from mpsearch.integer.maxima import maximum_steps, part_of
 from mpsearch.integer.operators import (

@@ -95,9 +95,12 @@ def per_sample(graph: fx.Graph) -> list[fx.Node]:
     for node in graph.nodes:
         if node.op == "placeholder":
             found[node] = any(packet(user) != "sym_size" for user in node.users)
-        elif node.op == "call_function" and packet(node) != "sym_size":
-            if any(source in found for source in node.all_input_nodes):
-                found[node] = "shape" in node.meta
+        elif (
+            node.op == "call_function"
+            and packet(node) != "sym_size"
+            and any(source in found for source in node.all_input_nodes)
+        ):
+            found[node] = "shape" in node.meta
     return [node for node, is_tensor in found.items() if is_tensor]
 
 
