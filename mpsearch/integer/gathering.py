@@ -17,14 +17,14 @@ from torch import fx
 from mpsearch.graph.layers import packet
 from mpsearch.graph.tensors import get_tensor
 from mpsearch.integer.fixed_point import Integers
-from mpsearch.integer.graph import IntegerTensor, Permute, Reshape, Shape, Slice, Step
+from mpsearch.integer.graph import ComputedStep, IntegerTensor, Permute, Reshape, Shape, Slice, Step
 from mpsearch.integer.operators import sample_shape, unsupported
 
 Digits = tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True)
-class Gather(Step):
+class Gather(ComputedStep):
     """Output [i, j, …] is the source's element number `start` + offsets[0][i] + offsets[1][j] + …
     in row-major order: one table, of numbers from 0 on, for every axis of the output."""
 
@@ -36,10 +36,9 @@ class Gather(Step):
         """The source's element number for every element of the output."""
         return joined(self.start, self.offsets)
 
-
-def gather(step: Gather, codes: Integers) -> Integers:
-    """Elements by their numbers, for all samples."""
-    return codes.reshape(len(codes), -1)[:, step.indices]
+    def compute(self, *sources: Integers) -> Integers:
+        """Elements by their numbers, for all samples."""
+        return sources[0].reshape(len(sources[0]), -1)[:, self.indices]
 
 
 def joined(start: int, offsets: Sequence[Sequence[int]]) -> Integers:

@@ -21,12 +21,12 @@ import torch
 from mpsearch.data import Data
 from mpsearch.errors import InputError
 from mpsearch.integer.fixed_point import Integers, divide_round, rescale, saturate, softmax
-from mpsearch.integer.gathering import Gather, gather
 from mpsearch.integer.graph import (
     Add,
     ArgMax,
     AveragePool,
     Clamp,
+    ComputedStep,
     Concatenate,
     Convolution,
     IntegerGraph,
@@ -184,7 +184,7 @@ def mean(step: Mean, codes: Integers) -> Integers:
 
 Operation = (
     Convolution | Linear | Requantize | Clamp | Add | MaxPool | AveragePool | Mean | Concatenate
-    | Reshape | Permute | Slice | Gather | Pad | Softmax | ArgMax
+    | Reshape | Permute | Slice | Pad | Softmax | ArgMax | ComputedStep
 )  # fmt: skip
 
 
@@ -245,14 +245,14 @@ def _apply(step: Operation, sources: list[Integers], lowest: int, exact_blas: bo
         case Slice():
             before = (slice(None),) * (step.axis + 1)
             return x[(*before, slice(step.start, step.end, step.step))]
-        case Gather():
-            return gather(step, x)
         case Pad():
             return _pad(step, x)
         case Softmax():
             return softmax(x, step.axis + 1, step.rescale)
         case ArgMax():
             return _argmax(step, x)
+        case ComputedStep():
+            return step.compute(*sources)
         case _:
             assert_never(step)
 

@@ -33,7 +33,6 @@ from mpsearch.integer.operators import (
     pad_value,
     pool_windows,
     sample_axis,
-    sample_shape,
     sources,
     unsupported,
 )
@@ -56,6 +55,8 @@ def moving_steps(
         return maximum_steps(node, read[0], output)
     elif name == "stack":
         return _stacked(node, read, output)
+    elif name not in _STEPS:
+        raise unsupported(node, "reads several tensors, number by number")
     else:
         step = _STEPS[name](node, names, output)
     return () if step is None else (step,)
@@ -125,11 +126,6 @@ def _mean(node: fx.Node, names: Names, output: IntegerTensor) -> Step:
 
 
 def _add(node: fx.Node, names: Names, output: IntegerTensor) -> Step:
-    left, right = sources(node)
-    if sample_shape(left) != sample_shape(right):
-        raise unsupported(node, "adds tensors of different shapes")
-    if argument(node, "alpha") != 1:
-        raise unsupported(node, f"has alpha {argument(node, 'alpha')}")
     return Add(names, output, output.low, output.high)
 
 

@@ -1,13 +1,20 @@
 """A rearrangement in C: a copy between strided boxes where that says it, else tables per axis."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from mpsearch.errors import InputError
 from mpsearch.exporters.c.layouts import DIMS, Box, stored_offsets
+from mpsearch.exporters.c.storage import element_bytes
 from mpsearch.integer.gathering import Digits, Gather, digits_of
-from mpsearch.integer.graph import Shape
+from mpsearch.integer.graph import Shape, Step
+
+if TYPE_CHECKING:
+    from mpsearch.exporters.c.steps import StepWriter
 
 
 @dataclass(frozen=True)
@@ -69,3 +76,28 @@ def _tables(shape: Shape, start: int, offsets: tuple[tuple[int, ...], ...], to: 
         start, tuple(shape[axis] for axis in axes), tuple(to[axis] for axis in axes),
         tuple(offsets[axis] for axis in axes), run,
     )  # fmt: skip
+
+
+def _gather(writer: "StepWriter", number: int, step: Gather) -> None:
+    arranged = writer.arranged
+    (name,) = step.sources
+    found = gathered(
+        step,
+        arranged.tensors[name].shape,
+        arranged.strides(name),
+        arranged.strides(step.output.name),
+    )
+    if isinstance(found, Box):
+        writer.move(str(number), step, found)
+        return
+    offsets = np.array([offset for table in found.offsets for offset in table])
+    fields = {
+        "size": element_bytes(step.output), "run": found.run, "start": found.start,
+        "dims": len(found.shape), "shape": found.shape, "to_strides": found.to_strides,
+        "offsets": writer.constants.shared_array("int32_t", f"offsets_{number}", offsets),
+    }  # fmt: skip
+    writer.constants.struct("mps_gathering", number, fields)
+    writer.call("mps_gather", number, step)
+
+
+WRITERS: Mapping[type[Step], Callable[["StepWriter", int, Any], None]] = {Gather: _gather}

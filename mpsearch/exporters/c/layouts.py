@@ -15,7 +15,9 @@ from math import prod
 import numpy as np
 
 from mpsearch.errors import InputError
+from mpsearch.integer.arithmetic import Affine, Multiply, Prelu
 from mpsearch.integer.fixed_point import Integers
+from mpsearch.integer.functions import Lookup
 from mpsearch.integer.gathering import Gather, separated
 from mpsearch.integer.graph import (
     Add,
@@ -238,7 +240,7 @@ class _Plan:
         match step:
             case Convolution() | MaxPool() | AveragePool():
                 order, sources = True, (self.wanted(sources[0], True),)
-            case Requantize() | Clamp() | Slice() | Pad():
+            case Requantize() | Clamp() | Slice() | Pad() | Lookup():
                 order = self.is_last(sources[0])
             case Add() | Concatenate():
                 order = any(self.is_last(source) for source in sources)
@@ -249,6 +251,8 @@ class _Plan:
                 order = self.is_last(sources[0])
                 if order and stored_offsets(step, shape, last_strides(shape)) is None:
                     order, sources = False, (self.wanted(sources[0], False),)
+            case Affine() | Multiply() | Prelu():
+                order = any(self.is_last(source) for source in sources)  # read where they lie
             case Permute(axes=axes):
                 # An input with channels last goes on in that order: the permute is a copy
                 order = axes == (2, 0, 1) and not self.is_last(sources[0])

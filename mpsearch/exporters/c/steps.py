@@ -5,14 +5,12 @@ from math import prod
 
 import numpy as np
 
-from mpsearch.exporters.c import layouts
+from mpsearch.exporters.c import gathering, layouts, pointwise
 from mpsearch.exporters.c.constants import Constants, LayerWriter, rounding
-from mpsearch.exporters.c.gathering import gathered
 from mpsearch.exporters.c.kernels import Kernel, geometry, scratch
 from mpsearch.exporters.c.layouts import Arrange, Arranged
 from mpsearch.exporters.c.storage import Storage, c_type, element_bytes, elements
 from mpsearch.integer.fixed_point import power_table
-from mpsearch.integer.gathering import Gather
 from mpsearch.integer.graph import (
     Add,
     ArgMax,
@@ -45,6 +43,9 @@ _CONVOLUTIONS = {
 _PRODUCTS = {Kernel.PLAIN: "mps_multiply", Kernel.PATCHES: "mps_multiply_patches"}
 
 
+_FAMILIES = {**pointwise.WRITERS, **gathering.WRITERS}
+
+
 @dataclass
 class StepWriter:
     """Constants and calls so far."""
@@ -65,7 +66,7 @@ class StepWriter:
         match step:
             case Convolution():
                 self.constants.struct("mps_convolution", number, self._convolution(number, step))
-                self._call(
+                self.call(
                     _CONVOLUTIONS[self.layers.kernel(step)], number, step, *self._scratch(step)
                 )
             case Linear():
@@ -78,19 +79,19 @@ class StepWriter:
                     "block": self._block(step),
                 }
                 self.constants.struct("mps_linear", number, fields)
-                self._call(_PRODUCTS[self.layers.kernel(step)], number, step, *self._scratch(step))
+                self.call(_PRODUCTS[self.layers.kernel(step)], number, step, *self._scratch(step))
             case Requantize():
                 self.constants.struct(
                     "mps_requantization", number, _requantization(step, self._in(step))
                 )
-                self._call("mps_requantize", number, step)
+                self.call("mps_requantize", number, step)
             case Clamp() | Add():
                 fields = {
                     "type": c_type(step.output), "count": elements(step.output),
                     "low": step.low, "high": step.high,
                 }  # fmt: skip
                 self.constants.struct("mps_elementwise", number, fields)
-                self._call("mps_add" if isinstance(step, Add) else "mps_clamp", number, step)
+                self.call("mps_add" if isinstance(step, Add) else "mps_clamp", number, step)
             case MaxPool():
                 names = [*_WINDOW, "top", "left", "dilation_y", "dilation_x"]
                 values = (*step.kernel, *step.stride, *step.padding, *step.dilation)
@@ -99,7 +100,7 @@ class StepWriter:
                 self.constants.struct(
                     "mps_max_pooling", number, self._planes(step) | window | lowest
                 )
-                self._call("mps_max_pool", number, step)
+                self.call("mps_max_pool", number, step)
             case AveragePool():
                 tables = {
                     "rows": self.constants.array("int32_t", f"rows_{number}", np.array(step.rows)),
@@ -109,33 +110,31 @@ class StepWriter:
                     "counts": self.constants.array("int32_t", f"counts_{number}", step.counts),
                 }
                 self.constants.struct("mps_average_pooling", number, self._planes(step) | tables)
-                self._call("mps_average_pool", number, step)
+                self.call("mps_average_pool", number, step)
             case Mean():
                 self.constants.struct(
                     "mps_means", number, _means(step, self._in(step), self._strides(step)[0])
                 )
-                self._call("mps_mean", number, step)
+                self.call("mps_mean", number, step)
             case Concatenate():
                 shapes = [self.arranged.tensors[name].shape for name in step.sources]
                 sources = [self.arranged.strides(name) for name in step.sources]
                 boxes = layouts.concatenated(step, shapes, sources, self._strides(step)[1])
                 for part, (box, name) in enumerate(zip(boxes, step.sources, strict=True)):
-                    self._move(f"{number}_{part}", step, box, name)
+                    self.move(f"{number}_{part}", step, box, name)
             case Permute():
-                self._move(str(number), step, layouts.permuted(step, *self._strides(step)))
+                self.move(str(number), step, layouts.permuted(step, *self._strides(step)))
             case Slice():
-                self._move(str(number), step, layouts.sliced(step, *self._strides(step)))
-            case Gather():
-                self._gather(number, step)
+                self.move(str(number), step, layouts.sliced(step, *self._strides(step)))
             case Pad():
                 count, kind = elements(step.output), c_type(step.output)
                 to = self._at(step.output.name)
                 self.calls.append(f"    mps_fill({kind}, {count}, {step.value}, {to});")
                 box = layouts.padded(step, self._in(step).shape, *self._strides(step))
-                self._move(str(number), step, box)
+                self.move(str(number), step, box)
             case Arrange():
                 box = layouts.arranged(step.output.shape, *self._strides(step))
-                self._move(str(number), step, box)
+                self.move(str(number), step, box)
             case Softmax():
                 if not self.has_power_table:
                     self.constants.array("int32_t", "power_table", np.array(power_table()))
@@ -145,15 +144,15 @@ class StepWriter:
                     "shift": int(step.rescale.shifts[0]),
                 }
                 self.constants.struct("mps_along_axis", number, fields)
-                self._call("mps_softmax", number, step, "power_table")
+                self.call("mps_softmax", number, step, "power_table")
             case ArgMax():
                 fields = _along(self._in(step), step.output, step.axis)
                 self.constants.struct("mps_along_axis", number, fields)
-                self._call("mps_argmax", number, step)
+                self.call("mps_argmax", number, step)
             case Reshape():
                 self.calls.append("    /* the same bytes */")
             case _:
-                raise AssertionError(f"no C for {type(step).__name__}")
+                _FAMILIES[type(step)](self, number, step)
 
     def _in(self, step: Step) -> IntegerTensor:
         return self.arranged.tensors[step.sources[0]]
@@ -172,7 +171,8 @@ class StepWriter:
     def _block(self, step: Convolution | Linear) -> int:
         return scratch(step, self.layers.kernel(step), self._in(step)).positions
 
-    def _call(self, function: str, number: int | str, step: Step, *extra: str) -> None:
+    def call(self, function: str, number: int | str, step: Step, *extra: str) -> None:
+        """The call of a kernel: its constants, further arguments, the sources and the output."""
         arguments = [f"&step_{number}", *extra]
         arguments += [self._at(name) for name in (*step.sources, step.output.name)]
         self.calls.append(f"    {function}({', '.join(arguments)});")
@@ -196,21 +196,8 @@ class StepWriter:
             "output_height": result[0], "output_width": result[1],
         }  # fmt: skip
 
-    def _gather(self, number: int, step: Gather) -> None:
-        found = gathered(step, self._in(step).shape, *self._strides(step))
-        if isinstance(found, layouts.Box):
-            self._move(str(number), step, found)
-            return
-        offsets = np.array([offset for table in found.offsets for offset in table])
-        fields = {
-            "size": element_bytes(step.output), "run": found.run, "start": found.start,
-            "dims": len(found.shape), "shape": found.shape, "to_strides": found.to_strides,
-            "offsets": self.constants.array("int32_t", f"offsets_{number}", offsets),
-        }  # fmt: skip
-        self.constants.struct("mps_gathering", number, fields)
-        self._call("mps_gather", number, step)
-
-    def _move(self, number: str, step: Step, box: layouts.Box, source: str | None = None) -> None:
+    def move(self, number: str, step: Step, box: layouts.Box, source: str | None = None) -> None:
+        """A copy from `source`, or the step's first one, between strided boxes."""
         shape, (from_strides, to_strides) = layouts.inner_longest(
             *layouts.join(box.shape, [box.from_strides, box.to_strides])
         )
