@@ -87,8 +87,6 @@ def check(node: fx.Node, layer_nodes: frozenset[str]) -> None:
         name = packet(parent)
     if name not in SUPPORTED:
         raise unsupported(node)
-    if not sources(node):
-        raise unsupported(node, "reads constants alone")
     if name in LAYERS and node.name not in layer_nodes:
         raise unsupported(node, "has a weight that is computed, not stored")
     if name in LAYERS and name != "linear":
@@ -109,7 +107,8 @@ def operation(node: fx.Node) -> fx.Node:
 
 def per_sample(graph: fx.Graph) -> list[fx.Node]:
     """The nodes that give a tensor computed from the inputs' values, in order: no constants, no
-    sizes, none of several results before one is taken."""
+    sizes, none of several results before one is taken. Raises InputError where one reads constants
+    that are computed, but for a weight or the indices of what only moves elements."""
     found: dict[fx.Node, bool] = {}
     for node in graph.nodes:
         if node.op == "placeholder":
@@ -120,6 +119,10 @@ def per_sample(graph: fx.Graph) -> list[fx.Node]:
             and any(source in found for source in node.all_input_nodes)
         ):
             found[node] = "shape" in node.meta
+            if packet(node) in SUPPORTED - LAYERS - REARRANGEMENTS:
+                for source in node.all_input_nodes:
+                    if source.op == "call_function" and source not in found:
+                        raise unsupported(source, "reads constants alone")
     return [node for node, is_tensor in found.items() if is_tensor]
 
 
