@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import fx, nn
+from torch import nn
 
 from mpsearch.data import bind
 from mpsearch.errors import InputError, first_line
@@ -246,7 +246,8 @@ def _from_keras(source: ModelSource) -> tuple[nn.Module, Sequence[torch.Tensor]]
 
 def notes_of(module: nn.Module) -> tuple[str, ...]:
     """What the loader of a file did that its user should know."""
-    return tuple(module.meta.get("notes", ())) if isinstance(module, fx.GraphModule) else ()
+    meta = getattr(module, "meta", None)
+    return tuple(meta.get("notes", ())) if isinstance(meta, dict) else ()
 
 
 def _call(name: str, factory: Callable[[], object]) -> nn.Module:

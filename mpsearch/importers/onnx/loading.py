@@ -70,6 +70,19 @@ def _load(
         origins={},
         opset=opset,
     )
+    module, _, rewritten = module_of(plan, examples, batch, fixed)
+    if fixed or rewritten:
+        check_rows(module, random_samples(examples))
+    return module, examples
+
+
+def module_of(
+    plan: Plan, examples: Sequence[torch.Tensor], batch: int, fixed: bool
+) -> tuple[OnnxModule, Mapping[str, tuple[int, ...]], bool]:
+    """(module, shapes of all tensors by name at the file's batch size, whether a shape was freed).
+
+    `examples`: one zero sample per input; `fixed`: the file is for `batch` samples only.
+    """
     plan = join_biases(fold_constants(plan, compute_constant))
     rewriter = BatchRewriter(plan, batch, fixed)
     module = OnnxModule(plan, rewriter).eval()
@@ -80,9 +93,7 @@ def _load(
         module.run(tuple(_rows(x, batch) for x in examples), shapes)
         rewriter.learn(shapes)
         module.run(tuple(_rows(x, 3) for x in examples))
-    if fixed or rewriter.targets:
-        check_rows(module, random_samples(examples))
-    return module, examples
+    return module, shapes, bool(rewriter.targets)
 
 
 def _check_kinds(graph: Any) -> None:
