@@ -129,4 +129,7 @@ class LiteRtFile:
         return code
 
 
-_LITTLE_ENDIAN = {"INT8": "<i1", "INT32": "<i4", "INT64": "<i8", "FLOAT32": "<f4"}
+_LITTLE_ENDIAN = {
+    "INT8": "<i1", "UINT8": "<u1", "INT16": "<i2", "INT32": "<i4", "INT64": "<i8", "BOOL": "?",
+    "FLOAT16": "<f2", "FLOAT32": "<f4",
+}  # fmt: skip

@@ -65,7 +65,8 @@ def _stored(tensor: Tensor, count: int, name: str) -> Array:
 def _unpacked(data: Array, bits: int, count: int, signed: bool) -> Array:
     shifts = np.arange(0, 8, bits, dtype=np.uint8)
     codes = ((data[:, None] >> shifts) & (2**bits - 1)).reshape(-1)[:count].astype(np.int8)
-    return np.where(codes >= 2 ** (bits - 1), codes - 2**bits, codes) if signed else codes
+    wrapped = np.where(codes >= 2 ** (bits - 1), codes - 2**bits, codes)
+    return np.asarray(wrapped) if signed else codes
 
 
 def _real(codes: Array, quantization: Quantization, narrow: bool, name: str) -> Array:

@@ -69,7 +69,11 @@ def _blocks(operator: str) -> Callable[[Node], None]:
 
 
 def _space_to_batch(node: Node) -> None:
-    """Blocks of places become samples: [N, H, W, C] -> [b·b·N, H/b, W/b, C]; samples innermost."""
+    """Blocks of places become samples: [N, H, W, C] -> [N·b·b, H/b, W/b, C].
+
+    Of several samples LiteRT has the first of each together; here a sample's parts stay together,
+    which is the same for whatever lies between this and BATCH_TO_SPACE_ND.
+    """
     blocks = node.integers(1)
     count, shape = len(blocks), node.shape(0)
     pads = node.integers(2, 2 * count)
@@ -87,7 +91,7 @@ def _space_to_batch(node: Node) -> None:
         apart += [size // block, block]
     name = node.emit("Reshape", name, node.sizes("apart", (*apart, *padded[1 + count :])))
     rest = range(1 + 2 * count, 1 + 2 * count + len(padded) - 1 - count)
-    order = [*range(2, 1 + 2 * count, 2), 0, *range(1, 1 + 2 * count, 2), *rest]
+    order = [0, *range(2, 1 + 2 * count, 2), *range(1, 1 + 2 * count, 2), *rest]
     node.reshape(node.emit("Transpose", name, perm=order))
 
 
@@ -100,11 +104,11 @@ def _batch_to_space(node: Node) -> None:
     if shape[0] % samples:
         raise InputError(f"its blocks {blocks} do not divide {shape[0]} samples")
     rest = shape[1 + count :]
-    sizes = (*blocks, shape[0] // samples, *shape[1:])
+    sizes = (shape[0] // samples, *blocks, *shape[1:])
     name = node.emit("Reshape", node.plain(0), node.sizes("apart", sizes))
-    order = [count]
+    order = [0]
     for axis in range(count):
-        order += [count + 1 + axis, axis]
+        order += [count + 1 + axis, 1 + axis]
     order += range(2 * count + 1, 2 * count + 1 + len(rest))
     name = node.emit("Transpose", name, perm=order)
     joined = [size * block for size, block in zip(shape[1:], blocks, strict=False)]
