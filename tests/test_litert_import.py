@@ -393,6 +393,6 @@ def test_an_operator_computes_what_litert_does(case: str, behind: str, tmp_path:
 def test_every_operator_has_a_case() -> None:
     told = {word for case in CASES for word in case.split()}
     elsewhere = {"QUANTIZE", "DEQUANTIZE", "FAKE_QUANT", "SELECT", "SELECT_V2", "CAST", "RANK",
-                 "LOGICAL_NOT", "GATHER_ND"}  # fmt: skip
+                 "LOGICAL_NOT", "GATHER_ND", "BROADCAST_ARGS"}  # fmt: skip
     assert set(OPERATORS) - told <= elsewhere
     assert Scales

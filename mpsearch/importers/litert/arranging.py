@@ -12,28 +12,38 @@ from mpsearch.importers.litert.translation import FIRST, FLAT, LAST, to_first, t
 
 
 def _reshape(node: Node) -> None:
-    """To the shape of the output in the file; to a computed one where it depends on the batch."""
-    if len(node.operator.inputs) > 1 and not node.is_constant(1):
+    """To a constant shape; to a computed one where that is more than flattening an image."""
+    shape, computed = node.shape(0), node.has(1) and not node.is_constant(1)
+    if node.has(1):
+        target = node.integers(1)
+    else:
+        target = [int(size) for size in np.atleast_1d(node.option("newShape", ()))]
+    if target.count(-1) == 1:
+        known = -math.prod(target)
+        target[target.index(-1)] = math.prod(shape) // known if known else 0
+    if math.prod(target) != math.prod(shape) or min(target, default=1) < 0:
+        raise InputError(f"it makes the shape {target} of {list(shape)}")
+    flattens = len(target) == 2 and target[0] == shape[0]
+    ones = _only_ones_move(shape, tuple(target))
+    if computed and not (node.lies_first(0) and (flattens or ones)):
         node.write("Reshape", [node.plain(0), node.plain(1)])
         return
-    _to_output_shape(node)
+    _to_shape(node, tuple(target))
 
 
-def _to_output_shape(node: Node) -> None:
-    shape, target = node.shape(0), node.output_shape
-    if math.prod(shape) != math.prod(target):
-        raise InputError(f"it makes the shape {list(target)} of {list(shape)}")
+def _to_shape(node: Node, target: tuple[int, ...]) -> None:
+    shape = node.shape(0)
     if not node.lies_first(0) or len(shape) < 3:
-        node.reshape(node.plain(0))
+        node.reshape(node.plain(0), target)
     elif _only_ones_move(shape, target):
-        node.reshape(node.first(0), FIRST)
-    elif target == (shape[0], math.prod(shape[1:])) and not _in_one_order(shape):
-        node.translation.images[node.output] = node.input(0)
-        node.reshape(node.first(0), FLAT)
+        node.reshape(node.first(0), target, FIRST)
     elif _in_one_order(shape):
-        node.reshape(node.first(0))
+        node.reshape(node.first(0), target)
+    elif target == (shape[0], math.prod(shape[1:])):
+        node.translation.images[node.output] = node.input(0)
+        node.reshape(node.first(0), target, FLAT)
     else:
-        node.reshape(node.plain(0))
+        node.reshape(node.plain(0), target)
 
 
 def _only_ones_move(shape: tuple[int, ...], target: tuple[int, ...]) -> bool:
@@ -52,14 +62,16 @@ def _in_one_order(shape: tuple[int, ...]) -> bool:
 
 
 def _squeeze(node: Node) -> None:
-    if node.shape(0) and not node.lies_first(0):
-        rank = len(node.shape(0))
-        given = node.option("squeezeDims", ())
-        axes = {int(axis) % rank for axis in given} if len(given) else set()
-        if axes and 0 not in axes:
-            node.write("Squeeze", [node.plain(0), node.sizes("axes", sorted(axes))])
-            return
-    _to_output_shape(node)
+    shape = node.shape(0)
+    given = {int(axis) for axis in np.atleast_1d(node.option("squeezeDims", ()))}
+    axes = {axis % len(shape) for axis in given if -len(shape) <= axis < len(shape)}
+    axes = axes or {axis for axis, size in enumerate(shape) if size == 1}
+    if any(shape[axis] != 1 for axis in axes):
+        raise InputError(f"it takes the axes {sorted(axes)} from the shape {list(shape)}")
+    if 0 not in axes and not node.lies_first(0):
+        node.write("Squeeze", [node.plain(0), node.sizes("axes", sorted(axes))])
+    else:
+        _to_shape(node, tuple(size for axis, size in enumerate(shape) if axis not in axes))
 
 
 def _expand_dims(node: Node) -> None:
@@ -68,7 +80,8 @@ def _expand_dims(node: Node) -> None:
     if not -rank <= axis < rank:
         raise InputError(f"got axis {axis} for {rank} axes")
     if node.lies_first(0) and 0 < axis % rank < rank - 1:
-        node.reshape(node.first(0), FIRST)
+        shape = node.shape(0)
+        node.reshape(node.first(0), (*shape[: axis % rank], 1, *shape[axis % rank :]), FIRST)
     else:
         node.write("Unsqueeze", [node.plain(0), node.sizes("axes", [axis % rank])])
 
@@ -98,8 +111,8 @@ def _concatenation(node: Node) -> None:
 
 
 def _pack(node: Node) -> None:
-    rank = len(node.output_shape)
-    axis = int(node.option("axis")) % max(1, rank)
+    rank = len(node.shape(0)) + 1
+    axis = int(node.option("axis")) % rank
     parts = [
         node.emit("Unsqueeze", node.plain(index), node.sizes("axis", [axis]))
         for index in range(len(node.operator.inputs))
@@ -113,7 +126,8 @@ def _unpack(node: Node) -> None:
     if len(outputs) != node.shape(0)[axis]:
         raise InputError(f"it gives {len(outputs)} parts of {node.shape(0)[axis]}")
     if len(outputs) == 1:
-        node.reshape(node.plain(0))
+        shape = node.shape(0)
+        node.reshape(node.plain(0), (*shape[:axis], *shape[axis + 1 :]))
         return
     name = node.plain(0)
     for place in range(len(outputs)):
@@ -123,6 +137,18 @@ def _unpack(node: Node) -> None:
 
 def _tile(node: Node) -> None:
     node.write("Tile", [node.plain(0), node.sizes("times", node.integers(1))])
+
+
+def _broadcast_args(node: Node) -> None:
+    """The common shape of two: the larger size on each axis."""
+    names, count = [], max(math.prod(node.shape(index)) for index in (0, 1))
+    for index in (0, 1):
+        ones = count - math.prod(node.shape(index))
+        name = node.plain(index)
+        if ones:
+            name = node.emit("Concat", node.sizes("ones", [1] * ones), name, axis=0)
+        names.append(name)
+    node.write("Max", names)
 
 
 def _broadcast_to(node: Node) -> None:
@@ -167,6 +193,7 @@ ARRANGING: dict[str, Callable[[Node], None]] = {
     "PACK": _pack,
     "UNPACK": _unpack,
     "TILE": _tile,
+    "BROADCAST_ARGS": _broadcast_args,
     "BROADCAST_TO": _broadcast_to,
     "SHAPE": _shape,
     "RANK": _rank,

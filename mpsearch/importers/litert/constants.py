@@ -7,6 +7,7 @@ https://ai.google.dev/edge/litert/conversion/tensorflow/quantization/quantizatio
 import math
 
 import numpy as np
+import torch
 
 from mpsearch.errors import InputError
 from mpsearch.graph import memory_budget
@@ -24,6 +25,21 @@ _NARROW = ("INT8", "UINT8", "INT16", "UINT16", *_PACKED)
 def is_quantized(tensor: Tensor) -> bool:
     """Whether its whole numbers are codes of real ones."""
     return tensor.quantization is not None and tensor.kind not in FLOATS
+
+
+_DTYPES = {
+    "INT32": torch.int32, "INT64": torch.int64, "INT16": torch.int16, "INT8": torch.int8,
+    "UINT8": torch.uint8, "BOOL": torch.bool,
+}  # fmt: skip
+
+
+def dtype_of(tensor: Tensor) -> torch.dtype:
+    """What a tensor's numbers are in the network: float32 also for codes. Raises InputError."""
+    if is_quantized(tensor) or tensor.kind in FLOATS:
+        return torch.float32
+    if tensor.kind not in _DTYPES:
+        raise InputError(f"tensor {tensor.name!r:.80} is {tensor.kind}; expected numbers")
+    return _DTYPES[tensor.kind]
 
 
 def values_of(tensor: Tensor) -> Array:

@@ -15,7 +15,7 @@ from mpsearch.importers.litert.translation import FIRST, LAST, to_first
 
 def aligned(node: Node, indices: Sequence[int]) -> tuple[list[str], str]:
     """The inputs in one layout; with channels first where one lies so already."""
-    rank = len(node.output_shape)
+    rank = max(len(node.shape(index)) for index in indices)
     computed = [index for index in indices if not node.is_constant(index)]
     whole = all(len(node.shape(i)) == rank or node.shape(i) == () for i in computed)
     if rank < 3 or not whole or not any(node.lies_first(i) for i in computed):
@@ -137,8 +137,9 @@ def _softmax(operator: str) -> Callable[[Node], None]:
 
 def _select(node: Node) -> None:
     """Like numpy's `where`; the older SELECT chooses whole rows by a condition of one axis."""
-    if len(node.shape(0)) == 1 and len(node.output_shape) > 1 and node.operator.name == "SELECT":
-        axes = node.sizes("axes", range(1, len(node.output_shape)))
+    rank = len(node.shape(1))
+    if len(node.shape(0)) == 1 and rank > 1 and node.operator.name == "SELECT":
+        axes = node.sizes("axes", range(1, rank))
         condition = node.emit("Unsqueeze", node.plain(0), axes)
         node.write("Where", [condition, node.plain(1), node.plain(2)])
         return

@@ -1,5 +1,6 @@
 """Pools, resizing, and what trades channels or samples for places."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -92,7 +93,10 @@ def _space_to_batch(node: Node) -> None:
     name = node.emit("Reshape", name, node.sizes("apart", (*apart, *padded[1 + count :])))
     rest = range(1 + 2 * count, 1 + 2 * count + len(padded) - 1 - count)
     order = [0, *range(2, 1 + 2 * count, 2), *range(1, 1 + 2 * count, 2), *rest]
-    node.reshape(node.emit("Transpose", name, perm=order))
+    turned = node.emit("Transpose", name, perm=order)
+    joined = [size // block for size, block in zip(padded[1:], blocks, strict=False)]
+    samples = padded[0] * math.prod(blocks)
+    node.reshape(turned, (samples, *joined, *padded[1 + count :]))
 
 
 def _batch_to_space(node: Node) -> None:
@@ -100,7 +104,7 @@ def _batch_to_space(node: Node) -> None:
     count, shape = len(blocks), node.shape(0)
     crops = node.integers(2, 2 * count)
     _check_blocks(blocks, shape)
-    samples = int(np.prod(blocks))
+    samples = math.prod(blocks)
     if shape[0] % samples:
         raise InputError(f"its blocks {blocks} do not divide {shape[0]} samples")
     rest = shape[1 + count :]

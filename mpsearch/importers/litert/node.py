@@ -62,22 +62,15 @@ class Node:
         return self.translation.tensor(self.input(index))
 
     def shape(self, index: int) -> tuple[int, ...]:
-        """The shape of an input as the file has it."""
-        return self.tensor(index).shape
-
-    @property
-    def output_shape(self) -> tuple[int, ...]:
-        """The shape of the first output as the file has it."""
-        return self.translation.tensor(self.output).shape
+        """The shape of an input at the file's batch size, in the file's layout."""
+        return self.translation.shape(self.input(index))
 
     def is_constant(self, index: int) -> bool:
         """Whether the file holds the input's numbers."""
         return self.translation.is_constant(self.input(index))
 
     def array(self, index: int) -> Array:
-        """A constant input's numbers. Raises InputError for one that depends on data."""
-        if not self.is_constant(index):
-            raise InputError(f"input {index} depends on the data; expected a constant")
+        """The numbers of an input that is constant or follows from shapes. Raises InputError."""
         return self.translation.array(self.input(index))
 
     def integers(self, index: int, count: int | None = None) -> list[int]:
@@ -140,9 +133,9 @@ class Node:
             operator, inputs, attributes = fused[0], [between], fused[1]
         translation.step(operator, inputs, [translation.written(number, layout)], **attributes)
 
-    def reshape(self, source: str, layout: str = LAST, output: int = 0) -> None:
-        """An output that is `source` in the shape that the file gives it."""
-        self.translation.reshape(source, self.operator.outputs[output], layout)
+    def reshape(self, source: str, shape: Sequence[int], layout: str = LAST) -> None:
+        """The output, which is `source` in a shape of the file's layout."""
+        self.translation.reshape(source, self.output, layout, shape)
 
     def alias(self, index: int = 0) -> None:
         """The output is the input itself."""

@@ -1,6 +1,5 @@
 """Operators that take a part of a tensor: slices with LiteRT's masks, splits, positions."""
 
-import math
 from collections.abc import Callable
 
 from mpsearch.errors import InputError
@@ -67,12 +66,9 @@ def _strided_slice(node: Node) -> None:
     """numpy's x[a:b:c, i, …, None]: axes go and come where the masks say so."""
     if node.option("offset", False):
         raise InputError("its ends count from its begins; expected positions")
-    if not all(map(node.is_constant, (1, 2, 3))):
-        _slice_by_computed(node)
-        return
-    ranges, moved = _ranges(node)
+    ranges, target = _ranges(node)
     inputs, layout = _cut(node, ranges)
-    if not moved:
+    if target is None:
         node.write("Slice" if len(inputs) > 1 else "Identity", inputs, layout)
         return
     if layout == FIRST:
@@ -81,51 +77,54 @@ def _strided_slice(node: Node) -> None:
             cut = [a for a, r in enumerate(ranges) if not _is_whole(r, node.shape(0)[a])]
             inputs[3] = node.sizes("plain axes", cut)
     inner = node.emit("Slice", *inputs) if len(inputs) > 1 else inputs[0]
-    if len(node.shape(0)) == 1 and not node.output_shape:  # one size of a shape
+    if not target:  # one size of a shape
         node.write("Squeeze", [inner, node.sizes("axis", [0])])
     else:
-        node.reshape(inner)
+        node.reshape(inner, target)
 
 
-def _slice_by_computed(node: Node) -> None:
-    masks = ("beginMask", "endMask", "shrinkAxisMask", "newAxisMask", "ellipsisMask")
-    if any(node.option(name) for name in masks):
-        raise InputError("its bounds depend on the data; expected constants")
-    axes = node.sizes("axes", range(math.prod(node.shape(1))))
-    node.write("Slice", [node.plain(0), node.plain(1), node.plain(2), axes, node.plain(3)])
-
-
-def _ranges(node: Node) -> tuple[list[Range], bool]:
-    """The range of every axis, and whether axes come or go."""
+def _ranges(node: Node) -> tuple[list[Range], list[int] | None]:
+    """The range of every axis, and the shape afterwards where axes go or come."""
     begin = node.integers(1)
     ends, steps = node.integers(2, len(begin)), node.integers(3, len(begin))
     masks = {
         name: int(node.option(f"{name}Mask"))
         for name in ("begin", "end", "shrinkAxis", "newAxis", "ellipsis")
     }
-    rank = len(node.shape(0))
+    shape = node.shape(0)
     found: list[Range] = []
+    target: list[int] = []
     moved = False
     for place, (start, end, step) in enumerate(zip(begin, ends, steps, strict=True)):
         is_set = {name: bool(mask >> place & 1) for name, mask in masks.items()}
+        if is_set["newAxis"] and not is_set["ellipsis"]:
+            moved = True
+            target.append(1)
+            continue
+        ranges = [_WHOLE]
         if is_set["ellipsis"]:
             later = sum(not masks["newAxis"] >> p & 1 for p in range(place + 1, len(begin)))
-            found += [_WHOLE] * max(0, rank - len(found) - later)
-        elif is_set["newAxis"]:
-            moved = True
+            ranges *= max(0, len(shape) - len(found) - later)
         elif is_set["shrinkAxis"]:
             moved = True
             found.append((start, start + 1 if start != -1 else _END, 1))
+            continue
         elif step == 0:
             raise InputError("got a stride of 0")
         else:
             lowest, highest = (0, _END) if step > 0 else (_END, -_END)
-            found.append(
-                (lowest if is_set["begin"] else start, highest if is_set["end"] else end, step)
-            )
-    if len(found) > rank:
-        raise InputError(f"it slices {len(found)} of {rank} axes")
-    return found + [_WHOLE] * (rank - len(found)), moved
+            bounds = lowest if is_set["begin"] else start, highest if is_set["end"] else end
+            ranges = [(*bounds, step)]
+        target += [_length(r, shape, len(found) + i) for i, r in enumerate(ranges)]
+        found += ranges
+    if len(found) > len(shape):
+        raise InputError(f"it slices {len(found)} of {len(shape)} axes")
+    target += shape[len(found) :]
+    return found + [_WHOLE] * (len(shape) - len(found)), target if moved else None
+
+
+def _length(r: Range, shape: tuple[int, ...], axis: int) -> int:
+    return len(range(*slice(*r).indices(shape[axis]))) if axis < len(shape) else 1
 
 
 def _reverse(node: Node) -> None:

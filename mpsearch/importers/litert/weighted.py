@@ -85,7 +85,8 @@ def _transposed(node: Node) -> None:
     before: list[int] = []
     after: list[int] = []
     more: list[int] = []
-    sizes = zip(node.shape(2)[1:3], kernel, strides, node.output_shape[1:3], strict=True)
+    wanted_sizes = node.integers(0, 4)[1:3]
+    sizes = zip(node.shape(2)[1:3], kernel, strides, wanted_sizes, strict=True)
     for size, window, stride, wanted in sizes:
         cut = (size - 1) * stride + window - wanted
         more.append(max(0, -cut))
@@ -114,7 +115,7 @@ def _fully_connected(node: Node) -> None:
     number = node.input(0)
     forms = node.translation.forms.get(number, {})
     if FLAT in forms and LAST not in forms and node.shape(0)[-1] == width:
-        image = node.translation.tensor(node.translation.images[number]).shape[1:]
+        image = node.translation.shape(node.translation.images[number])[1:]
         weight = node.weight(1, "weight", _columns(image), f"of the image {image}")
         node.write("Gemm", [forms[FLAT], weight, *bias], transB=1)
         return
