@@ -12,6 +12,7 @@ from mpsearch.graph import memory_budget
 from mpsearch.graph.sample_layout import random_samples, samples_mix
 from mpsearch.importers.litert.arranging import ARRANGING
 from mpsearch.importers.litert.constants import dtype_of, is_quantized
+from mpsearch.importers.litert.dilation import join_dilated
 from mpsearch.importers.litert.elementwise import ELEMENTWISE, REDUCING
 from mpsearch.importers.litert.imaging import IMAGING
 from mpsearch.importers.litert.node import Node
@@ -60,6 +61,7 @@ def _load(
 ) -> tuple[nn.Module, tuple[torch.Tensor, ...]]:
     graph = read_graph(path)
     _check_operators(graph)
+    graph = join_dilated(graph)
     examples, batch = _examples(graph, input_shapes)
     with torch.no_grad(), memory_budget.watched():
         translation = _translated(graph)

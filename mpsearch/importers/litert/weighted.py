@@ -36,6 +36,10 @@ def strides_of(node: Node) -> list[int]:
 
 def _settings(node: Node) -> dict[str, Any]:
     dilations = [int(node.option(f"dilation{axis}Factor", 1)) for axis in "HW"]
+    around = node.option("around", ())
+    if around:  # top, bottom, left, right
+        pads = {"pads": [*around[::2], *around[1::2]]}
+        return {"strides": strides_of(node), "dilations": dilations, **pads}
     return {"strides": strides_of(node), "dilations": dilations, "auto_pad": padding_of(node)}
 
 
@@ -51,7 +55,9 @@ def _bias(node: Node, index: int, size: int) -> list[str]:
         return []
     if node.shape(index) != (size,):
         raise InputError(f"its bias has the shape {list(node.shape(index))}; expected {[size]}")
-    return [node.weight(index, "bias", lambda bias: bias)]
+    if not node.array(index).any():  # LiteRT's convolutions cannot be without
+        return []
+    return [node.weight(index, "bias", lambda bias: bias, f"of {node.number}")]
 
 
 def _convolution(node: Node) -> None:
