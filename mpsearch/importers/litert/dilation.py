@@ -53,11 +53,8 @@ def _chain(graph: LiteRtGraph, readers: Mapping[int, list[int]], place: int) -> 
             break
         found.append(after[0])
     names = [graph.operators[p].name for p in found]
-    for middle in (
-        ("CONV",),
-        ("EXPAND_DIMS", "CONV", "RESHAPE"),
-        ("EXPAND_DIMS", "CONV", "SQUEEZE"),
-    ):
+    lines = (("EXPAND_DIMS", "CONV", back) for back in ("RESHAPE", "SQUEEZE"))
+    for middle in (("CONV",), *lines):
         wanted = ["SPACE_TO_BATCH_ND", *middle, "BATCH_TO_SPACE_ND"]
         if ["CONV" if name in _CONVOLUTIONS else name for name in names[: len(wanted)]] == wanted:
             with_bias = names[len(wanted) : len(wanted) + 1] == ["ADD"]
@@ -84,7 +81,7 @@ def _joined(graph: LiteRtGraph, chain: list[Operator]) -> list[Operator] | None:
         and all(pad >= crop for pad, crop in zip(pads, crops, strict=True))
         and (options["padding"], options["strideH"], options["strideW"]) == (_VALID, 1, 1)
         and (options["dilationHFactor"], options["dilationWFactor"]) == (1, 1)
-        and (not line or _integers(graph, chain[1], 1) == [1])
+        and (not line or _integers(graph, chain[1], 1) in ([1], [-3]))
     )
     if not plain:
         return None

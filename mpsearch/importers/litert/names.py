@@ -22,10 +22,10 @@ _ENDINGS = {
     "UNIDIRECTIONAL_SEQUENCE_LSTM": ("lstm",),
 }
 _WORDS = re.compile(
-    r"(Conv[12]D|Conv2DBackpropInput|convolution|conv|depthwise|separable_conv2d|conv2d_transpose|"
-    r"conv_transpose|MatMul|BatchMatMulV2|Tensordot|einsum|Einsum|BiasAdd|Add|add|Relu6?|"
-    r"ReadVariableOp|resource|kernel|weights?|bias|Cast|Reshape|Squeeze|ExpandDims|"
-    r"FakeQuantWithMinMaxVars(PerChannel)?|LastValueQuant|embedding_lookup|GatherV2)(_\d+)?$"
+    r"(Conv[12]D|Conv2DBackpropInput|convolution|depthwise|separable_conv2d|conv_transpose|"
+    r"MatMul|BatchMatMulV2|Tensordot|einsum|Einsum|BiasAdd|Add|Relu6?|ReadVariableOp|resource|"
+    r"kernel|weight|bias|Cast|Reshape|Squeeze|ExpandDims|FakeQuantWithMinMaxVars(PerChannel)?|"
+    r"LastValueQuant|embedding_lookup|GatherV2)_?\d*$"
 )
 _NOTHING = re.compile(
     r"(arith\.constant|tfl\.|Const|Identity|StatefulPartitionedCall|XlaCall|jax2tf)"
@@ -69,7 +69,7 @@ def _name(graph: LiteRtGraph, operator: Operator, weight: int) -> str:
 def _stripped(part: str) -> str:
     """`model/conv2d/Conv2D` -> `model/conv2d`; a name of one word stays."""
     words = [word for word in part.partition(":")[0].split("/") if word]
-    while len(words) > 1 and _WORDS.match(words[-1]):
+    while len(words) > 1 and (_WORDS.match(words[-1]) or words[-1] == words[-2]):
         words.pop()
     return "/".join(words)
 
