@@ -42,7 +42,7 @@ class Graph:
         outputs: int = 1, scales: Scales | None = None, version: int = 1, called: str = "",
         shape: Sequence[int] | None = None, **values: Any,
     ) -> Any:  # fmt: skip
-        """One operator; its output, or a list of several. `shape`: where LiteRT finds it when it runs."""
+        """One operator; its output, or several. `shape`: where LiteRT finds it when it runs."""
         numbers = []
         for place in range(outputs):
             label = called or f"{name.lower()}{len(self.file.tensors)}_{place}"

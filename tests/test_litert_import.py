@@ -9,7 +9,6 @@ import pytest
 import torch
 from litert_files import Graph, run
 
-from mpsearch.exporters.litert.flatbuffer import Scales
 from mpsearch.importers.litert.loading import OPERATORS, load_litert
 
 Build = Callable[[Graph, int], Any]
@@ -44,7 +43,7 @@ def reduce(name: str, axes: Any, keep: bool) -> Build:
     return lambda g, x: g.op(name, [x, g.const(indices(axes))], "ReducerOptions", keepDims=keep)
 
 
-def sliced(begin: Any, end: Any, step: Any, **masks: int) -> Build:
+def sliced(begin: Any, end: Any, step: Any, **masks: Any) -> Build:
     def made(g: Graph, x: int) -> Any:
         parts = [g.const(indices(part)) for part in (begin, end, step)]
         return g.op("STRIDED_SLICE", [x, *parts], "StridedSliceOptions", **masks)
@@ -113,7 +112,12 @@ def convolutions(g: Graph, x: int) -> Any:
     y = g.conv(x, C, 4, strideH=2, strideW=2, fusedActivationFunction=3)
     y = g.conv(y, 4, 6, 2, padding=1, fusedActivationFunction=1)
     multiplied = g.random(1, 2, 2, 12, name="net/dw/depthwise")
-    values = {"strideH": 1, "strideW": 1, "depthMultiplier": 2, "dilationHFactor": 2}
+    values: dict[str, Any] = {
+        "strideH": 1,
+        "strideW": 1,
+        "depthMultiplier": 2,
+        "dilationHFactor": 2,
+    }
     y = g.op("DEPTHWISE_CONV_2D", [y, multiplied, g.random(12)], "DepthwiseConv2DOptions", **values)
     return g.conv(y, 6, 4, 1)  # two groups
 
@@ -122,7 +126,7 @@ def transposed(padding: int, size: int, wanted: tuple[int, int]) -> Build:
     def made(g: Graph, x: int) -> Any:
         weight = g.random(5, size, size, C, name="net/up/conv2d_transpose")
         shape = g.const(indices([1, *wanted, 5]))
-        values = {"strideH": 2, "strideW": 2, "padding": padding}
+        values: dict[str, Any] = {"strideH": 2, "strideW": 2, "padding": padding}
         return g.op("TRANSPOSE_CONV", [shape, weight, x], "TransposeConvOptions", **values)
 
     return made
@@ -130,10 +134,10 @@ def transposed(padding: int, size: int, wanted: tuple[int, int]) -> Build:
 
 def pooled(name: str) -> Build:
     def made(g: Graph, x: int) -> Any:
-        values = {"strideH": 2, "strideW": 2, "filterHeight": 3, "filterWidth": 3}
+        values: dict[str, Any] = {"strideH": 2, "strideW": 2, "filterHeight": 3, "filterWidth": 3}
         same = g.op(name, [x], "Pool2DOptions", **values, padding=0)
         valid = g.op(name, [x], "Pool2DOptions", **values, padding=1)
-        wide = {**values, "strideH": 1, "strideW": 1, "filterWidth": 2}
+        wide: dict[str, Any] = {**values, "strideH": 1, "strideW": 1, "filterWidth": 2}
         return [same, valid, g.op(name, [x], "Pool2DOptions", **wide, padding=0)]
 
     return made
@@ -233,7 +237,7 @@ def looked_up(g: Graph, x: int) -> Any:
 
 
 def summed(g: Graph, x: int) -> Any:
-    values = {"exclusive": True, "reverse": True}
+    values: dict[str, Any] = {"exclusive": True, "reverse": True}
     total = g.op("CUMSUM", [x, g.const(np.int32(2))], "CumsumOptions", **values)
     return [total, g.op("ADD_N", [total, x, x]), g.op("REVERSE_V2", [x, g.const(indices([1]))])]
 
@@ -285,7 +289,10 @@ CASES: dict[str, Build] = {
     },
     **{name: unary(name, f"{name.capitalize()}Options") for name in ("EXP", "ABS", "NEG", "COS")},
     **{name: positive(unary(name)) for name in ("LOG", "SQRT", "RSQRT")},
-    **{name: compared(name) for name in ("EQUAL LOGICAL_NOT", "LESS", "GREATER", "LESS_EQUAL", "GREATER_EQUAL")},
+    **{
+        name: compared(name)
+        for name in ("EQUAL LOGICAL_NOT", "LESS", "GREATER", "LESS_EQUAL", "GREATER_EQUAL")
+    },
     "NOT_EQUAL SELECT_V2 NEG": compared("NOT_EQUAL"),
     "LOGICAL_AND CAST": both("LOGICAL_AND"),
     "LOGICAL_OR": both("LOGICAL_OR"),
@@ -395,4 +402,3 @@ def test_every_operator_has_a_case() -> None:
     elsewhere = {"QUANTIZE", "DEQUANTIZE", "FAKE_QUANT", "SELECT", "SELECT_V2", "CAST", "RANK",
                  "LOGICAL_NOT", "GATHER_ND", "BROADCAST_ARGS"}  # fmt: skip
     assert set(OPERATORS) - told <= elsewhere
-    assert Scales
