@@ -285,7 +285,7 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     "loop": (one("WHILE"), "cannot be read: WHILE ('net/odd')"),
     "state": (one("VAR_HANDLE"), "keeps state between calls"),
     "custom": (custom, "CUSTOM TFLite_Detection_PostProcess"),
-    "unknown": (one("UNIQUE"), "docs/import.md lists what can be read"),
+    "unknown": (one("UNIQUE"), "docs/litert-import.md lists what can be read"),
     "activation": (
         one("MAX_POOL_2D", options="Pool2DOptions", filterHeight=1, filterWidth=1, strideH=1,
             strideW=1, fusedActivationFunction=5), "fused activation 5",

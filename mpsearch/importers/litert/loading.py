@@ -102,7 +102,7 @@ def _check_operators(graph: LiteRtGraph) -> None:
     elif any(name.startswith("CUSTOM") for name in problems):
         way = "convert the model again without custom operators, up to what they read"
     else:
-        way = "docs/import.md lists what can be read"
+        way = "docs/litert-import.md lists what can be read"
     raise InputError(f"it uses operators that cannot be read: {listed}{more}.", f"To go on: {way}")
 
 
