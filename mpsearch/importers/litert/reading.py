@@ -116,7 +116,7 @@ class _Reader:
     def graph(self) -> LiteRtGraph:
         model = self.model
         if model.Version() != 3:
-            raise InputError(f"got version {model.Version()} of the format; expected 3")
+            raise InputError(f"got version {model.Version()} of the LiteRT format; expected 3")
         if not model.SubgraphsLength():
             raise InputError("damaged LiteRT file: no graph in it")
         signature, notes = self._signature()
