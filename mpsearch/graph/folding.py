@@ -23,6 +23,7 @@ from mpsearch.graph.layers import (
     output_channels_view,
     packet,
 )
+from mpsearch.graph.norms import norms_in_one
 from mpsearch.graph.recurrent import unroll
 from mpsearch.graph.tensors import fresh_name, get_tensor, set_tensor
 
@@ -129,7 +130,7 @@ _BATCH_NORMS = {"batch_norm", "_native_batch_norm_legit_no_training", "cudnn_bat
 
 def simplify(graph: fx.GraphModule, example_inputs: Sequence[torch.Tensor]) -> fx.GraphModule:
     """Drop identities, unroll recurrent layers, turn products into linear layers, evaluate
-    constant nodes and fold batch norms.
+    constant nodes, write norms as one operator and fold batch norms.
 
     `graph` is changed in place; its shapes and types must have been recorded.
     """
@@ -138,6 +139,7 @@ def simplify(graph: fx.GraphModule, example_inputs: Sequence[torch.Tensor]) -> f
     unroll(graph, example_inputs)
     products_to_linear(graph)
     _fold_constants(graph)
+    norms_in_one(graph)
     _fold_batch_norms(graph)
     graph.graph.eliminate_dead_code()
     graph.recompile()

@@ -1,0 +1,51 @@
+"""Norms and products of two activations as C: their constants and calls."""
+
+from collections.abc import Callable, Mapping
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+from mpsearch.exporters.c.storage import c_type, elements
+from mpsearch.integer.graph import Step
+from mpsearch.integer.norms import Normalize
+from mpsearch.integer.products import MatMul
+
+if TYPE_CHECKING:
+    from mpsearch.exporters.c.steps import StepWriter
+
+
+def _normalize(writer: "StepWriter", number: int, step: Normalize) -> None:
+    constants = writer.constants
+    fields = {
+        "input_type": c_type(writer.arranged.tensors[step.sources[0]]),
+        "output_type": c_type(step.output),
+        "rows": elements(step.output) // step.length, "length": step.length,
+        "channels": len(step.multipliers), "inner": step.inner, "centred": int(step.centred),
+        "added": f"INT64_C({step.added})",
+        "multipliers": constants.array("int32_t", f"multipliers_{number}", step.multipliers),
+        "offsets": constants.array("int32_t", f"offsets_{number}", step.offsets),
+        "raised": step.raised, "shift": step.shift, "output_zero": step.output.zero_point,
+        "low": step.low, "high": step.high,
+    }  # fmt: skip
+    constants.struct("mps_normalization", number, fields)
+    writer.call("mps_normalize", number, step)
+
+
+def _matrix_product(writer: "StepWriter", number: int, step: MatMul) -> None:
+    left, right = (writer.arranged.tensors[name] for name in step.sources)
+    rows, terms = left.shape[-2:]
+    fields = {
+        "left_type": c_type(left), "right_type": c_type(right), "output_type": c_type(step.output),
+        "matrices": prod(left.shape[:-2]), "rows": rows, "terms": terms,
+        "columns": right.shape[-1], "left_zero": step.zero_points[0],
+        "right_zero": step.zero_points[1], "multiplier": int(step.rescale.multipliers[0]),
+        "shift": int(step.rescale.shifts[0]), "pre_shift": step.rescale.pre_shift,
+        "output_zero": step.output.zero_point, "low": step.low, "high": step.high,
+    }  # fmt: skip
+    writer.constants.struct("mps_matrix_product", number, fields)
+    writer.call("mps_multiply_matrices", number, step)
+
+
+NORM_WRITERS: Mapping[type[Step], Callable[["StepWriter", int, Any], None]] = {
+    Normalize: _normalize,
+    MatMul: _matrix_product,
+}

@@ -1,0 +1,162 @@
+"""Attention and other products of two activations spelled out: matmul, a factor, a mask, softmax.
+
+scaled_dot_product_attention, baddbmm and einsum of two operands are one operator each to torch. In
+integers every product has a result of its own, and a mask is a number that is added.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import fx
+
+from mpsearch.graph.layers import argument, packet
+from mpsearch.graph.network import copy_graph, record_shapes
+from mpsearch.graph.tensors import fresh_name, get_tensor, set_tensor
+
+_NOWHERE = -1e9  # added to a score: its probability is 0 in float32, too
+_MASKS = {"masked_fill", "where"}
+_SOFTMAXES = {"softmax", "_softmax"}
+_aten = torch.ops.aten
+
+
+def products_apart(graph: fx.GraphModule, inputs: Sequence[torch.Tensor]) -> fx.GraphModule:
+    """A graph with the same outputs up to rounding; `graph` itself where there is nothing to do.
+
+    What cannot be spelled out (dropout, heads that share keys, an einsum that is no product of
+    matrices) stays.
+    """
+    if not any(packet(node) in _WAYS for node in graph.graph.nodes):
+        return graph
+    copy = copy_graph(graph)
+    for node in list(copy.graph.nodes):
+        if packet(node) in _WAYS:
+            with copy.graph.inserting_before(node):
+                made = _WAYS[packet(node)](copy, node)
+            if made is not None:
+                node.replace_all_uses_with(made)
+                copy.graph.erase_node(node)  # torch counts attention as random
+    copy.graph.eliminate_dead_code()
+    copy.recompile()
+    record_shapes(copy, inputs)
+    return copy
+
+
+def _attention(graph: fx.GraphModule, node: fx.Node) -> fx.Node | None:
+    query, key, value = node.args[:3]
+    mask, causal, scale = (argument(node, name) for name in ("attn_mask", "is_causal", "scale"))
+    if argument(node, "dropout_p") or argument(node, "enable_gqa"):
+        return None
+    assert isinstance(query, fx.Node)
+    assert isinstance(key, fx.Node)
+    factor = float(scale) if isinstance(scale, int | float) else None
+    factor = 1 / math.sqrt(query.meta["shape"][-1]) if factor is None else factor
+    call = graph.graph.call_function
+    turned = call(_aten.transpose.int, (key, -2, -1))
+    scores = call(_aten.matmul.default, (query, turned))
+    scores = call(_aten.mul.Tensor, (scores, factor))
+    if causal:
+        rows, columns = query.meta["shape"][-2], key.meta["shape"][-2]
+        allowed = torch.ones(rows, columns, dtype=torch.bool).tril()
+        scores = call(_aten.add.Tensor, (scores, _added(graph, node, ~allowed)))
+    if isinstance(mask, fx.Node):
+        if mask.meta.get("dtype") == torch.bool:
+            if mask.op != "get_attr":
+                return None
+            mask = _added(graph, node, ~get_tensor(graph, str(mask.target)))
+        scores = call(_aten.add.Tensor, (scores, mask))
+    weights = call(_aten.softmax.int, (scores, -1))
+    return call(_aten.matmul.default, (weights, value))
+
+
+def _added(graph: fx.GraphModule, node: fx.Node, hidden: torch.Tensor) -> fx.Node:
+    """What hides scores where it is added."""
+    name = fresh_name(graph, f"{node.name}_mask")
+    set_tensor(graph, name, torch.zeros(hidden.shape).masked_fill(hidden, _NOWHERE))
+    return graph.graph.get_attr(name)
+
+
+def _mask(graph: fx.GraphModule, node: fx.Node) -> fx.Node | None:
+    """Scores that a stored mask replaces by a very low number, where only a softmax reads them."""
+    if not all(packet(user) in _SOFTMAXES for user in node.users):
+        return None
+    if packet(node) == "where":
+        mask, scores, low = node.args
+    else:
+        scores, mask, low = node.args
+    if not isinstance(mask, fx.Node) or mask.op != "get_attr" or not isinstance(scores, fx.Node):
+        return None
+    hidden = get_tensor(graph, str(mask.target))
+    if hidden.dtype != torch.bool or not _is_low(graph, low) or scores.op == "get_attr":
+        return None
+    added = _added(graph, node, ~hidden if packet(node) == "where" else hidden)
+    return graph.graph.call_function(_aten.add.Tensor, (scores, added))
+
+
+def _is_low(graph: fx.GraphModule, given: object) -> bool:
+    if isinstance(given, fx.Node) and given.op == "get_attr":
+        given = float(get_tensor(graph, str(given.target)).max())
+    return isinstance(given, int | float) and given <= -1e4
+
+
+def _sum_and_product(graph: fx.GraphModule, node: fx.Node) -> fx.Node:
+    added, left, right = node.args[:3]
+    call = graph.graph.call_function
+    product = call(_aten.matmul.default, (left, right))
+    if argument(node, "alpha") != 1:
+        product = call(_aten.mul.Tensor, (product, argument(node, "alpha")))
+    beta = argument(node, "beta")
+    if beta == 0:
+        return product
+    if beta != 1:
+        added = call(_aten.mul.Tensor, (added, beta))
+    return call(_aten.add.Tensor, (product, added))
+
+
+def _einsum(graph: fx.GraphModule, node: fx.Node) -> fx.Node | None:
+    """Two operands without repeated or summed-up letters: permute, matmul, permute."""
+    equation, operands = str(node.args[0]).replace(" ", ""), node.args[1]
+    assert isinstance(operands, list | tuple)
+    terms, arrow, result = equation.partition("->")
+    letters = terms.split(",")
+    if len(operands) != 2 or not arrow or "." in equation:
+        return None
+    left, right = letters
+    both = [c for c in left if c in right]
+    rows = [c for c in left if c not in right]
+    columns = [c for c in right if c not in left]
+    shared = [c for c in both if c in result]
+    summed = [c for c in both if c not in result]
+    if any(len(set(term)) != len(term) for term in (left, right, result)):
+        return None
+    if set(result) != {*rows, *columns, *shared} or not shared or len(summed) != 1:
+        return None
+    x, y = operands
+    if not all(isinstance(o, fx.Node) for o in operands) or max(len(rows), len(columns)) > 1:
+        return None
+    call: Any = graph.graph.call_function
+
+    def ordered(operand: fx.Node, given: str, wanted: Sequence[str], room: int | None) -> fx.Node:
+        order = [given.index(c) for c in wanted]
+        made = operand
+        if order != sorted(order):
+            made = call(_aten.permute.default, (operand, order))
+        return made if room is None else call(_aten.unsqueeze.default, (made, room))
+
+    a = ordered(x, left, [*shared, *rows, *summed], None if rows else -2)
+    b = ordered(y, right, [*shared, *summed, *columns], None if columns else -1)
+    product: fx.Node = call(_aten.matmul.default, (a, b))
+    if not columns:
+        product = call(_aten.squeeze.dim, (product, -1))
+    if not rows:
+        product = call(_aten.squeeze.dim, (product, -1 if not columns else -2))
+    return ordered(product, "".join([*shared, *rows, *columns]), list(result), None)
+
+
+_WAYS = {
+    "scaled_dot_product_attention": _attention,
+    "baddbmm": _sum_and_product,
+    "einsum": _einsum,
+    **dict.fromkeys(_MASKS, _mask),
+}
