@@ -3,6 +3,7 @@
 `round` of a Fraction rounds half to even. Nothing is shared with the kernels.
 """
 
+import math
 from collections.abc import Iterator
 from fractions import Fraction
 from itertools import product
@@ -10,7 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from mpsearch.integer.arithmetic import Affine, Multiply, Prelu
 from mpsearch.integer.fixed_point import Rescale
+from mpsearch.integer.functions import Lookup
 from mpsearch.integer.graph import (
     Add,
     ArgMax,
@@ -30,6 +33,8 @@ from mpsearch.integer.graph import (
     Softmax,
     Step,
 )
+from mpsearch.integer.norms import Normalize
+from mpsearch.integer.products import MatMul
 
 Sample = Any  # one sample: an object array of Python integers
 
@@ -131,8 +136,69 @@ def element(step: Step, sources: list[Sample], place: tuple[int, ...], lowest: i
             where = [slice(None) if a == step.axis else next(rest) for a in range(x.ndim)]
             values = list(x[tuple(where)])
             return values.index(max(values))
+        case Lookup():
+            knot, rest = divmod(x[place] + 2**15, 2**step.segment)
+            left, right = int(step.table[knot]), int(step.table[knot + 1])
+            exact = left + Fraction((right - left) * rest, 2**step.segment)
+            code = round(exact / Fraction(2) ** step.fraction) + step.output.zero_point
+            return clip(code, step.low, step.high)
+        case Affine():
+            total = int(_repeated(step.offset, place)) * 2**step.raised
+            for source, factors in zip(sources, step.multipliers, strict=True):
+                total += int(_repeated(factors, place)) * int(_repeated(source, place))
+            code = round(Fraction(total, 2**step.shift)) + step.output.zero_point
+            return clip(code, step.low, step.high)
+        case Multiply():
+            left, right = (int(_repeated(source, place)) for source in sources)
+            code = scaled(left * right, step.rescale, 0) + step.output.zero_point
+            return clip(code, step.low, step.high)
+        case Normalize():
+            return clip(_normalized(step, x, place), step.low, step.high)
+        case MatMul():
+            left, right = x[place[:-1]], sources[1][(*place[:-2], slice(None), place[-1])]
+            total = sum(
+                (a - step.zero_points[0]) * (b - step.zero_points[1])
+                for a, b in zip(left, right, strict=True)
+            )
+            assert abs(total) < 2 ** (step.accumulator_bits - 1)
+            code = scaled(int(total), step.rescale, 0) + step.output.zero_point
+            return clip(code, step.low, step.high)
+        case Prelu():
+            slope = int(_repeated(step.negative, place)) if x[place] < 0 else step.positive
+            code = round(Fraction(x[place] * slope, 2**step.shift)) + step.output.zero_point
+            return clip(code, step.low, step.high)
         case _:
             raise AssertionError(step)
+
+
+def _normalized(step: Normalize, x: Sample, place: tuple[int, ...]) -> int:
+    """A norm from its definition: fractions, and `isqrt` of Python."""
+    flat, n = x.reshape(-1), step.length
+    at = int(np.ravel_multi_index(place, x.shape))
+    row = [int(q) for q in flat[at // n * n : at // n * n + n]]
+    whole, rest = divmod(sum(row), n) if step.centred else (0, 0)
+    squares = sum((q - whole) ** 2 for q in row) if step.centred else sum(q * q for q in row)
+    part = Fraction(rest * 2**16 // n)
+    variance = round(Fraction(squares * 2**8, n)) - round(part * part / 2**24)
+    variance = max(variance + step.added, 1)
+    exponent = (variance.bit_length() - 31) // 2
+    mantissa = math.floor(Fraction(variance) / Fraction(4) ** exponent)
+    assert 2**30 <= mantissa < 2**32
+    inverse = min(2**61 // math.isqrt(mantissa * 2**30), 2**31 - 1)
+    apart = (int(flat[at]) - whole) * 2**12 - round(Fraction(rest * 2**12, n))
+    assert abs(apart * inverse) < 2**62
+    normal = round(Fraction(apart * inverse) / Fraction(2) ** (36 + exponent))
+    channel = at // step.inner % len(step.multipliers)
+    total = normal * int(step.multipliers[channel]) + int(step.offsets[channel]) * 2**step.raised
+    assert abs(total) < 2**62
+    return round(Fraction(total, 2**step.shift)) + step.output.zero_point
+
+
+def _repeated(array: Any, place: tuple[int, ...]) -> Any:
+    """The element at a place, along axes of length 1 the only one."""
+    if array.ndim == 0:
+        return array[()]
+    return array[tuple(min(i, n - 1) for i, n in zip(place, array.shape, strict=True))]
 
 
 def _products(step: Convolution, x: Sample, place: tuple[int, ...]) -> Iterator[int]:

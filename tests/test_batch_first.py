@@ -110,7 +110,9 @@ def test_windows() -> None:
     model, inputs = _Tokens(_windows), (torch.randn(3, 6, 8),)
     before = Network.from_graph(export_graph(model.eval(), inputs), inputs).graph
     graph = batch_first(products_apart(before, inputs), inputs)
-    shapes = {packet(node): node.meta["shape"] for node in graph.graph.nodes if "shape" in node.meta}
+    shapes = {
+        packet(node): node.meta["shape"] for node in graph.graph.nodes if "shape" in node.meta
+    }
     assert shapes["softmax"] == (1, 2, 3, 3)
     assert shapes["matmul"] == (1, 2, 3, 8)
     torch.testing.assert_close(graph(*inputs), before(*inputs), rtol=1e-5, atol=1e-6)

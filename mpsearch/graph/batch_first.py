@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from mpsearch.graph.layers import EMBEDDING, LINEAR_OPERATORS, argument, packet
+from mpsearch.graph.layers import EMBEDDING, argument, packet
 from mpsearch.graph.network import copy_graph, record_shapes
 from mpsearch.graph.partial_forward import PartialForward
 from mpsearch.graph.tensors import fresh_name, set_tensor

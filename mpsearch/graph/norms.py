@@ -207,13 +207,17 @@ def _replace(graph: fx.GraphModule, node: fx.Node, found: _Found) -> None:
         x = found.source
         if order != sorted(order):
             x = graph.graph.call_function(aten.permute.default, (x, order))
-        stored = [_stored(graph, owner, name, t) for name, t in (("weight", weight), ("bias", bias))]
+        stored = [
+            _stored(graph, owner, name, t) for name, t in (("weight", weight), ("bias", bias))
+        ]
         if found.centred:
             made = graph.graph.call_function(
                 aten.layer_norm.default, (x, sizes, *stored, found.eps, False)
             )
         else:
-            made = graph.graph.call_function(aten.rms_norm.default, (x, sizes, stored[0], found.eps))
+            made = graph.graph.call_function(
+                aten.rms_norm.default, (x, sizes, stored[0], found.eps)
+            )
         if order != sorted(order):
             back = [order.index(dim) for dim in range(len(shape))]
             made = graph.graph.call_function(aten.permute.default, (made, back))

@@ -26,6 +26,7 @@ from mpsearch.integer.graph import (
     ArgMax,
     AveragePool,
     Clamp,
+    ComputedStep,
     Concatenate,
     Convolution,
     IntegerGraph,
@@ -42,6 +43,7 @@ from mpsearch.integer.graph import (
     Softmax,
 )
 from mpsearch.integer.lowering import lower
+from mpsearch.integer.products import MatMul
 from mpsearch.quantization.quantized import QuantizedNetwork
 
 
@@ -183,7 +185,7 @@ def mean(step: Mean, codes: Integers) -> Integers:
 
 Operation = (
     Convolution | Linear | Requantize | Clamp | Add | MaxPool | AveragePool | Mean | Concatenate
-    | Reshape | Permute | Slice | Pad | Softmax | ArgMax
+    | Reshape | Permute | Slice | Pad | Softmax | ArgMax | ComputedStep
 )  # fmt: skip
 
 
@@ -250,6 +252,10 @@ def _apply(step: Operation, sources: list[Integers], lowest: int, exact_blas: bo
             return softmax(x, step.axis + 1, step.rescale)
         case ArgMax():
             return _argmax(step, x)
+        case MatMul() if exact_blas:
+            return step.by_blas(*sources)
+        case ComputedStep():
+            return step.compute(*sources)
         case _:
             assert_never(step)
 

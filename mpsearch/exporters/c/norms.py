@@ -1,6 +1,6 @@
 """Norms and products of two activations as C: their constants and calls."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +45,7 @@ def _matrix_product(writer: "StepWriter", number: int, step: MatMul) -> None:
     writer.call("mps_multiply_matrices", number, step)
 
 
-NORM_WRITERS: Mapping[type[Step], Callable[["StepWriter", int, Any], None]] = {
+NORM_WRITERS: dict[type[Step], Callable[["StepWriter", int, Any], None]] = {
     Normalize: _normalize,
     MatMul: _matrix_product,
 }
