@@ -5,6 +5,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import attention_networks
 import integer_networks
 import networks
 import numpy as np
@@ -69,6 +70,8 @@ def _exported(name: str) -> tuple[Network, Data]:
     """One of the networks with 60 samples; exporting takes longer than everything else here."""
     if name in networks.BUILDERS:
         model, inputs, _ = networks.build(name, 60)
+    elif name in attention_networks.NETWORKS:
+        model, inputs = attention_networks.build(name, 60)
     else:
         model, inputs = integer_networks.build(name, 60)
     return Network.from_module(model, inputs), Data("test", inputs, None)
@@ -122,6 +125,8 @@ def _check_against_oracle_and_reference(quantized: QuantizedNetwork, data: Data)
         *((name, choice) for name in EVERY for choice in ("w8a8", "1")),
         ("pools", "w16a16"),
         ("option-a", "w16a16"),
+        *((name, "w8a8") for name in attention_networks.NETWORKS),
+        ("attention", "2"),
     ],
 )
 def test_every_operator_equals_the_oracle_and_the_fake_quantized_network(

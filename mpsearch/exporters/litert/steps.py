@@ -20,6 +20,7 @@ from mpsearch.exporters.litert.layouts import (
     slice_axis,
     stored_shape,
 )
+from mpsearch.exporters.litert.norms import matrix_product, normalize
 from mpsearch.exporters.litert.weighted import pad
 from mpsearch.exporters.litert.windows import (
     VALID,
@@ -45,6 +46,8 @@ from mpsearch.integer.graph import (
     Softmax,
     Step,
 )
+from mpsearch.integer.norms import Normalize
+from mpsearch.integer.products import MatMul
 
 _LOWEST = -128  # in a maximum it never wins
 
@@ -129,6 +132,10 @@ def write_step(tensors: Tensors, step: Step) -> None:
             _softmax(tensors, step)
         case ArgMax():
             _argmax(tensors, step)
+        case Normalize():
+            normalize(tensors, step)
+        case MatMul():
+            matrix_product(tensors, step)
         case _:
             raise InputError(f"{type(step).__name__} ({step.output.name!r}) has no LiteRT operator")
 
