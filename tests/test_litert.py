@@ -123,7 +123,7 @@ def _unpacked(data: np.ndarray, kind: int, schema: Any, count: int) -> np.ndarra
     return np.array([code - 2**bits if code >= 2 ** (bits - 1) else code for code in unsigned])
 
 
-NAMES = [name for name in integer_networks.BUILDERS if name not in ("pools", "functions", "gates")]
+NAMES = [name for name in integer_networks.BUILDERS if name != "pools"]
 
 
 @pytest.mark.parametrize("name", [*NAMES, "residual", "two-inputs", "shared"])

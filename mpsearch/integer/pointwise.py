@@ -41,8 +41,9 @@ class PointFunction:
 
     @property
     def name(self) -> str:
-        """The operators in order: `silu`, `sigmoid mul`."""
-        return " ".join(packet(node) for node in self.nodes)
+        """The operators in order, `sigmoid mul`; one with its numbers, `leaky_relu 0.2`."""
+        numbers = self.nodes[0].args[1:] if len(self.nodes) == 1 else ()
+        return " ".join([*map(packet, self.nodes), *map(str, numbers)])
 
     @property
     def unit(self) -> int:

@@ -4,14 +4,18 @@ LiteRT has no norm, and in 8 bits the square of a distance keeps four of them. S
 island, between DEQUANTIZE and QUANTIZE; products of two activations are BATCH_MATMUL in int8.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 
 from mpsearch.exporters.litert.layouts import FIRST, Tensors, stored_shape
+from mpsearch.integer.graph import Step
 from mpsearch.integer.norms import Normalize
 from mpsearch.integer.products import MatMul
 
 
-def normalize(tensors: Tensors, step: Normalize) -> None:
+def _normalize(tensors: Tensors, step: Normalize) -> None:
     """(x - mean) * rsqrt(mean((x - mean)^2) + eps) * weight + bias on floats, rows one by one."""
     (name,) = step.sources
     out, file, stored = step.output.name, tensors.file, stored_shape(step.output.shape, FIRST)
@@ -55,7 +59,7 @@ def normalize(tensors: Tensors, step: Normalize) -> None:
     file.operator("QUANTIZE", 1, [result], [target], "QuantizeOptions")
 
 
-def matrix_product(tensors: Tensors, step: MatMul) -> None:
+def _matrix_product(tensors: Tensors, step: MatMul) -> None:
     """BATCH_MATMUL."""
     sources = [tensors.read(name, FIRST) for name in step.sources]
     out = step.output.name
@@ -63,3 +67,9 @@ def matrix_product(tensors: Tensors, step: MatMul) -> None:
     tensors.file.operator(
         "BATCH_MATMUL", 2, sources, [target], "BatchMatMulOptions", adjX=False, adjY=False
     )
+
+
+NORM_WRITERS: dict[type[Step], Callable[[Tensors, Any], None]] = {
+    Normalize: _normalize,
+    MatMul: _matrix_product,
+}

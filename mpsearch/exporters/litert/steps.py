@@ -20,7 +20,8 @@ from mpsearch.exporters.litert.layouts import (
     slice_axis,
     stored_shape,
 )
-from mpsearch.exporters.litert.norms import matrix_product, normalize
+from mpsearch.exporters.litert.norms import NORM_WRITERS
+from mpsearch.exporters.litert.pointwise import WRITERS
 from mpsearch.exporters.litert.weighted import pad
 from mpsearch.exporters.litert.windows import (
     VALID,
@@ -46,8 +47,6 @@ from mpsearch.integer.graph import (
     Softmax,
     Step,
 )
-from mpsearch.integer.norms import Normalize
-from mpsearch.integer.products import MatMul
 
 _LOWEST = -128  # in a maximum it never wins
 
@@ -132,10 +131,10 @@ def write_step(tensors: Tensors, step: Step) -> None:
             _softmax(tensors, step)
         case ArgMax():
             _argmax(tensors, step)
-        case Normalize():
-            normalize(tensors, step)
-        case MatMul():
-            matrix_product(tensors, step)
+        case _ if type(step) in WRITERS:
+            WRITERS[type(step)](tensors, step)
+        case _ if type(step) in NORM_WRITERS:
+            NORM_WRITERS[type(step)](tensors, step)
         case _:
             raise InputError(f"{type(step).__name__} ({step.output.name!r}) has no LiteRT operator")
 
