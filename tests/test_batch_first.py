@@ -1,4 +1,4 @@
-"""Attention in every spelling becomes products of [N, …], whose rows are what a sample alone has."""
+"""Attention in every spelling becomes products of [N, …] whose rows are those of samples alone."""
 
 from collections.abc import Callable
 from typing import Any
@@ -25,6 +25,7 @@ class _Tokens(nn.Module):
         super().__init__()
         self.function = function
         self.qkv, self.head = nn.Linear(8, 24), nn.Linear(8, 3)
+        self.token = nn.Parameter(torch.randn(1, 1, 8))
         self.places = nn.Parameter(torch.randn(2, 1, 1, 3))
         for name, layer in layers.items():
             self.add_module(name, layer)
@@ -34,7 +35,7 @@ class _Tokens(nn.Module):
         return result
 
 
-def _heads(x: torch.Tensor) -> torch.Tensor:
+def _heads(x: torch.Tensor) -> Any:
     return x.unflatten(-1, (2, 4)).transpose(1, 2)
 
 
@@ -67,12 +68,22 @@ def _positions_first(m: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) 
     return functional.gelu(q).narrow(-1, 2, 8).mean(0) + v.select(1, 0) * torch.arange(8.0)
 
 
+def _token(m: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> Any:
+    """A class token that is repeated for every sample, and a mask that is computed."""
+    token = m.token.expand(q.shape[0], -1, -1)
+    hidden = torch.arange(7)[None] > torch.arange(7)[:, None]
+    q, k, v = (torch.cat([token, x], 1) for x in (q, k, v))
+    scores = q @ k.transpose(1, 2)
+    return torch.where(hidden, -1e9, scores).softmax(-1) @ v
+
+
 MODELS: dict[str, tuple[Callable[..., Any], dict[str, nn.Module]]] = {
     "plain": (_fused, {}),
     "causal": (lambda *a: _fused(*a, is_causal=True, scale=0.3), {}),
     "hidden": (lambda *a: _fused(*a, attn_mask=CAUSAL), {}),
-    "biased": (lambda m, *a: _fused(m, *a, attn_mask=m.places.expand(2, 1, 6, 3).repeat(1, 1, 1, 2)[:1]), {}),
+    "biased": (lambda m, *a: _fused(m, *a, attn_mask=m.places[:1].repeat(1, 1, 6, 2)), {}),
     "folded": (_folded, {}),
+    "token": (_token, {}),
     "positions first": (_positions_first, {"norm": nn.LayerNorm(8)}),
 }  # fmt: skip
 

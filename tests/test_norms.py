@@ -44,6 +44,10 @@ def _unit(x: torch.Tensor, w: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return functional.normalize(x, dim=-1) * w
 
 
+def _unbiased(x: torch.Tensor, w: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    return (x - x.mean(-1, keepdim=True)) / (x.var(-1, keepdim=True) + 1).sqrt()
+
+
 class _Norm(nn.Module):
     def __init__(self, function: Spelled) -> None:
         super().__init__()
@@ -65,7 +69,7 @@ class _Norm(nn.Module):
         (_rms, ["rms_norm"]),
         (_unit, ["rms_norm"]),
         # not norms: the unbiased variance, a mean over the samples of another tensor's squares
-        (lambda x, w, b: (x - x.mean(-1, keepdim=True)) / (x.var(-1, keepdim=True) + 1).sqrt(), None),
+        (_unbiased, None),
         (lambda x, w, b: x * torch.rsqrt((x + 1).pow(2).mean(-1, keepdim=True) + 1), None),
         (lambda x, w, b: x * torch.rsqrt((x - 1).pow(2).mean(-1, keepdim=True) + 1), None),
     ],

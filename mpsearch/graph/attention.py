@@ -102,8 +102,8 @@ def _is_low(graph: fx.GraphModule, given: object) -> bool:
 
 def _sum_and_product(graph: fx.GraphModule, node: fx.Node) -> fx.Node:
     added, left, right = node.args[:3]
-    call = graph.graph.call_function
-    product = call(_aten.matmul.default, (left, right))
+    call: Any = graph.graph.call_function
+    product: fx.Node = call(_aten.matmul.default, (left, right))
     if argument(node, "alpha") != 1:
         product = call(_aten.mul.Tensor, (product, argument(node, "alpha")))
     beta = argument(node, "beta")
@@ -133,8 +133,10 @@ def _einsum(graph: fx.GraphModule, node: fx.Node) -> fx.Node | None:
     if set(result) != {*rows, *columns, *shared} or not shared or len(summed) != 1:
         return None
     x, y = operands
-    if not all(isinstance(o, fx.Node) for o in operands) or max(len(rows), len(columns)) > 1:
+    if max(len(rows), len(columns)) > 1:
         return None
+    assert isinstance(x, fx.Node)
+    assert isinstance(y, fx.Node)
     call: Any = graph.graph.call_function
 
     def ordered(operand: fx.Node, given: str, wanted: Sequence[str], room: int | None) -> fx.Node:

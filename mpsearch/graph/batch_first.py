@@ -7,7 +7,7 @@ it holds several, these get a dimension of their own: [N·4, 16, 16] becomes [N,
 network says the same of a sample alone, so its run with one sample shows the order of the elements.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,6 +43,7 @@ _ALONG = {
         ("dim", "dims"),
     ),
 }  # fmt: skip
+_JOINING = {"cat", "stack"}
 _LAST = {"linear": 1, "matmul": 2, "layer_norm": 0, "rms_norm": 0, EMBEDDING: 0}
 
 
@@ -91,7 +92,8 @@ def batch_first(graph: fx.GraphModule, inputs: Sequence[torch.Tensor]) -> fx.Gra
     for node in forward.nodes:
         if node in forward.varying:
             places[node] = _place(_first(one[node]), _first(two[node]))
-    if all(place is None or place.plain for place in places.values()):
+    in_order = all(place is None or place.plain for place in places.values())
+    if in_order and not any(_reads_computed_constants(node, places) for node in places):
         return graph
     try:
         rewritten = _Rewriting(graph, places, one).run()
@@ -99,6 +101,24 @@ def batch_first(graph: fx.GraphModule, inputs: Sequence[torch.Tensor]) -> fx.Gra
         return graph
     record_shapes(rewritten, inputs)
     return rewritten
+
+
+def _reads_computed_constants(node: fx.Node, places: Mapping[fx.Node, object]) -> bool:
+    """True where what depends on the samples is added to, or put beside, what does not and yet is
+    computed: a mask from arange, a token that is repeated for every sample."""
+    if packet(node) not in _ELEMENTWISE | _JOINING:
+        return False
+    return any(
+        source not in places and source.op == "call_function" and not _is_repeated(source)
+        for source in node.all_input_nodes
+        if "shape" in source.meta
+    )
+
+
+def _is_repeated(node: fx.Node) -> bool:
+    """A stored tensor of one sample, repeated for all, as it is written here."""
+    source = node.args[0]
+    return packet(node) == "expand" and isinstance(source, fx.Node) and source.op == "get_attr"
 
 
 def _first(value: Any) -> Any:
@@ -129,6 +149,7 @@ class _Rewriting:
         self.module = copy_graph(graph)
         self.new = fx.Graph()
         self.known: dict[fx.Node, fx.Node] = {}
+        self.first: fx.Node | None = None
 
     def run(self) -> fx.GraphModule:
         for node in self.old.graph.nodes:
@@ -142,6 +163,8 @@ class _Rewriting:
             made = self.new.create_node(node.op, target, args, kwargs, name=node.name)
             made.meta = dict(node.meta)
             self.known[node] = made
+            if node.op == "placeholder":
+                self.first = made
         self.new.eliminate_dead_code()
         rewritten = fx.GraphModule(self.module, self.new)
         return copy_graph(rewritten)
@@ -165,6 +188,8 @@ class _Rewriting:
             return (node.target, *self._same(node))
         if name in _ELEMENTWISE:
             return self._elementwise(node, place)
+        if name in _JOINING:
+            return self._joined(node, place)
         if place.plain and all(p is None or p.plain for p in given):
             return (node.target, *self._same(node))
         if name in _RESHAPING:
@@ -181,8 +206,6 @@ class _Rewriting:
         if name in ("expand", "expand_as"):
             shape = place.shape(self.one[node].shape)
             return torch.ops.aten.expand.default, (self.known[sources[0]], shape), {}
-        if name == "cat":
-            return self._concatenated(node, place)
         if name == "bmm" and given == [first, first]:
             return torch.ops.aten.matmul.default, *self._same(node)
         if name in _LAST and self._only_last(node, name, given):
@@ -243,17 +266,30 @@ class _Rewriting:
                 args[index] = moved
         return node.target, tuple(args), kwargs
 
-    def _concatenated(self, node: fx.Node, place: _Place) -> tuple[Any, Any, Any]:
+    def _joined(self, node: fx.Node, place: _Place) -> tuple[Any, Any, Any]:
         (parts,) = node.args[:1]
         assert isinstance(parts, list | tuple)
         made = []
-        dim = int(str(argument(node, "dim")))
         for part in parts:
             assert isinstance(part, fx.Node)
-            if self.places.get(part) != place:
+            own = self.places.get(part)
+            if part not in self.places and isinstance(self.one[part], torch.Tensor):
+                made.append(self._repeated(part, place))
+            elif own is None or (own.dim, own.size) != (place.dim, place.size):
                 raise _UnknownError
-            made.append(self.known[part])
-        return node.target, (made, place.moved(dim)), {}
+            else:
+                made.append(self.known[part])
+        return node.target, (made, place.moved(int(str(argument(node, "dim"))))), {}
+
+    def _repeated(self, part: fx.Node, place: _Place) -> fx.Node:
+        """A constant operand, once for every sample."""
+        value = self.one[part]
+        if value.dim() < place.rank:  # of a stack
+            place = _Place(place.dim, value.dim(), place.size)
+        stored = self._constant(part, self._aligned(value, place))
+        count = self.new.call_function(torch.ops.aten.sym_size.int, (self.first, 0))
+        shape = (count, *self._aligned(value, place).shape[1:])
+        return self.new.call_function(torch.ops.aten.expand.default, (stored, shape))
 
     def _only_last(self, node: fx.Node, name: str, given: Sequence[_Place | None]) -> bool:
         """True where the operator works along last dimensions that hold no samples."""

@@ -169,8 +169,8 @@ def choose_forms(
             function = functions.get(node.name)
             unit = function.unit if function else 0
             read = sources_of(node, functions)
-            forms = (kept[node.name], *operands.get(node.name, (WIDE,) * len(read)))
-            for name, form in zip((node.name, *(s.name for s in read)), forms, strict=True):
+            found = (kept[node.name], *operands.get(node.name, (WIDE,) * len(read)))
+            for name, form in zip((node.name, *(s.name for s in read)), found, strict=True):
                 if form is not WIDE:
                     continue
                 short[classes[name]] = max(unit, short.get(classes[name], 0))

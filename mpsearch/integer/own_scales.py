@@ -129,7 +129,7 @@ def _batch_norm(node: fx.Node, source: IntegerTensor, output: IntegerTensor) -> 
 
 
 def _norm(node: fx.Node, source: IntegerTensor, output: IntegerTensor) -> Step:
-    """Layer and RMS norm along last dimensions, group and instance norm over channels and places."""
+    """Layer and RMS norm along last dimensions; group and instance norm of channels and places."""
     kind, eps = packet(node), argument(node, "eps")
     eps = float(np.finfo(np.float32).eps) if eps is None else eps
     assert isinstance(eps, float)
@@ -162,7 +162,7 @@ def _matrix_product(node: fx.Node, read: list[IntegerTensor], output: IntegerTen
     left, right = (tensor.shape for tensor in read)
     if len(left) < 2 or left[:-2] != right[:-2]:
         raise unsupported(node, "multiplies stacks of matrices of different numbers")
-    product = matrix_product(*read, output)
+    product = matrix_product(read[0], read[1], output)
     if product.bound >= LARGEST_BOUND:
         raise unsupported(node, "has sums that could exceed 62 bits")
     return product

@@ -1,6 +1,7 @@
 """Products of two activations: exact sums, rescaled once."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -30,7 +31,7 @@ class MatMul(ComputedStep):
 
     def compute(self, *sources: Integers) -> Integers:
         """Integers only."""
-        return self.output_codes(self.centred(*sources, np.int64))
+        return self.output_codes(self.sums(sources, np.int64))
 
     def by_blas(self, *sources: Integers) -> Integers:
         """The same through floating-point BLAS: exact, for every partial sum is an integer below
@@ -38,15 +39,16 @@ class MatMul(ComputedStep):
         if self.bound >= 2**53:
             return self.compute(*sources)
         kind = np.float32 if self.bound < 2**24 else np.float64
-        return self.output_codes(self.centred(*sources, kind).astype(np.int64))
+        return self.output_codes(self.sums(sources, kind).astype(np.int64))
 
-    def centred(self, left: Integers, right: Integers, kind: type[np.generic]) -> Integers:
-        """The sums."""
-        sums: Integers = np.matmul(
-            left.astype(kind) - kind(self.zero_points[0]),
-            right.astype(kind) - kind(self.zero_points[1]),
+    def sums(self, sources: tuple[Integers, ...], kind: type[Any]) -> Integers:
+        """Of products of numbers of this type."""
+        left, right = (
+            codes.astype(kind) - kind(zero)
+            for codes, zero in zip(sources, self.zero_points, strict=True)
         )
-        return sums
+        result: Integers = np.matmul(left, right)
+        return result
 
     def output_codes(self, sums: Integers) -> Integers:
         """Rescaled and clipped."""
