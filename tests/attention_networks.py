@@ -2,12 +2,15 @@
 
 import math
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
 from integer_networks import Function
 from torch import nn
 from torch.nn import functional
+
+from mpsearch.graph.network import Network
 
 TOKENS = (6, 8)
 
@@ -157,3 +160,10 @@ def build(name: str, samples: int) -> tuple[nn.Module, tuple[torch.Tensor, ...]]
                 for values in module.parameters():
                     nn.init.uniform_(values, 0.5, 1.5)
         return model, (torch.randn(samples, *shape),)
+
+
+@cache
+def exported(name: str) -> tuple[Network, tuple[torch.Tensor, ...]]:
+    """The network and 60 samples: exporting takes longer than what several tests do with it."""
+    model, inputs = build(name, 60)
+    return Network.from_module(model, inputs), inputs

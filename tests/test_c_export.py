@@ -143,11 +143,10 @@ def _check_equal(
 def _exported(name: str) -> tuple[Network, Data]:
     if name in networks.BUILDERS:
         model, inputs, _ = networks.build(name, 6)
-    elif name in attention_networks.NETWORKS:
-        model, inputs = attention_networks.build(name, 6)
-    else:
-        model, inputs = integer_networks.build(name, 6)
-    return Network.from_module(model, inputs), Data("test", inputs, None)
+        return Network.from_module(model, inputs), Data("test", inputs, None)
+    source = attention_networks if name in attention_networks.NETWORKS else integer_networks
+    network, inputs = source.exported(name)
+    return network, Data("test", tuple(x[:6] for x in inputs), None)
 
 
 @needs_gcc

@@ -23,12 +23,11 @@ from mpsearch.graph.layers import Layer, argument, groups, packet
 from mpsearch.integer.fixed_point import OUTPUT_BITS, Integers, rescale_of
 from mpsearch.integer.graph import Convolution, IntegerTensor, Linear, Weights
 from mpsearch.integer.operators import (
-    IDENTITIES,
     LAYERS,
     MOVES,
     OWN_SCALES,
     PRODUCTS,
-    RESHAPES,
+    REARRANGEMENTS,
     SOFTMAXES,
     convolution_padding,
     pair,
@@ -182,7 +181,7 @@ def choose_forms(
 
 def _operand_form(source: fx.Node) -> Form:
     """Probabilities as the softmax writes them, also through moves; everything else in 16 bits."""
-    while packet(source) in IDENTITIES | RESHAPES | {"permute", "transpose"}:
+    while packet(source) in REARRANGEMENTS | {"getitem"}:
         (source,) = sources(source)
     return PROBABILITIES if packet(source) in SOFTMAXES else WIDE
 

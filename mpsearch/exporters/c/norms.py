@@ -45,7 +45,7 @@ def _matrix_product(writer: "StepWriter", number: int, step: MatMul) -> None:
     writer.call("mps_multiply_matrices", number, step)
 
 
-NORM_WRITERS: dict[type[Step], Callable[["StepWriter", int, Any], None]] = {
+WRITERS: dict[type[Step], Callable[["StepWriter", int, Any], None]] = {
     Normalize: _normalize,
     MatMul: _matrix_product,
 }

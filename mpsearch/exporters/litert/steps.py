@@ -6,6 +6,7 @@ Max and average pools, with a PAD before where LiteRT's two paddings do not fit.
 import numpy as np
 
 from mpsearch.errors import InputError
+from mpsearch.exporters.litert.gathering import gather
 from mpsearch.exporters.litert.layouts import (
     FIRST,
     LAST,
@@ -31,6 +32,7 @@ from mpsearch.exporters.litert.windows import (
     regular,
     write_clipped,
 )
+from mpsearch.integer.gathering import Gather
 from mpsearch.integer.graph import (
     Add,
     ArgMax,
@@ -125,6 +127,8 @@ def write_step(tensors: Tensors, step: Step) -> None:
             permute(tensors, step)
         case Slice():
             slice_axis(tensors, step)
+        case Gather():
+            gather(tensors, step)
         case Pad():
             pad_axes(tensors, step)
         case Softmax():
