@@ -36,7 +36,7 @@ def _attention(m: Any, x: torch.Tensor) -> Any:
 
 def _fused(m: Any, x: torch.Tensor) -> Any:
     """RMS norms, positions, fused causal attention, a gated MLP (Llama)."""
-    x = x + m.places
+    x = torch.cat([m.token.expand(x.shape[0], -1, -1), x[:, :-1]], 1) + m.places
     y = m.norm1(x)
     q, k, v = (_heads(layer(y)) for layer in (m.q, m.k, m.v))
     y = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
@@ -114,7 +114,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
                 down=nn.Linear(12, 8), norm1=nn.RMSNorm(8), norm2=nn.RMSNorm((6, 8), eps=1e-6),
                 head=nn.Linear(8, 3),
             ),
-            places=torch.randn(6, 8),
+            places=torch.randn(6, 8), token=torch.randn(1, 1, 8),
         ),
         TOKENS,
     ),
@@ -159,6 +159,10 @@ def build(name: str, samples: int) -> tuple[nn.Module, tuple[torch.Tensor, ...]]
             if isinstance(module, nn.LayerNorm | nn.GroupNorm | nn.RMSNorm | nn.InstanceNorm2d):
                 for values in module.parameters():
                     nn.init.uniform_(values, 0.5, 1.5)
+            if isinstance(module, nn.MultiheadAttention):
+                for name, values in module.named_parameters():
+                    if "bias" in name:
+                        nn.init.uniform_(values, -0.5, 0.5)
         return model, (torch.randn(samples, *shape),)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from mpsearch.integer.arithmetic import Affine, Multiply, Prelu
+from mpsearch.integer.beside import Beside
 from mpsearch.integer.fixed_point import Rescale
 from mpsearch.integer.functions import Lookup
 from mpsearch.integer.gathering import Gather
@@ -156,6 +157,14 @@ def element(step: Step, sources: list[Sample], place: tuple[int, ...], lowest: i
             left, right = (int(_repeated(source, place)) for source in sources)
             code = scaled(left * right, step.rescale, 0) + step.output.zero_point
             return clip(code, step.low, step.high)
+        case Beside():
+            index, remaining = place[step.axis], iter(sources)
+            for part in step.parts:
+                values = next(remaining) if part is None else part
+                if index < values.shape[step.axis]:
+                    return int(values[(*place[: step.axis], index, *place[step.axis + 1 :])])
+                index -= values.shape[step.axis]
+            raise AssertionError
         case Normalize():
             return clip(_normalized(step, x, place), step.low, step.high)
         case MatMul():

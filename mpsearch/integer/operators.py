@@ -1,5 +1,7 @@
 """Which aten operators have an integer form, and what their arguments mean for one sample."""
 
+from collections.abc import Sequence
+
 from torch import fx
 
 from mpsearch.errors import InputError
@@ -132,9 +134,11 @@ def sources(node: fx.Node) -> tuple[fx.Node, ...]:
     name = packet(node)
     if (name in POINTWISE or name in OWN_SCALES) and name not in PRODUCTS:
         return tuple(source for source in node.all_input_nodes if source.op != "get_attr")
+    given: Sequence[object]
     if name in ("cat", "stack"):
-        (given,) = node.args[:1]
-        assert isinstance(given, list | tuple)
+        (listed,) = node.args[:1]
+        assert isinstance(listed, list | tuple)
+        given = [part for part in listed if name == "stack" or stored_part(part) is None]
     else:
         given = node.args[: 2 if name in PRODUCTS else 1]
     found = []
@@ -143,6 +147,13 @@ def sources(node: fx.Node) -> tuple[fx.Node, ...]:
             raise unsupported(node, "takes a constant operand, which has no quantizer")
         found.append(source)
     return tuple(found)
+
+
+def stored_part(part: object) -> fx.Node | None:
+    """The stored tensor that is put beside others, itself or repeated for every sample."""
+    if isinstance(part, fx.Node) and packet(part) == "expand":
+        part = part.args[0]
+    return part if isinstance(part, fx.Node) and part.op == "get_attr" else None
 
 
 def sample_shape(node: fx.Node) -> Shape:

@@ -1,10 +1,12 @@
-"""Norms and products of two activations as C: their constants and calls."""
+"""Norms, products of two activations and constants beside tensors as C."""
 
 from collections.abc import Callable
 from math import prod
 from typing import TYPE_CHECKING, Any
 
+from mpsearch.exporters.c.layouts import Box, row_major
 from mpsearch.exporters.c.storage import c_type, elements
+from mpsearch.integer.beside import Beside
 from mpsearch.integer.graph import Step
 from mpsearch.integer.norms import Normalize
 from mpsearch.integer.products import MatMul
@@ -45,7 +47,26 @@ def _matrix_product(writer: "StepWriter", number: int, step: MatMul) -> None:
     writer.call("mps_multiply_matrices", number, step)
 
 
+def _beside(writer: "StepWriter", number: int, step: Beside) -> None:
+    """A move for every part, constants from arrays of their own."""
+    names = iter(step.sources)
+    to = writer.arranged.strides(step.output.name)
+    at = 0
+    for place, part in enumerate(step.parts):
+        name = None if part is not None else next(names)
+        shape = part.shape if part is not None else writer.arranged.tensors[str(name)].shape
+        strides = row_major(shape) if name is None else writer.arranged.strides(name)
+        box = Box(shape, 0, strides, at * to[step.axis], to)
+        label = f"{number}_{place}"
+        if part is not None:
+            kind = f"{part.dtype}_t"
+            source = writer.constants.array(kind, f"part_{label}", part)
+        writer.move(label, step, box, name, None if part is None else source)
+        at += shape[step.axis]
+
+
 WRITERS: dict[type[Step], Callable[["StepWriter", int, Any], None]] = {
     Normalize: _normalize,
     MatMul: _matrix_product,
+    Beside: _beside,
 }

@@ -196,8 +196,12 @@ class StepWriter:
             "output_height": result[0], "output_width": result[1],
         }  # fmt: skip
 
-    def move(self, number: str, step: Step, box: layouts.Box, source: str | None = None) -> None:
-        """A copy from `source`, or the step's first one, between strided boxes."""
+    def move(
+        self, number: str, step: Step, box: layouts.Box, source: str | None = None,
+        constant: str | None = None,
+    ) -> None:  # fmt: skip
+        """A copy from `source`, or the step's first one, or from the array `constant`, between
+        strided boxes."""
         shape, (from_strides, to_strides) = layouts.inner_longest(
             *layouts.join(box.shape, [box.from_strides, box.to_strides])
         )
@@ -207,7 +211,7 @@ class StepWriter:
             "to_strides": to_strides,
         }  # fmt: skip
         self.constants.struct("mps_movement", number, fields)
-        places = (self._at(source or step.sources[0]), self._at(step.output.name))
+        places = (constant or self._at(source or step.sources[0]), self._at(step.output.name))
         self.calls.append(f"    mps_move(&step_{number}, {', '.join(places)});")
 
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from mpsearch.exporters.litert.layouts import FIRST, Tensors, stored_shape
+from mpsearch.exporters.litert.layouts import FIRST, Tensors, scales_of, stored_shape
+from mpsearch.integer.beside import Beside
 from mpsearch.integer.graph import Step
 from mpsearch.integer.norms import Normalize
 from mpsearch.integer.products import MatMul
@@ -69,7 +70,30 @@ def _matrix_product(tensors: Tensors, step: MatMul) -> None:
     )
 
 
+def _beside(tensors: Tensors, step: Beside) -> None:
+    """CONCATENATION with constants of the same quantizer."""
+    names, out = iter(step.sources), step.output
+    quantizer = tensors.quantizers[step.sources[0]]
+    read = []
+    for place, part in enumerate(step.parts):
+        if part is None:
+            read.append(tensors.read(next(names), FIRST))
+            continue
+        real = (part.astype(np.float64) - out.zero_point) * out.scale
+        codes = np.clip(np.rint(real / quantizer.scale) + quantizer.zero_point, 0, 255) - 128
+        read.append(
+            tensors.file.tensor(
+                f"{out.name} part {place}", (1, *part.shape), "INT8", scales_of(quantizer), codes
+            )
+        )
+    target = tensors.new(out.name, out.shape, quantizer)
+    tensors.file.operator(
+        "CONCATENATION", 2, read, [target], "ConcatenationOptions", axis=step.axis + 1
+    )
+
+
 NORM_WRITERS: dict[type[Step], Callable[[Tensors, Any], None]] = {
     Normalize: _normalize,
     MatMul: _matrix_product,
+    Beside: _beside,
 }
