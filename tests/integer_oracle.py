@@ -160,10 +160,10 @@ def element(step: Step, sources: list[Sample], place: tuple[int, ...], lowest: i
         case Beside():
             index, remaining = place[step.axis], iter(sources)
             for part in step.parts:
-                values = next(remaining) if part is None else part
-                if index < values.shape[step.axis]:
-                    return int(values[(*place[: step.axis], index, *place[step.axis + 1 :])])
-                index -= values.shape[step.axis]
+                piece = exactly(part) if part is not None else next(remaining)
+                if index < piece.shape[step.axis]:
+                    return int(piece[(*place[: step.axis], index, *place[step.axis + 1 :])])
+                index -= piece.shape[step.axis]
             raise AssertionError
         case Normalize():
             return clip(_normalized(step, x, place), step.low, step.high)

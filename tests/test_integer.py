@@ -321,8 +321,11 @@ def test_what_has_no_integer_form_is_named_with_its_node() -> None:
     )
     _expect("not defined, or too steep", make(lambda m, x: (m.a(x) > 0) * 1.0, a=linear), 4)
     _expect("reads several tensors", make(lambda m, x: torch.maximum(m.a(x), x), a=linear), 4)
-    _expect("reads constants alone",
-            make(lambda m, x: m.a(x) * m.a.weight[0].abs(), a=linear), 4)  # fmt: skip
+    _expect(
+        "reads a constant that is computed",
+        make(lambda m, x: m.a(x)[:, None] @ m.a.weight.abs().expand(len(x), 4, 4), a=linear),
+        4,
+    )
     _expect("aligns the batch", make(lambda m, x: m.a(x).unsqueeze(1) + x, a=linear), 4)
     _expect("averages over the batch", make(lambda m, x: m.a(x) + m.a(x).mean(), a=linear), 4)
     _expect("along the batch", make(lambda m, x: m.a(x).softmax(0), a=linear), 4)
@@ -339,12 +342,17 @@ def test_float_layers_and_odd_widths_are_refused() -> None:
 
 
 def test_networks_that_mix_samples_are_refused() -> None:
-    model = integer_networks.Function(
-        lambda m, x: m.a(x).permute(1, 0, 2).permute(1, 0, 2).flatten(1), a=nn.Linear(4, 4)
+    """Which needs values: shapes alone look like samples in another dimension."""
+    moved = integer_networks.Function(
+        lambda m, x: m.a(x.permute(1, 0, 2)).permute(1, 0, 2).flatten(1), a=nn.Linear(4, 4)
     )
-    quantized, data = _quantize(model, (torch.randn(3, 2, 4),), "w8a8")
-    with pytest.raises(InputError, match="moves the batch dimension"):
-        lower(quantized, data)
+    inputs = (torch.randn(3, 2, 4, generator=torch.Generator().manual_seed(0)),)
+    lower(*_quantize(moved, inputs, "w8a8"))
+    mixed = integer_networks.Function(
+        lambda m, x: m.a(x.permute(1, 0, 2)).flip(1).permute(1, 0, 2).flatten(1), a=nn.Linear(4, 4)
+    )
+    with pytest.raises(InputError, match=r"mixes samples|moves the batch"):
+        lower(*_quantize(mixed, inputs, "w8a8"))
 
 
 def test_a_network_that_is_all_zero_stays_zero() -> None:

@@ -5,7 +5,7 @@ integers every product has a result of its own, and a mask is a number that is a
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,10 +13,12 @@ from torch import fx
 
 from mpsearch.graph.layers import argument, packet
 from mpsearch.graph.network import copy_graph, record_shapes
-from mpsearch.graph.tensors import fresh_name, get_tensor, set_tensor
+from mpsearch.graph.partial_forward import PartialForward
+from mpsearch.graph.tensors import fresh_name, set_tensor
 
 _NOWHERE = -1e9  # added to a score: its probability is 0 in float32, too
 _MASKS = {"masked_fill", "where"}
+Stored = Mapping[str, torch.Tensor]  # what does not depend on the inputs, by node
 _SOFTMAXES = {"softmax", "_softmax"}
 _aten = torch.ops.aten
 
@@ -30,10 +32,17 @@ def products_apart(graph: fx.GraphModule, inputs: Sequence[torch.Tensor]) -> fx.
     if not any(packet(node) in _WAYS for node in graph.graph.nodes):
         return graph
     copy = copy_graph(graph)
+    forward = PartialForward(graph, inputs)
+    values = forward.run([x[:1] for x in inputs])
+    stored = {
+        node.name: value
+        for node, value in values.items()
+        if node not in forward.varying and isinstance(value, torch.Tensor)
+    }
     for node in list(copy.graph.nodes):
         if packet(node) in _WAYS:
             with copy.graph.inserting_before(node):
-                made = _WAYS[packet(node)](copy, node)
+                made = _WAYS[packet(node)](copy, node, stored)
             if made is not None:
                 node.replace_all_uses_with(made)
                 copy.graph.erase_node(node)  # torch counts attention as random
@@ -43,7 +52,7 @@ def products_apart(graph: fx.GraphModule, inputs: Sequence[torch.Tensor]) -> fx.
     return copy
 
 
-def _attention(graph: fx.GraphModule, node: fx.Node) -> fx.Node | None:
+def _attention(graph: fx.GraphModule, node: fx.Node, stored: Stored) -> fx.Node | None:
     query, key, value = node.args[:3]
     mask, causal, scale = (argument(node, name) for name in ("attn_mask", "is_causal", "scale"))
     if argument(node, "dropout_p") or argument(node, "enable_gqa"):
@@ -52,7 +61,7 @@ def _attention(graph: fx.GraphModule, node: fx.Node) -> fx.Node | None:
     assert isinstance(key, fx.Node)
     factor = float(scale) if isinstance(scale, int | float) else None
     factor = 1 / math.sqrt(query.meta["shape"][-1]) if factor is None else factor
-    call = graph.graph.call_function
+    call: Any = graph.graph.call_function
     turned = call(_aten.transpose.int, (key, -2, -1))
     scores = call(_aten.matmul.default, (query, turned))
     scores = call(_aten.mul.Tensor, (scores, factor))
@@ -62,12 +71,13 @@ def _attention(graph: fx.GraphModule, node: fx.Node) -> fx.Node | None:
         scores = call(_aten.add.Tensor, (scores, _added(graph, node, ~allowed)))
     if isinstance(mask, fx.Node):
         if mask.meta.get("dtype") == torch.bool:
-            if mask.op != "get_attr":
+            if mask.name not in stored:
                 return None
-            mask = _added(graph, node, ~get_tensor(graph, str(mask.target)))
+            mask = _added(graph, node, ~stored[mask.name])
         scores = call(_aten.add.Tensor, (scores, mask))
     weights = call(_aten.softmax.int, (scores, -1))
-    return call(_aten.matmul.default, (weights, value))
+    result: fx.Node = call(_aten.matmul.default, (weights, value))
+    return result
 
 
 def _added(graph: fx.GraphModule, node: fx.Node, hidden: torch.Tensor) -> fx.Node:
@@ -77,30 +87,34 @@ def _added(graph: fx.GraphModule, node: fx.Node, hidden: torch.Tensor) -> fx.Nod
     return graph.graph.get_attr(name)
 
 
-def _mask(graph: fx.GraphModule, node: fx.Node) -> fx.Node | None:
+def _mask(graph: fx.GraphModule, node: fx.Node, stored: Stored) -> fx.Node | None:
     """Scores that a stored mask replaces by a very low number, where only a softmax reads them."""
     if not all(packet(user) in _SOFTMAXES for user in node.users):
         return None
     if packet(node) == "where":
-        mask, scores, low = node.args
+        mask, *given = node.args
+        turned = _is_low(given[1], stored)
+        scores, low = given if turned else reversed(given)
     else:
         scores, mask, low = node.args
-    if not isinstance(mask, fx.Node) or mask.op != "get_attr" or not isinstance(scores, fx.Node):
+        turned = False
+    if not isinstance(mask, fx.Node) or not isinstance(scores, fx.Node):
         return None
-    hidden = get_tensor(graph, str(mask.target))
-    if hidden.dtype != torch.bool or not _is_low(graph, low) or scores.op == "get_attr":
+    if mask.name not in stored or scores.name in stored or not _is_low(low, stored):
         return None
-    added = _added(graph, node, ~hidden if packet(node) == "where" else hidden)
-    return graph.graph.call_function(_aten.add.Tensor, (scores, added))
+    hidden = stored[mask.name].bool()
+    added = _added(graph, node, ~hidden if turned else hidden)
+    result: fx.Node = graph.graph.call_function(_aten.add.Tensor, (scores, added))
+    return result
 
 
-def _is_low(graph: fx.GraphModule, given: object) -> bool:
-    if isinstance(given, fx.Node) and given.op == "get_attr":
-        given = float(get_tensor(graph, str(given.target)).max())
+def _is_low(given: object, stored: Stored) -> bool:
+    if isinstance(given, fx.Node) and given.name in stored:
+        given = float(stored[given.name].max())
     return isinstance(given, int | float) and given <= -1e4
 
 
-def _sum_and_product(graph: fx.GraphModule, node: fx.Node) -> fx.Node:
+def _sum_and_product(graph: fx.GraphModule, node: fx.Node, stored: Stored) -> fx.Node:
     added, left, right = node.args[:3]
     call: Any = graph.graph.call_function
     product: fx.Node = call(_aten.matmul.default, (left, right))
@@ -111,10 +125,11 @@ def _sum_and_product(graph: fx.GraphModule, node: fx.Node) -> fx.Node:
         return product
     if beta != 1:
         added = call(_aten.mul.Tensor, (added, beta))
-    return call(_aten.add.Tensor, (product, added))
+    result: fx.Node = call(_aten.add.Tensor, (product, added))
+    return result
 
 
-def _einsum(graph: fx.GraphModule, node: fx.Node) -> fx.Node | None:
+def _einsum(graph: fx.GraphModule, node: fx.Node, stored: Stored) -> fx.Node | None:
     """Two operands without repeated or summed-up letters: permute, matmul, permute."""
     equation, operands = str(node.args[0]).replace(" ", ""), node.args[1]
     assert isinstance(operands, list | tuple)

@@ -91,8 +91,6 @@ def check(node: fx.Node, layer_nodes: frozenset[str]) -> None:
         name = packet(parent)
     if name not in SUPPORTED:
         raise unsupported(node)
-    if not sources(node):
-        raise unsupported(node, "reads constants alone")
     if name in LAYERS and node.name not in layer_nodes:
         raise unsupported(node, "has a weight that is computed, not stored")
     if name in LAYERS and name != "linear":
