@@ -3,10 +3,12 @@
 from torch import fx
 
 from mpsearch.errors import InputError
-from mpsearch.graph.layers import argument, is_transposed, packet
+from mpsearch.graph.layers import argument, packet
 from mpsearch.integer.graph import Pair, Shape
 
-LAYERS = frozenset({"conv1d", "conv2d", "convolution", "linear"})
+LAYERS = frozenset({
+    "conv1d", "conv2d", "conv_transpose1d", "conv_transpose2d", "convolution", "linear"
+})  # fmt: skip
 CLAMPS = frozenset({"relu", "relu6", "hardtanh", "clamp", "clamp_min", "clamp_max"})
 IDENTITIES = frozenset({"contiguous", "clone", "alias", "detach", "lift_fresh_copy"})
 RESHAPES = frozenset(
@@ -92,7 +94,7 @@ def check(node: fx.Node, layer_nodes: frozenset[str]) -> None:
     if name in LAYERS and name != "linear":
         stride = argument(node, "stride")
         assert isinstance(stride, list | tuple)
-        if is_transposed(node) or len(stride) > 2:
+        if len(stride) > 2:
             raise unsupported(node)
 
 
