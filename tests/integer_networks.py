@@ -212,7 +212,8 @@ BUILDERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     ),
     "moved": (lambda: Moved(list(MOVES.values())[::2], IMAGE), IMAGE),
     "rearranged": (lambda: Moved(list(MOVES.values())[1::2], IMAGE), IMAGE),
-    "upwards": (Upwards, Upwards.SHAPE),
+    "upwards": (lambda: Upwards(plain=True), Upwards.SHAPE),
+    "upwards-grouped": (lambda: Upwards(plain=False), Upwards.SHAPE),
     "moved-lines": (lambda: Moved(list(LINE_MOVES.values()), LINE), LINE),
 }  # fmt: skip
 
