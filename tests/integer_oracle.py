@@ -34,6 +34,7 @@ from mpsearch.integer.graph import (
     Slice,
     Softmax,
     Step,
+    TransposedConvolution,
 )
 from mpsearch.integer.norms import Normalize
 from mpsearch.integer.products import MatMul
@@ -78,6 +79,10 @@ def scaled(value: int, by: Rescale, channel: int) -> int:
 def element(step: Step, sources: list[Sample], place: tuple[int, ...], lowest: int) -> int:
     x = sources[0]
     match step:
+        case TransposedConvolution():
+            total = int(step.weights.bias[place[0]]) + sum(_landing(step, x, place))
+            code = scaled(total, step.rescale, place[0]) + step.output.zero_point
+            return clip(code, step.low, step.high)
         case Convolution():
             total = int(step.weights.bias[place[0]]) + sum(_products(step, x, place))
             assert abs(total) < 2 ** (step.weights.accumulator_bits - 1)
@@ -227,6 +232,25 @@ def _products(step: Convolution, x: Sample, place: tuple[int, ...]) -> Iterator[
             yield int(codes[channel, c, i, j]) * (
                 image[first + c, at, beside] - step.weights.zero_point
             )
+
+
+def _landing(step: TransposedConvolution, x: Sample, place: tuple[int, ...]) -> Iterator[int]:
+    """From the inputs' side: every input that adds to this place, by its definition."""
+    codes = step.weights.codes
+    image = x if x.ndim == 3 else x[:, None]
+    channel, row, column = place if len(place) == 3 else (place[0], 0, place[1])
+    first = channel // (codes.shape[0] // step.groups) * codes.shape[1]
+    for y, at in product(range(image.shape[1]), range(image.shape[2])):
+        for i, j in product(range(codes.shape[2]), range(codes.shape[3])):
+            lands = (
+                y * step.stride[0] - step.padding[0] + i * step.dilation[0],
+                at * step.stride[1] - step.padding[1] + j * step.dilation[1],
+            )
+            if lands == (row, column):
+                for c in range(codes.shape[1]):
+                    yield int(codes[channel, c, i, j]) * (
+                        image[first + c, y, at] - step.weights.zero_point
+                    )
 
 
 def _window(step: MaxPool, x: Sample, place: tuple[int, ...]) -> Iterator[int]:

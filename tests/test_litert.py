@@ -93,7 +93,7 @@ def _check_constants(model: LiteRtModel) -> None:
         if len(tensor.shape) == 4:  # [out, h, w, in], or [1, h, w, out] where the axis is 3
             shape = model.network.source.weight(_layer(model, name)).shape
             kernel = (1, *shape[2:])[-2:]
-            given = given.reshape(*shape[:2], *kernel).transpose(0, 2, 3, 1)
+            given = given.reshape(len(given), -1, *kernel).transpose(0, 2, 3, 1)
             rows = rows.reshape(given.shape)
         np.testing.assert_array_equal(rows, given)
         np.testing.assert_array_equal(tensor.quantization.scale, layer.weight.scales.numpy())
@@ -123,7 +123,8 @@ def _unpacked(data: np.ndarray, kind: int, schema: Any, count: int) -> np.ndarra
     return np.array([code - 2**bits if code >= 2 ** (bits - 1) else code for code in unsigned])
 
 
-NAMES = [name for name in integer_networks.BUILDERS if name != "pools"]
+REFUSED = {"pools", "upwards-grouped"}
+NAMES = [name for name in integer_networks.BUILDERS if name not in REFUSED]
 
 
 @pytest.mark.parametrize("name", [*NAMES, "residual", "two-inputs", "shared"])
@@ -168,6 +169,9 @@ def test_pools_with_every_padding() -> None:
 
 
 def test_what_litert_cannot_compute_is_refused_by_name() -> None:
+    network, data = _network("upwards-grouped")
+    with pytest.raises(InputError, match="'read' is a transposed convolution with groups"):
+        build(_quantized(network, data, "w8a8"), data)
     network, data = _network("pools")
     with pytest.raises(InputError, match="AveragePool 'avg_pool2d' has unequal windows"):
         build(_quantized(network, data, "w8a8"), data)

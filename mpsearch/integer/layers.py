@@ -19,9 +19,15 @@ import torch
 from torch import fx
 
 from mpsearch.errors import InputError
-from mpsearch.graph.layers import Layer, argument, groups, packet
+from mpsearch.graph.layers import Layer, argument, groups, is_transposed, packet
 from mpsearch.integer.fixed_point import OUTPUT_BITS, Integers, rescale_of
-from mpsearch.integer.graph import Convolution, IntegerTensor, Linear, Weights
+from mpsearch.integer.graph import (
+    Convolution,
+    IntegerTensor,
+    Linear,
+    TransposedConvolution,
+    Weights,
+)
 from mpsearch.integer.operators import (
     LAYERS,
     MOVES,
@@ -78,11 +84,13 @@ def layer_step(
     factors = scales * source.scale * reciprocal(output)
     rescale = rescale_of(factors, pre_shift=max(0, bound.bit_length() - 31))
     is_linear, flat = packet(node) == "linear", len(weight_shape) == 3
+    transposed = is_transposed(node)
     kernel = (1, weight_shape[-1]) if flat else tuple(weight_shape[2:])
+    inputs = weight_shape[0] // groups(node) if transposed else weight_shape[1]
     weights = Weights(
         layer.name,
         quantized.choice.w_bits,
-        codes if is_linear else codes.reshape(*weight_shape[:2], *kernel),
+        codes if is_linear else codes.reshape(len(codes), inputs, *kernel),
         bias,
         source.zero_point,
         bound,
@@ -91,7 +99,7 @@ def layer_step(
     if is_linear:
         return Linear(*common)
     dilation = pair(argument(node, "dilation"), flat, 1)
-    return Convolution(
+    return (TransposedConvolution if transposed else Convolution)(
         *common,
         stride=pair(argument(node, "stride"), flat, 1),
         padding=convolution_padding(node, (kernel[0], kernel[1]), dilation, flat),

@@ -5,10 +5,12 @@ from collections.abc import Sequence
 from torch import fx
 
 from mpsearch.errors import InputError
-from mpsearch.graph.layers import argument, is_transposed, packet
+from mpsearch.graph.layers import argument, packet
 from mpsearch.integer.graph import Pair, Shape
 
-LAYERS = frozenset({"conv1d", "conv2d", "convolution", "linear"})
+LAYERS = frozenset({
+    "conv1d", "conv2d", "conv_transpose1d", "conv_transpose2d", "convolution", "linear"
+})  # fmt: skip
 CLAMPS = frozenset({"relu", "relu6", "hardtanh", "clamp", "clamp_min", "clamp_max"})
 IDENTITIES = frozenset({"contiguous", "clone", "alias", "detach", "lift_fresh_copy"})
 RESHAPES = frozenset(
@@ -96,7 +98,7 @@ def check(node: fx.Node, layer_nodes: frozenset[str]) -> None:
     if name in LAYERS and name != "linear":
         stride = argument(node, "stride")
         assert isinstance(stride, list | tuple)
-        if is_transposed(node) or len(stride) > 2:
+        if len(stride) > 2:
             raise unsupported(node)
 
 
@@ -111,7 +113,8 @@ def operation(node: fx.Node) -> fx.Node:
 
 def per_sample(graph: fx.Graph) -> list[fx.Node]:
     """The nodes that give a tensor computed from the inputs' values, in order: no constants, no
-    sizes, none of several results before one is taken."""
+    sizes, none of several results before one is taken. Raises InputError where one reads constants
+    that are computed, but for a weight or the indices of what only moves elements."""
     found: dict[fx.Node, bool] = {}
     for node in graph.nodes:
         if node.op == "placeholder":
@@ -122,6 +125,10 @@ def per_sample(graph: fx.Graph) -> list[fx.Node]:
             and any(source in found for source in node.all_input_nodes)
         ):
             found[node] = "shape" in node.meta
+            if packet(node) in SUPPORTED - LAYERS - REARRANGEMENTS:
+                for source in node.all_input_nodes:
+                    if source.op == "call_function" and source not in found:
+                        raise unsupported(source, "reads constants alone")
     return [node for node, is_tensor in found.items() if is_tensor]
 
 

@@ -176,6 +176,8 @@ typedef struct {
 
 /* Layers as in layers.c, patches.c and depthwise.c; `scratch` is memory that these work in. */
 void mps_convolve(const mps_convolution *step, const void *input, void *output);
+void mps_convolve_transposed(const mps_convolution *step, void *scratch, const void *input,
+                             void *output);
 void mps_multiply(const mps_linear *step, const void *input, void *output);
 void mps_convolve_patches(const mps_convolution *step, void *scratch, const void *input,
                           void *output);

@@ -30,6 +30,7 @@ from mpsearch.integer.graph import (
     Slice,
     Softmax,
     Step,
+    TransposedConvolution,
 )
 from mpsearch.running.streams import c_comment
 
@@ -66,9 +67,10 @@ class StepWriter:
         match step:
             case Convolution():
                 self.constants.struct("mps_convolution", number, self._convolution(number, step))
-                self.call(
-                    _CONVOLUTIONS[self.layers.kernel(step)], number, step, *self._scratch(step)
-                )
+                function = _CONVOLUTIONS[self.layers.kernel(step)]
+                if isinstance(step, TransposedConvolution):
+                    function = "mps_convolve_transposed"
+                self.call(function, number, step, *self._scratch(step))
             case Linear():
                 inputs = step.weights.codes.shape[1]
                 fields = {
