@@ -127,12 +127,9 @@ def lower(
     computed = per_sample(graph)
     functions = point_functions(computed)
     order = needed(computed, functions, result)
-    known = set(order)
     for node in order:
         if node.op != "placeholder":
             check(node, frozenset(layer_of))
-            if not known.issuperset(sources_of(node, functions)):
-                raise unsupported(node, "reads a constant that is computed")
     quantizers = {node: quantized.layers[layer.name].activation for node, layer in layer_of.items()}
     lowering = _Lowering(
         quantized,

@@ -127,6 +127,8 @@ def per_sample(graph: fx.Graph) -> list[fx.Node]:
             found[node] = "shape" in node.meta
             if packet(node) in SUPPORTED - LAYERS - REARRANGEMENTS:
                 for source in node.all_input_nodes:
+                    if packet(node) == "cat" and stored_part(source) is not None:
+                        continue
                     if source.op == "call_function" and source not in found:
                         raise unsupported(source, "reads constants alone")
     return [node for node, is_tensor in found.items() if is_tensor]
