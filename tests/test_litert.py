@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import attention_networks
 import integer_networks
 import networks
 import numpy as np
@@ -57,7 +58,8 @@ def _network(name: str, samples: int = 24) -> tuple[Network, Data]:
     if name in networks.BUILDERS:
         model, inputs, _ = networks.build(name, samples)
         return Network.from_module(model, inputs), Data("test", inputs, None)
-    network, inputs = integer_networks.exported(name)
+    source = attention_networks if name in attention_networks.NETWORKS else integer_networks
+    network, inputs = source.exported(name)
     return network, Data("test", tuple(x[:samples] for x in inputs), None)
 
 
@@ -127,11 +129,17 @@ REFUSED = {"pools", "upwards-grouped"}
 NAMES = [name for name in integer_networks.BUILDERS if name not in REFUSED]
 
 
-@pytest.mark.parametrize("name", [*NAMES, "residual", "two-inputs", "shared"])
+@pytest.mark.parametrize(
+    "name", [*NAMES, *attention_networks.NETWORKS, "residual", "two-inputs", "shared"]
+)
 def test_every_operator_computes_what_the_file_means(name: str) -> None:
     network, data = _network(name)
+    norms = {"attention": 3, "multihead": 1, "unit": 4}
     for choice in ("w8a8", len(name)):
-        _check(_quantized(network, data, choice), data)
+        quantized = _quantized(network, data, choice)
+        model, _ = _check(quantized, data)
+        if name in norms:
+            assert describe(quantized, model)["in_float"] == {"norm": norms[name]}
 
 
 @pytest.mark.parametrize("name", ["two-inputs", "moves"])
