@@ -113,3 +113,30 @@ class Chain(nn.Module):
             out = move(out)
         result: torch.Tensor = self.head(out.flatten(1))
         return result
+
+
+class Upwards(nn.Module):
+    """Transposed convolutions, read by a layer, added or leaving the network; `plain` ones are those
+    that LiteRT has, without groups and dilation."""
+
+    SHAPE = (4, 3, 5)
+
+    def __init__(self, plain: bool) -> None:
+        super().__init__()
+        up = nn.ConvTranspose2d
+        self.first = nn.Conv2d(4, 6, 1)
+        if plain:
+            self.read, self.added = up(6, 4, 2, 2), up(6, 3, 4, 2, padding=1)
+            self.odd = up(6, 4, 3, (2, 1), padding=(1, 0), output_padding=(1, 0), bias=False)
+            self.line = nn.ConvTranspose1d(6, 3, 4, 3, padding=2, output_padding=1)
+        else:
+            self.read, self.added = up(6, 4, 1, groups=2), up(6, 6, 4, 2, padding=1, groups=6)
+            self.odd = up(6, 2, (3, 2), (3, 2), dilation=(1, 2), bias=False)
+            self.line = nn.ConvTranspose1d(6, 4, 2, 1, dilation=3, groups=2)
+        self.head = nn.LazyLinear(3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.first(x))
+        parts = [self.head(torch.relu(self.read(x)).flatten(1)), self.odd(x)]
+        parts += [self.added(x) + self.added(x.flip(2)), self.line(x.flatten(2))]
+        return torch.cat([part.flatten(1) for part in parts], 1)
