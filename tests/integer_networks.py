@@ -114,7 +114,7 @@ def _functions(m: Any, x: torch.Tensor) -> Any:
 
 def _gates(m: Any, x: torch.Tensor) -> Any:
     """Squeeze and excite, gates, constants, factors per channel; a batch norm behind a ReLU."""
-    out = functional.hardswish(m.first(x))
+    out = functional.hardswish(m.first(functional.softsign(x)))
     squeezed = functional.relu(m.squeeze(functional.adaptive_avg_pool2d(out, 1)))
     out = out * functional.hardsigmoid(m.excite(squeezed))
     deep = m.norm(torch.relu(m.deep(out))) + m.position
