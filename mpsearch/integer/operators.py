@@ -48,6 +48,7 @@ MOVES = CLAMPS | REARRANGEMENTS | PADS | MAXIMA | {"cat", "stack", "getitem"}
 AVERAGES = frozenset({
     "mean", "avg_pool1d", "avg_pool2d", "adaptive_avg_pool1d", "adaptive_avg_pool2d",
 })  # fmt: skip
+RESIZES = frozenset({"upsample_linear1d", "upsample_bilinear2d"})  # between straight lines
 SOFTMAXES = frozenset({"softmax", "_softmax"})
 # Functions of one number, by table: what torch computes in float64 for knots. One more is a word.
 FUNCTIONS = frozenset(
@@ -64,7 +65,7 @@ _SPELLINGS = REARRANGEMENTS | {"_softmax", "getitem", "max_pool2d_with_indices"}
 POINTWISE = FUNCTIONS | LINEAR | CHOICES | CLAMPS | IDENTITIES
 # What computes at scales of its own: reads 16-bit tensors, writes such a one or a layer's codes.
 OWN_SCALES = FUNCTIONS | LINEAR | {"batch_norm", "prelu"}
-SUPPORTED = LAYERS | MOVES | AVERAGES | SOFTMAXES | POINTWISE | OWN_SCALES | {"argmax"}
+SUPPORTED = LAYERS | MOVES | AVERAGES | RESIZES | SOFTMAXES | POINTWISE | OWN_SCALES | {"argmax"}
 
 
 _NO_FORM = "has no integer form"

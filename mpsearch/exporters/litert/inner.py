@@ -35,6 +35,7 @@ from mpsearch.integer.graph import (
     Step,
 )
 from mpsearch.integer.ranges import Ranges, tensor_ranges
+from mpsearch.integer.resizing import Resize
 from mpsearch.quantization.quantized import QuantizedNetwork
 from mpsearch.quantization.quantizer import ActivationQuantizer, affine
 
@@ -71,7 +72,7 @@ class _Recorder(fx.Interpreter):
 
 
 # One scale in and out, in LiteRT's 8-bit kernels.
-_MOVES = (AveragePool, Clamp, Concatenate, Gather, MaxPool, Pad, Permute, Reshape, Slice)
+_MOVES = (AveragePool, Clamp, Concatenate, Gather, MaxPool, Pad, Permute, Reshape, Resize, Slice)
 
 
 def quantizers(

@@ -95,9 +95,7 @@ def _stored_choice(layer: Layer, assigned: Choice) -> Choice:
             f"layer {layer.name!r} has {assigned}; LiteRT's integers have at most 8 bits for "
             "weights, and 16-bit activations only without a zero point: choose 2 to 8"
         )
-    weight_bits = next(
-        bits for bits in _weight_bits(layer.kind) if bits >= assigned.w_bits
-    )
+    weight_bits = next(bits for bits in _weight_bits(layer.kind) if bits >= assigned.w_bits)
     return Choice(weight_bits, LITERT_ACTIVATIONS)
 
 
