@@ -119,8 +119,8 @@ class Chain(nn.Module):
 
 
 class Upwards(nn.Module):
-    """Transposed convolutions, read by a layer, added or leaving the network; LiteRT has the `plain`
-    ones, without groups and dilation."""
+    """Transposed convolutions, read by a layer, added or leaving the network; LiteRT has
+    the `plain` ones, without groups and dilation."""
 
     SHAPE = (4, 3, 5)
 
