@@ -184,6 +184,16 @@ def test_what_litert_cannot_compute_is_refused_by_name() -> None:
     network, data = _network("pools")
     with pytest.raises(InputError, match="AveragePool 'avg_pool2d' has unequal windows"):
         build(_quantized(network, data, "w8a8"), data)
+    stretched = integer_networks.Function(
+        lambda m, x: functional.interpolate(m.conv(x), scale_factor=1.3, mode="bilinear").flatten(
+            1
+        ),
+        conv=nn.Conv2d(1, 2, 2),
+    )
+    inputs = (torch.randn(4, 1, 6, 7, generator=torch.Generator().manual_seed(0)),)
+    network, data = Network.from_module(stretched.eval(), inputs), Data("test", inputs, None)
+    with pytest.raises(InputError, match="factor that is not the quotient of its sizes"):
+        build(_quantized(network, data, "w8a8"), data)
     dilated = integer_networks.Function(
         lambda m, x: m.head(functional.max_pool2d(m.conv(x), 2, 1, dilation=2).flatten(1)),
         conv=nn.Conv2d(1, 2, 2), head=nn.LazyLinear(3),
