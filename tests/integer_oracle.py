@@ -176,8 +176,8 @@ def element(step: Step, sources: list[Sample], place: tuple[int, ...], lowest: i
             return clip(code, step.low, step.high)
         case Beside():
             index, remaining = place[step.axis], iter(sources)
-            for part in step.parts:
-                piece = exactly(part) if part is not None else next(remaining)
+            for constant in step.parts:
+                piece = exactly(constant) if constant is not None else next(remaining)
                 if index < piece.shape[step.axis]:
                     return int(piece[(*place[: step.axis], index, *place[step.axis + 1 :])])
                 index -= piece.shape[step.axis]
