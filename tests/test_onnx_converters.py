@@ -41,6 +41,8 @@ class Case:
     fix: Mapping[str, Any] = field(default_factory=dict)
     batch_dim: Mapping[str, int] = field(default_factory=dict)
     sample_axis: int = 0
+    layers: int = 0
+    """How many there are, where a file that is read otherwise has more or fewer."""
 
 
 W = _random(8, 4)
@@ -164,7 +166,32 @@ def _recurrent(kind: str, gates: int, name: str, directions: int = 1, **attribut
     return Case(f"{kind}-{name}", nodes, constants, {"x": (_T, "N", _F)}, sample_axis=1)
 
 
+def _foreign(operator: str, inputs: Sequence[str], output: str, **attributes: Any) -> Any:
+    return Node(operator, inputs, [output], domain="com.microsoft", **attributes)
+
+
+_FUSED = (
+    Case("fused-convolutions-with-a-sum-and-activations",
+         [_foreign("FusedConv", ["x", "k", "b"], "a", activation="Relu", pads=[1, 1]),
+          _foreign("FusedConv", ["a", "k2", "b", "x"], "c", activation="LeakyRelu",
+                   activation_params=[0.2]),
+          Node("Reshape", ["c", "flat"], ["s"])],
+         {"k": _random(2, 2, 3), "k2": _random(2, 2, 1), "b": _random(2), "flat": _whole(-1, 8)},
+         _PLANES, layers=3),
+    Case("fused-products-and-activations",
+         [_foreign("FusedMatMul", ["x", "x"], "q", alpha=0.25, transB=1),
+          Node("MatMul", ["q", "v"], ["m"], "/mid/MatMul"),
+          _foreign("BiasGelu", ["m", "b"], "g"),
+          _foreign("SkipLayerNormalization", ["g", "x", "one", "b"], "n", epsilon=1e-3),
+          _foreign("FastGelu", ["n"], "f"), _foreign("QuickGelu", ["f"], "s", alpha=1.5)],
+         {"v": _random(3, 8), "b": _random(8), "one": _random(8) + 1}, {"x": ("N", 3, 8)},
+         layers=2),
+    Case("a-fused-gemm",
+         [_foreign("FusedGemm", ["x", "v", "b"], "s", transB=1, activation="Relu")],
+         {"v": _random(8, 8), "b": _random(8)}, layers=2),
+)  # fmt: skip
 _RECURRENT = (
+    _recurrent("GRU", 3, "resets-before-the-product", directions=2),
     _recurrent("LSTM", 4, "full-lengths"),
     _recurrent("GRU", 3, "full-lengths", linear_before_reset=1),
     Case("GRU-states-in-and-out",
@@ -195,6 +222,7 @@ CASES = (
     *_SHAPES,
     *_CLIPS,
     *_RECURRENT,
+    *_FUSED,
     Case(
         "a-number-that-decides",
         [Node("Equal", ["sr", "k"], ["c"]),
@@ -219,7 +247,7 @@ def _model(case: Case) -> Any:
     for value in outputs:
         value.type.tensor_type.elem_type = 1
     graph = helper.make_graph([*case.nodes, _PRODUCT], "g", inputs, outputs, tensors)
-    imports = [helper.make_opsetid("", case.opset)]
+    imports = [helper.make_opsetid("", case.opset), helper.make_opsetid("com.microsoft", 1)]
     return helper.make_model(graph, opset_imports=imports, ir_version=case.ir)
 
 
@@ -240,6 +268,7 @@ def test_what_converters_write_is_read_as_onnxruntime_runs_it(case: Case, tmp_pa
     path.write_bytes(_model(case).SerializeToString())
     network = load_network(ModelSource(str(path), fix=case.fix, batch_dim=case.batch_dim)).network
     assert any(layer.kind == "linear" for layer in network.layers)
+    assert len(network.layers) == (case.layers or len(network.layers))
     one_by_one = case.name == "a-batch-written-as-1"  # runtimes take one sample only
     feeds = _feeds(case, 1 if one_by_one else 5)
     options = runtime.SessionOptions()

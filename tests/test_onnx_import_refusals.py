@@ -125,7 +125,7 @@ def _unknown_operators() -> Any:
     nodes = [
         helper.make_node("Det", ["x"], ["a"], "first"),
         helper.make_node("NonZero", ["a"], ["b"], "second"),
-        helper.make_node("FusedConv", ["b"], ["y"], "third", domain="com.microsoft"),
+        helper.make_node("QAttention", ["b"], ["y"], "third", domain="com.microsoft"),
     ]
     return _model(nodes, domains=["com.microsoft"])
 
@@ -213,7 +213,7 @@ def _external(location: str) -> Any:
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        (_unknown_operators(), r"Det \(node 'first'.*NonZero.*com.microsoft.FusedConv"),
+        (_unknown_operators(), r"Det \(node 'first'.*NonZero.*com.microsoft.QAttention"),
         (_quantized(), "quantized already"),
         (_loop(), r"'again' \(Loop\) is control flow"),
         (_if_on_data(), r"'choice' \(If\) is control flow: its condition 'c' depends on the data"),

@@ -221,6 +221,7 @@ ELEMENTWISE: dict[str, Callable[[Call], Result]] = {
     **{name: _unary(function) for name, function in _UNARY.items()},
     **{name: _binary(function) for name, function in _BINARY.items()},
     **{name: _logical(function) for name, function in _LOGICAL.items()},
+    "Scale": lambda call: call.tensor(0) * call.attribute("factor", 1.0),  # of a fused product
     "Pow": _pow,
     "Div": _div,
     "Mod": _mod,

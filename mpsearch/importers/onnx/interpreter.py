@@ -102,11 +102,11 @@ def check_operators(steps: Iterable[Step], opset: int) -> None:
                 f"it is quantized already ({step.label}); expected the float model that it was "
                 "made from"
             )
-        if name == "If" or (name in OPERATORS and "." in name):
+        if name == "If":
             continue
         if name not in OPERATORS:
             problems.setdefault(name, step.label)
-        elif defs.get_schema(name, opset, "").since_version > _NEWEST:
+        elif defs.has(name, opset, "") and defs.get_schema(name, opset, "").since_version > _NEWEST:
             problems.setdefault(f"{name} of opset {opset}", step.label)
     if not problems:
         return
