@@ -95,6 +95,10 @@ def torchs_own(target: Any) -> Any:
 
 
 _LARGE = 1 << 16  # samples at once: an upper bound on the batch that no batch reaches
+# What errors begin with, for importers that have other words for it
+CONSTANT_BATCH = "the model makes a constant of its batch size"
+FIXED_BATCH = "the model fixes its batch size"
+NOT_EXPORTED = "the model cannot be exported to an aten graph: "
 BRANCHES_ON_DATA = (
     "the model cannot be exported: it branches on its data; expected operations that are the same "
     "for all data: torch.where in place of the branch"
@@ -188,16 +192,18 @@ def _export(
             most_found = re.search(r"batch = Dim\('batch', max=(\d+)\)", str(error))
             if most_found and most is None and int(most_found[1]) >= _LARGE:
                 return _export(model, call, strict, int(most_found[1]))
+            if most_found:
+                raise InputError(
+                    f"the model takes at most {most_found[1]} samples at once; expected any number"
+                ) from error
             if not strict:  # len(x) is a number to the quick exporter, not to the strict one
                 with contextlib.suppress(InputError):
                     return _export(model, call, strict=True)
             raise InputError(
-                "the model makes a constant of its batch size; expected x.shape[0], or -1 in a "
-                "reshape, wherever it needs the number of samples"
+                f"{CONSTANT_BATCH}; expected x.shape[0], or -1 in a reshape, wherever it needs the "
+                "number of samples"
             ) from error
-        raise InputError(
-            f"the model cannot be exported to an aten graph: {first_line(error)}"
-        ) from error
+        raise InputError(f"{NOT_EXPORTED}{first_line(error)}") from error
     return program
 
 
@@ -295,9 +301,7 @@ def _as_graph_module(
             copy.meta = {"module": _module_of(node)}
             copies[node] = copy
         else:
-            raise InputError(
-                f"the model cannot be exported to an aten graph: it has control flow ({node.name})"
-            )
+            raise InputError(f"{NOT_EXPORTED}it has control flow ({node.name})")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # fx would check the names against a module tree
         module = fx.GraphModule(root, graph)
@@ -356,9 +360,7 @@ def _check_free_batch(
         with torch.no_grad(), memory_budget.watched():
             outputs = FloatWidthCheck(graph).run(*three)
     except (RuntimeError, IndexError) as error:
-        raise InputError(
-            f"the model fixes its batch size, expected a free one: {first_line(error)}"
-        ) from error
+        raise InputError(f"{FIXED_BATCH}, expected a free one: {first_line(error)}") from error
     for name, output in zip(names, outputs, strict=True):
         if output.shape[:1] != (3,):
             which = f" of {name!r}" if len(names) > 1 else ""

@@ -4,13 +4,14 @@
 steps they are read, and layers found, like in the file from before.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
 from mpsearch.errors import InputError
 from mpsearch.importers.onnx.steps import Step
 
+Operator = tuple[str, Mapping[str, Any]]
 _DOMAIN = "com.microsoft."
 # attributes of an activation in the order of `activation_params`
 _ACTIVATIONS: dict[str, tuple[str, ...]] = {
@@ -29,7 +30,7 @@ def _parts(step: Step) -> tuple[Step, ...]:
     return (step,) if take_apart is None else tuple(take_apart(step))
 
 
-def _chain(step: Step, inputs: tuple[str, ...], *operators: tuple[str, Mapping[str, Any]]) -> Any:
+def _chain(step: Step, inputs: tuple[str, ...], *operators: Operator) -> Iterator[Step]:
     """One operator after the other: the first over `inputs`, the last one's output is the step's.
 
     An operator may read more than what comes before it: `Add b`.
@@ -41,7 +42,7 @@ def _chain(step: Step, inputs: tuple[str, ...], *operators: tuple[str, Mapping[s
         inputs = (output,)
 
 
-def _activation(step: Step, values: Mapping[str, float] | None = None) -> list[Any]:
+def _activation(step: Step, values: Mapping[str, float] | None = None) -> list[Operator]:
     name = step.attributes.get("activation", "")
     if not name:
         return []
@@ -53,13 +54,15 @@ def _activation(step: Step, values: Mapping[str, float] | None = None) -> list[A
     return [(name, values)]
 
 
-def _conv(step: Step) -> Any:
+def _conv(step: Step) -> Iterator[Step]:
     own = {k: v for k, v in step.attributes.items() if not k.startswith("activation")}
-    added = [(f"Add {step.inputs[3]}", {})] if len(step.inputs) > 3 and step.inputs[3] else []
+    added: list[Operator] = (
+        [(f"Add {step.inputs[3]}", {})] if len(step.inputs) > 3 and step.inputs[3] else []
+    )
     return _chain(step, step.inputs[:3], ("Conv", own), *added, *_activation(step))
 
 
-def _gemm(step: Step) -> Any:
+def _gemm(step: Step) -> Iterator[Step]:
     own = {k: v for k, v in step.attributes.items() if not k.startswith("activation")}
     values = {
         name: step.attributes[f"activation_{name}"]
@@ -69,7 +72,7 @@ def _gemm(step: Step) -> Any:
     return _chain(step, step.inputs, ("Gemm", own), *_activation(step, values))
 
 
-def _matmul(step: Step) -> Any:
+def _matmul(step: Step) -> Iterator[Step]:
     """alpha · A' · B', where A' and B' may have their last two dimensions exchanged."""
     if step.attributes.get("transBatchA", 0) or step.attributes.get("transBatchB", 0):
         raise InputError(f"{step.label}: got transBatchA or transBatchB; expected neither")
@@ -84,7 +87,7 @@ def _matmul(step: Step) -> Any:
     yield from _chain(step, tuple(inputs), ("MatMul", {}), *scaled)
 
 
-def _gelu(step: Step) -> Any:
+def _gelu(step: Step) -> Iterator[Step]:
     name = step.operator.removeprefix(_DOMAIN)
     how = {"approximate": "tanh"} if name == "FastGelu" else {}
     if name == "QuickGelu":
@@ -95,7 +98,7 @@ def _gelu(step: Step) -> Any:
                   *([("Add", {})] if with_bias else []), last)  # fmt: skip
 
 
-def _skip_norm(step: Step) -> Any:
+def _skip_norm(step: Step) -> Iterator[Step]:
     """normalize(x + skip + bias); the sum is its fourth output."""
     simplified = "Simplified" in step.operator
     names = [*step.inputs, *[""] * 5][:5]
@@ -103,8 +106,8 @@ def _skip_norm(step: Step) -> Any:
     total = step.outputs[3] if len(step.outputs) > 3 and step.outputs[3] else ""
     total = total or f"{step.outputs[0]}/sum"
     # the bias first, so that it joins the product whose output this is
-    added = [(f"Add {bias}", {})] if bias else []
-    skip = (f"Add {names[1]}", {})
+    added: list[Operator] = [(f"Add {bias}", {})] if bias else []
+    skip: Operator = (f"Add {names[1]}", {})
     yield from _chain(replace(step, outputs=(total,)), step.inputs[:1], *added, skip)
     kind = "RMSNormalization" if simplified else "LayerNormalization"
     inputs = tuple(name for name in (total, gamma, beta) if name)
@@ -112,7 +115,7 @@ def _skip_norm(step: Step) -> Any:
     yield Step(kind, step.name, inputs, step.outputs[:1], epsilon, step.metadata)
 
 
-def _simplified_norm(step: Step) -> Any:
+def _simplified_norm(step: Step) -> Iterator[Step]:
     yield replace(step, operator="RMSNormalization", outputs=step.outputs[:1])
 
 
