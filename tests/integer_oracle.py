@@ -14,6 +14,7 @@ import numpy as np
 from mpsearch.integer.arithmetic import Affine, Multiply, Prelu
 from mpsearch.integer.fixed_point import Rescale
 from mpsearch.integer.functions import Lookup
+from mpsearch.integer.gathering import Gather
 from mpsearch.integer.graph import (
     Add,
     ArgMax,
@@ -122,6 +123,9 @@ def element(step: Step, sources: list[Sample], place: tuple[int, ...], lowest: i
         case Slice():
             index = step.start + place[step.axis] * step.step
             return int(x[(*place[: step.axis], index, *place[step.axis + 1 :])])
+        case Gather():
+            number = step.start + sum(t[i] for t, i in zip(step.offsets, place, strict=True))
+            return int(x.reshape(-1)[number])
         case Pad():
             moved = tuple(i - before for i, (before, _) in zip(place, step.pads, strict=True))
             inside = all(0 <= i < n for i, n in zip(moved, x.shape, strict=True))

@@ -7,7 +7,6 @@ import math
 from collections import Counter
 from dataclasses import dataclass, field, replace
 
-import torch
 from torch import fx
 
 from mpsearch.data import Data
@@ -40,11 +39,12 @@ from mpsearch.integer.layers import (
     layer_step,
     reciprocal,
 )
-from mpsearch.integer.moves import moving_step
+from mpsearch.integer.moves import moving_steps
 from mpsearch.integer.operators import (
     LAYERS,
     SOFTMAXES,
     check,
+    per_sample,
     sample_axis,
     sample_shape,
     sources,
@@ -117,12 +117,12 @@ def lower(
     layer_of = {node: layer for layer in network.layers for node in layer.nodes}
     (result,) = next(node for node in graph.nodes if node.op == "output").args
     assert isinstance(result, fx.Node)
-    computed = [node for node in graph.nodes if _computes(node)]
-    for node in computed:
-        if node.op != "placeholder":
-            check(node, frozenset(layer_of))
+    computed = per_sample(graph)
     functions = point_functions(computed)
     order = needed(computed, functions, result)
+    for node in order:
+        if node.op != "placeholder":
+            check(node, frozenset(layer_of))
     quantizers = {node: quantized.layers[layer.name].activation for node, layer in layer_of.items()}
     lowering = _Lowering(
         quantized,
@@ -141,15 +141,6 @@ def lower(
     if not PartialForward(network.graph, calibration.inputs).batch_first:
         raise InputError("the network mixes samples; integer inference needs one row per sample")
     return lowering.finish(result)
-
-
-def _computes(node: fx.Node) -> bool:
-    """Inputs that are used and operators, but not those that only read or compute sizes."""
-    if node.op == "placeholder":
-        return any(packet(user) != "sym_size" for user in node.users)
-    if node.op != "call_function" or packet(node) == "sym_size":
-        return False
-    return isinstance(node.target, torch._ops.OpOverload) or packet(node) == "getitem"
 
 
 @dataclass
@@ -208,11 +199,9 @@ class _Lowering:
     def move(self, node: fx.Node, kept: Form) -> IntegerTensor:
         read = [self.tensors[source.name, kept] for source in sources(node)]
         output = replace(read[0], name=self.name(node), shape=sample_shape(node))
-        step = moving_step(node, tuple(tensor.name for tensor in read), output)
-        if step is None:
-            return read[0]
-        self.steps.append(step)
-        return output
+        steps = moving_steps(node, read, output)
+        self.steps += steps
+        return output if steps else read[0]
 
     def convert(self, node: fx.Node, result: IntegerTensor) -> None:
         """Requantize `result` into the forms that are read and not there yet."""

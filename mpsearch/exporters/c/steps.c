@@ -68,6 +68,23 @@ void mps_move(const mps_movement *s, const void *input, void *output) {
     }
 }
 
+void mps_gather(const mps_gathering *s, const void *input, void *output) {
+    const size_t count = number_of(s->dims, s->shape);
+    for (size_t i = 0; i < count; i++) {
+        const int32_t *table = s->offsets;
+        size_t rest = i, inner = count, from = s->start, to = 0;
+        for (int d = 0; d < s->dims; d++) {
+            inner /= (size_t)s->shape[d];
+            from += (size_t)table[rest / inner];
+            to += rest / inner * (size_t)s->to_strides[d];
+            rest %= inner;
+            table += s->shape[d];
+        }
+        memcpy((unsigned char *)output + to * s->size,
+               (const unsigned char *)input + from * s->size, s->run * s->size);
+    }
+}
+
 void mps_fill(mps_type type, size_t count, int32_t value, void *output) {
     for (size_t i = 0; i < count; i++)
         mps_set(output, type, i, value);

@@ -5,11 +5,11 @@ from math import prod
 
 import numpy as np
 
-from mpsearch.exporters.c import layouts
+from mpsearch.exporters.c import gathering, layouts, pointwise
 from mpsearch.exporters.c.constants import Constants, LayerWriter, rounding
 from mpsearch.exporters.c.kernels import Kernel, geometry, scratch
 from mpsearch.exporters.c.layouts import Arrange, Arranged
-from mpsearch.exporters.c.pointwise import WRITERS, along_axis
+from mpsearch.exporters.c.pointwise import along_axis
 from mpsearch.exporters.c.storage import Storage, c_type, element_bytes, elements
 from mpsearch.integer.fixed_point import power_table
 from mpsearch.integer.graph import (
@@ -42,6 +42,9 @@ _CONVOLUTIONS = {
     Kernel.DEPTHWISE: "mps_convolve_depthwise",
 }
 _PRODUCTS = {Kernel.PLAIN: "mps_multiply", Kernel.PATCHES: "mps_multiply_patches"}
+
+
+_FAMILIES = {**pointwise.WRITERS, **gathering.WRITERS}
 
 
 @dataclass
@@ -118,20 +121,20 @@ class StepWriter:
                 sources = [self.arranged.strides(name) for name in step.sources]
                 boxes = layouts.concatenated(step, shapes, sources, self._strides(step)[1])
                 for part, (box, name) in enumerate(zip(boxes, step.sources, strict=True)):
-                    self._move(f"{number}_{part}", step, box, name)
+                    self.move(f"{number}_{part}", step, box, name)
             case Permute():
-                self._move(str(number), step, layouts.permuted(step, *self._strides(step)))
+                self.move(str(number), step, layouts.permuted(step, *self._strides(step)))
             case Slice():
-                self._move(str(number), step, layouts.sliced(step, *self._strides(step)))
+                self.move(str(number), step, layouts.sliced(step, *self._strides(step)))
             case Pad():
                 count, kind = elements(step.output), c_type(step.output)
                 to = self._at(step.output.name)
                 self.calls.append(f"    mps_fill({kind}, {count}, {step.value}, {to});")
                 box = layouts.padded(step, self._in(step).shape, *self._strides(step))
-                self._move(str(number), step, box)
+                self.move(str(number), step, box)
             case Arrange():
                 box = layouts.arranged(step.output.shape, *self._strides(step))
-                self._move(str(number), step, box)
+                self.move(str(number), step, box)
             case Softmax():
                 table = self.constants.shared_array(
                     "int32_t", "power_table", np.array(power_table())
@@ -146,7 +149,7 @@ class StepWriter:
             case Reshape():
                 self.calls.append("    /* the same bytes */")
             case _:
-                WRITERS[type(step)](self, number, step)
+                _FAMILIES[type(step)](self, number, step)
 
     def _in(self, step: Step) -> IntegerTensor:
         return self.arranged.tensors[step.sources[0]]
@@ -190,7 +193,8 @@ class StepWriter:
             "output_height": result[0], "output_width": result[1],
         }  # fmt: skip
 
-    def _move(self, number: str, step: Step, box: layouts.Box, source: str | None = None) -> None:
+    def move(self, number: str, step: Step, box: layouts.Box, source: str | None = None) -> None:
+        """A copy from `source`, or the step's first one, between strided boxes."""
         shape, (from_strides, to_strides) = layouts.inner_longest(
             *layouts.join(box.shape, [box.from_strides, box.to_strides])
         )

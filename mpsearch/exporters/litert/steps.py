@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from mpsearch.errors import InputError
+from mpsearch.exporters.litert.gathering import gather
 from mpsearch.exporters.litert.layouts import (
     FIRST,
     LAST,
@@ -32,6 +33,7 @@ from mpsearch.exporters.litert.windows import (
     regular,
     write_clipped,
 )
+from mpsearch.integer.gathering import Gather
 from mpsearch.integer.graph import (
     Add,
     ArgMax,
@@ -127,6 +129,8 @@ def write_step(tensors: Tensors, step: Step) -> None:
             permute(tensors, step)
         case Slice():
             slice_axis(tensors, step)
+        case Gather():
+            gather(tensors, step)
         case Pad():
             pad_axes(tensors, step)
         case Softmax():
