@@ -290,6 +290,48 @@ def _runs_on(network: Network, samples: int) -> bool:
     return len(network(*rows)) == samples
 
 
+@pytest.mark.parametrize(("kind", "zero"), [(np.uint8, 0), (np.int8, -128), (np.int8, 5)])
+def test_a_quantized_file_is_the_float_network_of_its_codes(
+    kind: Any, zero: int, tmp_path: Path
+) -> None:
+    """Codes that end at zero are the ReLU that the quantizer took out; steps between vanish."""
+    random = np.random.default_rng(0)
+    codes = random.integers(-127, 128, (8, 4)).astype(np.int8)
+    scales, bias = np.array([0.01, 0.02, 0.005, 0.03], dtype=np.float32), random.integers(-9, 9, 4)
+    nodes = [
+        Node("QuantizeLinear", ["x", "sx", "five"], ["xq"]),
+        Node("DequantizeLinear", ["xq", "sx", "five"], ["xf"]),
+        Node("DequantizeLinear", ["fc.weight", "sw"], ["wf"], axis=1),
+        Node("DequantizeLinear", ["bq", "sb"], ["bf"]),
+        Node("MatMul", ["xf", "wf"], ["m"], "/fc/MatMul"),
+        Node("Add", ["m", "bf"], ["a"]),
+        Node("QuantizeLinear", ["a", "sx", "z"], ["aq"]),
+        Node("DequantizeLinear", ["aq", "sx", "z"], ["y"]),
+    ]
+    constants = {
+        "sx": np.float32(0.05), "five": np.int8(5), "fc.weight": codes, "sw": scales,
+        "bq": bias.astype(np.int32), "sb": np.float32(0.1), "z": np.array(zero, dtype=kind),
+    }  # fmt: skip
+    graph = helper.make_graph(
+        nodes, "g", [helper.make_tensor_value_info("x", 1, ["N", 8])],
+        [helper.make_tensor_value_info("y", 1, ["N", 4])],
+        [onnx.numpy_helper.from_array(np.asarray(v), k) for k, v in constants.items()],
+    )  # fmt: skip
+    path = tmp_path / "model.onnx"
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    path.write_bytes(model.SerializeToString())
+    loaded = load_network(ModelSource(str(path)))
+    assert [layer.name for layer in loaded.network.layers] == ["fc"]
+    assert "read as a float network" in loaded.notes[0]
+    x = _random(5, 8)
+    expected = x @ (codes * scales) + bias * np.float32(0.1)
+    if zero != 5:
+        expected = np.maximum(expected, 0)
+    with torch.no_grad():
+        found = loaded.network(torch.from_numpy(x))
+    torch.testing.assert_close(found.numpy(), expected.astype(np.float32), rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("name", "batch_dim", "fix", "message"),
     [

@@ -23,6 +23,7 @@ from mpsearch.importers.onnx.interpreter import (
     last_uses,
     run_call,
 )
+from mpsearch.importers.onnx.quantized import as_float
 from mpsearch.importers.onnx.steps import Array, Branch, Plan, Step, fold_constants, without_unused
 
 _DEEPEST = 64  # branches inside of branches
@@ -36,9 +37,10 @@ def fold(plan: Plan) -> Plan:
     for _ in range(_DEEPEST):
         plan = replace(plan, steps=plain_steps(plan.steps))
         check_operators(plan.steps, plan.opset)
-        plan = fold_constants(plan, compute_constant)
+        folded = fold_constants(plan, compute_constant)
+        plan = as_float(folded)
         known = [s for s in plan.steps if s.branches and s.inputs[0] in plan.constants]
-        if not known:
+        if not known and plan is folded:
             return without_unused(plan)
         names = _names(plan)
         constants = dict(plan.constants)

@@ -128,6 +128,8 @@ def _clip(call: Call) -> Result:
         return torch.clamp(x, max=high)
     if low is None and high is None:
         return x
+    if low == 0 and high is None and x.is_floating_point():
+        return F.relu(x)
     if low == 0 and high == 6 and x.is_floating_point():
         return F.relu6(x)
     if low is not None and high is not None and low > high:

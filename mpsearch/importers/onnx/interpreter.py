@@ -8,6 +8,7 @@ Which operator is read by which function, and up to which version of its definit
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping, MutableMapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,7 +39,7 @@ from mpsearch.importers.onnx.normalization import NORMALIZATION
 from mpsearch.importers.onnx.pooling import POOLING, RESIZING
 from mpsearch.importers.onnx.recurrent import RECURRENT
 from mpsearch.importers.onnx.shapes import SHAPES
-from mpsearch.importers.onnx.steps import Array, Plan, Step
+from mpsearch.importers.onnx.steps import CODES, Array, Plan, Step
 from mpsearch.importers.onnx.weighted import ATTENTION, WEIGHTED
 from mpsearch.running.plugins import onnx_package
 
@@ -56,6 +57,10 @@ def _constant(call: Call) -> Result:
     raise InputError("got text or a sparse tensor; expected numbers")
 
 
+def _codes(call: Call) -> Result:
+    raise InputError("got a step that quantizes in a branch; expected none there")
+
+
 OPERATORS: dict[str, Handler] = {
     "Constant": _constant,
     **ELEMENTWISE,
@@ -69,11 +74,12 @@ OPERATORS: dict[str, Handler] = {
     **RECURRENT,
     **ATTENTION,
 }
+_LEFT = dict.fromkeys(CODES, _codes)
 
 # The newest definitions whose changes were read, where they are newer than opset 21.
 _NEWEST = 28
-_QUANTIZED = {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv",
-              "QLinearMatMul", "ConvInteger", "MatMulInteger"}  # fmt: skip
+_QUANTIZED = {"DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger",
+              "MatMulInteger"}  # fmt: skip
 _CONTROL = {"Loop", "Scan", "SequenceMap"}
 
 
@@ -83,7 +89,7 @@ def handler_of(call: Call) -> Handler:
     return (
         SHAPES[operator]
         if operator in SHAPES and _is_shape_arithmetic(call)
-        else OPERATORS[operator]
+        else (OPERATORS | _LEFT)[operator]
     )
 
 
@@ -108,7 +114,7 @@ def check_operators(steps: Iterable[Step], opset: int) -> None:
                 f"it is quantized already ({step.label}); expected the float model that it was "
                 "made from"
             )
-        if name == "If":
+        if name == "If" or name in CODES:
             continue
         if name not in OPERATORS:
             problems.setdefault(name, step.label)
@@ -158,6 +164,7 @@ class OnnxModule(nn.Module):
         self.input_dims = dict(input_dims or {})
         self.output_dims: dict[str, int] = {}
         self._seen = _Seen()
+        self.meta: dict[str, Any] = {}
         self.tensors = _Tensors(self)
         self._rewrite = rewrite
         self._last_use = last_uses(plan)
