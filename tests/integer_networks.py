@@ -2,11 +2,15 @@
 
 import random
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
+from moved_networks import IMAGE, LINE, LINE_MOVES, MOVES, Chain, Moved, Upwards
 from torch import nn
 from torch.nn import functional
+
+from mpsearch.graph.network import Network
 
 
 class Function(nn.Module):
@@ -97,6 +101,57 @@ def _two_channels() -> dict[str, nn.Module]:
     return dict(layers)
 
 
+def _functions(m: Any, x: torch.Tensor) -> Any:
+    """Every kind of function of one number, as one operator and spelled out."""
+    a, b = m.first(x), m.second(x)
+    parts = [
+        functional.silu(a), a * torch.sigmoid(a), functional.hardswish(b),
+        functional.relu6(b + 3) / 6, functional.leaky_relu(a, 0.2), functional.elu(a),
+        functional.gelu(b), functional.mish(a), functional.softplus(a), functional.softsign(a),
+        torch.maximum(a, a * 0.1), 1 / (1 + b.abs()), torch.sqrt(1 + a * a), torch.tanh(b),
+        m.slope(a), -a, 0.5 - b, b * 3 / 2 + 1,
+    ]  # fmt: skip
+    read = m.head(torch.cat(parts, 1))
+    ends = [read, torch.sigmoid(a), torch.exp(-b.abs()), functional.log_softmax(read, 1)]
+    return torch.cat([end.flatten(1) for end in ends], 1)
+
+
+def _gates(m: Any, x: torch.Tensor) -> Any:
+    """Squeeze and excite, gates, constants, factors per channel; a batch norm behind a ReLU."""
+    out = functional.hardswish(m.first(functional.softsign(x)))
+    squeezed = functional.relu(m.squeeze(functional.adaptive_avg_pool2d(out, 1)))
+    out = out * functional.hardsigmoid(m.excite(squeezed))
+    deep = m.norm(torch.relu(m.deep(out))) + m.position
+    gate = torch.tanh(m.left(deep)) * torch.sigmoid(m.right(deep))
+    out = torch.add(gate, deep, alpha=0.7) - m.slopes(out)
+    out = (out - m.position) * m.factor / 1.5
+    out = out + out.mean(dim=(2, 3), keepdim=True)
+    return m.head(out.flatten(1)) - m.offset
+
+
+def _normed(channels: int) -> nn.BatchNorm2d:
+    norm = nn.BatchNorm2d(channels)
+    for values in (norm.weight, norm.bias, norm.running_mean, norm.running_var):
+        assert values is not None
+        nn.init.uniform_(values, 0.5, 2)
+    return norm
+
+
+def _gate_layers() -> Function:
+    slopes = nn.PReLU(4)
+    nn.init.uniform_(slopes.weight, -0.5, 0.5)
+    network = Function(
+        _gates, first=nn.Conv2d(2, 4, 3, padding=1), squeeze=nn.Conv2d(4, 2, 1),
+        excite=nn.Conv2d(2, 4, 1), deep=nn.Conv2d(4, 4, 3, padding=1, groups=4), norm=_normed(4),
+        left=nn.Conv2d(4, 4, 3, padding=1), right=nn.Conv2d(4, 4, 1), slopes=slopes,
+        head=nn.Linear(80, 3),
+    )  # fmt: skip
+    network.register_buffer("position", torch.randn(1, 4, 5, 4))
+    network.register_buffer("factor", torch.randn(4, 1, 1))
+    network.register_buffer("offset", torch.randn(3))
+    return network
+
+
 BUILDERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "option-a": (
         lambda: Function(
@@ -144,10 +199,23 @@ BUILDERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
         lambda: Function(_removed_constants, head=nn.Linear(16, 4), **_two_channels()),
         (2, 5, 5),
     ),
+    "functions": (
+        lambda: Function(
+            _functions, first=nn.Conv2d(2, 2, 1), second=nn.Conv2d(2, 3, 1), slope=nn.PReLU(),
+            head=nn.LazyConv2d(3, 2, padding=1),
+        ),
+        (2, 4, 5),
+    ),
+    "gates": (_gate_layers, (2, 5, 4)),
     "adaptive": (
         lambda: Function(_adaptive, conv=nn.Conv2d(2, 4, 2, groups=2), head=nn.Linear(24, 3)),
         (2, 6, 6),
     ),
+    "moved": (lambda: Moved(list(MOVES.values())[::2], IMAGE), IMAGE),
+    "rearranged": (lambda: Moved(list(MOVES.values())[1::2], IMAGE), IMAGE),
+    "upwards": (lambda: Upwards(plain=True), Upwards.SHAPE),
+    "upwards-grouped": (lambda: Upwards(plain=False), Upwards.SHAPE),
+    "moved-lines": (lambda: Moved(list(LINE_MOVES.values()), LINE), LINE),
 }  # fmt: skip
 
 
@@ -157,9 +225,18 @@ def build(name: str, samples: int, seed: int = 0) -> tuple[nn.Module, tuple[torc
     return _seeded(factory, shape, samples, seed)
 
 
+@cache
+def exported(name: str) -> tuple[Network, tuple[torch.Tensor, ...]]:
+    """The network and 60 samples: exporting takes longer than what several tests do with it."""
+    model, inputs = build(name, 60)
+    return Network.from_module(model, inputs), inputs
+
+
 def build_random(seed: int, samples: int) -> tuple[nn.Module, tuple[torch.Tensor, ...]]:
-    """A random chain of convolutions, pools, residual and parallel branches."""
+    """A random chain of convolutions, pools, residual and parallel branches, or of moves."""
     source = random.Random(seed)
+    if seed % 2:
+        return _seeded(lambda: Chain(source), IMAGE, samples, seed)
     shape = (source.randint(1, 3), source.randint(5, 7), source.randint(5, 7))
     return _seeded(lambda: _random_network(source, shape[0]), shape, samples, seed)
 
@@ -178,15 +255,16 @@ def _seeded(
 def _random_network(source: random.Random, channels: int) -> nn.Module:
     blocks: list[nn.Module] = []
     for _ in range(source.randint(1, 3)):
-        block, channels = source.choice((_plain, _residual, _parallel))(source, channels)
+        block, channels = source.choice((_plain, _residual, _parallel, _gated))(source, channels)
         blocks.append(block)
         blocks += source.choice(
             ([], [nn.ReLU()], [nn.ReLU6()], [nn.MaxPool2d(2, 1)], [nn.AvgPool2d(2, 1)],
-             [nn.ReLU(), nn.MaxPool2d(3, 1, padding=1)])
+             [nn.ReLU(), nn.MaxPool2d(3, 1, padding=1)], [nn.Hardswish()], [nn.ELU(), nn.GELU()],
+             [nn.PReLU(channels)], [nn.ReLU(), _normed(channels)])
         )  # fmt: skip
     blocks += source.choice(([nn.AdaptiveAvgPool2d(1), nn.Flatten()], [nn.Flatten()]))
     blocks.append(nn.LazyLinear(source.randint(2, 5)))
-    blocks += source.choice(([], [nn.ReLU()], [nn.Softmax(dim=1)]))
+    blocks += source.choice(([], [nn.ReLU()], [nn.Softmax(dim=1)], [nn.LogSoftmax(dim=1)]))
     return nn.Sequential(*blocks)
 
 
@@ -220,6 +298,24 @@ class _Concatenation(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return torch.cat([torch.relu(self.one(x)), self.two(x), x], dim=1)
+
+
+class _Gate(nn.Module):
+    """Every channel times a number of its own, every place times another, minus what comes in."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.by_channel = nn.Conv2d(channels, channels, 1)
+        self.by_place = nn.Conv2d(channels, 1, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        scale = torch.sigmoid(self.by_channel(x.mean(dim=(2, 3), keepdim=True)))
+        result: torch.Tensor = x * scale * torch.tanh(self.by_place(x)) - x
+        return result
+
+
+def _gated(source: random.Random, channels: int) -> tuple[nn.Module, int]:
+    return _Gate(channels), channels
 
 
 def _residual(source: random.Random, channels: int) -> tuple[nn.Module, int]:

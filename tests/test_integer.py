@@ -5,6 +5,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import attention_networks
 import integer_networks
 import networks
 import numpy as np
@@ -22,7 +23,7 @@ from mpsearch.errors import InputError
 from mpsearch.evaluation.measuring import evaluate
 from mpsearch.graph.exporting import export_graph
 from mpsearch.graph.network import Network
-from mpsearch.integer.graph import Clamp, Convolution, Linear, Requantize, Softmax
+from mpsearch.integer.graph import Clamp, ComputedStep, Convolution, Linear, Requantize, Softmax
 from mpsearch.integer.inference import (
     IntegerNetwork,
     integer_network,
@@ -69,9 +70,10 @@ def _exported(name: str) -> tuple[Network, Data]:
     """One of the networks with 60 samples; exporting takes longer than everything else here."""
     if name in networks.BUILDERS:
         model, inputs, _ = networks.build(name, 60)
-    else:
-        model, inputs = integer_networks.build(name, 60)
-    return Network.from_module(model, inputs), Data("test", inputs, None)
+        return Network.from_module(model, inputs), Data("test", inputs, None)
+    source = attention_networks if name in attention_networks.NETWORKS else integer_networks
+    network, inputs = source.exported(name)
+    return network, Data("test", inputs, None)
 
 
 def _prepare(name: str, choice: str, samples: int = SAMPLES) -> tuple[QuantizedNetwork, Data]:
@@ -105,8 +107,14 @@ def _check_against_oracle_and_reference(quantized: QuantizedNetwork, data: Data)
         return
     step = integer.graph.output_step
     softmax = any(isinstance(s, Softmax) for s in integer.graph.steps)
+    difference = (got.double() - meant).abs()
+    if any(isinstance(s, ComputedStep) for s in integer.graph.steps):
+        # 16 bits between layers turn some codes into their neighbours: fine ones may be compared
+        if all(layer.choice.a_bits >= 8 for layer in quantized.layers.values()):
+            assert float(difference.square().mean().sqrt()) < 0.3 * step
+        return
     limit = 0.01 * step + 2e-5 * softmax  # probabilities have 15 bits
-    assert float((got.double() - meant).abs().max()) < limit
+    assert float(difference.max()) < limit
     with torch.no_grad():
         assert float((got - quantized(*data.inputs)).abs().max()) <= step
 
@@ -117,6 +125,8 @@ def _check_against_oracle_and_reference(quantized: QuantizedNetwork, data: Data)
         *((name, choice) for name in EVERY for choice in ("w8a8", "1")),
         ("pools", "w16a16"),
         ("option-a", "w16a16"),
+        *((name, "w8a8") for name in attention_networks.NETWORKS),
+        ("attention", "2"),
     ],
 )
 def test_every_operator_equals_the_oracle_and_the_fake_quantized_network(
@@ -299,20 +309,23 @@ def _expect(message: str, model: nn.Module, *shape: int, choice: str = "w8a8") -
 
 
 def test_what_has_no_integer_form_is_named_with_its_node() -> None:
-    for name, message in (
-        ("smooth", r"gelu \(node 'gelu'\) has no integer form"),
-        ("transposed", r"conv_transpose2d \(node 'conv_transpose2d'\)"),
-    ):
-        with pytest.raises(InputError, match=message):
-            lower(*_prepare(name, "w8a8"))
     make = integer_networks.Function
     linear = nn.Linear(4, 4)
     _expect(r"conv3d \(node 'conv3d'\)", nn.Conv3d(1, 1, 2), 1, 3, 3, 3)
-    _expect("takes a constant operand", make(lambda m, x: m.a(x) + 1, a=linear), 4)
-    _expect("has alpha 2", make(lambda m, x: torch.add(m.a(x), x, alpha=2), a=linear), 4)
-    _expect("different shapes", make(lambda m, x: m.a(x) + x[:, :1], a=linear), 4)
-    _expect("mode 'reflect'", make(lambda m, x: functional.pad(m.a(x), (1, 1), "reflect"),
-                                   a=linear), 4)  # fmt: skip
+    _expect(r"atan2 \(node 'atan2'\) has no integer form; integer inference knows .*functions of",
+            make(lambda m, x: torch.atan2(m.a(x), x), a=linear), 4)  # fmt: skip
+    _expect("divides by a tensor", make(lambda m, x: m.a(x) / m.b(x), a=linear, b=linear), 4)
+    _expect(
+        "not defined, or too steep", make(lambda m, x: (m.a(x).relu() + 1e-6).log(), a=linear), 4
+    )
+    _expect("not defined, or too steep", make(lambda m, x: (m.a(x) > 0) * 1.0, a=linear), 4)
+    _expect("reads several tensors", make(lambda m, x: torch.maximum(m.a(x), x), a=linear), 4)
+    _expect(
+        "reads constants alone",
+        make(lambda m, x: m.a(x)[:, None] @ m.a.weight.abs().expand(len(x), 4, 4), a=linear),
+        4,
+    )
+    _expect("aligns the batch", make(lambda m, x: m.a(x).unsqueeze(1) + x, a=linear), 4)
     _expect("averages over the batch", make(lambda m, x: m.a(x) + m.a(x).mean(), a=linear), 4)
     _expect("along the batch", make(lambda m, x: m.a(x).softmax(0), a=linear), 4)
     _expect("not the network's output", make(lambda m, x: m.a(x).argmax(1).view(-1), a=linear), 4)
@@ -328,12 +341,17 @@ def test_float_layers_and_odd_widths_are_refused() -> None:
 
 
 def test_networks_that_mix_samples_are_refused() -> None:
-    model = integer_networks.Function(
-        lambda m, x: m.a(x).permute(1, 0, 2).permute(1, 0, 2).flatten(1), a=nn.Linear(4, 4)
+    """Which needs values: shapes alone look like samples in another dimension."""
+    moved = integer_networks.Function(
+        lambda m, x: m.a(x.permute(1, 0, 2)).permute(1, 0, 2).flatten(1), a=nn.Linear(4, 4)
     )
-    quantized, data = _quantize(model, (torch.randn(3, 2, 4),), "w8a8")
-    with pytest.raises(InputError, match="moves the batch dimension"):
-        lower(quantized, data)
+    inputs = (torch.randn(3, 2, 4, generator=torch.Generator().manual_seed(0)),)
+    lower(*_quantize(moved, inputs, "w8a8"))
+    mixed = integer_networks.Function(
+        lambda m, x: m.a(x.permute(1, 0, 2)).flip(1).permute(1, 0, 2).flatten(1), a=nn.Linear(4, 4)
+    )
+    with pytest.raises(InputError, match=r"mixes samples|moves the batch"):
+        lower(*_quantize(mixed, inputs, "w8a8"))
 
 
 def test_a_network_that_is_all_zero_stays_zero() -> None:

@@ -17,6 +17,7 @@ from mpsearch.graph.layers import (
     argument,
     packet,
 )
+from mpsearch.graph.norms import norms_in_one
 from mpsearch.graph.recurrent import unroll
 from mpsearch.graph.tensors import get_tensor, remove_unused, set_tensor
 
@@ -124,7 +125,7 @@ _CASTS = {"to", "_to_copy", "type_as"}
 
 def simplify(graph: fx.GraphModule, example_inputs: Sequence[torch.Tensor]) -> fx.GraphModule:
     """Drop identities, unroll recurrent layers, turn products into linear layers, evaluate
-    constant nodes and fold what is affine per channel into the layers.
+    constant nodes, write norms as one operator and fold what is affine per channel into the layers.
 
     `graph` is changed in place; its shapes and types must have been recorded.
     """
@@ -134,6 +135,7 @@ def simplify(graph: fx.GraphModule, example_inputs: Sequence[torch.Tensor]) -> f
     products_to_linear(graph)  # while a matrix is known by its own name
     fold_constants(graph)
     products_to_linear(graph)  # with computed matrices
+    norms_in_one(graph)
     fold_affine(graph)
     remove_unused(graph)
     return graph

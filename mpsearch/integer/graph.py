@@ -58,6 +58,15 @@ class Step:
 
 
 @dataclass(frozen=True)
+class ComputedStep(Step):
+    """A step with its arithmetic beside its constants."""
+
+    def compute(self, *sources: Integers) -> Integers:
+        """The output's codes [N, …] for those of the sources, in integers only."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
 class Weights:
     """A layer's integers: `codes` (int16, of `bits` bits) and `bias` [out] (int32).
 
@@ -94,6 +103,15 @@ class Convolution(Step):
     padding: tuple[int, int, int, int]
     dilation: Pair
     groups: int
+
+
+@dataclass(frozen=True)
+class TransposedConvolution(Convolution):
+    """The transpose of a convolution: input (y, x) adds its products with place (i, j) of the
+    kernel to output (y·stride - padding + i·dilation, …), if there is such a place.
+
+    Codes are [out, in/groups, kh, kw] as in a `Convolution`; `padding` is cut off.
+    """
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,11 @@ element, so it may move back through ReLU, max-pooling, concatenation and everyt
 elements: the layer before can write its results directly as the codes that the next layer reads.
 What is added, averaged, leaves the network, or is read by layers with different quantizers keeps
 the wide form: signed, 16 or 32 bits, zero point 0. Tensors in wide form that meet in additions,
-averages or moves form a class with one scale, so that adding them takes no multiplication.
+averages or moves form a class with one scale, so that adding them takes no multiplication. A class
+that a function, a product or another step at scales of its own reads or writes has 16 bits.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,14 +19,32 @@ import torch
 from torch import fx
 
 from mpsearch.errors import InputError
-from mpsearch.graph.layers import Layer, argument, groups, packet
-from mpsearch.integer.fixed_point import Integers, rescale_of
-from mpsearch.integer.graph import Convolution, IntegerTensor, Linear, Weights
-from mpsearch.integer.operators import LAYERS, MOVES, SOFTMAXES, convolution_padding, pair, sources
+from mpsearch.graph.layers import Layer, argument, groups, is_transposed, packet
+from mpsearch.integer.fixed_point import OUTPUT_BITS, Integers, rescale_of
+from mpsearch.integer.graph import (
+    Convolution,
+    IntegerTensor,
+    Linear,
+    TransposedConvolution,
+    Weights,
+)
+from mpsearch.integer.operators import (
+    LAYERS,
+    MOVES,
+    OWN_SCALES,
+    PRODUCTS,
+    REARRANGEMENTS,
+    SOFTMAXES,
+    convolution_padding,
+    pair,
+    sample_shape,
+    sources,
+)
+from mpsearch.integer.pointwise import PointFunction, sources_of
 from mpsearch.quantization.quantized import QuantizedLayer
 from mpsearch.quantization.quantizer import FLOAT_BITS, ActivationQuantizer
 
-_LARGEST_BOUND = 2**62
+LARGEST_BOUND = 2**62
 
 
 def check_integer(name: str, layer: QuantizedLayer) -> None:
@@ -59,17 +78,19 @@ def layer_step(
     if quantized.bias_codes is not None:
         bias = quantized.bias_codes.cpu().numpy().astype(np.int32)
     bound = _bound(codes, bias, source)
-    if bound >= _LARGEST_BOUND:
+    if bound >= LARGEST_BOUND:
         raise InputError(f"layer {layer.name!r}: its sums could exceed 62 bits; use fewer bits")
     scales = quantized.weight.channel_scales().cpu().numpy().astype(np.float64)
     factors = scales * source.scale * reciprocal(output)
     rescale = rescale_of(factors, pre_shift=max(0, bound.bit_length() - 31))
     is_linear, flat = packet(node) == "linear", len(weight_shape) == 3
+    transposed = is_transposed(node)
     kernel = (1, weight_shape[-1]) if flat else tuple(weight_shape[2:])
+    inputs = weight_shape[0] // groups(node) if transposed else weight_shape[1]
     weights = Weights(
         layer.name,
         quantized.choice.w_bits,
-        codes if is_linear else codes.reshape(*weight_shape[:2], *kernel),
+        codes if is_linear else codes.reshape(len(codes), inputs, *kernel),
         bias,
         source.zero_point,
         bound,
@@ -78,7 +99,7 @@ def layer_step(
     if is_linear:
         return Linear(*common)
     dilation = pair(argument(node, "dilation"), flat, 1)
-    return Convolution(
+    return (TransposedConvolution if transposed else Convolution)(
         *common,
         stride=pair(argument(node, "stride"), flat, 1),
         padding=convolution_padding(node, (kernel[0], kernel[1]), dilation, flat),
@@ -95,6 +116,7 @@ def _bound(codes: Integers, bias: Integers, source: IntegerTensor) -> int:
     return int(sums.max())
 
 
+PROBABILITIES = ActivationQuantizer(16, 2.0**-OUTPUT_BITS, 0)  # what the integer softmax writes
 WIDE = None
 Form = ActivationQuantizer | None
 
@@ -102,45 +124,92 @@ Form = ActivationQuantizer | None
 @dataclass(frozen=True)
 class Forms:
     """`wanted`: by node name, the forms that its users read, in order of use; `kept`: the form that
-    the node's own operation writes; `classes`: by node name, the class of its wide form."""
+    the node's own operation writes; `classes`: by node name, the class of its wide form; `short`:
+    the classes that have 16 bits, whatever others have, each with the unit that its range is a
+    power of two of (0: any range); `operands`: the forms that products of two activations read."""
 
     wanted: Mapping[str, tuple[Form, ...]]
     kept: Mapping[str, Form]
     classes: Mapping[str, str]
+    short: Mapping[str, int]
+    operands: Mapping[str, tuple[Form, ...]]
 
 
 def choose_forms(
-    graph: fx.Graph, order: list[fx.Node], quantizers: Mapping[str, ActivationQuantizer]
+    result: fx.Node,
+    order: list[fx.Node],
+    quantizers: Mapping[str, ActivationQuantizer],
+    functions: Mapping[str, PointFunction],
 ) -> Forms:
-    """Forms for the nodes of `order`; `quantizers` are those of the layers, by node name."""
+    """Forms for the nodes of `order`, of which `result` leaves the network; `quantizers` are those
+    of the layers, by node name."""
+    operands = {
+        node.name: tuple(map(_operand_form, sources(node)))
+        for node in order
+        if packet(node) in PRODUCTS
+    }
+    own = {node.name for node in order if node.name in functions or at_own_scale(node)}
     wanted: dict[str, list[Form]] = {node.name: [] for node in order}
     kept: dict[str, Form] = {}
-    (output,) = (node for node in graph.nodes if node.op == "output")
-    (result,) = output.args
-    assert isinstance(result, fx.Node)
     if packet(result) not in {"argmax", *SOFTMAXES}:  # these leave in a form of their own
         wanted[result.name].append(WIDE)
     for node in reversed(order):
         forms = wanted[node.name]
-        single = len(forms) == 1 and (packet(node) in LAYERS | MOVES)
+        single = len(forms) == 1 and (packet(node) in LAYERS | MOVES or node.name in own)
         kept[node.name] = forms[0] if single else WIDE
         if node.op == "placeholder":
             continue
+        read = sources_of(node, functions)
         if node.name in quantizers:
-            needed: Form = quantizers[node.name]
+            needed: tuple[Form, ...] = (quantizers[node.name],) * len(read)
         else:
-            needed = kept[node.name] if packet(node) in MOVES else WIDE
-        for source in sources(node):
-            if needed not in wanted[source.name]:
-                wanted[source.name].append(needed)
+            moves = packet(node) in MOVES and node.name not in own
+            same = kept[node.name] if moves else WIDE
+            needed = operands.get(node.name, (same,) * len(read))
+        for source, form in zip(read, needed, strict=True):
+            if form not in wanted[source.name]:
+                wanted[source.name].append(form)
+    classes = _classes(order, kept, own)
+    short: dict[str, int] = {}
+    for node in order:
+        if node.name in own:
+            function = functions.get(node.name)
+            unit = function.unit if function else 0
+            read = sources_of(node, functions)
+            found = (kept[node.name], *operands.get(node.name, (WIDE,) * len(read)))
+            for name, form in zip((node.name, *(s.name for s in read)), found, strict=True):
+                if form is not WIDE:
+                    continue
+                short[classes[name]] = max(unit, short.get(classes[name], 0))
     return Forms(
-        {name: tuple(reversed(forms)) for name, forms in wanted.items()},
-        kept,
-        _classes(order, kept),
-    )
+        {name: tuple(reversed(forms)) for name, forms in wanted.items()}, kept, classes, short,
+        operands,
+    )  # fmt: skip
 
 
-def _classes(order: list[fx.Node], kept: Mapping[str, Form]) -> dict[str, str]:
+def _operand_form(source: fx.Node) -> Form:
+    """Probabilities as the softmax writes them, also through moves; everything else in 16 bits."""
+    while packet(source) in REARRANGEMENTS | {"getitem"}:
+        (source,) = sources(source)
+    return PROBABILITIES if packet(source) in SOFTMAXES else WIDE
+
+
+def at_own_scale(node: fx.Node) -> bool:
+    """True for what reads 16 bits and writes them, or a layer's codes, with a factor of its own."""
+    return packet(node) in OWN_SCALES and not adds_at_one_scale(node)
+
+
+def adds_at_one_scale(node: fx.Node) -> bool:
+    """True for the sum of two tensors of one shape, which share a scale: it takes no factor."""
+    if packet(node) != "add" or argument(node, "alpha") != 1:
+        return False
+    shapes = [sample_shape(source) for source in sources(node)]
+    return len(shapes) == 2 and shapes[0] == shapes[1]
+
+
+def _classes(
+    order: list[fx.Node], kept: Mapping[str, Form], own: Collection[str]
+) -> dict[str, str]:
     """Union of every wide node with the sources that it shares the scale with."""
     parent = {node.name: node.name for node in order}
 
@@ -150,7 +219,11 @@ def _classes(order: list[fx.Node], kept: Mapping[str, Form]) -> dict[str, str]:
         return name
 
     for node in order:
-        own_scale = node.op == "placeholder" or packet(node) in {*LAYERS, *SOFTMAXES, "argmax"}
+        own_scale = (
+            node.op == "placeholder"
+            or node.name in own
+            or packet(node) in {*LAYERS, *SOFTMAXES, "argmax"}
+        )
         if not own_scale and kept[node.name] is WIDE:
             for source in sources(node):
                 parent[root(source.name)] = root(node.name)

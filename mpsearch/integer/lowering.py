@@ -13,7 +13,9 @@ from mpsearch.data import Data
 from mpsearch.errors import InputError
 from mpsearch.graph.layers import Layer, argument, packet
 from mpsearch.graph.partial_forward import PartialForward
+from mpsearch.integer.arithmetic import Affine, Multiply, Prelu
 from mpsearch.integer.fixed_point import FRACTION_BITS, OUTPUT_BITS, rescale_of
+from mpsearch.integer.functions import Lookup
 from mpsearch.integer.graph import (
     Add,
     ArgMax,
@@ -28,25 +30,33 @@ from mpsearch.integer.graph import (
     Step,
 )
 from mpsearch.integer.layers import (
+    PROBABILITIES,
     WIDE,
     Form,
     Forms,
+    at_own_scale,
     check_integer,
     choose_forms,
     layer_step,
     reciprocal,
 )
-from mpsearch.integer.moves import moving_step
+from mpsearch.integer.moves import moving_steps
+from mpsearch.integer.norms import Normalize
 from mpsearch.integer.operators import (
     LAYERS,
     SOFTMAXES,
     check,
+    per_sample,
     sample_axis,
     sample_shape,
     sources,
     unsupported,
 )
+from mpsearch.integer.own_scales import own_step
+from mpsearch.integer.pointwise import PointFunction, needed, point_functions, sources_of
+from mpsearch.integer.products import MatMul
 from mpsearch.integer.ranges import Ranges, tensor_ranges
+from mpsearch.integer.samples import of_one_sample
 from mpsearch.quantization.quantized import QuantizedNetwork
 from mpsearch.quantization.quantizer import affine
 
@@ -65,7 +75,20 @@ def fuse_clamps(steps: list[Step], output: IntegerTensor) -> tuple[Step, ...]:
         before = fused[place] if place >= 0 else None
         if (
             isinstance(step, Clamp)
-            and isinstance(before, Convolution | Linear | Add | Requantize | Clamp)
+            and isinstance(
+                before,
+                Convolution
+                | Linear
+                | Add
+                | Requantize
+                | Clamp
+                | Lookup
+                | Affine
+                | Multiply
+                | Prelu
+                | Normalize
+                | MatMul,
+            )
             and uses[step.sources[0]] == 1
         ):
             low, high = (min(max(end, step.low), step.high) for end in (before.low, before.high))
@@ -95,20 +118,26 @@ def lower(
         raise InputError(f"got {wide_bits} bits for wide tensors; expected 16 or 32")
     for name, layer in quantized.layers.items():
         check_integer(name, layer)
+    quantized = of_one_sample(quantized, calibration.inputs)
     network = quantized.source
     graph = network.graph.graph
     layer_of = {node: layer for layer in network.layers for node in layer.nodes}
-    order = [node for node in graph.nodes if _computes(node)]
+    (result,) = next(node for node in graph.nodes if node.op == "output").args
+    assert isinstance(result, fx.Node)
+    computed = per_sample(graph)
+    functions = point_functions(computed)
+    order = needed(computed, functions, result)
     for node in order:
         if node.op != "placeholder":
             check(node, frozenset(layer_of))
     quantizers = {node: quantized.layers[layer.name].activation for node, layer in layer_of.items()}
     lowering = _Lowering(
         quantized,
-        choose_forms(graph, order, quantizers),
+        choose_forms(result, order, quantizers, functions),
         tensor_ranges(quantized, calibration, batch_size),
         wide_bits,
         layer_of,
+        functions,
     )
     placeholders = [node for node in graph.nodes if node.op == "placeholder"]
     for node in order:
@@ -118,14 +147,7 @@ def lower(
             lowering.add(node)
     if not PartialForward(network.graph, calibration.inputs).batch_first:
         raise InputError("the network mixes samples; integer inference needs one row per sample")
-    return lowering.finish()
-
-
-def _computes(node: fx.Node) -> bool:
-    """Inputs that are used and operators, but not those that only read the size of the batch."""
-    if node.op == "placeholder":
-        return any(packet(user) != "sym_size" for user in node.users)
-    return node.op == "call_function" and packet(node) != "sym_size"
+    return lowering.finish(result)
 
 
 @dataclass
@@ -137,6 +159,7 @@ class _Lowering:
     ranges: Ranges
     wide_bits: int
     layer_of: dict[str, Layer]
+    functions: dict[str, PointFunction]
     steps: list[Step] = field(default_factory=list)
     inputs: list[IntegerInput] = field(default_factory=list)
     tensors: dict[tuple[str, Form], IntegerTensor] = field(default_factory=dict)
@@ -158,6 +181,8 @@ class _Lowering:
             kept = self.forms.kept[node.name]
             if packet(node) in LAYERS:
                 self.tensors[node.name, kept] = self.layer(node, self.tensor(node, kept))
+            elif node.name in self.functions or at_own_scale(node):
+                self.tensors[node.name, kept] = self.own(node, self.tensor(node, kept))
             else:
                 self.tensors[node.name, kept] = self.move(node, kept)
             self.convert(node, self.tensors[node.name, kept])
@@ -170,14 +195,21 @@ class _Lowering:
         self.steps.append(layer_step(node, layer, quantized, shape, source, output))
         return output
 
+    def own(self, node: fx.Node, output: IntegerTensor) -> IntegerTensor:
+        read = sources_of(node, self.functions)
+        forms = self.forms.operands.get(node.name, (WIDE,) * len(read))
+        tensors = [self.tensors[s.name, form] for s, form in zip(read, forms, strict=True)]
+        within = self.ranges.get(read[0].name, (0.0, 0.0))
+        function = self.functions.get(node.name)
+        self.steps.append(own_step(node, tensors, output, function, within))
+        return output
+
     def move(self, node: fx.Node, kept: Form) -> IntegerTensor:
         read = [self.tensors[source.name, kept] for source in sources(node)]
         output = replace(read[0], name=self.name(node), shape=sample_shape(node))
-        step = moving_step(node, tuple(tensor.name for tensor in read), output)
-        if step is None:
-            return read[0]
-        self.steps.append(step)
-        return output
+        steps = moving_steps(node, read, output)
+        self.steps += steps
+        return output if steps else read[0]
 
     def convert(self, node: fx.Node, result: IntegerTensor) -> None:
         """Requantize `result` into the forms that are read and not there yet."""
@@ -196,6 +228,7 @@ class _Lowering:
         output = IntegerTensor(name, shape, 16, False, 2.0**-OUTPUT_BITS, 0)
         to_log2 = rescale_of(logits.scale * math.log2(math.e) * 2**FRACTION_BITS)
         self.steps.append(Softmax((logits.name,), output, axis, to_log2))
+        self.tensors[node.name, PROBABILITIES] = output
         self.convert(node, output)
         if not self.forms.wanted[node.name]:
             self.tensors[node.name, WIDE] = output
@@ -221,7 +254,8 @@ class _Lowering:
         shape, name = sample_shape(node), self.name(node)
         if form is not WIDE:
             return IntegerTensor(name, shape, form.bits, False, form.scale, form.zero_point)
-        return IntegerTensor(name, shape, self.wide_bits, True, self.wide_scale(node), 0)
+        bits = 16 if self.forms.classes[node.name] in self.forms.short else self.wide_bits
+        return IntegerTensor(name, shape, bits, True, self.wide_scale(node, bits), 0)
 
     def name(self, node: fx.Node) -> str:
         """The node's name; `NAME_as2`, … for further forms."""
@@ -232,18 +266,19 @@ class _Lowering:
         self.names.add(name)
         return name
 
-    def wide_scale(self, node: fx.Node) -> float:
-        """HEADROOM times the largest magnitude in the node's class over the largest integer."""
+    def wide_scale(self, node: fx.Node, bits: int) -> float:
+        """HEADROOM times the largest magnitude in the node's class over the largest integer; in
+        classes that tables read or write, rounded up to a power of two of their unit."""
         classes = self.forms.classes
         members = [name for name in classes if classes[name] == classes[node.name]]
         largest = max(abs(end) for name in members for end in self.ranges.get(name, (0.0,)))
-        return HEADROOM[self.wide_bits] * (largest or 1.0) / float((1 << (self.wide_bits - 1)) - 1)
+        reach, unit = HEADROOM[bits] * (largest or 1.0), self.forms.short.get(classes[node.name])
+        if unit:
+            return math.ldexp(unit, math.ceil(math.log2(reach / unit)) - (bits - 1))
+        return reach / float((1 << (bits - 1)) - 1)
 
-    def finish(self) -> IntegerGraph:
+    def finish(self, result: fx.Node) -> IntegerGraph:
         """The graph; its output step comes from the range of the outputs in calibration."""
-        nodes = self.quantized.source.graph.graph.nodes
-        (result,) = next(node for node in nodes if node.op == "output").args
-        assert isinstance(result, fx.Node)
         output = self.tensors[result.name, WIDE]
         low, high = self.ranges.get(result.name, (0.0, 0.0))
         step = affine(8, min(low, 0.0), max(high, 0.0)).scale

@@ -79,6 +79,12 @@ typedef struct {
 
 typedef struct {
     mps_type type;
+    int channels, width, output_height, output_width;
+    const int32_t *rows, *columns; /* (lower, upper, weight of the upper) of every one */
+} mps_resizing;
+
+typedef struct {
+    mps_type type;
     int kept_dims, mean_dims;
     int32_t kept_shape[MPS_DIMS], kept_strides[MPS_DIMS];
     int32_t mean_shape[MPS_DIMS], mean_strides[MPS_DIMS];
@@ -91,6 +97,15 @@ typedef struct {
     int32_t shape[MPS_DIMS], from_strides[MPS_DIMS], to_strides[MPS_DIMS];
 } mps_movement;
 
+/* Runs of elements from where tables say, one table per axis after the other: flips, nearest
+   upsampling by fractions, reflecting pads. */
+typedef struct {
+    size_t size, run, start; /* bytes of an element; elements side by side on both sides */
+    int dims;
+    int32_t shape[MPS_DIMS], to_strides[MPS_DIMS];
+    const int32_t *offsets;
+} mps_gathering;
+
 typedef struct {
     mps_type input_type, output_type;
     int outer, length, inner;
@@ -98,8 +113,84 @@ typedef struct {
     int shift;
 } mps_along_axis;
 
+typedef struct {
+    mps_along_axis axis;
+    int32_t multiplier; /* log2 units of 2^-20 -> steps of the output */
+    int shift;
+    int32_t output_zero, low, high;
+} mps_log_along_axis;
+
+/* A function of one number: knots every 2^segment codes, in units of 2^-fraction of a result. */
+typedef struct {
+    mps_type output_type;
+    size_t count;
+    const int16_t *table;
+    int segment, fraction;
+    int32_t output_zero, low, high;
+} mps_lookup;
+
+#define MPS_OPERANDS 6
+
+/* The same places of several arrays: strides of 0 repeat an array along an axis. */
+typedef struct {
+    int dims;
+    int32_t shape[MPS_DIMS], strides[MPS_OPERANDS][MPS_DIMS];
+} mps_grid;
+
+/* multipliers[0] * a + multipliers[1] * b + offset * 2^raise, / 2^shift; without b its multipliers
+   are NULL. The grid: output, a, multipliers of a, offset, b, multipliers of b. */
+typedef struct {
+    mps_grid grid;
+    mps_type output_type;
+    const int32_t *multipliers[2], *offset;
+    int raise, shift;
+    int32_t output_zero, low, high;
+} mps_affine;
+
+/* a * b * multiplier / 2^shift. The grid: output, a, b. */
+typedef struct {
+    mps_grid grid;
+    mps_type output_type;
+    int32_t multiplier;
+    int shift;
+    int32_t output_zero, low, high;
+} mps_product;
+
+/* x * positive / 2^shift, negative ones times `negative`. The grid: output, x, negative. */
+typedef struct {
+    mps_grid grid;
+    mps_type output_type;
+    int32_t positive;
+    const int32_t *negative;
+    int shift;
+    int32_t output_zero, low, high;
+} mps_slopes;
+
+/* Rows of `length` neighbours, each normalized by itself. Element i of the sample takes the factors
+   of channel i / inner mod channels. */
+typedef struct {
+    mps_type input_type, output_type;
+    int rows, length, channels, inner;
+    int centred;   /* 1: the mean is taken off */
+    int64_t added; /* to the variance, in 2^-8 */
+    const int32_t *multipliers, *offsets;
+    int raised, shift;
+    int32_t output_zero, low, high;
+} mps_normalization;
+
+/* [rows, terms] times [terms, columns], `matrices` times. */
+typedef struct {
+    mps_type left_type, right_type, output_type;
+    int matrices, rows, terms, columns;
+    int32_t left_zero, right_zero, multiplier;
+    int shift, pre_shift; /* brings 64-bit sums to 32 bits */
+    int32_t output_zero, low, high;
+} mps_matrix_product;
+
 /* Layers as in layers.c, patches.c and depthwise.c; `scratch` is memory that these work in. */
 void mps_convolve(const mps_convolution *step, const void *input, void *output);
+void mps_convolve_transposed(const mps_convolution *step, void *scratch, const void *input,
+                             void *output);
 void mps_multiply(const mps_linear *step, const void *input, void *output);
 void mps_convolve_patches(const mps_convolution *step, void *scratch, const void *input,
                           void *output);
@@ -111,10 +202,22 @@ void mps_clamp(const mps_elementwise *step, const void *input, void *output);
 void mps_add(const mps_elementwise *step, const void *left, const void *right, void *output);
 void mps_max_pool(const mps_max_pooling *step, const void *input, void *output);
 void mps_average_pool(const mps_average_pooling *step, const void *input, void *output);
+void mps_resize(const mps_resizing *step, const void *input, void *output);
 void mps_mean(const mps_means *step, const void *input, void *output);
 void mps_move(const mps_movement *step, const void *input, void *output);
+void mps_gather(const mps_gathering *step, const void *input, void *output);
 void mps_fill(mps_type type, size_t count, int32_t value, void *output);
 void mps_softmax(const mps_along_axis *step, const int32_t *table, const void *input, void *output);
+void mps_log_softmax(const mps_log_along_axis *step, const int32_t *powers,
+                     const int32_t *logarithms, const void *input, void *output);
 void mps_argmax(const mps_along_axis *step, const void *input, void *output);
+void mps_look_up(const mps_lookup *step, const void *input, void *output);
+void mps_transform(const mps_affine *step, const void *a, void *output);
+void mps_combine(const mps_affine *step, const void *a, const void *b, void *output);
+void mps_times(const mps_product *step, const void *a, const void *b, void *output);
+void mps_prelu(const mps_slopes *step, const void *input, void *output);
+void mps_normalize(const mps_normalization *step, const void *input, void *output);
+void mps_multiply_matrices(const mps_matrix_product *step, const void *left, const void *right,
+                           void *output);
 
 #endif

@@ -5,10 +5,11 @@ from math import prod
 
 import numpy as np
 
-from mpsearch.exporters.c import layouts
+from mpsearch.exporters.c import gathering, layouts, norms, pointwise
 from mpsearch.exporters.c.constants import Constants, LayerWriter, rounding
 from mpsearch.exporters.c.kernels import Kernel, geometry, scratch
 from mpsearch.exporters.c.layouts import Arrange, Arranged
+from mpsearch.exporters.c.pointwise import along_axis
 from mpsearch.exporters.c.storage import Storage, c_type, element_bytes, elements
 from mpsearch.integer.fixed_point import power_table
 from mpsearch.integer.graph import (
@@ -30,6 +31,7 @@ from mpsearch.integer.graph import (
     Slice,
     Softmax,
     Step,
+    TransposedConvolution,
 )
 from mpsearch.running.streams import c_comment
 
@@ -43,6 +45,9 @@ _CONVOLUTIONS = {
 _PRODUCTS = {Kernel.PLAIN: "mps_multiply", Kernel.PATCHES: "mps_multiply_patches"}
 
 
+_FAMILIES = {**pointwise.WRITERS, **gathering.WRITERS, **norms.WRITERS}
+
+
 @dataclass
 class StepWriter:
     """Constants and calls so far."""
@@ -52,7 +57,6 @@ class StepWriter:
     layers: LayerWriter
     constants: Constants = field(default_factory=Constants)
     calls: list[str] = field(default_factory=list)
-    has_power_table: bool = False
 
     def write(self, number: int, step: Step) -> None:
         """Add one step; its constants are called NAME_number."""
@@ -63,9 +67,10 @@ class StepWriter:
         match step:
             case Convolution():
                 self.constants.struct("mps_convolution", number, self._convolution(number, step))
-                self._call(
-                    _CONVOLUTIONS[self.layers.kernel(step)], number, step, *self._scratch(step)
-                )
+                function = _CONVOLUTIONS[self.layers.kernel(step)]
+                if isinstance(step, TransposedConvolution):
+                    function = "mps_convolve_transposed"
+                self.call(function, number, step, *self._scratch(step))
             case Linear():
                 inputs = step.weights.codes.shape[1]
                 fields = {
@@ -76,19 +81,19 @@ class StepWriter:
                     "block": self._block(step),
                 }
                 self.constants.struct("mps_linear", number, fields)
-                self._call(_PRODUCTS[self.layers.kernel(step)], number, step, *self._scratch(step))
+                self.call(_PRODUCTS[self.layers.kernel(step)], number, step, *self._scratch(step))
             case Requantize():
                 self.constants.struct(
                     "mps_requantization", number, _requantization(step, self._in(step))
                 )
-                self._call("mps_requantize", number, step)
+                self.call("mps_requantize", number, step)
             case Clamp() | Add():
                 fields = {
                     "type": c_type(step.output), "count": elements(step.output),
                     "low": step.low, "high": step.high,
                 }  # fmt: skip
                 self.constants.struct("mps_elementwise", number, fields)
-                self._call("mps_add" if isinstance(step, Add) else "mps_clamp", number, step)
+                self.call("mps_add" if isinstance(step, Add) else "mps_clamp", number, step)
             case MaxPool():
                 names = [*_WINDOW, "top", "left", "dilation_y", "dilation_x"]
                 values = (*step.kernel, *step.stride, *step.padding, *step.dilation)
@@ -97,7 +102,7 @@ class StepWriter:
                 self.constants.struct(
                     "mps_max_pooling", number, self._planes(step) | window | lowest
                 )
-                self._call("mps_max_pool", number, step)
+                self.call("mps_max_pool", number, step)
             case AveragePool():
                 tables = {
                     "rows": self.constants.array("int32_t", f"rows_{number}", np.array(step.rows)),
@@ -107,49 +112,46 @@ class StepWriter:
                     "counts": self.constants.array("int32_t", f"counts_{number}", step.counts),
                 }
                 self.constants.struct("mps_average_pooling", number, self._planes(step) | tables)
-                self._call("mps_average_pool", number, step)
+                self.call("mps_average_pool", number, step)
             case Mean():
                 self.constants.struct(
                     "mps_means", number, _means(step, self._in(step), self._strides(step)[0])
                 )
-                self._call("mps_mean", number, step)
+                self.call("mps_mean", number, step)
             case Concatenate():
                 shapes = [self.arranged.tensors[name].shape for name in step.sources]
                 sources = [self.arranged.strides(name) for name in step.sources]
                 boxes = layouts.concatenated(step, shapes, sources, self._strides(step)[1])
                 for part, (box, name) in enumerate(zip(boxes, step.sources, strict=True)):
-                    self._move(f"{number}_{part}", step, box, name)
+                    self.move(f"{number}_{part}", step, box, name)
             case Permute():
-                self._move(str(number), step, layouts.permuted(step, *self._strides(step)))
+                self.move(str(number), step, layouts.permuted(step, *self._strides(step)))
             case Slice():
-                self._move(str(number), step, layouts.sliced(step, *self._strides(step)))
+                self.move(str(number), step, layouts.sliced(step, *self._strides(step)))
             case Pad():
                 count, kind = elements(step.output), c_type(step.output)
                 to = self._at(step.output.name)
                 self.calls.append(f"    mps_fill({kind}, {count}, {step.value}, {to});")
                 box = layouts.padded(step, self._in(step).shape, *self._strides(step))
-                self._move(str(number), step, box)
+                self.move(str(number), step, box)
             case Arrange():
                 box = layouts.arranged(step.output.shape, *self._strides(step))
-                self._move(str(number), step, box)
+                self.move(str(number), step, box)
             case Softmax():
-                if not self.has_power_table:
-                    self.constants.array("int32_t", "power_table", np.array(power_table()))
-                    self.has_power_table = True
-                fields = _along(self._in(step), step.output, step.axis) | {
-                    "multiplier": int(step.rescale.multipliers[0]),
-                    "shift": int(step.rescale.shifts[0]),
-                }
+                table = self.constants.shared_array(
+                    "int32_t", "power_table", np.array(power_table())
+                )
+                fields = along_axis(self._in(step), step.output, step.axis, step.rescale)
                 self.constants.struct("mps_along_axis", number, fields)
-                self._call("mps_softmax", number, step, "power_table")
+                self.call("mps_softmax", number, step, table)
             case ArgMax():
-                fields = _along(self._in(step), step.output, step.axis)
+                fields = along_axis(self._in(step), step.output, step.axis)
                 self.constants.struct("mps_along_axis", number, fields)
-                self._call("mps_argmax", number, step)
+                self.call("mps_argmax", number, step)
             case Reshape():
                 self.calls.append("    /* the same bytes */")
             case _:
-                raise AssertionError(f"no C for {type(step).__name__}")
+                _FAMILIES[type(step)](self, number, step)
 
     def _in(self, step: Step) -> IntegerTensor:
         return self.arranged.tensors[step.sources[0]]
@@ -168,7 +170,8 @@ class StepWriter:
     def _block(self, step: Convolution | Linear) -> int:
         return scratch(step, self.layers.kernel(step), self._in(step)).positions
 
-    def _call(self, function: str, number: int | str, step: Step, *extra: str) -> None:
+    def call(self, function: str, number: int | str, step: Step, *extra: str) -> None:
+        """The call of a kernel: its constants, further arguments, the sources and the output."""
         arguments = [f"&step_{number}", *extra]
         arguments += [self._at(name) for name in (*step.sources, step.output.name)]
         self.calls.append(f"    {function}({', '.join(arguments)});")
@@ -192,7 +195,12 @@ class StepWriter:
             "output_height": result[0], "output_width": result[1],
         }  # fmt: skip
 
-    def _move(self, number: str, step: Step, box: layouts.Box, source: str | None = None) -> None:
+    def move(
+        self, number: str, step: Step, box: layouts.Box, source: str | None = None,
+        constant: str | None = None,
+    ) -> None:  # fmt: skip
+        """A copy from `source`, or the step's first one, or from the array `constant`, between
+        strided boxes."""
         shape, (from_strides, to_strides) = layouts.inner_longest(
             *layouts.join(box.shape, [box.from_strides, box.to_strides])
         )
@@ -202,7 +210,7 @@ class StepWriter:
             "to_strides": to_strides,
         }  # fmt: skip
         self.constants.struct("mps_movement", number, fields)
-        places = (self._at(source or step.sources[0]), self._at(step.output.name))
+        places = (constant or self._at(source or step.sources[0]), self._at(step.output.name))
         self.calls.append(f"    mps_move(&step_{number}, {', '.join(places)});")
 
 
@@ -223,13 +231,4 @@ def _means(step: Mean, source: IntegerTensor, source_strides: Shape) -> dict[str
         "type": c_type(source), "kept_dims": len(kept), "mean_dims": len(mean),
         "kept_shape": kept, "kept_strides": kept_strides,
         "mean_shape": mean, "mean_strides": mean_strides,
-    }  # fmt: skip
-
-
-def _along(source: IntegerTensor, output: IntegerTensor, axis: int) -> dict[str, object]:
-    """Softmax and arg-max: the axis between those before and after it."""
-    shape = source.shape
-    return {
-        "input_type": c_type(source), "output_type": c_type(output),
-        "outer": prod(shape[:axis]), "length": shape[axis], "inner": prod(shape[axis + 1 :]),
     }  # fmt: skip
