@@ -1,6 +1,7 @@
 """Steps that are affine per channel go into the layers, exactly; what is left is one batch norm."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -14,15 +15,19 @@ from mpsearch.graph.network import Network
 class Steps(nn.Module):
     """`body`, with per-channel numbers, a convolution and a linear layer at hand."""
 
-    def __init__(self, body: Callable[["Steps", torch.Tensor], torch.Tensor], **conv: int) -> None:
+    mean: torch.Tensor
+    std: torch.Tensor
+    row: torch.Tensor
+
+    def __init__(self, body: Callable[["Steps", torch.Tensor], torch.Tensor], **conv: Any) -> None:
         super().__init__()
         self.body = body
         self.norm, self.behind = nn.BatchNorm2d(4), nn.BatchNorm1d(4)
         for norm in (self.norm, self.behind):
             nn.init.normal_(norm.weight)
             nn.init.normal_(norm.bias)
-            norm.running_mean.normal_()
-            norm.running_var.uniform_(0.5, 2)
+            norm.get_buffer("running_mean").normal_()
+            norm.get_buffer("running_var").uniform_(0.5, 2)
         self.conv, self.head = nn.Conv2d(4, 4, **{"kernel_size": 3, **conv}), nn.Linear(4, 3)
         self.wide, self.up = nn.Linear(4 * 36, 4), nn.ConvTranspose2d(4, 6, 2, groups=2)
         self.register_buffer("mean", torch.rand(4, 1, 1))
@@ -36,11 +41,11 @@ class Steps(nn.Module):
         return self.head(functional.relu(x).mean((2, 3)))
 
 
-VALID: dict[str, int] = {}
+VALID: dict[str, Any] = {}
 SAME, GROUPS = {"padding": 1}, {"groups": 2}
 # What is done, the convolution's options, and the operators that are left beside the layers.
 CASES: dict[
-    str, tuple[Callable[[Steps, torch.Tensor], torch.Tensor], dict[str, int], list[str]]
+    str, tuple[Callable[[Steps, torch.Tensor], torch.Tensor], dict[str, Any], list[str]]
 ] = {
     "normalized": (lambda s, x: s.rest(s.conv((x - s.mean) / s.std)), VALID, []),
     "normalized, groups": (lambda s, x: s.rest(s.conv((x - s.mean) / s.std)), GROUPS, []),
