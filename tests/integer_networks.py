@@ -111,8 +111,9 @@ def _functions(m: Any, x: torch.Tensor) -> Any:
         torch.maximum(a, a * 0.1), 1 / (1 + b.abs()), torch.sqrt(1 + a * a), torch.tanh(b),
         m.slope(a), -a, 0.5 - b, b * 3 / 2 + 1,
     ]  # fmt: skip
-    read = m.head(torch.cat(parts, 1)).flatten(1)
-    return torch.cat([read, torch.sigmoid(a).flatten(1), torch.exp(-b.abs()).flatten(1)], 1)
+    read = m.head(torch.cat(parts, 1))
+    ends = [read, torch.sigmoid(a), torch.exp(-b.abs()), functional.log_softmax(read, 1)]
+    return torch.cat([end.flatten(1) for end in ends], 1)
 
 
 def _gates(m: Any, x: torch.Tensor) -> Any:

@@ -307,7 +307,7 @@ def test_what_has_no_integer_form_is_named_with_its_node() -> None:
     make = integer_networks.Function
     linear = nn.Linear(4, 4)
     _expect(r"conv3d \(node 'conv3d'\)", nn.Conv3d(1, 1, 2), 1, 3, 3, 3)
-    _expect(r"atan2 \(node 'atan2'\) has no integer form; integer inference knows abs, acos, ",
+    _expect(r"atan2 \(node 'atan2'\) has no integer form; integer inference knows .*functions of",
             make(lambda m, x: torch.atan2(m.a(x), x), a=linear), 4)  # fmt: skip
     _expect("divides by a tensor", make(lambda m, x: m.a(x) / m.b(x), a=linear, b=linear), 4)
     _expect(

@@ -50,6 +50,7 @@ AVERAGES = frozenset({
 })  # fmt: skip
 RESIZES = frozenset({"upsample_linear1d", "upsample_bilinear2d"})  # between straight lines
 SOFTMAXES = frozenset({"softmax", "_softmax"})
+LOG_SOFTMAXES = frozenset({"log_softmax", "_log_softmax"})
 # Functions of one number, by table: what torch computes in float64 for knots. One more is a word.
 FUNCTIONS = frozenset(
     """
@@ -61,10 +62,10 @@ FUNCTIONS = frozenset(
 LINEAR = frozenset({"add", "sub", "rsub", "mul", "div", "neg"})
 # What a function of one number may also be made of, spelled out: x·tanh(softplus(x)), a maximum.
 CHOICES = frozenset({"maximum", "minimum", "where", "gt", "ge", "lt", "le", "eq", "ne"})
-_SPELLINGS = REARRANGEMENTS | {"_softmax", "getitem", "max_pool2d_with_indices"}
+_SPELLINGS = REARRANGEMENTS | {"_log_softmax", "_softmax", "getitem", "max_pool2d_with_indices"}
 POINTWISE = FUNCTIONS | LINEAR | CHOICES | CLAMPS | IDENTITIES
 # What computes at scales of its own: reads 16-bit tensors, writes such a one or a layer's codes.
-OWN_SCALES = FUNCTIONS | LINEAR | {"batch_norm", "prelu"}
+OWN_SCALES = FUNCTIONS | LINEAR | LOG_SOFTMAXES | {"batch_norm", "prelu"}
 SUPPORTED = LAYERS | MOVES | AVERAGES | RESIZES | SOFTMAXES | POINTWISE | OWN_SCALES | {"argmax"}
 
 
@@ -73,10 +74,10 @@ _NO_FORM = "has no integer form"
 
 def unsupported(node: fx.Node, why: str = _NO_FORM) -> InputError:
     """The error for a node that cannot be computed in integers, naming operator and node."""
-    known = sorted(SUPPORTED - _SPELLINGS) if why is _NO_FORM else []
-    listed = f"; integer inference knows {', '.join(known)}, and what only moves elements"
-    listed = listed if known else ""
-    return InputError(f"{packet(node) or node.op} (node {node.name!r}) {why}{listed}")
+    known = ", ".join(sorted(SUPPORTED - FUNCTIONS - CHOICES - _SPELLINGS))
+    listed = f"; integer inference knows {known}, functions of one number, and what moves elements"
+    problem = f"{packet(node) or node.op} (node {node.name!r}) {why}"
+    return InputError(problem + listed if why is _NO_FORM else problem)
 
 
 def check(node: fx.Node, layer_nodes: frozenset[str]) -> None:
@@ -90,6 +91,8 @@ def check(node: fx.Node, layer_nodes: frozenset[str]) -> None:
         name = packet(parent)
     if name not in SUPPORTED:
         raise unsupported(node)
+    if not sources(node):
+        raise unsupported(node, "reads constants alone")
     if name in LAYERS and node.name not in layer_nodes:
         raise unsupported(node, "has a weight that is computed, not stored")
     if name in LAYERS and name != "linear":
@@ -134,7 +137,7 @@ def sources(node: fx.Node) -> tuple[fx.Node, ...]:
     where the operator has no form for one."""
     node = operation(node)
     name = packet(node)
-    if name in POINTWISE or name in OWN_SCALES:
+    if name in POINTWISE or name in OWN_SCALES - LOG_SOFTMAXES:
         return tuple(source for source in node.all_input_nodes if source.op != "get_attr")
     if name in ("cat", "stack"):
         (given,) = node.args[:1]

@@ -113,6 +113,13 @@ typedef struct {
     int shift;
 } mps_along_axis;
 
+typedef struct {
+    mps_along_axis axis;
+    int32_t multiplier; /* log2 units of 2^-20 -> steps of the output */
+    int shift;
+    int32_t output_zero, low, high;
+} mps_log_along_axis;
+
 /* A function of one number: knots every 2^segment codes, in units of 2^-fraction of a result. */
 typedef struct {
     mps_type output_type;
@@ -180,6 +187,8 @@ void mps_move(const mps_movement *step, const void *input, void *output);
 void mps_gather(const mps_gathering *step, const void *input, void *output);
 void mps_fill(mps_type type, size_t count, int32_t value, void *output);
 void mps_softmax(const mps_along_axis *step, const int32_t *table, const void *input, void *output);
+void mps_log_softmax(const mps_log_along_axis *step, const int32_t *powers,
+                     const int32_t *logarithms, const void *input, void *output);
 void mps_argmax(const mps_along_axis *step, const void *input, void *output);
 void mps_look_up(const mps_lookup *step, const void *input, void *output);
 void mps_transform(const mps_affine *step, const void *a, void *output);

@@ -9,6 +9,7 @@ from mpsearch.exporters.c import gathering, layouts, pointwise
 from mpsearch.exporters.c.constants import Constants, LayerWriter, rounding
 from mpsearch.exporters.c.kernels import Kernel, geometry, scratch
 from mpsearch.exporters.c.layouts import Arrange, Arranged
+from mpsearch.exporters.c.pointwise import along_axis
 from mpsearch.exporters.c.storage import Storage, c_type, element_bytes, elements
 from mpsearch.integer.fixed_point import power_table
 from mpsearch.integer.graph import (
@@ -56,7 +57,6 @@ class StepWriter:
     layers: LayerWriter
     constants: Constants = field(default_factory=Constants)
     calls: list[str] = field(default_factory=list)
-    has_power_table: bool = False
 
     def write(self, number: int, step: Step) -> None:
         """Add one step; its constants are called NAME_number."""
@@ -138,17 +138,14 @@ class StepWriter:
                 box = layouts.arranged(step.output.shape, *self._strides(step))
                 self.move(str(number), step, box)
             case Softmax():
-                if not self.has_power_table:
-                    self.constants.array("int32_t", "power_table", np.array(power_table()))
-                    self.has_power_table = True
-                fields = _along(self._in(step), step.output, step.axis) | {
-                    "multiplier": int(step.rescale.multipliers[0]),
-                    "shift": int(step.rescale.shifts[0]),
-                }
+                table = self.constants.shared_array(
+                    "int32_t", "power_table", np.array(power_table())
+                )
+                fields = along_axis(self._in(step), step.output, step.axis, step.rescale)
                 self.constants.struct("mps_along_axis", number, fields)
-                self.call("mps_softmax", number, step, "power_table")
+                self.call("mps_softmax", number, step, table)
             case ArgMax():
-                fields = _along(self._in(step), step.output, step.axis)
+                fields = along_axis(self._in(step), step.output, step.axis)
                 self.constants.struct("mps_along_axis", number, fields)
                 self.call("mps_argmax", number, step)
             case Reshape():
@@ -230,13 +227,4 @@ def _means(step: Mean, source: IntegerTensor, source_strides: Shape) -> dict[str
         "type": c_type(source), "kept_dims": len(kept), "mean_dims": len(mean),
         "kept_shape": kept, "kept_strides": kept_strides,
         "mean_shape": mean, "mean_strides": mean_strides,
-    }  # fmt: skip
-
-
-def _along(source: IntegerTensor, output: IntegerTensor, axis: int) -> dict[str, object]:
-    """Softmax and arg-max: the axis between those before and after it."""
-    shape = source.shape
-    return {
-        "input_type": c_type(source), "output_type": c_type(output),
-        "outer": prod(shape[:axis]), "length": shape[axis], "inner": prod(shape[axis + 1 :]),
     }  # fmt: skip
