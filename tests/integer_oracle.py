@@ -14,7 +14,7 @@ import numpy as np
 from mpsearch.integer.arithmetic import Affine, Multiply, Prelu
 from mpsearch.integer.fixed_point import Rescale
 from mpsearch.integer.functions import Lookup
-from mpsearch.integer.gathering import Gather
+from mpsearch.integer.gathering import Fill, Gather
 from mpsearch.integer.graph import (
     Add,
     ArgMax,
@@ -129,6 +129,8 @@ def element(step: Step, sources: list[Sample], place: tuple[int, ...], lowest: i
         case Slice():
             index = step.start + place[step.axis] * step.step
             return int(x[(*place[: step.axis], index, *place[step.axis + 1 :])])
+        case Fill():
+            return step.output.zero_point
         case Resize():
             image, part = (x if x.ndim == 3 else x[:, None]), Fraction(0)
             row = step.rows[place[1] if x.ndim == 3 else 0]

@@ -65,7 +65,7 @@ CHOICES = frozenset({"maximum", "minimum", "where", "gt", "ge", "lt", "le", "eq"
 _SPELLINGS = REARRANGEMENTS | {"_log_softmax", "_softmax", "getitem", "max_pool2d_with_indices"}
 POINTWISE = FUNCTIONS | LINEAR | CHOICES | CLAMPS | IDENTITIES
 # What computes at scales of its own: reads 16-bit tensors, writes such a one or a layer's codes.
-OWN_SCALES = FUNCTIONS | LINEAR | LOG_SOFTMAXES | {"batch_norm", "prelu"}
+OWN_SCALES = FUNCTIONS | LINEAR | LOG_SOFTMAXES | {"batch_norm", "prelu", "zeros_like"}
 SUPPORTED = LAYERS | MOVES | AVERAGES | RESIZES | SOFTMAXES | POINTWISE | OWN_SCALES | {"argmax"}
 
 
