@@ -22,6 +22,7 @@ from mpsearch.integer.graph import (
     Clamp,
     Concatenate,
     Convolution,
+    Embedding,
     IntegerGraph,
     Linear,
     MaxPool,
@@ -87,6 +88,10 @@ def element(step: Step, sources: list[Sample], place: tuple[int, ...], lowest: i
             assert abs(total) < 2 ** (step.weights.accumulator_bits - 1)
             code = scaled(total, step.rescale, place[0]) + step.output.zero_point
             return clip(code, step.low, step.high)
+        case Embedding():
+            number = clip(x[place[:-1]], 0, len(step.weights.codes) - 1)
+            code = scaled(int(step.weights.codes[number, place[-1]]), step.rescale, number)
+            return clip(code + step.output.zero_point, step.low, step.high)
         case Linear():
             row = step.weights.codes[place[-1]]
             total = int(step.weights.bias[place[-1]]) + sum(

@@ -7,7 +7,8 @@ from mpsearch.graph.layers import argument, packet
 from mpsearch.integer.graph import Pair, Shape
 
 LAYERS = frozenset({
-    "conv1d", "conv2d", "conv_transpose1d", "conv_transpose2d", "convolution", "linear"
+    "conv1d", "conv2d", "conv_transpose1d", "conv_transpose2d", "convolution", "linear",
+    "embedding",
 })  # fmt: skip
 CLAMPS = frozenset({"relu", "relu6", "hardtanh", "clamp", "clamp_min", "clamp_max"})
 IDENTITIES = frozenset({"contiguous", "clone", "alias", "detach", "lift_fresh_copy"})
@@ -95,7 +96,7 @@ def check(node: fx.Node, layer_nodes: frozenset[str]) -> None:
         raise unsupported(node, "reads constants alone")
     if name in LAYERS and node.name not in layer_nodes:
         raise unsupported(node, "has a weight that is computed, not stored")
-    if name in LAYERS and name != "linear":
+    if name in LAYERS - {"linear", "embedding"}:
         stride = argument(node, "stride")
         assert isinstance(stride, list | tuple)
         if len(stride) > 2:
@@ -139,11 +140,11 @@ def sources(node: fx.Node) -> tuple[fx.Node, ...]:
     name = packet(node)
     if name in POINTWISE or name in OWN_SCALES - LOG_SOFTMAXES:
         return tuple(source for source in node.all_input_nodes if source.op != "get_attr")
+    given = node.args[1:2] if name == "embedding" else node.args[:1]
     if name in ("cat", "stack"):
-        (given,) = node.args[:1]
-        assert isinstance(given, list | tuple)
-    else:
-        given = node.args[:1]
+        (listed,) = given
+        assert isinstance(listed, list | tuple)
+        given = tuple(listed)
     found = []
     for source in given:
         if not isinstance(source, fx.Node) or source.op == "get_attr":
