@@ -6,6 +6,7 @@ from functools import cache
 from typing import Any
 
 import torch
+from family_networks import FAMILIES
 from moved_networks import IMAGE, LINE, LINE_MOVES, MOVES, Chain, Moved, Upwards
 from torch import nn
 from torch.nn import functional
@@ -213,6 +214,7 @@ BUILDERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     ),
     "moved": (lambda: Moved(list(MOVES.values())[::2], IMAGE), IMAGE),
     "rearranged": (lambda: Moved(list(MOVES.values())[1::2], IMAGE), IMAGE),
+    **{family.__name__.lower(): (family, family.SHAPE) for family in FAMILIES},
     "upwards": (lambda: Upwards(plain=True), Upwards.SHAPE),
     "upwards-grouped": (lambda: Upwards(plain=False), Upwards.SHAPE),
     "moved-lines": (lambda: Moved(list(LINE_MOVES.values()), LINE), LINE),
@@ -248,6 +250,9 @@ def _seeded(
         torch.manual_seed(seed)
         model = factory().eval()
         inputs = (torch.randn(samples, *shape),)
+        vocabulary: Any = getattr(model, "vocabulary", None)
+        if vocabulary is not None:
+            inputs = (torch.randint(0, vocabulary, (samples, *shape)),)
         model(*inputs)  # lazy layers take their size
     return model, inputs
 

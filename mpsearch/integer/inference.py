@@ -114,7 +114,8 @@ def embedding(step: Embedding, numbers: Integers) -> Integers:
     """[N, …] -> [N, …, columns], int64."""
     rows = np.clip(numbers, 0, len(step.weights.codes) - 1)
     table = _output(step, step.weights.codes.astype(np.int64), axis=0)
-    found: Integers = table[rows]
+    found: Integers = np.empty_like(rows, dtype=np.int64, shape=(*rows.shape, table.shape[1]))
+    found[...] = table[rows]
     return found
 
 
