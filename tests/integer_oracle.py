@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from mpsearch.integer.arithmetic import Affine, Multiply, Prelu
+from mpsearch.integer.beside import Beside
 from mpsearch.integer.fixed_point import Rescale
 from mpsearch.integer.functions import Lookup
 from mpsearch.integer.gathering import Fill, Gather
@@ -37,6 +38,8 @@ from mpsearch.integer.graph import (
     TransposedConvolution,
 )
 from mpsearch.integer.log_softmax import LogSoftmax
+from mpsearch.integer.norms import Normalize
+from mpsearch.integer.products import MatMul
 from mpsearch.integer.resizing import Resize
 
 Sample = Any  # one sample: an object array of Python integers
@@ -178,12 +181,54 @@ def element(step: Step, sources: list[Sample], place: tuple[int, ...], lowest: i
             left, right = (int(_repeated(source, place)) for source in sources)
             code = scaled(left * right, step.rescale, 0) + step.output.zero_point
             return clip(code, step.low, step.high)
+        case Beside():
+            index, remaining = place[step.axis], iter(sources)
+            for constant in step.parts:
+                piece = exactly(constant) if constant is not None else next(remaining)
+                if index < piece.shape[step.axis]:
+                    return int(piece[(*place[: step.axis], index, *place[step.axis + 1 :])])
+                index -= piece.shape[step.axis]
+            raise AssertionError
+        case Normalize():
+            return clip(_normalized(step, x, place), step.low, step.high)
+        case MatMul():
+            left, right = x[place[:-1]], sources[1][(*place[:-2], slice(None), place[-1])]
+            total = sum(
+                (a - step.zero_points[0]) * (b - step.zero_points[1])
+                for a, b in zip(left, right, strict=True)
+            )
+            assert abs(total) < 2 ** (step.accumulator_bits - 1)
+            code = scaled(int(total), step.rescale, 0) + step.output.zero_point
+            return clip(code, step.low, step.high)
         case Prelu():
             slope = int(_repeated(step.negative, place)) if x[place] < 0 else step.positive
             code = round(Fraction(x[place] * slope, 2**step.shift)) + step.output.zero_point
             return clip(code, step.low, step.high)
         case _:
             raise AssertionError(step)
+
+
+def _normalized(step: Normalize, x: Sample, place: tuple[int, ...]) -> int:
+    """A norm from its definition: fractions, and `isqrt` of Python."""
+    flat, n = x.reshape(-1), step.length
+    at = int(np.ravel_multi_index(place, x.shape))
+    row = [int(q) for q in flat[at // n * n : at // n * n + n]]
+    whole, rest = divmod(sum(row), n) if step.centred else (0, 0)
+    squares = sum((q - whole) ** 2 for q in row) if step.centred else sum(q * q for q in row)
+    part = Fraction(rest * 2**16 // n)
+    variance = round(Fraction(squares * 2**8, n)) - round(part * part / 2**24)
+    variance = max(variance + step.added, 1)
+    exponent = (variance.bit_length() - 31) // 2
+    mantissa = math.floor(Fraction(variance) / Fraction(4) ** exponent)
+    assert 2**30 <= mantissa < 2**32
+    inverse = min(2**61 // math.isqrt(mantissa * 2**30), 2**31 - 1)
+    apart = (int(flat[at]) - whole) * 2**12 - round(Fraction(rest * 2**12, n))
+    assert abs(apart * inverse) < 2**62
+    normal = round(Fraction(apart * inverse) / Fraction(2) ** (36 + exponent))
+    channel = at // step.inner % len(step.multipliers)
+    total = normal * int(step.multipliers[channel]) + int(step.offsets[channel]) * 2**step.raised
+    assert abs(total) < 2**62
+    return round(Fraction(total, 2**step.shift)) + step.output.zero_point
 
 
 def _repeated(array: Any, place: tuple[int, ...]) -> Any:

@@ -14,28 +14,22 @@ _ORDER = torch.tensor([3, 0, 2, 0])
 MOVES: dict[str, Move] = {
     "chunk": lambda x: torch.cat(x.chunk(2, 1)[::-1], 1),
     "split": lambda x: torch.split(x, [1, 3], 1)[1],
-    "split-evenly": lambda x: torch.cat(x.split(2, 3)[1:], 3),
     "unbind": lambda x: torch.stack(x.unbind(2)[1::2], 1),
     "stack": lambda x: torch.stack([x, x.flip(3)], -1).flatten(3),
     "select": lambda x: x[:, :, -2, None],
     "strided": lambda x: x[:, 1:, ::2, 1:-1],
-    "narrow": lambda x: x.narrow(3, 1, 2),
     "flip": lambda x: x.flip((1, 3)),
     "roll": lambda x: x.roll((1, -2), (1, 2)),
     "expand": lambda x: x[:, :1].expand(-1, 3, -1, -1),
-    "expand-inner": lambda x: x[..., :1].expand_as(x),
     "repeat": lambda x: x.repeat(1, 2, 1, 2),
-    "repeat-interleave": lambda x: x.repeat_interleave(2, 1),
     "index": lambda x: x[:, _ORDER],
     "index-inner": lambda x: x[..., [4, 4, 0]],
-    "index-select": lambda x: x.index_select(1, _ORDER),
     "gather": lambda x: x.gather(1, _ORDER.view(1, 4, 1, 1).expand(x.shape[0], -1, 6, 5)),
     "channel-shuffle": lambda x: f.channel_shuffle(x, 2),
     "pixel-shuffle": lambda x: f.pixel_shuffle(x, 2),
     "pixel-unshuffle": lambda x: f.pixel_unshuffle(x[..., :4], 2),
     "unfold": lambda x: x.unfold(2, 3, 2).flatten(3),
     "movedim": lambda x: x.movedim(1, 3),
-    "swapaxes": lambda x: x.swapaxes(1, 2),
     "permute": lambda x: x.permute(0, 3, 1, 2),
     "view": lambda x: x.view(-1, 2, 2, 6, 5).transpose(1, 2).reshape(x.shape),
     "reflect": lambda x: f.pad(x, (2, 1, 0, 3), mode="reflect"),
@@ -50,9 +44,7 @@ MOVES: dict[str, Move] = {
     "max-axis": lambda x: x.max(dim=2)[0][:, :, None],
     "amax": lambda x: x.amax((1, 3), keepdim=True),
     "amax-all": lambda x: x.amax((2, 3))[..., None, None],
-    "amax-everything": lambda x: x.amax((1, 2, 3))[:, None, None, None],
     "adaptive-max": lambda x: f.adaptive_max_pool2d(x, (4, 2)),
-    "adaptive-max-one": lambda x: f.adaptive_max_pool2d(x, 1),
     "max-ceil": lambda x: f.max_pool2d(x, 2, 2, ceil_mode=True),
 }  # fmt: skip
 
@@ -116,6 +108,9 @@ class Chain(nn.Module):
             out = move(out)
         result: torch.Tensor = self.head(out.flatten(1))
         return result
+
+    """Transposed convolutions, read by a layer, added or leaving the network; `plain` ones are
+    those that LiteRT has, without groups and dilation."""
 
 
 class Upwards(nn.Module):

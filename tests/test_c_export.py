@@ -11,6 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
 
+import attention_networks
 import integer_networks
 import networks
 import numpy as np
@@ -48,6 +49,7 @@ NETWORK = (
     "pooling",
     "elementwise",
     "pointwise",
+    "norms",
     "steps",
 )
 ROOT = Path(__file__).parent.parent
@@ -55,6 +57,7 @@ CORE = ROOT / "mpsearch" / "exporters" / "c"
 GCC = shutil.which("gcc")
 STRICT = ("-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic")
 CHECKED = (*STRICT, "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+EVERY = (*integer_networks.BUILDERS, *attention_networks.NETWORKS)
 needs_gcc = pytest.mark.skipif(GCC is None, reason="there is no C compiler (gcc)")
 
 
@@ -144,12 +147,13 @@ def _exported(name: str) -> tuple[Network, Data]:
     if name in networks.BUILDERS:
         model, inputs, _ = networks.build(name, 6)
         return Network.from_module(model, inputs), Data("test", inputs, None)
-    network, inputs = integer_networks.exported(name)
+    source = attention_networks if name in attention_networks.NETWORKS else integer_networks
+    network, inputs = source.exported(name)
     return network, Data("test", tuple(x[:6] for x in inputs), None)
 
 
 @needs_gcc
-@pytest.mark.parametrize("name", [*integer_networks.BUILDERS, "residual", "two-inputs", "shared"])
+@pytest.mark.parametrize("name", [*EVERY, "residual", "two-inputs", "shared"])
 def test_every_operator_gives_the_integers_of_the_reference(
     name: str, tmp_path: Path, kernels: Path
 ) -> None:
@@ -343,13 +347,14 @@ def test_what_cannot_be_exported_is_said(
     data = ["--calibration", "data.npz", "-o", "net"]
     _, _, path = _small(tmp_path, "w8a32")
     assert "left in float (w8a32)" in _refused(capsys, str(path), *data)
-    smooth, inputs = networks.build("smooth", 6)[:2]
-    network, sample = Network.from_module(smooth, inputs), Data("test", inputs, None)
+    inputs = (torch.randn(6, 5, generator=torch.Generator().manual_seed(0)),)
+    sums = integer_networks.Function(lambda m, x: m.a(x).cumsum(1), a=nn.Linear(5, 3)).eval()
+    network, sample = Network.from_module(sums, inputs), Data("test", inputs, None)
     save_quantized(_quantized(network, sample, "w8a8"), "quantized.pt")
-    np.savez("smooth.npz", x0=inputs[0].numpy())
-    refused = _refused(capsys, "quantized.pt", "--calibration", "smooth.npz", "-o", "net")
-    assert "gelu (node 'gelu') has no integer form" in refused
-    save(smooth, "model.pt", inputs, {"x0": inputs[0]})
+    np.savez("sums.npz", x0=inputs[0].numpy())
+    refused = _refused(capsys, "quantized.pt", "--calibration", "sums.npz", "-o", "net")
+    assert "cumsum (node 'cumsum') has no integer form" in refused
+    save(sums, "model.pt", inputs, {"x0": inputs[0]})
     assert "is not a quantized network" in _refused(capsys, "model.pt", *data)
     assert not Path("net").exists()
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import integer_networks
 import numpy as np
 import pytest
+import small_shapes
 import torch
 
 from mpsearch.data import Data
@@ -33,7 +34,16 @@ from mpsearch.tables.choice import Choice
 CORE = Path(__file__).parent.parent / "mpsearch" / "exporters" / "c"
 MAIN = Path(__file__).parent / "kernel_cases.c"  # a line of numbers in, a line of results out
 GUARDED = Path(__file__).parent / "guarded_memory.c"  # codes in, integers out
-KERNELS = ("layers", "patches", "depthwise", "pooling", "elementwise", "pointwise", "steps")
+KERNELS = (
+    "layers",
+    "patches",
+    "depthwise",
+    "pooling",
+    "elementwise",
+    "pointwise",
+    "norms",
+    "steps",
+)
 STRICT = ("-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic")
 CPU = Path("/proc/cpuinfo")
 HAS_AVX2 = CPU.is_file() and " avx2" in CPU.read_text()
@@ -285,7 +295,7 @@ def test_networks_give_the_integers_of_the_reference(name: str, tmp_path: Path) 
 @cache
 def _small_shapes() -> tuple[QuantizedNetwork, Data]:
     """Many small networks; every pair of 2 to 8 bits is that of some layer."""
-    model, inputs = integer_networks.build_small_shapes(3, branches=36, samples=5)
+    model, inputs = small_shapes.build_small_shapes(3, branches=36, samples=5)
     network, data = Network.from_module(model, inputs), Data("random", inputs, None)
     pairs = [Choice(w, a) for w in range(2, 9) for a in range(2, 9)]
     random.Random(2).shuffle(pairs)

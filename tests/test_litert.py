@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import attention_networks
 import integer_networks
 import networks
 import numpy as np
@@ -20,7 +21,7 @@ from mpsearch.cli import run
 from mpsearch.data import Data, bind, read_arrays
 from mpsearch.errors import InputError
 from mpsearch.exporters.litert.check import KERNELS, Checked, LiteRtNetwork, check, describe
-from mpsearch.exporters.litert.flatbuffer import LiteRtFile, Scales, litert
+from mpsearch.exporters.litert.flatbuffer import LiteRtFile, Scales
 from mpsearch.exporters.litert.model import LiteRtModel, build, finer, raise_bits
 from mpsearch.graph.network import Network
 from mpsearch.graph.network_file import save
@@ -33,6 +34,7 @@ from mpsearch.quantization.packing import bops, size_bytes
 from mpsearch.quantization.quantized import QuantizedNetwork, assemble, quantize
 from mpsearch.quantization.quantized_file import save_quantized
 from mpsearch.quantization.quantizer import ActivationQuantizer
+from mpsearch.running.plugins import litert
 from mpsearch.tables.choice import Choice
 
 pytest.importorskip("ai_edge_litert", reason="ai-edge-litert is not installed (extra litert)")
@@ -57,7 +59,8 @@ def _network(name: str, samples: int = 24) -> tuple[Network, Data]:
     if name in networks.BUILDERS:
         model, inputs, _ = networks.build(name, samples)
         return Network.from_module(model, inputs), Data("test", inputs, None)
-    network, inputs = integer_networks.exported(name)
+    source = attention_networks if name in attention_networks.NETWORKS else integer_networks
+    network, inputs = source.exported(name)
     return network, Data("test", tuple(x[:samples] for x in inputs), None)
 
 
@@ -133,11 +136,17 @@ REFUSED = {"pools", "upwards-grouped"}
 NAMES = [name for name in integer_networks.BUILDERS if name not in REFUSED]
 
 
-@pytest.mark.parametrize("name", [*NAMES, "residual", "two-inputs", "shared"])
+@pytest.mark.parametrize(
+    "name", [*NAMES, *attention_networks.NETWORKS, "residual", "two-inputs", "shared"]
+)
 def test_every_operator_computes_what_the_file_means(name: str) -> None:
     network, data = _network(name)
-    for choice in ("w8a8", len(name)):
-        _check(_quantized(network, data, choice), data)
+    norms = {"attention": 3, "multihead": 1, "unit": 4}
+    for choice in (len(name),) if name in integer_networks.LARGE else ("w8a8", len(name)):
+        quantized = _quantized(network, data, choice)
+        model, _ = _check(quantized, data)
+        if name in norms:
+            assert describe(quantized, model)["in_float"] == {"norm": norms[name]}
 
 
 @pytest.mark.parametrize("name", ["two-inputs", "moves"])

@@ -45,6 +45,7 @@ from mpsearch.integer.graph import (
     TransposedConvolution,
 )
 from mpsearch.integer.lowering import lower
+from mpsearch.integer.products import MatMul
 from mpsearch.quantization.quantized import QuantizedNetwork
 
 
@@ -298,6 +299,8 @@ def _apply(step: Operation, sources: list[Integers], lowest: int, exact_blas: bo
             return softmax(x, step.axis + 1, step.rescale)
         case ArgMax():
             return _argmax(step, x)
+        case MatMul() if exact_blas:
+            return step.by_blas(*sources)
         case ComputedStep():
             return step.compute(*sources)
         case _:

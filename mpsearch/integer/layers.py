@@ -20,7 +20,7 @@ from torch import fx
 
 from mpsearch.errors import InputError
 from mpsearch.graph.layers import Layer, argument, groups, is_transposed, packet
-from mpsearch.integer.fixed_point import Integers, rescale_of
+from mpsearch.integer.fixed_point import OUTPUT_BITS, Integers, rescale_of
 from mpsearch.integer.graph import (
     Convolution,
     Embedding,
@@ -33,6 +33,8 @@ from mpsearch.integer.operators import (
     LAYERS,
     MOVES,
     OWN_SCALES,
+    PRODUCTS,
+    REARRANGEMENTS,
     SOFTMAXES,
     convolution_padding,
     pair,
@@ -43,7 +45,7 @@ from mpsearch.integer.pointwise import PointFunction, sources_of
 from mpsearch.quantization.quantized import QuantizedLayer
 from mpsearch.quantization.quantizer import FLOAT_BITS, ActivationQuantizer
 
-_LARGEST_BOUND = 2**62
+LARGEST_BOUND = 2**62
 
 
 def check_integer(name: str, layer: QuantizedLayer) -> None:
@@ -78,7 +80,7 @@ def layer_step(
         bias = quantized.bias_codes.cpu().numpy().astype(np.int32)
     is_table = packet(node) == "embedding"
     bound = int(np.abs(codes).max()) if is_table else _bound(codes, bias, source)
-    if bound >= _LARGEST_BOUND:
+    if bound >= LARGEST_BOUND:
         raise InputError(f"layer {layer.name!r}: its sums could exceed 62 bits; use fewer bits")
     scales = quantized.weight.channel_scales().cpu().numpy().astype(np.float64)
     if is_table and (scales == scales[0]).all():
@@ -121,6 +123,7 @@ def _bound(codes: Integers, bias: Integers, source: IntegerTensor) -> int:
     return int(sums.max())
 
 
+PROBABILITIES = ActivationQuantizer(16, 2.0**-OUTPUT_BITS, 0)  # what the integer softmax writes
 WIDE = None
 Form = ActivationQuantizer | None
 
@@ -130,12 +133,13 @@ class Forms:
     """`wanted`: by node name, the forms that its users read, in order of use; `kept`: the form that
     the node's own operation writes; `classes`: by node name, the class of its wide form; `short`:
     the classes that have 16 bits, whatever others have, each with the unit that its range is a
-    power of two of (0: any range)."""
+    power of two of (0: any range); `operands`: the forms that products of two activations read."""
 
     wanted: Mapping[str, tuple[Form, ...]]
     kept: Mapping[str, Form]
     classes: Mapping[str, str]
     short: Mapping[str, int]
+    operands: Mapping[str, tuple[Form, ...]]
 
 
 def choose_forms(
@@ -146,6 +150,11 @@ def choose_forms(
 ) -> Forms:
     """Forms for the nodes of `order`, of which `result` leaves the network; `quantizers` are those
     of the layers, by node name."""
+    operands = {
+        node.name: tuple(map(_operand_form, sources(node)))
+        for node in order
+        if packet(node) in PRODUCTS
+    }
     own = {node.name for node in order if node.name in functions or at_own_scale(node)}
     wanted: dict[str, list[Form]] = {node.name: [] for node in order}
     kept: dict[str, Form] = {}
@@ -157,27 +166,39 @@ def choose_forms(
         kept[node.name] = forms[0] if single else WIDE
         if node.op == "placeholder":
             continue
+        read = sources_of(node, functions)
         if node.name in quantizers and packet(node) != "embedding":  # it reads numbers of rows
-            needed: Form = quantizers[node.name]
+            needed: tuple[Form, ...] = (quantizers[node.name],) * len(read)
         else:
             moves = packet(node) in MOVES and node.name not in own
-            needed = kept[node.name] if moves else WIDE
-        for source in sources_of(node, functions):
-            if needed not in wanted[source.name]:
-                wanted[source.name].append(needed)
+            same = kept[node.name] if moves else WIDE
+            needed = operands.get(node.name, (same,) * len(read))
+        for source, form in zip(read, needed, strict=True):
+            if form not in wanted[source.name]:
+                wanted[source.name].append(form)
     classes = _classes(order, kept, own)
     short: dict[str, int] = {}
     for node in order:
         if node.name in own:
             function = functions.get(node.name)
             unit = function.unit if function else 0
-            for name in (node.name, *(s.name for s in sources_of(node, functions))):
-                if name == node.name and kept[name] is not WIDE:
+            read = sources_of(node, functions)
+            found = (kept[node.name], *operands.get(node.name, (WIDE,) * len(read)))
+            for name, form in zip((node.name, *(s.name for s in read)), found, strict=True):
+                if form is not WIDE:
                     continue
                 short[classes[name]] = max(unit, short.get(classes[name], 0))
     return Forms(
-        {name: tuple(reversed(forms)) for name, forms in wanted.items()}, kept, classes, short
-    )
+        {name: tuple(reversed(forms)) for name, forms in wanted.items()}, kept, classes, short,
+        operands,
+    )  # fmt: skip
+
+
+def _operand_form(source: fx.Node) -> Form:
+    """Probabilities as the softmax writes them, also through moves; everything else in 16 bits."""
+    while packet(source) in REARRANGEMENTS | {"getitem"}:
+        (source,) = sources(source)
+    return PROBABILITIES if packet(source) in SOFTMAXES else WIDE
 
 
 def at_own_scale(node: fx.Node) -> bool:

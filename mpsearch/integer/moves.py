@@ -6,6 +6,7 @@ import numpy as np
 from torch import fx
 
 from mpsearch.graph.layers import argument, packet
+from mpsearch.integer.beside import beside
 from mpsearch.integer.gathering import rearranging_step
 from mpsearch.integer.graph import (
     Add,
@@ -108,6 +109,9 @@ def _pad(node: fx.Node, names: Names, output: IntegerTensor) -> Step:
 
 
 def _concatenate(node: fx.Node, names: Names, output: IntegerTensor) -> Step:
+    mixed = beside(node, names, output)
+    if mixed is not None:
+        return mixed
     return Concatenate(names, output, sample_axis(node, argument(node, "dim"), _dimensions(node)))
 
 

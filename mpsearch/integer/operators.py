@@ -1,5 +1,7 @@
 """Which aten operators have an integer form, and what their arguments mean for one sample."""
 
+from collections.abc import Sequence
+
 from torch import fx
 
 from mpsearch.errors import InputError
@@ -65,8 +67,11 @@ LINEAR = frozenset({"add", "sub", "rsub", "mul", "div", "neg"})
 CHOICES = frozenset({"maximum", "minimum", "where", "gt", "ge", "lt", "le", "eq", "ne"})
 _SPELLINGS = REARRANGEMENTS | {"_log_softmax", "_softmax", "getitem", "max_pool2d_with_indices"}
 POINTWISE = FUNCTIONS | LINEAR | CHOICES | CLAMPS | IDENTITIES
+NORMS = frozenset({"layer_norm", "rms_norm", "group_norm", "instance_norm"})
+PRODUCTS = frozenset({"matmul", "bmm"})
 # What computes at scales of its own: reads 16-bit tensors, writes such a one or a layer's codes.
-OWN_SCALES = FUNCTIONS | LINEAR | LOG_SOFTMAXES | {"batch_norm", "prelu", "zeros_like"}
+_ALONE = {"batch_norm", "prelu", "zeros_like"}
+OWN_SCALES = FUNCTIONS | LINEAR | LOG_SOFTMAXES | NORMS | PRODUCTS | _ALONE
 SUPPORTED = LAYERS | MOVES | AVERAGES | RESIZES | SOFTMAXES | POINTWISE | OWN_SCALES | {"argmax"}
 
 
@@ -128,6 +133,8 @@ def per_sample(graph: fx.Graph) -> list[fx.Node]:
             found[node] = "shape" in node.meta
             if packet(node) in SUPPORTED - LAYERS - REARRANGEMENTS:
                 for source in node.all_input_nodes:
+                    if packet(node) == "cat" and stored_part(source) is not None:
+                        continue
                     if source.op == "call_function" and source not in found:
                         raise unsupported(source, "reads constants alone")
     return [node for node, is_tensor in found.items() if is_tensor]
@@ -138,19 +145,30 @@ def sources(node: fx.Node) -> tuple[fx.Node, ...]:
     where the operator has no form for one."""
     node = operation(node)
     name = packet(node)
-    if name in POINTWISE or name in OWN_SCALES - LOG_SOFTMAXES:
+    if name in POINTWISE or name in OWN_SCALES - LOG_SOFTMAXES - PRODUCTS:
         return tuple(source for source in node.all_input_nodes if source.op != "get_attr")
-    given = node.args[1:2] if name == "embedding" else node.args[:1]
+    given: Sequence[object]
     if name in ("cat", "stack"):
-        (listed,) = given
+        (listed,) = node.args[:1]
         assert isinstance(listed, list | tuple)
-        given = tuple(listed)
+        given = [part for part in listed if name == "stack" or stored_part(part) is None]
+    elif name == "embedding":
+        given = node.args[1:2]
+    else:
+        given = node.args[: 2 if name in PRODUCTS else 1]
     found = []
     for source in given:
         if not isinstance(source, fx.Node) or source.op == "get_attr":
             raise unsupported(node, "takes a constant operand, which has no quantizer")
         found.append(source)
     return tuple(found)
+
+
+def stored_part(part: object) -> fx.Node | None:
+    """The stored tensor that is put beside others, itself or repeated for every sample."""
+    if isinstance(part, fx.Node) and packet(part) == "expand":
+        part = part.args[0]
+    return part if isinstance(part, fx.Node) and part.op == "get_attr" else None
 
 
 def sample_shape(node: fx.Node) -> Shape:

@@ -166,6 +166,27 @@ typedef struct {
     int32_t output_zero, low, high;
 } mps_slopes;
 
+/* Rows of `length` neighbours, each normalized by itself. Element i of the sample takes the factors
+   of channel i / inner mod channels. */
+typedef struct {
+    mps_type input_type, output_type;
+    int rows, length, channels, inner;
+    int centred;   /* 1: the mean is taken off */
+    int64_t added; /* to the variance, in 2^-8 */
+    const int32_t *multipliers, *offsets;
+    int raised, shift;
+    int32_t output_zero, low, high;
+} mps_normalization;
+
+/* [rows, terms] times [terms, columns], `matrices` times. */
+typedef struct {
+    mps_type left_type, right_type, output_type;
+    int matrices, rows, terms, columns;
+    int32_t left_zero, right_zero, multiplier;
+    int shift, pre_shift; /* brings 64-bit sums to 32 bits */
+    int32_t output_zero, low, high;
+} mps_matrix_product;
+
 /* Layers as in layers.c, patches.c and depthwise.c; `scratch` is memory that these work in. */
 void mps_convolve(const mps_convolution *step, const void *input, void *output);
 void mps_convolve_transposed(const mps_convolution *step, void *scratch, const void *input,
@@ -196,5 +217,8 @@ void mps_transform(const mps_affine *step, const void *a, void *output);
 void mps_combine(const mps_affine *step, const void *a, const void *b, void *output);
 void mps_times(const mps_product *step, const void *a, const void *b, void *output);
 void mps_prelu(const mps_slopes *step, const void *input, void *output);
+void mps_normalize(const mps_normalization *step, const void *input, void *output);
+void mps_multiply_matrices(const mps_matrix_product *step, const void *left, const void *right,
+                           void *output);
 
 #endif

@@ -33,6 +33,7 @@ from mpsearch.integer.graph import (
     TransposedConvolution,
 )
 from mpsearch.integer.lowering import lower
+from mpsearch.integer.samples import of_one_sample
 from mpsearch.quantization.quantized import (
     QuantizedLayer,
     QuantizedNetwork,
@@ -160,6 +161,7 @@ def build(quantized: QuantizedNetwork, calibration: Data, batch_size: int = 64) 
     integer form here or there.
     """
     network, raised = raise_bits(quantized)
+    network = of_one_sample(network, calibration.inputs)
     graph = lower(network, calibration, batch_size)
     found = quantizers(graph, network, calibration, batch_size)
     tensors = Tensors(quantizers=dict(found), integers=graph.tensors)

@@ -24,6 +24,7 @@ from mpsearch.exporters.litert.layouts import (
     slice_axis,
     stored_shape,
 )
+from mpsearch.exporters.litert.norms import NORM_WRITERS
 from mpsearch.exporters.litert.pointwise import WRITERS
 from mpsearch.exporters.litert.weighted import pad
 from mpsearch.exporters.litert.windows import (
@@ -179,6 +180,8 @@ def write_step(tensors: Tensors, step: Step) -> None:
             _argmax(tensors, step)
         case _ if type(step) in WRITERS:
             WRITERS[type(step)](tensors, step)
+        case _ if type(step) in NORM_WRITERS:
+            NORM_WRITERS[type(step)](tensors, step)
         case _:
             raise InputError(f"{type(step).__name__} ({step.output.name!r}) has no LiteRT operator")
 
