@@ -90,6 +90,12 @@ def _check_constants(model: LiteRtModel) -> None:
         data = np.asarray(read.buffers[tensor.buffer].data, dtype=np.uint8)
         stored = _unpacked(data, tensor.type, schema, int(np.prod(tensor.shape)))
         stored = stored.reshape(tensor.shape)
+        if _layer(model, name).kind == "embedding":  # in the codes of what reads it
+            (scale,), (zero,) = tensor.quantization.scale, tensor.quantization.zeroPoint
+            wanted = np.clip(layer.weight.dequantize() / scale + zero, -128, 127)
+            assert float(np.abs(stored - wanted.numpy()).max()) <= 0.501
+            total += len(data)
+            continue
         axis = tensor.quantization.quantizedDimension
         rows = np.moveaxis(stored, axis, 0)
         given = layer.weight.codes.numpy()
@@ -136,7 +142,7 @@ NAMES = [name for name in integer_networks.BUILDERS if name not in REFUSED]
 def test_every_operator_computes_what_the_file_means(name: str) -> None:
     network, data = _network(name)
     norms = {"attention": 3, "multihead": 1, "unit": 4}
-    for choice in ("w8a8", len(name)):
+    for choice in (len(name),) if name in integer_networks.LARGE else ("w8a8", len(name)):
         quantized = _quantized(network, data, choice)
         model, _ = _check(quantized, data)
         if name in norms:

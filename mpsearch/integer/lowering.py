@@ -7,6 +7,7 @@ import math
 from collections import Counter
 from dataclasses import dataclass, field, replace
 
+import torch
 from torch import fx
 
 from mpsearch.data import Data
@@ -191,7 +192,8 @@ class _Lowering:
         layer = self.layer_of[node.name]
         quantized = self.quantized.layers[layer.name]
         shape = self.quantized.source.weight(layer).shape
-        source = self.tensors[sources(node)[0].name, quantized.activation]
+        read = WIDE if packet(node) == "embedding" else quantized.activation
+        source = self.tensors[sources(node)[0].name, read]
         self.steps.append(layer_step(node, layer, quantized, shape, source, output))
         return output
 
@@ -252,6 +254,8 @@ class _Lowering:
     def tensor(self, node: fx.Node, form: Form) -> IntegerTensor:
         """A new tensor for the node's result in `form`."""
         shape, name = sample_shape(node), self.name(node)
+        if node.meta["dtype"] in (torch.int64, torch.int32):  # numbers of rows
+            return IntegerTensor(name, shape, 32, True, 1.0, 0)
         if form is not WIDE:
             return IntegerTensor(name, shape, form.bits, False, form.scale, form.zero_point)
         bits = 16 if self.forms.classes[node.name] in self.forms.short else self.wide_bits

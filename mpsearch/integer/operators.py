@@ -9,7 +9,8 @@ from mpsearch.graph.layers import argument, packet
 from mpsearch.integer.graph import Pair, Shape
 
 LAYERS = frozenset({
-    "conv1d", "conv2d", "conv_transpose1d", "conv_transpose2d", "convolution", "linear"
+    "conv1d", "conv2d", "conv_transpose1d", "conv_transpose2d", "convolution", "linear",
+    "embedding",
 })  # fmt: skip
 CLAMPS = frozenset({"relu", "relu6", "hardtanh", "clamp", "clamp_min", "clamp_max"})
 IDENTITIES = frozenset({"contiguous", "clone", "alias", "detach", "lift_fresh_copy"})
@@ -69,7 +70,8 @@ POINTWISE = FUNCTIONS | LINEAR | CHOICES | CLAMPS | IDENTITIES
 NORMS = frozenset({"layer_norm", "rms_norm", "group_norm", "instance_norm"})
 PRODUCTS = frozenset({"matmul", "bmm"})
 # What computes at scales of its own: reads 16-bit tensors, writes such a one or a layer's codes.
-OWN_SCALES = FUNCTIONS | LINEAR | LOG_SOFTMAXES | NORMS | PRODUCTS | {"batch_norm", "prelu"}
+_ALONE = {"batch_norm", "prelu", "zeros_like"}
+OWN_SCALES = FUNCTIONS | LINEAR | LOG_SOFTMAXES | NORMS | PRODUCTS | _ALONE
 SUPPORTED = LAYERS | MOVES | AVERAGES | RESIZES | SOFTMAXES | POINTWISE | OWN_SCALES | {"argmax"}
 
 
@@ -99,7 +101,7 @@ def check(node: fx.Node, layer_nodes: frozenset[str]) -> None:
         raise unsupported(node, "reads constants alone")
     if name in LAYERS and node.name not in layer_nodes:
         raise unsupported(node, "has a weight that is computed, not stored")
-    if name in LAYERS and name != "linear":
+    if name in LAYERS - {"linear", "embedding"}:
         stride = argument(node, "stride")
         assert isinstance(stride, list | tuple)
         if len(stride) > 2:
@@ -150,6 +152,8 @@ def sources(node: fx.Node) -> tuple[fx.Node, ...]:
         (listed,) = node.args[:1]
         assert isinstance(listed, list | tuple)
         given = [part for part in listed if name == "stack" or stored_part(part) is None]
+    elif name == "embedding":
+        given = node.args[1:2]
     else:
         given = node.args[: 2 if name in PRODUCTS else 1]
     found = []

@@ -21,11 +21,17 @@ from mpsearch.data import Data
 from mpsearch.errors import InputError
 from mpsearch.exporters.litert.inner import quantizers
 from mpsearch.exporters.litert.joined import JoinedOutputs, joined_tensors, read_as_codes
-from mpsearch.exporters.litert.layouts import Tensors
+from mpsearch.exporters.litert.layouts import FIRST, Tensors
 from mpsearch.exporters.litert.steps import quantize_float, write_step
 from mpsearch.exporters.litert.weighted import Layers, StoredLayer
-from mpsearch.graph.layers import Layer
-from mpsearch.integer.graph import Convolution, IntegerGraph, Linear, TransposedConvolution
+from mpsearch.graph.layers import EMBEDDING, Layer
+from mpsearch.integer.graph import (
+    Convolution,
+    Embedding,
+    IntegerGraph,
+    Linear,
+    TransposedConvolution,
+)
 from mpsearch.integer.lowering import lower
 from mpsearch.integer.samples import of_one_sample
 from mpsearch.quantization.quantized import (
@@ -101,10 +107,12 @@ def _stored_choice(layer: Layer, assigned: Choice) -> Choice:
 
 
 def _weight_bits(kind: str) -> Sequence[int]:
-    """The widths that LiteRT's operator of a layer has; TRANSPOSE_CONV takes bytes alone."""
+    """The widths that LiteRT's operator of a layer has; TRANSPOSE_CONV and GATHER
+    take bytes alone."""
     if kind == "linear":
         return LITERT_WEIGHTS_LINEAR
-    return LITERT_WEIGHTS[-1:] if "transpose" in kind else LITERT_WEIGHTS
+    only_bytes = kind == EMBEDDING or "transpose" in kind
+    return LITERT_WEIGHTS[-1:] if only_bytes else LITERT_WEIGHTS
 
 
 def _at(layer: QuantizedLayer, stored: Choice, room: float) -> QuantizedLayer:
@@ -157,7 +165,8 @@ def build(quantized: QuantizedNetwork, calibration: Data, batch_size: int = 64) 
     graph = lower(network, calibration, batch_size)
     found = quantizers(graph, network, calibration, batch_size)
     tensors = Tensors(quantizers=dict(found), integers=graph.tensors)
-    layers = Layers(tensors, network)
+    entries = frozenset(entry.tensor.name for entry in graph.inputs)
+    layers = Layers(tensors, network, entries)
     joined = joined_tensors(graph)
     outputs, twice = JoinedOutputs(tensors, graph, joined), read_as_codes(graph, joined)
     inputs = _enter(tensors, graph, network)
@@ -169,6 +178,8 @@ def build(quantized: QuantizedNetwork, calibration: Data, batch_size: int = 64) 
             layers.transposed(step)
         elif isinstance(step, Convolution):
             layers.convolution(step)
+        elif isinstance(step, Embedding):
+            layers.embedding(step)
         elif isinstance(step, Linear):
             layers.linear(step)
         else:
@@ -178,18 +189,28 @@ def build(quantized: QuantizedNetwork, calibration: Data, batch_size: int = 64) 
     return LiteRtModel(content, quantized, network, graph, found, raised, stored)
 
 
+_INPUTS = {torch.float32: "FLOAT32", torch.int64: "INT32", torch.int32: "INT32"}
+
+
 def _enter(tensors: Tensors, graph: IntegerGraph, network: QuantizedNetwork) -> dict[str, int]:
-    """The float inputs, all of the network's, and their int8 codes."""
+    """All of the network's inputs, and the int8 codes of the float ones."""
     source = network.source
     numbers: dict[str, int] = {}
     for name, shape, dtype in zip(
         source.input_names, source.input_shapes, source.input_dtypes, strict=True
     ):
-        if dtype != torch.float32:
-            raise InputError(f"input {name!r} is {dtype}; a LiteRT file takes float32 inputs only")
-        numbers[name] = tensors.file.tensor(name, (1, *shape), "FLOAT32")
+        if dtype not in _INPUTS:
+            raise InputError(
+                f"input {name!r} is {dtype}; a LiteRT file takes float32 inputs, and int64 ones "
+                "as int32"
+            )
+        numbers[name] = tensors.file.tensor(name, (1, *shape), _INPUTS[dtype])
     for entry in graph.inputs:
         tensor = entry.tensor
         number = numbers[source.input_names[entry.index]]
+        if source.input_dtypes[entry.index] != torch.float32:  # numbers of an embedding's rows
+            tensors.shapes[tensor.name] = tensor.shape
+            tensors.numbers[tensor.name] = {FIRST: number}
+            continue
         quantize_float(tensors, tensor.name, tensor.shape, number)
     return numbers

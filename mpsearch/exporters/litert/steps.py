@@ -20,6 +20,7 @@ from mpsearch.exporters.litert.layouts import (
     padv2,
     permute,
     reshape,
+    scales_of,
     slice_axis,
     stored_shape,
 )
@@ -34,13 +35,14 @@ from mpsearch.exporters.litert.windows import (
     regular,
     write_clipped,
 )
-from mpsearch.integer.gathering import Gather
+from mpsearch.integer.gathering import Fill, Gather
 from mpsearch.integer.graph import (
     Add,
     ArgMax,
     AveragePool,
     Clamp,
     Concatenate,
+    IntegerTensor,
     MaxPool,
     Mean,
     Pad,
@@ -100,6 +102,15 @@ def average_pool(tensors: Tensors, step: AveragePool) -> None:
     _pool(tensors, "AVERAGE_POOL_2D", source, target, scheme, pool.kernel, pool.stride)
 
 
+def _fill(tensors: Tensors, output: IntegerTensor) -> None:
+    """A constant of zeros."""
+    quantizer, stored = tensors.quantizers[output.name], stored_shape(output.shape, FIRST)
+    zeros = np.full(stored, quantizer.zero_point - 128)
+    number = tensors.file.tensor(output.name, stored, "INT8", scales_of(quantizer), zeros)
+    tensors.shapes[output.name] = output.shape
+    tensors.numbers[output.name] = {FIRST: number}
+
+
 def _resize(tensors: Tensors, step: Resize) -> None:
     """RESIZE_BILINEAR. Raises InputError for places that LiteRT does not read at."""
     (name,) = step.sources
@@ -157,6 +168,8 @@ def write_step(tensors: Tensors, step: Step) -> None:
             gather(tensors, step)
         case Resize():
             _resize(tensors, step)
+        case Fill():
+            _fill(tensors, step.output)
         case Pad():
             pad_axes(tensors, step)
         case Softmax():
