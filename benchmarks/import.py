@@ -30,8 +30,7 @@ import torch
 from import_keras import keras_files
 from import_subjects import SUBJECTS, Inputs, Subject, Written, made
 from torch import nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
+from zoo_networks.counting import torch_macs
 
 import mpsearch
 from mpsearch.errors import InputError
@@ -42,28 +41,12 @@ from mpsearch.profiling.float_operators import float_part
 OPSETS = (11, 13, 17, 21)
 
 
-def torch_macs(subject: Subject, model: nn.Module, inputs: Inputs) -> int:
-    """Multiply-accumulates of one sample by torch's own counter, recurrent matrices by hand."""
-    one = tuple(x[:1] for x in inputs)
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)  # the fused encoder is not counted
-    try:
-        # nor is the fused attention of a CPU; its decomposition is
-        with (
-            sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter, torch.no_grad()
-        ):  # fmt: skip
-            model(*one)
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
-    return int(counter.get_total_flops()) // 2 + subject.recurrent_macs
-
-
 def torch_files(subject: Subject, folder: Path) -> Iterator[tuple[str, Callable[[], Written]]]:
     """(format, function that writes it) for everything that torch or mpsearch writes."""
     model, inputs = made(subject), subject.inputs()
     with torch.no_grad():
         expected = model(*inputs)
-    macs = torch_macs(subject, model, inputs)
+    macs = torch_macs(model, inputs) + subject.recurrent_macs
     shapes = tuple(tuple(x.shape[1:]) for x in inputs)
 
     def written(

@@ -19,12 +19,15 @@ from archives import edit_header
 from safetensors.torch import save_file
 from torch import nn
 
+from mpsearch.data import Data
 from mpsearch.errors import InputError
 from mpsearch.graph.arrays import Arrays
+from mpsearch.graph.graph_json import unstorable
 from mpsearch.graph.network import Network
 from mpsearch.graph.network_file import HEADER, save
 from mpsearch.importers.kinds import detect
 from mpsearch.importers.loading import ModelSource, load_network
+from mpsearch.profiling.profile import profile
 
 
 @pytest.mark.parametrize("name", networks.BUILDERS)
@@ -269,13 +272,36 @@ def test_a_sample_with_a_strange_array_is_refused(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_an_operator_that_the_format_lacks_is_named_when_saving(tmp_path: Path) -> None:
+def test_all_operators_that_the_format_lacks_are_named_before_anything_is_spent(
+    tmp_path: Path,
+) -> None:
     class Unusual(nn.Module):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return torch.special.bessel_j0(x)
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(3, 3)
 
-    with pytest.raises(InputError, match="bessel_j0"):
-        save(Unusual(), tmp_path / "m.pt", (torch.zeros(2, 3),))
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            hidden = torch.special.bessel_j0(self.layer(x))
+            for _ in range(4):
+                hidden = torch.lgamma(hidden)
+            return torch.special.bessel_j0(hidden)
+
+    model, inputs = Unusual(), (torch.zeros(2, 3),)
+    network = Network.from_module(model, inputs)
+    found = unstorable(network.graph)
+    operators = ["special_bessel_j0", *["lgamma"] * 4, "special_bessel_j0"]
+    assert [operator for operator, _ in found] == [f"aten.{name}.default" for name in operators]
+    message = (
+        r"aten\.special_bessel_j0\.default at special_bessel_j0, special_bessel_j0_1, "
+        r"aten\.lgamma\.default at lgamma, lgamma_1, lgamma_2 and 1 more; expected"
+    )
+    data = Data("data", inputs, torch.zeros(2, dtype=torch.int64))
+    for use in (
+        lambda: save(model, tmp_path / "m.pt", inputs),
+        lambda: profile(network, data, tmp_path / "profile.csv"),
+    ):
+        with pytest.raises(InputError, match=message):
+            use()
     assert not list(tmp_path.iterdir())
 
 

@@ -156,7 +156,7 @@ def _in_width(width: torch.dtype) -> Callable[[torch.Tensor, str], torch.Tensor]
     return lambda x, _: x.to(width) if x.is_floating_point() else x
 
 
-def _export(model: nn.Module, call: Call) -> torch.export.ExportedProgram:
+def _export(model: nn.Module, call: Call, strict: bool = False) -> torch.export.ExportedProgram:
     """Export with a batch dimension that all inputs share."""
     batch = {0: torch.export.Dim("batch", min=1)}
     bound = inspect.signature(model.forward).bind(*call.args, **call.kwargs)
@@ -164,7 +164,9 @@ def _export(model: nn.Module, call: Call) -> torch.export.ExportedProgram:
     try:
         with warnings.catch_warnings(), _quiet(), in_one_piece():
             warnings.simplefilter("ignore")
-            program = torch.export.export(model, call.args, call.kwargs, dynamic_shapes=shapes)
+            program = torch.export.export(
+                model, call.args, call.kwargs, dynamic_shapes=shapes, strict=strict
+            )
             if any(_is_in_place(node) for node in program.graph.nodes):
                 program = program.run_decompositions({})  # makes the graph functional
     except InputError:
@@ -178,9 +180,12 @@ def _export(model: nn.Module, call: Call) -> torch.export.ExportedProgram:
         if type(error).__name__ == "GuardOnDataDependentSymNode":
             raise InputError(BRANCHES_ON_DATA) from error
         if "Constraints violated (batch)" in str(error):
+            if not strict:  # len(x) is a number to the quick exporter, not to the strict one
+                with contextlib.suppress(InputError):
+                    return _export(model, call, strict=True)
             raise InputError(
-                "the model makes a constant of its batch size (len(x), or int() of a shape); "
-                "expected x.shape[0], or -1 in a reshape"
+                "the model makes a constant of its batch size; expected x.shape[0], or -1 in a "
+                "reshape, wherever it needs the number of samples"
             ) from error
         raise InputError(
             f"the model cannot be exported to an aten graph: {first_line(error)}"

@@ -35,19 +35,45 @@ _LAYOUTS = {"strided": torch.strided}
 _DEEPEST = 8
 
 
-def graph_to_json(graph: fx.GraphModule) -> list[dict[str, Any]]:
-    """The nodes in order. Raises InputError that lists the operators outside the allow-list."""
-    refused = sorted({str(node.target) for node in graph.graph.nodes if _refused(node)})
-    if refused:
+def unstorable(graph: fx.GraphModule) -> tuple[tuple[str, str], ...]:
+    """(operator, node) wherever an mpsearch file cannot hold the graph, in order; none: it can.
+
+    An operator on the allow-list whose argument cannot be written has it behind its name.
+    """
+    found: list[tuple[str, str]] = []
+    for node in graph.graph.nodes:
+        if node.op == "call_function" and _find_operator(_operator_name(node)) is None:
+            found.append((_operator_name(node), node.name))
+            continue
+        try:
+            _node_to_json(node)
+        except InputError as error:
+            found.append((f"{_operator_name(node)} ({error})", node.name))
+    return tuple(found)
+
+
+def check_storable(graph: fx.GraphModule) -> None:
+    """Raise InputError that lists every operator that an mpsearch file cannot hold, with nodes."""
+    nodes: dict[str, list[str]] = {}
+    for operator_, node in unstorable(graph):
+        nodes.setdefault(operator_, []).append(node)
+    if nodes:
+        listed = ", ".join(f"{name} at {_several(where)}" for name, where in nodes.items())
         raise InputError(
-            f"an mpsearch file cannot hold the operators {', '.join(refused)}; "
+            f"an mpsearch file cannot hold the operators {listed}; "
             "expected operators of its allow-list only"
         )
+
+
+def _several(names: list[str]) -> str:
+    shown = ", ".join(names[:3])
+    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"
+
+
+def graph_to_json(graph: fx.GraphModule) -> list[dict[str, Any]]:
+    """The nodes in order. Raises InputError as `check_storable`."""
+    check_storable(graph)
     return [_node_to_json(node) for node in graph.graph.nodes]
-
-
-def _refused(node: fx.Node) -> bool:
-    return node.op == "call_function" and _find_operator(_operator_name(node)) is None
 
 
 def _operator_name(node: fx.Node) -> str:
@@ -88,7 +114,7 @@ def _to_json(value: object) -> Any:
                 return {tag: name}
     if isinstance(value, torch.device):
         return {"device": "cpu"}
-    raise InputError(f"an mpsearch file cannot hold the argument {value!r:.80}")
+    raise InputError(f"argument {value!r:.80}")
 
 
 def graph_from_json(nodes: object, tensors: Mapping[str, torch.Tensor]) -> fx.GraphModule:

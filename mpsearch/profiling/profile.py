@@ -12,6 +12,7 @@ import mpsearch
 from mpsearch.data import Data, with_loss
 from mpsearch.errors import InputError
 from mpsearch.files.whole import digest, write_atomic
+from mpsearch.graph.graph_json import check_storable
 from mpsearch.graph.layers import residual_groups
 from mpsearch.graph.network import Network
 from mpsearch.interactions.interactions import interactions_path, save_interactions
@@ -105,8 +106,8 @@ def profile(
     `device` is `cpu`, `cuda`, `cuda:1`, … or `auto` (the GPU when there is one). Under torchrun the
     processes share the work, all return the same table and the first one writes it.
     A killed run is resumed by the next call with the same network, data and settings. Returns the
-    table and the provenance. Raises InputError for a network without layers and for non-finite
-    scores.
+    table and the provenance. Raises InputError for a network without layers or with operators that
+    no mpsearch file can hold, and for non-finite scores.
 
     >>> settings = mpsearch.ProfileSettings(choices=(mpsearch.Choice(4, 8), mpsearch.Choice(8, 8)))
     >>> table, provenance = mpsearch.profile(network, data, "two.csv", settings)
@@ -126,6 +127,7 @@ def profile(
         raise InputError(
             "the network has no convolution, linear layer or embedding with weights of its own"
         )
+    check_storable(network.graph)  # what `apply` will write: better said before the measuring
     data = with_loss(data, network)
     assert data.loss is not None
     sample = data.take(settings.samples, settings.seed)

@@ -1,0 +1,1 @@
+"""The networks of `benchmarks/zoo.py`: built here with random weights."""
