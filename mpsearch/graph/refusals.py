@@ -1,6 +1,6 @@
 """What a format cannot take of a network: all of it at once, by operator and node."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -71,15 +71,35 @@ class Refusals:
     found: list[Refusal] = field(default_factory=list)
 
     @contextmanager
-    def of(self, node: fx.Node) -> Iterator[None]:
-        """What is refused inside is kept, as being about `node`, and the walk goes on."""
+    def of(
+        self, node: fx.Node, instead: Callable[[fx.Node], object] | None = None
+    ) -> Iterator[None]:
+        """What is refused inside is kept, as being about `node`, and the walk goes on, after
+        `instead` of it."""
         try:
             yield
+            return
         except Refused as error:
             self.hint = self.hint or error.hint
-            self.found += error.refusals
+            reasons = [each.why for each in error.refusals]
         except InputError as error:
-            self.found.append(Refusal(packet(node) or node.op, node.name, error.lines[0]))
+            reasons = [error.lines[0]]
+        operator = packet(node) or node.op
+        self.found += [Refusal(operator, node.name, why) for why in reasons]
+        if instead is not None:
+            instead(node)
+
+    @contextmanager
+    def of_layer(self) -> Iterator[None]:
+        """What is refused inside is kept as it is said; it names its layer."""
+        try:
+            yield
+        except InputError as error:
+            self.network(" ".join(error.lines))
+
+    def network(self, why: str) -> None:
+        """Keep what is about the network as a whole, or about a layer."""
+        self.found.append(Refusal("", "", why))
 
     def check(self) -> None:
         """Raise Refused where anything was found."""

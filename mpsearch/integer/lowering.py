@@ -13,6 +13,7 @@ from mpsearch.data import Data
 from mpsearch.errors import InputError
 from mpsearch.graph.layers import Layer, argument, packet
 from mpsearch.graph.partial_forward import PartialForward
+from mpsearch.graph.refusals import Refusals
 from mpsearch.integer.fixed_point import FRACTION_BITS, OUTPUT_BITS, rescale_of
 from mpsearch.integer.graph import (
     Add,
@@ -93,15 +94,21 @@ def lower(
     """
     if wide_bits not in HEADROOM:
         raise InputError(f"got {wide_bits} bits for wide tensors; expected 16 or 32")
+    network, refusals = quantized.source, Refusals()
     for name, layer in quantized.layers.items():
-        check_integer(name, layer)
-    network = quantized.source
+        with refusals.of_layer():
+            check_integer(name, layer)
+    if not PartialForward(network.graph, calibration.inputs).batch_first:
+        refusals.network("the network mixes samples; integer inference needs one row per sample")
     graph = network.graph.graph
     layer_of = {node: layer for layer in network.layers for node in layer.nodes}
     order = [node for node in graph.nodes if _computes(node)]
     for node in order:
         if node.op != "placeholder":
-            check(node, frozenset(layer_of))
+            with refusals.of(node):
+                check(node, frozenset(layer_of))
+                sources(node)
+    refusals.check()
     quantizers = {node: quantized.layers[layer.name].activation for node, layer in layer_of.items()}
     lowering = _Lowering(
         quantized,
@@ -115,9 +122,9 @@ def lower(
         if node.op == "placeholder":
             lowering.enter(node, placeholders.index(node))
         else:
-            lowering.add(node)
-    if not PartialForward(network.graph, calibration.inputs).batch_first:
-        raise InputError("the network mixes samples; integer inference needs one row per sample")
+            with refusals.of(node, lowering.assume):
+                lowering.add(node)
+    refusals.check()
     return lowering.finish()
 
 
@@ -161,6 +168,11 @@ class _Lowering:
             else:
                 self.tensors[node.name, kept] = self.move(node, kept)
             self.convert(node, self.tensors[node.name, kept])
+
+    def assume(self, node: fx.Node) -> None:
+        """Tensors for a node that was refused, so that all that is refused is found."""
+        for form in (self.forms.kept[node.name], *self.forms.wanted[node.name]):
+            self.tensors.setdefault((node.name, form), self.tensor(node, form))
 
     def layer(self, node: fx.Node, output: IntegerTensor) -> IntegerTensor:
         layer = self.layer_of[node.name]

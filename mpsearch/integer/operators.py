@@ -4,6 +4,7 @@ from torch import fx
 
 from mpsearch.errors import InputError
 from mpsearch.graph.layers import argument, is_transposed, packet
+from mpsearch.graph.refusals import refused
 from mpsearch.integer.graph import Pair, Shape
 
 LAYERS = frozenset({"conv1d", "conv2d", "convolution", "linear"})
@@ -25,10 +26,12 @@ SUPPORTED = LAYERS | MOVES | AVERAGES | SOFTMAXES | {"add", "argmax"}
 
 def unsupported(node: fx.Node, why: str = "has no integer form") -> InputError:
     """The error for a node that cannot be computed in integers, naming operator and node."""
-    return InputError(
-        f"{packet(node) or node.op} (node {node.name!r}) {why}; integer inference knows "
+    return refused(
+        node,
+        why,
+        "integer inference knows "
         "convolutions (1d, 2d), linear, relu, relu6, clamp, max and average pooling, mean, add, "
-        "cat, reshaping, permute, slice, constant pad, softmax and argmax"
+        "cat, reshaping, permute, slice, constant pad, softmax and argmax",
     )
 
 

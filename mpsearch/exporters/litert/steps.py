@@ -5,7 +5,6 @@ Max and average pools, with a PAD before where LiteRT's two paddings do not fit.
 
 import numpy as np
 
-from mpsearch.errors import InputError
 from mpsearch.exporters.litert.layouts import (
     FIRST,
     LAST,
@@ -29,6 +28,7 @@ from mpsearch.exporters.litert.windows import (
     regular,
     write_clipped,
 )
+from mpsearch.graph.refusals import Refusal, Refused
 from mpsearch.integer.graph import (
     Add,
     ArgMax,
@@ -49,10 +49,12 @@ from mpsearch.integer.graph import (
 _LOWEST = -128  # in a maximum it never wins
 
 
-def _refused(step: Step, why: str) -> InputError:
-    return InputError(
-        f"{type(step).__name__} {step.output.name!r} {why}: LiteRT's integer operators cannot "
-        "compute that; change this operator of the network, or export with --format c"
+def _refused(step: Step, why: str) -> Refused:
+    refusal = Refusal(type(step).__name__, step.output.name, why)
+    return Refused(
+        [refusal],
+        "LiteRT's integer operators cannot compute that: change this operator of the network, or "
+        "export with --format c",
     )
 
 
@@ -130,7 +132,7 @@ def write_step(tensors: Tensors, step: Step) -> None:
         case ArgMax():
             _argmax(tensors, step)
         case _:
-            raise InputError(f"{type(step).__name__} ({step.output.name!r}) has no LiteRT operator")
+            raise _refused(step, "has no LiteRT operator")
 
 
 def _add(tensors: Tensors, step: Add) -> None:

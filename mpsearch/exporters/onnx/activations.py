@@ -12,7 +12,10 @@ def _clamp(call: Call) -> str:
     if call.operator == "hardtanh":
         low, high = "min_val", "max_val"
     dtype = call.result.dtype
-    ends = {name: None if call.operator == "clamp_min" and name == high else name for name in (low, high)}
+    ends = {
+        name: None if call.operator == "clamp_min" and name == high else name
+        for name in (low, high)
+    }
     if call.operator == "clamp_max":
         ends[low] = None
     named = [name for name in (low, high) if ends[name] is not None and call.has(name)]

@@ -8,7 +8,11 @@ from mpsearch.exporters.onnx.sizes import Form, Size
 
 def _reshaped(call: Call) -> str:
     source = call.tensor("self")
-    return source.name if source.sizes == call.result.sizes else call.reshape(source, call.result.sizes)
+    return (
+        source.name
+        if source.sizes == call.result.sizes
+        else call.reshape(source, call.result.sizes)
+    )
 
 
 def _order(call: Call) -> list[int]:
@@ -19,8 +23,8 @@ def _order(call: Call) -> list[int]:
         return [axis % rank for axis in call.wholes("dims")]
     if name == "movedim":
         marked = torch.empty(*range(1, rank + 1), device="meta")
-        keys = ("source", "destination")
-        moved = torch.movedim(marked, *(tuple(call.wholes(key)) for key in keys))  # type: ignore[arg-type]
+        old, new = (tuple(call.wholes(key)) for key in ("source", "destination"))
+        moved = torch.movedim(marked, old, new)
         return [size - 1 for size in moved.shape]
     order = list(range(rank))
     first, second = (-2, -1)  # of t and mT
@@ -95,8 +99,9 @@ def _split(call: Call) -> list[str]:
 
 def _unbound(call: Call) -> list[str]:
     source, axis = call.tensor("self"), call.axis("dim")
-    parts = call.several("Split", [source], len(call.results), axis=axis,
-                         num_outputs=len(call.results))
+    parts = call.several(
+        "Split", [source], len(call.results), axis=axis, num_outputs=len(call.results)
+    )
     axes = call.whole_list([axis])
     return [call.add("Squeeze", [part, axes]) for part in parts]
 
@@ -255,9 +260,7 @@ def _counting(call: Call) -> str:
     return call.add("Range", [call.cast(tensor, call.result.dtype) for tensor in tensors])
 
 
-_RESHAPES = (
-    "view reshape flatten squeeze unsqueeze unflatten view_as reshape_as _unsafe_view"
-)
+_RESHAPES = "view reshape flatten squeeze unsqueeze unflatten view_as reshape_as _unsafe_view"
 _PADS = (
     "pad constant_pad_nd reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d "
     "replication_pad2d replication_pad3d"

@@ -21,7 +21,6 @@ from mpsearch.quantization.packing import pack
 from mpsearch.running.plugins import onnx_package
 from mpsearch.tables.targets import ONNX_BITS
 
-
 _SAMPLES = "samples/count"
 _TYPES = {
     torch.float32: "FLOAT", torch.float64: "DOUBLE", torch.float16: "FLOAT16",

@@ -13,11 +13,11 @@ import torch
 from torch import fx
 
 from mpsearch import __version__
+from mpsearch.exporters.onnx.arranging import getitem
 from mpsearch.exporters.onnx.call import Call, Tensor, Written
 from mpsearch.exporters.onnx.graph_builder import GraphBuilder, element_type, stored_bits
 from mpsearch.exporters.onnx.layers import LayerWriter
 from mpsearch.exporters.onnx.operators import write_operator
-from mpsearch.exporters.onnx.arranging import getitem
 from mpsearch.exporters.onnx.sizes import Form, Found, Size, found_forms
 from mpsearch.graph.layers import packet
 from mpsearch.graph.outputs import output_nodes
@@ -106,7 +106,12 @@ def _write(builder: GraphBuilder, network: QuantizedNetwork) -> list[Tensor]:
         form = found.get(node)
         if node.op == "placeholder" and isinstance(form, Form):
             written[node] = Tensor(str(node.target), form)
-        if node not in needed or node.op != "call_function" or form is None or isinstance(form, Size):
+        if (
+            node not in needed
+            or node.op != "call_function"
+            or form is None
+            or isinstance(form, Size)
+        ):
             continue  # sizes are written where they are read
         call = Call(builder, node, source.graph, found, written)
         with refusals.of(node):

@@ -39,7 +39,10 @@ def _instance_norm(call: Call) -> str:
     if not call.flag("use_input_stats"):
         return _stored(call, source)
     channels = source.sizes[1].fixed
-    read = [source, *(_parameter(call, n, [channels], v) for n, v in (("weight", 1.0), ("bias", 0.0)))]
+    read = [
+        source,
+        *(_parameter(call, n, [channels], v) for n, v in (("weight", 1.0), ("bias", 0.0))),
+    ]
     return call.add("InstanceNormalization", read, epsilon=float(call.number("eps")))
 
 

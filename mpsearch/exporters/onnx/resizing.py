@@ -84,11 +84,11 @@ def _matrix(mode: str, before: int, after: int, corners: bool, scale: float | No
 
 
 def _sampled(call: Call) -> str:
-    modes, padding = ("linear", "nearest", "cubic"), ("zeros", "border", "reflection")
+    mode = ("linear", "nearest", "cubic")[call.whole("interpolation_mode")]
+    padding = ("zeros", "border", "reflection")[call.whole("padding_mode")]
     return call.add(
-        "GridSample", [call.tensor("input"), call.tensor("grid")],
-        mode=modes[call.whole("interpolation_mode")], padding_mode=padding[call.whole("padding_mode")],
-        align_corners=int(call.flag("align_corners")),
+        "GridSample", [call.tensor("input"), call.tensor("grid")], mode=mode,
+        padding_mode=padding, align_corners=int(call.flag("align_corners")),
     )  # fmt: skip
 
 

@@ -38,9 +38,7 @@ def _selected(call: Call) -> str:
 
 def _rows(call: Call) -> str:
     """index_select: whole slices by number."""
-    return call.add(
-        "Gather", [call.tensor("self"), call.tensor("index")], axis=call.axis("dim")
-    )
+    return call.add("Gather", [call.tensor("self"), call.tensor("index")], axis=call.axis("dim"))
 
 
 def _elements(call: Call) -> str:
@@ -78,7 +76,7 @@ def _replaced(call: Call) -> str:
         bounds = [call.given(key) for key in ("start", "end")]
         if not all(bound is None or isinstance(bound, int) for bound in bounds):
             raise call.refuse("has bounds that are computed")
-        places = np.arange(size.fixed)[slice(*bounds, call.whole("step", 1))]
+        places = np.arange(size.fixed)[slice(bounds[0], bounds[1], call.whole("step", 1))]
         name = call.cast(values, source.dtype)
     order = [axis, *(place for place in range(source.form.rank) if place != axis)]
     back = [order.index(place) for place in range(source.form.rank)]
@@ -110,7 +108,11 @@ def _indexed(call: Call) -> str:
     found = call.add(
         "GatherND", [call.transpose(source, places + rest), call.add("Concat", columns, axis=-1)]
     )  # [common…, rest…]
-    order = [*range(common, common + start), *range(common), *range(common + start, common + len(rest))]
+    order = [
+        *range(common, common + start),
+        *range(common),
+        *range(common + start, common + len(rest)),
+    ]
     return call.transpose(found, order)
 
 
@@ -120,7 +122,10 @@ def _embedded(call: Call) -> str:
 
 def _windows(call: Call) -> str:
     """Tensor.unfold: windows along one axis, their elements last."""
-    source, axis = call.tensor("self"), call.whole("dimension") % max(1, call.tensor("self").form.rank)
+    source, axis = (
+        call.tensor("self"),
+        call.whole("dimension") % max(1, call.tensor("self").form.rank),
+    )
     size, step = call.whole("size"), call.whole("step")
     count = call.result.sizes[axis]
     if not count.is_fixed:
