@@ -54,13 +54,18 @@ def target_lines(found: "Mapping[str, TargetCheck]") -> list[str]:
     """A paragraph for each target, on 80 columns."""
     from mpsearch.graph.refusals import grouped
 
-    lines = []
+    lines: list[str] = []
+    before = None
     for name, each in found.items():
         start = f"  {_NAMES[name]:<13}  "
         if each.ok is None:
             lines += _wrapped(start, f"not known: {each.note}")
             continue
         if not each.ok:
+            if before is not None and each.refused == before.refused:
+                lines += _wrapped(start, f"no: the same as {_NAMES[before.target]}")
+                continue
+            before = each
             lines += _wrapped(start, f"no: {len(each.refused)} refused")
             for line in grouped(each.refused):
                 lines += _wrapped("    ", line)

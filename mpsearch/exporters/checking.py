@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from mpsearch.data import Data, bind
-from mpsearch.errors import MissingExtraError
+from mpsearch.errors import InputError, MissingExtraError
 from mpsearch.exporters.formats import FORMATS, ExportFormat, Trial
 from mpsearch.exporters.refusing import all_refusals
 from mpsearch.graph.arrays import Arrays
@@ -80,7 +80,14 @@ def check(
     if isinstance(network, QuantizedNetwork):
         return check_quantized(network, data)
     samples = _some(network, data)
-    return check_quantized(at_8_bits(network, samples), samples)
+    try:
+        quantized = at_8_bits(network, samples)
+    except InputError as error:  # a layer reads what is not finite
+        stopped = (Refusal("", "", " ".join(error.lines)),)
+        return {FILE: _file(network)} | {
+            name: TargetCheck(name, False, stopped) for name in FORMATS
+        }
+    return check_quantized(quantized, samples)
 
 
 def read(
@@ -100,13 +107,17 @@ def read(
 
 def check_quantized(quantized: QuantizedNetwork, data: Data | None) -> dict[str, TargetCheck]:
     """As `check`, for a network that has its bits."""
+    samples = _some(quantized.source, data)
+    found = {name: _tried(name, form, quantized, samples) for name, form in FORMATS.items()}
+    return {FILE: _file(quantized.source)} | found
+
+
+def _file(network: Network) -> TargetCheck:
     refused = tuple(
         Refusal(operator, node, "is not on the allow-list of mpsearch files")
-        for operator, node in unstorable(quantized.source.graph)
+        for operator, node in unstorable(network.graph)
     )
-    samples = _some(quantized.source, data)
-    found = {FILE: TargetCheck(FILE, not refused, refused)}
-    return found | {name: _tried(name, form, quantized, samples) for name, form in FORMATS.items()}
+    return TargetCheck(FILE, not refused, refused)
 
 
 def _tried(target: str, form: ExportFormat, quantized: QuantizedNetwork, data: Data) -> TargetCheck:

@@ -14,9 +14,12 @@ from torch import fx
 
 from mpsearch.data import Data
 from mpsearch.errors import InputError
+from mpsearch.graph.layers import packet
 from mpsearch.graph.network import copy_graph
 from mpsearch.graph.outputs import lay_out
+from mpsearch.graph.partial_forward import PartialForward
 from mpsearch.graph.refusals import Refusal, Refused
+from mpsearch.graph.tensors import set_tensor
 from mpsearch.quantization.quantized import QuantizedNetwork, assemble
 
 Attempt = Callable[[QuantizedNetwork, Data], object]
@@ -26,8 +29,11 @@ _ROUNDS = 12  # each finds at least one further operator or argument
 def all_refusals(attempt: Attempt, quantized: QuantizedNetwork, data: Data) -> list[Refusal]:
     """What `attempt` refuses, each node once; none where it passes. `attempt` raises InputError."""
     found: dict[tuple[str, str], Refusal] = {}
+    names: set[str] = set()
     for number in range(_ROUNDS):
         try:
+            if number:
+                quantized, data = _without(quantized, data, names)
             attempt(quantized, data)
             break
         except Refused as error:
@@ -36,11 +42,15 @@ def all_refusals(attempt: Attempt, quantized: QuantizedNetwork, data: Data) -> l
                 new = [each for each in new if each.node]
         except InputError as error:
             new = [] if number else [Refusal("", "", " ".join(error.lines))]
-        found.update({(each.node, each.why): each for each in new})
+        except RuntimeError:  # a node that became an input has its samples in another dimension
+            if not number:
+                raise
+            break
         names = {each.node for each in new if each.node}
+        parts = _parts_of(quantized, names)
+        found.update({(each.node, each.why): each for each in new if each.node not in parts})
         if not names:
             break
-        quantized, data = _without(quantized, data, names)
     return list(found.values())
 
 
@@ -53,37 +63,62 @@ def _without(
     """
     source = quantized.source
     graph = copy_graph(source.graph)
+    forward = PartialForward(source.graph, data.inputs)
+    fixed = forward.run([x[:1] for x in data.inputs])
+    varying = {node.name for node in forward.varying}
+    values = {node.name: value for node, value in fixed.items()}
     last = [node for node in graph.graph.nodes if node.op == "placeholder"][-1]
     entered: list[tuple[int, ...]] = []
     ends: list[fx.Node] = []
-    for node in [node for node in graph.graph.nodes if node.name in names]:
-        with graph.graph.inserting_after(last):
-            for result in [node] if "shape" in node.meta else list(node.users):
-                if result.op == "output" or "shape" not in result.meta:
-                    continue
-                last = graph.graph.placeholder(f"{result.name}_refused")
-                last.meta = dict(result.meta)
-                entered.append(tuple(result.meta["shape"]))
-                result.replace_all_uses_with(last)
-        read = node.all_input_nodes
+    for node in _with_parts(graph, names):
+        if "shape" in node.meta and node.users:
+            with graph.graph.inserting_after(last):
+                if node.name in varying:
+                    last = made = graph.graph.placeholder(f"{node.name}_refused")
+                    entered.append(tuple(node.meta["shape"]))
+                else:
+                    set_tensor(graph, f"{node.name}_refused", values[node.name])
+                    made = graph.graph.get_attr(f"{node.name}_refused")
+            made.meta = dict(node.meta)
+            node.replace_all_uses_with(made)
+    for node in reversed(_with_parts(graph, names)):
         if not node.users:
+            read = node.all_input_nodes
             graph.graph.erase_node(node)
-            ends += [each for each in read if _is_end(each)]
+            ends += [each for each in read if _is_end(each) and each.name not in names]
     _beside_output(graph, [end for end in ends if not end.users])
     graph.recompile()
     count = len(entered)
-    made = replace(
+    changed = replace(
         source,
         graph=graph,
-        input_names=(*source.input_names, *_input_names(graph)[-count:]),
+        input_names=(*source.input_names, *_input_names(graph)[len(source.input_names) :]),
         input_shapes=(*source.input_shapes, *(shape[1:] for shape in entered)),
         input_dtypes=(*source.input_dtypes, *[torch.float32] * count),
         outputs=source.outputs if not ends else lay_out(["output"], [_width(graph)]),
     )
-    layers = {layer.name: quantized.layers[layer.name] for layer in made.layers}
+    layers = {layer.name: quantized.layers[layer.name] for layer in changed.layers}
     generator = torch.Generator().manual_seed(0)
     further = [torch.randn(len(data), *shape[1:], generator=generator) for shape in entered]
-    return assemble(made, layers), replace(data, inputs=(*data.inputs, *further))
+    return assemble(changed, layers), replace(data, inputs=(*data.inputs, *further))
+
+
+def _parts_of(quantized: QuantizedNetwork, names: set[str]) -> set[str]:
+    """Nodes that only pick one of the results of those that are refused."""
+    return {
+        node.name
+        for node in quantized.source.graph.graph.nodes
+        if packet(node) == "getitem" and {x.name for x in node.all_input_nodes} & names
+    }
+
+
+def _with_parts(graph: fx.GraphModule, names: set[str]) -> list[fx.Node]:
+    return [
+        node
+        for node in graph.graph.nodes
+        if node.name in names
+        or (packet(node) == "getitem" and {x.name for x in node.all_input_nodes} & names)
+    ]
 
 
 def _is_end(node: fx.Node) -> bool:
