@@ -12,7 +12,7 @@ from torch import fx
 
 from mpsearch.graph.layers import packet
 from mpsearch.graph.network import copy_graph
-from mpsearch.graph.tensors import set_tensor
+from mpsearch.graph.tensors import set_tensor, tensor_nodes
 from mpsearch.quantization.quantized import QuantizedNetwork
 
 
@@ -21,6 +21,9 @@ class Float64Reference:
 
     def __init__(self, quantized: QuantizedNetwork) -> None:
         self.graph = copy_graph(quantized.graph)
+        for _, name, tensor in list(tensor_nodes(self.graph)):
+            if tensor.is_floating_point():
+                set_tensor(self.graph, name, tensor.double())
         for layer in quantized.source.layers:
             integers = quantized.layers[layer.name]
             assert integers.weight is not None

@@ -38,7 +38,16 @@ from mpsearch.tables.choice import Choice
 
 NETWORKS = ("tinym2net-battlefield", "tinym2net-covid", "resnet20")
 ASSIGNMENTS = ("w8a8", "w4a8", "mixed")
-KERNELS = ("network", "layers", "patches", "depthwise", "pooling", "elementwise", "steps")
+KERNELS = (
+    "network",
+    "layers",
+    "patches",
+    "depthwise",
+    "pooling",
+    "elementwise",
+    "pointwise",
+    "steps",
+)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The facts of what was measured: accuracies, confusion, and the paper's Table 4 beside them.
+"""The facts of what was measured: accuracies or nearness to FP32, confusion, the paper's Table 4.
 
 Whether what a run has measured is of the network that the run is about.
 """
@@ -15,6 +15,7 @@ from mpsearch.reports.facts import (
     AnswerFacts,
     ConfusionFacts,
     MetricFacts,
+    NearFacts,
     PublishedFacts,
     PublishedRow,
 )
@@ -25,6 +26,7 @@ from mpsearch.tables.provenance import Judged, check_weights, model_digest_of, n
 from mpsearch.tables.table import LayerTable
 
 CHOSEN = ("assignment", "quantized")
+NEAR = ("agreement", "sqnr", "kl")  # as the fields of NearFacts
 OURS = {FLOAT: ("FP32",), W8: ("w8a8",), MIXED: CHOSEN, W4: ("w4a4",)}
 # Quantized layers and weights of the bundled networks that the paper describes.
 NETWORKS = {"battlefield": (14, 417_984), "covid": (15, 118_496)}
@@ -40,27 +42,52 @@ def accuracy_facts(evaluations: Evaluations | None) -> tuple[AccuracyFacts, ...]
 
 
 def metric_facts(evaluations: Evaluations | None) -> tuple[MetricFacts, ...]:
-    """Every other metric of every measured network, and the loss where there is no accuracy."""
+    """Every other metric of every measured network, and the loss where there is no accuracy.
+
+    Without labels those of each of several outputs: `near_facts` has what is of all together.
+    """
     found = []
     for row in evaluations.rows if evaluations else ():
-        if not row.classifies:
+        labelled = evaluations is None or evaluations.labelled
+        if not row.classifies and labelled:
             found.append(
                 MetricFacts(row.name, "loss", row.loss, row.loss_interval, None, None, "normal")
             )
-        for name, one in row.metrics.items():
-            found.append(MetricFacts(row.name, name, one.value, one.interval, one.difference,
-                                     one.difference_interval, one.method))  # fmt: skip
+        found += [_metric(row, name) for name in row.metrics if labelled or name not in NEAR]
     return tuple(found)
 
 
+def near_facts(evaluations: Evaluations | None) -> tuple[NearFacts, ...]:
+    """One per network that was measured without labels, FP32 among them."""
+    if evaluations is None or evaluations.labelled:
+        return ()
+    reference = evaluations.named("FP32")
+    return tuple(
+        NearFacts(
+            row.name, row.size_bytes, row.bops, _times_smaller(row, reference),
+            *(_metric(row, name) if name in row.metrics else None for name in NEAR),
+        )
+        for row in evaluations.rows
+    )  # fmt: skip
+
+
+def _metric(row: Evaluation, name: str) -> MetricFacts:
+    one = row.metrics[name]
+    return MetricFacts(row.name, name, one.value, one.interval, one.difference,
+                       one.difference_interval, one.method)  # fmt: skip
+
+
+def _times_smaller(row: Evaluation, reference: Evaluation | None) -> float | None:
+    if reference is None or reference is row or not (reference.size_bytes and row.size_bytes):
+        return None
+    return reference.size_bytes / row.size_bytes
+
+
 def _accuracy(row: Evaluation, reference: Evaluation | None) -> AccuracyFacts:
-    lost, interval, smaller = None, None, None
-    if reference is not None and reference is not row:
-        if reference.n == row.n:
-            drop, (low, high) = paired_drop(reference.correct, row.correct)
-            lost, interval = 100 * drop, (100 * low, 100 * high)
-        if reference.size_bytes and row.size_bytes:
-            smaller = reference.size_bytes / row.size_bytes
+    lost, interval = None, None
+    if reference is not None and reference is not row and reference.n == row.n:
+        drop, (low, high) = paired_drop(reference.correct, row.correct)
+        lost, interval = 100 * drop, (100 * low, 100 * high)
     hits = sum(row.correct)
     return AccuracyFacts(
         name=row.name,
@@ -73,7 +100,7 @@ def _accuracy(row: Evaluation, reference: Evaluation | None) -> AccuracyFacts:
         loss_interval=row.loss_interval,
         size_bytes=row.size_bytes,
         bops=row.bops,
-        times_smaller=smaller,
+        times_smaller=_times_smaller(row, reference),
     )
 
 

@@ -158,6 +158,22 @@ class MetricFacts:
 
 
 @dataclass(frozen=True)
+class NearFacts:
+    """One network measured without labels: how near all its outputs are to FP32's.
+
+    None: of FP32 itself; kl also where there are no classes.
+    """
+
+    name: str
+    size_bytes: int | None
+    bops: int | None
+    times_smaller: float | None
+    agreement: MetricFacts | None
+    sqnr: MetricFacts | None
+    kl: MetricFacts | None
+
+
+@dataclass(frozen=True)
 class ConfusionFacts:
     """Samples of one network by [true class][predicted class]."""
 
@@ -281,6 +297,7 @@ class Facts:
     layers: tuple[LayerFacts, ...] = ()
     accuracies: tuple[AccuracyFacts, ...] = ()
     metrics: tuple[MetricFacts, ...] = ()
+    near: tuple[NearFacts, ...] = ()
     measured_samples: int = 0
     accuracy_data: str | None = None
     held_out: bool = True

@@ -12,6 +12,7 @@ from mpsearch.reports.accuracy_facts import (
     check_evidence,
     confusion_facts,
     metric_facts,
+    near_facts,
     published_facts,
     untied,
 )
@@ -61,6 +62,7 @@ def gather(run: Run) -> Facts:
         layers=_layers(run.table, run.assignment, fitting),
         accuracies=accuracies,
         metrics=metric_facts(evaluations),
+        near=near_facts(evaluations),
         measured_samples=evaluations.rows[0].n if evaluations and evaluations.rows else 0,
         accuracy_data=evaluations.data_name if evaluations else None,
         held_out=evaluations.held_out if evaluations else True,

@@ -2,7 +2,7 @@
 
 from math import isfinite
 
-from mpsearch.reports.facts import Facts, LimitFacts
+from mpsearch.reports.facts import Facts, LimitFacts, MetricFacts
 from mpsearch.tables.budget import COUNT, PEAK, column_of
 from mpsearch.tables.units import format_amount
 
@@ -78,7 +78,28 @@ def answer_text(facts: Facts) -> str:
         if row.lost is not None:
             text += f", {abs(row.lost):.2f} points {'less' if row.lost >= 0 else 'more'} than FP32"
         words.append(f"{text}.")
+    near = next((r for r in facts.near if r.name in ("assignment", "quantized")), None)
+    if near is not None:
+        amounts = [near_amount(one) for one in (near.agreement, near.sqnr, near.kl) if one]
+        words.append(f"Without labels, against FP32: {'; '.join(amounts)}.")
     return " ".join(words)
+
+
+NEAR_UNITS = {"agreement": ("agreement", "%"), "sqnr": ("SQNR", "dB"), "kl": ("KL", "nats")}
+
+
+def near_figures(one: MetricFacts) -> tuple[str, str, str]:
+    """Value and ends: ("98.40", "97.10", "99.20") in percent, dB or nats."""
+    scale, form = (100, ".2f") if one.metric == "agreement" else (1, ".4g")
+    value, low, high = (f"{scale * x:{form}}" for x in (one.value, *one.interval))
+    return value, low, high
+
+
+def near_amount(one: MetricFacts) -> str:
+    """`agreement 98.40 % (95 % interval 97.10 to 99.20 %)`."""
+    name, unit = NEAR_UNITS[one.metric]
+    value, low, high = near_figures(one)
+    return f"{name} {value} {unit} (95 % interval {low} to {high} {unit})"
 
 
 def front_caption(facts: Facts) -> str:
@@ -134,6 +155,8 @@ def notices(facts: Facts) -> tuple[str, ...]:
             "nothing about real images or sounds."
         )
     texts += [f"Warning: {text}." for text in facts.warnings]
+    if facts.near and not facts.held_out:
+        texts.append("Measured against FP32 on the calibration data, which is not unseen data.")
     if facts.accuracies and not facts.held_out:
         texts.append("The accuracies are of the calibration data, which is not unseen data.")
     if facts.missing:

@@ -1,5 +1,6 @@
 """From facts to a report's sections, in the order of a reader's questions."""
 
+from mpsearch.evaluation.evaluation import with_unit
 from mpsearch.reports.device_facts import device_table
 from mpsearch.reports.facts import AccuracyFacts, ConfusionFacts, Facts, PublishedFacts
 from mpsearch.reports.front_facts import front_points_table
@@ -16,7 +17,7 @@ from mpsearch.reports.layer_sections import (
     price_section,
     sensitivity_section,
 )
-from mpsearch.reports.prose import NAMES, answer_text, notices, question_text
+from mpsearch.reports.prose import NAMES, answer_text, near_figures, notices, question_text
 from mpsearch.reports.style import Code, Drawing, More, Paragraph, Part, Section, Table
 from mpsearch.tables.units import format_amount, format_count, format_size
 
@@ -105,6 +106,8 @@ def _predictions(facts: Facts) -> Section | None:
 
 
 def _accuracies(facts: Facts) -> Section | None:
+    if facts.near:
+        return _near(facts)
     if not facts.accuracies:
         return _metrics_alone(facts)
     where = f"Measured on {facts.accuracies[0].n:,} samples of {facts.accuracy_data}"
@@ -125,6 +128,35 @@ def _accuracies(facts: Facts) -> Section | None:
     return Section("accuracy", "Measured accuracy", parts)
 
 
+def _near(facts: Facts) -> Section:
+    """Of networks that were measured without labels."""
+    some = any(row.kl is not None for row in facts.near)
+    rows = []
+    for row in facts.near:
+        cells = ["" if one is None else "{} [{}, {}]".format(*near_figures(one))
+                 for one in (row.agreement, row.sqnr, *([row.kl] if some else []))]  # fmt: skip
+        rows.append([
+            row.name,
+            "" if row.size_bytes is None else format_size(row.size_bytes),
+            "" if row.times_smaller is None else f"{row.times_smaller:.2f}×",
+            *cells,
+            "" if row.bops is None else format_count(row.bops),
+        ])  # fmt: skip
+    columns = ["agreement, %", "SQNR, dB", *(["KL, nats"] if some else [])]
+    header = ["network", "size", "smaller", *columns, "BOPS"]
+    unseen = "" if facts.held_out else " (also used for calibration: not unseen data)"
+    note = (
+        f"Measured on {facts.measured_samples:,} samples of {facts.accuracy_data}{unseen}, which "
+        "have no labels: agreement is the share of answers that are FP32's (the same class, or "
+        "within a step of an 8-bit quantizer), SQNR its outputs over the difference. Brackets: "
+        "95 % intervals over samples."
+    )
+    table = Table("Networks, sizes and how near they are to FP32", header, rows)
+    return Section(
+        "accuracy", "Measured without labels", [table, Paragraph(note), *_metrics(facts)]
+    )
+
+
 def _metrics(facts: Facts) -> list[Part]:
     if not facts.metrics:
         return []
@@ -136,9 +168,11 @@ def _metrics(facts: Facts) -> list[Part]:
             change += f" [{low:+.4g}, {high:+.4g}]"
         low, high = one.interval
         value = f"{one.value:.4g} [{low:.4g}, {high:.4g}]"
-        rows.append([one.network, one.metric, value, change, one.method])
+        rows.append([one.network, with_unit(one.metric), value, change, one.method])
     header = ["network", "metric", "value", "less FP32's", "interval"]
-    return [Table("Other metrics", header, rows)]
+    if not any(row[3] for row in rows):
+        header, rows = [*header[:3], header[4]], [[*row[:3], row[4]] for row in rows]
+    return [Table("Each output" if facts.near else "Other metrics", header, rows)]
 
 
 def _metrics_alone(facts: Facts) -> Section | None:

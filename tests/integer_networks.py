@@ -97,6 +97,56 @@ def _two_channels() -> dict[str, nn.Module]:
     return dict(layers)
 
 
+def _functions(m: Any, x: torch.Tensor) -> Any:
+    """Every kind of function of one number, as one operator and spelled out."""
+    a, b = m.first(x), m.second(x)
+    parts = [
+        functional.silu(a), a * torch.sigmoid(a), functional.hardswish(b),
+        functional.relu6(b + 3) / 6, functional.leaky_relu(a, 0.2), functional.elu(a),
+        functional.gelu(b), functional.mish(a), functional.softplus(a), functional.softsign(a),
+        torch.maximum(a, a * 0.1), 1 / (1 + b.abs()), torch.sqrt(1 + a * a), torch.tanh(b),
+        m.slope(a), -a, 0.5 - b, b * 3 / 2 + 1,
+    ]  # fmt: skip
+    read = m.head(torch.cat(parts, 1)).flatten(1)
+    return torch.cat([read, torch.sigmoid(a).flatten(1), torch.exp(-b.abs()).flatten(1)], 1)
+
+
+def _gates(m: Any, x: torch.Tensor) -> Any:
+    """Squeeze and excite, gates, constants, factors per channel; a batch norm behind a ReLU."""
+    out = functional.hardswish(m.first(x))
+    squeezed = functional.relu(m.squeeze(functional.adaptive_avg_pool2d(out, 1)))
+    out = out * functional.hardsigmoid(m.excite(squeezed))
+    deep = m.norm(torch.relu(m.deep(out))) + m.position
+    gate = torch.tanh(m.left(deep)) * torch.sigmoid(m.right(deep))
+    out = torch.add(gate, deep, alpha=0.7) - m.slopes(out)
+    out = (out - m.position) * m.factor / 1.5
+    out = out + out.mean(dim=(2, 3), keepdim=True)
+    return m.head(out.flatten(1)) - m.offset
+
+
+def _normed(channels: int) -> nn.BatchNorm2d:
+    norm = nn.BatchNorm2d(channels)
+    for values in (norm.weight, norm.bias, norm.running_mean, norm.running_var):
+        assert values is not None
+        nn.init.uniform_(values, 0.5, 2)
+    return norm
+
+
+def _gate_layers() -> Function:
+    slopes = nn.PReLU(4)
+    nn.init.uniform_(slopes.weight, -0.5, 0.5)
+    network = Function(
+        _gates, first=nn.Conv2d(2, 4, 3, padding=1), squeeze=nn.Conv2d(4, 2, 1),
+        excite=nn.Conv2d(2, 4, 1), deep=nn.Conv2d(4, 4, 3, padding=1, groups=4), norm=_normed(4),
+        left=nn.Conv2d(4, 4, 3, padding=1), right=nn.Conv2d(4, 4, 1), slopes=slopes,
+        head=nn.Linear(80, 3),
+    )  # fmt: skip
+    network.register_buffer("position", torch.randn(1, 4, 5, 4))
+    network.register_buffer("factor", torch.randn(4, 1, 1))
+    network.register_buffer("offset", torch.randn(3))
+    return network
+
+
 BUILDERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "option-a": (
         lambda: Function(
@@ -144,6 +194,14 @@ BUILDERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
         lambda: Function(_removed_constants, head=nn.Linear(16, 4), **_two_channels()),
         (2, 5, 5),
     ),
+    "functions": (
+        lambda: Function(
+            _functions, first=nn.Conv2d(2, 2, 1), second=nn.Conv2d(2, 3, 1), slope=nn.PReLU(),
+            head=nn.LazyConv2d(3, 2, padding=1),
+        ),
+        (2, 4, 5),
+    ),
+    "gates": (_gate_layers, (2, 5, 4)),
     "adaptive": (
         lambda: Function(_adaptive, conv=nn.Conv2d(2, 4, 2, groups=2), head=nn.Linear(24, 3)),
         (2, 6, 6),

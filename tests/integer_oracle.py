@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from mpsearch.integer.arithmetic import Affine, Multiply, Prelu
 from mpsearch.integer.fixed_point import Rescale
+from mpsearch.integer.functions import Lookup
 from mpsearch.integer.graph import (
     Add,
     ArgMax,
@@ -131,8 +133,35 @@ def element(step: Step, sources: list[Sample], place: tuple[int, ...], lowest: i
             where = [slice(None) if a == step.axis else next(rest) for a in range(x.ndim)]
             values = list(x[tuple(where)])
             return values.index(max(values))
+        case Lookup():
+            knot, rest = divmod(x[place] + 2**15, 2**step.segment)
+            left, right = int(step.table[knot]), int(step.table[knot + 1])
+            exact = left + Fraction((right - left) * rest, 2**step.segment)
+            code = round(exact / Fraction(2) ** step.fraction) + step.output.zero_point
+            return clip(code, step.low, step.high)
+        case Affine():
+            total = int(_repeated(step.offset, place)) * 2**step.raised
+            for source, factors in zip(sources, step.multipliers, strict=True):
+                total += int(_repeated(factors, place)) * int(_repeated(source, place))
+            code = round(Fraction(total, 2**step.shift)) + step.output.zero_point
+            return clip(code, step.low, step.high)
+        case Multiply():
+            left, right = (int(_repeated(source, place)) for source in sources)
+            code = scaled(left * right, step.rescale, 0) + step.output.zero_point
+            return clip(code, step.low, step.high)
+        case Prelu():
+            slope = int(_repeated(step.negative, place)) if x[place] < 0 else step.positive
+            code = round(Fraction(x[place] * slope, 2**step.shift)) + step.output.zero_point
+            return clip(code, step.low, step.high)
         case _:
             raise AssertionError(step)
+
+
+def _repeated(array: Any, place: tuple[int, ...]) -> Any:
+    """The element at a place, along axes of length 1 the only one."""
+    if array.ndim == 0:
+        return array[()]
+    return array[tuple(min(i, n - 1) for i, n in zip(place, array.shape, strict=True))]
 
 
 def _products(step: Convolution, x: Sample, place: tuple[int, ...]) -> Iterator[int]:

@@ -40,7 +40,16 @@ from mpsearch.tables.choice import Choice
 from mpsearch.tables.units import format_size
 
 BITS = (2, 3, 4, 5, 6, 7, 8, 16)
-NETWORK = ("network", "layers", "patches", "depthwise", "pooling", "elementwise", "steps")
+NETWORK = (
+    "network",
+    "layers",
+    "patches",
+    "depthwise",
+    "pooling",
+    "elementwise",
+    "pointwise",
+    "steps",
+)
 ROOT = Path(__file__).parent.parent
 CORE = ROOT / "mpsearch" / "exporters" / "c"
 GCC = shutil.which("gcc")

@@ -168,7 +168,7 @@ def no_assignment(folder: Path) -> None:
         (None, ["model.pt", "--data", "none.npz"], "none.npz"),
         (None, ["none.pt"], "none.pt"),
         (None, ["model.pt", "--fp32", "model.pt"], "--fp32 goes with a quantized one"),
-        (None, ["quantized.pt"], "give labelled data with --data"),
+        (None, ["quantized.pt"], "give data with --data"),
         (None, ["quantized.pt", "--data", "test.npz"], "no row FP32"),
     ],
 )

@@ -22,7 +22,7 @@ from mpsearch.errors import InputError
 from mpsearch.evaluation.measuring import evaluate
 from mpsearch.graph.exporting import export_graph
 from mpsearch.graph.network import Network
-from mpsearch.integer.graph import Clamp, Convolution, Linear, Requantize, Softmax
+from mpsearch.integer.graph import Clamp, ComputedStep, Convolution, Linear, Requantize, Softmax
 from mpsearch.integer.inference import (
     IntegerNetwork,
     integer_network,
@@ -105,8 +105,13 @@ def _check_against_oracle_and_reference(quantized: QuantizedNetwork, data: Data)
         return
     step = integer.graph.output_step
     softmax = any(isinstance(s, Softmax) for s in integer.graph.steps)
+    difference = (got.double() - meant).abs()
+    if any(isinstance(s, ComputedStep) for s in integer.graph.steps):
+        # 16 bits between layers turn some codes into their neighbours
+        assert float(difference.square().mean().sqrt()) < 0.3 * step
+        return
     limit = 0.01 * step + 2e-5 * softmax  # probabilities have 15 bits
-    assert float((got.double() - meant).abs().max()) < limit
+    assert float(difference.max()) < limit
     with torch.no_grad():
         assert float((got - quantized(*data.inputs)).abs().max()) <= step
 
@@ -299,18 +304,22 @@ def _expect(message: str, model: nn.Module, *shape: int, choice: str = "w8a8") -
 
 
 def test_what_has_no_integer_form_is_named_with_its_node() -> None:
-    for name, message in (
-        ("smooth", r"gelu \(node 'gelu'\) has no integer form"),
-        ("transposed", r"conv_transpose2d \(node 'conv_transpose2d'\)"),
-    ):
-        with pytest.raises(InputError, match=message):
-            lower(*_prepare(name, "w8a8"))
+    with pytest.raises(InputError, match=r"conv_transpose2d \(node 'conv_transpose2d'\)"):
+        lower(*_prepare("transposed", "w8a8"))
     make = integer_networks.Function
     linear = nn.Linear(4, 4)
     _expect(r"conv3d \(node 'conv3d'\)", nn.Conv3d(1, 1, 2), 1, 3, 3, 3)
-    _expect("takes a constant operand", make(lambda m, x: m.a(x) + 1, a=linear), 4)
-    _expect("has alpha 2", make(lambda m, x: torch.add(m.a(x), x, alpha=2), a=linear), 4)
-    _expect("different shapes", make(lambda m, x: m.a(x) + x[:, :1], a=linear), 4)
+    _expect(r"atan2 \(node 'atan2'\) has no integer form; integer inference knows abs, acos, ",
+            make(lambda m, x: torch.atan2(m.a(x), x), a=linear), 4)  # fmt: skip
+    _expect("divides by a tensor", make(lambda m, x: m.a(x) / m.b(x), a=linear, b=linear), 4)
+    _expect(
+        "not defined, or too steep", make(lambda m, x: (m.a(x).relu() + 1e-6).log(), a=linear), 4
+    )
+    _expect("not defined, or too steep", make(lambda m, x: (m.a(x) > 0) * 1.0, a=linear), 4)
+    _expect("reads several tensors", make(lambda m, x: torch.maximum(m.a(x), x), a=linear), 4)
+    _expect("reads constants alone",
+            make(lambda m, x: m.a(x) * m.a.weight[0].abs(), a=linear), 4)  # fmt: skip
+    _expect("aligns the batch", make(lambda m, x: m.a(x).unsqueeze(1) + x, a=linear), 4)
     _expect("mode 'reflect'", make(lambda m, x: functional.pad(m.a(x), (1, 1), "reflect"),
                                    a=linear), 4)  # fmt: skip
     _expect("averages over the batch", make(lambda m, x: m.a(x) + m.a(x).mean(), a=linear), 4)

@@ -169,7 +169,7 @@ def test_pools_with_every_padding() -> None:
 
 def test_what_litert_cannot_compute_is_refused_by_name() -> None:
     network, data = _network("pools")
-    with pytest.raises(InputError, match="avg_pool2d .node 'avg_pool2d'. has unequal windows"):
+    with pytest.raises(InputError, match=r"avg_pool2d .node 'avg_pool2d'. has unequal windows"):
         build(_quantized(network, data, "w8a8"), data)
     dilated = integer_networks.Function(
         lambda m, x: m.head(functional.max_pool2d(m.conv(x), 2, 1, dilation=2).flatten(1)),
@@ -178,7 +178,7 @@ def test_what_litert_cannot_compute_is_refused_by_name() -> None:
     inputs = (torch.randn(4, 1, 6, 6),)
     dilated(*inputs)
     network, data = Network.from_module(dilated.eval(), inputs), Data("test", inputs, None)
-    with pytest.raises(InputError, match="max_pool2d .node 'max_pool2d'. has dilated windows"):
+    with pytest.raises(InputError, match=r"max_pool2d .node 'max_pool2d'. has dilated windows"):
         build(_quantized(network, data, "w8a8"), data)
 
 

@@ -19,6 +19,7 @@ from mpsearch.tables.units import (
     format_exactly,
     format_size,
     parse_accuracy,
+    parse_agreement,
     parse_amount,
     parse_confidence,
     parse_count,
@@ -221,6 +222,7 @@ def _size(text: str) -> Fraction:
 # option -> (its reader, whether `12.5%` is percent, what a bare number counts in)
 SHARES: dict[str, tuple[Callable[[str], object], bool, int | None]] = {
     "--min-accuracy": (parse_accuracy, True, 100),
+    "--min-agreement": (parse_agreement, True, 100),
     "--max-drop, --max-drop-baseline": (parse_points, False, 1),
     "--max-size-growth, --max-bops-growth, --max-latency-growth": (parse_growth, True, None),
     "--confidence": (lambda text: Fraction(repr(parse_confidence(text))), True, 1),
@@ -254,7 +256,7 @@ def test_percent_and_bare_numbers_of_every_option(option: str, hundredths: int) 
         assert isinstance(found, str)
     elif option == "--confidence" and not Fraction(1, 2) <= value <= Fraction("0.9999"):
         assert "expected 0.5 to 0.9999" in str(found)
-    elif option == "--min-accuracy" and value <= 1:
+    elif option in ("--min-accuracy", "--min-agreement") and value <= 1:
         share = f"{float(value):.10g}"
         assert f"expected percent: write {float(100 * value):.10g}%" in str(found)
         assert hundredths == 0 or f"({share}%, with its sign" in str(found)

@@ -76,7 +76,9 @@ class EvaluateRequest:
     "--remeasure", is_flag=True, help="Drop what the front holds of other data or networks."
 )
 @click.option("--plot", metavar="FILE.png", help="Draw the front with what was measured on it.")
-@click.option("--data", metavar="D", help="Labelled data [default: the model file's sample].")
+@click.option(
+    "--data", metavar="D", help="Data, labelled or not [default: the model file's sample]."
+)
 @click.option(
     "--calibration", metavar="D", help="Data for the ranges [default: the model file's sample]."
 )
@@ -91,8 +93,8 @@ class EvaluateRequest:
     "metrics",
     multiple=True,
     metavar="[OUTPUT=]METRIC",
-    help="accuracy, balanced-accuracy, top5, f1, auc, mae, mse, rmse, r2 or "
-    "package.module:function; repeatable [default: by the loss].",
+    help="accuracy, balanced-accuracy, top5, f1, auc, mae, mse, rmse, r2, against FP32 agreement, "
+    "kl, sqnr, or package.module:function; repeatable [default: by the loss].",
 )
 @loss_option
 @device_option
@@ -102,7 +104,8 @@ class EvaluateRequest:
 @model_options
 @json_option
 def evaluate(**options: Any) -> None:
-    """Measure accuracy and loss of MODEL, with 95 % intervals, beside FP32.
+    """Measure accuracy and loss of MODEL, with 95 % intervals, beside FP32; without labels how far
+    it agrees with FP32.
 
     MODEL is a float model (measured as it is and, with --assignment or --uniform, quantized) or a
     file written by `mpsearch apply`. With --front, points of a front that `mpsearch front -o` wrote
@@ -268,7 +271,7 @@ def _document(evaluations: "Evaluations") -> dict[str, Any]:
 def print_evaluations(evaluations: "Evaluations") -> None:
     """The measured networks as a table: accuracy and loss with intervals, drop against FP32.
 
-    Other metrics have a table of their own below.
+    Other metrics have a table of their own below, all of them without labels.
     """
     from mpsearch.statistics import paired_drop
     from mpsearch.tables.units import format_count, format_size
@@ -284,14 +287,15 @@ def print_evaluations(evaluations: "Evaluations") -> None:
                 lost, (least, most) = paired_drop(reference.correct, row.correct)
                 drop = f"{100 * lost:+.2f} [{100 * least:+.2f}, {100 * most:+.2f}]"
             cells = [f"{100 * row.accuracy:.2f} [{100 * low:.2f}, {100 * high:.2f}]", drop]
+        loss = f"{row.loss:.4f} ± {(row.loss_interval[1] - row.loss):.4f}"
         rows.append([
             row.name,
             *cells,
-            f"{row.loss:.4f} ± {(row.loss_interval[1] - row.loss):.4f}",
+            *([loss] if evaluations.labelled else []),
             "" if row.size_bytes is None else format_size(row.size_bytes),
             "" if row.bops is None else format_count(row.bops),
         ])  # fmt: skip
-    columns = ["network", "loss ± 95 %", "size", "BOPS"]
+    columns = ["network", *(["loss ± 95 %"] if evaluations.labelled else []), "size", "BOPS"]
     if evaluations.rows[0].classifies:
         columns[1:1] = ["accuracy % [95 %]", "points lost [95 %]"]
     print_table(columns, rows)
@@ -304,6 +308,9 @@ def print_evaluations(evaluations: "Evaluations") -> None:
 
 
 def _print_metrics(evaluations: "Evaluations") -> None:
+    from mpsearch.evaluation.evaluation import with_unit
+    from mpsearch.evaluation.metrics import DRAWS
+
     rows = []
     for row in evaluations.rows:
         for name, metric in row.metrics.items():
@@ -313,7 +320,10 @@ def _print_metrics(evaluations: "Evaluations") -> None:
                 change = f"{metric.difference:+.4g} [{low:+.4g}, {high:+.4g}]"
             low, high = metric.interval
             value = f"{metric.value:.4g} [{low:.4g}, {high:.4g}]"
-            rows.append([row.name, name, value, change, metric.method])
+            method = metric.method.removesuffix(f" of {DRAWS}")  # 80 columns; the file says all
+            rows.append([row.name, with_unit(name), value, change, method])
+    columns = ["network", "metric", "value [95 %]", "less FP32's [95 %]", "interval"]
+    if rows and not any(row[3] for row in rows):
+        columns, rows = [columns[i] for i in (0, 1, 2, 4)], [[*row[:3], row[4]] for row in rows]
     if rows:
-        columns = ["network", "metric", "value [95 %]", "less FP32's [95 %]", "interval"]
         print_table(columns, rows)

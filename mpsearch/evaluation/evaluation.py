@@ -59,7 +59,7 @@ class Evaluation:
     """Accuracy (Wilson interval) and the mean loss (normal interval) on labelled samples.
 
     A network that does not give one answer per sample (a regression, several outputs) has no
-    accuracy; `metrics` say what it is measured by.
+    accuracy, nor has one that is measured without labels; `metrics` say what it is measured by.
     """
 
     name: str
@@ -98,7 +98,8 @@ class Evaluation:
 class Evaluations:
     """Several networks measured on the same data; `loss`: what `Evaluation.loss` is.
 
-    `notes`: what to know of them, a sentence each.
+    `notes`: what to know of them, a sentence each. `labelled`: whether the data have labels; else
+    all is measured against the row FP32.
     """
 
     data_name: str
@@ -107,6 +108,7 @@ class Evaluations:
     rows: tuple[Evaluation, ...]
     loss: str = "cross-entropy"
     notes: tuple[str, ...] = ()
+    labelled: bool = True
 
     def named(self, name: str) -> Evaluation | None:
         """The row called `name`, or None."""
@@ -136,6 +138,7 @@ def save_evaluations(evaluations: Evaluations, path: str | os.PathLike[str]) -> 
             "name": evaluations.data_name,
             "digest": evaluations.data_digest,
             "held_out": evaluations.held_out,
+            **({} if evaluations.labelled else {"labels": False}),
         },
         "loss": evaluations.loss,
         **({"notes": list(evaluations.notes)} if evaluations.notes else {}),
@@ -167,7 +170,8 @@ def row_to_json(row: Evaluation) -> dict[str, Any]:
 
 def _metric_to_json(metric: Metric) -> dict[str, Any]:
     document: dict[str, Any] = {
-        "value": metric.value, "interval": _ends(metric.interval), "method": metric.method,
+        "value": None if metric.value == math.inf else metric.value,
+        "interval": _ends(metric.interval), "method": metric.method,
     }  # fmt: skip
     if metric.difference is not None and metric.difference_interval is not None:
         ends = _ends(metric.difference_interval)
@@ -188,7 +192,10 @@ def load_evaluations(path: str | os.PathLike[str]) -> Evaluations:
         data = document["data"]
         rows = tuple(row_from_json(x, f"rows[{i}]") for i, x in enumerate(document["rows"]))
         loss, notes = document.get("loss", "cross-entropy"), tuple(document.get("notes", ()))
-        found = Evaluations(data["name"], data["digest"], data["held_out"], rows, loss, notes)
+        found = Evaluations(
+            data["name"], data["digest"], data["held_out"], rows, loss, notes,
+            data.get("labels", True),
+        )  # fmt: skip
         check_rows(found)
         return found
     except ValueError as error:
@@ -208,14 +215,14 @@ ROW = {
     "correct": text,
     "confusion?": null_or(list_of(text)),
     "metrics?": by_name({
-        "value": number(), "interval": _ENDS, "method": text,
+        "value": null_or(number()), "interval": _ENDS, "method": text,
         "against_fp32?": null_or({"difference": number(), "interval": _ENDS}),
     }),
     **ORIGIN,
 }  # fmt: skip
 EVALUATIONS = {
-    "data": {"name": text, "digest": text, "held_out": flag}, "rows": list_of({}), "loss?": text,
-    "notes?": list_of(text),
+    "data": {"name": text, "digest": text, "held_out": flag, "labels?": flag},
+    "rows": list_of({}), "loss?": text, "notes?": list_of(text),
 }  # fmt: skip
 
 
@@ -233,7 +240,7 @@ def row_from_json(row: Any, where: str = "row") -> Evaluation:
     low, high = (row["accuracy_interval"] if classifies else None) or (math.nan, math.nan)
     if classifies and (len(hits) != n or sum(hits) != round(accuracy * n)):
         raise ValueError(f"{where}: the accuracy is not that of its samples")
-    metrics = {k: _metric_from_json(v) for k, v in row.get("metrics", {}).items()}
+    metrics = {k: _metric_from_json(k, v, where) for k, v in row.get("metrics", {}).items()}
     confusion = _confusion(row, where)
     if confusion is not None and (
         sum(map(sum, confusion)) != n
@@ -249,8 +256,13 @@ def row_from_json(row: Any, where: str = "row") -> Evaluation:
     return found
 
 
-def _metric_from_json(document: Mapping[str, Any]) -> Metric:
-    value, method = float(document["value"]), document["method"]
+def _metric_from_json(name: str, document: Mapping[str, Any], where: str) -> Metric:
+    method = document["method"]
+    if document["value"] is None:  # as FP32's outputs exactly, and so on every draw: no noise
+        if name.rpartition(".")[2] != "sqnr":
+            raise ValueError(f"{where}: {name!a} has no value")
+        return Metric(math.inf, (math.inf, math.inf), method)
+    value = float(document["value"])
     against = document.get("against_fp32")
     if against is None:
         return Metric(value, _interval(document["interval"]), method)
@@ -277,8 +289,8 @@ def _confusion(row: Mapping[str, Any], where: str) -> tuple[tuple[int, ...], ...
     return tuple(tuple(map(int, one)) for one in words)
 
 
-SHARES = ("accuracy", "balanced-accuracy", "f1", "auc")
-NOT_NEGATIVE = ("mae", "mse", "rmse")
+SHARES = ("accuracy", "balanced-accuracy", "f1", "auc", "agreement")
+NOT_NEGATIVE = ("mae", "mse", "rmse", "kl")
 
 
 def check_rows(evaluations: "Evaluations") -> None:
@@ -310,6 +322,12 @@ def check_row(row: "Evaluation") -> None:
     layers = row.origin.layers or {}
     if is_choice(row.name) and {row.name} < {row.name, *map(str, layers.values())}:
         raise ValueError(f"row {row.name!a} has layers of other bits")
+
+
+def with_unit(metric: str) -> str:
+    """A metric as tables name it: `box.sqnr` -> `box.sqnr, dB`."""
+    unit = {"sqnr": ", dB", "kl": ", nats"}.get(metric.rpartition(".")[2], "")
+    return metric + unit
 
 
 def range_of(metric: str) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""Measuring a network on labelled data."""
+"""Measuring a network on labelled data, or beside the float network where there are no labels."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -9,13 +9,14 @@ import torch
 from mpsearch.data import Data
 from mpsearch.errors import InputError
 from mpsearch.evaluation.evaluation import MOST_CLASSES, Evaluation, Metric
+from mpsearch.evaluation.fidelity import fidelity_of, is_fidelity
 from mpsearch.evaluation.metric_choice import chosen, is_own, statistics_of
 from mpsearch.evaluation.metrics import DRAWS, OWN_DRAWS, measured
 from mpsearch.graph.network import Network
 from mpsearch.graph.outputs import Shape
 from mpsearch.losses.forms import Bernoulli, Softmax
 from mpsearch.losses.heads import logits as as_logits
-from mpsearch.losses.loss import CROSS_ENTROPY, Loss, PlainLoss
+from mpsearch.losses.loss import CROSS_ENTROPY, DIVERGENCE, SQUARED, Loss, PlainLoss
 from mpsearch.losses.sum_loss import SumLoss
 from mpsearch.quantization.quantized import QuantizedNetwork
 from mpsearch.statistics import Z95, wilson_interval
@@ -34,17 +35,19 @@ def evaluate(
     metrics: Sequence[str] = (),
     reference: torch.Tensor | None = None,
 ) -> Evaluation:
-    """Run `network` over labelled `data`. Raises InputError when the data have no labels.
+    """Run `network` over `data`. Raises InputError for data without labels and no `reference`.
 
     The row says what it is of (`Origin`) where `network` is a Network or a QuantizedNetwork.
     metrics: names as `--metric` has them; empty: what fits the data's loss. reference: the outputs
-    of FP32 on the same data, which metrics are compared with.
+    of FP32 on the same data, which metrics are compared with. Without labels the row has no
+    accuracy, its loss is the divergence from FP32's outputs, and its metrics are `agreement`, `kl`
+    and `sqnr`.
 
     >>> row = mpsearch.evaluate("FP32", network, data)
     >>> row.n, row.accuracy_interval[0] <= row.accuracy <= row.accuracy_interval[1]
     (96, True)
     """
-    labels_of(data)
+    check_comparable(data, reference)
     outputs = logits_of(network, data, batch_size)
     row = from_logits(name, outputs, data, size_bytes, bops, metrics, reference)
     return replace(row, origin=origin_of(network, data))
@@ -69,6 +72,15 @@ def labels_of(data: Data) -> torch.Tensor:
     return data.labels
 
 
+def check_comparable(data: Data, reference: torch.Tensor | None) -> None:
+    """Raise InputError for data without labels where FP32's outputs are not known either."""
+    if data.labels is None and reference is None:
+        raise InputError(
+            f"{data.name} has no labels (array y), and there is no FP32 network to compare with; "
+            "give labelled data, or the float model (--fp32)"
+        )
+
+
 def logits_of(network: Callee, data: Data, batch_size: int = 64) -> torch.Tensor:
     """The outputs [N, …] over `data`, batch by batch; on the CPU, as the data are."""
     with torch.no_grad():
@@ -84,17 +96,26 @@ def from_logits(
     metrics: Sequence[str] = (),
     reference: torch.Tensor | None = None,
 ) -> Evaluation:
-    """Accuracy, loss and metrics of outputs [N, …] on the labels of `data`."""
-    labels = labels_of(data)
-    loss = data.loss or CROSS_ENTROPY
+    """Accuracy, loss and metrics of outputs [N, …] on the labels of `data`.
+
+    reference: FP32's outputs; where they are the same tensor, the row is FP32's own, which is not
+    compared with itself. Without labels the loss is the divergence from them.
+    """
+    check_comparable(data, reference)
+    labels = data.labels
+    loss = data.loss or _usual_loss(labels, logits)
     found = _metrics(metrics, loss, logits, labels, reference)
     logits = as_logits(loss, logits)
-    losses = _on_labels(loss, logits, labels).double()
+    if labels is None:
+        assert reference is not None
+        losses = loss.divergence(as_logits(loss, reference), logits)
+    else:
+        losses = _on_labels(loss, logits, labels).double()
     n = len(logits)
     mean = float(losses.mean())
     half = Z95 * float(losses.std()) / math.sqrt(n) if n > 1 else math.inf
     interval = (mean - half, mean + half)
-    if not one_answer(loss, tuple(logits.shape[1:])):
+    if labels is None or not one_answer(loss, tuple(logits.shape[1:])):
         nothing = (math.nan, math.nan)
         return Evaluation(
             name, n, math.nan, nothing, mean, interval, (), size_bytes, bops, None, found
@@ -105,6 +126,14 @@ def from_logits(
         name, n, sum(hits) / n, wilson_interval(sum(hits), n), mean, interval, hits,
         size_bytes, bops, confusion(predicted, true, classes), found,
     )  # fmt: skip
+
+
+def _usual_loss(labels: torch.Tensor | None, logits: torch.Tensor) -> PlainLoss:
+    """Of data that were put together by hand."""
+    if labels is not None:
+        return CROSS_ENTROPY
+    classes = logits.dim() == 2 and logits.shape[1] > 1
+    return DIVERGENCE if classes else PlainLoss("mse-to-fp32", False, SQUARED)
 
 
 def one_answer(loss: Loss, shape: Shape) -> bool:
@@ -142,20 +171,30 @@ def _metrics(
     wanted: Sequence[str],
     loss: Loss,
     outputs: torch.Tensor,
-    labels: torch.Tensor,
+    labels: torch.Tensor | None,
     reference: torch.Tensor | None,
 ) -> dict[str, Metric]:
-    if not wanted and one_answer(loss, tuple(outputs.shape[1:])):
+    if not wanted and labels is not None and one_answer(loss, tuple(outputs.shape[1:])):
         return {}  # accuracy and loss are there anyway
-    names = chosen(loss, wanted)
-    here = statistics_of(names, loss, outputs, labels)
-    there = None if reference is None else statistics_of(names, loss, reference, labels)
-    return {
-        name: measured(
-            one, None if there is None else there[name], OWN_DRAWS if is_own(name) else DRAWS
+    names = chosen(loss, wanted, labels is not None)
+    beside = [name for name in names if is_fidelity(name)]
+    if wanted and beside and reference is None:
+        raise InputError(
+            f"the metric {beside[0]} compares with the float network; name it with --fp32 MODEL"
         )
-        for name, one in here.items()
-    }
+    if reference is None or reference is outputs:
+        reference, beside = None, []
+    found = {name: measured(one, None) for name, one in (
+        {} if reference is None else fidelity_of(beside, loss, outputs, reference)
+    ).items()}  # fmt: skip
+    others = [name for name in names if not is_fidelity(name)]
+    if others and labels is not None:
+        here = statistics_of(others, loss, outputs, labels)
+        there = None if reference is None else statistics_of(others, loss, reference, labels)
+        for name, one in here.items():
+            draws = OWN_DRAWS if is_own(name) else DRAWS
+            found[name] = measured(one, None if there is None else there[name], draws)
+    return {name: found[name] for name in names if name in found}
 
 
 def confusion(

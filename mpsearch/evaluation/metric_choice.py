@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from mpsearch.errors import InputError
+from mpsearch.evaluation.fidelity import FIDELITY, fitting, is_fidelity
 from mpsearch.evaluation.metrics import (
     Statistic,
     auc,
@@ -28,7 +29,8 @@ from mpsearch.losses.loss import Loss, PlainLoss
 from mpsearch.losses.sum_loss import SumLoss
 from mpsearch.running.plugins import import_object
 
-NAMES = ("accuracy", "balanced-accuracy", "top5", "f1", "auc", "mae", "mse", "rmse", "r2")
+NAMES = ("accuracy", "balanced-accuracy", "top5", "f1", "auc", "mae", "mse", "rmse", "r2",
+         *FIDELITY)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -46,21 +48,32 @@ def is_own(name: str) -> bool:
     return ":" in name
 
 
-def chosen(loss: Loss, wanted: Sequence[str]) -> tuple[str, ...]:
+def chosen(loss: Loss, wanted: Sequence[str], labelled: bool = True) -> tuple[str, ...]:
     """The metrics' names as the file has them: `f1`, or `box.mae` for one of several outputs.
 
-    wanted: `f1`, `top3`, `module:function`, `box=mae`; empty: what fits the loss. Raises
-    InputError for an unknown metric or output.
+    wanted: `f1`, `top3`, `module:function`, `box=mae`; empty: what fits the loss, and of outputs
+    without labels what compares them with FP32's. Raises InputError for an unknown metric or
+    output, and for one that needs labels where there are none.
     """
     outputs = [share.output.name for share in loss.shares] if isinstance(loss, SumLoss) else []
     if not wanted:
+        if not labelled:
+            return fitting(loss)
         if isinstance(loss, SumLoss):
-            return tuple(
+            usual = tuple(
                 f"{share.output.name}.{name}" for share in loss.shares
                 if share.labels is not None for name in _usual(share.loss.form)
             )  # fmt: skip
+            return (*usual, *fitting(loss, unlabelled=True))
         return _usual(loss.form) if isinstance(loss, PlainLoss) else ()
-    return tuple(dict.fromkeys(_name(text, outputs) for text in wanted))
+    names = tuple(dict.fromkeys(_name(text, outputs) for text in wanted))
+    needing = [] if labelled else [name for name in names if not is_fidelity(name)]
+    if needing:
+        raise InputError(
+            f"the metric {needing[0]} needs labels, and the data have none; expected labelled data "
+            f"or {', '.join(FIDELITY)}, which compare with FP32"
+        )
+    return names
 
 
 def _usual(form: Form) -> tuple[str, ...]:
@@ -82,7 +95,7 @@ def _name(text: str, outputs: Sequence[str]) -> str:
     if output and output not in outputs:
         there = ", ".join(outputs) or "none with a name: leave it out"
         raise InputError(f"got the metric {text!r}; the network's outputs are {there}")
-    if outputs and not output and not is_own(name):
+    if outputs and not output and not is_own(name) and name not in FIDELITY:
         raise InputError(
             f"got the metric {name} for a network with {len(outputs)} outputs; name the output, "
             f"as in {outputs[0]}={name}"

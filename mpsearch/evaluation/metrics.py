@@ -206,7 +206,8 @@ def measured(statistic: Statistic, reference: Statistic | None, draws: int = DRA
 def _value(one: Statistic, draws: int) -> _Estimate:
     value, values = one.value, one.values
     if values is None:
-        return _Estimate(value, _percentiles(_drawn(one, draws), value), f"bootstrap of {draws}")
+        ends = _percentiles(_drawn(one, draws), value) if one.n > 1 else (-math.inf, math.inf)
+        return _Estimate(value, ends, f"bootstrap of {draws}")
     if bool(np.isin(values, (0.0, 1.0)).all()) and one.transform is float:
         return _Estimate(value, wilson_interval(round(values.sum()), one.n), "wilson")
     low, high = _normal(values)
@@ -250,5 +251,9 @@ def _percentiles(drawn: np.ndarray, value: float) -> tuple[float, float]:
     known = drawn[~np.isnan(drawn)]
     if not len(known):
         return -math.inf, math.inf
-    low, high = np.quantile(known, (0.025, 0.975))
+    ends = (0.025, 0.975)
+    if np.isfinite(known).all():
+        low, high = np.quantile(known, ends)
+    else:  # nothing lies between a number and infinity
+        low, high = np.quantile(known, ends, method="nearest")
     return min(float(low), value), max(float(high), value)

@@ -22,6 +22,7 @@ from mpsearch.graph.network import Network
 from mpsearch.importers.kinds import QUANTIZED, detect
 from mpsearch.importers.loading import ModelSource, load_network
 from mpsearch.losses.loss import CROSS_ENTROPY
+from mpsearch.losses.sum_loss import SumLoss
 from mpsearch.post_training.kept_repairs import undone_sentence
 from mpsearch.post_training.quantizing import Quantizing
 from mpsearch.post_training.repairing import PostTraining
@@ -57,7 +58,7 @@ class EvaluationRequest:
 
 @dataclass(frozen=True)
 class Subject:
-    """A float network and the labelled data to measure its assignments on.
+    """A float network and the data to measure its assignments on.
 
     What is measured is computed where `network` is.
     """
@@ -67,7 +68,7 @@ class Subject:
     network: Network
     """The float network."""
     data: Data
-    """The labelled samples that are measured on."""
+    """The samples that are measured on; without labels against the float network."""
     calibration: Data | None
     """Samples for the ranges of activations; None: nothing can be quantized."""
     batch_size: int = 64
@@ -114,13 +115,13 @@ class Subject:
         """The same where metrics are compared; accuracy is paired by its samples."""
         loss = self.data.loss or CROSS_ENTROPY
         plain = not self.metrics and one_answer(loss, self.network.output_shape)
-        return None if plain else self.float_outputs
+        return None if plain and self.data.labels is not None else self.float_outputs
 
     def float_row(self) -> Evaluation:
-        """The float network, measured."""
+        """The float network, measured; it is not compared with itself."""
         row = from_logits(
             FLOAT, self.float_outputs, self.data, self.network.fp32_bytes,
-            float_bops(self.network), self.metrics,
+            float_bops(self.network), self.metrics, self.float_outputs,
         )  # fmt: skip
         return replace(row, origin=origin_of(self.network, self.data))
 
@@ -186,9 +187,14 @@ def run(request: EvaluationRequest) -> Evaluations:
         )
     subject = load_subject(
         request.source, request.data, request.calibration, request.batch_size,
-        request.post_training, request.losses, request.metrics, device=request.device,
+        request.post_training, request.losses, request.metrics, False, request.device,
     )  # fmt: skip
     choices = _wanted(request, subject.network)
+    if subject.data.labels is None and not choices:
+        raise InputError(
+            f"{subject.data.name} has no labels, and FP32 alone has nothing to be compared with; "
+            "name an assignment or --uniform w8a8, or give labelled data with --data"
+        )
     if choices:
         _ = subject.quantizing  # raises before anything is measured
     rows, notes = [subject.float_row()], subject.outside
@@ -239,7 +245,7 @@ def _quantized_file(request: EvaluationRequest) -> Evaluations:
     place = find_device(request.device)
     quantized = load_quantized(request.source.path, request.source.max_memory)
     if request.data is None:
-        raise InputError(f"{request.source.path} carries no data; give labelled data with --data")
+        raise InputError(f"{request.source.path} carries no data; give data with --data")
     arrays = read_arrays(request.data)
     data = bind(arrays, quantized.source, request.losses)
     quantized, chosen = quantized.to(place), quantized.assignment
@@ -248,7 +254,8 @@ def _quantized_file(request: EvaluationRequest) -> Evaluations:
         float_source = replace(request.source, path=request.fp32)
         subject = load_subject(
             float_source, request.data, request.calibration, request.batch_size,
-            losses=request.losses, metrics=request.metrics, device=request.device,
+            losses=request.losses, metrics=request.metrics, need_labels=False,
+            device=request.device,
         )  # fmt: skip
     reference = None if subject is None else subject.reference
     row = evaluate(
@@ -286,7 +293,22 @@ def _together(
     data: Data, held_out: bool, rows: Sequence[Evaluation], notes: Sequence[str]
 ) -> Evaluations:
     name = "cross-entropy" if data.loss is None else data.loss.name
-    return Evaluations(data.name, data.digest, held_out, tuple(rows), name, (*data.notes, *notes))
+    beside = [] if (without := _unlabelled(data)) is None else [
+        f"no labels{without}: measured against the FP32 network"
+    ]  # fmt: skip
+    return Evaluations(
+        data.name, data.digest, held_out, tuple(rows), name, (*beside, *data.notes, *notes),
+        data.labels is not None,
+    )  # fmt: skip
+
+
+def _unlabelled(data: Data) -> str | None:
+    """` of box`: which of several outputs have none; empty: none has; None: all have."""
+    if data.labels is None:
+        return ""
+    shares = data.loss.shares if isinstance(data.loss, SumLoss) else ()
+    names = [share.output.name for share in shares if share.labels is None]
+    return f" of {', '.join(names)}" if names else None
 
 
 def _integers(

@@ -17,15 +17,23 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from mpsearch.errors import InputError
 from mpsearch.files.whole import read_toml
-from mpsearch.tables.units import parse_accuracy, parse_amount, parse_growth, parse_points
+from mpsearch.tables.units import (
+    parse_accuracy,
+    parse_agreement,
+    parse_amount,
+    parse_decibels,
+    parse_growth,
+    parse_nats,
+    parse_points,
+)
 
 if TYPE_CHECKING:
     from mpsearch.device.profile import Mode
     from mpsearch.tables.table import LayerTable
 
 
-Need = Literal["totals", "accuracy", "metrics", "device", "fp32", "baseline"]
-Unit = Literal["B", "", "%", "points", "s", "J"]
+Need = Literal["totals", "accuracy", "outputs", "metrics", "device", "fp32", "baseline"]
+Unit = Literal["B", "", "%", "points", "dB", "nats", "s", "J"]
 Limit = int | float | Fraction
 
 
@@ -105,6 +113,18 @@ CONDITIONS = (
         "Percentage points lost against FP32, paired.", parse_points,
     ),
     Condition(
+        "min_agreement", ("outputs", "fp32"), "agreement", "agreement", "%", "98%",
+        "Percent of the answers that are FP32's; needs no labels.", parse_agreement,
+    ),
+    Condition(
+        "min_sqnr", ("outputs", "fp32"), "sqnr", "SQNR", "dB", "20",
+        "Decibels of FP32's outputs over the difference; no labels.", parse_decibels,
+    ),
+    Condition(
+        "max_kl", ("outputs", "fp32"), "kl", "KL to FP32", "nats", "0.05",
+        "Nats between FP32's classes and the network's; no labels.", parse_nats,
+    ),
+    Condition(
         "min", ("metrics",), "", "", "", "f1=0.9", "Of a metric of the evaluation. Repeatable.",
         argument="min_metrics",
     ),
@@ -165,6 +185,9 @@ class Limits(TypedDict, total=False):
     max_bops: str | int | None
     min_accuracy: str | float | None
     max_drop: str | float | None
+    min_agreement: str | float | None
+    min_sqnr: str | float | None
+    max_kl: str | float | None
     min_metrics: Mapping[str, str | float] | None
     max_metrics: Mapping[str, str | float] | None
     max_rise: Mapping[str, str | float] | None

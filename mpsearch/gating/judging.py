@@ -39,12 +39,14 @@ from mpsearch.statistics import (
 from mpsearch.tables.units import read_number
 
 CONFIDENCE = 0.95  # of the intervals in an evaluation
+NEAR = tuple(one.quantity for one in CONDITIONS if "outputs" in one.needs)
 
 
 def wanted_metrics(conditions: Conditions) -> tuple[str, ...]:
     """The metrics that are asked for, as `evaluate --metric` takes them; not the loss."""
     asked = [*conditions.judged_from("metrics"), *conditions.judged_from("metrics", "fp32")]
-    names = dict.fromkeys(_parse(text, f"--{one.key}")[0] for one, text in asked)
+    near = [one.quantity for one, _ in conditions.judged_from("outputs", "fp32")]
+    names = dict.fromkeys([*near, *(_parse(text, f"--{one.key}")[0] for one, text in asked)])
     return tuple(name for name in names if name != "loss")
 
 
@@ -55,11 +57,7 @@ def judge_metrics(conditions: Conditions, row: Evaluation, confidence: float) ->
     the same samples: absolutely, or with a sign relative to FP32's value. Raises InputError for a
     metric that the row lacks and for a confidence other than that of its intervals.
     """
-    if confidence != CONFIDENCE:
-        raise InputError(
-            f"got the confidence {confidence:g} and a condition on a metric; the intervals of "
-            f"metrics are stored for {CONFIDENCE:g}: leave --confidence out"
-        )
+    _check_stored(confidence)
     verdicts = []
     for asked, text in conditions.judged_from("metrics"):
         name, limit, percent = _parse(text, f"--{asked.key}")
@@ -67,11 +65,16 @@ def judge_metrics(conditions: Conditions, row: Evaluation, confidence: float) ->
         if percent and limit > 1 and at_least:
             raise InputError(f"got --{asked.key} {text!r}: more than 100 %")
         value, interval = _value(row, name)
-        verdicts.append(_verdict(name, value, limit, interval, row.n, at_least))
+        verdicts.append(_verdict(f"metric {name}", value, limit, interval, row.n, at_least))
     for asked, text in conditions.judged_from("metrics", "fp32"):
         name, limit, percent = _parse(text, f"--{asked.key}")
         sign = 1 if asked.name == "max_rise" else -1
         metric = _metric(row, name)
+        if name.rpartition(".")[2] in NEAR:
+            raise InputError(
+                f"got --{asked.key} {text!r}, and {name} is against FP32 already; expected "
+                f"--{'max' if name.endswith('kl') else 'min'} {name}=NUMBER"
+            )
         if metric.difference is None or metric.difference_interval is None:
             raise InputError(
                 f"the evaluation does not compare {name} with FP32; measure both in one run: "
@@ -81,10 +84,18 @@ def judge_metrics(conditions: Conditions, row: Evaluation, confidence: float) ->
         if percent:
             limit *= Fraction(before)
         low, high = sorted(sign * end for end in metric.difference_interval)
-        title = f"{name} {'above' if sign > 0 else 'below'} FP32's"
+        title = f"metric {name} {'above' if sign > 0 else 'below'} FP32's"
         value = sign * metric.difference
         verdicts.append(_verdict(title, value, limit, (low, high), row.n, False))
     return verdicts
+
+
+def _check_stored(confidence: float) -> None:
+    if confidence != CONFIDENCE:
+        raise InputError(
+            f"got the confidence {confidence:g} and a condition on a metric; the intervals of "
+            f"metrics are stored for {CONFIDENCE:g}: leave --confidence out"
+        )
 
 
 def _parse(text: str, option: str) -> tuple[str, Fraction, bool]:
@@ -117,13 +128,15 @@ def _value(row: Evaluation, name: str) -> tuple[float, tuple[float, float]]:
 
 
 def _verdict(
-    name: str, value: float, limit: Fraction, interval: tuple[float, float], samples: int,
+    quantity: str, value: float, limit: Fraction, interval: tuple[float, float], samples: int,
     at_least: bool,
 ) -> Verdict:  # fmt: skip
-    exact = Fraction(repr(value)) if math.isfinite(value) else Fraction(10**300)
+    exact: Number = Fraction(repr(value)) if math.isfinite(value) else Fraction(10**300)
+    if value == math.inf and at_least:
+        exact = value
     passed = exact >= limit if at_least else exact <= limit
     return Verdict(
-        f"metric {name}", exact, limit, passed, interval, samples, CONFIDENCE,
+        quantity, exact, limit, passed, interval, samples, CONFIDENCE,
         _needed(float(exact), limit, interval, samples), at_least=at_least,
     )  # fmt: skip
 
@@ -151,7 +164,8 @@ REFERENCE = "FP32"
 def judge(
     conditions: Conditions, evidence: Evidence, confidence: float = 0.95
 ) -> tuple[Verdict, ...]:
-    """Every condition that was asked: size, BOPS, accuracy, drops, device, metrics, growth.
+    """Every condition that was asked: size, BOPS, accuracy, drops, nearness to FP32, device,
+    metrics, growth.
 
     Size and BOPS are recomputed from the table when there is one, accuracy and interval from the
     samples. Raises InputError without a condition, for a limit that cannot be read, for evidence
@@ -169,9 +183,9 @@ def judge(
         )
     if evidence.baseline is not None:
         check_same_model(evidence.baseline, identity_of(evidence))
-    measured = conditions.need("accuracy", "metrics")
+    measured = conditions.need("accuracy", "outputs", "metrics")
     if conditions.need("accuracy"):
-        check_classifies(judged_row(evidence), "a condition on accuracy")
+        _check_accuracy(evidence)
     totals = totals_of(evidence, measured)
     verdicts: list[Verdict] = []
     value: Number
@@ -182,6 +196,8 @@ def judge(
         verdicts.append(_accuracy(judged_row(evidence), Fraction(asked.limit(text)), confidence))
     for asked, text in conditions.judged_from("accuracy", "fp32"):
         verdicts.append(_drop(evidence, Fraction(asked.limit(text)), confidence))
+    for asked, text in conditions.judged_from("outputs", "fp32"):
+        verdicts.append(_near(asked, Fraction(asked.limit(text)), evidence, confidence))
     for asked, text in conditions.judged_from("device"):
         value = device_value(evidence, asked.quantity, conditions.latency_mode)
         limit = asked.limit(text)
@@ -259,32 +275,71 @@ def _lacks(baseline: Baseline, what: str, source: str) -> str:
     )
 
 
+def _check_accuracy(evidence: Evidence) -> None:
+    """Raise InputError for a condition on accuracy where there is none."""
+    row, evaluations = judged_row(evidence), evidence.evaluations
+    if evaluations is not None and not evaluations.labelled:
+        raise InputError(
+            f"a condition on accuracy needs labels, and {evaluations.data_name} has none",
+            "compare with FP32 instead: --min-agreement 98%, --max-kl 0.05 (of classes) or "
+            "--min-sqnr 20",
+        )
+    check_classifies(row, "a condition on accuracy")
+
+
 def _accuracy(row: Evaluation, limit: Fraction, confidence: float) -> Verdict:
-    hits = sum(row.correct)
-    value = Fraction(hits, row.n)
+    return _share("accuracy", sum(row.correct), row.n, limit, confidence)
+
+
+def _share(quantity: str, hits: int, n: int, limit: Fraction, confidence: float) -> Verdict:
+    """A share of the samples, by Wilson's interval."""
+    value = Fraction(hits, n)
     return Verdict(
-        "accuracy",
+        quantity,
         value,
         limit,
         value >= limit,
-        wilson_interval(hits, row.n, confidence=confidence),
-        row.n,
+        wilson_interval(hits, n, confidence=confidence),
+        n,
         confidence,
         samples_for_accuracy(value, limit, confidence),
     )
 
 
+def _near(asked: Condition, limit: Fraction, evidence: Evidence, confidence: float) -> Verdict:
+    """How near the outputs are to FP32's on the same samples."""
+    row = judged_row(evidence)
+    check_pair(evidence, row, _reference(evidence, row))
+    metric = row.metrics.get(asked.quantity)
+    if metric is None:
+        raise InputError(
+            f"the row {row.name} of the evaluation does not say its {asked.title}; measure it with "
+            f"`mpsearch evaluate … --metric {asked.quantity}`"
+        )
+    if metric.method == "wilson":
+        return _share(asked.quantity, round(metric.value * row.n), row.n, limit, confidence)
+    _check_stored(confidence)
+    return _verdict(
+        asked.quantity, metric.value, limit, metric.interval, row.n, asked.at_least
+    )  # fmt: skip
+
+
 def _drop(evidence: Evidence, limit: Fraction, confidence: float) -> Verdict:
     row = judged_row(evidence)
-    assert evidence.evaluations is not None
-    reference = evidence.evaluations.named(REFERENCE)
-    if reference is None or reference.n != row.n:
-        raise InputError(
-            f"the evaluation has no row {REFERENCE} on the same {row.n} samples, and a drop is "
-            "measured against it; write one with `mpsearch evaluate`"
-        )
+    reference = _reference(evidence, row)
     check_pair(evidence, row, reference)
     return _paired("drop", reference, row, REFERENCE, limit, confidence)
+
+
+def _reference(evidence: Evidence, row: Evaluation) -> Evaluation:
+    """FP32's row on the samples of `row`."""
+    reference = None if evidence.evaluations is None else evidence.evaluations.named(REFERENCE)
+    if reference is None or reference.n != row.n:
+        raise InputError(
+            f"the evaluation has no row {REFERENCE} on the same {row.n} samples, and what is lost "
+            "is measured against it; write one with `mpsearch evaluate`"
+        )
+    return reference
 
 
 def _paired(

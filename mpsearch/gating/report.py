@@ -1,6 +1,7 @@
 """`GateReport`: everything that one run of the gate found, for whoever prints it."""
 
 import contextlib
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -109,13 +110,13 @@ def gate(
     """Judge a network as `mpsearch gate` does; `says_no` of what comes back is its exit code 1.
 
     subject: an Assignment, an assignment.json, or a file of `mpsearch apply`, which is measured
-    here and now. limits: as on the command line, max_size, max_bops, min_accuracy, max_drop and so
-    on; a plain number is in bytes, operations, percent (accuracy), points (drops), seconds or
-    joules; min_metrics, max_metrics, max_rise, max_fall by metric: {"f1": 0.9}. losses: as
-    `mpsearch evaluate --loss`. policy: what an inconclusive condition does, `measured` (the value
-    decides), `strict` (it stops) or `lenient`. unverified: also take files that do not say which
-    network they are of. Nothing is read but what is named. Raises InputError for what cannot be
-    judged.
+    here and now. limits: as on the command line, max_size, max_bops, min_accuracy, max_drop,
+    min_agreement and so on; a plain number is in bytes, operations, percent (accuracy, agreement),
+    points (drops), decibels, nats, seconds or joules; min_metrics, max_metrics, max_rise, max_fall
+    by metric: {"f1": 0.9}. losses: as `mpsearch evaluate --loss`. policy: what an inconclusive
+    condition does, `measured` (the value decides), `strict` (it stops) or `lenient`. unverified:
+    also take files that do not say which network they are of. Nothing is read but what is named.
+    Raises InputError for what cannot be judged.
 
     >>> assignment = mpsearch.Assignment.from_solution(solution, table.digest)
     >>> mpsearch.gate(assignment, table, max_size="60%").says_no
@@ -163,7 +164,7 @@ def _condition(verdict: Verdict, policy: Policy) -> dict[str, Any]:
         "met": verdict.passed,
         "outcome": verdict.outcome,
         "decided": verdict.decided,
-        "interval": verdict.interval,
+        "interval": verdict.interval and [_number(end) for end in verdict.interval],
         "samples": verdict.samples,
         "needed_samples": verdict.needed,
         "baseline": None if verdict.baseline is None else _number(verdict.baseline),
@@ -176,8 +177,11 @@ def _condition(verdict: Verdict, policy: Policy) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _number(value: Number) -> int | float:
-    return value if isinstance(value, int) else float(value)
+def _number(value: Number) -> int | float | None:
+    """None for what is infinite, which JSON does not know."""
+    if isinstance(value, int):
+        return value
+    return float(value) if math.isfinite(value) else None
 
 
 def baseline_of(evidence: Evidence, path: str | os.PathLike[str]) -> Baseline:

@@ -36,8 +36,9 @@ class Verdict:
     """One condition of the gate: what was measured, its limit, and what the samples decide."""
 
     quantity: str
-    """`size_bytes`, `bops`, `accuracy` (0 to 1), `drop` or `drop_baseline` (in points), what a
-    device took: `latency_s`, `peak_memory_bytes`, `energy_j`; the growth of one of these against
+    """`size_bytes`, `bops`, `accuracy` (0 to 1), `drop` or `drop_baseline` (in points), nearness to
+    FP32: `agreement` (0 to 1), `sqnr` (dB; infinite where equal), `kl` (nats); what a device
+    took: `latency_s`, `peak_memory_bytes`, `energy_j`; the growth of one of these against
     the baseline, `size_bytes_growth` and so on (a share: 0.01 is 1 % more); or a metric of the
     evaluation, `metric f1`."""
     value: Number
@@ -122,9 +123,10 @@ def row_of(verdict: Verdict) -> Row:
     """`PASS`, `size`, `148,480 B (145.0 KB)`, `<= 148,480 B (145.0 KB)`, empty where exact."""
     interval = samples = ""
     if verdict.interval is not None:
-        scale = 100 if _unit(verdict.quantity) == "%" else 1
+        unit = _unit(verdict.quantity)
+        scale = 100 if unit == "%" else 1
         low, high = (scale * end for end in verdict.interval)
-        digits = ".4g" if verdict.quantity.startswith(METRIC) else ".2f"
+        digits = ".2f" if unit in ("%", "points") else ".4g"
         interval, samples = f"[{low:{digits}}, {high:{digits}}]", str(verdict.samples)
     return Row(
         verdict.outcome.upper(),

@@ -58,6 +58,15 @@ class Step:
 
 
 @dataclass(frozen=True)
+class ComputedStep(Step):
+    """A step with its arithmetic beside its constants; its sources are signed with zero point 0."""
+
+    def compute(self, *sources: Integers) -> Integers:
+        """The output's codes [N, …] for those of the sources, in integers only."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
 class Weights:
     """A layer's integers: `codes` (int16, of `bits` bits) and `bias` [out] (int32).
 

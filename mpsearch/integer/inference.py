@@ -26,6 +26,7 @@ from mpsearch.integer.graph import (
     ArgMax,
     AveragePool,
     Clamp,
+    ComputedStep,
     Concatenate,
     Convolution,
     IntegerGraph,
@@ -183,7 +184,7 @@ def mean(step: Mean, codes: Integers) -> Integers:
 
 Operation = (
     Convolution | Linear | Requantize | Clamp | Add | MaxPool | AveragePool | Mean | Concatenate
-    | Reshape | Permute | Slice | Pad | Softmax | ArgMax
+    | Reshape | Permute | Slice | Pad | Softmax | ArgMax | ComputedStep
 )  # fmt: skip
 
 
@@ -250,6 +251,8 @@ def _apply(step: Operation, sources: list[Integers], lowest: int, exact_blas: bo
             return softmax(x, step.axis + 1, step.rescale)
         case ArgMax():
             return _argmax(step, x)
+        case ComputedStep():
+            return step.compute(*sources)
         case _:
             assert_never(step)
 

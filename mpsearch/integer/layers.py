@@ -7,10 +7,11 @@ element, so it may move back through ReLU, max-pooling, concatenation and everyt
 elements: the layer before can write its results directly as the codes that the next layer reads.
 What is added, averaged, leaves the network, or is read by layers with different quantizers keeps
 the wide form: signed, 16 or 32 bits, zero point 0. Tensors in wide form that meet in additions,
-averages or moves form a class with one scale, so that adding them takes no multiplication.
+averages or moves form a class with one scale, so that adding them takes no multiplication. A class
+that a function, a product or another step at scales of its own reads or writes has 16 bits.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +22,17 @@ from mpsearch.errors import InputError
 from mpsearch.graph.layers import Layer, argument, groups, packet
 from mpsearch.integer.fixed_point import Integers, rescale_of
 from mpsearch.integer.graph import Convolution, IntegerTensor, Linear, Weights
-from mpsearch.integer.operators import LAYERS, MOVES, SOFTMAXES, convolution_padding, pair, sources
+from mpsearch.integer.operators import (
+    LAYERS,
+    MOVES,
+    OWN_SCALES,
+    SOFTMAXES,
+    convolution_padding,
+    pair,
+    sample_shape,
+    sources,
+)
+from mpsearch.integer.pointwise import PointFunction, sources_of
 from mpsearch.quantization.quantized import QuantizedLayer
 from mpsearch.quantization.quantizer import FLOAT_BITS, ActivationQuantizer
 
@@ -102,45 +113,74 @@ Form = ActivationQuantizer | None
 @dataclass(frozen=True)
 class Forms:
     """`wanted`: by node name, the forms that its users read, in order of use; `kept`: the form that
-    the node's own operation writes; `classes`: by node name, the class of its wide form."""
+    the node's own operation writes; `classes`: by node name, the class of its wide form; `short`:
+    the classes that have 16 bits, whatever others have, each with the unit that its range is a
+    power of two of (0: any range)."""
 
     wanted: Mapping[str, tuple[Form, ...]]
     kept: Mapping[str, Form]
     classes: Mapping[str, str]
+    short: Mapping[str, int]
 
 
 def choose_forms(
-    graph: fx.Graph, order: list[fx.Node], quantizers: Mapping[str, ActivationQuantizer]
+    result: fx.Node,
+    order: list[fx.Node],
+    quantizers: Mapping[str, ActivationQuantizer],
+    functions: Mapping[str, PointFunction],
 ) -> Forms:
-    """Forms for the nodes of `order`; `quantizers` are those of the layers, by node name."""
+    """Forms for the nodes of `order`, of which `result` leaves the network; `quantizers` are those
+    of the layers, by node name."""
+    own = {node.name for node in order if node.name in functions or at_own_scale(node)}
     wanted: dict[str, list[Form]] = {node.name: [] for node in order}
     kept: dict[str, Form] = {}
-    (output,) = (node for node in graph.nodes if node.op == "output")
-    (result,) = output.args
-    assert isinstance(result, fx.Node)
     if packet(result) not in {"argmax", *SOFTMAXES}:  # these leave in a form of their own
         wanted[result.name].append(WIDE)
     for node in reversed(order):
         forms = wanted[node.name]
-        single = len(forms) == 1 and (packet(node) in LAYERS | MOVES)
+        single = len(forms) == 1 and (packet(node) in LAYERS | MOVES or node.name in own)
         kept[node.name] = forms[0] if single else WIDE
         if node.op == "placeholder":
             continue
         if node.name in quantizers:
             needed: Form = quantizers[node.name]
         else:
-            needed = kept[node.name] if packet(node) in MOVES else WIDE
-        for source in sources(node):
+            moves = packet(node) in MOVES and node.name not in own
+            needed = kept[node.name] if moves else WIDE
+        for source in sources_of(node, functions):
             if needed not in wanted[source.name]:
                 wanted[source.name].append(needed)
+    classes = _classes(order, kept, own)
+    short: dict[str, int] = {}
+    for node in order:
+        if node.name in own:
+            function = functions.get(node.name)
+            unit = function.unit if function else 0
+            for name in (node.name, *(s.name for s in sources_of(node, functions))):
+                if name == node.name and kept[name] is not WIDE:
+                    continue
+                short[classes[name]] = max(unit, short.get(classes[name], 0))
     return Forms(
-        {name: tuple(reversed(forms)) for name, forms in wanted.items()},
-        kept,
-        _classes(order, kept),
+        {name: tuple(reversed(forms)) for name, forms in wanted.items()}, kept, classes, short
     )
 
 
-def _classes(order: list[fx.Node], kept: Mapping[str, Form]) -> dict[str, str]:
+def at_own_scale(node: fx.Node) -> bool:
+    """True for what reads 16 bits and writes them, or a layer's codes, with a factor of its own."""
+    return packet(node) in OWN_SCALES and not adds_at_one_scale(node)
+
+
+def adds_at_one_scale(node: fx.Node) -> bool:
+    """True for the sum of two tensors of one shape, which share a scale: it takes no factor."""
+    if packet(node) != "add" or argument(node, "alpha") != 1:
+        return False
+    shapes = [sample_shape(source) for source in sources(node)]
+    return len(shapes) == 2 and shapes[0] == shapes[1]
+
+
+def _classes(
+    order: list[fx.Node], kept: Mapping[str, Form], own: Collection[str]
+) -> dict[str, str]:
     """Union of every wide node with the sources that it shares the scale with."""
     parent = {node.name: node.name for node in order}
 
@@ -150,7 +190,11 @@ def _classes(order: list[fx.Node], kept: Mapping[str, Form]) -> dict[str, str]:
         return name
 
     for node in order:
-        own_scale = node.op == "placeholder" or packet(node) in {*LAYERS, *SOFTMAXES, "argmax"}
+        own_scale = (
+            node.op == "placeholder"
+            or node.name in own
+            or packet(node) in {*LAYERS, *SOFTMAXES, "argmax"}
+        )
         if not own_scale and kept[node.name] is WIDE:
             for source in sources(node):
                 parent[root(source.name)] = root(node.name)

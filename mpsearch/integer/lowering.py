@@ -14,7 +14,9 @@ from mpsearch.errors import InputError
 from mpsearch.graph.layers import Layer, argument, packet
 from mpsearch.graph.partial_forward import PartialForward
 from mpsearch.graph.refusals import Refusals
+from mpsearch.integer.arithmetic import Affine, Multiply, Prelu
 from mpsearch.integer.fixed_point import FRACTION_BITS, OUTPUT_BITS, rescale_of
+from mpsearch.integer.functions import Lookup
 from mpsearch.integer.graph import (
     Add,
     ArgMax,
@@ -32,6 +34,7 @@ from mpsearch.integer.layers import (
     WIDE,
     Form,
     Forms,
+    at_own_scale,
     check_integer,
     choose_forms,
     layer_step,
@@ -47,6 +50,8 @@ from mpsearch.integer.operators import (
     sources,
     unsupported,
 )
+from mpsearch.integer.own_scales import own_step
+from mpsearch.integer.pointwise import PointFunction, needed, point_functions, sources_of
 from mpsearch.integer.ranges import Ranges, tensor_ranges
 from mpsearch.quantization.quantized import QuantizedNetwork
 from mpsearch.quantization.quantizer import affine
@@ -66,7 +71,18 @@ def fuse_clamps(steps: list[Step], output: IntegerTensor) -> tuple[Step, ...]:
         before = fused[place] if place >= 0 else None
         if (
             isinstance(step, Clamp)
-            and isinstance(before, Convolution | Linear | Add | Requantize | Clamp)
+            and isinstance(
+                before,
+                Convolution
+                | Linear
+                | Add
+                | Requantize
+                | Clamp
+                | Lookup
+                | Affine
+                | Multiply
+                | Prelu,
+            )
             and uses[step.sources[0]] == 1
         ):
             low, high = (min(max(end, step.low), step.high) for end in (before.low, before.high))
@@ -102,7 +118,11 @@ def lower(
         refusals.network("the network mixes samples; integer inference needs one row per sample")
     graph = network.graph.graph
     layer_of = {node: layer for layer in network.layers for node in layer.nodes}
-    order = [node for node in graph.nodes if _computes(node)]
+    (result,) = next(node for node in graph.nodes if node.op == "output").args
+    assert isinstance(result, fx.Node)
+    computed = [node for node in graph.nodes if _computes(node)]
+    functions = point_functions(computed)
+    order = needed(computed, functions, result)
     for node in order:
         if node.op != "placeholder":
             with refusals.of(node):
@@ -112,10 +132,11 @@ def lower(
     quantizers = {node: quantized.layers[layer.name].activation for node, layer in layer_of.items()}
     lowering = _Lowering(
         quantized,
-        choose_forms(graph, order, quantizers),
+        choose_forms(result, order, quantizers, functions),
         tensor_ranges(quantized, calibration, batch_size),
         wide_bits,
         layer_of,
+        functions,
     )
     placeholders = [node for node in graph.nodes if node.op == "placeholder"]
     for node in order:
@@ -125,7 +146,7 @@ def lower(
             with refusals.of(node, lowering.assume):
                 lowering.add(node)
     refusals.check()
-    return lowering.finish()
+    return lowering.finish(result)
 
 
 def _computes(node: fx.Node) -> bool:
@@ -144,6 +165,7 @@ class _Lowering:
     ranges: Ranges
     wide_bits: int
     layer_of: dict[str, Layer]
+    functions: dict[str, PointFunction]
     steps: list[Step] = field(default_factory=list)
     inputs: list[IntegerInput] = field(default_factory=list)
     tensors: dict[tuple[str, Form], IntegerTensor] = field(default_factory=dict)
@@ -165,6 +187,8 @@ class _Lowering:
             kept = self.forms.kept[node.name]
             if packet(node) in LAYERS:
                 self.tensors[node.name, kept] = self.layer(node, self.tensor(node, kept))
+            elif node.name in self.functions or at_own_scale(node):
+                self.tensors[node.name, kept] = self.own(node, self.tensor(node, kept))
             else:
                 self.tensors[node.name, kept] = self.move(node, kept)
             self.convert(node, self.tensors[node.name, kept])
@@ -180,6 +204,14 @@ class _Lowering:
         shape = self.quantized.source.weight(layer).shape
         source = self.tensors[sources(node)[0].name, quantized.activation]
         self.steps.append(layer_step(node, layer, quantized, shape, source, output))
+        return output
+
+    def own(self, node: fx.Node, output: IntegerTensor) -> IntegerTensor:
+        read = sources_of(node, self.functions)
+        tensors = [self.tensors[source.name, WIDE] for source in read]
+        within = self.ranges.get(read[0].name, (0.0, 0.0))
+        function = self.functions.get(node.name)
+        self.steps.append(own_step(node, tensors, output, function, within))
         return output
 
     def move(self, node: fx.Node, kept: Form) -> IntegerTensor:
@@ -233,7 +265,8 @@ class _Lowering:
         shape, name = sample_shape(node), self.name(node)
         if form is not WIDE:
             return IntegerTensor(name, shape, form.bits, False, form.scale, form.zero_point)
-        return IntegerTensor(name, shape, self.wide_bits, True, self.wide_scale(node), 0)
+        bits = 16 if self.forms.classes[node.name] in self.forms.short else self.wide_bits
+        return IntegerTensor(name, shape, bits, True, self.wide_scale(node, bits), 0)
 
     def name(self, node: fx.Node) -> str:
         """The node's name; `NAME_as2`, … for further forms."""
@@ -244,18 +277,19 @@ class _Lowering:
         self.names.add(name)
         return name
 
-    def wide_scale(self, node: fx.Node) -> float:
-        """HEADROOM times the largest magnitude in the node's class over the largest integer."""
+    def wide_scale(self, node: fx.Node, bits: int) -> float:
+        """HEADROOM times the largest magnitude in the node's class over the largest integer; in
+        classes that tables read or write, rounded up to a power of two of their unit."""
         classes = self.forms.classes
         members = [name for name in classes if classes[name] == classes[node.name]]
         largest = max(abs(end) for name in members for end in self.ranges.get(name, (0.0,)))
-        return HEADROOM[self.wide_bits] * (largest or 1.0) / float((1 << (self.wide_bits - 1)) - 1)
+        reach, unit = HEADROOM[bits] * (largest or 1.0), self.forms.short.get(classes[node.name])
+        if unit:
+            return math.ldexp(unit, math.ceil(math.log2(reach / unit)) - (bits - 1))
+        return reach / float((1 << (bits - 1)) - 1)
 
-    def finish(self) -> IntegerGraph:
+    def finish(self, result: fx.Node) -> IntegerGraph:
         """The graph; its output step comes from the range of the outputs in calibration."""
-        nodes = self.quantized.source.graph.graph.nodes
-        (result,) = next(node for node in nodes if node.op == "output").args
-        assert isinstance(result, fx.Node)
         output = self.tensors[result.name, WIDE]
         low, high = self.ranges.get(result.name, (0.0, 0.0))
         step = affine(8, min(low, 0.0), max(high, 0.0)).scale

@@ -35,7 +35,6 @@ from mpsearch.integer.operators import (
     pair,
     pool_windows,
     sample_axis,
-    sample_shape,
     sources,
     unsupported,
 )
@@ -48,6 +47,8 @@ def moving_step(node: fx.Node, names: Names, output: IntegerTensor) -> Step | No
 
     Raises InputError, naming operator and node, for arguments that have no integer form.
     """
+    if packet(node) not in _STEPS:
+        raise unsupported(node, "reads several tensors, number by number")
     return _STEPS[packet(node)](node, names, output)
 
 
@@ -153,11 +154,6 @@ def _mean(node: fx.Node, names: Names, output: IntegerTensor) -> Step:
 
 
 def _add(node: fx.Node, names: Names, output: IntegerTensor) -> Step:
-    left, right = sources(node)
-    if sample_shape(left) != sample_shape(right):
-        raise unsupported(node, "adds tensors of different shapes")
-    if argument(node, "alpha") != 1:
-        raise unsupported(node, f"has alpha {argument(node, 'alpha')}")
     return Add(names, output, output.low, output.high)
 
 

@@ -8,7 +8,7 @@ from mpsearch.graph.refusals import refused
 from mpsearch.integer.graph import Pair, Shape
 
 LAYERS = frozenset({"conv1d", "conv2d", "convolution", "linear"})
-CLAMPS = frozenset({"relu", "relu6", "hardtanh", "clamp"})
+CLAMPS = frozenset({"relu", "relu6", "hardtanh", "clamp", "clamp_min", "clamp_max"})
 IDENTITIES = frozenset({"contiguous", "clone", "alias"})
 RESHAPES = frozenset(
     {"flatten", "view", "reshape", "_unsafe_view", "squeeze", "unsqueeze", "unflatten"}
@@ -21,18 +21,31 @@ AVERAGES = frozenset({
     "mean", "avg_pool1d", "avg_pool2d", "adaptive_avg_pool1d", "adaptive_avg_pool2d",
 })  # fmt: skip
 SOFTMAXES = frozenset({"softmax", "_softmax"})
-SUPPORTED = LAYERS | MOVES | AVERAGES | SOFTMAXES | {"add", "argmax"}
+# Functions of one number, by table: what torch computes in float64 for knots. One more is a word.
+FUNCTIONS = frozenset(
+    """
+    abs acos acosh asin asinh atan atanh celu cos cosh elu erf exp expm1 gelu hardsigmoid hardswish
+    leaky_relu log log10 log1p log2 log_sigmoid mish pow reciprocal rsqrt selu sigmoid silu sin
+    sinh softplus softshrink sqrt square tan tanh threshold
+    """.split()
+)
+LINEAR = frozenset({"add", "sub", "rsub", "mul", "div", "neg"})
+# What a function of one number may also be made of, spelled out: x·tanh(softplus(x)), a maximum.
+CHOICES = frozenset({"maximum", "minimum", "where", "gt", "ge", "lt", "le", "eq", "ne"})
+_SPELLINGS = IDENTITIES | {"_softmax", "_unsafe_view"}
+POINTWISE = FUNCTIONS | LINEAR | CHOICES | CLAMPS | IDENTITIES
+# What computes at scales of its own: reads 16-bit tensors, writes such a one or a layer's codes.
+OWN_SCALES = FUNCTIONS | LINEAR | {"batch_norm", "prelu"}
+SUPPORTED = LAYERS | MOVES | AVERAGES | SOFTMAXES | POINTWISE | OWN_SCALES | {"argmax"}
 
 
-def unsupported(node: fx.Node, why: str = "has no integer form") -> InputError:
+_NO_FORM = "has no integer form"
+
+
+def unsupported(node: fx.Node, why: str = _NO_FORM) -> InputError:
     """The error for a node that cannot be computed in integers, naming operator and node."""
-    return refused(
-        node,
-        why,
-        "integer inference knows "
-        "convolutions (1d, 2d), linear, relu, relu6, clamp, max and average pooling, mean, add, "
-        "cat, reshaping, permute, slice, constant pad, softmax and argmax",
-    )
+    known = sorted(SUPPORTED - _SPELLINGS) if why is _NO_FORM else []
+    return refused(node, why, f"integer inference knows {', '.join(known)}" if known else "")
 
 
 def check(node: fx.Node, layer_nodes: frozenset[str]) -> None:
@@ -40,6 +53,8 @@ def check(node: fx.Node, layer_nodes: frozenset[str]) -> None:
     name = packet(node)
     if name not in SUPPORTED:
         raise unsupported(node)
+    if not sources(node):
+        raise unsupported(node, "reads constants alone")
     if name in LAYERS and node.name not in layer_nodes:
         raise unsupported(node, "has a weight that is computed, not stored")
     if name in LAYERS and name != "linear":
@@ -50,13 +65,16 @@ def check(node: fx.Node, layer_nodes: frozenset[str]) -> None:
 
 
 def sources(node: fx.Node) -> tuple[fx.Node, ...]:
-    """The tensors that the node computes from, weights aside. Raises InputError for a constant."""
+    """The tensors that the node computes from, weights aside. Raises InputError for a constant
+    where the operator has no form for one."""
     name = packet(node)
+    if name in POINTWISE or name in OWN_SCALES:
+        return tuple(source for source in node.all_input_nodes if source.op != "get_attr")
     if name == "cat":
         (given,) = node.args[:1]
         assert isinstance(given, list | tuple)
     else:
-        given = node.args[: 2 if name == "add" else 1]
+        given = node.args[:1]
     found = []
     for source in given:
         if not isinstance(source, fx.Node) or source.op == "get_attr":
@@ -104,7 +122,8 @@ def clamp_range(node: fx.Node) -> tuple[float | None, float | None]:
     if name == "relu6":
         return 0.0, 6.0
     keys = ("min_val", "max_val") if name == "hardtanh" else ("min", "max")
-    low, high = (argument(node, key) for key in keys)
+    known = {parameter.name for parameter in node.target._schema.arguments}  # type: ignore[union-attr]
+    low, high = (argument(node, key) if key in known else None for key in keys)
     if isinstance(low, fx.Node) or isinstance(high, fx.Node):
         raise unsupported(node, "has bounds that are computed")
     as_float = [float(end) if isinstance(end, int | float) else None for end in (low, high)]

@@ -16,6 +16,7 @@ from torch import fx
 from mpsearch.data import Data
 from mpsearch.errors import InputError
 from mpsearch.graph.layers import argument, packet
+from mpsearch.integer.layers import adds_at_one_scale
 from mpsearch.integer.operators import MOVES, SOFTMAXES, SUPPORTED, sources
 from mpsearch.quantization.quantized import QuantizedNetwork
 from mpsearch.quantization.quantizer import ActivationQuantizer
@@ -24,6 +25,12 @@ Range = tuple[float, float]
 Ranges = dict[str, Range]
 
 _EVERYTHING = (-math.inf, math.inf)
+# Beyond these a function changes by less than 2^-15, or is x itself or nothing.
+_LEVEL = {
+    "sigmoid": (-12.0, 12.0), "tanh": (-6.0, 6.0), "hardsigmoid": (-3.0, 3.0),
+    "hardswish": (-3.0, math.inf), "silu": (-14.0, math.inf), "mish": (-14.0, math.inf),
+    "gelu": (-6.0, math.inf), "softplus": (-12.0, math.inf), "exp": (-12.0, math.inf),
+}  # fmt: skip
 _NO_PROBABILITY = 31 * math.log(2)  # below the largest logit: the integer softmax gives zero
 
 
@@ -56,7 +63,7 @@ class _Recorder(fx.Interpreter):
 
 def tensor_ranges(quantized: QuantizedNetwork, data: Data, batch_size: int) -> Ranges:
     """Node name -> (smallest, largest value) that matters, of those that the fake-quantized network
-    computes on `data`; zero lies in every range.
+    computes on `data`.
 
     Read by a move, that of the move's result; by a layer, the ends of its quantizer; by an
     addition with sum [l, h], of its operand a: [l - max b, h - min b], beyond which the sum
@@ -72,7 +79,8 @@ def tensor_ranges(quantized: QuantizedNetwork, data: Data, batch_size: int) -> R
         for layer in quantized.source.layers
         for node in layer.nodes
     }
-    ranges, matters = recorder.ranges, dict.fromkeys(recorder.ranges, (0.0, 0.0))
+    ranges: Ranges = recorder.ranges
+    matters: Ranges = {}
     for node in reversed(quantized.source.graph.graph.nodes):
         if node.op == "output":
             read = [(node.args[0], _EVERYTHING)]
@@ -82,7 +90,8 @@ def tensor_ranges(quantized: QuantizedNetwork, data: Data, batch_size: int) -> R
             continue
         for source, limit in read:
             if source.name in ranges:
-                matters[source.name] = _widened(matters[source.name], ranges[source.name], limit)
+                kept = _within(ranges[source.name], limit)
+                matters[source.name] = _widened(matters.get(source.name, kept), kept)
     for name, ends in matters.items():
         if not all(map(math.isfinite, ends)):
             raise InputError(
@@ -115,7 +124,9 @@ def _read(
         limit = (peaks[node.name] - _NO_PROBABILITY, math.inf)
     elif kind == "argmax" and node.name in peaks:
         limit = (2 * min(peaks[node.name], 0.0), math.inf)
-    elif kind == "add":
+    elif kind in _LEVEL:
+        limit = _LEVEL[kind]
+    elif adds_at_one_scale(node):
         ends = [ranges.get(source.name, _EVERYTHING) for source in reversed(read)]
         return [
             (source, (low - max(other[1], 0.0), high - min(other[0], 0.0)))
@@ -124,7 +135,11 @@ def _read(
     return [(source, limit) for source in read]
 
 
-def _widened(known: Range, seen: Range, limit: Range) -> Range:
-    """`known` and what of `seen` lies within `limit`."""
-    low, high = np.maximum(seen[0], limit[0]), np.minimum(seen[1], limit[1])
-    return float(np.minimum(known[0], low)), float(np.maximum(known[1], high))
+def _within(seen: Range, limit: Range) -> Range:
+    """The ends of `seen`, moved into `limit`; what is not a number stays."""
+    low, high = (float(np.minimum(np.maximum(end, limit[0]), limit[1])) for end in seen)
+    return low, high
+
+
+def _widened(known: Range, more: Range) -> Range:
+    return float(np.minimum(known[0], more[0])), float(np.maximum(known[1], more[1]))

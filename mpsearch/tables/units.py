@@ -158,20 +158,45 @@ def parse_confidence(text: str) -> float:
 
 def parse_accuracy(text: str) -> Fraction:
     """`88%`, `88` -> 88/100. A bare number of at most 1 could be a share, and is refused."""
+    return _percent(text, "accuracy")
+
+
+def parse_agreement(text: str) -> Fraction:
+    """`98%`, `98` -> 98/100, as an accuracy."""
+    return _percent(text, "agreement")
+
+
+def _percent(text: str, what: str) -> Fraction:
     read = read_number(text)
     if read is None or read.unit not in ("", "%"):
-        raise InputError(f"got the accuracy {text!r}; expected percent, such as 88% or 88")
+        raise InputError(f"got the {what} {text!r}; expected percent, such as 88% or 88")
     if not read.unit and read.value <= 1:
         percent = 100 * read.value
         forms = [f"{float(one):.10g}" for one in (percent, read.value)]
         bare = f" or {forms[0]}" if percent > 1 else ""
         little = f" ({forms[1]}%, with its sign, if you mean that little)" if percent else ""
         raise InputError(
-            f"got the accuracy {text!r}; expected percent: write {forms[0]}%{bare}{little}"
+            f"got the {what} {text!r}; expected percent: write {forms[0]}%{bare}{little}"
         )
     if read.value > 100:
-        raise InputError(f"the accuracy {text!r} is more than 100 %")
+        raise InputError(f"the {what} {text!r} is more than 100 %")
     return read.value / 100
+
+
+def parse_decibels(text: str) -> Fraction:
+    """`20`, `20dB`, `-3 dB` -> 20 and -3."""
+    read = read_number(text, sign=True)
+    if read is None or read.unit not in ("", "dB"):
+        raise InputError(f"got the SQNR {text!r}; expected decibels, such as 20 or 20dB")
+    return read.value
+
+
+def parse_nats(text: str) -> Fraction:
+    """`0.05`, `5e-2`, `0.05 nats` -> 1/20."""
+    read = read_number(text, exponent=True)
+    if read is None or read.unit not in ("", "nats"):
+        raise InputError(f"got the KL divergence {text!r}; expected nats, such as 0.05")
+    return read.value
 
 
 def parse_points(text: str) -> Fraction:

@@ -39,13 +39,13 @@ def assert_budget(
         assert_budget("quantized.pt", data="test.npz", fp32="model.pt", max_rise={"mse": "10%"})
 
     subject: an Assignment, an assignment.json, or a file of `mpsearch apply`, which is measured
-    here and now. limits: as on the command line, max_size, max_bops, min_accuracy, max_drop and so
-    on; a plain number is in bytes, operations, percent (accuracy), points (drops), seconds or
-    joules. min_metrics, max_metrics: limits of other metrics, such as {"f1": 0.9};
-    max_rise, max_fall: of their difference from FP32's. losses: as `mpsearch evaluate --loss`.
-    unverified: also take files that do not say which network they are of, as older versions wrote
-    them. Nothing is read but what is named. Returns the verdicts. Raises InputError for what cannot
-    be judged.
+    here and now. limits: as on the command line, max_size, max_bops, min_accuracy, max_drop,
+    min_agreement and so on; a plain number is in bytes, operations, percent (accuracy, agreement),
+    points (drops), decibels, nats, seconds or joules. min_metrics, max_metrics: limits of other
+    metrics, such as {"f1": 0.9}; max_rise, max_fall: of their difference from FP32's. losses: as
+    `mpsearch evaluate --loss`. unverified: also take files that do not say which network they are
+    of, as older versions wrote them. Nothing is read but what is named. Returns the verdicts.
+    Raises InputError for what cannot be judged.
     """
     from mpsearch.gating.report import gate
 

@@ -15,6 +15,7 @@ Which way of rescaling is exact for a step: proofs about its multipliers and its
 The `mps_layer` of a convolution or linear layer: packed weights, constants, factors.
 """
 
+import builtins
 import textwrap
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -58,6 +59,7 @@ class Constants:
 
     text: list[str] = field(default_factory=list)
     bytes: dict[str, int] = field(default_factory=dict)
+    shared: dict[tuple[str, builtins.bytes], str] = field(default_factory=dict)
 
     def array(self, kind: str, name: str, values: np.ndarray, account: str = "tables") -> str:
         """Add an array and count its bytes; its name."""
@@ -66,6 +68,13 @@ class Constants:
         size = len(flat) * np.dtype(kind.removesuffix("_t")).itemsize
         self.bytes[account] = self.bytes.get(account, 0) + size
         return name
+
+    def shared_array(self, kind: str, name: str, values: np.ndarray) -> str:
+        """The name of an array with these numbers, which is added unless there is one."""
+        key = (kind, values.astype(np.int64).tobytes())
+        if key not in self.shared:
+            self.shared[key] = self.array(kind, name, values)
+        return self.shared[key]
 
     def struct(self, kind: str, number: int | str, fields: Mapping[str, object]) -> None:
         """Add the struct step_NUMBER."""

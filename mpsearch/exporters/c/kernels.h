@@ -98,6 +98,52 @@ typedef struct {
     int shift;
 } mps_along_axis;
 
+/* A function of one number: knots every 2^segment codes, in units of 2^-fraction of a result. */
+typedef struct {
+    mps_type output_type;
+    size_t count;
+    const int16_t *table;
+    int segment, fraction;
+    int32_t output_zero, low, high;
+} mps_lookup;
+
+#define MPS_OPERANDS 6
+
+/* The same places of several arrays: strides of 0 repeat an array along an axis. */
+typedef struct {
+    int dims;
+    int32_t shape[MPS_DIMS], strides[MPS_OPERANDS][MPS_DIMS];
+} mps_grid;
+
+/* multipliers[0] * a + multipliers[1] * b + offset * 2^raise, / 2^shift; without b its multipliers
+   are NULL. The grid: output, a, multipliers of a, offset, b, multipliers of b. */
+typedef struct {
+    mps_grid grid;
+    mps_type output_type;
+    const int32_t *multipliers[2], *offset;
+    int raise, shift;
+    int32_t output_zero, low, high;
+} mps_affine;
+
+/* a * b * multiplier / 2^shift. The grid: output, a, b. */
+typedef struct {
+    mps_grid grid;
+    mps_type output_type;
+    int32_t multiplier;
+    int shift;
+    int32_t output_zero, low, high;
+} mps_product;
+
+/* x * positive / 2^shift, negative ones times `negative`. The grid: output, x, negative. */
+typedef struct {
+    mps_grid grid;
+    mps_type output_type;
+    int32_t positive;
+    const int32_t *negative;
+    int shift;
+    int32_t output_zero, low, high;
+} mps_slopes;
+
 /* Layers as in layers.c, patches.c and depthwise.c; `scratch` is memory that these work in. */
 void mps_convolve(const mps_convolution *step, const void *input, void *output);
 void mps_multiply(const mps_linear *step, const void *input, void *output);
@@ -116,5 +162,10 @@ void mps_move(const mps_movement *step, const void *input, void *output);
 void mps_fill(mps_type type, size_t count, int32_t value, void *output);
 void mps_softmax(const mps_along_axis *step, const int32_t *table, const void *input, void *output);
 void mps_argmax(const mps_along_axis *step, const void *input, void *output);
+void mps_look_up(const mps_lookup *step, const void *input, void *output);
+void mps_transform(const mps_affine *step, const void *a, void *output);
+void mps_combine(const mps_affine *step, const void *a, const void *b, void *output);
+void mps_times(const mps_product *step, const void *a, const void *b, void *output);
+void mps_prelu(const mps_slopes *step, const void *input, void *output);
 
 #endif

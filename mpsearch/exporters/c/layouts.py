@@ -15,7 +15,9 @@ from math import prod
 import numpy as np
 
 from mpsearch.errors import InputError
+from mpsearch.integer.arithmetic import Affine, Multiply, Prelu
 from mpsearch.integer.fixed_point import Integers
+from mpsearch.integer.functions import Lookup
 from mpsearch.integer.graph import (
     Add,
     AveragePool,
@@ -226,12 +228,14 @@ class _Plan:
         match step:
             case Convolution() | MaxPool() | AveragePool():
                 order, sources = True, (self.wanted(sources[0], True),)
-            case Requantize() | Clamp() | Slice() | Pad():
+            case Requantize() | Clamp() | Slice() | Pad() | Lookup():
                 order = self.is_last(sources[0])
             case Add() | Concatenate():
                 order = any(self.is_last(source) for source in sources)
                 if isinstance(step, Add):
                     sources = tuple(self.wanted(source, order) for source in sources)
+            case Affine() | Multiply() | Prelu():
+                order = any(self.is_last(source) for source in sources)  # read where they lie
             case Permute(axes=axes):
                 # An input with channels last goes on in that order: the permute is a copy
                 order = axes == (2, 0, 1) and not self.is_last(sources[0])

@@ -9,6 +9,7 @@ from mpsearch.exporters.c import layouts
 from mpsearch.exporters.c.constants import Constants, LayerWriter, rounding
 from mpsearch.exporters.c.kernels import Kernel, geometry, scratch
 from mpsearch.exporters.c.layouts import Arrange, Arranged
+from mpsearch.exporters.c.pointwise import WRITERS
 from mpsearch.exporters.c.storage import Storage, c_type, element_bytes, elements
 from mpsearch.integer.fixed_point import power_table
 from mpsearch.integer.graph import (
@@ -63,7 +64,7 @@ class StepWriter:
         match step:
             case Convolution():
                 self.constants.struct("mps_convolution", number, self._convolution(number, step))
-                self._call(
+                self.call(
                     _CONVOLUTIONS[self.layers.kernel(step)], number, step, *self._scratch(step)
                 )
             case Linear():
@@ -76,19 +77,19 @@ class StepWriter:
                     "block": self._block(step),
                 }
                 self.constants.struct("mps_linear", number, fields)
-                self._call(_PRODUCTS[self.layers.kernel(step)], number, step, *self._scratch(step))
+                self.call(_PRODUCTS[self.layers.kernel(step)], number, step, *self._scratch(step))
             case Requantize():
                 self.constants.struct(
                     "mps_requantization", number, _requantization(step, self._in(step))
                 )
-                self._call("mps_requantize", number, step)
+                self.call("mps_requantize", number, step)
             case Clamp() | Add():
                 fields = {
                     "type": c_type(step.output), "count": elements(step.output),
                     "low": step.low, "high": step.high,
                 }  # fmt: skip
                 self.constants.struct("mps_elementwise", number, fields)
-                self._call("mps_add" if isinstance(step, Add) else "mps_clamp", number, step)
+                self.call("mps_add" if isinstance(step, Add) else "mps_clamp", number, step)
             case MaxPool():
                 names = [*_WINDOW, "top", "left", "dilation_y", "dilation_x"]
                 values = (*step.kernel, *step.stride, *step.padding, *step.dilation)
@@ -97,7 +98,7 @@ class StepWriter:
                 self.constants.struct(
                     "mps_max_pooling", number, self._planes(step) | window | lowest
                 )
-                self._call("mps_max_pool", number, step)
+                self.call("mps_max_pool", number, step)
             case AveragePool():
                 tables = {
                     "rows": self.constants.array("int32_t", f"rows_{number}", np.array(step.rows)),
@@ -107,12 +108,12 @@ class StepWriter:
                     "counts": self.constants.array("int32_t", f"counts_{number}", step.counts),
                 }
                 self.constants.struct("mps_average_pooling", number, self._planes(step) | tables)
-                self._call("mps_average_pool", number, step)
+                self.call("mps_average_pool", number, step)
             case Mean():
                 self.constants.struct(
                     "mps_means", number, _means(step, self._in(step), self._strides(step)[0])
                 )
-                self._call("mps_mean", number, step)
+                self.call("mps_mean", number, step)
             case Concatenate():
                 shapes = [self.arranged.tensors[name].shape for name in step.sources]
                 sources = [self.arranged.strides(name) for name in step.sources]
@@ -141,15 +142,15 @@ class StepWriter:
                     "shift": int(step.rescale.shifts[0]),
                 }
                 self.constants.struct("mps_along_axis", number, fields)
-                self._call("mps_softmax", number, step, "power_table")
+                self.call("mps_softmax", number, step, "power_table")
             case ArgMax():
                 fields = _along(self._in(step), step.output, step.axis)
                 self.constants.struct("mps_along_axis", number, fields)
-                self._call("mps_argmax", number, step)
+                self.call("mps_argmax", number, step)
             case Reshape():
                 self.calls.append("    /* the same bytes */")
             case _:
-                raise AssertionError(f"no C for {type(step).__name__}")
+                WRITERS[type(step)](self, number, step)
 
     def _in(self, step: Step) -> IntegerTensor:
         return self.arranged.tensors[step.sources[0]]
@@ -168,7 +169,8 @@ class StepWriter:
     def _block(self, step: Convolution | Linear) -> int:
         return scratch(step, self.layers.kernel(step), self._in(step)).positions
 
-    def _call(self, function: str, number: int | str, step: Step, *extra: str) -> None:
+    def call(self, function: str, number: int | str, step: Step, *extra: str) -> None:
+        """The call of a kernel: its constants, further arguments, the sources and the output."""
         arguments = [f"&step_{number}", *extra]
         arguments += [self._at(name) for name in (*step.sources, step.output.name)]
         self.calls.append(f"    {function}({', '.join(arguments)});")

@@ -17,6 +17,7 @@ from torch import fx
 
 from mpsearch.data import Data
 from mpsearch.exporters.litert.joined import joined_tensors, read_as_codes
+from mpsearch.exporters.litert.pointwise import PROBABILITIES
 from mpsearch.integer.graph import (
     AveragePool,
     Clamp,
@@ -70,7 +71,6 @@ class _Recorder(fx.Interpreter):
 
 # One scale in and out, in LiteRT's 8-bit kernels.
 _MOVES = (AveragePool, Clamp, Concatenate, MaxPool, Pad, Permute, Reshape, Slice)
-PROBABILITIES = ActivationQuantizer(8, 1 / 256, 0)  # the only one that LiteRT's softmax writes
 
 
 def quantizers(

@@ -7,14 +7,23 @@ other layout, once. A line [C, W] is an image of height 1 in the layout with cha
 Steps that move values without changing them: one quantizer in and out.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from mpsearch.exporters.litert.flatbuffer import LiteRtFile, Scales
-from mpsearch.integer.graph import Concatenate, Pad, Permute, Reshape, Shape, Slice, Step
+from mpsearch.integer.graph import (
+    Concatenate,
+    IntegerTensor,
+    Pad,
+    Permute,
+    Reshape,
+    Shape,
+    Slice,
+    Step,
+)
 from mpsearch.quantization.quantizer import ActivationQuantizer
 
 FIRST, LAST = "channels first", "channels last"
@@ -42,13 +51,15 @@ def stored_axis(axis: int, dimensions: int, layout: str) -> int:
 
 @dataclass
 class Tensors:
-    """The tensors written so far, by name and layout, and the file that holds them."""
+    """The tensors written so far, by name and layout, the file that holds them, and what they are
+    in the integer graph."""
 
     file: LiteRtFile = field(default_factory=LiteRtFile)
     shapes: dict[str, Shape] = field(default_factory=dict)
     quantizers: dict[str, ActivationQuantizer] = field(default_factory=dict)
     numbers: dict[str, dict[str, int]] = field(default_factory=dict)
     constants: dict[tuple[int, ...], int] = field(default_factory=dict)
+    integers: Mapping[str, IntegerTensor] = field(default_factory=dict)
 
     def new(
         self, name: str, shape: Shape, quantizer: ActivationQuantizer, layout: str = FIRST

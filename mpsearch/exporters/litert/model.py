@@ -164,7 +164,7 @@ def build(quantized: QuantizedNetwork, calibration: Data, batch_size: int = 64) 
         raise Refused([*refusals.found, *error.refusals], error.hint) from None
     refusals.check()
     found = quantizers(graph, network, calibration, batch_size)
-    tensors = Tensors(quantizers=dict(found))
+    tensors = Tensors(quantizers=dict(found), integers=graph.tensors)
     layers = Layers(tensors, network)
     joined = joined_tensors(graph)
     outputs, twice = JoinedOutputs(tensors, graph, joined), read_as_codes(graph, joined)

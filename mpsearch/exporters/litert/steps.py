@@ -19,6 +19,7 @@ from mpsearch.exporters.litert.layouts import (
     slice_axis,
     stored_shape,
 )
+from mpsearch.exporters.litert.pointwise import WRITERS
 from mpsearch.exporters.litert.weighted import pad
 from mpsearch.exporters.litert.windows import (
     VALID,
@@ -131,6 +132,8 @@ def write_step(tensors: Tensors, step: Step) -> None:
             _softmax(tensors, step)
         case ArgMax():
             _argmax(tensors, step)
+        case _ if type(step) in WRITERS:
+            WRITERS[type(step)](tensors, step)
         case _:
             raise _refused(step, "has no LiteRT operator")
 
