@@ -11,7 +11,7 @@ def _same(call: Call) -> str:
 
 
 def _cast(call: Call) -> str:
-    return call.cast(call.tensor("self"), call.result.dtype)
+    return call.cast(call.tensor("a" if call.given("self") is None else "self"), call.result.dtype)
 
 
 def _sum(operator: str, turned: bool = False) -> Writer:
@@ -205,7 +205,7 @@ def _is_not_a_number(call: Call) -> str:
 _IDENTITIES = (
     "alias clone contiguous detach dropout feature_dropout lift_fresh_copy"  # without training
 )
-_CASTS = "to _to_copy type_as"
+_CASTS = "to _to_copy type_as convert_element_type"
 _UNARY = {
     "abs": "Abs", "acos": "Acos", "acosh": "Acosh", "asin": "Asin", "asinh": "Asinh",
     "atan": "Atan", "atanh": "Atanh", "cos": "Cos", "cosh": "Cosh", "erf": "Erf", "exp": "Exp",

@@ -15,11 +15,12 @@ from torch import fx
 from mpsearch import __version__
 from mpsearch.exporters.onnx.arranging import getitem
 from mpsearch.exporters.onnx.call import Call, Tensor, Written
+from mpsearch.exporters.onnx.decomposing import decomposed
 from mpsearch.exporters.onnx.graph_builder import GraphBuilder, element_type, stored_bits
 from mpsearch.exporters.onnx.layers import LayerWriter
-from mpsearch.exporters.onnx.operators import write_operator
+from mpsearch.exporters.onnx.operators import WRITERS, write_operator
 from mpsearch.exporters.onnx.sizes import Form, Found, Size, found_forms
-from mpsearch.graph.layers import packet
+from mpsearch.graph.layers import EMBEDDING, LINEAR_OPERATORS, packet
 from mpsearch.graph.outputs import output_nodes
 from mpsearch.graph.refusals import Refusals
 from mpsearch.quantization.quantized import QuantizedNetwork
@@ -93,16 +94,17 @@ def _write(builder: GraphBuilder, network: QuantizedNetwork) -> list[Tensor]:
     layer_of = {node: layer for layer in source.layers for node in layer.nodes}
     quantizers = {name: network.layers[layer.name].activation for name, layer in layer_of.items()}
     layers = LayerWriter(builder, network, quantizers)
-    results = output_nodes(source.graph, source.outputs)
-    needed = _needed(results)
     examples = [
         torch.zeros(1, *sizes, dtype=dtype)
         for sizes, dtype in zip(source.input_shapes, source.input_dtypes, strict=True)
     ]
-    found = found_forms(source.graph, examples)
+    module, origins = decomposed(source.graph, examples, {*WRITERS, *LINEAR_OPERATORS, EMBEDDING})
+    results = output_nodes(module, source.outputs)
+    needed = _needed(results)
+    found = found_forms(module, examples)
     written: dict[fx.Node, Written] = {}
     refusals = Refusals()
-    for node in source.graph.graph.nodes:
+    for node in module.graph.nodes:
         form = found.get(node)
         if node.op == "placeholder" and isinstance(form, Form):
             written[node] = Tensor(str(node.target), form)
@@ -113,8 +115,8 @@ def _write(builder: GraphBuilder, network: QuantizedNetwork) -> list[Tensor]:
             or isinstance(form, Size)
         ):
             continue  # sizes are written where they are read
-        call = Call(builder, node, source.graph, found, written)
-        with refusals.of(node):
+        call = Call(builder, node, module, found, written)
+        with refusals.of(origins.get(node.name, node)):
             if node.name in layer_of:
                 assert isinstance(form, Form)
                 written[node] = Tensor(layers.write(call, layer_of[node.name]), form)
@@ -124,7 +126,7 @@ def _write(builder: GraphBuilder, network: QuantizedNetwork) -> list[Tensor]:
                 written[node] = getitem(written.get(several), call)
             else:
                 if packet(node) == "cat":
-                    call = Call(builder, node, source.graph, found, _early(layers, node, written))
+                    call = Call(builder, node, module, found, _early(layers, node, written))
                 written[node] = write_operator(call)
         if node not in written:
             written[node] = _stand_in(node, form)

@@ -10,11 +10,13 @@ from mpsearch.exporters.onnx import (
     activations,
     arithmetic,
     arranging,
+    functions,
     normalization,
     pooling,
     products,
     reductions,
     resizing,
+    scattering,
     selecting,
 )
 from mpsearch.exporters.onnx.call import Call, Tensor, Writer, Written
@@ -25,11 +27,13 @@ WRITERS: dict[str, Writer] = {
     **activations.WRITERS,
     **arithmetic.WRITERS,
     **arranging.WRITERS,
+    **functions.WRITERS,
     **normalization.WRITERS,
     **pooling.WRITERS,
     **products.WRITERS,
     **reductions.WRITERS,
     **resizing.WRITERS,
+    **scattering.WRITERS,
     **selecting.WRITERS,
 }
 

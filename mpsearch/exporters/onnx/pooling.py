@@ -6,9 +6,11 @@ matrices of zeros and ones along every axis, divided by how much each window cou
 """
 
 import functools
+import math
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 
 from mpsearch.exporters.onnx.call import Call, Operand, Writer
 from mpsearch.exporters.onnx.graph_builder import spread
@@ -39,7 +41,7 @@ def _finished(call: Call, made: str, bare: bool) -> str:
     return call.add("Squeeze", [made, call.whole_list([0])]) if bare else made
 
 
-def _max_pool(call: Call) -> str:
+def _max_pool(call: Call) -> str | list[str]:
     """MaxPool whose padding at the end gives the recorded shape, whatever torch's ceil_mode did."""
     dimensions, sizes, outputs = _lengths(call)
     kernel = spread(call.wholes("kernel_size"), dimensions)
@@ -50,11 +52,16 @@ def _max_pool(call: Call) -> str:
         for o, s, d, k, n, b in zip(outputs, strides, dilations, kernel, sizes, begins, strict=True)
     ]
     source, bare = _with_batch(call, dimensions)
-    made = call.add(
-        "MaxPool", [source], kernel_shape=kernel, strides=strides, dilations=dilations,
-        pads=begins + ends,
+    several = call.operator.endswith("_with_indices")
+    made = call.several(
+        "MaxPool", [source], 2 if several else 1, kernel_shape=kernel, strides=strides,
+        dilations=dilations, pads=begins + ends,
     )  # fmt: skip
-    return _finished(call, made, bare)
+    if not several:
+        return _finished(call, made[0], bare)
+    # ONNX counts places in the whole tensor, torch in a channel
+    place = call.add("Mod", [made[1], call.scalar(math.prod(sizes), torch.int64)])
+    return [_finished(call, made[0], bare), _finished(call, place, bare)]
 
 
 def adaptive_windows(size: int, outputs: int) -> list[Window]:
@@ -160,6 +167,7 @@ def along_axes(call: Call, source: Operand, matrices: Sequence[np.ndarray | None
 
 WRITERS: dict[str, Writer] = {
     **{f"max_pool{d}d": _max_pool for d in (1, 2, 3)},
+    **{f"max_pool{d}d_with_indices": _max_pool for d in (1, 2, 3)},
     **{f"avg_pool{d}d": _average_pool for d in (1, 2, 3)},
     **{f"adaptive_avg_pool{d}d": _average_pool for d in (1, 2, 3)},
     **{f"_adaptive_avg_pool{d}d": _average_pool for d in (2, 3)},

@@ -56,7 +56,12 @@ def _variance(call: Call) -> str:
     squares = call.add("Mul", [apart, apart])
     total = _reduced(call, "ReduceSum", squares, axes, keep)
     made = call.add("Div", [total, call.scalar(float(max(0, count - correction)))])
-    return call.add("Sqrt", [made]) if call.operator == "std" else made
+    return call.add("Sqrt", [made]) if call.operator.startswith("std") else made
+
+
+def _with_mean(call: Call) -> list[str]:
+    source, axes = call.in_type("self"), call.axes("dim")
+    return [_variance(call), _reduced(call, "ReduceMean", source, axes, call.flag("keepdim"))]
 
 
 def _norm(call: Call) -> str:
@@ -153,6 +158,8 @@ WRITERS: dict[str, Writer] = {
     "all": _flags("ReduceMin"),
     "var": _variance,
     "std": _variance,
+    "var_mean": _with_mean,
+    "std_mean": _with_mean,
     "linalg_vector_norm": _norm,
     "argmax": _positions("ArgMax"),
     "argmin": _positions("ArgMin"),

@@ -12,13 +12,16 @@ import torch
 from mpsearch.exporters.onnx.call import Call, Tensor, Writer
 from mpsearch.exporters.onnx.pooling import along_axes
 
-_MODES = {"nearest": "nearest", "linear": "linear", "bilinear": "linear", "trilinear": "linear",
-          "bicubic": "cubic"}  # fmt: skip
+_MODES = {
+    "nearest": "nearest", "nearest_exact": "nearest", "linear": "linear", "bilinear": "linear",
+    "trilinear": "linear", "bicubic": "cubic",
+}  # fmt: skip
 
 
 def _resized(call: Call) -> str:
-    word = call.operator.removeprefix("upsample_")
+    word = call.operator.removeprefix("_").removeprefix("upsample_").removesuffix("_aa")
     dimensions, mode = int(word[-2]), _MODES[word[:-2]]
+    smoothed = call.operator.endswith("_aa")
     source = call.tensor("self" if call.given("self") is not None else "input")
     before, after = (row[2:] for row in (source.sizes, call.result.sizes))
     if not all(size.is_fixed for size in (*before, *after)):
@@ -30,11 +33,12 @@ def _resized(call: Call) -> str:
         scale is not None and scale * n != out
         for scale, (n, out) in zip(scales, sizes, strict=True)
     )
-    if mode == "nearest" and (by_scale or any(out % n for n, out in sizes)):
+    exact = "exact" in word
+    if mode == "nearest" and (exact or by_scale or any(out % n for n, out in sizes)):
         return _picked(call, source, sizes, scales)
-    if by_scale or dimensions == 1:
+    if by_scale or smoothed or dimensions == 1:
         matrices = [
-            _matrix(mode, n, out, corners, scale)
+            _matrix(mode, n, out, corners, scale, smoothed)
             for scale, (n, out) in zip(scales, sizes, strict=True)
         ]
         return along_axes(call, source, matrices)
@@ -58,7 +62,8 @@ def _picked(
         line = torch.arange(n, dtype=torch.float32)
         others = len(sizes) - 1  # torch's kernels of 1, 2 and 3 dimensions round differently
         image = line.reshape(1, 1, n, *[1] * others)
-        resize = getattr(torch.ops.aten, f"upsample_nearest{others + 1}d").default
+        word = "_upsample_nearest_exact" if "exact" in call.operator else "upsample_nearest"
+        resize = getattr(torch.ops.aten, f"{word}{others + 1}d").default
         places = resize(image, [out, *[1] * others], scale, *[None] * others).flatten()
         name = call.add("Gather", [name, call.constant(places.long().numpy())], axis=place + 2)
     return name
@@ -71,10 +76,16 @@ def _scales(call: Call, dimensions: int) -> list[float | None]:
     return [call.given(name) for name in names]
 
 
-def _matrix(mode: str, before: int, after: int, corners: bool, scale: float | None) -> np.ndarray:
+def _matrix(
+    mode: str, before: int, after: int, corners: bool, scale: float | None, smoothed: bool
+) -> np.ndarray:
     """[after, before]: what torch itself makes of every single element of a line."""
     lines, aten = torch.eye(before).reshape(1, before, before), torch.ops.aten
-    if mode == "linear":
+    if smoothed:
+        resize = aten._upsample_bicubic2d_aa if mode == "cubic" else aten._upsample_bilinear2d_aa
+        image = lines.reshape(1, before, 1, before)
+        made = resize.default(image, [1, after], corners, None, scale)[0, :, 0]
+    elif mode == "linear":
         made = aten.upsample_linear1d(lines, [after], corners, scale)[0]
     else:
         image = lines.reshape(1, before, 1, before)
@@ -93,6 +104,8 @@ def _sampled(call: Call) -> str:
 
 
 _RESIZED = (
+    "_upsample_nearest_exact1d _upsample_nearest_exact2d _upsample_nearest_exact3d "
+    "_upsample_bilinear2d_aa _upsample_bicubic2d_aa "
     "upsample_nearest1d upsample_nearest2d upsample_nearest3d upsample_linear1d "
     "upsample_bilinear2d upsample_trilinear3d upsample_bicubic2d"
 )

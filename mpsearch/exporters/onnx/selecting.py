@@ -47,20 +47,6 @@ def _elements(call: Call) -> str:
     )
 
 
-def _scattered(call: Call) -> str:
-    index = call.tensor("index")
-    if call.has("src"):
-        values = call.in_type("src")
-    else:
-        values = call.expand(call.in_type("value"), (), index.sizes)
-    extra = {}
-    if call.has("reduce"):
-        extra["reduction"] = {"add": "add", "multiply": "mul"}[str(call.given("reduce"))]
-    return call.add(
-        "ScatterElements", [call.tensor("self"), index, values], axis=call.axis("dim"), **extra
-    )
-
-
 def _replaced(call: Call) -> str:
     """select_scatter, slice_scatter: other values at some places along one axis."""
     source, axis, values = call.tensor("self"), call.axis("dim"), call.tensor("src")
@@ -172,13 +158,24 @@ def _patches(call: Call) -> str:
     return call.reshape(name, [batch, parts, Size(lengths[0] * lengths[1])])
 
 
+def _folded(call: Call) -> str:
+    """col2im: patches added up where they overlap."""
+    kernel, dilation, padding, stride = (
+        (call.wholes(name) * 2)[:2] for name in ("kernel_size", "dilation", "padding", "stride")
+    )
+    shape = [call.whole_list(call.wholes("output_size")), call.whole_list(kernel)]
+    return call.add(
+        "Col2Im", [call.tensor("self"), *shape], dilations=dilation, pads=padding * 2,
+        strides=stride,
+    )  # fmt: skip
+
+
 WRITERS: dict[str, Writer] = {
     "slice": _sliced,
     "narrow": _narrowed,
     "select": _selected,
     "index_select": _rows,
     "gather": _elements,
-    "scatter": _scattered,
     "select_scatter": _replaced,
     "slice_scatter": _replaced,
     "index": _indexed,
@@ -186,4 +183,5 @@ WRITERS: dict[str, Writer] = {
     "unfold": _windows,
     "diff": _differences,
     "im2col": _patches,
+    "col2im": _folded,
 }
