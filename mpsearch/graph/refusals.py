@@ -39,8 +39,9 @@ class Refused(InputError):
             (only,) = self.refusals
             super().__init__(f"{_of_one(only)}{end}")
         else:
+            nodes = sum(bool(each.node) for each in self.refusals)
             super().__init__(
-                f"{len(self.refusals)} nodes are refused{end}",
+                f"{nodes} nodes are refused{end}" if nodes else f"refused{end}",
                 *(f"  {line}" for line in grouped(self.refusals)),
             )
 

@@ -115,8 +115,7 @@ def lower(
     for name, layer in quantized.layers.items():
         with refusals.of_layer():
             check_integer(name, layer)
-    if not PartialForward(network.graph, calibration.inputs).batch_first:
-        refusals.network("the network mixes samples; integer inference needs one row per sample")
+    mixes = not PartialForward(network.graph, calibration.inputs).batch_first
     graph = network.graph.graph
     layer_of = {node: layer for layer in network.layers for node in layer.nodes}
     (result,) = next(node for node in graph.nodes if node.op == "output").args
@@ -129,7 +128,8 @@ def lower(
             with refusals.of(node):
                 check(node, frozenset(layer_of))
                 sources(node)
-    refusals.check()
+    if refusals.found:
+        _check(refusals, mixes)
     quantizers = {node: quantized.layers[layer.name].activation for node, layer in layer_of.items()}
     lowering = _Lowering(
         quantized,
@@ -146,8 +146,14 @@ def lower(
         else:
             with refusals.of(node, lowering.assume):
                 lowering.add(node)
-    refusals.check()
+    _check(refusals, mixes)
     return lowering.finish(result)
+
+
+def _check(refusals: Refusals, mixes: bool) -> None:
+    if mixes:
+        refusals.network("the network mixes samples; integer inference needs one row per sample")
+    refusals.check()
 
 
 @dataclass
