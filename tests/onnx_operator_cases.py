@@ -14,7 +14,7 @@ aten = torch.ops.aten
 Functions = dict[str, Callable[[Any], Any]]
 
 
-def _named(home: Any, names: str, use: Callable[[Any, Any], Any]) -> Functions:
+def named(home: Any, names: str, use: Callable[[Any, Any], Any]) -> Functions:
     """`use(function, values)` for functions by the names that they have in `home`."""
 
     def case(function: Any) -> Callable[[Any], Any]:
@@ -52,13 +52,13 @@ class Values:
 
 
 ARITHMETIC: Functions = {
-    **_named(
+    **named(
         torch,
         "abs asin atan atanh cos cosh erf exp reciprocal sign sin sinh tan tanh acos "
         "asinh floor ceil round neg square isnan expm1",
         lambda f, v: f(v.small),
     ),
-    **_named(torch, "log log1p rsqrt sqrt log2 log10", lambda f, v: f(v.positive)),
+    **named(torch, "log log1p rsqrt sqrt log2 log10", lambda f, v: f(v.positive)),
     "acosh": lambda v: torch.acosh(v.positive + 1),
     "add": lambda v: torch.add(v.z, v.rows[:, :, None, None], alpha=2),
     "add_batch": lambda v: (v.z + v.n) - 2 * v.n + v.n,
@@ -79,7 +79,7 @@ ARITHMETIC: Functions = {
     "minimum": lambda v: torch.minimum(v.z, torch.zeros(())) + torch.min(v.z, v.small),
     "max": lambda v: torch.max(v.z, v.small) + v.z.max(1)[0][:, None] + v.z.max(2)[1][:, :, None],
     "min": lambda v: v.z.min(3, keepdim=True)[0] + v.whole.min(1)[0][:, None],
-    **_named(
+    **named(
         torch,
         "eq ne lt le gt ge",
         lambda f, v: torch.where(f(v.z, 0.3), v.z, v.small) + f(v.whole, 1),
@@ -100,7 +100,7 @@ ARITHMETIC: Functions = {
     "copy": lambda v: aten.copy.default(v.z, v.rows[:, :, None, None]),
     "add_flags": lambda v: v.flags + v.flags,
     "rounded": lambda v: torch.round(v.z, decimals=1),
-    **_named(aten, "alias detach", lambda f, v: f.default(v.z)),
+    **named(aten, "alias detach", lambda f, v: f.default(v.z)),
     "clone": lambda v: v.z.clone(),
     "contiguous": lambda v: v.z.transpose(2, 3).contiguous(),
     "lift_fresh_copy": lambda v: aten.lift_fresh_copy.default(v.z),
@@ -109,7 +109,7 @@ ARITHMETIC: Functions = {
 }
 
 ACTIVATIONS: Functions = {
-    **_named(
+    **named(
         F,
         "relu relu6 elu selu silu mish hardswish hardsigmoid softplus softsign leaky_relu celu",
         lambda f, v: f(v.z * 3),
@@ -382,6 +382,7 @@ class Everything(nn.Module):
         self.table = nn.Parameter(torch.randn(5, 4))
         shapes = ([4, 4, 3], [4, 4, 2, 3], [4, 4, 1, 2, 2])
         self.kernels = nn.ParameterList(torch.randn(shape) for shape in shapes)
+        self.register_buffer("edges", torch.tensor([-0.7, -0.2, 0.1, 0.1, 0.6]))
         self.register_buffer("places", torch.tensor([3, 0, 2, 1]))
         for norm in (self.bn, self.ln, self.gn, self.inorm):
             for parameter in norm.parameters():
