@@ -28,10 +28,18 @@ from torch.utils import _pytree as pytree
 
 from mpsearch.errors import InputError, first_line
 from mpsearch.graph import memory_budget
+from mpsearch.graph.constants import fold_constants
+from mpsearch.graph.graph_json import is_storable
 from mpsearch.graph.inputs import Call, ExampleInputs, bind_inputs
 from mpsearch.graph.layers import packet
 from mpsearch.graph.outputs import concatenate, output_names, record_left_out
-from mpsearch.graph.tensors import FloatWidthCheck, as_float32, set_float_width, set_tensor
+from mpsearch.graph.tensors import (
+    FloatWidthCheck,
+    as_float32,
+    remove_unused,
+    set_float_width,
+    set_tensor,
+)
 
 NAMES = ("lstm", "gru", "rnn_tanh", "rnn_relu")
 _OPTIONS = (
@@ -120,6 +128,7 @@ def export_graph(model: nn.Module, example_inputs: ExampleInputs) -> fx.GraphMod
     names, left_out = _choose_outputs(program)
     graph = _as_graph_module(program, names)
     set_float_width(graph)
+    fold_constants(graph, storable=is_storable)
     examples = tuple(as_float32(x) for x in call.tensors())
     shapes = _check_free_batch(graph, examples, list(names.values()))
     concatenate(graph, list(names.values()), shapes)
@@ -278,11 +287,13 @@ def _as_graph_module(
                 copies[node] = copies[node.args[0]]
                 continue
             copy = graph.node_copy(node, copies.__getitem__)
-            copy.target = torchs_own(node.target)
+            copy.target = _DEFINED.get(node.target, torchs_own(node.target))
             if squeezed is not None:
                 one = len(squeezed) == 1
                 copy.target = torch.ops.aten.squeeze.dim if one else torch.ops.aten.squeeze.dims
                 copy.args = (copy.args[0], squeezed[0] if one else list(squeezed))
+            if copy.target is torch.ops.aten.zeros.default:
+                copy.kwargs = {k: v for k, v in copy.kwargs.items() if k != "memory_format"}
             copy.meta = {"module": _module_of(node)}
             copies[node] = copy
         else:
@@ -292,9 +303,16 @@ def _as_graph_module(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # fx would check the names against a module tree
         module = fx.GraphModule(root, graph)
-    module.graph.eliminate_dead_code()
-    module.recompile()
+    remove_unused(module)
     return module
+
+
+# What nothing was written to yet holds zeros.
+_DEFINED = {
+    torch.ops.aten.empty.memory_format: torch.ops.aten.zeros.default,
+    torch.ops.aten.empty_like.default: torch.ops.aten.zeros_like.default,
+    torch.ops.aten.new_empty.default: torch.ops.aten.new_zeros.default,
+}
 
 
 def _returns_nothing(node: fx.Node) -> bool:

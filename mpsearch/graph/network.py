@@ -15,7 +15,15 @@ from mpsearch.graph.inputs import ExampleInputs, bind_inputs
 from mpsearch.graph.layers import Layer, find_layers, output_channels_view
 from mpsearch.graph.outputs import Output, Shape, left_out_outputs, recorded_outputs
 from mpsearch.graph.sample_layout import check_samples_apart
-from mpsearch.graph.tensors import as_float32, device_of, get_tensor, move, set_tensor, tensor_nodes
+from mpsearch.graph.tensors import (
+    as_float32,
+    device_of,
+    floats_in,
+    get_tensor,
+    move,
+    set_tensor,
+    tensor_nodes,
+)
 
 
 @dataclass(frozen=True)
@@ -33,8 +41,8 @@ class Network:
     output_shape: Shape
     """Of one sample, `(10,)`."""
     parameters: int
-    """How many elements the model had as it was given, running statistics of batch norms
-    included."""
+    """How many floating-point numbers the model had as it was given, running statistics of batch
+    norms included."""
     outputs: tuple[Output, ...]
     """The model's outputs by name, side by side in the graph's one tensor [N, K] where there are
     several."""
@@ -81,7 +89,7 @@ class Network:
 
     @cached_property
     def fp32_bytes(self) -> int:
-        """Bytes of every tensor of the folded network in 32-bit floating point."""
+        """Bytes of all floating-point numbers of the folded network, 4 each."""
         return 4 * count_parameters(self.graph)
 
     @cached_property
@@ -149,8 +157,8 @@ def copy_graph(graph: fx.GraphModule) -> fx.GraphModule:
 
 
 def count_parameters(graph: fx.GraphModule) -> int:
-    """Elements of all tensors that the graph reads, each tensor once."""
-    return sum({name: tensor.numel() for _, name, tensor in tensor_nodes(graph)}.values())
+    """Numbers in all tensors that the graph reads, each tensor once; indices are no parameters."""
+    return sum({name: floats_in(tensor) for _, name, tensor in tensor_nodes(graph)}.values())
 
 
 def record_shapes(graph: fx.GraphModule, example_inputs: Sequence[torch.Tensor]) -> None:
