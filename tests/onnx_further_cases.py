@@ -26,7 +26,6 @@ COMPOSED: Functions = {
     "arctan2": lambda v: aten.arctan2.default(v.z, v.z.flip(1)),
     "atan2": lambda v: torch.atan2(v.z, v.z.flip(1)),
     "logit": lambda v: aten.logit.default(v.positive / 9),
-    "float_power": lambda v: aten.float_power.Tensor_Scalar(v.positive, 1.5),
     "xlogy": lambda v: aten.xlogy.Tensor(v.z, v.positive),
     "isclose": lambda v: torch.isclose(v.z, v.z + 1e-3, atol=2e-3),
     "isin": lambda v: torch.isin(v.whole, v.m.places),

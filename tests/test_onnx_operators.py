@@ -10,7 +10,9 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
-from onnx_operator_cases import FAMILIES, Everything
+from onnx_further_cases import COMPOSED, FURTHER
+from onnx_operator_cases import Everything
+from onnx_operator_cases import FAMILIES as PLAIN
 
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -19,7 +21,8 @@ from mpsearch.data import Data
 from mpsearch.exporters.onnx.between_quantizers import SessionSetting, open_session
 from mpsearch.exporters.onnx.model import onnx_model
 from mpsearch.exporters.onnx.operators import WRITERS
-from mpsearch.graph.layers import ALLOWED, packet
+from mpsearch.graph.allowed import ALLOWED  # noqa: E402
+from mpsearch.graph.layers import packet
 from mpsearch.graph.network import Network
 from mpsearch.graph.outputs import split_outputs
 from mpsearch.quantization.calibration import calibrate
