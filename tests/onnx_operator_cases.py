@@ -90,7 +90,7 @@ ARITHMETIC: Functions = {
     "logical_not": lambda v: torch.logical_not(v.flags),
     "bitwise_and": lambda v: (v.flags & (v.z < 1)) + aten.bitwise_and.Tensor(v.whole, v.whole + 1),
     "bitwise_or": lambda v: (v.flags | (v.z > 1)) + aten.bitwise_or.Scalar(v.whole, 5),
-    "bitwise_xor": lambda v: (v.flags ^ (v.z > 1)).float() + (v.whole ^ 5),
+    "bitwise_xor": lambda v: (v.flags ^ (v.z > 1)) + aten.bitwise_xor.Tensor(v.whole, v.whole + 1),
     "bitwise_not": lambda v: (~v.flags).float() + ~v.whole,
     "where": lambda v: torch.where(v.flags, v.z, 0.5) + torch.where(v.flags, v.flags, v.z > 3),
     "masked_fill": lambda v: v.z.masked_fill(v.flags, -2.0),
@@ -182,8 +182,8 @@ ARRANGING: Functions = {
     "expand_as": lambda v: aten.expand_as.default(v.rows[:, :, None, None], v.z),
     "broadcast_tensors": lambda v: torch.broadcast_tensors(v.z, v.rows[:, :, None, None])[1],
     "meshgrid": lambda v: sum(
-        g.unsqueeze(0) + v.rows[:, :1, None]
-        for g in torch.meshgrid(v.m.five, v.m.five[:3], indexing="ij")
+        grid + v.rows[:, :1, None]
+        for grid in torch.meshgrid(v.m.five * v.z.new_ones(v.n).mean(), v.m.five, indexing="xy")
     ),
     "cat": lambda v: torch.cat([v.z, v.whole], 1),
     "stack": lambda v: torch.stack([v.z, v.small], -1),

@@ -20,7 +20,7 @@ from mpsearch.cli import run
 from mpsearch.data import Data, bind, read_arrays
 from mpsearch.errors import InputError
 from mpsearch.exporters.litert.check import KERNELS, Checked, LiteRtNetwork, check, describe
-from mpsearch.exporters.litert.flatbuffer import LiteRtFile, Scales, litert
+from mpsearch.exporters.litert.flatbuffer import LiteRtFile, Scales
 from mpsearch.exporters.litert.model import LiteRtModel, build, finer, raise_bits
 from mpsearch.graph.network import Network
 from mpsearch.graph.network_file import save
@@ -33,6 +33,7 @@ from mpsearch.quantization.packing import bops, size_bytes
 from mpsearch.quantization.quantized import QuantizedNetwork, assemble, quantize
 from mpsearch.quantization.quantized_file import save_quantized
 from mpsearch.quantization.quantizer import ActivationQuantizer
+from mpsearch.running.plugins import litert
 from mpsearch.tables.choice import Choice
 
 pytest.importorskip("ai_edge_litert", reason="ai-edge-litert is not installed (extra litert)")

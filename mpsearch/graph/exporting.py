@@ -16,6 +16,7 @@ import inspect
 import io
 import keyword
 import logging
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -101,6 +102,7 @@ def torchs_own(target: Any) -> Any:
     return target
 
 
+_LARGE = 1 << 16  # samples at once: an upper bound on the batch that no batch reaches
 BRANCHES_ON_DATA = (
     "the model cannot be exported: it branches on its data; expected operations that are the same "
     "for all data: torch.where in place of the branch"
@@ -165,9 +167,11 @@ def _in_width(width: torch.dtype) -> Callable[[torch.Tensor, str], torch.Tensor]
     return lambda x, _: x.to(width) if x.is_floating_point() else x
 
 
-def _export(model: nn.Module, call: Call, strict: bool = False) -> torch.export.ExportedProgram:
-    """Export with a batch dimension that all inputs share."""
-    batch = {0: torch.export.Dim("batch", min=1)}
+def _export(
+    model: nn.Module, call: Call, strict: bool = False, most: int | None = None
+) -> torch.export.ExportedProgram:
+    """Export with a batch dimension that all inputs share, of at most `most` samples."""
+    batch = {0: torch.export.Dim("batch", min=1, max=most)}
     bound = inspect.signature(model.forward).bind(*call.args, **call.kwargs)
     shapes = pytree.tree_map(lambda _: batch, dict(bound.arguments))
     try:
@@ -189,6 +193,10 @@ def _export(model: nn.Module, call: Call, strict: bool = False) -> torch.export.
         if type(error).__name__ == "GuardOnDataDependentSymNode":
             raise InputError(BRANCHES_ON_DATA) from error
         if "Constraints violated (batch)" in str(error):
+            # an end such as that of x[:10**9] is no constant batch
+            most_found = re.search(r"batch = Dim\('batch', max=(\d+)\)", str(error))
+            if most_found and most is None and int(most_found[1]) >= _LARGE:
+                return _export(model, call, strict, int(most_found[1]))
             if not strict:  # len(x) is a number to the quick exporter, not to the strict one
                 with contextlib.suppress(InputError):
                     return _export(model, call, strict=True)
@@ -278,7 +286,8 @@ def _as_graph_module(
         elif node.op == "placeholder":
             copies[node] = graph.placeholder(node.name)
         elif node.op == "output":
-            graph.output(tuple(copies[node.args[0][index]] for index in outputs))
+            results = [node.args[0][index] for index in outputs]
+            graph.output(tuple(_samples_first(graph, copies[x], x.meta["val"]) for x in results))
         elif _returns_nothing(node):
             continue
         elif node.op == "call_function":
@@ -313,6 +322,16 @@ _DEFINED = {
     torch.ops.aten.empty_like.default: torch.ops.aten.zeros_like.default,
     torch.ops.aten.new_empty.default: torch.ops.aten.new_zeros.default,
 }
+
+
+def _samples_first(graph: fx.Graph, copy: fx.Node, value: torch.Tensor) -> fx.Node:
+    """An output [T, N, C], whose one free dimension is the batch, as [N, T, C]."""
+    shape: Any = value.shape
+    free = [dim for dim, size in enumerate(shape) if isinstance(size, torch.SymInt)]
+    if len(free) != 1 or free[0] == 0 or not shape[free[0]].node.expr.is_symbol:
+        return copy
+    order = [free[0], *(dim for dim in range(len(shape)) if dim != free[0])]
+    return graph.call_function(torch.ops.aten.permute.default, (copy, order))
 
 
 def _returns_nothing(node: fx.Node) -> bool:

@@ -1,8 +1,9 @@
 """`Network`: the one internal representation of every model that mpsearch works on."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import fx, nn
@@ -15,6 +16,7 @@ from mpsearch.graph.inputs import ExampleInputs, bind_inputs
 from mpsearch.graph.layers import Layer, find_layers, output_channels_view
 from mpsearch.graph.outputs import Output, Shape, left_out_outputs, recorded_outputs
 from mpsearch.graph.sample_layout import check_samples_apart
+from mpsearch.graph.samples_first import at_border
 from mpsearch.graph.tensors import (
     as_float32,
     device_of,
@@ -50,11 +52,17 @@ class Network:
     """Names of the outputs that are not in it (whole numbers, flags)."""
 
     @staticmethod
-    def from_module(model: nn.Module, example_inputs: ExampleInputs) -> "Network":
-        """Export a module. The module is left as it was.
+    def from_module(
+        model: nn.Module,
+        example_inputs: ExampleInputs,
+        batch_dim: Mapping[str, int] | None = None,
+        fix: Mapping[str, Any] | None = None,
+    ) -> "Network":
+        """Export a module. The module is left as it was; the options are those of `save`.
 
         Raises InputError as `export_graph`, and for a network that mixes the samples of a batch.
         """
+        model, example_inputs = at_border(model, example_inputs, batch_dim, fix)
         examples = [as_float32(x) for x in bind_inputs(model, example_inputs).tensors()]
         network = Network.from_graph(export_graph(model, example_inputs), examples)
         check_samples_apart(network.graph, examples)

@@ -134,8 +134,11 @@ def _put_in(graph: fx.GraphModule, node: fx.Node, part: fx.GraphModule) -> None:
 
 def _replace(node: fx.Node, result: Any) -> None:
     if isinstance(result, fx.Node):
+        result.meta = result.meta if "shape" in result.meta else dict(node.meta)
         node.replace_all_uses_with(result)
         return
     for user in list(node.users):
         if user.target is operator.getitem:
-            user.replace_all_uses_with(result[user.args[1]])
+            picked = result[user.args[1]]
+            picked.meta = picked.meta if "shape" in picked.meta else dict(user.meta)
+            user.replace_all_uses_with(picked)
