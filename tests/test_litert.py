@@ -188,7 +188,7 @@ def test_what_litert_cannot_compute_is_refused_by_name() -> None:
     with pytest.raises(InputError, match="'read' is a transposed convolution with groups"):
         build(_quantized(network, data, "w8a8"), data)
     network, data = _network("pools")
-    with pytest.raises(InputError, match="AveragePool 'avg_pool2d' has unequal windows"):
+    with pytest.raises(InputError, match=r"avg_pool2d .node 'avg_pool2d'. has unequal windows"):
         build(_quantized(network, data, "w8a8"), data)
     stretched = integer_networks.Function(
         lambda m, x: functional.interpolate(m.conv(x), scale_factor=1.3, mode="bilinear").flatten(
@@ -207,7 +207,7 @@ def test_what_litert_cannot_compute_is_refused_by_name() -> None:
     inputs = (torch.randn(4, 1, 6, 6),)
     dilated(*inputs)
     network, data = Network.from_module(dilated.eval(), inputs), Data("test", inputs, None)
-    with pytest.raises(InputError, match="MaxPool 'max_pool2d' has dilated windows"):
+    with pytest.raises(InputError, match=r"max_pool2d .node 'max_pool2d'. has dilated windows"):
         build(_quantized(network, data, "w8a8"), data)
 
 

@@ -26,8 +26,8 @@ from mpsearch import __version__
 from mpsearch.data import Data
 from mpsearch.errors import InputError
 from mpsearch.exporters.agreement_of_outputs import Agreement, judge
-from mpsearch.exporters.c.source import Source, generate
-from mpsearch.exporters.formats import Exported, ExportRequest
+from mpsearch.exporters.c.source import Source, check_steps, generate
+from mpsearch.exporters.formats import Exported, ExportRequest, Trial
 from mpsearch.exporters.reference_outputs import reference_of
 from mpsearch.files.json_file import by_name, check_form, one_of, read_json, text
 from mpsearch.files.whole import digest, write_atomic
@@ -334,6 +334,12 @@ def write(request: ExportRequest) -> Exported:
         f"next: make -C {request.output} check",
     )
     return Exported({key: value for key, value in document.items() if key != "files"}, lines)
+
+
+def trial(quantized: QuantizedNetwork, data: Data) -> Trial:
+    """Lower the network and place its tensors. Raises InputError as `export_c`."""
+    check_steps(lower(quantized, data), quantized)
+    return Trial()
 
 
 def _agreement_lines(agreement: Sequence[Agreement]) -> list[str]:
