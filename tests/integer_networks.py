@@ -124,7 +124,7 @@ def _gates(m: Any, x: torch.Tensor) -> Any:
     deep = m.norm(torch.relu(m.deep(out))) + m.position
     gate = torch.tanh(m.left(deep)) * torch.sigmoid(m.right(deep))
     out = torch.add(gate, deep, alpha=0.7) - m.slopes(out)
-    out = (out - m.position) * m.factor / 1.5
+    out = torch.rsub(m.position - out, out * m.columns) * m.factor / 1.5
     out = out + out.mean(dim=(2, 3), keepdim=True)
     return m.head(out.flatten(1)) - m.offset
 
@@ -148,6 +148,7 @@ def _gate_layers() -> Function:
     )  # fmt: skip
     network.register_buffer("position", torch.randn(1, 4, 5, 4))
     network.register_buffer("factor", torch.randn(4, 1, 1))
+    network.register_buffer("columns", torch.randn(4))
     network.register_buffer("offset", torch.randn(3))
     return network
 

@@ -249,13 +249,10 @@ def _constant(tensors: Tensors, name: str, values: Floats, dimensions: int, layo
 
 
 def _combine(tensors: Tensors, step: Affine, factors: list[float]) -> None:
-    """ADD or SUB; a factor other than 1 and -1 takes a MUL that only changes the scale."""
-    names, layout = list(step.sources), _layout(tensors, step)
-    if factors[0] < 0 < factors[1]:
-        names.reverse()
-        factors = factors[::-1]
-    minus = factors[0] > 0 > factors[1]
-    signed = [factors[0], -factors[1] if minus else factors[1]]
+    """ADD or SUB; another factor than 1, or -1 of the second, takes a MUL that changes the scale."""
+    names, layout = step.sources, _layout(tensors, step)
+    minus = factors[1] < 0
+    signed = [factors[0], abs(factors[1])]
     sources = [
         _scaled(tensors, step, name, factor, layout)
         for name, factor in zip(names, signed, strict=True)
