@@ -146,7 +146,7 @@ def _gate_layers() -> Function:
         left=nn.Conv2d(4, 4, 3, padding=1), right=nn.Conv2d(4, 4, 1), slopes=slopes,
         head=nn.Linear(80, 3),
     )  # fmt: skip
-    network.register_buffer("position", torch.randn(1, 4, 5, 4))
+    network.register_buffer("position", 0.3 * torch.randn(1, 4, 5, 4))
     network.register_buffer("factor", torch.randn(4, 1, 1))
     network.register_buffer("columns", torch.randn(4))
     network.register_buffer("offset", torch.randn(3))
