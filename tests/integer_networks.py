@@ -6,7 +6,7 @@ from functools import cache
 from typing import Any
 
 import torch
-from moved_networks import IMAGE, LINE, LINE_MOVES, MOVES, Chain, Moved
+from moved_networks import IMAGE, LINE, LINE_MOVES, MOVES, Chain, Moved, Upwards
 from torch import nn
 from torch.nn import functional
 
@@ -214,6 +214,8 @@ BUILDERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     ),
     "moved": (lambda: Moved(list(MOVES.values())[::2], IMAGE), IMAGE),
     "rearranged": (lambda: Moved(list(MOVES.values())[1::2], IMAGE), IMAGE),
+    "upwards": (lambda: Upwards(plain=True), Upwards.SHAPE),
+    "upwards-grouped": (lambda: Upwards(plain=False), Upwards.SHAPE),
     "moved-lines": (lambda: Moved(list(LINE_MOVES.values()), LINE), LINE),
 }  # fmt: skip
 
