@@ -39,6 +39,7 @@ from mpsearch.integer.graph import (
 from mpsearch.integer.log_softmax import LogSoftmax
 from mpsearch.integer.norms import Normalize
 from mpsearch.integer.products import MatMul
+from mpsearch.integer.resizing import Resize
 
 Sample = Any  # one sample: an object array of Python integers
 
@@ -131,6 +132,14 @@ def element(step: Step, sources: list[Sample], place: tuple[int, ...], lowest: i
         case Slice():
             index = step.start + place[step.axis] * step.step
             return int(x[(*place[: step.axis], index, *place[step.axis + 1 :])])
+        case Resize():
+            image, part = (x if x.ndim == 3 else x[:, None]), Fraction(0)
+            row = step.rows[place[1] if x.ndim == 3 else 0]
+            column = step.columns[place[-1]]
+            for y, below in ((row[0], 2**15 - row[2]), (row[1], row[2])):
+                for at, beside in ((column[0], 2**15 - column[2]), (column[1], column[2])):
+                    part += Fraction(int(image[place[0], y, at]) * below * beside, 2**30)
+            return round(part)
         case Gather():
             number = step.start + sum(t[i] for t, i in zip(step.offsets, place, strict=True))
             return int(x.reshape(-1)[number])
@@ -167,8 +176,8 @@ def element(step: Step, sources: list[Sample], place: tuple[int, ...], lowest: i
             return clip(code, step.low, step.high)
         case Beside():
             index, remaining = place[step.axis], iter(sources)
-            for part in step.parts:
-                piece = exactly(part) if part is not None else next(remaining)
+            for constant in step.parts:
+                piece = exactly(constant) if constant is not None else next(remaining)
                 if index < piece.shape[step.axis]:
                     return int(piece[(*place[: step.axis], index, *place[step.axis + 1 :])])
                 index -= piece.shape[step.axis]

@@ -45,6 +45,8 @@ MOVES: dict[str, Move] = {
     "nearest": lambda x: f.interpolate(x, scale_factor=2),
     "nearest-fraction": lambda x: f.interpolate(x, scale_factor=(1.5, 0.7)),
     "nearest-size": lambda x: f.interpolate(x, size=(7, 9), mode="nearest-exact"),
+    "bilinear": lambda x: f.interpolate(x, scale_factor=2, mode="bilinear"),
+    "bilinear-corners": lambda x: f.interpolate(x, (9, 3), mode="bilinear", align_corners=True),
     "max-axis": lambda x: x.max(dim=2)[0][:, :, None],
     "amax": lambda x: x.amax((1, 3), keepdim=True),
     "amax-all": lambda x: x.amax((2, 3))[..., None, None],
@@ -58,6 +60,7 @@ LINE = (4, 9)
 LINE_MOVES: dict[str, Move] = {
     "nearest": lambda x: f.interpolate(x, scale_factor=2.5),
     "reflect": lambda x: f.pad(x, (3, 2), mode="reflect"),
+    "linear": lambda x: f.interpolate(x, scale_factor=3, mode="linear"),
     "max": lambda x: f.adaptive_max_pool1d(x, 4),
     "ceil": lambda x: f.max_pool1d(x, 2, 2, ceil_mode=True),
     "average": lambda x: f.adaptive_avg_pool1d(x, 3),
@@ -114,10 +117,13 @@ class Chain(nn.Module):
         result: torch.Tensor = self.head(out.flatten(1))
         return result
 
+    """Transposed convolutions, read by a layer, added or leaving the network; `plain` ones are
+    those that LiteRT has, without groups and dilation."""
+
 
 class Upwards(nn.Module):
-    """Transposed convolutions, read by a layer, added or leaving the network; `plain` ones are those
-    that LiteRT has, without groups and dilation."""
+    """Transposed convolutions, read by a layer, added or leaving the network; LiteRT has
+    the `plain` ones, without groups and dilation."""
 
     SHAPE = (4, 3, 5)
 

@@ -21,7 +21,7 @@ from mpsearch.cli import run
 from mpsearch.data import Data, bind, read_arrays
 from mpsearch.errors import InputError
 from mpsearch.exporters.litert.check import KERNELS, Checked, LiteRtNetwork, check, describe
-from mpsearch.exporters.litert.flatbuffer import LiteRtFile, Scales, litert
+from mpsearch.exporters.litert.flatbuffer import LiteRtFile, Scales
 from mpsearch.exporters.litert.model import LiteRtModel, build, finer, raise_bits
 from mpsearch.graph.network import Network
 from mpsearch.graph.network_file import save
@@ -34,6 +34,7 @@ from mpsearch.quantization.packing import bops, size_bytes
 from mpsearch.quantization.quantized import QuantizedNetwork, assemble, quantize
 from mpsearch.quantization.quantized_file import save_quantized
 from mpsearch.quantization.quantizer import ActivationQuantizer
+from mpsearch.running.plugins import litert
 from mpsearch.tables.choice import Choice
 
 pytest.importorskip("ai_edge_litert", reason="ai-edge-litert is not installed (extra litert)")
@@ -185,6 +186,16 @@ def test_what_litert_cannot_compute_is_refused_by_name() -> None:
         build(_quantized(network, data, "w8a8"), data)
     network, data = _network("pools")
     with pytest.raises(InputError, match="AveragePool 'avg_pool2d' has unequal windows"):
+        build(_quantized(network, data, "w8a8"), data)
+    stretched = integer_networks.Function(
+        lambda m, x: functional.interpolate(m.conv(x), scale_factor=1.3, mode="bilinear").flatten(
+            1
+        ),
+        conv=nn.Conv2d(1, 2, 2),
+    )
+    inputs = (torch.randn(4, 1, 6, 7, generator=torch.Generator().manual_seed(0)),)
+    network, data = Network.from_module(stretched.eval(), inputs), Data("test", inputs, None)
+    with pytest.raises(InputError, match="factor that is not the quotient of its sizes"):
         build(_quantized(network, data, "w8a8"), data)
     dilated = integer_networks.Function(
         lambda m, x: m.head(functional.max_pool2d(m.conv(x), 2, 1, dilation=2).flatten(1)),

@@ -27,6 +27,7 @@ from mpsearch.integer.operators import (
     MAXIMA,
     PADS,
     REARRANGEMENTS,
+    RESIZES,
     axis_pads,
     clamp_range,
     integers,
@@ -37,6 +38,7 @@ from mpsearch.integer.operators import (
     sources,
     unsupported,
 )
+from mpsearch.integer.resizing import resizing_step
 
 Names = tuple[str, ...]
 
@@ -137,6 +139,7 @@ _STEPS: dict[str, Callable[[fx.Node, Names, IntegerTensor], Step | None]] = {
     **dict.fromkeys(CLAMPS, _clamp),
     **dict.fromkeys(PADS, _pad),
     **dict.fromkeys(AVERAGES - {"mean"}, _average_pool),
+    **dict.fromkeys(RESIZES, resizing_step),
     "cat": _concatenate,
     "mean": _mean,
     "add": _add,

@@ -50,6 +50,7 @@ MOVES = CLAMPS | REARRANGEMENTS | PADS | MAXIMA | {"cat", "stack", "getitem"}
 AVERAGES = frozenset({
     "mean", "avg_pool1d", "avg_pool2d", "adaptive_avg_pool1d", "adaptive_avg_pool2d",
 })  # fmt: skip
+RESIZES = frozenset({"upsample_linear1d", "upsample_bilinear2d"})  # between straight lines
 SOFTMAXES = frozenset({"softmax", "_softmax"})
 LOG_SOFTMAXES = frozenset({"log_softmax", "_log_softmax"})
 # Functions of one number, by table: what torch computes in float64 for knots. One more is a word.
@@ -69,7 +70,7 @@ NORMS = frozenset({"layer_norm", "rms_norm", "group_norm", "instance_norm"})
 PRODUCTS = frozenset({"matmul", "bmm"})
 # What computes at scales of its own: reads 16-bit tensors, writes such a one or a layer's codes.
 OWN_SCALES = FUNCTIONS | LINEAR | LOG_SOFTMAXES | NORMS | PRODUCTS | {"batch_norm", "prelu"}
-SUPPORTED = LAYERS | MOVES | AVERAGES | SOFTMAXES | POINTWISE | OWN_SCALES | {"argmax"}
+SUPPORTED = LAYERS | MOVES | AVERAGES | RESIZES | SOFTMAXES | POINTWISE | OWN_SCALES | {"argmax"}
 
 
 _NO_FORM = "has no integer form"

@@ -79,6 +79,12 @@ typedef struct {
 
 typedef struct {
     mps_type type;
+    int channels, width, output_height, output_width;
+    const int32_t *rows, *columns; /* (lower, upper, weight of the upper) of every one */
+} mps_resizing;
+
+typedef struct {
+    mps_type type;
     int kept_dims, mean_dims;
     int32_t kept_shape[MPS_DIMS], kept_strides[MPS_DIMS];
     int32_t mean_shape[MPS_DIMS], mean_strides[MPS_DIMS];
@@ -196,6 +202,7 @@ void mps_clamp(const mps_elementwise *step, const void *input, void *output);
 void mps_add(const mps_elementwise *step, const void *left, const void *right, void *output);
 void mps_max_pool(const mps_max_pooling *step, const void *input, void *output);
 void mps_average_pool(const mps_average_pooling *step, const void *input, void *output);
+void mps_resize(const mps_resizing *step, const void *input, void *output);
 void mps_mean(const mps_means *step, const void *input, void *output);
 void mps_move(const mps_movement *step, const void *input, void *output);
 void mps_gather(const mps_gathering *step, const void *input, void *output);

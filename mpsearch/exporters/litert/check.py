@@ -23,7 +23,7 @@ from torch import fx
 from mpsearch.data import Data
 from mpsearch.exporters.agreement_of_outputs import Agreement, Reference, judge
 from mpsearch.exporters.formats import Exported, ExportRequest
-from mpsearch.exporters.litert.flatbuffer import SIGNATURE, litert
+from mpsearch.exporters.litert.flatbuffer import SIGNATURE
 from mpsearch.exporters.litert.inner import node_of
 from mpsearch.exporters.litert.joined import WHOLE, joined_tensors
 from mpsearch.exporters.litert.model import LiteRtModel, build, finer_activations
@@ -39,6 +39,7 @@ from mpsearch.integer.operators import LAYERS, MOVES
 from mpsearch.quantization.packing import bops, size_bytes
 from mpsearch.quantization.quantized import QuantizedNetwork
 from mpsearch.quantization.quantizer import ActivationQuantizer
+from mpsearch.running.plugins import litert
 from mpsearch.tables.units import format_count, format_size
 
 # With XNNPACK where it has the operator, as everybody gets it, and with LiteRT's own kernels.

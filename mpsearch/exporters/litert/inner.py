@@ -36,6 +36,7 @@ from mpsearch.integer.graph import (
     Step,
 )
 from mpsearch.integer.ranges import Ranges, tensor_ranges
+from mpsearch.integer.resizing import Resize
 from mpsearch.quantization.quantized import QuantizedNetwork
 from mpsearch.quantization.quantizer import ActivationQuantizer, affine
 
@@ -72,7 +73,9 @@ class _Recorder(fx.Interpreter):
 
 
 # One scale in and out, in LiteRT's 8-bit kernels.
-_MOVES = (AveragePool, Beside, Clamp, Concatenate, Gather, MaxPool, Pad, Permute, Reshape, Slice)
+_MOVES = (
+    AveragePool, Beside, Clamp, Concatenate, Gather, MaxPool, Pad, Permute, Reshape, Resize, Slice,
+)  # fmt: skip
 
 
 def quantizers(
