@@ -46,6 +46,7 @@ KERNELS = (
     "pooling",
     "elementwise",
     "pointwise",
+    "norms",
     "steps",
 )
 

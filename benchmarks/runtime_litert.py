@@ -8,8 +8,8 @@ import numpy as np
 from runtime_peers import Peer
 from runtime_subjects import Subject
 
-from mpsearch.exporters.litert.flatbuffer import litert
 from mpsearch.exporters.litert.model import build
+from mpsearch.running.plugins import litert
 
 # Loading, one run, and nothing else: what a user's shortest script does.
 SCRIPT = """

@@ -6,7 +6,7 @@ from functools import cache
 from typing import Any
 
 import torch
-from moved_networks import IMAGE, LINE, LINE_MOVES, MOVES, Chain, Moved
+from moved_networks import IMAGE, LINE, LINE_MOVES, MOVES, Chain, Moved, Upwards
 from torch import nn
 from torch.nn import functional
 
@@ -118,7 +118,7 @@ def _functions(m: Any, x: torch.Tensor) -> Any:
 
 def _gates(m: Any, x: torch.Tensor) -> Any:
     """Squeeze and excite, gates, constants, factors per channel; a batch norm behind a ReLU."""
-    out = functional.hardswish(m.first(x))
+    out = functional.hardswish(m.first(functional.softsign(x)))
     squeezed = functional.relu(m.squeeze(functional.adaptive_avg_pool2d(out, 1)))
     out = out * functional.hardsigmoid(m.excite(squeezed))
     deep = m.norm(torch.relu(m.deep(out))) + m.position
@@ -213,6 +213,8 @@ BUILDERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     ),
     "moved": (lambda: Moved(list(MOVES.values())[::2], IMAGE), IMAGE),
     "rearranged": (lambda: Moved(list(MOVES.values())[1::2], IMAGE), IMAGE),
+    "upwards": (lambda: Upwards(plain=True), Upwards.SHAPE),
+    "upwards-grouped": (lambda: Upwards(plain=False), Upwards.SHAPE),
     "moved-lines": (lambda: Moved(list(LINE_MOVES.values()), LINE), LINE),
 }  # fmt: skip
 
@@ -253,15 +255,16 @@ def _seeded(
 def _random_network(source: random.Random, channels: int) -> nn.Module:
     blocks: list[nn.Module] = []
     for _ in range(source.randint(1, 3)):
-        block, channels = source.choice((_plain, _residual, _parallel))(source, channels)
+        block, channels = source.choice((_plain, _residual, _parallel, _gated))(source, channels)
         blocks.append(block)
         blocks += source.choice(
             ([], [nn.ReLU()], [nn.ReLU6()], [nn.MaxPool2d(2, 1)], [nn.AvgPool2d(2, 1)],
-             [nn.ReLU(), nn.MaxPool2d(3, 1, padding=1)])
+             [nn.ReLU(), nn.MaxPool2d(3, 1, padding=1)], [nn.Hardswish()], [nn.ELU(), nn.GELU()],
+             [nn.PReLU(channels)], [nn.ReLU(), _normed(channels)])
         )  # fmt: skip
     blocks += source.choice(([nn.AdaptiveAvgPool2d(1), nn.Flatten()], [nn.Flatten()]))
     blocks.append(nn.LazyLinear(source.randint(2, 5)))
-    blocks += source.choice(([], [nn.ReLU()], [nn.Softmax(dim=1)]))
+    blocks += source.choice(([], [nn.ReLU()], [nn.Softmax(dim=1)], [nn.LogSoftmax(dim=1)]))
     return nn.Sequential(*blocks)
 
 
@@ -295,6 +298,24 @@ class _Concatenation(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return torch.cat([torch.relu(self.one(x)), self.two(x), x], dim=1)
+
+
+class _Gate(nn.Module):
+    """Every channel times a number of its own, every place times another, minus what comes in."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.by_channel = nn.Conv2d(channels, channels, 1)
+        self.by_place = nn.Conv2d(channels, 1, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        scale = torch.sigmoid(self.by_channel(x.mean(dim=(2, 3), keepdim=True)))
+        result: torch.Tensor = x * scale * torch.tanh(self.by_place(x)) - x
+        return result
+
+
+def _gated(source: random.Random, channels: int) -> tuple[nn.Module, int]:
+    return _Gate(channels), channels
 
 
 def _residual(source: random.Random, channels: int) -> tuple[nn.Module, int]:

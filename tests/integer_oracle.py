@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from mpsearch.integer.arithmetic import Affine, Multiply, Prelu
+from mpsearch.integer.beside import Beside
 from mpsearch.integer.fixed_point import Rescale
 from mpsearch.integer.functions import Lookup
 from mpsearch.integer.gathering import Gather
@@ -33,8 +34,12 @@ from mpsearch.integer.graph import (
     Slice,
     Softmax,
     Step,
+    TransposedConvolution,
 )
 from mpsearch.integer.log_softmax import LogSoftmax
+from mpsearch.integer.norms import Normalize
+from mpsearch.integer.products import MatMul
+from mpsearch.integer.resizing import Resize
 
 Sample = Any  # one sample: an object array of Python integers
 
@@ -76,6 +81,10 @@ def scaled(value: int, by: Rescale, channel: int) -> int:
 def element(step: Step, sources: list[Sample], place: tuple[int, ...], lowest: int) -> int:
     x = sources[0]
     match step:
+        case TransposedConvolution():
+            total = int(step.weights.bias[place[0]]) + sum(_landing(step, x, place))
+            code = scaled(total, step.rescale, place[0]) + step.output.zero_point
+            return clip(code, step.low, step.high)
         case Convolution():
             total = int(step.weights.bias[place[0]]) + sum(_products(step, x, place))
             assert abs(total) < 2 ** (step.weights.accumulator_bits - 1)
@@ -123,6 +132,14 @@ def element(step: Step, sources: list[Sample], place: tuple[int, ...], lowest: i
         case Slice():
             index = step.start + place[step.axis] * step.step
             return int(x[(*place[: step.axis], index, *place[step.axis + 1 :])])
+        case Resize():
+            image, part = (x if x.ndim == 3 else x[:, None]), Fraction(0)
+            row = step.rows[place[1] if x.ndim == 3 else 0]
+            column = step.columns[place[-1]]
+            for y, below in ((row[0], 2**15 - row[2]), (row[1], row[2])):
+                for at, beside in ((column[0], 2**15 - column[2]), (column[1], column[2])):
+                    part += Fraction(int(image[place[0], y, at]) * below * beside, 2**30)
+            return round(part)
         case Gather():
             number = step.start + sum(t[i] for t, i in zip(step.offsets, place, strict=True))
             return int(x.reshape(-1)[number])
@@ -157,12 +174,54 @@ def element(step: Step, sources: list[Sample], place: tuple[int, ...], lowest: i
             left, right = (int(_repeated(source, place)) for source in sources)
             code = scaled(left * right, step.rescale, 0) + step.output.zero_point
             return clip(code, step.low, step.high)
+        case Beside():
+            index, remaining = place[step.axis], iter(sources)
+            for constant in step.parts:
+                piece = exactly(constant) if constant is not None else next(remaining)
+                if index < piece.shape[step.axis]:
+                    return int(piece[(*place[: step.axis], index, *place[step.axis + 1 :])])
+                index -= piece.shape[step.axis]
+            raise AssertionError
+        case Normalize():
+            return clip(_normalized(step, x, place), step.low, step.high)
+        case MatMul():
+            left, right = x[place[:-1]], sources[1][(*place[:-2], slice(None), place[-1])]
+            total = sum(
+                (a - step.zero_points[0]) * (b - step.zero_points[1])
+                for a, b in zip(left, right, strict=True)
+            )
+            assert abs(total) < 2 ** (step.accumulator_bits - 1)
+            code = scaled(int(total), step.rescale, 0) + step.output.zero_point
+            return clip(code, step.low, step.high)
         case Prelu():
             slope = int(_repeated(step.negative, place)) if x[place] < 0 else step.positive
             code = round(Fraction(x[place] * slope, 2**step.shift)) + step.output.zero_point
             return clip(code, step.low, step.high)
         case _:
             raise AssertionError(step)
+
+
+def _normalized(step: Normalize, x: Sample, place: tuple[int, ...]) -> int:
+    """A norm from its definition: fractions, and `isqrt` of Python."""
+    flat, n = x.reshape(-1), step.length
+    at = int(np.ravel_multi_index(place, x.shape))
+    row = [int(q) for q in flat[at // n * n : at // n * n + n]]
+    whole, rest = divmod(sum(row), n) if step.centred else (0, 0)
+    squares = sum((q - whole) ** 2 for q in row) if step.centred else sum(q * q for q in row)
+    part = Fraction(rest * 2**16 // n)
+    variance = round(Fraction(squares * 2**8, n)) - round(part * part / 2**24)
+    variance = max(variance + step.added, 1)
+    exponent = (variance.bit_length() - 31) // 2
+    mantissa = math.floor(Fraction(variance) / Fraction(4) ** exponent)
+    assert 2**30 <= mantissa < 2**32
+    inverse = min(2**61 // math.isqrt(mantissa * 2**30), 2**31 - 1)
+    apart = (int(flat[at]) - whole) * 2**12 - round(Fraction(rest * 2**12, n))
+    assert abs(apart * inverse) < 2**62
+    normal = round(Fraction(apart * inverse) / Fraction(2) ** (36 + exponent))
+    channel = at // step.inner % len(step.multipliers)
+    total = normal * int(step.multipliers[channel]) + int(step.offsets[channel]) * 2**step.raised
+    assert abs(total) < 2**62
+    return round(Fraction(total, 2**step.shift)) + step.output.zero_point
 
 
 def _repeated(array: Any, place: tuple[int, ...]) -> Any:
@@ -185,6 +244,25 @@ def _products(step: Convolution, x: Sample, place: tuple[int, ...]) -> Iterator[
             yield int(codes[channel, c, i, j]) * (
                 image[first + c, at, beside] - step.weights.zero_point
             )
+
+
+def _landing(step: TransposedConvolution, x: Sample, place: tuple[int, ...]) -> Iterator[int]:
+    """From the inputs' side: every input that adds to this place, by its definition."""
+    codes = step.weights.codes
+    image = x if x.ndim == 3 else x[:, None]
+    channel, row, column = place if len(place) == 3 else (place[0], 0, place[1])
+    first = channel // (codes.shape[0] // step.groups) * codes.shape[1]
+    for y, at in product(range(image.shape[1]), range(image.shape[2])):
+        for i, j in product(range(codes.shape[2]), range(codes.shape[3])):
+            lands = (
+                y * step.stride[0] - step.padding[0] + i * step.dilation[0],
+                at * step.stride[1] - step.padding[1] + j * step.dilation[1],
+            )
+            if lands == (row, column):
+                for c in range(codes.shape[1]):
+                    yield int(codes[channel, c, i, j]) * (
+                        image[first + c, y, at] - step.weights.zero_point
+                    )
 
 
 def _window(step: MaxPool, x: Sample, place: tuple[int, ...]) -> Iterator[int]:

@@ -45,6 +45,8 @@ MOVES: dict[str, Move] = {
     "nearest": lambda x: f.interpolate(x, scale_factor=2),
     "nearest-fraction": lambda x: f.interpolate(x, scale_factor=(1.5, 0.7)),
     "nearest-size": lambda x: f.interpolate(x, size=(7, 9), mode="nearest-exact"),
+    "bilinear": lambda x: f.interpolate(x, scale_factor=2, mode="bilinear"),
+    "bilinear-corners": lambda x: f.interpolate(x, (9, 3), mode="bilinear", align_corners=True),
     "max-axis": lambda x: x.max(dim=2)[0][:, :, None],
     "amax": lambda x: x.amax((1, 3), keepdim=True),
     "amax-all": lambda x: x.amax((2, 3))[..., None, None],
@@ -58,6 +60,7 @@ LINE = (4, 9)
 LINE_MOVES: dict[str, Move] = {
     "nearest": lambda x: f.interpolate(x, scale_factor=2.5),
     "reflect": lambda x: f.pad(x, (3, 2), mode="reflect"),
+    "linear": lambda x: f.interpolate(x, scale_factor=3, mode="linear"),
     "max": lambda x: f.adaptive_max_pool1d(x, 4),
     "ceil": lambda x: f.max_pool1d(x, 2, 2, ceil_mode=True),
     "average": lambda x: f.adaptive_avg_pool1d(x, 3),
@@ -113,3 +116,33 @@ class Chain(nn.Module):
             out = move(out)
         result: torch.Tensor = self.head(out.flatten(1))
         return result
+
+    """Transposed convolutions, read by a layer, added or leaving the network; `plain` ones are
+    those that LiteRT has, without groups and dilation."""
+
+
+class Upwards(nn.Module):
+    """Transposed convolutions, read by a layer, added or leaving the network; LiteRT has
+    the `plain` ones, without groups and dilation."""
+
+    SHAPE = (4, 3, 5)
+
+    def __init__(self, plain: bool) -> None:
+        super().__init__()
+        up = nn.ConvTranspose2d
+        self.first = nn.Conv2d(4, 6, 1)
+        if plain:
+            self.read, self.added = up(6, 4, 2, 2), up(6, 3, 4, 2, padding=1)
+            self.odd = up(6, 4, 3, (2, 1), padding=(1, 0), output_padding=(1, 0), bias=False)
+            self.line = nn.ConvTranspose1d(6, 3, 4, 3, padding=2, output_padding=1)
+        else:
+            self.read, self.added = up(6, 4, 1, groups=2), up(6, 6, 4, 2, padding=1, groups=6)
+            self.odd = up(6, 2, (3, 2), (3, 2), dilation=(1, 2), bias=False)
+            self.line = nn.ConvTranspose1d(6, 4, 2, 1, dilation=3, groups=2)
+        self.head = nn.LazyLinear(3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.first(x))
+        parts = [self.head(torch.relu(self.read(x)).flatten(1)), self.odd(x)]
+        parts += [self.added(x) + self.added(x.flip(2)), self.line(x.flatten(2))]
+        return torch.cat([part.flatten(1) for part in parts], 1)

@@ -11,6 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
 
+import attention_networks
 import integer_networks
 import networks
 import numpy as np
@@ -48,6 +49,7 @@ NETWORK = (
     "pooling",
     "elementwise",
     "pointwise",
+    "norms",
     "steps",
 )
 ROOT = Path(__file__).parent.parent
@@ -55,6 +57,7 @@ CORE = ROOT / "mpsearch" / "exporters" / "c"
 GCC = shutil.which("gcc")
 STRICT = ("-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic")
 CHECKED = (*STRICT, "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+EVERY = (*integer_networks.BUILDERS, *attention_networks.NETWORKS)
 needs_gcc = pytest.mark.skipif(GCC is None, reason="there is no C compiler (gcc)")
 
 
@@ -141,12 +144,13 @@ def _exported(name: str) -> tuple[Network, Data]:
     if name in networks.BUILDERS:
         model, inputs, _ = networks.build(name, 6)
         return Network.from_module(model, inputs), Data("test", inputs, None)
-    network, inputs = integer_networks.exported(name)
+    source = attention_networks if name in attention_networks.NETWORKS else integer_networks
+    network, inputs = source.exported(name)
     return network, Data("test", tuple(x[:6] for x in inputs), None)
 
 
 @needs_gcc
-@pytest.mark.parametrize("name", [*integer_networks.BUILDERS, "residual", "two-inputs", "shared"])
+@pytest.mark.parametrize("name", [*EVERY, "residual", "two-inputs", "shared"])
 def test_every_operator_gives_the_integers_of_the_reference(
     name: str, tmp_path: Path, kernels: Path
 ) -> None:

@@ -33,7 +33,16 @@ from mpsearch.tables.choice import Choice
 CORE = Path(__file__).parent.parent / "mpsearch" / "exporters" / "c"
 MAIN = Path(__file__).parent / "kernel_cases.c"  # a line of numbers in, a line of results out
 GUARDED = Path(__file__).parent / "guarded_memory.c"  # codes in, integers out
-KERNELS = ("layers", "patches", "depthwise", "pooling", "elementwise", "pointwise", "steps")
+KERNELS = (
+    "layers",
+    "patches",
+    "depthwise",
+    "pooling",
+    "elementwise",
+    "pointwise",
+    "norms",
+    "steps",
+)
 STRICT = ("-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic")
 CPU = Path("/proc/cpuinfo")
 HAS_AVX2 = CPU.is_file() and " avx2" in CPU.read_text()

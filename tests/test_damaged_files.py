@@ -33,6 +33,7 @@ from damaging import (
 )
 from device_profiles import PROFILE
 from exports import small_export
+from litert_files import Graph
 from own_files import write_classes
 from safetensors.torch import save_file
 
@@ -104,6 +105,7 @@ KINDS = (
          in_safetensors, 6),
     Kind("weights.pt", f"convert weights.pt {SMALL}", in_zip({}), 6),
     Kind("net.onnx", "convert net.onnx -o out.pt", in_bytes, 6),
+    Kind("net.tflite", "convert net.tflite -o out.pt", in_bytes, 12),
     Kind("net.keras", "convert net.keras -o out.pt", _KERAS, 10),
     Kind("net.h5", "convert net.h5 -o out.pt", in_bytes, 6),
     Kind("built/samples.csv", "data check built", in_csv, 20),
@@ -209,6 +211,9 @@ def _make_models(net: torch.nn.Module) -> None:
         [onnx.numpy_helper.from_array(weight, "w")],
     )
     onnx.save(made.make_model(graph, opset_imports=[made.make_opsetid("", 17)]), "net.onnx")
+    written = Graph()
+    y = written.conv(written.input("x", 4, 4, 2), 2, 3)
+    Path("net.tflite").write_bytes(written.content(written.op("RELU", [y])))
     layers = [
         {
             "module": "keras.layers",

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import attention_networks
 import integer_networks
 import networks
 import numpy as np
@@ -20,7 +21,7 @@ from mpsearch.cli import run
 from mpsearch.data import Data, bind, read_arrays
 from mpsearch.errors import InputError
 from mpsearch.exporters.litert.check import KERNELS, Checked, LiteRtNetwork, check, describe
-from mpsearch.exporters.litert.flatbuffer import LiteRtFile, Scales, litert
+from mpsearch.exporters.litert.flatbuffer import LiteRtFile, Scales
 from mpsearch.exporters.litert.model import LiteRtModel, build, finer, raise_bits
 from mpsearch.graph.network import Network
 from mpsearch.graph.network_file import save
@@ -33,6 +34,7 @@ from mpsearch.quantization.packing import bops, size_bytes
 from mpsearch.quantization.quantized import QuantizedNetwork, assemble, quantize
 from mpsearch.quantization.quantized_file import save_quantized
 from mpsearch.quantization.quantizer import ActivationQuantizer
+from mpsearch.running.plugins import litert
 from mpsearch.tables.choice import Choice
 
 pytest.importorskip("ai_edge_litert", reason="ai-edge-litert is not installed (extra litert)")
@@ -57,7 +59,8 @@ def _network(name: str, samples: int = 24) -> tuple[Network, Data]:
     if name in networks.BUILDERS:
         model, inputs, _ = networks.build(name, samples)
         return Network.from_module(model, inputs), Data("test", inputs, None)
-    network, inputs = integer_networks.exported(name)
+    source = attention_networks if name in attention_networks.NETWORKS else integer_networks
+    network, inputs = source.exported(name)
     return network, Data("test", tuple(x[:samples] for x in inputs), None)
 
 
@@ -93,7 +96,7 @@ def _check_constants(model: LiteRtModel) -> None:
         if len(tensor.shape) == 4:  # [out, h, w, in], or [1, h, w, out] where the axis is 3
             shape = model.network.source.weight(_layer(model, name)).shape
             kernel = (1, *shape[2:])[-2:]
-            given = given.reshape(*shape[:2], *kernel).transpose(0, 2, 3, 1)
+            given = given.reshape(len(given), -1, *kernel).transpose(0, 2, 3, 1)
             rows = rows.reshape(given.shape)
         np.testing.assert_array_equal(rows, given)
         np.testing.assert_array_equal(tensor.quantization.scale, layer.weight.scales.numpy())
@@ -123,14 +126,21 @@ def _unpacked(data: np.ndarray, kind: int, schema: Any, count: int) -> np.ndarra
     return np.array([code - 2**bits if code >= 2 ** (bits - 1) else code for code in unsigned])
 
 
-NAMES = [name for name in integer_networks.BUILDERS if name != "pools"]
+REFUSED = {"pools", "upwards-grouped"}
+NAMES = [name for name in integer_networks.BUILDERS if name not in REFUSED]
 
 
-@pytest.mark.parametrize("name", [*NAMES, "residual", "two-inputs", "shared"])
+@pytest.mark.parametrize(
+    "name", [*NAMES, *attention_networks.NETWORKS, "residual", "two-inputs", "shared"]
+)
 def test_every_operator_computes_what_the_file_means(name: str) -> None:
     network, data = _network(name)
+    norms = {"attention": 3, "multihead": 1, "unit": 4}
     for choice in ("w8a8", len(name)):
-        _check(_quantized(network, data, choice), data)
+        quantized = _quantized(network, data, choice)
+        model, _ = _check(quantized, data)
+        if name in norms:
+            assert describe(quantized, model)["in_float"] == {"norm": norms[name]}
 
 
 @pytest.mark.parametrize("name", ["two-inputs", "moves"])
@@ -168,8 +178,21 @@ def test_pools_with_every_padding() -> None:
 
 
 def test_what_litert_cannot_compute_is_refused_by_name() -> None:
+    network, data = _network("upwards-grouped")
+    with pytest.raises(InputError, match="'read' is a transposed convolution with groups"):
+        build(_quantized(network, data, "w8a8"), data)
     network, data = _network("pools")
     with pytest.raises(InputError, match="AveragePool 'avg_pool2d' has unequal windows"):
+        build(_quantized(network, data, "w8a8"), data)
+    stretched = integer_networks.Function(
+        lambda m, x: functional.interpolate(m.conv(x), scale_factor=1.3, mode="bilinear").flatten(
+            1
+        ),
+        conv=nn.Conv2d(1, 2, 2),
+    )
+    inputs = (torch.randn(4, 1, 6, 7, generator=torch.Generator().manual_seed(0)),)
+    network, data = Network.from_module(stretched.eval(), inputs), Data("test", inputs, None)
+    with pytest.raises(InputError, match="factor that is not the quotient of its sizes"):
         build(_quantized(network, data, "w8a8"), data)
     dilated = integer_networks.Function(
         lambda m, x: m.head(functional.max_pool2d(m.conv(x), 2, 1, dilation=2).flatten(1)),

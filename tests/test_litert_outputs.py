@@ -12,7 +12,7 @@ from torch import nn
 from mpsearch.data import Data
 from mpsearch.errors import InputError
 from mpsearch.exporters.litert.check import KERNELS, LiteRtNetwork, check
-from mpsearch.exporters.litert.flatbuffer import SIGNATURE, litert
+from mpsearch.exporters.litert.flatbuffer import SIGNATURE
 from mpsearch.exporters.litert.joined import JoinedOutputs
 from mpsearch.exporters.litert.model import LiteRtModel, build
 from mpsearch.graph.network import Network
@@ -20,6 +20,7 @@ from mpsearch.graph.outputs import lay_out, split_outputs
 from mpsearch.integer.inference import outputs
 from mpsearch.quantization.calibration import calibrate
 from mpsearch.quantization.quantized import QuantizedNetwork, quantize
+from mpsearch.running.plugins import litert
 from mpsearch.tables.choice import Choice
 
 pytest.importorskip("ai_edge_litert", reason="ai-edge-litert is not installed (extra litert)")

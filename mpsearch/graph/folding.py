@@ -23,6 +23,7 @@ from mpsearch.graph.layers import (
     output_channels_view,
     packet,
 )
+from mpsearch.graph.norms import norms_in_one
 from mpsearch.graph.recurrent import unroll
 from mpsearch.graph.tensors import fresh_name, get_tensor, remove_unused, set_tensor
 
@@ -131,7 +132,7 @@ _BATCH_NORMS = {"batch_norm", "_native_batch_norm_legit_no_training", "cudnn_bat
 
 def simplify(graph: fx.GraphModule, example_inputs: Sequence[torch.Tensor]) -> fx.GraphModule:
     """Drop identities, unroll recurrent layers, turn products into linear layers, evaluate
-    constant nodes and fold batch norms.
+    constant nodes, write norms as one operator and fold batch norms.
 
     `graph` is changed in place; its shapes and types must have been recorded.
     """
@@ -141,6 +142,7 @@ def simplify(graph: fx.GraphModule, example_inputs: Sequence[torch.Tensor]) -> f
     products_to_linear(graph)  # while a matrix is known by its own name
     fold_constants(graph)
     products_to_linear(graph)  # with computed matrices
+    norms_in_one(graph)
     _fold_batch_norms(graph)
     remove_unused(graph)
     return graph

@@ -12,7 +12,7 @@ from mpsearch.quantization import quantized_file
 MPSEARCH, QUANTIZED = "mpsearch file", "quantized mpsearch file"
 STATE_DICT, PICKLE = "state dict", "pickled nn.Module"
 EXPORT, SCRIPT = "torch.export archive", "TorchScript archive"
-KERAS, ONNX = "Keras file", "ONNX file"
+KERAS, ONNX, LITERT = "Keras file", "ONNX file", "LiteRT file"
 
 
 def detect(path: str | os.PathLike[str]) -> str:
@@ -36,7 +36,9 @@ def detect(path: str | os.PathLike[str]) -> str:
         raise InputError(f"{path}: the file is empty")
     if head.startswith(b"\x89HDF\r\n\x1a\n"):
         return KERAS
-    if is_archive(file):
+    if head[4:8] == b"TFL3":
+        return LITERT
+    if is_archive(file):  # also one behind a LiteRT file, with its labels
         return _detect_zip(file)
     if head[:1] == b"\x80":
         return STATE_DICT  # or any other pickle of old torch: reading as weights only decides
@@ -56,13 +58,14 @@ def detect(path: str | os.PathLike[str]) -> str:
         raise InputError(f"{path}: damaged or truncated ONNX file; copy or export it again")
     if head[:4] == b"PK\x03\x04":
         raise InputError(f"{path}: the file is truncated: a zip archive without its end")
-    if head[4:8] == b"TFL3" or file.suffix == ".pb":
-        kind = "a LiteRT file" if head[4:8] == b"TFL3" else "a TensorFlow graph"
-        raise InputError(f"{path} is {kind}; expected the Keras model: model.save('net.keras')")
+    if file.suffix == ".pb":
+        raise InputError(
+            f"{path} is a TensorFlow graph; expected the Keras model: model.save('net.keras')"
+        )
     raise InputError(
         f"{path}: an unknown format; expected an mpsearch file, a state dict (.pt or "
-        ".safetensors), a Keras file (.keras or .h5), an ONNX file, a torch.export archive, "
-        "TorchScript or a pickled nn.Module"
+        ".safetensors), a Keras file (.keras or .h5), an ONNX file, a LiteRT file (.tflite), "
+        "a torch.export archive, TorchScript or a pickled nn.Module"
     )
 
 

@@ -1,6 +1,6 @@
 """Loading `model.pt`: nothing in a file is executed unless the caller trusts its author.
 
-Only data are loaded as they are: the mpsearch file, a Keras file, an ONNX file, and a state dict
+Only data are loaded as they are: the mpsearch file, a Keras, ONNX or LiteRT file, and a state dict
 together with the code that the caller names. A torch.export archive (its loader evaluates
 expression strings), TorchScript and a pickled module carry code and need `trust`.
 """
@@ -29,6 +29,7 @@ from mpsearch.graph.samples_first import at_border
 from mpsearch.importers.kinds import (
     EXPORT,
     KERAS,
+    LITERT,
     MPSEARCH,
     ONNX,
     PICKLE,
@@ -163,6 +164,8 @@ def _load_module(source: ModelSource, data: Arrays | None) -> tuple[nn.Module, E
         return _from_keras(source)
     if kind == ONNX:
         return _load_onnx(source, data)
+    if kind == LITERT:
+        return _load_litert(source)
     if not source.trust:
         raise InputError(
             f"{source.path} is a {kind}: loading it can run any code that its author put there, "
@@ -300,6 +303,14 @@ def _load_onnx(source: ModelSource, data: Arrays | None) -> tuple[nn.Module, Exa
 
     given = () if data is None or source.input_shapes else data.example_inputs()
     return load_onnx(source.path, source.input_shapes, given, source.batch_dim, source.fix)
+
+
+def _load_litert(source: ModelSource) -> tuple[nn.Module, ExampleInputs]:
+    from mpsearch.importers.litert.loading import load_litert
+
+    if source.model is not None:
+        raise InputError(f"{source.path} is a LiteRT file and needs no --model")
+    return load_litert(source.path, source.input_shapes)
 
 
 def _load_export(source: ModelSource, data: Arrays | None) -> tuple[nn.Module, ExampleInputs]:

@@ -106,6 +106,15 @@ class Convolution(Step):
 
 
 @dataclass(frozen=True)
+class TransposedConvolution(Convolution):
+    """The transpose of a convolution: input (y, x) adds its products with place (i, j) of the
+    kernel to output (y·stride - padding + i·dilation, …), if there is such a place.
+
+    Codes are [out, in/groups, kh, kw] as in a `Convolution`; `padding` is cut off.
+    """
+
+
+@dataclass(frozen=True)
 class Linear(Step):
     """Matrix product over the last axis, codes [out, in]; otherwise as a `Convolution`."""
 

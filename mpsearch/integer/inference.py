@@ -41,8 +41,10 @@ from mpsearch.integer.graph import (
     Reshape,
     Slice,
     Softmax,
+    TransposedConvolution,
 )
 from mpsearch.integer.lowering import lower
+from mpsearch.integer.products import MatMul
 from mpsearch.quantization.quantized import QuantizedNetwork
 
 
@@ -65,6 +67,38 @@ def convolution(step: Convolution, codes: Integers, exact_blas: bool) -> Integer
     accumulators += step.weights.bias.astype(accumulators.dtype)[:, None, None]
     result = _output(step, accumulators, axis=1)
     return result if codes.ndim == 4 else result.reshape(len(codes), outputs, size[1])
+
+
+def transposed_convolution(
+    step: TransposedConvolution, codes: Integers, exact_blas: bool
+) -> Integers:
+    """[N, C, (H,) W] -> [N, O, (H',) W'], int64: one matrix product for every place of the kernel,
+    added where it lands."""
+    kind = _arithmetic(step, exact_blas)
+    image = codes if codes.ndim == 4 else codes[:, :, None]
+    centred = image.astype(kind) - kind(step.weights.zero_point)
+    outputs, inputs, kh, kw = step.weights.codes.shape
+    batch, _, height, width = image.shape
+    centred = centred.reshape(batch, step.groups, inputs, height * width)
+    weight = step.weights.codes.astype(kind).reshape(step.groups, -1, inputs, kh, kw)
+    rows, columns = (1, *step.output.shape[1:])[-2:]
+    (top, left), strides = step.padding[:2], step.stride
+    full = [
+        max((n - 1) * s + (k - 1) * d + 1, before + after)
+        for n, s, k, d, before, after in zip(
+            (height, width), strides, (kh, kw), step.dilation, (top, left), (rows, columns),
+            strict=True,
+        )
+    ]  # fmt: skip
+    sums = np.zeros_like(centred, shape=(batch, outputs, *full))
+    for i in range(kh):
+        for j in range(kw):
+            products = (weight[..., i, j] @ centred).reshape(batch, outputs, height, width)
+            y, x = i * step.dilation[0], j * step.dilation[1]
+            sums[:, :, y :: strides[0], x :: strides[1]][:, :, :height, :width] += products
+    accumulators = _accumulators(step, sums[:, :, top : top + rows, left : left + columns])
+    accumulators += step.weights.bias.astype(accumulators.dtype)[:, None, None]
+    return _output(step, accumulators, axis=1).reshape(batch, *step.output.shape)
 
 
 def linear(step: Linear, codes: Integers, exact_blas: bool) -> Integers:
@@ -219,6 +253,8 @@ def run_all(
 def _apply(step: Operation, sources: list[Integers], lowest: int, exact_blas: bool) -> Integers:
     x = sources[0]
     match step:
+        case TransposedConvolution():
+            return transposed_convolution(step, x, exact_blas)
         case Convolution():
             return convolution(step, x, exact_blas)
         case Linear():
@@ -251,6 +287,8 @@ def _apply(step: Operation, sources: list[Integers], lowest: int, exact_blas: bo
             return softmax(x, step.axis + 1, step.rescale)
         case ArgMax():
             return _argmax(step, x)
+        case MatMul() if exact_blas:
+            return step.by_blas(*sources)
         case ComputedStep():
             return step.compute(*sources)
         case _:

@@ -19,13 +19,21 @@ import torch
 from torch import fx
 
 from mpsearch.errors import InputError
-from mpsearch.graph.layers import Layer, argument, groups, packet
-from mpsearch.integer.fixed_point import Integers, rescale_of
-from mpsearch.integer.graph import Convolution, IntegerTensor, Linear, Weights
+from mpsearch.graph.layers import Layer, argument, groups, is_transposed, packet
+from mpsearch.integer.fixed_point import OUTPUT_BITS, Integers, rescale_of
+from mpsearch.integer.graph import (
+    Convolution,
+    IntegerTensor,
+    Linear,
+    TransposedConvolution,
+    Weights,
+)
 from mpsearch.integer.operators import (
     LAYERS,
     MOVES,
     OWN_SCALES,
+    PRODUCTS,
+    REARRANGEMENTS,
     SOFTMAXES,
     convolution_padding,
     pair,
@@ -36,7 +44,7 @@ from mpsearch.integer.pointwise import PointFunction, sources_of
 from mpsearch.quantization.quantized import QuantizedLayer
 from mpsearch.quantization.quantizer import FLOAT_BITS, ActivationQuantizer
 
-_LARGEST_BOUND = 2**62
+LARGEST_BOUND = 2**62
 
 
 def check_integer(name: str, layer: QuantizedLayer) -> None:
@@ -70,17 +78,19 @@ def layer_step(
     if quantized.bias_codes is not None:
         bias = quantized.bias_codes.cpu().numpy().astype(np.int32)
     bound = _bound(codes, bias, source)
-    if bound >= _LARGEST_BOUND:
+    if bound >= LARGEST_BOUND:
         raise InputError(f"layer {layer.name!r}: its sums could exceed 62 bits; use fewer bits")
     scales = quantized.weight.channel_scales().cpu().numpy().astype(np.float64)
     factors = scales * source.scale * reciprocal(output)
     rescale = rescale_of(factors, pre_shift=max(0, bound.bit_length() - 31))
     is_linear, flat = packet(node) == "linear", len(weight_shape) == 3
+    transposed = is_transposed(node)
     kernel = (1, weight_shape[-1]) if flat else tuple(weight_shape[2:])
+    inputs = weight_shape[0] // groups(node) if transposed else weight_shape[1]
     weights = Weights(
         layer.name,
         quantized.choice.w_bits,
-        codes if is_linear else codes.reshape(*weight_shape[:2], *kernel),
+        codes if is_linear else codes.reshape(len(codes), inputs, *kernel),
         bias,
         source.zero_point,
         bound,
@@ -89,7 +99,7 @@ def layer_step(
     if is_linear:
         return Linear(*common)
     dilation = pair(argument(node, "dilation"), flat, 1)
-    return Convolution(
+    return (TransposedConvolution if transposed else Convolution)(
         *common,
         stride=pair(argument(node, "stride"), flat, 1),
         padding=convolution_padding(node, (kernel[0], kernel[1]), dilation, flat),
@@ -106,6 +116,7 @@ def _bound(codes: Integers, bias: Integers, source: IntegerTensor) -> int:
     return int(sums.max())
 
 
+PROBABILITIES = ActivationQuantizer(16, 2.0**-OUTPUT_BITS, 0)  # what the integer softmax writes
 WIDE = None
 Form = ActivationQuantizer | None
 
@@ -115,12 +126,13 @@ class Forms:
     """`wanted`: by node name, the forms that its users read, in order of use; `kept`: the form that
     the node's own operation writes; `classes`: by node name, the class of its wide form; `short`:
     the classes that have 16 bits, whatever others have, each with the unit that its range is a
-    power of two of (0: any range)."""
+    power of two of (0: any range); `operands`: the forms that products of two activations read."""
 
     wanted: Mapping[str, tuple[Form, ...]]
     kept: Mapping[str, Form]
     classes: Mapping[str, str]
     short: Mapping[str, int]
+    operands: Mapping[str, tuple[Form, ...]]
 
 
 def choose_forms(
@@ -131,6 +143,11 @@ def choose_forms(
 ) -> Forms:
     """Forms for the nodes of `order`, of which `result` leaves the network; `quantizers` are those
     of the layers, by node name."""
+    operands = {
+        node.name: tuple(map(_operand_form, sources(node)))
+        for node in order
+        if packet(node) in PRODUCTS
+    }
     own = {node.name for node in order if node.name in functions or at_own_scale(node)}
     wanted: dict[str, list[Form]] = {node.name: [] for node in order}
     kept: dict[str, Form] = {}
@@ -142,27 +159,39 @@ def choose_forms(
         kept[node.name] = forms[0] if single else WIDE
         if node.op == "placeholder":
             continue
+        read = sources_of(node, functions)
         if node.name in quantizers:
-            needed: Form = quantizers[node.name]
+            needed: tuple[Form, ...] = (quantizers[node.name],) * len(read)
         else:
             moves = packet(node) in MOVES and node.name not in own
-            needed = kept[node.name] if moves else WIDE
-        for source in sources_of(node, functions):
-            if needed not in wanted[source.name]:
-                wanted[source.name].append(needed)
+            same = kept[node.name] if moves else WIDE
+            needed = operands.get(node.name, (same,) * len(read))
+        for source, form in zip(read, needed, strict=True):
+            if form not in wanted[source.name]:
+                wanted[source.name].append(form)
     classes = _classes(order, kept, own)
     short: dict[str, int] = {}
     for node in order:
         if node.name in own:
             function = functions.get(node.name)
             unit = function.unit if function else 0
-            for name in (node.name, *(s.name for s in sources_of(node, functions))):
-                if name == node.name and kept[name] is not WIDE:
+            read = sources_of(node, functions)
+            found = (kept[node.name], *operands.get(node.name, (WIDE,) * len(read)))
+            for name, form in zip((node.name, *(s.name for s in read)), found, strict=True):
+                if form is not WIDE:
                     continue
                 short[classes[name]] = max(unit, short.get(classes[name], 0))
     return Forms(
-        {name: tuple(reversed(forms)) for name, forms in wanted.items()}, kept, classes, short
-    )
+        {name: tuple(reversed(forms)) for name, forms in wanted.items()}, kept, classes, short,
+        operands,
+    )  # fmt: skip
+
+
+def _operand_form(source: fx.Node) -> Form:
+    """Probabilities as the softmax writes them, also through moves; everything else in 16 bits."""
+    while packet(source) in REARRANGEMENTS | {"getitem"}:
+        (source,) = sources(source)
+    return PROBABILITIES if packet(source) in SOFTMAXES else WIDE
 
 
 def at_own_scale(node: fx.Node) -> bool:

@@ -30,6 +30,7 @@ from mpsearch.integer.graph import (
     Step,
 )
 from mpsearch.integer.layers import (
+    PROBABILITIES,
     WIDE,
     Form,
     Forms,
@@ -40,6 +41,7 @@ from mpsearch.integer.layers import (
     reciprocal,
 )
 from mpsearch.integer.moves import moving_steps
+from mpsearch.integer.norms import Normalize
 from mpsearch.integer.operators import (
     LAYERS,
     SOFTMAXES,
@@ -52,7 +54,9 @@ from mpsearch.integer.operators import (
 )
 from mpsearch.integer.own_scales import own_step
 from mpsearch.integer.pointwise import PointFunction, needed, point_functions, sources_of
+from mpsearch.integer.products import MatMul
 from mpsearch.integer.ranges import Ranges, tensor_ranges
+from mpsearch.integer.samples import of_one_sample
 from mpsearch.quantization.quantized import QuantizedNetwork
 from mpsearch.quantization.quantizer import affine
 
@@ -81,7 +85,9 @@ def fuse_clamps(steps: list[Step], output: IntegerTensor) -> tuple[Step, ...]:
                 | Lookup
                 | Affine
                 | Multiply
-                | Prelu,
+                | Prelu
+                | Normalize
+                | MatMul,
             )
             and uses[step.sources[0]] == 1
         ):
@@ -112,6 +118,7 @@ def lower(
         raise InputError(f"got {wide_bits} bits for wide tensors; expected 16 or 32")
     for name, layer in quantized.layers.items():
         check_integer(name, layer)
+    quantized = of_one_sample(quantized, calibration.inputs)
     network = quantized.source
     graph = network.graph.graph
     layer_of = {node: layer for layer in network.layers for node in layer.nodes}
@@ -190,7 +197,8 @@ class _Lowering:
 
     def own(self, node: fx.Node, output: IntegerTensor) -> IntegerTensor:
         read = sources_of(node, self.functions)
-        tensors = [self.tensors[source.name, WIDE] for source in read]
+        forms = self.forms.operands.get(node.name, (WIDE,) * len(read))
+        tensors = [self.tensors[s.name, form] for s, form in zip(read, forms, strict=True)]
         within = self.ranges.get(read[0].name, (0.0, 0.0))
         function = self.functions.get(node.name)
         self.steps.append(own_step(node, tensors, output, function, within))
@@ -220,6 +228,7 @@ class _Lowering:
         output = IntegerTensor(name, shape, 16, False, 2.0**-OUTPUT_BITS, 0)
         to_log2 = rescale_of(logits.scale * math.log2(math.e) * 2**FRACTION_BITS)
         self.steps.append(Softmax((logits.name,), output, axis, to_log2))
+        self.tensors[node.name, PROBABILITIES] = output
         self.convert(node, output)
         if not self.forms.wanted[node.name]:
             self.tensors[node.name, WIDE] = output

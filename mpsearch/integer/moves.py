@@ -6,6 +6,7 @@ import numpy as np
 from torch import fx
 
 from mpsearch.graph.layers import argument, packet
+from mpsearch.integer.beside import beside
 from mpsearch.integer.gathering import rearranging_step
 from mpsearch.integer.graph import (
     Add,
@@ -26,6 +27,7 @@ from mpsearch.integer.operators import (
     MAXIMA,
     PADS,
     REARRANGEMENTS,
+    RESIZES,
     axis_pads,
     clamp_range,
     integers,
@@ -36,6 +38,7 @@ from mpsearch.integer.operators import (
     sources,
     unsupported,
 )
+from mpsearch.integer.resizing import resizing_step
 
 Names = tuple[str, ...]
 
@@ -106,6 +109,9 @@ def _pad(node: fx.Node, names: Names, output: IntegerTensor) -> Step:
 
 
 def _concatenate(node: fx.Node, names: Names, output: IntegerTensor) -> Step:
+    mixed = beside(node, names, output)
+    if mixed is not None:
+        return mixed
     return Concatenate(names, output, sample_axis(node, argument(node, "dim"), _dimensions(node)))
 
 
@@ -133,6 +139,7 @@ _STEPS: dict[str, Callable[[fx.Node, Names, IntegerTensor], Step | None]] = {
     **dict.fromkeys(CLAMPS, _clamp),
     **dict.fromkeys(PADS, _pad),
     **dict.fromkeys(AVERAGES - {"mean"}, _average_pool),
+    **dict.fromkeys(RESIZES, resizing_step),
     "cat": _concatenate,
     "mean": _mean,
     "add": _add,

@@ -1,12 +1,16 @@
 """Which aten operators have an integer form, and what their arguments mean for one sample."""
 
+from collections.abc import Sequence
+
 from torch import fx
 
 from mpsearch.errors import InputError
-from mpsearch.graph.layers import argument, is_transposed, packet
+from mpsearch.graph.layers import argument, packet
 from mpsearch.integer.graph import Pair, Shape
 
-LAYERS = frozenset({"conv1d", "conv2d", "convolution", "linear"})
+LAYERS = frozenset({
+    "conv1d", "conv2d", "conv_transpose1d", "conv_transpose2d", "convolution", "linear"
+})  # fmt: skip
 CLAMPS = frozenset({"relu", "relu6", "hardtanh", "clamp", "clamp_min", "clamp_max"})
 IDENTITIES = frozenset({"contiguous", "clone", "alias", "detach", "lift_fresh_copy"})
 RESHAPES = frozenset(
@@ -46,6 +50,7 @@ MOVES = CLAMPS | REARRANGEMENTS | PADS | MAXIMA | {"cat", "stack", "getitem"}
 AVERAGES = frozenset({
     "mean", "avg_pool1d", "avg_pool2d", "adaptive_avg_pool1d", "adaptive_avg_pool2d",
 })  # fmt: skip
+RESIZES = frozenset({"upsample_linear1d", "upsample_bilinear2d"})  # between straight lines
 SOFTMAXES = frozenset({"softmax", "_softmax"})
 LOG_SOFTMAXES = frozenset({"log_softmax", "_log_softmax"})
 # Functions of one number, by table: what torch computes in float64 for knots. One more is a word.
@@ -61,9 +66,11 @@ LINEAR = frozenset({"add", "sub", "rsub", "mul", "div", "neg"})
 CHOICES = frozenset({"maximum", "minimum", "where", "gt", "ge", "lt", "le", "eq", "ne"})
 _SPELLINGS = REARRANGEMENTS | {"_log_softmax", "_softmax", "getitem", "max_pool2d_with_indices"}
 POINTWISE = FUNCTIONS | LINEAR | CHOICES | CLAMPS | IDENTITIES
+NORMS = frozenset({"layer_norm", "rms_norm", "group_norm", "instance_norm"})
+PRODUCTS = frozenset({"matmul", "bmm"})
 # What computes at scales of its own: reads 16-bit tensors, writes such a one or a layer's codes.
-OWN_SCALES = FUNCTIONS | LINEAR | LOG_SOFTMAXES | {"batch_norm", "prelu"}
-SUPPORTED = LAYERS | MOVES | AVERAGES | SOFTMAXES | POINTWISE | OWN_SCALES | {"argmax"}
+OWN_SCALES = FUNCTIONS | LINEAR | LOG_SOFTMAXES | NORMS | PRODUCTS | {"batch_norm", "prelu"}
+SUPPORTED = LAYERS | MOVES | AVERAGES | RESIZES | SOFTMAXES | POINTWISE | OWN_SCALES | {"argmax"}
 
 
 _NO_FORM = "has no integer form"
@@ -95,7 +102,7 @@ def check(node: fx.Node, layer_nodes: frozenset[str]) -> None:
     if name in LAYERS and name != "linear":
         stride = argument(node, "stride")
         assert isinstance(stride, list | tuple)
-        if is_transposed(node) or len(stride) > 2:
+        if len(stride) > 2:
             raise unsupported(node)
 
 
@@ -124,6 +131,8 @@ def per_sample(graph: fx.Graph) -> list[fx.Node]:
             found[node] = "shape" in node.meta
             if packet(node) in SUPPORTED - LAYERS - REARRANGEMENTS:
                 for source in node.all_input_nodes:
+                    if packet(node) == "cat" and stored_part(source) is not None:
+                        continue
                     if source.op == "call_function" and source not in found:
                         raise unsupported(source, "reads constants alone")
     return [node for node, is_tensor in found.items() if is_tensor]
@@ -134,19 +143,28 @@ def sources(node: fx.Node) -> tuple[fx.Node, ...]:
     where the operator has no form for one."""
     node = operation(node)
     name = packet(node)
-    if name in POINTWISE or name in OWN_SCALES - LOG_SOFTMAXES:
+    if name in POINTWISE or name in OWN_SCALES - LOG_SOFTMAXES - PRODUCTS:
         return tuple(source for source in node.all_input_nodes if source.op != "get_attr")
+    given: Sequence[object]
     if name in ("cat", "stack"):
-        (given,) = node.args[:1]
-        assert isinstance(given, list | tuple)
+        (listed,) = node.args[:1]
+        assert isinstance(listed, list | tuple)
+        given = [part for part in listed if name == "stack" or stored_part(part) is None]
     else:
-        given = node.args[:1]
+        given = node.args[: 2 if name in PRODUCTS else 1]
     found = []
     for source in given:
         if not isinstance(source, fx.Node) or source.op == "get_attr":
             raise unsupported(node, "takes a constant operand, which has no quantizer")
         found.append(source)
     return tuple(found)
+
+
+def stored_part(part: object) -> fx.Node | None:
+    """The stored tensor that is put beside others, itself or repeated for every sample."""
+    if isinstance(part, fx.Node) and packet(part) == "expand":
+        part = part.args[0]
+    return part if isinstance(part, fx.Node) and part.op == "get_attr" else None
 
 
 def sample_shape(node: fx.Node) -> Shape:

@@ -1,5 +1,7 @@
 """Steps at scales of their own from nodes: functions, sums, products, factors per channel."""
 
+from math import prod
+
 import numpy as np
 from torch import fx
 
@@ -9,16 +11,21 @@ from mpsearch.integer.arithmetic import Floats, Multiply, affine, prelu
 from mpsearch.integer.fixed_point import rescale_of
 from mpsearch.integer.functions import LARGEST_ERROR, lookup
 from mpsearch.integer.graph import IntegerTensor, Step
-from mpsearch.integer.layers import reciprocal
+from mpsearch.integer.layers import LARGEST_BOUND, reciprocal
 from mpsearch.integer.log_softmax import log_softmax
+from mpsearch.integer.norms import LARGEST_LENGTH, Norm, normalize
 from mpsearch.integer.operators import (
     LOG_SOFTMAXES,
+    NORMS,
+    PRODUCTS,
+    integers,
     sample_axis,
     sample_shape,
     sources,
     unsupported,
 )
 from mpsearch.integer.pointwise import PointFunction
+from mpsearch.integer.products import matrix_product
 
 Range = tuple[float, float]
 
@@ -35,6 +42,10 @@ def own_step(
     if function is not None:
         return _function(node, read[0], output, function, within)
     kind = packet(node)
+    if kind in NORMS:
+        return _norm(node, read[0], output)
+    if kind in PRODUCTS:
+        return _matrix_product(node, read, output)
     for source in sources(node):
         if len(source.meta["shape"]) != len(node.meta["shape"]):
             raise unsupported(node, "aligns the batch with another dimension")
@@ -121,6 +132,46 @@ def _batch_norm(node: fx.Node, source: IntegerTensor, output: IntegerTensor) -> 
     if bias is not None:
         constant = constant + _along_channels(node, bias)
     return affine([source], [factors], constant, output)
+
+
+def _norm(node: fx.Node, source: IntegerTensor, output: IntegerTensor) -> Step:
+    """Layer and RMS norm along last dimensions; group and instance norm of channels and places."""
+    kind, eps = packet(node), argument(node, "eps")
+    eps = float(np.finfo(np.float32).eps) if eps is None else eps
+    assert isinstance(eps, float)
+    if kind in ("layer_norm", "rms_norm"):
+        shape = integers(argument(node, "normalized_shape"))
+        length, inner, channels = prod(shape), 1, prod(shape)
+    else:
+        channels, inner = source.shape[0], prod(source.shape[1:])
+        groups = channels if kind == "instance_norm" else argument(node, "num_groups")
+        if kind == "instance_norm" and not argument(node, "use_input_stats"):
+            raise unsupported(node, "has stored statistics")
+        assert isinstance(groups, int)
+        length = channels // groups * inner
+    if length > LARGEST_LENGTH:
+        raise unsupported(node, f"sums {length} squares; at most {LARGEST_LENGTH} fit 64 bits")
+    weight, bias = (
+        None if name == "bias" and kind == "rms_norm" else argument(node, name)
+        for name in ("weight", "bias")
+    )
+    for given in (weight, bias):
+        if isinstance(given, fx.Node) and given.op != "get_attr":
+            raise unsupported(node, "has weights that are computed")
+    factors = np.ones(channels) if weight is None else _values(weight).reshape(-1)
+    constant = np.zeros(channels) if bias is None else _values(bias).reshape(-1)
+    norm = Norm(length, eps, kind != "rms_norm")
+    return normalize(source, norm, factors, constant, inner, output)
+
+
+def _matrix_product(node: fx.Node, read: list[IntegerTensor], output: IntegerTensor) -> Step:
+    left, right = (tensor.shape for tensor in read)
+    if len(left) < 2 or left[:-2] != right[:-2]:
+        raise unsupported(node, "multiplies stacks of matrices of different numbers")
+    product = matrix_product(read[0], read[1], output)
+    if product.bound >= LARGEST_BOUND:
+        raise unsupported(node, "has sums that could exceed 62 bits")
+    return product
 
 
 def _is_source(operand: object) -> bool:

@@ -5,7 +5,7 @@ every chain of operators that work number by number and start from one tensor, s
 relu6(x + 3)/6. What only clamps is left to the codes, and what is a·x + b needs no table.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import fx
+from torch.nn import functional
 
 from mpsearch.graph.layers import packet
 from mpsearch.graph.tensors import get_tensor
@@ -24,6 +25,17 @@ from mpsearch.integer.operators import (
     sample_shape,
     sources,
 )
+
+# What other programs may know by name, and where it is looked at.
+_NAMED: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "sigmoid": torch.sigmoid,
+    "tanh": torch.tanh,
+    "silu": functional.silu,
+    "hardswish": functional.hardswish,
+    "gelu": functional.gelu,
+    "elu": functional.elu,
+}
+_GRID = np.arange(-9, 9.25, 0.25)
 
 Floats = npt.NDArray[np.float64]
 
@@ -41,9 +53,16 @@ class PointFunction:
 
     @property
     def name(self) -> str:
-        """The operators in order, `sigmoid mul`; one with its numbers, `leaky_relu 0.2`."""
-        numbers = self.nodes[0].args[1:] if len(self.nodes) == 1 else ()
-        return " ".join([*map(packet, self.nodes), *map(str, numbers)])
+        """`silu`, however it is spelled, `leaky_relu 0.1`; else the operators, `abs add sqrt`."""
+        with np.errstate(all="ignore"):
+            found = self(_GRID)
+        for name, known in _NAMED.items():
+            if np.allclose(found, known(torch.from_numpy(_GRID)).numpy(), 1e-9, 1e-9):
+                return name
+        slope = -float(found[_GRID == -1.0][0])
+        if np.allclose(found, np.where(_GRID < 0, slope, 1) * _GRID, 1e-9, 1e-9):
+            return f"leaky_relu {slope}"
+        return " ".join(map(packet, self.nodes))
 
     @property
     def unit(self) -> int:

@@ -11,6 +11,7 @@ import sys
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
+from types import ModuleType
 from typing import Any
 
 from mpsearch.errors import InputError, MissingExtraError
@@ -61,6 +62,14 @@ def onnxruntime_package() -> Any:
 def has_onnxruntime() -> bool:
     """True when onnxruntime is installed; nothing is imported."""
     return find_spec("onnxruntime") is not None
+
+
+def litert(module: str) -> ModuleType:
+    """A module of ai-edge-litert. Raises MissingExtraError with the command that installs it."""
+    try:
+        return import_module(f"ai_edge_litert.{module}")
+    except ImportError as error:
+        raise MissingExtraError("ai-edge-litert", "litert", "a LiteRT file") from error
 
 
 def keras_package(purpose: str) -> Any:

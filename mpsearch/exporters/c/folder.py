@@ -124,7 +124,7 @@ CHECK_SAMPLES = 4
 SOURCES = (
     "integers.h kernels.h constants.h rescaling.h unpacking.h patches.c products.h "
     "products_avx2.h products_neon.h products_plain.h depthwise.c lines.h layers.c sums.h "
-    "pooling.c elementwise.c pointwise.c steps.c border.h border.c main.c "
+    "pooling.c elementwise.c pointwise.c norms.c steps.c border.h border.c main.c "
     "step_times.c"
 )
 TEMPLATES = {name: name for name in SOURCES.split()} | {

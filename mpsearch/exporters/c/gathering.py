@@ -1,4 +1,7 @@
-"""A rearrangement in C: a copy between strided boxes where that says it, else tables per axis."""
+"""Rearrangements in C: copies between strided boxes where that says it, else tables per axis.
+
+Upsampling by straight lines: a table per axis too.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,9 +12,10 @@ import numpy as np
 
 from mpsearch.errors import InputError
 from mpsearch.exporters.c.layouts import DIMS, Box, stored_offsets
-from mpsearch.exporters.c.storage import element_bytes
+from mpsearch.exporters.c.storage import c_type, element_bytes
 from mpsearch.integer.gathering import Digits, Gather, digits_of
 from mpsearch.integer.graph import Shape, Step
+from mpsearch.integer.resizing import Resize
 
 if TYPE_CHECKING:
     from mpsearch.exporters.c.steps import StepWriter
@@ -100,4 +104,22 @@ def _gather(writer: "StepWriter", number: int, step: Gather) -> None:
     writer.call("mps_gather", number, step)
 
 
-WRITERS: Mapping[type[Step], Callable[["StepWriter", int, Any], None]] = {Gather: _gather}
+def _resize(writer: "StepWriter", number: int, step: Resize) -> None:
+    size = writer.arranged.tensors[step.sources[0]].shape
+    taps = [
+        writer.constants.shared_array("int32_t", f"{name}_{number}", np.array(values))
+        for name, values in (("rows", step.rows), ("columns", step.columns))
+    ]
+    fields = {
+        "type": c_type(step.output), "channels": size[0], "width": size[-1],
+        "output_height": len(step.rows), "output_width": len(step.columns),
+        "rows": taps[0], "columns": taps[1],
+    }  # fmt: skip
+    writer.constants.struct("mps_resizing", number, fields)
+    writer.call("mps_resize", number, step)
+
+
+WRITERS: Mapping[type[Step], Callable[["StepWriter", int, Any], None]] = {
+    Gather: _gather,
+    Resize: _resize,
+}

@@ -79,6 +79,12 @@ typedef struct {
 
 typedef struct {
     mps_type type;
+    int channels, width, output_height, output_width;
+    const int32_t *rows, *columns; /* (lower, upper, weight of the upper) of every one */
+} mps_resizing;
+
+typedef struct {
+    mps_type type;
     int kept_dims, mean_dims;
     int32_t kept_shape[MPS_DIMS], kept_strides[MPS_DIMS];
     int32_t mean_shape[MPS_DIMS], mean_strides[MPS_DIMS];
@@ -160,8 +166,31 @@ typedef struct {
     int32_t output_zero, low, high;
 } mps_slopes;
 
+/* Rows of `length` neighbours, each normalized by itself. Element i of the sample takes the factors
+   of channel i / inner mod channels. */
+typedef struct {
+    mps_type input_type, output_type;
+    int rows, length, channels, inner;
+    int centred;   /* 1: the mean is taken off */
+    int64_t added; /* to the variance, in 2^-8 */
+    const int32_t *multipliers, *offsets;
+    int raised, shift;
+    int32_t output_zero, low, high;
+} mps_normalization;
+
+/* [rows, terms] times [terms, columns], `matrices` times. */
+typedef struct {
+    mps_type left_type, right_type, output_type;
+    int matrices, rows, terms, columns;
+    int32_t left_zero, right_zero, multiplier;
+    int shift, pre_shift; /* brings 64-bit sums to 32 bits */
+    int32_t output_zero, low, high;
+} mps_matrix_product;
+
 /* Layers as in layers.c, patches.c and depthwise.c; `scratch` is memory that these work in. */
 void mps_convolve(const mps_convolution *step, const void *input, void *output);
+void mps_convolve_transposed(const mps_convolution *step, void *scratch, const void *input,
+                             void *output);
 void mps_multiply(const mps_linear *step, const void *input, void *output);
 void mps_convolve_patches(const mps_convolution *step, void *scratch, const void *input,
                           void *output);
@@ -173,6 +202,7 @@ void mps_clamp(const mps_elementwise *step, const void *input, void *output);
 void mps_add(const mps_elementwise *step, const void *left, const void *right, void *output);
 void mps_max_pool(const mps_max_pooling *step, const void *input, void *output);
 void mps_average_pool(const mps_average_pooling *step, const void *input, void *output);
+void mps_resize(const mps_resizing *step, const void *input, void *output);
 void mps_mean(const mps_means *step, const void *input, void *output);
 void mps_move(const mps_movement *step, const void *input, void *output);
 void mps_gather(const mps_gathering *step, const void *input, void *output);
@@ -186,5 +216,8 @@ void mps_transform(const mps_affine *step, const void *a, void *output);
 void mps_combine(const mps_affine *step, const void *a, const void *b, void *output);
 void mps_times(const mps_product *step, const void *a, const void *b, void *output);
 void mps_prelu(const mps_slopes *step, const void *input, void *output);
+void mps_normalize(const mps_normalization *step, const void *input, void *output);
+void mps_multiply_matrices(const mps_matrix_product *step, const void *left, const void *right,
+                           void *output);
 
 #endif

@@ -9,7 +9,14 @@ import numpy as np
 
 from mpsearch.exporters.c.layouts import Arranged, image_order
 from mpsearch.integer.fixed_point import Integers
-from mpsearch.integer.graph import Convolution, IntegerTensor, Linear, Shape, Step
+from mpsearch.integer.graph import (
+    Convolution,
+    IntegerTensor,
+    Linear,
+    Shape,
+    Step,
+    TransposedConvolution,
+)
 
 TILE, GROUP, WIDTH = 8, 4, 16  # MPS_TILE, MPS_GROUP in patches.h, MPS_WIDTH in depthwise.c
 _MOST_TAPS = 64  # MPS_TAPS in lines.h
@@ -39,6 +46,8 @@ def kernels(arranged: Arranged) -> dict[str, Kernel]:
 
 def _kernel(step: Convolution | Linear, source: IntegerTensor) -> Kernel:
     codes = step.weights.codes
+    if isinstance(step, TransposedConvolution):
+        return Kernel.PLAIN
     if step.weights.bits > 8 or source.dtype != np.uint8 or codes.min() < -127:
         return Kernel.PLAIN  # two products of 8 bits must fit 16 bits
     if largest_sum(step, source) >= 2**31 or step.rescale.pre_shift:
@@ -124,7 +133,9 @@ def geometry(step: Convolution, source: IntegerTensor) -> Geometry:
     outputs, rows, columns = _image(step.output.shape)
     kernel_height, kernel_width = step.weights.codes.shape[2:]
     top, left, _, _ = step.padding
-    if (kernel_height, kernel_width, *step.stride, *step.padding) == (1, 1, 1, 1, 0, 0, 0, 0):
+    transposed = isinstance(step, TransposedConvolution)
+    one = (kernel_height, kernel_width, *step.stride, *step.padding) == (1, 1, 1, 1, 0, 0, 0, 0)
+    if one and not transposed:
         # Pointwise: one long row fills the tiles best.
         height, width, rows, columns = 1, height * width, 1, rows * columns
     return Geometry(
@@ -148,6 +159,8 @@ class Scratch:
 
 def scratch(step: Step, kernel: Kernel, source: IntegerTensor) -> Scratch:
     """The scratch of one step; codes take 2 bytes in it, as AVX2 wants them."""
+    if isinstance(step, TransposedConvolution):  # one output channel's weights, unpacked
+        return Scratch(0, 2 * prod(step.weights.codes.shape[1:]))
     if not isinstance(step, Convolution | Linear) or kernel is Kernel.PLAIN:
         return Scratch(0, 0)
     shapes = geometry(step, source) if isinstance(step, Convolution) else None

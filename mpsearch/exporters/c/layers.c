@@ -62,6 +62,61 @@ void mps_convolve(const mps_convolution *c, const void *input, void *output) {
     }
 }
 
+/* Output (y, x) sums the places of the kernel that an input lands on it with: those where
+   y + top - ky * dilation is a multiple of the stride. Zeros between inputs are never multiplied. */
+static int64_t landed(const mps_convolution *c, const int16_t *weights, const unsigned char *image,
+                      int y, int x) {
+    const int inputs = c->channels / c->groups, wide = c->layer.wide_sums;
+    const size_t width = mps_size(c->layer.input_type);
+    int64_t sum = 0;
+    for (int ky = 0; ky < c->kernel_height; ky++) {
+        const int below = y + c->top - ky * c->dilation_y;
+        if (below < 0 || below % c->stride_y || below / c->stride_y >= c->height)
+            continue;
+        for (int kx = 0; kx < c->kernel_width; kx++) {
+            const int beside = x + c->left - kx * c->dilation_x;
+            const unsigned char *codes;
+            const int16_t *taps = weights + (ky * c->kernel_width + kx) * inputs;
+            if (beside < 0 || beside % c->stride_x || beside / c->stride_x >= c->width)
+                continue;
+            codes = image + ((size_t)(below / c->stride_y) * (size_t)c->width +
+                             (size_t)(beside / c->stride_x)) *
+                                (size_t)c->channels * width;
+            if (wide)
+                sum += (width == 1 ? dot_8_64 : dot_16_64)(taps, codes, inputs,
+                                                           c->layer.input_zero);
+            else
+                sum += (width == 1 ? dot_8_32 : dot_16_32)(taps, codes, inputs,
+                                                           c->layer.input_zero);
+        }
+    }
+    return sum;
+}
+
+void mps_convolve_transposed(const mps_convolution *c, void *scratch, const void *input,
+                             void *output) {
+    const mps_layer *layer = &c->layer;
+    const int inputs = c->channels / c->groups;
+    const size_t terms = (size_t)c->kernel_height * (size_t)c->kernel_width * (size_t)inputs;
+    int16_t *weights = scratch;
+    for (int o = 0; o < c->outputs; o++) {
+        const mps_scale scale = mps_scale_of(layer, o);
+        const size_t first = (size_t)(o / (c->outputs / c->groups) * inputs);
+        const unsigned char *image =
+            (const unsigned char *)input + first * mps_size(layer->input_type);
+        for (size_t i = 0; i < terms; i++)
+            weights[i] = (int16_t)mps_weight(layer->weights, layer->bits, (size_t)o * terms + i);
+        for (int y = 0; y < c->output_height; y++) {
+            for (int x = 0; x < c->output_width; x++) {
+                const size_t at = (size_t)y * (size_t)c->output_width + (size_t)x;
+                const int64_t sum = (layer->base ? layer->base[o] : 0) + landed(c, weights, image, y, x);
+                mps_set(output, layer->output_type, at * (size_t)c->outputs + (size_t)o,
+                        mps_finish(layer, scale, sum));
+            }
+        }
+    }
+}
+
 void mps_multiply(const mps_linear *l, const void *input, void *output) {
     const mps_layer *layer = &l->layer;
     const size_t width = mps_size(layer->input_type);

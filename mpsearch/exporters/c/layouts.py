@@ -38,6 +38,7 @@ from mpsearch.integer.graph import (
     Slice,
     Step,
 )
+from mpsearch.integer.resizing import Resize
 
 DIMS = 6  # MPS_DIMS in kernels.h
 
@@ -238,7 +239,7 @@ class _Plan:
         """The step on tensors in the order that it takes."""
         sources, name = step.sources, step.output.name
         match step:
-            case Convolution() | MaxPool() | AveragePool():
+            case Convolution() | MaxPool() | AveragePool() | Resize():
                 order, sources = True, (self.wanted(sources[0], True),)
             case Requantize() | Clamp() | Slice() | Pad() | Lookup():
                 order = self.is_last(sources[0])

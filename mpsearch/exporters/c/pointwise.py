@@ -1,6 +1,6 @@
 """Functions by table, sums, products and slopes as C: their tables, factors and strides."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -142,7 +142,7 @@ def _repeated(shape: Shape, strides: Shape, output: Shape) -> Shape:
     )
 
 
-WRITERS: Mapping[type[Step], Callable[["StepWriter", int, Any], None]] = {
+WRITERS: dict[type[Step], Callable[["StepWriter", int, Any], None]] = {
     Lookup: _lookup,
     Affine: _affine,
     Multiply: _multiply,

@@ -138,3 +138,30 @@ void mps_average_pool(const mps_average_pooling *s, const void *input, void *out
         }
     }
 }
+
+#define WHOLE 32768 /* both weights of an axis together */
+
+void mps_resize(const mps_resizing *s, const void *input, void *output) {
+    const size_t channels = (size_t)s->channels;
+    size_t at = 0;
+    for (int y = 0; y < s->output_height; y++) {
+        const int32_t *row = s->rows + 3 * y;
+        const size_t above = (size_t)row[0] * (size_t)s->width;
+        const size_t below = (size_t)row[1] * (size_t)s->width;
+        for (int x = 0; x < s->output_width; x++) {
+            const int32_t *column = s->columns + 3 * x;
+            const size_t left = (size_t)column[0], right = (size_t)column[1];
+            const int64_t first = WHOLE - column[2], second = column[2];
+            for (size_t i = 0; i < channels; i++) {
+                const int64_t upper =
+                    first * mps_get(input, s->type, (above + left) * channels + i) +
+                    second * mps_get(input, s->type, (above + right) * channels + i);
+                const int64_t lower =
+                    first * mps_get(input, s->type, (below + left) * channels + i) +
+                    second * mps_get(input, s->type, (below + right) * channels + i);
+                const int64_t sum = (WHOLE - row[2]) * upper + row[2] * lower;
+                mps_set(output, s->type, at++, (int32_t)mps_shift_round(sum, 30));
+            }
+        }
+    }
+}

@@ -5,7 +5,7 @@ from math import prod
 
 import numpy as np
 
-from mpsearch.exporters.c import gathering, layouts, pointwise
+from mpsearch.exporters.c import gathering, layouts, norms, pointwise
 from mpsearch.exporters.c.constants import Constants, LayerWriter, rounding
 from mpsearch.exporters.c.kernels import Kernel, geometry, scratch
 from mpsearch.exporters.c.layouts import Arrange, Arranged
@@ -31,6 +31,7 @@ from mpsearch.integer.graph import (
     Slice,
     Softmax,
     Step,
+    TransposedConvolution,
 )
 from mpsearch.running.streams import c_comment
 
@@ -44,7 +45,7 @@ _CONVOLUTIONS = {
 _PRODUCTS = {Kernel.PLAIN: "mps_multiply", Kernel.PATCHES: "mps_multiply_patches"}
 
 
-_FAMILIES = {**pointwise.WRITERS, **gathering.WRITERS}
+_FAMILIES = {**pointwise.WRITERS, **gathering.WRITERS, **norms.WRITERS}
 
 
 @dataclass
@@ -66,9 +67,10 @@ class StepWriter:
         match step:
             case Convolution():
                 self.constants.struct("mps_convolution", number, self._convolution(number, step))
-                self.call(
-                    _CONVOLUTIONS[self.layers.kernel(step)], number, step, *self._scratch(step)
-                )
+                function = _CONVOLUTIONS[self.layers.kernel(step)]
+                if isinstance(step, TransposedConvolution):
+                    function = "mps_convolve_transposed"
+                self.call(function, number, step, *self._scratch(step))
             case Linear():
                 inputs = step.weights.codes.shape[1]
                 fields = {
@@ -193,8 +195,12 @@ class StepWriter:
             "output_height": result[0], "output_width": result[1],
         }  # fmt: skip
 
-    def move(self, number: str, step: Step, box: layouts.Box, source: str | None = None) -> None:
-        """A copy from `source`, or the step's first one, between strided boxes."""
+    def move(
+        self, number: str, step: Step, box: layouts.Box, source: str | None = None,
+        constant: str | None = None,
+    ) -> None:  # fmt: skip
+        """A copy from `source`, or the step's first one, or from the array `constant`, between
+        strided boxes."""
         shape, (from_strides, to_strides) = layouts.inner_longest(
             *layouts.join(box.shape, [box.from_strides, box.to_strides])
         )
@@ -204,7 +210,7 @@ class StepWriter:
             "to_strides": to_strides,
         }  # fmt: skip
         self.constants.struct("mps_movement", number, fields)
-        places = (self._at(source or step.sources[0]), self._at(step.output.name))
+        places = (constant or self._at(source or step.sources[0]), self._at(step.output.name))
         self.calls.append(f"    mps_move(&step_{number}, {', '.join(places)});")
 
 

@@ -11,6 +11,7 @@ without them, is what the bits were chosen for.
 `mpsearch export --format litert`: run the file, write it, list what was raised.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +23,7 @@ from torch import fx
 from mpsearch.data import Data
 from mpsearch.exporters.agreement_of_outputs import Agreement, Reference, judge
 from mpsearch.exporters.formats import Exported, ExportRequest
-from mpsearch.exporters.litert.flatbuffer import SIGNATURE, litert
+from mpsearch.exporters.litert.flatbuffer import SIGNATURE
 from mpsearch.exporters.litert.inner import node_of
 from mpsearch.exporters.litert.joined import WHOLE, joined_tensors
 from mpsearch.exporters.litert.model import LiteRtModel, build, finer_activations
@@ -30,12 +31,15 @@ from mpsearch.exporters.reference_outputs import reference_of
 from mpsearch.files.whole import digest, write_atomic
 from mpsearch.graph.layers import packet
 from mpsearch.graph.network import Network, copy_graph
-from mpsearch.integer.graph import IntegerGraph
+from mpsearch.integer.graph import IntegerGraph, Step
 from mpsearch.integer.inference import outputs, ranges_from
+from mpsearch.integer.log_softmax import LogSoftmax
+from mpsearch.integer.norms import Normalize
 from mpsearch.integer.operators import LAYERS, MOVES
 from mpsearch.quantization.packing import bops, size_bytes
 from mpsearch.quantization.quantized import QuantizedNetwork
 from mpsearch.quantization.quantizer import ActivationQuantizer
+from mpsearch.running.plugins import litert
 from mpsearch.tables.units import format_count, format_size
 
 # With XNNPACK where it has the operator, as everybody gets it, and with LiteRT's own kernels.
@@ -124,6 +128,8 @@ _FAKE = "fake_quantize_per_tensor_affine"
 
 
 SAMPLES = 256
+# Steps that LiteRT has no integers for, or too coarse ones, by the name that people know.
+IN_FLOAT: dict[type[Step], str] = {Normalize: "norm", LogSoftmax: "log_softmax"}
 
 
 @dataclass(frozen=True)
@@ -210,6 +216,9 @@ def describe(assigned: QuantizedNetwork, model: LiteRtModel) -> dict[str, Any]:
         "file_digest": digest(model.content),
         "assigned_bops": bops(network, assigned.assignment),
         "stored_bops": bops(network, stored),
+        "in_float": dict(
+            Counter(IN_FLOAT[type(step)] for step in model.graph.steps if type(step) in IN_FLOAT)
+        ),
         "outputs": [
             {"name": output.name, "shape": list(output.shape)} for output in network.outputs
         ],
@@ -242,11 +251,14 @@ def _lines(path: str, figures: dict[str, Any], model: LiteRtModel) -> tuple[str,
         f"    {entry.layer}: {entry.assigned} -> {entry.stored} ({entry.kind})"
         for entry in model.raised
     ]
+    counted = ", ".join(f"{name} x{count}" for name, count in figures["in_float"].items())
+    floating = [f"  runs in float: {counted}"] if counted else []
     what = f"  raised to what LiteRT has: {len(raised)} of {len(model.layers)} layers"
     return (
         f"wrote {path}: LiteRT with integers for {len(model.layers)} layers",
         what if raised else "  no bits were raised",
         *raised,
+        *floating,
         f"  stored {format_size(figures['stored_bytes'])} ({parts}); assigned "
         f"{format_size(figures['assigned_bytes'])}; the file has "
         f"{format_size(figures['file_bytes'])}",

@@ -12,20 +12,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mpsearch.errors import MissingExtraError
 from mpsearch.quantization.packing import pack
+from mpsearch.running.plugins import litert
 
 SCHEMA_VERSION = 3
 FILE_IDENTIFIER = b"TFL3"
 SIGNATURE = "serving_default"
-
-
-def litert(module: str) -> ModuleType:
-    """A module of ai-edge-litert. Raises MissingExtraError with the command that installs it."""
-    try:
-        return import_module(f"ai_edge_litert.{module}")
-    except ImportError as error:
-        raise MissingExtraError("ai-edge-litert", "litert", "a LiteRT file") from error
 
 
 @dataclass(frozen=True)
@@ -137,4 +129,7 @@ class LiteRtFile:
         return code
 
 
-_LITTLE_ENDIAN = {"INT8": "<i1", "INT32": "<i4", "INT64": "<i8", "FLOAT32": "<f4"}
+_LITTLE_ENDIAN = {
+    "INT8": "<i1", "UINT8": "<u1", "INT16": "<i2", "INT32": "<i4", "INT64": "<i8", "BOOL": "?",
+    "FLOAT16": "<f2", "FLOAT32": "<f4",
+}  # fmt: skip

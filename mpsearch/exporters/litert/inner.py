@@ -18,6 +18,7 @@ from torch import fx
 from mpsearch.data import Data
 from mpsearch.exporters.litert.joined import joined_tensors, read_as_codes
 from mpsearch.exporters.litert.pointwise import PROBABILITIES
+from mpsearch.integer.beside import Beside
 from mpsearch.integer.gathering import Gather
 from mpsearch.integer.graph import (
     AveragePool,
@@ -35,6 +36,7 @@ from mpsearch.integer.graph import (
     Step,
 )
 from mpsearch.integer.ranges import Ranges, tensor_ranges
+from mpsearch.integer.resizing import Resize
 from mpsearch.quantization.quantized import QuantizedNetwork
 from mpsearch.quantization.quantizer import ActivationQuantizer, affine
 
@@ -71,7 +73,9 @@ class _Recorder(fx.Interpreter):
 
 
 # One scale in and out, in LiteRT's 8-bit kernels.
-_MOVES = (AveragePool, Clamp, Concatenate, Gather, MaxPool, Pad, Permute, Reshape, Slice)
+_MOVES = (
+    AveragePool, Beside, Clamp, Concatenate, Gather, MaxPool, Pad, Permute, Reshape, Resize, Slice,
+)  # fmt: skip
 
 
 def quantizers(

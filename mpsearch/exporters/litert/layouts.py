@@ -206,6 +206,11 @@ def strided_slice(
     _strided_slice(tensors, source, target, begin, end, strides)
 
 
+def cut(tensors: Tensors, source: int, target: int, begin: list[int], end: list[int]) -> None:
+    """What lies between `begin` and `end` on every stored axis."""
+    _strided_slice(tensors, source, target, begin, end, [1] * len(begin))
+
+
 def _strided_slice(
     tensors: Tensors, source: int, target: int, begin: list[int], end: list[int], strides: list[int]
 ) -> None:

@@ -12,7 +12,7 @@ where that would not fit gets a larger weight scale and codes for it, as when th
 quantized: its weights change by at most half of a bias / `_ROOM` for each step of an input.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -25,8 +25,9 @@ from mpsearch.exporters.litert.layouts import Tensors
 from mpsearch.exporters.litert.steps import quantize_float, write_step
 from mpsearch.exporters.litert.weighted import Layers, StoredLayer
 from mpsearch.graph.layers import Layer
-from mpsearch.integer.graph import Convolution, IntegerGraph, Linear
+from mpsearch.integer.graph import Convolution, IntegerGraph, Linear, TransposedConvolution
 from mpsearch.integer.lowering import lower
+from mpsearch.integer.samples import of_one_sample
 from mpsearch.quantization.quantized import (
     QuantizedLayer,
     QuantizedNetwork,
@@ -95,12 +96,15 @@ def _stored_choice(layer: Layer, assigned: Choice) -> Choice:
             f"layer {layer.name!r} has {assigned}; LiteRT's integers have at most 8 bits for "
             "weights, and 16-bit activations only without a zero point: choose 2 to 8"
         )
-    weight_bits = next(
-        bits
-        for bits in (LITERT_WEIGHTS_LINEAR if layer.kind == "linear" else LITERT_WEIGHTS)
-        if bits >= assigned.w_bits
-    )
+    weight_bits = next(bits for bits in _weight_bits(layer.kind) if bits >= assigned.w_bits)
     return Choice(weight_bits, LITERT_ACTIVATIONS)
+
+
+def _weight_bits(kind: str) -> Sequence[int]:
+    """The widths that LiteRT's operator of a layer has; TRANSPOSE_CONV takes bytes alone."""
+    if kind == "linear":
+        return LITERT_WEIGHTS_LINEAR
+    return LITERT_WEIGHTS[-1:] if "transpose" in kind else LITERT_WEIGHTS
 
 
 def _at(layer: QuantizedLayer, stored: Choice, room: float) -> QuantizedLayer:
@@ -149,6 +153,7 @@ def build(quantized: QuantizedNetwork, calibration: Data, batch_size: int = 64) 
     integer form here or there.
     """
     network, raised = raise_bits(quantized)
+    network = of_one_sample(network, calibration.inputs)
     graph = lower(network, calibration, batch_size)
     found = quantizers(graph, network, calibration, batch_size)
     tensors = Tensors(quantizers=dict(found), integers=graph.tensors)
@@ -160,6 +165,8 @@ def build(quantized: QuantizedNetwork, calibration: Data, batch_size: int = 64) 
         if step.output.name in joined:
             if step.output.name in twice:
                 outputs.codes(step.output.name)
+        elif isinstance(step, TransposedConvolution):
+            layers.transposed(step)
         elif isinstance(step, Convolution):
             layers.convolution(step)
         elif isinstance(step, Linear):

@@ -24,6 +24,8 @@ _NATIVE = {
     "tanh": ("TANH", 2, _TANH),
     "hardswish": ("HARD_SWISH", 1, None),
     "leaky_relu": ("LEAKY_RELU", 2, None),
+    "elu": ("ELU", 1, None),
+    "gelu": ("GELU", 2, None),
 }
 _CODES = np.arange(-128, 128)
 _LARGEST_BIAS = 2.0**30
@@ -31,18 +33,12 @@ _LARGEST_BIAS = 2.0**30
 
 def _lookup(tensors: Tensors, step: Lookup) -> None:
     kind, *numbers = step.function.split()
-    if kind in _NATIVE and all(map(_is_number, numbers)):
+    if kind == "silu":
+        _silu(tensors, step)
+    elif kind in _NATIVE:
         _native(tensors, step, kind, numbers)
     else:
         _gathered(tensors, step)
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _native(tensors: Tensors, step: Lookup, kind: str, numbers: list[str]) -> None:
@@ -50,10 +46,8 @@ def _native(tensors: Tensors, step: Lookup, kind: str, numbers: list[str]) -> No
     (name,) = step.sources
     layout, quantizer = tensors.layout(name), tensors.quantizers[step.output.name]
     source, stored = tensors.read(name, layout), stored_shape(step.output.shape, layout)
-    options: dict[str, Any] = {}
-    table = ""
-    if kind == "leaky_relu":
-        table, options = "LeakyReluOptions", {"alpha": float(numbers[0]) if numbers else 0.01}
+    options: dict[str, Any] = {"alpha": float(numbers[0])} if kind == "leaky_relu" else {}
+    table = {"leaky_relu": "LeakyReluOptions", "gelu": "GeluOptions"}.get(kind, "")
 
     def write(target: int) -> None:
         if fixed is None or fixed == quantizer:
@@ -64,6 +58,23 @@ def _native(tensors: Tensors, step: Lookup, kind: str, numbers: list[str]) -> No
         tensors.file.operator("QUANTIZE", 1, [exact], [target], "QuantizeOptions")
 
     clip = clip_of(step.low, step.high, step.output, quantizer, fusable=False)
+    write_clipped(tensors, step.output, layout, clip, write)
+
+
+def _silu(tensors: Tensors, step: Lookup) -> None:
+    """x times LOGISTIC of x, as LiteRT's own converter writes it."""
+    (name,) = step.sources
+    layout, quantizer = tensors.layout(name), tensors.quantizers[step.output.name]
+    source, stored = tensors.read(name, layout), stored_shape(step.output.shape, layout)
+    clip = clip_of(step.low, step.high, step.output, quantizer)
+
+    def write(target: int) -> None:
+        factor = tensors.scratch(f"{step.output.name} LOGISTIC", stored, PROBABILITIES)
+        tensors.file.operator("LOGISTIC", 2, [source], [factor])
+        tensors.file.operator(
+            "MUL", 2, [source, factor], [target], "MulOptions", fusedActivationFunction=clip.fused
+        )
+
     write_clipped(tensors, step.output, layout, clip, write)
 
 

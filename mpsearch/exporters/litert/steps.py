@@ -23,6 +23,7 @@ from mpsearch.exporters.litert.layouts import (
     slice_axis,
     stored_shape,
 )
+from mpsearch.exporters.litert.norms import NORM_WRITERS
 from mpsearch.exporters.litert.pointwise import WRITERS
 from mpsearch.exporters.litert.weighted import pad
 from mpsearch.exporters.litert.windows import (
@@ -51,6 +52,7 @@ from mpsearch.integer.graph import (
     Step,
 )
 from mpsearch.integer.log_softmax import LogSoftmax
+from mpsearch.integer.resizing import Resize, taps
 
 _LOWEST = -128  # in a maximum it never wins
 
@@ -98,6 +100,28 @@ def average_pool(tensors: Tensors, step: AveragePool) -> None:
     _pool(tensors, "AVERAGE_POOL_2D", source, target, scheme, pool.kernel, pool.stride)
 
 
+def _resize(tensors: Tensors, step: Resize) -> None:
+    """RESIZE_BILINEAR. Raises InputError for places that LiteRT does not read at."""
+    (name,) = step.sources
+    size = stored_shape(tensors.shapes[name], LAST)[1:3]
+    wanted, outputs = (step.rows, step.columns), (len(step.rows), len(step.columns))
+    corners = next(
+        (
+            given
+            for given in (False, True)
+            if wanted == tuple(taps(n, o, given) for n, o in zip(size, outputs, strict=True))
+        ),
+        None,
+    )
+    if corners is None:
+        raise _refused(step, "has a factor that is not the quotient of its sizes")
+    source, target = move(tensors, step, LAST)
+    tensors.file.operator(
+        "RESIZE_BILINEAR", 3, [source, tensors.indices(outputs)], [target],
+        "ResizeBilinearOptions", alignCorners=corners, halfPixelCenters=not corners,
+    )  # fmt: skip
+
+
 def _pool(
     tensors: Tensors, operator: str, source: int, target: int, scheme: int,
     kernel: tuple[int, int], stride: tuple[int, int],
@@ -131,6 +155,8 @@ def write_step(tensors: Tensors, step: Step) -> None:
             slice_axis(tensors, step)
         case Gather():
             gather(tensors, step)
+        case Resize():
+            _resize(tensors, step)
         case Pad():
             pad_axes(tensors, step)
         case Softmax():
@@ -141,6 +167,8 @@ def write_step(tensors: Tensors, step: Step) -> None:
             _argmax(tensors, step)
         case _ if type(step) in WRITERS:
             WRITERS[type(step)](tensors, step)
+        case _ if type(step) in NORM_WRITERS:
+            NORM_WRITERS[type(step)](tensors, step)
         case _:
             raise InputError(f"{type(step).__name__} ({step.output.name!r}) has no LiteRT operator")
 

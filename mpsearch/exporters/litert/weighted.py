@@ -4,10 +4,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from mpsearch.errors import InputError
 from mpsearch.exporters.litert.flatbuffer import Scales
-from mpsearch.exporters.litert.layouts import FIRST, LAST, Tensors, stored_shape
-from mpsearch.exporters.litert.windows import clip_of, padding_for, write_clipped
-from mpsearch.integer.graph import Convolution, Linear
+from mpsearch.exporters.litert.layouts import FIRST, LAST, Tensors, cut, stored_shape
+from mpsearch.exporters.litert.windows import VALID, clip_of, padding_for, write_clipped
+from mpsearch.integer.graph import Convolution, Linear, TransposedConvolution
 from mpsearch.quantization.quantized import QuantizedLayer, QuantizedNetwork
 
 # The oldest version of an operator that takes these weights, as LiteRT's own converter numbers
@@ -83,6 +84,50 @@ class Layers:
             tensors.file.operator(
                 operator, version, [source, *constants], [target], table, **options
             )
+
+        write_clipped(tensors, step.output, LAST, clip, write)
+
+    def transposed(self, step: TransposedConvolution) -> None:
+        """TRANSPOSE_CONV without padding, of which what is padded is cut off after.
+
+        Raises InputError for groups and dilated kernels.
+        """
+        if step.groups > 1 or step.dilation != (1, 1):
+            what = "groups" if step.groups > 1 else "a dilated kernel"
+            raise InputError(
+                f"layer {step.weights.layer!r} is a transposed convolution with {what}: LiteRT's "
+                "cannot compute that; change the layer, or export with --format c"
+            )
+        tensors, codes = self.tensors, step.weights.codes
+        layer = self.network.layers[step.weights.layer]
+        height, width = stored_shape(tensors.shapes[step.sources[0]], LAST)[1:3]
+        output = stored_shape(step.output.shape, LAST)
+        top, left = step.padding[:2]
+        full = (
+            1,
+            max((height - 1) * step.stride[0] + codes.shape[2], top + output[1]),
+            max((width - 1) * step.stride[1] + codes.shape[3], left + output[2]),
+            output[3],
+        )
+        source = tensors.read(step.sources[0], LAST)
+        weight, bias = self._constants(
+            step, layer, "TRANSPOSE_CONV", codes.transpose(0, 2, 3, 1), 0, always_bias=True
+        )
+        quantizer = tensors.quantizers[step.output.name]
+        clip = clip_of(step.low, step.high, step.output, quantizer, fusable=False)
+
+        def write(target: int) -> None:
+            whole = target
+            if full != output:
+                whole = tensors.scratch(f"{step.output.name} whole", full, quantizer)
+            tensors.file.operator(
+                "TRANSPOSE_CONV", 3, [tensors.indices(full), weight, source, bias], [whole],
+                "TransposeConvOptions", padding=VALID, strideH=step.stride[0],
+                strideW=step.stride[1],
+            )  # fmt: skip
+            if full != output:
+                ends = [0, top + output[1], left + output[2], output[3]]
+                cut(tensors, whole, target, [0, top, left, 0], [1, *ends[1:]])
 
         write_clipped(tensors, step.output, LAST, clip, write)
 

@@ -82,7 +82,10 @@ def _load(
     for way in ways:
         for reading in (way,) if way.is_fixed or settled else (way, replace(way, is_fixed=True)):
             try:
-                found.append((_read(plan, reading, batch_dim, checked=not plain), reading))
+                module, freed = read_plan(plan, reading, batch_dim)
+                if reading.is_fixed or freed or not plain:
+                    check_rows(module, random_samples(tuple(reading.samples.values())))
+                found.append((module, reading))
                 break
             except InputError as error:
                 first = first or error
@@ -100,8 +103,11 @@ def _load(
     return module, tuple(reading.samples.values())
 
 
-def _read(plan: Plan, inputs: Inputs, batch_dim: BatchDim, checked: bool) -> OnnxModule:
-    """The module of one reading, which has run. Raises InputError when it does not."""
+def read_plan(plan: Plan, inputs: Inputs, batch_dim: BatchDim) -> tuple[OnnxModule, bool]:
+    """(module of one reading, which has run, whether a shape was freed for it).
+
+    Raises InputError when it does not run. Whether its samples mix is for the caller to see.
+    """
     batch, samples = inputs.batch, tuple(inputs.samples.values())
     other = 3 if batch != 3 else 2
     sizes = (batch,) if inputs.is_fixed else (2, 3)
@@ -123,9 +129,7 @@ def _read(plan: Plan, inputs: Inputs, batch_dim: BatchDim, checked: bool) -> Onn
         name: grown(name, shapes[name], found[name], batch_dim.get(name), (batch, other))
         for name in plan.outputs
     }
-    if checked or inputs.is_fixed or rewriter.targets:
-        check_rows(module, random_samples(samples))
-    return module
+    return module, bool(rewriter.targets)
 
 
 def _say_which(found: Sequence[tuple[OnnxModule, Inputs]]) -> None:

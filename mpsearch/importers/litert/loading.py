@@ -1,0 +1,183 @@
+"""A LiteRT file -> (nn.Module, example inputs), as every other format of a model file."""
+
+import math
+from collections.abc import Callable, Sequence
+from itertools import islice
+
+import torch
+from torch import nn
+
+from mpsearch.errors import InputError, MpsearchError, first_line
+from mpsearch.graph import memory_budget
+from mpsearch.graph.sample_layout import random_samples, samples_mix
+from mpsearch.importers.litert.arranging import ARRANGING
+from mpsearch.importers.litert.constants import dtype_of, is_quantized
+from mpsearch.importers.litert.dilation import join_dilated
+from mpsearch.importers.litert.elementwise import ELEMENTWISE, REDUCING
+from mpsearch.importers.litert.imaging import IMAGING
+from mpsearch.importers.litert.node import Node
+from mpsearch.importers.litert.reading import LiteRtGraph, Tensor, read_graph
+from mpsearch.importers.litert.recurrent import RECURRENT
+from mpsearch.importers.litert.slicing import SLICING
+from mpsearch.importers.litert.translation import OPSET, Translation
+from mpsearch.importers.litert.weighted import WEIGHTED
+from mpsearch.importers.onnx.branches import fold
+from mpsearch.importers.onnx.inputs import Inputs
+from mpsearch.importers.onnx.loading import read_plan
+from mpsearch.importers.onnx.steps import Plan
+
+OPERATORS: dict[str, Callable[[Node], None]] = {
+    **WEIGHTED, **ELEMENTWISE, **REDUCING, **IMAGING, **ARRANGING, **SLICING, **RECURRENT,
+}  # fmt: skip
+_LARGEST_BATCH = 4096
+_WAYS = {
+    "IF": "has control flow", "WHILE": "has control flow", "CALL": "has control flow",
+    "CALL_ONCE": "keeps state between calls", "VAR_HANDLE": "keeps state between calls",
+    "READ_VARIABLE": "keeps state between calls", "ASSIGN_VARIABLE": "keeps state between calls",
+}  # fmt: skip
+
+
+def load_litert(
+    path: str, input_shapes: Sequence[tuple[int, ...]] = ()
+) -> tuple[nn.Module, tuple[torch.Tensor, ...]]:
+    """(module, one zero sample per input); `module.meta["notes"]`: what its user should know.
+
+    Inputs and outputs have the file's own shapes, with channels last, behind a free batch. Codes of
+    weights become real numbers. Raises InputError in one or two lines, MissingExtraError without
+    ai-edge-litert.
+    """
+    try:
+        with memory_budget.of_load(path):
+            return _load(path, input_shapes)
+    except InputError as error:
+        named = error.lines[0].startswith(path)
+        raise InputError(*error.lines_after("" if named else f"{path}: ")) from error
+    except MpsearchError:
+        raise
+    except Exception as error:  # what a damaged file that passed the checks runs into
+        raise InputError(f"{path}: damaged LiteRT file: {first_line(error)}") from error
+
+
+def _load(
+    path: str, input_shapes: Sequence[tuple[int, ...]]
+) -> tuple[nn.Module, tuple[torch.Tensor, ...]]:
+    graph = read_graph(path)
+    _check_operators(graph)
+    graph = join_dilated(graph)
+    examples, batch = _examples(graph, input_shapes)
+    with torch.no_grad(), memory_budget.watched():
+        translation = _translated(graph)
+    plan = Plan(
+        inputs=tuple(name for name, _ in graph.inputs),
+        outputs=tuple(name for name, _ in graph.outputs),
+        steps=tuple(translation.steps),
+        constants=translation.constants,
+        origins={},
+        opset=OPSET,
+    )
+    samples = dict(zip(plan.inputs, examples, strict=True))
+    inputs = Inputs(samples, dict.fromkeys(samples, 0), batch, is_fixed=True)
+    module, _ = read_plan(fold(plan), inputs, {})
+    with torch.no_grad():
+        if samples_mix(module, random_samples(examples)):
+            raise InputError(
+                f"it is for {batch} sample(s) at a time, and its samples mix when there are more.",
+                "Convert the model again with a free first dimension, or with outputs that keep it",
+            )
+    module.meta = {"notes": (*graph.notes, *_notes(graph), *translation.notes)}  # type: ignore
+    return module, examples
+
+
+def _check_operators(graph: LiteRtGraph) -> None:
+    """Raise InputError that lists everything that cannot be read, with one tensor for each."""
+    problems: dict[str, str] = {}
+    for operator in graph.operators:
+        if operator.name not in OPERATORS:
+            first = graph.tensors[operator.outputs[0]].name if operator.outputs else ""
+            problems.setdefault(operator.name, f" ({first[:80]!r})" if first else "")
+    if not problems:
+        return
+    listed = ", ".join(f"{name[:80]}{where}" for name, where in islice(problems.items(), 12))
+    more = f" and {len(problems) - 12} more" if len(problems) > 12 else ""
+    reasons = {_WAYS[name] for name in problems if name in _WAYS}
+    if reasons:
+        way = f"it {' and '.join(sorted(reasons))}: convert it from a model with a fixed graph " \
+              "(an RNN with unroll=True)"  # fmt: skip
+    elif any(name.startswith("CUSTOM") for name in problems):
+        way = "convert the model again without custom operators, up to what they read"
+    else:
+        way = "docs/litert-import.md lists what can be read"
+    raise InputError(f"it uses operators that cannot be read: {listed}{more}.", f"To go on: {way}")
+
+
+def _examples(
+    graph: LiteRtGraph, given: Sequence[tuple[int, ...]]
+) -> tuple[tuple[torch.Tensor, ...], int]:
+    """(one zero sample per input, the file's batch size)."""
+    names = ", ".join(name for name, _ in graph.inputs)
+    if given and len(given) != len(graph.inputs):
+        raise InputError(f"got {len(given)} × --input-shape; expected one for each of {names}")
+    examples, batches = [], set()
+    for index, (name, number) in enumerate(graph.inputs):
+        tensor = graph.tensors[number]
+        shape = tensor.shape
+        if -1 in tensor.signature[1:]:
+            text = "x".join("?" if size < 0 else str(size) for size in tensor.signature[1:])
+            raise InputError(
+                f"input {name!r} leaves its sizes open ({text}); convert the model again with "
+                "fixed sizes"
+            )
+        if len(shape) < 1 or math.prod(shape) == 0 or not 1 <= shape[0] <= _LARGEST_BATCH:
+            raise InputError(f"input {name!r} has the shape {list(shape)}; expected [1, …]")
+        if given and tuple(given[index]) != shape[1:]:
+            wanted = "x".join(map(str, shape[1:]))
+            got = "x".join(map(str, given[index]))
+            raise InputError(f"input {name!r}: got the shape {got}; expected {wanted}")
+        memory_budget.reserve(8 * math.prod(shape[1:]), f"input {name!r} of shape {list(shape)}")
+        examples.append(torch.zeros(1, *shape[1:], dtype=dtype_of(tensor)))
+        batches.add(shape[0])
+    if len(batches) > 1:
+        raise InputError(f"its inputs have the batch sizes {sorted(batches)}; expected one for all")
+    return tuple(examples), batches.pop()
+
+
+def _translated(graph: LiteRtGraph) -> Translation:
+    translation = Translation(graph)
+    for number, operator in enumerate(graph.operators):
+        node = Node(translation, number, operator)
+        try:
+            OPERATORS[operator.name](node)
+        except InputError as error:
+            raise InputError(*error.lines_after(f"{node.label}: ")) from error
+    for name, number in graph.outputs:
+        translation.step("Identity", [translation.plain(number)], [name])
+    return translation
+
+
+def _notes(graph: LiteRtGraph) -> list[str]:
+    weights = [t for t in graph.tensors if t.data is not None and len(t.shape) > 1]
+    coded = [t for t in weights if is_quantized(t)]
+    halves = sum(t.kind == "FLOAT16" for t in weights)
+    inner = {n for o in graph.operators for n in o.outputs}
+    whole = any(is_quantized(graph.tensors[n]) for n in inner)
+    notes = []
+    if whole:
+        notes.append(
+            "a file of integers, read as the float network that it stands for: weights and biases "
+            "are codes times scales, the rounding of activations is left out"
+        )
+    elif coded:
+        kinds = ", ".join(sorted({t.kind.lower() for t in coded}))
+        notes.append(f"{len(coded)} weights are {kinds} codes; read as codes times scales")
+    if halves:
+        notes.append(f"{halves} weights are float16; read as float32")
+    for name, number in graph.inputs:
+        if is_quantized(graph.tensors[number]):
+            notes.append(f"input {name!r} takes real numbers, {_codes(graph.tensors[number])}")
+    return notes
+
+
+def _codes(tensor: Tensor) -> str:
+    assert tensor.quantization is not None
+    scale, zero = tensor.quantization.scales[0], tensor.quantization.zero_points[0]
+    return f"not the file's {tensor.kind.lower()} codes: x = {scale:g}·(q - {zero})"
