@@ -139,35 +139,35 @@ def _numbered(
         here = (*path, layer.name)
         if layer.model:
             inside = group.group_at("layers").group_or_none(name)
-            if inside is not None and layer.class_name == TIME_DISTRIBUTED:
-                inside = inside.group_or_none("layer")
+            if layer.class_name == TIME_DISTRIBUTED and layer.model.layers[-1].model is None:
                 inner = layer.model.layers[-1]
-                if inner.model is None:
-                    yield from _own(inside, inner, (*here, inner.name))
-                elif inside is not None:
-                    yield from _numbered(inside, inner.model, (*here, inner.name))
+                yield from _own(group, f"layers/{name}/layer", inner, (*here, inner.name))
+            elif inside is not None and layer.class_name == TIME_DISTRIBUTED:
+                inner = layer.model.layers[-1]
+                assert inner.model is not None
+                yield from _numbered(inside.group_at("layer"), inner.model, (*here, inner.name))
             elif inside is not None:
                 yield from _numbered(inside, layer.model, here)
             continue
-        yield from _own(group.group_at("layers").group_or_none(name), layer, here)
+        yield from _own(group, f"layers/{name}", layer, here)
 
 
 def _own(
-    group: Group | None, layer: KerasLayer, path: Path
+    group: Group, place: str, layer: KerasLayer, path: Path
 ) -> Iterator[tuple[Path, dict[str, Array]]]:
     """The weights of a layer that is no model, from its own group."""
     wanted = variables_of(layer)
     if not wanted:
         return
-    if group is None:
-        raise InputError(f"no weights of layer {layer.title}; expected a whole model")
+    for part in place.split("/"):
+        group = group.group_at(part)
     counts: dict[str, int] = {}
     arrays = {}
     for variable in wanted:
         number = counts.get(variable.part, 0)
         counts[variable.part] = number + 1
-        place = f"{variable.part}/vars" if variable.part else "vars"
-        arrays[_key(variable)] = group.group_at(place).array(str(number))
+        inside = f"{variable.part}/vars" if variable.part else "vars"
+        arrays[_key(variable)] = group.group_at(inside).array(str(number))
     yield path, arrays
 
 
