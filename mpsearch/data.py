@@ -15,6 +15,7 @@ from mpsearch.errors import InputError
 from mpsearch.files.archives import is_archive, read_npz
 from mpsearch.files.whole import digest
 from mpsearch.graph.arrays import Arrays, bind_arrays
+from mpsearch.graph.inputs import is_label_name
 from mpsearch.graph.network import Network
 from mpsearch.graph.sample_layout import check_samples_apart
 from mpsearch.losses.choosing import choose
@@ -145,7 +146,8 @@ def _tensor(path: str, name: str, array: np.ndarray) -> torch.Tensor:
         array = array.astype(np.int64)
     elif array.dtype == np.longdouble:
         array = array.astype(np.float64)
-    return torch.from_numpy(np.ascontiguousarray(array))
+    whole = torch.from_numpy(np.ascontiguousarray(array))  # which makes a number a row of one
+    return whole if is_label_name(name) else whole.reshape(array.shape)
 
 
 def _from_function(source: str, module: str, function: str) -> dict[str, torch.Tensor]:

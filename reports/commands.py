@@ -78,9 +78,10 @@ def _search(assignment: Assignment) -> list[str]:
     for option, value in (
         ("--min-accuracy", found.get("min_accuracy")),
         ("--max-drop", found.get("max_drop")),
+        ("--min-agreement", found.get("min_agreement")),
     ):
         if isinstance(value, float):
-            sign = "%" if option == "--min-accuracy" else ""
+            sign = "" if option == "--max-drop" else "%"
             words += [option, f"{100 * value:.10g}{sign}", *_measured_on(found)]
             words += ["--measure", str(found.get("most") or "all")]
             words += ["--tolerance", f"{100 * found.get('tolerance', 0):.10g}%"]

@@ -60,7 +60,7 @@ def compare_drawing(facts: CompareFacts) -> Drawing:
     if facts.relative:
         caption += " Ω of each run as a part of that of its own smallest network."
     if measured:
-        caption += " Above: measured accuracies with 95 % intervals."
+        caption += " Above: what was measured, with 95 % intervals."
     return Drawing(
         name="compare",
         title="Fronts of the runs",
@@ -103,11 +103,11 @@ def _draw(figure: "Figure", facts: CompareFacts, measured: bool) -> None:
 
 
 def _accuracy(axes: "Axes", run: ComparedRun, colour: str, unit: float) -> None:
-    axes.set_ylabel("accuracy (%)")
     axes.grid(True)
     axes.set_axisbelow(True)
     if run.measured is None:
         return
+    axes.set_ylabel(f"{run.measured.score} (%)")
     x = np.array(run.measured.totals, dtype=np.float64) / unit
     y, low, high = (
         100 * np.array(part)

@@ -46,7 +46,10 @@ class AnswerFacts:
 
 @dataclass(frozen=True)
 class MeasuredFacts:
-    """Measured points of the front: accuracies from 0 to 1 with the ends of 95 % intervals."""
+    """Measured points of the front: accuracies from 0 to 1 with the ends of 95 % intervals.
+
+    score: `accuracy`, or `agreement` with FP32, which stands in its place without labels.
+    """
 
     totals: tuple[Number, ...]
     omega: tuple[float, ...]
@@ -57,6 +60,7 @@ class MeasuredFacts:
     fp32_interval: tuple[float, float] | None
     data: str
     samples: int
+    score: str = "accuracy"
 
 
 @dataclass(frozen=True)
@@ -93,9 +97,9 @@ class AssignmentsFacts:
 class PredictionFacts:
     """Predicted Ω beside what was measured at the same points, and how alike they rank.
 
-    measure: `loss`, or `points lost` (accuracy in percentage points, against FP32 where it was
-    measured). low, high: ends of 95 % intervals, NaN where not known. The correlations are None
-    where all values are alike.
+    measure: `loss` (without labels `divergence`), or `points lost` (accuracy in percentage points,
+    against FP32 where it was measured). low, high: ends of 95 % intervals, NaN where not known. The
+    correlations are None where all values are alike.
     """
 
     measure: str

@@ -71,11 +71,11 @@ def front_facts(found: Front) -> FrontFacts:
 
 def measured_facts(found: Front) -> MeasuredFacts | None:
     """The measured points of a front; None where none is."""
-    accuracy = found.measured.get("accuracy")
+    accuracy = found.measured.get(found.score)
     if accuracy is None or np.isnan(accuracy).all():
         return None
     there = np.flatnonzero(~np.isnan(accuracy))
-    ends = [found.measured.get(f"accuracy_{end}") for end in ("low", "high")]
+    ends = [found.measured.get(f"{found.score}_{end}") for end in ("low", "high")]
     low, high = (accuracy if end is None else end for end in ends)
     fp32 = _fp32_row(found)
     share, ends_of_fp32 = fp32.get("accuracy"), fp32.get("accuracy_interval")
@@ -90,6 +90,7 @@ def measured_facts(found: Front) -> MeasuredFacts | None:
         fp32_interval=_interval(ends_of_fp32),
         data=str(found.measurement.get("data", "")),
         samples=samples if isinstance(samples, int) else 0,
+        score=found.score,
     )
 
 
@@ -133,7 +134,8 @@ def prediction_facts(found: Front | None) -> tuple[PredictionFacts, ...]:
     if found is None:
         return ()
     facts = []
-    for measure, column, scale in (("loss", "loss", 1.0), ("points lost", "drop", 100.0)):
+    loss = "loss" if found.score == "accuracy" else "divergence"
+    for measure, column, scale in ((loss, "loss", 1.0), ("points lost", "drop", 100.0)):
         values = found.measured.get(column)
         if values is None:
             continue
@@ -165,7 +167,8 @@ def point_text(found: FrontFacts, point: int) -> str:
     if accuracy is None:
         return text
     share, low, high = (100 * value for value in accuracy)
-    return f"{text}, accuracy {share:.2f} % ({low:.2f} to {high:.2f} %)"
+    assert found.measured is not None
+    return f"{text}, {found.measured.score} {share:.2f} % ({low:.2f} to {high:.2f} %)"
 
 
 def _accuracy(found: FrontFacts, point: int) -> tuple[float, float, float] | None:
@@ -184,7 +187,7 @@ def front_points_table(found: FrontFacts) -> Table | None:
     step = max(1, -(-len(shown.points) // MOST))
     places = sorted({*range(0, len(shown.points), step), len(shown.points) - 1})
     used = [place for place, letter in enumerate(ALPHABET) if any(letter in c for c in shown.codes)]
-    measured = found.measured is not None
+    score = [] if found.measured is None else [f"{found.measured.score}, %"]
     rows = []
     for place in places:
         point = shown.points[place]
@@ -193,11 +196,11 @@ def front_points_table(found: FrontFacts) -> Table | None:
         words = "" if accuracy is None else f"{100 * accuracy[0]:.2f}"
         rows.append(
             [format_amount(found.resource, found.totals[point]), f"{found.omega[point]:.4g}"]
-            + ([words] if measured else [])
+            + ([words] if score else [])
             + [str(counts.get(ALPHABET[choice], 0)) for choice in used]
         )
     name = NAMES.get(found.resource, found.resource)
-    header = [name, "total Ω", *(["accuracy, %"] if measured else [])]
+    header = [name, "total Ω", *score]
     header += [shown.choices[choice] for choice in used]
     part = "" if len(rows) == len(found.omega) else f" of {len(found.omega):,}"
     return Table(f"{len(rows)} points{part}, with the layers at each choice", header, rows)

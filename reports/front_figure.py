@@ -58,7 +58,7 @@ def draw_accuracy(axes: "Axes", found: MeasuredFacts, unit: float) -> None:
     else:
         axes.fill_between(x, low, high, color=GREEN, alpha=0.25, linewidth=0)
         axes.plot(x, y, color=GREEN, linewidth=1.2)
-    axes.set_ylabel("accuracy (%)")
+    axes.set_ylabel(f"{found.score} (%)")
     axes.grid()
     axes.set_axisbelow(True)
     axes.margins(y=0.1)
@@ -312,8 +312,9 @@ def describe_front(facts: Facts) -> str:
     if found.measured is not None:
         accuracies = found.measured.accuracy
         words += (
-            f" Measured at {len(accuracies)} points: accuracy from {100 * accuracies[0]:.2f} % at "
-            f"the smallest to {100 * accuracies[-1]:.2f} % at the largest."
+            f" Measured at {len(accuracies)} points: {found.measured.score} from "
+            f"{100 * accuracies[0]:.2f} % at the smallest to {100 * accuracies[-1]:.2f} % at the "
+            "largest."
         )
     points = [*facts.uniform, *([facts.answer.point] if facts.answer else [])]
     for point in points:

@@ -228,7 +228,11 @@ def confusions(found: ConfusionFacts, most: int) -> list[tuple[int, int, int]]:
 
 BARS = 60  # of more points the intervals would hide each other
 DRAWN = 400  # of more points this many, evenly by rank, so that the page stays small
-LABELS = {"loss": "measured loss (nats)", "points lost": "accuracy lost (points)"}
+LABELS = {
+    "divergence": "divergence from FP32",
+    "loss": "measured loss (nats)",
+    "points lost": "accuracy lost (points)",
+}
 
 
 def prediction_drawing(found: Sequence[PredictionFacts]) -> Drawing | None:

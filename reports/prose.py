@@ -124,7 +124,8 @@ def front_caption(facts: Facts) -> str:
         where = f"{found.measured.samples:,} samples of {found.measured.data}"
         text += (
             f" Above, and as dots: {len(found.measured.accuracy)} points that were measured on "
-            f"{where}, bars their 95 % intervals, the band that of FP32."
+            f"{where}, bars their 95 % intervals"
+            + (", the band that of FP32." if found.measured.fp32 is not None else ".")
         )
     if above_front(facts):
         text += (

@@ -2,11 +2,15 @@
 
 import random
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
+from moved_networks import IMAGE, LINE, LINE_MOVES, MOVES, Chain, Moved
 from torch import nn
 from torch.nn import functional
+
+from mpsearch.graph.network import Network
 
 
 class Function(nn.Module):
@@ -107,8 +111,9 @@ def _functions(m: Any, x: torch.Tensor) -> Any:
         torch.maximum(a, a * 0.1), 1 / (1 + b.abs()), torch.sqrt(1 + a * a), torch.tanh(b),
         m.slope(a), -a, 0.5 - b, b * 3 / 2 + 1,
     ]  # fmt: skip
-    read = m.head(torch.cat(parts, 1)).flatten(1)
-    return torch.cat([read, torch.sigmoid(a).flatten(1), torch.exp(-b.abs()).flatten(1)], 1)
+    read = m.head(torch.cat(parts, 1))
+    ends = [read, torch.sigmoid(a), torch.exp(-b.abs()), functional.log_softmax(read, 1)]
+    return torch.cat([end.flatten(1) for end in ends], 1)
 
 
 def _gates(m: Any, x: torch.Tensor) -> Any:
@@ -206,6 +211,9 @@ BUILDERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
         lambda: Function(_adaptive, conv=nn.Conv2d(2, 4, 2, groups=2), head=nn.Linear(24, 3)),
         (2, 6, 6),
     ),
+    "moved": (lambda: Moved(list(MOVES.values())[::2], IMAGE), IMAGE),
+    "rearranged": (lambda: Moved(list(MOVES.values())[1::2], IMAGE), IMAGE),
+    "moved-lines": (lambda: Moved(list(LINE_MOVES.values()), LINE), LINE),
 }  # fmt: skip
 
 
@@ -215,9 +223,18 @@ def build(name: str, samples: int, seed: int = 0) -> tuple[nn.Module, tuple[torc
     return _seeded(factory, shape, samples, seed)
 
 
+@cache
+def exported(name: str) -> tuple[Network, tuple[torch.Tensor, ...]]:
+    """The network and 60 samples: exporting takes longer than what several tests do with it."""
+    model, inputs = build(name, 60)
+    return Network.from_module(model, inputs), inputs
+
+
 def build_random(seed: int, samples: int) -> tuple[nn.Module, tuple[torch.Tensor, ...]]:
-    """A random chain of convolutions, pools, residual and parallel branches."""
+    """A random chain of convolutions, pools, residual and parallel branches, or of moves."""
     source = random.Random(seed)
+    if seed % 2:
+        return _seeded(lambda: Chain(source), IMAGE, samples, seed)
     shape = (source.randint(1, 3), source.randint(5, 7), source.randint(5, 7))
     return _seeded(lambda: _random_network(source, shape[0]), shape, samples, seed)
 

@@ -3,6 +3,7 @@
 `round` of a Fraction rounds half to even. Nothing is shared with the kernels.
 """
 
+import math
 from collections.abc import Iterator
 from fractions import Fraction
 from itertools import product
@@ -13,6 +14,7 @@ import numpy as np
 from mpsearch.integer.arithmetic import Affine, Multiply, Prelu
 from mpsearch.integer.fixed_point import Rescale
 from mpsearch.integer.functions import Lookup
+from mpsearch.integer.gathering import Gather
 from mpsearch.integer.graph import (
     Add,
     ArgMax,
@@ -32,6 +34,7 @@ from mpsearch.integer.graph import (
     Softmax,
     Step,
 )
+from mpsearch.integer.log_softmax import LogSoftmax
 
 Sample = Any  # one sample: an object array of Python integers
 
@@ -120,12 +123,17 @@ def element(step: Step, sources: list[Sample], place: tuple[int, ...], lowest: i
         case Slice():
             index = step.start + place[step.axis] * step.step
             return int(x[(*place[: step.axis], index, *place[step.axis + 1 :])])
+        case Gather():
+            number = step.start + sum(t[i] for t, i in zip(step.offsets, place, strict=True))
+            return int(x.reshape(-1)[number])
         case Pad():
             moved = tuple(i - before for i, (before, _) in zip(place, step.pads, strict=True))
             inside = all(0 <= i < n for i, n in zip(moved, x.shape, strict=True))
             return int(x[moved]) if inside else step.value
         case Softmax():
             return _softmax(step, x, place)
+        case LogSoftmax():
+            return _log_softmax(step, x, place)
         case ArgMax():
             rest = iter(place)
             if len(place) == x.ndim:
@@ -199,13 +207,33 @@ def _mean(step: Mean, x: Sample, place: tuple[int, ...]) -> int:
 
 
 def _softmax(step: Softmax, x: Sample, place: tuple[int, ...]) -> int:
+    powers = _powers(step.axis, step.rescale, x, place)
+    return round(Fraction(powers[place][1] * 2**15, sum(power for _, power in powers.values())))
+
+
+def _log_softmax(step: LogSoftmax, x: Sample, place: tuple[int, ...]) -> int:
+    powers = _powers(step.axis, step.to_log2, x, place)
+    total = sum(power for _, power in powers.values())
+    whole = total.bit_length() - 31
+    entry, rest = divmod((total >> whole) - 2**30, 2**22)
+    left, right = (round(2**20 * math.log2(1 + (entry + i) / 256)) for i in (0, 1))
+    logarithm = whole * 2**20 + left + round(Fraction((right - left) * rest, 2**22))
+    exact = min(powers[place][0] + logarithm, 2**31 - 1)
+    return clip(step.output.zero_point - scaled(exact, step.from_log2, 0), step.low, step.high)
+
+
+def _powers(
+    axis: int, to_log2: Rescale, x: Sample, place: tuple[int, ...]
+) -> dict[tuple[int, ...], tuple[int, int]]:
+    """Along the axis: t in units of 2^-20, and 2^30 · 2^-t."""
     powers = {}
-    line = [(*place[: step.axis], k, *place[step.axis + 1 :]) for k in range(x.shape[step.axis])]
+    line = [(*place[:axis], k, *place[axis + 1 :]) for k in range(x.shape[axis])]
     largest = max(x[where] for where in line)
     for where in line:
-        t = scaled(min(largest - x[where], 2**31 - 1), step.rescale, 0)
+        t = scaled(min(largest - x[where], 2**31 - 1), to_log2, 0)
         whole, fraction = divmod(min(t, 31 * 2**20), 2**20)
         k, rest = divmod(fraction, 2**12)
         left, right = (round(2**30 * 2 ** (-(k + i) / 256)) for i in (0, 1))
-        powers[where] = (left - round(Fraction((left - right) * rest, 2**12))) // 2**whole
-    return round(Fraction(powers[place] * 2**15, sum(powers.values())))
+        power = (left - round(Fraction((left - right) * rest, 2**12))) // 2**whole
+        powers[where] = (t, power)
+    return powers

@@ -140,9 +140,9 @@ def _check_equal(
 def _exported(name: str) -> tuple[Network, Data]:
     if name in networks.BUILDERS:
         model, inputs, _ = networks.build(name, 6)
-    else:
-        model, inputs = integer_networks.build(name, 6)
-    return Network.from_module(model, inputs), Data("test", inputs, None)
+        return Network.from_module(model, inputs), Data("test", inputs, None)
+    network, inputs = integer_networks.exported(name)
+    return network, Data("test", tuple(x[:6] for x in inputs), None)
 
 
 @needs_gcc

@@ -28,6 +28,7 @@ Array = np.ndarray
 CLASSES, NUMBERS = DIVERGENCE, PlainLoss("mse-to-fp32", False, Squared())
 ANSWERS = PlainLoss("bce-to-fp32", False, Bernoulli(), "sigmoid")  # its outputs are probabilities
 CLASS, BOX = lay_out(["class", "box"], [(3,), (2, 2)])
+HEADS = SumLoss(tuple(Share(one, 1.0, CLASSES) for one in lay_out(["a", "b"], [(3,), (4,)])))
 BOTH = SumLoss((Share(CLASS, 1.0, CLASSES), Share(BOX, 0.5, NUMBERS)))
 
 
@@ -38,6 +39,12 @@ def _pair(*shape: int, noise: float = 0.4, seed: int = 3) -> tuple[torch.Tensor,
     return torch.from_numpy(before), torch.from_numpy(
         before + noise * random.normal(size=(N, *shape))
     )
+
+
+def _raised(*shape: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """All above 0, which the range of a quantizer holds nevertheless."""
+    before, after = _pair(*shape, noise=0.03)
+    return before + 9, after + 9
 
 
 def _shares(*shape: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -103,7 +110,9 @@ CASES: list[tuple[str, Loss, tuple[torch.Tensor, torch.Tensor], Callable[[Array,
     ("kl", CLASSES, _pair(4, 2, 3), _kl),
     ("sqnr", CLASSES, _pair(4), _decibels),
     ("agreement", NUMBERS, _pair(5, 2, noise=0.03), _within_step),
+    ("agreement", NUMBERS, _raised(5, 2), _within_step),
     ("sqnr", NUMBERS, _pair(5, 2), _decibels),
+    ("kl", HEADS, _pair(7), lambda r, q: _kl(r[:, :3], q[:, :3]) + _kl(r[:, 3:], q[:, 3:])),
     ("agreement", ANSWERS, _shares(3),
      lambda r, q: np.mean((r > 0.5) == (q > 0.5))),
     ("kl", ANSWERS, _shares(3), _kl_of_answers),
@@ -167,6 +176,7 @@ def test_equal_outputs_have_no_noise_and_the_file_keeps_that(tmp_path: Path) -> 
     }  # fmt: skip
     assert not row.classifies
     assert row.loss == pytest.approx(0, abs=1e-12)
+    assert evaluate("FP32", lambda one: one, data, reference=x).loss >= 0
     path = tmp_path / "evaluation.json"
     save_evaluations(Evaluations("d", data.digest, True, (row,), labelled=False), path)
     kept = load_evaluations(path)

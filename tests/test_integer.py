@@ -69,9 +69,9 @@ def _exported(name: str) -> tuple[Network, Data]:
     """One of the networks with 60 samples; exporting takes longer than everything else here."""
     if name in networks.BUILDERS:
         model, inputs, _ = networks.build(name, 60)
-    else:
-        model, inputs = integer_networks.build(name, 60)
-    return Network.from_module(model, inputs), Data("test", inputs, None)
+        return Network.from_module(model, inputs), Data("test", inputs, None)
+    network, inputs = integer_networks.exported(name)
+    return network, Data("test", inputs, None)
 
 
 def _prepare(name: str, choice: str, samples: int = SAMPLES) -> tuple[QuantizedNetwork, Data]:
@@ -309,7 +309,7 @@ def test_what_has_no_integer_form_is_named_with_its_node() -> None:
     make = integer_networks.Function
     linear = nn.Linear(4, 4)
     _expect(r"conv3d \(node 'conv3d'\)", nn.Conv3d(1, 1, 2), 1, 3, 3, 3)
-    _expect(r"atan2 \(node 'atan2'\) has no integer form; integer inference knows abs, acos, ",
+    _expect(r"atan2 \(node 'atan2'\) has no integer form; integer inference knows .*functions of",
             make(lambda m, x: torch.atan2(m.a(x), x), a=linear), 4)  # fmt: skip
     _expect("divides by a tensor", make(lambda m, x: m.a(x) / m.b(x), a=linear, b=linear), 4)
     _expect(
@@ -320,8 +320,6 @@ def test_what_has_no_integer_form_is_named_with_its_node() -> None:
     _expect("reads constants alone",
             make(lambda m, x: m.a(x) * m.a.weight[0].abs(), a=linear), 4)  # fmt: skip
     _expect("aligns the batch", make(lambda m, x: m.a(x).unsqueeze(1) + x, a=linear), 4)
-    _expect("mode 'reflect'", make(lambda m, x: functional.pad(m.a(x), (1, 1), "reflect"),
-                                   a=linear), 4)  # fmt: skip
     _expect("averages over the batch", make(lambda m, x: m.a(x) + m.a(x).mean(), a=linear), 4)
     _expect("along the batch", make(lambda m, x: m.a(x).softmax(0), a=linear), 4)
     _expect("not the network's output", make(lambda m, x: m.a(x).argmax(1).view(-1), a=linear), 4)

@@ -57,9 +57,9 @@ def _quantized(network: Network, data: Data, choice: str | int) -> QuantizedNetw
 def _network(name: str, samples: int = 24) -> tuple[Network, Data]:
     if name in networks.BUILDERS:
         model, inputs, _ = networks.build(name, samples)
-    else:
-        model, inputs = integer_networks.build(name, samples)
-    return Network.from_module(model, inputs), Data("test", inputs, None)
+        return Network.from_module(model, inputs), Data("test", inputs, None)
+    network, inputs = integer_networks.exported(name)
+    return network, Data("test", tuple(x[:samples] for x in inputs), None)
 
 
 def _check(quantized: QuantizedNetwork, data: Data) -> tuple[LiteRtModel, tuple[Checked, ...]]:

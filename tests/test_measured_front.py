@@ -26,6 +26,7 @@ from mpsearch.post_training.quantizing import Quantizing
 from mpsearch.post_training.repairing import PLAIN
 from mpsearch.quantization.calibration import calibrate
 from mpsearch.quantization.quantized import quantize
+from mpsearch.reports.front_facts import front_facts, point_text, prediction_facts
 from mpsearch.reports.gather import gather
 from mpsearch.reports.html import render
 from mpsearch.reports.run_folder import read_run
@@ -190,13 +191,6 @@ def test_values_of_other_data_are_refused_or_dropped(
     assert read_front("front.csv").measurement["data"] == "fresh.npz"
 
 
-def _no_labels() -> str:
-    arrays = dict(np.load("test.npz"))
-    del arrays["y"]
-    np.savez("bare.npz", **arrays)
-    return f"{EVALUATE} --front front.csv --data bare.npz"
-
-
 def _other_network() -> str:
     document = json.loads(Path("front.json").read_text())
     document["layers"][2] = "elsewhere"
@@ -227,10 +221,44 @@ def _damaged() -> str:
     return f"{EVALUATE} --front front.csv --data test.npz"
 
 
+def test_without_labels_points_are_measured_against_fp32(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The shares of FP32's classes, counted; labelled data are other data, and the report shows
+    agreement in place of accuracy."""
+    arrays = dict(np.load("test.npz"))
+    del arrays["y"]
+    np.savez("bare.npz", **arrays)
+    call = f"{EVALUATE} --front front.csv --points 3 --data bare.npz"
+    assert run(call.split()) == 0
+    assert "no labels: measured against the FP32 network" in capsys.readouterr().out
+    front, subject = read_front("front.csv"), _subject()
+    assert {"agreement", "agreement_low", "loss_high"} <= set(front.measured)
+    assert not {"accuracy", "drop"} & set(front.measured)
+    there = np.flatnonzero(~np.isnan(front.measured["agreement"]))
+    assert len(there) == 3
+    with torch.no_grad():
+        expected = subject.network(*subject.data.inputs).argmax(1)
+        for point in there.tolist():
+            found = subject.quantized(front.assignment(point))(*subject.data.inputs).argmax(1)
+            share = float((found == expected).double().mean())
+            assert front.measured["agreement"][point] == pytest.approx(share)
+    facts = front_facts(front)
+    assert facts.measured is not None
+    assert facts.measured.score == "agreement"
+    assert ", agreement " in point_text(facts, int(there[0]))
+    assert [one.measure for one in prediction_facts(front)] == ["divergence"]
+    assert run(call.split()) == 0  # nothing is measured twice
+    assert run(f"{EVALUATE} --front front.csv --points 3 --data test.npz".split()) == 2
+    assert "3 points measured on bare.npz with other data" in capsys.readouterr().err
+    remeasured = f"{EVALUATE} --front front.csv --points 3 --data test.npz --remeasure"
+    assert run(remeasured.split()) == 0
+    assert read_front("front.csv").score == "accuracy"
+
+
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        (_no_labels, "has no labels"),
         (_other_network, "a layer 'elsewhere' that the network lacks"),
         (_no_json, "has no front.json beside it"),
         (_damaged, "measurement of FP32 is damaged"),

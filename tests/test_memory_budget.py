@@ -42,8 +42,9 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return path.read_bytes()
 
 
-def _call(name: str, target: str, *args: Any) -> dict[str, Any]:
-    return {"name": name, "op": "call_function", "target": target, "args": list(args)}
+def _call(name: str, target: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    node = {"name": name, "op": "call_function", "target": target, "args": list(args)}
+    return {**node, "kwargs": kwargs}
 
 
 def _node(name: str) -> dict[str, str]:
@@ -66,6 +67,52 @@ def _with(plain: bytes, path: Path, *nodes: dict[str, Any]) -> Path:
 SIZE = _call("n", "aten.sym_size.int", _node("input_1"), 0)
 FULL = _call("f", "aten.full.default", [HUGE, HUGE], 1.0)
 ONE = _call("o", "aten.full.default", [1, 1], 1.0)
+IMAGE = _call("i", "aten.full.default", [1, 1, 2, 2], 1.0)
+INDEX = _call("z", "aten.zeros_like.default", _node("i"), dtype={"dtype": "int64"})
+LONG = _call("e", "aten.expand.default", _node("o"), [HUGE, 1])
+# Operators that allocate by a number in the file, or more than they are given: the nodes ahead of
+# the call, its operator and its arguments.
+GROWING: dict[str, tuple[Sequence[dict[str, Any]], tuple[Any, ...]]] = {
+    "one_hot": ([INDEX], (_node("z"), HUGE * HUGE)),
+    "diag_embed": ([], (_node("i"), HUGE)),
+    "affine_grid_generator": (
+        [_call("t", "aten.full.default", [1, 2, 3], 1.0)],
+        (_node("t"), [1, 1, HUGE, HUGE], False),
+    ),
+    "im2col": ([], (_node("i"), [1, 1], [1, 1], [HUGE, HUGE], [1, 1])),
+    "max_unpool2d": ([INDEX], (_node("i"), _node("z"), [HUGE, HUGE])),
+    "fft_rfft": ([], (_node("i"), HUGE * HUGE)),
+    "fft_irfft": ([], (_node("i"), HUGE * HUGE)),
+    "tile": ([], (_node("i"), [HUGE, HUGE])),
+    "_upsample_bilinear2d_aa": ([], (_node("i"), [HUGE, HUGE], False)),
+    "_upsample_nearest_exact2d": ([], (_node("i"), [HUGE, HUGE])),
+    "adaptive_max_pool2d": ([], (_node("i"), [HUGE, HUGE])),
+    "cdist": ([LONG], (_node("e"), _node("e"))),
+    "outer": (
+        [_call("e", "aten.expand.default", _node("o"), [1, HUGE]),
+         _call("s", "aten.squeeze.dim", _node("e"), 0)], (_node("s"), _node("s")),
+    ),
+    "kron": ([LONG], (_node("e"), _node("e"))),
+    "bilinear": (
+        [_call("e", "aten.expand.default", _node("o"), [2, HUGE]),
+         _call("u", "aten.unsqueeze.default", _node("o"), 0),
+         _call("w", "aten.expand.default", _node("u"), [1, HUGE, HUGE])],
+        (_node("e"), _node("e"), _node("w")),
+    ),
+    "unbind": ([LONG], (_node("e"),)),
+    "unsafe_chunk": ([LONG], (_node("e"), HUGE)),
+    "reflection_pad3d": (
+        [_call("u", "aten.expand.default", _node("i"), [HUGE, HUGE, 2, 2])],
+        (_node("u"), [1, 1, 1, 1, 1, 1]),
+    ),
+    "index_put": (
+        [_call("e", "aten.expand.default", _node("o"), [HUGE, HUGE]), INDEX],
+        (_node("e"), [_node("z")], _node("o")),
+    ),
+    "complex": (
+        [_call("e", "aten.expand.default", _node("o"), [HUGE, HUGE])], (_node("e"), _node("e"))
+    ),
+}  # fmt: skip
 HOSTILE: dict[str, tuple[Sequence[dict[str, Any]], str]] = {
     "constant": ([FULL], "aten.full.default would need 4,194,304.0 GB"),
     "copy of a view": (
@@ -100,6 +147,16 @@ def test_graphs_of_an_mpsearch_file(name: str, plain: bytes, tmp_path: Path) -> 
         load(path)
     assert str(caught.value).startswith(f"{path}: ")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("operator", GROWING)
+def test_operators_that_allocate_by_a_number(operator: str, plain: bytes, tmp_path: Path) -> None:
+    ahead, args = GROWING[operator]
+    overload = {"unbind": "int"}.get(operator, "default")
+    call = _call("q", f"aten.{operator}.{overload}", *args)
+    path = _with(plain, tmp_path / "model.pt", ONE, IMAGE, *ahead, call)
+    with pytest.raises(InputError, match=r"would need [\d,.]+ GB of memory beside"):
+        load(path)
 
 
 def test_what_is_alive_at_once_counts_and_what_is_freed_does_not(

@@ -24,6 +24,8 @@ from mpsearch.measured.min_accuracy import chances, search, thin
 from mpsearch.pareto.files import read_json
 from mpsearch.pareto.front import front
 from mpsearch.post_training.repairing import PLAIN
+from mpsearch.reports.commands import commands_of
+from mpsearch.reports.run_folder import read_run
 from mpsearch.statistics import wilson_interval
 from mpsearch.tables.assignment import Assignment
 from mpsearch.tables.choice import Choice
@@ -179,7 +181,8 @@ def test_intervals_of_many_comparisons_agree_with_scipy() -> None:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, list[int]]]:
-    """The folder, and by brute force how many samples each point of the front has right."""
+    """The folder, and by brute force how many samples each point of the front has right, and how
+    many as FP32 has them."""
     folder = tmp_path_factory.mktemp("solving")
     before = Path.cwd()
     os.chdir(folder)
@@ -193,6 +196,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, list
             arrays = np.load(name)
             inputs, labels = torch.from_numpy(arrays["x0"]), torch.from_numpy(arrays["y"])
             right[name] = [int((net(inputs).argmax(1) == labels).sum()) for net in networks]
+            own = subject.network(inputs).argmax(1)  # FP32's classes
+            right[f"{name} as FP32"] = [
+                int((net(inputs).argmax(1) == own).sum()) for net in networks
+            ]
     finally:
         os.chdir(before)
     return folder, right
@@ -328,6 +335,39 @@ def test_a_drop_is_against_float_and_fresh_data_confirm(
     assert "confirmed: accuracy" in capsys.readouterr().out
 
 
+def test_an_agreement_needs_no_labels_and_does_not_look_at_them(
+    right: dict[str, list[int]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("test", "fresh"):
+        np.savez(f"bare-{name}.npz", x0=np.load(f"{name}.npz")["x0"])
+    counts, again = right["test.npz as FP32"], right["fresh.npz as FP32"]
+    assert counts != right["test.npz"]
+    least = sorted(counts)[len(counts) // 2]
+    expected = next(p for p, count in enumerate(counts) if count >= least)
+    share = (least - 0.5) / 150  # so that no rounding decides
+    words = f"--min-agreement {100 * share:.6f}% --measure all --tolerance 0".split()
+    found = []
+    for prefix in ("bare-", ""):
+        fresh = ["--confirm-data", f"{prefix}fresh.npz"]
+        call = [*SOLVE.split(), *words, "--data", f"{prefix}test.npz", *fresh]
+        capsys.readouterr()
+        assert run(call) == 0
+        text = capsys.readouterr().out
+        assert f"measured: agreement with FP32 {100 * counts[expected] / 150:.2f} %" in text
+        assert "accuracy" not in text
+        stored = Assignment.load("assignment.json")
+        assert stored.layers == read_json("front.json").assignment(expected)
+        facts = dict(stored.measured)
+        assert facts["min_agreement"] == pytest.approx(share)
+        assert facts["accuracy"] == counts[expected] / 150
+        assert facts["confirmed"]["accuracy"] == again[expected] / 150
+        assert facts["held_out"]
+        (line,) = (one for one in commands_of(read_run(".")) if " solve " in one)
+        assert "--min-agreement" in line
+        found.append((facts["accuracy"], facts["passes"], facts["smaller_failed"]))
+    assert found[0] == found[1]
+
+
 def test_a_killed_search_does_not_measure_again(
     right: dict[str, list[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -364,7 +404,12 @@ def test_a_killed_search_does_not_measure_again(
         ("--min-accuracy 101", "more than 100 %"),
         ("--min-accuracy high", "expected percent, such as 88% or 88"),
         ("--max-drop 1%", "expected percentage points"),
-        ("--min-accuracy 80 --max-drop 1", "expected one of them"),
+        ("--min-accuracy 80 --max-drop 1", "got --min-accuracy and --max-drop; expected one of"),
+        ("--min-agreement 0.9", "got the agreement '0.9'; expected percent: write 90%"),
+        (
+            "--min-agreement 90 --refine 4",
+            "got --refine with --min-agreement; expected one of them",
+        ),
         ("--min-accuracy 80 --measure 0", "a number such as 32, or all"),
         ("--min-accuracy 80 --tolerance 60", "expected percent below 50"),
         ("--min-accuracy 80 --tolerance much", "expected percent below 50"),
@@ -373,7 +418,7 @@ def test_a_killed_search_does_not_measure_again(
         ("--min-accuracy 80 --minimize omega+2*bops", "expected one resource column"),
         ("--min-accuracy 80 --network nothing.pt", "nothing.pt: no such file"),
         ("--min-accuracy 80 --confirm-data test.npz", "test.npz, which took part"),
-        ("--size 300B", "go with --min-accuracy, --max-drop or --refine"),
+        ("--size 300B", "go with --min-accuracy, --max-drop, --min-agreement or --refine"),
     ],
 )
 def test_wrong_calls_are_refused_in_a_line(
@@ -396,7 +441,8 @@ def test_the_model_is_named_where_there_is_no_usual_one(
     np.savez("bare.npz", x0=arrays["x0"])
     command = f"{SOLVE} --min-accuracy 70 --data bare.npz --network mine.pt"
     assert run(command.split()) == 2
-    assert "has no labels" in capsys.readouterr().err
+    assert "has no labels (array y); accuracy needs them\n" in (error := capsys.readouterr().err)
+    assert "without labels: --min-agreement 98%" in error
     text = Path("profile.csv").read_text().replace("\n2,", "\nelsewhere,")
     Path("profile.csv").write_text(text)
     assert run(f"{SOLVE} --min-accuracy 70 --data test.npz --network mine.pt".split()) == 2

@@ -13,8 +13,8 @@ from torch import nn
 from mpsearch.cli import run
 from mpsearch.errors import InputError, MissingExtraError
 from mpsearch.importers.loading import ModelSource, load_network
+from mpsearch.importers.onnx.batch import place_of_batch
 from mpsearch.importers.onnx.calls import TensorNames, layer_of_node
-from mpsearch.importers.onnx.interpreter import place_of_batch
 from mpsearch.importers.onnx.loading import load_onnx
 
 onnx = pytest.importorskip("onnx", reason="the extra `onnx` is not installed")
@@ -135,13 +135,47 @@ def _quantized() -> Any:
     return _model([node], constants=[("s", np.float32(0.1))])
 
 
+def _branch(operator: str, output: str) -> Any:
+    value = helper.make_tensor_value_info(output, 1, None)
+    return helper.make_graph([helper.make_node(operator, ["x"], [output])], "b", [], [value])
+
+
+def _if_on_data() -> Any:
+    """An If whose condition is the sign of a sum."""
+    nodes = [
+        helper.make_node("ReduceSum", ["x"], ["s"], keepdims=0),
+        helper.make_node("Greater", ["s", "zero"], ["c"]),
+        helper.make_node(
+            "If", ["c"], ["y"], "choice",
+            then_branch=_branch("Relu", "a"), else_branch=_branch("Neg", "b"),
+        ),
+    ]  # fmt: skip
+    return _model(nodes, constants=[("zero", np.float32(0))])
+
+
+def _if_on_batch() -> Any:
+    nodes = [
+        helper.make_node("Shape", ["x"], ["s"]),
+        helper.make_node("Gather", ["s", "zero"], ["n"]),
+        helper.make_node("Equal", ["n", "three"], ["c"]),
+        helper.make_node(
+            "If", ["c"], ["y"], "choice",
+            then_branch=_branch("Relu", "a"), else_branch=_branch("Neg", "b"),
+        ),
+    ]  # fmt: skip
+    return _model(nodes, constants=[("zero", np.array(0)), ("three", np.array(3))])
+
+
 def _loop() -> Any:
-    branch = helper.make_graph(
-        [helper.make_node("Identity", ["x"], ["z"])], "b", [],
-        [helper.make_tensor_value_info("z", 1, None)],
+    state = [helper.make_tensor_value_info(name, 1, None) for name in ("v", "w")]
+    body = helper.make_graph(
+        [helper.make_node("Relu", ["v"], ["w"]), helper.make_node("Identity", ["c"], ["d"])], "b",
+        [helper.make_tensor_value_info("i", 7, []), helper.make_tensor_value_info("c", 9, []),
+         state[0]],
+        [helper.make_tensor_value_info("d", 9, []), state[1]],
     )  # fmt: skip
-    node = helper.make_node("If", ["c"], ["y"], "choice", then_branch=branch, else_branch=branch)
-    return _model([node], constants=[("c", np.array(True))])
+    node = helper.make_node("Loop", ["one", "", "x"], ["y"], "again", body=body)
+    return _model([node], constants=[("one", np.array(1))])
 
 
 def _cycle() -> Any:
@@ -181,7 +215,9 @@ def _external(location: str) -> Any:
     [
         (_unknown_operators(), r"Det \(node 'first'.*NonZero.*com.microsoft.FusedConv"),
         (_quantized(), "quantized already"),
-        (_loop(), r"'choice' \(If\) is control flow"),
+        (_loop(), r"'again' \(Loop\) is control flow"),
+        (_if_on_data(), r"'choice' \(If\) is control flow: its condition 'c' depends on the data"),
+        (_if_on_batch(), "'choice'.*follows from the number of samples"),
         (_cycle(), "damaged ONNX file"),
         (_huge_constant(), r"ConstantOfShape\): a tensor .* would need .*--max-model"),
         (_huge_expansion(), r"Expand\): a tensor of shape .* would need"),

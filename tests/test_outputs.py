@@ -249,9 +249,9 @@ def test_inputs_by_name_keep_their_names(
 
 
 def test_example_inputs_that_are_no_tensors_are_named() -> None:
-    with pytest.raises(InputError, match="hold int; expected tensors"):
+    with pytest.raises(InputError, match="hold int for 'audio'; expected a tensor"):
         Network.from_module(Fusion(), ({"image": torch.zeros(1, 1, 5, 5), "audio": 3},))
-    with pytest.raises(InputError, match="example input audio has shape"):
+    with pytest.raises(InputError, match=r"input 'audio' is a single number.*--fix audio=3"):
         Network.from_module(
             Fusion(), ({"image": torch.zeros(1, 1, 5, 5), "audio": torch.tensor(3)},)
         )

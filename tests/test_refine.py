@@ -315,7 +315,7 @@ def test_a_model_without_a_sample_is_calibrated_on_the_data(folder: Path) -> Non
     [
         ("--network bare.pt", "bare.pt carries no sample; give data with --data"),
         ("--network other.pt", "other.pt is of other weights than the table"),
-        ("--min-accuracy 80", "got --refine with --min-accuracy or --max-drop; expected one"),
+        ("--min-accuracy 80", "got --refine with --min-accuracy; expected one"),
         ("--measure 3", "--measure, --tolerance and --confirm-data do not go with --refine"),
         ("--minimize size_bytes", "--refine starts from the least Ω"),
         ("--rerank 4", "leave out --minimize, --from-front and --rerank"),
@@ -345,7 +345,7 @@ def test_no_model_and_another_networks_layers(
     assert run("solve --size 62% --refine 3".split()) == 2
     assert "assignments are measured, and there is no model.pt here" in capsys.readouterr().err
     assert run("solve --size 62% --data test.npz".split()) == 2
-    assert "--max-drop or --refine; --measure" in capsys.readouterr().err
+    assert "--min-agreement or --refine; --measure" in capsys.readouterr().err
     with pytest.raises(InputError):
         Assignment.load(_damaged(folder))
 

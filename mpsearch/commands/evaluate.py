@@ -177,7 +177,7 @@ def _measure_front(
             "--integer and -o"
         )
     if request.metrics or request.loss:
-        raise InputError("--front measures accuracy; leave out --metric and --loss")
+        raise InputError("--front measures accuracy, or agreement; leave out --metric and --loss")
     if request.points is not None and request.amounts:
         raise InputError("got --points and --point; name the points in one of the two ways")
     if request.plot is not None:
@@ -186,7 +186,7 @@ def _measure_front(
     points = points_of(front, request.points or str(POINTS), request.amounts)
     subject = load_subject(
         source, request.data, request.calibration, request.batch_size, settings,
-        device=request.device,
+        need_labels=False, device=request.device,
     )  # fmt: skip
     workers = join()
     with progress("evaluate the front", len(points)) as step:
@@ -232,27 +232,32 @@ def _print_front(front: "Front", points: list[int]) -> None:
         )
         return f"{value:{sign}.2f} [{low:{sign}.2f}, {high:{sign}.2f}]"
 
-    fp32 = front.measurement["fp32"]
-    low, high = (100 * end for end in fp32["accuracy_interval"])
-    accuracy = f"{100 * fp32['accuracy']:.2f} [{low:.2f}, {high:.2f}]"
+    fp32, labelled = front.measurement["fp32"], front.score == "accuracy"
+    accuracy = ""
+    if labelled:
+        low, high = (100 * end for end in fp32["accuracy_interval"])
+        accuracy = f"{100 * fp32['accuracy']:.2f} [{low:.2f}, {high:.2f}]"
+    lost, digits = ([""], ".4f") if labelled else ([], ".4g")
     size = format_amount("size_bytes", fp32["size_bytes"]) if "size_bytes" in front.totals else ""
     totals = [size if name == "size_bytes" else "" for name in front.totals]
-    rows = [["FP32", *totals, accuracy, "", f"{fp32['loss']:.4f}"]]
+    rows = [["FP32", *totals, accuracy, *lost, f"{fp32['loss']:{digits}}"]]
     for point in points:
         rows.append([
             f"{front.omega[point]:.6g}",
             *(format_amount(name, values[point]) for name, values in front.totals.items()),
-            percent(point, "accuracy"),
-            percent(point, "drop", "+"),
-            f"{front.measured['loss'][point]:.4f}",
+            percent(point, front.score),
+            *([percent(point, "drop", "+")] if labelled else []),
+            f"{front.measured['loss'][point]:{digits}}",
         ])  # fmt: skip
-    print_table(["Ω", *front.totals, "accuracy % [95 %]", "points lost [95 %]", "loss"], rows)
+    lost = ["points lost [95 %]", "loss"] if labelled else ["divergence"]
+    print_table(["Ω", *front.totals, f"{front.score} % [95 %]", *lost], rows)
     where = front.measurement
     note = "" if where["held_out"] else " (also used for calibration: not unseen data)"
-    total = sum(not math.isnan(value) for value in front.measured["accuracy"].tolist())
+    total = sum(not math.isnan(value) for value in front.measured[front.score].tolist())
     echo(
         f"measured on {where['samples']} samples of {where['data']}{note}; "
-        f"{total} of the front's {len(front)} points are measured now"
+        f"{total} of the front's {len(front)} points are measured now",
+        *([] if labelled else ["no labels: measured against the FP32 network"]),
     )
 
 

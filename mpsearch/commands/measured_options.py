@@ -16,7 +16,13 @@ from mpsearch.commands.options import (
     model_options,
 )
 from mpsearch.errors import InputError
-from mpsearch.tables.units import parse_accuracy, parse_points, parse_tolerance, whole_number
+from mpsearch.tables.units import (
+    parse_accuracy,
+    parse_agreement,
+    parse_points,
+    parse_tolerance,
+    whole_number,
+)
 
 if TYPE_CHECKING:
     from mpsearch.evaluation.subjects import Subject
@@ -34,6 +40,10 @@ _OPTIONS = (
     click.option(
         "--max-drop", metavar="POINTS",
         help="Or with at most so many points less than FP32 on the same samples: 1.0.",
+    ),
+    click.option(
+        "--min-agreement", metavar="PERCENT",
+        help="Or that decides at least this share of the samples as FP32 does; no labels: 98%.",
     ),
     click.option(
         "--refine", type=click.IntRange(min=1), metavar="N",
@@ -70,7 +80,7 @@ _OPTIONS = (
 
 
 def measured_options(command: Function) -> Function:
-    """Add --min-accuracy, --max-drop, --refine and what goes with them.
+    """Add --min-accuracy, --max-drop, --min-agreement, --refine and what goes with them.
 
     The command gets what `parse_measured` gives, as `measured`.
     """
@@ -130,6 +140,7 @@ class RefineRequest:
 def parse_measured(
     min_accuracy: str | None,
     max_drop: str | None,
+    min_agreement: str | None,
     refine: int | None,
     data: str | None,
     network: str | None,
@@ -143,23 +154,27 @@ def parse_measured(
     model: ModelOptions,
 ) -> MeasuredRequest | RefineRequest | None:
     """The options as a request; None where nothing is measured. Raises InputError."""
-    asked = min_accuracy is not None or max_drop is not None
+    targets = {
+        "--min-accuracy": min_accuracy, "--max-drop": max_drop, "--min-agreement": min_agreement,
+    }  # fmt: skip
+    given_targets = [option for option, value in targets.items() if value is not None]
+    asked = bool(given_targets)
     if not asked and refine is None:
         given = (data, network, calibration, measure, tolerance, confirm_data, device)
         flags = model.given or rounding != "adaptive" or not bias_correction
         if flags or any(option is not None for option in given):
             raise InputError(
                 "--data, --network, --model, --calibration, --device, --rounding and "
-                "--no-bias-correction go with --min-accuracy, --max-drop or --refine; --measure, "
-                "--tolerance and --confirm-data with the first two"
+                "--no-bias-correction go with --min-accuracy, --max-drop, --min-agreement or "
+                "--refine; --measure, --tolerance and --confirm-data with the first three"
             )
         return None
-    if min_accuracy is not None and max_drop is not None:
-        raise InputError("got --min-accuracy and --max-drop; expected one of them")
+    if len(given_targets) > 1:
+        raise InputError(f"got {' and '.join(given_targets)}; expected one of them")
     if asked and refine is not None:
         raise InputError(
-            "got --refine with --min-accuracy or --max-drop; expected one of them: refine measures "
-            "at the limits that are given, the others look for the smallest size"
+            f"got --refine with {given_targets[0]}; expected one of them: refine measures at the "
+            "limits that are given, the other looks for the smallest size"
         )
     if refine is not None and (measure, tolerance, confirm_data) != (None, None, None):
         raise InputError("--measure, --tolerance and --confirm-data do not go with --refine")
@@ -179,16 +194,20 @@ def parse_measured(
     if refine is not None:
         return RefineRequest(on, refine)
     return MeasuredRequest(
-        on, _target(min_accuracy, max_drop), _most(measure),
+        on, _target(min_accuracy, max_drop, min_agreement), _most(measure),
         float(parse_tolerance(tolerance or TOLERANCE)), confirm_data,
     )  # fmt: skip
 
 
-def _target(min_accuracy: str | None, max_drop: str | None) -> "Target":
+def _target(
+    min_accuracy: str | None, max_drop: str | None, min_agreement: str | None = None
+) -> "Target":
     from mpsearch.measured.answer import Target
 
     if min_accuracy is not None:
         return Target(min_accuracy=parse_accuracy(min_accuracy))
+    if min_agreement is not None:
+        return Target(min_agreement=parse_agreement(min_agreement))
     assert max_drop is not None
     return Target(max_drop=parse_points(max_drop) / 100)
 

@@ -53,21 +53,27 @@ class ModelOptions:
     model: str | None
     trust: bool
     input_shapes: tuple[str, ...]
+    batch_dims: tuple[str, ...]
+    fixes: tuple[str, ...]
     max_model_memory: str | None
 
     @property
     def given(self) -> bool:
         """Whether any of them was typed."""
-        return self != ModelOptions(None, False, (), None)
+        return self != ModelOptions(None, False, (), (), (), None)
 
     def source(self, path: str) -> "ModelSource":
-        """The file read like this. Raises InputError for a shape or a size that is none."""
+        """The file read like this. Raises InputError for a value that is none."""
         from mpsearch.importers.loading import ModelSource
         from mpsearch.tables.units import parse_bytes
 
         shapes = tuple(_shape(text) for text in self.input_shapes)
         most = None if self.max_model_memory is None else parse_bytes(self.max_model_memory)
-        return ModelSource(path, self.model, self.trust, shapes, most)
+        dims = {
+            name: _dimension(name, text) for name, text in _pairs("--batch-dim", self.batch_dims)
+        }
+        fix = {name: _constant(name, text) for name, text in _pairs("--fix", self.fixes)}
+        return ModelSource(path, self.model, self.trust, shapes, most, dims, fix)
 
 
 def _shape(text: str) -> tuple[int, ...]:
@@ -77,6 +83,49 @@ def _shape(text: str) -> tuple[int, ...]:
     if 0 in sizes:
         raise InputError(f"got --input-shape {text!r}; expected sizes such as 3x32x32")
     return sizes
+
+
+def _pairs(option: str, texts: Sequence[str]) -> list[tuple[str, str]]:
+    """`h=1` -> ("h", "1"), each name once."""
+    pairs = [(name.strip(), value.strip()) for name, _, value in (t.rpartition("=") for t in texts)]
+    names = [name for name, _ in pairs]
+    for text, (name, value) in zip(texts, pairs, strict=True):
+        if not name or not value:
+            example = "h=1" if option == "--batch-dim" else "sr=16000"
+            raise InputError(f"got {option} {text!r}; expected NAME=VALUE such as {example}")
+        if names.count(name) > 1:
+            raise InputError(f"got {option} for {name!r} more than once; expected one value")
+    return pairs
+
+
+def _dimension(name: str, text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise InputError(
+            f"got --batch-dim {name}={text}; expected the number of a dimension, from 0"
+        ) from None
+
+
+def _constant(name: str, text: str) -> Any:
+    """`16000`, `0.5`, `true`, or a list of them: `8,8`."""
+    parts = [_number(part.strip()) for part in text.split(",")]
+    if None in parts:
+        raise InputError(
+            f"got --fix {name}={text}; expected a number, true, false, or a list such as 8,8"
+        )
+    return parts if "," in text else parts[0]
+
+
+def _number(text: str) -> bool | int | float | None:
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return None
 
 
 _MODEL = (
@@ -92,6 +141,14 @@ _MODEL = (
         help="Shape of one sample, once per input, where neither file nor data tell.",
     ),
     click.option(
+        "--batch-dim", "batch_dims", multiple=True, metavar="NAME=DIM",
+        help="Where an input or output has its samples, if not found by itself: h=1. Repeatable.",
+    ),
+    click.option(
+        "--fix", "fixes", multiple=True, metavar="NAME=VALUE",
+        help="Give an input that is not per sample a constant: sr=16000, size=8,8. Repeatable.",
+    ),
+    click.option(
         "--max-model-memory", "max_model_memory", metavar="SIZE",
         help="All tensors at once while the file is loaded [default: 4 × the file + 1GB].",
     ),
@@ -99,7 +156,8 @@ _MODEL = (
 
 
 def model_options(function: Function) -> Function:
-    """Add `--model`, `--trust`, `--input-shape` and `--max-model-memory`: `model: ModelOptions`."""
+    """Add `--model`, `--trust`, `--input-shape`, `--batch-dim`, `--fix` and `--max-model-memory`:
+    `model: ModelOptions`."""
     return _group(function, "model", _MODEL, ModelOptions)
 
 

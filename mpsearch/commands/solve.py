@@ -72,8 +72,8 @@ class SolveRequest:
         elif self.measured is not None:
             if self.rerank or searched or self.max_distinct is not None:
                 raise InputError(
-                    "--min-accuracy and --max-drop take the exact front; leave out --solver, "
-                    "--time-limit, --max-distinct and --rerank"
+                    "--min-accuracy, --max-drop and --min-agreement take the exact front; leave "
+                    "out --solver, --time-limit, --max-distinct and --rerank"
                 )
         elif (self.rerank or self.from_front) and other:
             raise InputError(
@@ -128,10 +128,10 @@ class SolveRequest:
 def solve(**options: Any) -> int:
     """Choose every layer's bits: least total Ω within the limits, or least size within Ω.
 
-    With --min-accuracy or --max-drop: the smallest assignment on the front that meets this target,
-    measured on --data. What was measured is said, and that not every smaller one was; exit code 1
-    if none meets it. With --refine N assignments at these limits are measured, and the best is
-    taken.
+    With --min-accuracy, --max-drop or --min-agreement: the smallest assignment on the front that
+    meets this target, measured on --data. What was measured is said, and that not every smaller one
+    was; exit code 1 if none meets it. With --refine N assignments at these limits are measured, and
+    the best is taken.
 
     Activations keep their bits where fewer buy nothing: a choice is left out where another one has
     more bits for activations, as many for weights, and takes no more of what is limited.

@@ -38,8 +38,9 @@ def describe(answer: MeasuredAnswer, front: Front) -> list[str]:
     row, found = answer.row, answer.search
     lines = [
         f"{'measured' if answer.point is not None else 'best measured'}: "
-        f"{_accuracy(row)} on {row.n:,} samples of {answer.data.name}; asked: {answer.target}",
-        f"  {_against(row, answer.reference)}",
+        f"{_accuracy(answer, row)} on {row.n:,} samples of {answer.data.name}; asked: "
+        f"{answer.target}",
+        *_against(answer, row, answer.reference),
     ]
     if answer.point is not None:
         sure = "holds" if answer.lower_end_holds else "does not hold"
@@ -58,8 +59,9 @@ def describe(answer: MeasuredAnswer, front: Front) -> list[str]:
     if answer.confirmed is not None:
         name, fresh, reference = answer.confirmed
         holds = "holds" if answer.holds_on(fresh, reference) else "does NOT hold"
-        lines.append(f"confirmed: {_accuracy(fresh)} on {fresh.n:,} samples of {name}: {holds}")
-        lines.append(f"  {_against(fresh, reference)}")
+        measured = _accuracy(answer, fresh)
+        lines.append(f"confirmed: {measured} on {fresh.n:,} samples of {name}: {holds}")
+        lines += _against(answer, fresh, reference)
     else:
         low, high = (100 * end for end in answer.interval_of_all)
         lines += [
@@ -70,17 +72,20 @@ def describe(answer: MeasuredAnswer, front: Front) -> list[str]:
     return lines
 
 
-def _accuracy(row: Evaluation) -> str:
+def _accuracy(answer: MeasuredAnswer, row: Evaluation) -> str:
     low, high = row.accuracy_interval
-    return f"accuracy {100 * row.accuracy:.2f} % [{100 * low:.2f}, {100 * high:.2f}]"
+    what = "accuracy" if answer.target.min_agreement is None else "agreement with FP32"
+    return f"{what} {100 * row.accuracy:.2f} % [{100 * low:.2f}, {100 * high:.2f}]"
 
 
-def _against(row: Evaluation, reference: Evaluation) -> str:
+def _against(answer: MeasuredAnswer, row: Evaluation, reference: Evaluation) -> list[str]:
+    if answer.target.min_agreement is not None:
+        return []  # FP32 is what the other was compared with
     drop, (low, high) = paired_drop(reference.correct, row.correct)
-    return (
-        f"FP32 {100 * reference.accuracy:.2f} %; points lost {100 * drop:+.2f} "
+    return [
+        f"  FP32 {100 * reference.accuracy:.2f} %; points lost {100 * drop:+.2f} "
         f"[{100 * low:+.2f}, {100 * high:+.2f}], on the same samples"
-    )
+    ]
 
 
 def _claim(answer: MeasuredAnswer) -> str:
@@ -192,11 +197,13 @@ def measure(
 
     InputError as `Measuring.subject` and the search raise.
     """
-    subject = wanted.on.subject(table_model)
+    labelled = wanted.target.min_agreement is None
+    subject = wanted.on.subject(table_model, need_labels=labelled)
     confirm = None
     if wanted.confirm is not None:
         confirm = bind(read_arrays(wanted.confirm), subject.network)
-        labels_of(confirm)
+        if labelled:
+            labels_of(confirm)
     candidates = len(thin(found.totals[found.resource].astype(np.float64), wanted.tolerance))
     with progress("measure", min(wanted.most or candidates, candidates)) as step:
         return smallest_that_holds(

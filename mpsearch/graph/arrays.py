@@ -18,11 +18,12 @@ class Arrays:
     name: str
     """The source, for messages."""
     tensors: Mapping[str, torch.Tensor]
-    """By name, [N, …]: the inputs as `x0, x1, …` or by the model's input names, and labels `y`."""
+    """By name, [N, …]: the inputs as `x0, x1, …` or by the model's input names, and labels `y`. A
+    single number is nothing per sample, and left out: its input has a constant (`fix`)."""
 
     def inputs_in_order(self) -> tuple[torch.Tensor, ...]:
         """x0, x1, …, for a model whose input names are not known yet."""
-        count = sum(not is_label_name(name) for name in self.tensors)
+        count = sum(not is_label_name(name) and x.dim() > 0 for name, x in self.tensors.items())
         names = [f"x{index}" for index in range(count)]
         if not count or any(name not in self.tensors for name in names):
             raise InputError(
@@ -34,7 +35,9 @@ class Arrays:
     def example_inputs(self) -> tuple[torch.Tensor, ...] | dict[str, torch.Tensor]:
         """The inputs of the first sample: x0, x1, … in order, or all arrays by their own names."""
         named = {
-            name: _as_input(x[:1]) for name, x in self.tensors.items() if not is_label_name(name)
+            name: _as_input(x[:1])
+            for name, x in self.tensors.items()
+            if not is_label_name(name) and x.dim() > 0
         }
         if named and not any(re.fullmatch(r"x\d+", name) for name in named):
             return named
@@ -55,7 +58,7 @@ def bind_arrays(
             named[target] = tensor
         elif is_label_name(name):
             labels[name] = tensor
-        else:
+        elif tensor.dim() > 0:
             raise InputError(f"{arrays.name}: unknown array {name!r}; expected {wanted} and y")
     for short, name in aliases.items():
         if name not in named:

@@ -16,6 +16,7 @@ import inspect
 import io
 import keyword
 import logging
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -28,10 +29,18 @@ from torch.utils import _pytree as pytree
 
 from mpsearch.errors import InputError, first_line
 from mpsearch.graph import memory_budget
+from mpsearch.graph.constants import fold_constants
+from mpsearch.graph.graph_json import is_storable
 from mpsearch.graph.inputs import Call, ExampleInputs, bind_inputs
 from mpsearch.graph.layers import packet
 from mpsearch.graph.outputs import concatenate, output_names, record_left_out
-from mpsearch.graph.tensors import FloatWidthCheck, as_float32, set_float_width, set_tensor
+from mpsearch.graph.tensors import (
+    FloatWidthCheck,
+    as_float32,
+    remove_unused,
+    set_float_width,
+    set_tensor,
+)
 
 NAMES = ("lstm", "gru", "rnn_tanh", "rnn_relu")
 _OPTIONS = (
@@ -93,6 +102,7 @@ def torchs_own(target: Any) -> Any:
     return target
 
 
+_LARGE = 1 << 16  # samples at once: an upper bound on the batch that no batch reaches
 BRANCHES_ON_DATA = (
     "the model cannot be exported: it branches on its data; expected operations that are the same "
     "for all data: torch.where in place of the branch"
@@ -120,6 +130,7 @@ def export_graph(model: nn.Module, example_inputs: ExampleInputs) -> fx.GraphMod
     names, left_out = _choose_outputs(program)
     graph = _as_graph_module(program, names)
     set_float_width(graph)
+    fold_constants(graph, storable=is_storable)
     examples = tuple(as_float32(x) for x in call.tensors())
     shapes = _check_free_batch(graph, examples, list(names.values()))
     concatenate(graph, list(names.values()), shapes)
@@ -156,9 +167,11 @@ def _in_width(width: torch.dtype) -> Callable[[torch.Tensor, str], torch.Tensor]
     return lambda x, _: x.to(width) if x.is_floating_point() else x
 
 
-def _export(model: nn.Module, call: Call, strict: bool = False) -> torch.export.ExportedProgram:
-    """Export with a batch dimension that all inputs share."""
-    batch = {0: torch.export.Dim("batch", min=1)}
+def _export(
+    model: nn.Module, call: Call, strict: bool = False, most: int | None = None
+) -> torch.export.ExportedProgram:
+    """Export with a batch dimension that all inputs share, of at most `most` samples."""
+    batch = {0: torch.export.Dim("batch", min=1, max=most)}
     bound = inspect.signature(model.forward).bind(*call.args, **call.kwargs)
     shapes = pytree.tree_map(lambda _: batch, dict(bound.arguments))
     try:
@@ -180,6 +193,10 @@ def _export(model: nn.Module, call: Call, strict: bool = False) -> torch.export.
         if type(error).__name__ == "GuardOnDataDependentSymNode":
             raise InputError(BRANCHES_ON_DATA) from error
         if "Constraints violated (batch)" in str(error):
+            # an end such as that of x[:10**9] is no constant batch
+            most_found = re.search(r"batch = Dim\('batch', max=(\d+)\)", str(error))
+            if most_found and most is None and int(most_found[1]) >= _LARGE:
+                return _export(model, call, strict, int(most_found[1]))
             if not strict:  # len(x) is a number to the quick exporter, not to the strict one
                 with contextlib.suppress(InputError):
                     return _export(model, call, strict=True)
@@ -269,7 +286,8 @@ def _as_graph_module(
         elif node.op == "placeholder":
             copies[node] = graph.placeholder(node.name)
         elif node.op == "output":
-            graph.output(tuple(copies[node.args[0][index]] for index in outputs))
+            results = [node.args[0][index] for index in outputs]
+            graph.output(tuple(_samples_first(graph, copies[x], x.meta["val"]) for x in results))
         elif _returns_nothing(node):
             continue
         elif node.op == "call_function":
@@ -278,11 +296,13 @@ def _as_graph_module(
                 copies[node] = copies[node.args[0]]
                 continue
             copy = graph.node_copy(node, copies.__getitem__)
-            copy.target = torchs_own(node.target)
+            copy.target = _DEFINED.get(node.target, torchs_own(node.target))
             if squeezed is not None:
                 one = len(squeezed) == 1
                 copy.target = torch.ops.aten.squeeze.dim if one else torch.ops.aten.squeeze.dims
                 copy.args = (copy.args[0], squeezed[0] if one else list(squeezed))
+            if copy.target is torch.ops.aten.zeros.default:
+                copy.kwargs = {k: v for k, v in copy.kwargs.items() if k != "memory_format"}
             copy.meta = {"module": _module_of(node)}
             copies[node] = copy
         else:
@@ -292,9 +312,26 @@ def _as_graph_module(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # fx would check the names against a module tree
         module = fx.GraphModule(root, graph)
-    module.graph.eliminate_dead_code()
-    module.recompile()
+    remove_unused(module)
     return module
+
+
+# What nothing was written to yet holds zeros.
+_DEFINED = {
+    torch.ops.aten.empty.memory_format: torch.ops.aten.zeros.default,
+    torch.ops.aten.empty_like.default: torch.ops.aten.zeros_like.default,
+    torch.ops.aten.new_empty.default: torch.ops.aten.new_zeros.default,
+}
+
+
+def _samples_first(graph: fx.Graph, copy: fx.Node, value: torch.Tensor) -> fx.Node:
+    """An output [T, N, C], whose one free dimension is the batch, as [N, T, C]."""
+    shape: Any = value.shape
+    free = [dim for dim, size in enumerate(shape) if isinstance(size, torch.SymInt)]
+    if len(free) != 1 or free[0] == 0 or not shape[free[0]].node.expr.is_symbol:
+        return copy
+    order = [free[0], *(dim for dim in range(len(shape)) if dim != free[0])]
+    return graph.call_function(torch.ops.aten.permute.default, (copy, order))
 
 
 def _returns_nothing(node: fx.Node) -> bool:

@@ -10,11 +10,11 @@ The layer's weight is the matrix, transposed where the product had it the other 
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import fx
 
+from mpsearch.graph.constants import fold_constants
 from mpsearch.graph.layers import (
     EMBEDDING,
     LINEAR_OPERATORS,
@@ -24,7 +24,7 @@ from mpsearch.graph.layers import (
     packet,
 )
 from mpsearch.graph.recurrent import unroll
-from mpsearch.graph.tensors import fresh_name, get_tensor, set_tensor
+from mpsearch.graph.tensors import fresh_name, get_tensor, remove_unused, set_tensor
 
 _TRANSPOSING = {"t", "transpose", "permute", "numpy_T", "swapaxes"}
 
@@ -40,8 +40,10 @@ def products_to_linear(graph: fx.GraphModule) -> None:
         if operands is None:
             continue
         x, matrix, bias = operands
+        if x.op == "get_attr" or len(_shape(x)) < 2:
+            continue
         weight = _weight(graph, matrix)
-        if weight is None or x.op == "get_attr" or len(_shape(x)) < 2:
+        if weight is None:
             continue
         last = node
         if bias is None:
@@ -136,11 +138,11 @@ def simplify(graph: fx.GraphModule, example_inputs: Sequence[torch.Tensor]) -> f
     _drop_identities(graph)
     _plain_embeddings(graph)
     unroll(graph, example_inputs)
-    products_to_linear(graph)
-    _fold_constants(graph)
+    products_to_linear(graph)  # while a matrix is known by its own name
+    fold_constants(graph)
+    products_to_linear(graph)  # with computed matrices
     _fold_batch_norms(graph)
-    graph.graph.eliminate_dead_code()
-    graph.recompile()
+    remove_unused(graph)
     return graph
 
 
@@ -161,51 +163,6 @@ def _plain_embeddings(graph: fx.GraphModule) -> None:
         if packet(node) == EMBEDDING:
             padding = argument(node, "padding_idx")
             node.args, node.kwargs = (*node.args[:2], padding), {}
-
-
-def _fold_constants(graph: fx.GraphModule) -> None:
-    """Nodes that depend on weights only (weight norm, a transposed weight) become tensors."""
-    values: dict[fx.Node, Any] = {}
-    for node in list(graph.graph.nodes):
-        if node.op == "get_attr":
-            values[node] = get_tensor(graph, str(node.target))
-        elif node.op == "call_function" and node.all_input_nodes:
-            if not all(source in values for source in node.all_input_nodes):
-                continue
-            if packet(node) == EMBEDDING and any(n.op == "get_attr" for n in node.all_input_nodes):
-                continue  # a table of positions is a layer, however constant its indices are
-            args = fx.map_arg(node.args, values.__getitem__)
-            kwargs = fx.map_arg(node.kwargs, values.__getitem__)
-            with torch.no_grad():
-                value = node.target(*args, **kwargs)
-            values[node] = value
-            if isinstance(value, torch.Tensor):
-                _replace_by_tensor(graph, node, value)
-
-
-def _replace_by_tensor(graph: fx.GraphModule, node: fx.Node, value: torch.Tensor) -> None:
-    owners = {str(user.meta.get("module", "")) for user in node.users if packet(user)}
-    owner = (owners.pop() if len(owners) == 1 else "") or _common_owner(node)
-    is_weight = any(
-        packet(user) in LINEAR_OPERATORS and user.args[1] is node for user in node.users
-    )
-    wanted = ".".join(part for part in (owner, "weight" if is_weight else node.name) if part)
-    name = fresh_name(graph, wanted)
-    set_tensor(graph, name, value)
-    with graph.graph.inserting_before(node):
-        constant = graph.graph.get_attr(name)
-    node.replace_all_uses_with(constant)
-
-
-def _common_owner(node: fx.Node) -> str:
-    """Where no module is known (TorchScript): the one whose tensors the value is made of.
-
-    `first` for `first.weight_g` and `first.weight_v`, and for torch's parametrizations below it.
-    """
-    names = [str(source.target) for source in node.all_input_nodes if source.op == "get_attr"]
-    owners = {name.partition(".parametrizations.")[0] for name in names if ".param" in name}
-    owners = owners or {name.rpartition(".")[0] for name in names}
-    return owners.pop() if len(owners) == 1 else ""
 
 
 def _fold_batch_norms(graph: fx.GraphModule) -> None:

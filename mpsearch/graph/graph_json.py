@@ -13,7 +13,7 @@ import torch
 from torch import fx, nn
 
 from mpsearch.errors import InputError
-from mpsearch.graph.layers import ALLOWED
+from mpsearch.graph.allowed import draws, find_operator
 from mpsearch.graph.tensors import set_tensor
 
 # Arithmetic on the symbolic batch size, and picking one of several outputs.
@@ -24,7 +24,7 @@ _PYTHON = {
 _DTYPES = {
     name: getattr(torch, name)
     for name in ("float16", "bfloat16", "float32", "float64", "int8", "int16", "int32", "int64")
-} | {"uint8": torch.uint8, "bool": torch.bool}
+} | {"uint8": torch.uint8, "bool": torch.bool, "complex64": torch.complex64}
 _MEMORY_FORMATS = {
     name: getattr(torch, name)
     for name in ("contiguous_format", "preserve_format", "channels_last", "channels_last_3d")
@@ -42,7 +42,7 @@ def unstorable(graph: fx.GraphModule) -> tuple[tuple[str, str], ...]:
     """
     found: list[tuple[str, str]] = []
     for node in graph.graph.nodes:
-        if node.op == "call_function" and _find_operator(_operator_name(node)) is None:
+        if not is_storable(node):
             found.append((_operator_name(node), node.name))
             continue
         try:
@@ -50,6 +50,13 @@ def unstorable(graph: fx.GraphModule) -> tuple[tuple[str, str], ...]:
         except InputError as error:
             found.append((f"{_operator_name(node)} ({error})", node.name))
     return tuple(found)
+
+
+def is_storable(node: fx.Node) -> bool:
+    """Whether the node is no operator, or one of the allow-list that draws no random numbers."""
+    if node.op != "call_function":
+        return True
+    return _find_operator(_operator_name(node)) is not None and not draws(node)
 
 
 def check_storable(graph: fx.GraphModule) -> None:
@@ -102,6 +109,8 @@ def _to_json(value: object) -> Any:
         return [_to_json(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return {"float": repr(value)}
+    if isinstance(value, complex):
+        return {"complex": [_to_json(value.real), _to_json(value.imag)]}
     if value is None or isinstance(value, bool | int | float | str):
         return value
     for tag, table in (
@@ -169,6 +178,8 @@ def _add_node(
         if target in _PYTHON.values():
             bits = _bits(target, args, kwargs)
         node = graph.create_node("call_function", target, args, kwargs, name=name)
+        if draws(node):
+            raise ValueError("it draws random numbers; expected evaluation mode")
     elif kind == "output":
         if len(args) != 1 or not isinstance(args[0], fx.Node):
             raise ValueError("an output is one node")
@@ -227,17 +238,7 @@ def _find_operator(name: object) -> Callable[..., Any] | None:
     if not isinstance(name, str):
         return None
     namespace, _, rest = name.partition(".")
-    if namespace == "operator":
-        return _PYTHON.get(rest)
-    packet, _, overload = rest.partition(".")
-    if namespace != "aten" or packet not in ALLOWED:
-        return None
-    operators = getattr(torch.ops.aten, packet)
-    if overload not in operators.overloads():
-        return None
-    found = getattr(operators, overload)
-    assert isinstance(found, torch._ops.OpOverload)
-    return None if found._schema.is_mutable else found
+    return _PYTHON.get(rest) if namespace == "operator" else find_operator(name)
 
 
 def _from_json(value: Any, made: Mapping[str, fx.Node], depth: int = 0) -> Any:
@@ -252,6 +253,8 @@ def _from_json(value: Any, made: Mapping[str, fx.Node], depth: int = 0) -> Any:
         return made[name]
     if tag == "float":
         return {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}[name]
+    if tag == "complex":
+        return complex(*(_from_json(part, made, depth + 1) for part in name))
     if tag == "device":
         return torch.device("cpu")
     return {"dtype": _DTYPES, "memory_format": _MEMORY_FORMATS, "layout": _LAYOUTS}[tag][name]

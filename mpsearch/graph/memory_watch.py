@@ -10,8 +10,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from mpsearch.graph.memory_budget import MemoryBudget
 
+_PART = 512  # bytes of the object of each part that a tensor is split into, at least
 _BY_CONTENT = {torch.ops.aten.repeat_interleave.Tensor}
 _LIKE_INPUT = {"aten::native_batch_norm", "aten::_native_batch_norm_legit_no_training"}
+_WIDENING = {"aten::complex", "aten::polar"}
 _PRODUCTS = {"aten::mm", "aten::bmm", "aten::addmm", "aten::baddbmm"}
 _POOLINGS = {"aten::max_pool2d_with_indices", "aten::avg_pool2d"}
 _REDUCTIONS = {"aten::mean", "aten::sum", "aten::amax", "aten::amin", "aten::all", "aten::any"}
@@ -34,6 +36,10 @@ class MemoryWatch(TorchDispatchMode):
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
+        returns = func._schema.returns
+        if returns and str(returns[0].type) == "List[Tensor]":
+            longest = max((max(x.shape, default=0) for x in _tensors(args)), default=0)
+            self._budget.expect(_PART * longest, f"the operator {func}")
         if func.is_view:
             return func(*args, **kwargs)
         key = _key(func, args, kwargs)
@@ -62,6 +68,8 @@ def _known_size(name: str, tags: Any, args: Any, kwargs: dict[str, Any]) -> int 
     """
     if name in _LIKE_INPUT:
         return int(args[0].nbytes + 16 * args[0].shape[1])  # and two numbers for each channel
+    if name == "aten::_trilinear":
+        return _of_trilinear(*args)
     if name == "aten::convolution":
         return _of_convolution(*args)
     if name in _PRODUCTS:
@@ -73,7 +81,7 @@ def _known_size(name: str, tags: Any, args: Any, kwargs: dict[str, Any]) -> int 
         return _of_reduction(*args)
     if name == "aten::cat":
         return int(sum(x.numel() for x in args[0]) * max(x.element_size() for x in args[0]))
-    if torch.Tag.pointwise in tags:
+    if torch.Tag.pointwise in tags and name not in _WIDENING:
         return _of_pointwise(_tensors((args, kwargs)))
     return None
 
@@ -120,6 +128,18 @@ def _of_pooling(
         step, pad = (each[place if len(each) > 1 else 0] for each in (stride or kernel, padding))
         numbers *= (size + 2 * pad) // max(1, step) + 2
     return numbers * (8 + x.element_size())
+
+
+def _of_trilinear(
+    first: torch.Tensor, second: torch.Tensor, third: torch.Tensor, *expanded: list[int]
+) -> int:
+    """Bytes of the product of all three, which torch makes before it sums."""
+    operands = []
+    for x, places in zip((first, second, third), expanded, strict=False):
+        for place in sorted(places):
+            x = x.unsqueeze(place)
+        operands.append(x)
+    return _of_pointwise(operands)
 
 
 def _of_convolution(

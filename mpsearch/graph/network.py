@@ -1,8 +1,9 @@
 """`Network`: the one internal representation of every model that mpsearch works on."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import fx, nn
@@ -15,7 +16,16 @@ from mpsearch.graph.inputs import ExampleInputs, bind_inputs
 from mpsearch.graph.layers import Layer, find_layers, output_channels_view
 from mpsearch.graph.outputs import Output, Shape, left_out_outputs, recorded_outputs
 from mpsearch.graph.sample_layout import check_samples_apart
-from mpsearch.graph.tensors import as_float32, device_of, get_tensor, move, set_tensor, tensor_nodes
+from mpsearch.graph.samples_first import at_border
+from mpsearch.graph.tensors import (
+    as_float32,
+    device_of,
+    floats_in,
+    get_tensor,
+    move,
+    set_tensor,
+    tensor_nodes,
+)
 
 
 @dataclass(frozen=True)
@@ -33,8 +43,8 @@ class Network:
     output_shape: Shape
     """Of one sample, `(10,)`."""
     parameters: int
-    """How many elements the model had as it was given, running statistics of batch norms
-    included."""
+    """How many floating-point numbers the model had as it was given, running statistics of batch
+    norms included."""
     outputs: tuple[Output, ...]
     """The model's outputs by name, side by side in the graph's one tensor [N, K] where there are
     several."""
@@ -42,11 +52,17 @@ class Network:
     """Names of the outputs that are not in it (whole numbers, flags)."""
 
     @staticmethod
-    def from_module(model: nn.Module, example_inputs: ExampleInputs) -> "Network":
-        """Export a module. The module is left as it was.
+    def from_module(
+        model: nn.Module,
+        example_inputs: ExampleInputs,
+        batch_dim: Mapping[str, int] | None = None,
+        fix: Mapping[str, Any] | None = None,
+    ) -> "Network":
+        """Export a module. The module is left as it was; the options are those of `save`.
 
         Raises InputError as `export_graph`, and for a network that mixes the samples of a batch.
         """
+        model, example_inputs = at_border(model, example_inputs, batch_dim, fix)
         examples = [as_float32(x) for x in bind_inputs(model, example_inputs).tensors()]
         network = Network.from_graph(export_graph(model, example_inputs), examples)
         check_samples_apart(network.graph, examples)
@@ -81,7 +97,7 @@ class Network:
 
     @cached_property
     def fp32_bytes(self) -> int:
-        """Bytes of every tensor of the folded network in 32-bit floating point."""
+        """Bytes of all floating-point numbers of the folded network, 4 each."""
         return 4 * count_parameters(self.graph)
 
     @cached_property
@@ -149,8 +165,8 @@ def copy_graph(graph: fx.GraphModule) -> fx.GraphModule:
 
 
 def count_parameters(graph: fx.GraphModule) -> int:
-    """Elements of all tensors that the graph reads, each tensor once."""
-    return sum({name: tensor.numel() for _, name, tensor in tensor_nodes(graph)}.values())
+    """Numbers in all tensors that the graph reads, each tensor once; indices are no parameters."""
+    return sum({name: floats_in(tensor) for _, name, tensor in tensor_nodes(graph)}.values())
 
 
 def record_shapes(graph: fx.GraphModule, example_inputs: Sequence[torch.Tensor]) -> None:

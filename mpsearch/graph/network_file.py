@@ -41,6 +41,7 @@ from mpsearch.graph.outputs import (
     recorded_outputs,
 )
 from mpsearch.graph.sample_layout import check_samples_apart
+from mpsearch.graph.samples_first import at_border
 from mpsearch.graph.tensors import as_float32, set_float_width, tensor_nodes
 
 FORMAT, VERSION = "mpsearch.network", 1
@@ -73,6 +74,8 @@ def save(
     path: str | os.PathLike[str],
     example_inputs: ExampleInputs,
     sample: Arrays | None = None,
+    batch_dim: Mapping[str, int] | None = None,
+    fix: Mapping[str, Any] | None = None,
 ) -> None:
     """Write `model` as an mpsearch file that loads without executing anything.
 
@@ -80,13 +83,18 @@ def save(
     `{"image": torch.zeros(1, 3, 32, 32), "audio": torch.zeros(1, 1, 44, 13)}` for keyword arguments
     or for one argument that is a dictionary.
     `sample`: a few hundred calibration samples `{"x0": …, "x1": …, "y": labels}` for
-    `mpsearch profile`; input names may stand for `x0, x1, …`. Weights, inputs and sample are stored
+    `mpsearch profile`; input names may stand for `x0, x1, …`.
+    `batch_dim`: the dimension of an input or output that holds the samples, `{"h": 1}`, where it
+    is not the first and not found by running the model on two and three samples. In the file, and
+    in `sample`, the samples are first. `fix`: constants for inputs that are not per sample,
+    `{"sr": 16000}`, which the examples may leave out. Weights, inputs and sample are stored
     as float32 where they are in other floating point. Written atomically, and only what was read
     back and gave the same outputs. Raises InputError when the model cannot be exported, uses an
     operator outside the allow-list or gives a file that cannot be read.
 
     >>> mpsearch.save(model, "saved.pt", (x[:1],), {"x0": x, "y": y})
     """
+    model, example_inputs = at_border(model, example_inputs, batch_dim, fix)
     graph = export_graph(model, example_inputs)
     examples = [as_float32(x) for x in bind_inputs(model, example_inputs).tensors()]
     header = {

@@ -47,10 +47,11 @@ class PartialForward:
         runs = [self.run([torch.cat([x] * n) for x in self._example]) for n in (2, 3)]
         for node in self.varying:
             two, three = (values[node] for values in runs)
-            if isinstance(two, torch.Tensor) and two.dim() > 0:
-                if (two.shape[0], three.shape[0]) != (2, 3) or two.shape[1:] != three.shape[1:]:
-                    return False
-            elif (two, three) != (2, 3) or packet(node) != "sym_size":
+            several = isinstance(two, list | tuple)  # of a split, which only getitem reads
+            pairs = zip(two, three, strict=False) if several else [(two, three)]
+            if several and len(two) != len(three):
+                return False
+            if not all(_one_row_each(node, *pair) for pair in pairs):
                 return False
         return True
 
@@ -125,6 +126,8 @@ class PartialForward:
             value = values[node]
             if count == 1 or node not in self.varying:
                 return value
+            if isinstance(value, list | tuple):
+                return [torch.cat([part] * count) for part in value]
             return torch.cat([value] * count) if isinstance(value, torch.Tensor) else value * count
 
         with torch.no_grad():
@@ -150,6 +153,13 @@ class PartialForward:
         output = changed[self.output]
         assert isinstance(output, torch.Tensor)
         return output
+
+
+def _one_row_each(node: fx.Node, two: Any, three: Any) -> bool:
+    """True for values of two and of three samples with a row each, and for their number."""
+    if isinstance(two, torch.Tensor) and two.dim() > 0:
+        return (two.shape[0], three.shape[0]) == (2, 3) and two.shape[1:] == three.shape[1:]
+    return (two, three) == (2, 3) and packet(node) == "sym_size"
 
 
 def _call(node: fx.Node, args: Any, kwargs: Any, value_of: Callable[[fx.Node], Any]) -> Any:

@@ -108,7 +108,8 @@ def _check_batch(
         if seen[source][0 if argument(node, "batch_first") else 1] != 2:  # type: ignore[index]
             raise InputError(
                 f"{node.name} gets samples of shape {tuple(seen[source][1:])} as one sequence; "  # type: ignore[index]
-                "expected a sequence per sample: [batch, time, features] and batch_first=True"
+                "expected a sequence per sample: [batch, time, features] and batch_first=True, or "
+                "--batch-dim NAME=1 for [time, batch, features]"
             )
 
 

@@ -187,8 +187,8 @@ def check_samples_apart(graph: fx.GraphModule, samples: Sequence[torch.Tensor]) 
     raise InputError(
         "the network mixes the samples of a batch: what it says of one changes with the others, so "
         "every result would depend on the batch size.",
-        "Likely: mean(0) or softmax(0), a reshape over the batch, or batch norm without running "
-        "statistics (or in training mode)",
+        "Likely: mean(0) or softmax(0), a reshape over the batch, batch norm without running "
+        "statistics (or in training mode), or samples along another dimension (--batch-dim NAME=1)",
     )
 
 

@@ -41,11 +41,33 @@ def set_tensor(module: nn.Module, name: str, tensor: torch.Tensor) -> None:
         module.register_buffer(leaf, tensor.detach())
 
 
+def remove_unused(graph: fx.GraphModule) -> None:
+    """Drop nodes that nothing reads, checks without a result among them; inputs stay."""
+    graph.graph.eliminate_dead_code(is_impure_node=lambda n: n.op in ("placeholder", "output"))
+    graph.recompile()
+
+
+def drop_unread(graph: fx.GraphModule) -> None:
+    """Drop tensors that no node reads."""
+    read = {str(node.target) for node in graph.graph.nodes if node.op == "get_attr"}
+    for path, module in graph.named_modules():
+        for leaf in list(module._buffers):
+            if f"{path}.{leaf}".lstrip(".") not in read:
+                del module._buffers[leaf]
+
+
 def tensor_nodes(graph: fx.GraphModule) -> Iterator[tuple[fx.Node, str, torch.Tensor]]:
     """Every `get_attr` node with its qualified name and tensor, in graph order."""
     for node in graph.graph.nodes:
         if node.op == "get_attr":
             yield node, str(node.target), get_tensor(graph, str(node.target))
+
+
+def floats_in(tensor: torch.Tensor) -> int:
+    """How many floating-point numbers it holds: two for a complex one, none for an index."""
+    if tensor.is_complex():
+        return 2 * tensor.numel()
+    return tensor.numel() if tensor.is_floating_point() else 0
 
 
 def device_of(graph: fx.GraphModule) -> torch.device:
@@ -82,11 +104,19 @@ def _exists(module: nn.Module, name: str) -> bool:
 
 
 _WIDTHS = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
+_COMPLEX = {torch.complex32, torch.complex64, torch.complex128}
 
 
 def as_float32(tensor: torch.Tensor) -> torch.Tensor:
-    """Half, bfloat16 and double as float32; any other tensor as it is."""
-    return tensor.float() if tensor.dtype in _WIDTHS else tensor
+    """Half, bfloat16 and double as float32, complex numbers likewise; other tensors as they are."""
+    return tensor.to(_in_width(tensor.dtype, torch.float32))
+
+
+def _in_width(dtype: torch.dtype, width: torch.dtype) -> torch.dtype:
+    """The type of the same kind of number whose floats have `width`."""
+    if dtype in _COMPLEX:
+        return width.to_complex()
+    return width if dtype in _WIDTHS else dtype
 
 
 def set_float_width(graph: fx.GraphModule, width: torch.dtype = torch.float32) -> None:
@@ -95,14 +125,13 @@ def set_float_width(graph: fx.GraphModule, width: torch.dtype = torch.float32) -
     Raises InputError for an operator that looks at the bits of a number, which have a width.
     """
     for _, name, tensor in list(tensor_nodes(graph)):
-        if tensor.dtype in _WIDTHS:
-            set_tensor(graph, name, tensor.to(width))
+        set_tensor(graph, name, tensor.to(_in_width(tensor.dtype, width)))
 
     largest = torch.finfo(width).max
 
     def changed(argument: Any) -> Any:
         if isinstance(argument, torch.dtype):
-            return width if argument in _WIDTHS else argument
+            return _in_width(argument, width)
         if isinstance(argument, float) and math.isfinite(argument):
             return min(max(argument, -largest), largest)  # masks are filled with double's lowest
         return argument
@@ -126,8 +155,7 @@ class FloatWidthCheck(fx.Interpreter):
 
     def run_node(self, n: fx.Node) -> Any:
         value = super().run_node(n)
-        floats = isinstance(value, torch.Tensor) and value.is_floating_point()
-        if floats and value.dtype != torch.float32:
+        if isinstance(value, torch.Tensor) and value.dtype != _in_width(value.dtype, torch.float32):
             width = str(value.dtype).removeprefix("torch.")
             raise InputError(f"the model computes {n.name} in {width}; expected float32 throughout")
         return value

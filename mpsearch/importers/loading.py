@@ -7,9 +7,10 @@ expression strings), TorchScript and a pickled module carry code and need `trust
 
 import os
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -24,6 +25,7 @@ from mpsearch.graph.arrays import Arrays
 from mpsearch.graph.inputs import Call, ExampleInputs
 from mpsearch.graph.network import Network
 from mpsearch.graph.network_file import NetworkFile
+from mpsearch.graph.samples_first import at_border
 from mpsearch.importers.kinds import (
     EXPORT,
     KERAS,
@@ -57,6 +59,12 @@ class ModelSource:
     max_memory: int | None = None
     """Bytes that all tensors may take while the file is loaded; None: four times the file and 1 GiB
     (`memory_budget`)."""
+    batch_dim: Mapping[str, int] = field(default_factory=dict)
+    """The dimension of an input or output that holds the samples, `{"h": 1}`, by the names that the
+    model has for them; those that are not named are found."""
+    fix: Mapping[str, Any] = field(default_factory=dict)
+    """Constants for inputs that are not per sample, `{"sr": 16000}`: a number, a list or a
+    tensor."""
 
 
 def convert(
@@ -107,8 +115,11 @@ def _load_network(source: ModelSource, data: Arrays | None) -> NetworkFile:
     if kind == QUANTIZED:
         raise InputError(f"{source.path} is quantized already; expected the float model")
     if kind == MPSEARCH:
-        if source.model is not None:
-            raise InputError(f"{source.path} is an mpsearch file and needs no --model")
+        for option, given in (
+            ("--model", source.model), ("--batch-dim", source.batch_dim), ("--fix", source.fix)
+        ):  # fmt: skip
+            if given:
+                raise InputError(f"{source.path} is an mpsearch file and needs no {option}")
         return network_file.load(source.path)
     module, examples = load_module(source, data)
     return NetworkFile(network_of(source, module, examples), {}, notes_of(module))
@@ -125,9 +136,17 @@ def network_of(source: ModelSource, module: nn.Module, examples: ExampleInputs) 
 
 
 def load_module(source: ModelSource, data: Arrays | None) -> tuple[nn.Module, ExampleInputs]:
-    """(module, example inputs) of a file that is not an mpsearch file."""
+    """(module, example inputs) of a file that is not an mpsearch file.
+
+    The module takes and gives samples along the first dimension.
+    """
     with memory_budget.of_load(source.path, source.max_memory):
-        return _load_module(source, data)
+        module, examples = _load_module(source, data)
+        own = isinstance(examples, Call)  # stored with the model, as it takes them
+        try:
+            return at_border(module, examples, source.batch_dim, source.fix, by_sample=not own)
+        except InputError as error:
+            raise InputError(*error.lines_after(f"{source.path}: ")) from error
 
 
 def _load_module(source: ModelSource, data: Arrays | None) -> tuple[nn.Module, ExampleInputs]:
@@ -281,7 +300,7 @@ def _load_onnx(source: ModelSource, data: Arrays | None) -> tuple[nn.Module, Exa
     from mpsearch.importers.onnx.loading import load_onnx
 
     given = () if data is None or source.input_shapes else data.example_inputs()
-    return load_onnx(source.path, source.input_shapes, given)
+    return load_onnx(source.path, source.input_shapes, given, source.batch_dim, source.fix)
 
 
 def _load_litert(source: ModelSource) -> tuple[nn.Module, ExampleInputs]:

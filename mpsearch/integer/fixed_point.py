@@ -128,10 +128,11 @@ def rescale(x: Integers, by: Rescale, axis: int | None = None) -> Integers:
 
 OUTPUT_BITS = 15  # probabilities are counted in 2^-15, so that 1 fits 16 bits unsigned
 FRACTION_BITS = 20
-_TABLE_BITS, _POWER_BITS = 8, 30
+POWER_BITS = 30
+_TABLE_BITS = 8
 _INTERPOLATED_BITS = FRACTION_BITS - _TABLE_BITS
 _LARGEST_DIFFERENCE = 2**31 - 1
-_LARGEST_EXPONENT = 31 << FRACTION_BITS  # beyond it the power is below 2^-30: zero
+LARGEST_EXPONENT = 31 << FRACTION_BITS  # beyond it the power is below 2^-30: zero
 
 
 @cache
@@ -140,7 +141,7 @@ def power_table() -> tuple[int, ...]:
     context = Context(prec=40)
     entries = 2**_TABLE_BITS
     return tuple(
-        int((context.power(Decimal(2), Decimal(-i) / entries) * 2**_POWER_BITS).to_integral_value())
+        int((context.power(Decimal(2), Decimal(-i) / entries) * 2**POWER_BITS).to_integral_value())
         for i in range(entries + 1)
     )
 
@@ -149,18 +150,18 @@ def softmax(codes: Integers, axis: int, to_log2: Rescale) -> Integers:
     """Probabilities in 2^-15 (int64) along `axis` of signed `codes`."""
     wide = codes.astype(np.int64)
     differences = np.minimum(wide.max(axis=axis, keepdims=True) - wide, _LARGEST_DIFFERENCE)
-    exponents = np.minimum(rescale(differences, to_log2), _LARGEST_EXPONENT)
-    powers = _powers(exponents)
-    return divide_round(powers << OUTPUT_BITS, powers.sum(axis=axis, keepdims=True))
+    exponents = np.minimum(rescale(differences, to_log2), LARGEST_EXPONENT)
+    parts = powers(exponents)
+    return divide_round(parts << OUTPUT_BITS, parts.sum(axis=axis, keepdims=True))
 
 
-def _powers(exponents: Integers) -> Integers:
+def powers(exponents: Integers) -> Integers:
     """2^30 · 2^(-exponent / 2^20)."""
     table = np.array(power_table(), dtype=np.int64)
     fraction = exponents & (2**FRACTION_BITS - 1)
     entry = fraction >> _INTERPOLATED_BITS
     position = fraction & (2**_INTERPOLATED_BITS - 1)
     left, right = table[entry], table[entry + 1]
-    powers: Integers = left - shift_round((left - right) * position, _INTERPOLATED_BITS)
-    powers >>= exponents >> FRACTION_BITS
-    return powers
+    result: Integers = left - shift_round((left - right) * position, _INTERPOLATED_BITS)
+    result >>= exponents >> FRACTION_BITS
+    return result

@@ -59,7 +59,7 @@ class Step:
 
 @dataclass(frozen=True)
 class ComputedStep(Step):
-    """A step with its arithmetic beside its constants; its sources are signed with zero point 0."""
+    """A step with its arithmetic beside its constants."""
 
     def compute(self, *sources: Integers) -> Integers:
         """The output's codes [N, …] for those of the sources, in integers only."""

@@ -39,11 +39,12 @@ from mpsearch.integer.layers import (
     layer_step,
     reciprocal,
 )
-from mpsearch.integer.moves import moving_step
+from mpsearch.integer.moves import moving_steps
 from mpsearch.integer.operators import (
     LAYERS,
     SOFTMAXES,
     check,
+    per_sample,
     sample_axis,
     sample_shape,
     sources,
@@ -116,7 +117,7 @@ def lower(
     layer_of = {node: layer for layer in network.layers for node in layer.nodes}
     (result,) = next(node for node in graph.nodes if node.op == "output").args
     assert isinstance(result, fx.Node)
-    computed = [node for node in graph.nodes if _computes(node)]
+    computed = per_sample(graph)
     functions = point_functions(computed)
     order = needed(computed, functions, result)
     for node in order:
@@ -140,13 +141,6 @@ def lower(
     if not PartialForward(network.graph, calibration.inputs).batch_first:
         raise InputError("the network mixes samples; integer inference needs one row per sample")
     return lowering.finish(result)
-
-
-def _computes(node: fx.Node) -> bool:
-    """Inputs that are used and operators, but not those that only read the size of the batch."""
-    if node.op == "placeholder":
-        return any(packet(user) != "sym_size" for user in node.users)
-    return node.op == "call_function" and packet(node) != "sym_size"
 
 
 @dataclass
@@ -205,11 +199,9 @@ class _Lowering:
     def move(self, node: fx.Node, kept: Form) -> IntegerTensor:
         read = [self.tensors[source.name, kept] for source in sources(node)]
         output = replace(read[0], name=self.name(node), shape=sample_shape(node))
-        step = moving_step(node, tuple(tensor.name for tensor in read), output)
-        if step is None:
-            return read[0]
-        self.steps.append(step)
-        return output
+        steps = moving_steps(node, read, output)
+        self.steps += steps
+        return output if steps else read[0]
 
     def convert(self, node: fx.Node, result: IntegerTensor) -> None:
         """Requantize `result` into the forms that are read and not there yet."""

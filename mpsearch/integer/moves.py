@@ -1,38 +1,36 @@
 """Steps of operators without weights: moves, pooling, means, additions. One scale in and out."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from torch import fx
 
 from mpsearch.graph.layers import argument, packet
+from mpsearch.integer.gathering import rearranging_step
 from mpsearch.integer.graph import (
     Add,
     AveragePool,
     Clamp,
     Concatenate,
     IntegerTensor,
-    MaxPool,
     Mean,
     Pad,
-    Permute,
     Reshape,
-    Slice,
     Step,
 )
 from mpsearch.integer.layers import reciprocal
+from mpsearch.integer.maxima import maximum_steps, part_of
 from mpsearch.integer.operators import (
     AVERAGES,
     CLAMPS,
-    IDENTITIES,
-    MAX_POOLS,
+    MAXIMA,
     PADS,
-    RESHAPES,
+    REARRANGEMENTS,
     axis_pads,
     clamp_range,
     integers,
+    operation,
     pad_value,
-    pair,
     pool_windows,
     sample_axis,
     sources,
@@ -42,14 +40,26 @@ from mpsearch.integer.operators import (
 Names = tuple[str, ...]
 
 
-def moving_step(node: fx.Node, names: Names, output: IntegerTensor) -> Step | None:
-    """The step of `node` on the tensors `names`, which have the output's scale; None for nothing.
+def moving_steps(
+    node: fx.Node, read: Sequence[IntegerTensor], output: IntegerTensor
+) -> tuple[Step, ...]:
+    """The steps of `node` on the tensors `read`, which have the output's scale; the last one
+    writes `output`, and without any the result is the first tensor.
 
     Raises InputError, naming operator and node, for arguments that have no integer form.
     """
-    if packet(node) not in _STEPS:
+    names, name = tuple(tensor.name for tensor in read), packet(operation(node))
+    if name in REARRANGEMENTS or _is_reflecting(node):
+        step = rearranging_step(node, sources(node)[0], names, output)
+    elif name in MAXIMA:
+        return maximum_steps(node, read[0], output)
+    elif name == "stack":
+        return _stacked(node, read, output)
+    elif name not in _STEPS:
         raise unsupported(node, "reads several tensors, number by number")
-    return _STEPS[packet(node)](node, names, output)
+    else:
+        step = _STEPS[name](node, names, output)
+    return () if step is None else (step,)
 
 
 def _dimensions(node: fx.Node) -> int:
@@ -75,44 +85,20 @@ def _clamp(node: fx.Node, names: Names, output: IntegerTensor) -> Step:
     )
 
 
-def _identity(node: fx.Node, names: Names, output: IntegerTensor) -> None:
-    return None
+def _is_reflecting(node: fx.Node) -> bool:
+    """True for a padding that repeats elements."""
+    return packet(node) == "pad" and argument(node, "mode") != "constant"
 
 
-def _reshape(node: fx.Node, names: Names, output: IntegerTensor) -> Step:
-    return Reshape(names, output)
-
-
-def _permute(node: fx.Node, names: Names, output: IntegerTensor) -> Step:
-    dimensions = _dimensions(node)
-    axes = [axis % dimensions for axis in integers(argument(node, "dims"))]
-    if axes[0] != 0:
-        raise unsupported(node, "moves the batch dimension")
-    return Permute(names, output, tuple(axis - 1 for axis in axes[1:]))
-
-
-def _transpose(node: fx.Node, names: Names, output: IntegerTensor) -> Step:
-    dimensions = _dimensions(node)
-    first, second = (sample_axis(node, argument(node, f"dim{i}"), dimensions) for i in (0, 1))
-    axes = list(range(dimensions - 1))
-    axes[first], axes[second] = axes[second], axes[first]
-    return Permute(names, output, tuple(axes))
-
-
-def _slice(node: fx.Node, names: Names, output: IntegerTensor) -> Step | None:
-    shape = sources(node)[0].meta["shape"]
-    dim = argument(node, "dim")
-    bounds = [argument(node, key) for key in ("start", "end", "step")]
-    for bound in bounds:
-        if isinstance(bound, fx.Node):
-            raise unsupported(node, "has bounds that are computed")
-    if dim == 0 and bounds[0] in (None, 0) and bounds[1] in (None, 2**63 - 1) and bounds[2] == 1:
-        return None  # every sample
-    axis = sample_axis(node, dim, len(shape))
-    start, end, step = slice(*bounds).indices(shape[axis + 1])
-    if (start, end, step) == (0, shape[axis + 1], 1):
-        return None
-    return Slice(names, output, axis, start, end, step)
+def _stacked(
+    node: fx.Node, read: Sequence[IntegerTensor], output: IntegerTensor
+) -> tuple[Step, ...]:
+    """Every tensor with an axis of length 1 more, side by side."""
+    axis = sample_axis(node, argument(node, "dim"), len(output.shape) + 1)
+    shape = (*output.shape[:axis], 1, *output.shape[axis + 1 :])
+    parts = [part_of(output, shape, place) for place in range(len(read))]
+    reshaped = [Reshape((tensor.name,), part) for tensor, part in zip(read, parts, strict=True)]
+    return (*reshaped, Concatenate(tuple(part.name for part in parts), output, axis))
 
 
 def _pad(node: fx.Node, names: Names, output: IntegerTensor) -> Step:
@@ -121,20 +107,6 @@ def _pad(node: fx.Node, names: Names, output: IntegerTensor) -> Step:
 
 def _concatenate(node: fx.Node, names: Names, output: IntegerTensor) -> Step:
     return Concatenate(names, output, sample_axis(node, argument(node, "dim"), _dimensions(node)))
-
-
-def _max_pool(node: fx.Node, names: Names, output: IntegerTensor) -> Step:
-    flat = packet(node) == "max_pool1d"
-    kernel = pair(argument(node, "kernel_size"), flat, 1)
-    stride = argument(node, "stride")
-    return MaxPool(
-        names,
-        output,
-        kernel,
-        pair(stride, flat, 1) if stride else kernel,
-        pair(argument(node, "padding"), flat, 0),
-        pair(argument(node, "dilation"), flat, 1),
-    )
 
 
 def _average_pool(node: fx.Node, names: Names, output: IntegerTensor) -> Step:
@@ -159,14 +131,8 @@ def _add(node: fx.Node, names: Names, output: IntegerTensor) -> Step:
 
 _STEPS: dict[str, Callable[[fx.Node, Names, IntegerTensor], Step | None]] = {
     **dict.fromkeys(CLAMPS, _clamp),
-    **dict.fromkeys(IDENTITIES, _identity),
-    **dict.fromkeys(RESHAPES, _reshape),
     **dict.fromkeys(PADS, _pad),
-    **dict.fromkeys(MAX_POOLS, _max_pool),
     **dict.fromkeys(AVERAGES - {"mean"}, _average_pool),
-    "permute": _permute,
-    "transpose": _transpose,
-    "slice": _slice,
     "cat": _concatenate,
     "mean": _mean,
     "add": _add,

@@ -8,18 +8,46 @@ from mpsearch.integer.graph import Pair, Shape
 
 LAYERS = frozenset({"conv1d", "conv2d", "convolution", "linear"})
 CLAMPS = frozenset({"relu", "relu6", "hardtanh", "clamp", "clamp_min", "clamp_max"})
-IDENTITIES = frozenset({"contiguous", "clone", "alias"})
+IDENTITIES = frozenset({"contiguous", "clone", "alias", "detach", "lift_fresh_copy"})
 RESHAPES = frozenset(
-    {"flatten", "view", "reshape", "_unsafe_view", "squeeze", "unsqueeze", "unflatten"}
+    """
+    flatten view reshape _unsafe_view squeeze unsqueeze unflatten view_as reshape_as
+    """.split()
+)
+SPLITS = frozenset({
+    "chunk", "split", "split_with_sizes", "unbind", "hsplit", "vsplit", "dsplit", "tensor_split",
+})  # fmt: skip
+# What moves elements and changes none; which, is found by running it: see `gathering`.
+REARRANGEMENTS = (
+    IDENTITIES
+    | RESHAPES
+    | SPLITS
+    | frozenset(
+        """
+    _upsample_nearest_exact1d _upsample_nearest_exact2d channel_shuffle expand expand_as flip gather
+    index index_select movedim moveaxis narrow permute pixel_shuffle pixel_unshuffle
+    reflection_pad1d reflection_pad2d repeat repeat_interleave replication_pad1d replication_pad2d
+    roll select slice swapaxes swapdims t tile transpose unfold upsample_nearest1d
+    upsample_nearest2d
+    """.split()
+    )
 )
 PADS = frozenset({"pad", "constant_pad_nd"})
-MAX_POOLS = frozenset({"max_pool1d", "max_pool2d"})
+MAXIMA = frozenset({
+    "max_pool1d", "max_pool2d", "max_pool2d_with_indices", "adaptive_max_pool1d",
+    "adaptive_max_pool2d", "amax", "max",
+})  # fmt: skip
+# Operators with several results, of which each user reads one: its place in MAXIMA is 0.
+SEVERAL = SPLITS | {
+    "max_pool2d_with_indices", "adaptive_max_pool1d", "adaptive_max_pool2d", "max"
+}  # fmt: skip
 # What commutes with a quantizer, which is monotone and works element by element.
-MOVES = CLAMPS | IDENTITIES | RESHAPES | PADS | MAX_POOLS | {"permute", "transpose", "slice", "cat"}
+MOVES = CLAMPS | REARRANGEMENTS | PADS | MAXIMA | {"cat", "stack", "getitem"}
 AVERAGES = frozenset({
     "mean", "avg_pool1d", "avg_pool2d", "adaptive_avg_pool1d", "adaptive_avg_pool2d",
 })  # fmt: skip
 SOFTMAXES = frozenset({"softmax", "_softmax"})
+LOG_SOFTMAXES = frozenset({"log_softmax", "_log_softmax"})
 # Functions of one number, by table: what torch computes in float64 for knots. One more is a word.
 FUNCTIONS = frozenset(
     """
@@ -31,10 +59,10 @@ FUNCTIONS = frozenset(
 LINEAR = frozenset({"add", "sub", "rsub", "mul", "div", "neg"})
 # What a function of one number may also be made of, spelled out: x·tanh(softplus(x)), a maximum.
 CHOICES = frozenset({"maximum", "minimum", "where", "gt", "ge", "lt", "le", "eq", "ne"})
-_SPELLINGS = IDENTITIES | {"_softmax", "_unsafe_view"}
+_SPELLINGS = REARRANGEMENTS | {"_log_softmax", "_softmax", "getitem", "max_pool2d_with_indices"}
 POINTWISE = FUNCTIONS | LINEAR | CHOICES | CLAMPS | IDENTITIES
 # What computes at scales of its own: reads 16-bit tensors, writes such a one or a layer's codes.
-OWN_SCALES = FUNCTIONS | LINEAR | {"batch_norm", "prelu"}
+OWN_SCALES = FUNCTIONS | LINEAR | LOG_SOFTMAXES | {"batch_norm", "prelu"}
 SUPPORTED = LAYERS | MOVES | AVERAGES | SOFTMAXES | POINTWISE | OWN_SCALES | {"argmax"}
 
 
@@ -43,14 +71,21 @@ _NO_FORM = "has no integer form"
 
 def unsupported(node: fx.Node, why: str = _NO_FORM) -> InputError:
     """The error for a node that cannot be computed in integers, naming operator and node."""
-    known = sorted(SUPPORTED - _SPELLINGS) if why is _NO_FORM else []
-    listed = f"; integer inference knows {', '.join(known)}" if known else ""
-    return InputError(f"{packet(node) or node.op} (node {node.name!r}) {why}{listed}")
+    known = ", ".join(sorted(SUPPORTED - FUNCTIONS - CHOICES - _SPELLINGS))
+    listed = f"; integer inference knows {known}, functions of one number, and what moves elements"
+    problem = f"{packet(node) or node.op} (node {node.name!r}) {why}"
+    return InputError(problem + listed if why is _NO_FORM else problem)
 
 
 def check(node: fx.Node, layer_nodes: frozenset[str]) -> None:
     """Raise InputError unless the node is an operator that has an integer form."""
     name = packet(node)
+    if name == "getitem":
+        parent, place = node.args
+        assert isinstance(parent, fx.Node)
+        if packet(parent) not in SEVERAL or (packet(parent) not in SPLITS and place != 0):
+            raise unsupported(parent)
+        name = packet(parent)
     if name not in SUPPORTED:
         raise unsupported(node)
     if not sources(node):
@@ -64,13 +99,44 @@ def check(node: fx.Node, layer_nodes: frozenset[str]) -> None:
             raise unsupported(node)
 
 
+def operation(node: fx.Node) -> fx.Node:
+    """The node that computes: of one of several results that of all, else the node itself."""
+    if packet(node) == "getitem":
+        parent = node.args[0]
+        assert isinstance(parent, fx.Node)
+        return parent
+    return node
+
+
+def per_sample(graph: fx.Graph) -> list[fx.Node]:
+    """The nodes that give a tensor computed from the inputs' values, in order: no constants, no
+    sizes, none of several results before one is taken. Raises InputError where one reads constants
+    that are computed, but for a weight or the indices of what only moves elements."""
+    found: dict[fx.Node, bool] = {}
+    for node in graph.nodes:
+        if node.op == "placeholder":
+            found[node] = any(packet(user) != "sym_size" for user in node.users)
+        elif (
+            node.op == "call_function"
+            and packet(node) != "sym_size"
+            and any(source in found for source in node.all_input_nodes)
+        ):
+            found[node] = "shape" in node.meta
+            if packet(node) in SUPPORTED - LAYERS - REARRANGEMENTS:
+                for source in node.all_input_nodes:
+                    if source.op == "call_function" and source not in found:
+                        raise unsupported(source, "reads constants alone")
+    return [node for node, is_tensor in found.items() if is_tensor]
+
+
 def sources(node: fx.Node) -> tuple[fx.Node, ...]:
     """The tensors that the node computes from, weights aside. Raises InputError for a constant
     where the operator has no form for one."""
+    node = operation(node)
     name = packet(node)
-    if name in POINTWISE or name in OWN_SCALES:
+    if name in POINTWISE or name in OWN_SCALES - LOG_SOFTMAXES:
         return tuple(source for source in node.all_input_nodes if source.op != "get_attr")
-    if name == "cat":
+    if name in ("cat", "stack"):
         (given,) = node.args[:1]
         assert isinstance(given, list | tuple)
     else:

@@ -10,7 +10,14 @@ from mpsearch.integer.fixed_point import rescale_of
 from mpsearch.integer.functions import LARGEST_ERROR, lookup
 from mpsearch.integer.graph import IntegerTensor, Step
 from mpsearch.integer.layers import reciprocal
-from mpsearch.integer.operators import sample_shape, sources, unsupported
+from mpsearch.integer.log_softmax import log_softmax
+from mpsearch.integer.operators import (
+    LOG_SOFTMAXES,
+    sample_axis,
+    sample_shape,
+    sources,
+    unsupported,
+)
 from mpsearch.integer.pointwise import PointFunction
 
 Range = tuple[float, float]
@@ -39,6 +46,9 @@ def own_step(
         return _batch_norm(node, read[0], output)
     if kind == "prelu":
         return prelu(read[0], _along_channels(node, node.args[1]), output)
+    if kind in LOG_SOFTMAXES:
+        axis = sample_axis(node, argument(node, "dim"), len(node.meta["shape"]))
+        return log_softmax(read[0], axis, output)
     raise unsupported(node, "reads several tensors, number by number")
 
 

@@ -17,7 +17,7 @@ from mpsearch.data import Data
 from mpsearch.errors import InputError
 from mpsearch.graph.layers import argument, packet
 from mpsearch.integer.layers import adds_at_one_scale
-from mpsearch.integer.operators import MOVES, SOFTMAXES, SUPPORTED, sources
+from mpsearch.integer.operators import MOVES, SOFTMAXES, SUPPORTED, per_sample, sources
 from mpsearch.quantization.quantized import QuantizedNetwork
 from mpsearch.quantization.quantizer import ActivationQuantizer
 
@@ -79,12 +79,13 @@ def tensor_ranges(quantized: QuantizedNetwork, data: Data, batch_size: int) -> R
         for layer in quantized.source.layers
         for node in layer.nodes
     }
+    computed = set(per_sample(quantized.source.graph.graph))
     ranges: Ranges = recorder.ranges
     matters: Ranges = {}
     for node in reversed(quantized.source.graph.graph.nodes):
         if node.op == "output":
             read = [(node.args[0], _EVERYTHING)]
-        elif packet(node) in SUPPORTED:
+        elif node in computed and packet(node) in SUPPORTED:
             read = _read(node, quantizers, ranges, recorder.peaks, matters)
         else:
             continue

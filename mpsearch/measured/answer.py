@@ -13,7 +13,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any
 
@@ -27,6 +27,8 @@ from mpsearch.evaluation.evaluation import Evaluation, row_from_json, row_to_jso
 from mpsearch.evaluation.measuring import Callee, evaluate, from_logits, labels_of, logits_of
 from mpsearch.evaluation.subjects import FLOAT, Subject, float_bops
 from mpsearch.files.whole import digest
+from mpsearch.losses.forms import Softmax
+from mpsearch.losses.loss import CROSS_ENTROPY, PlainLoss
 from mpsearch.measured.min_accuracy import Search, search, thin
 from mpsearch.pareto.front import Front
 from mpsearch.quantization.packing import bops, size_bytes
@@ -62,6 +64,23 @@ class Decision:
     seen: int
     right: int
     logits: torch.Tensor | None
+
+
+def decided_by_fp32(data: Data, logits: torch.Tensor) -> Data:
+    """The samples with the float network's classes as labels: right is what agrees with it.
+
+    logits: the float network's outputs. Raises InputError for other outputs than a row of classes.
+    """
+    loss = data.loss
+    head = loss.head if isinstance(loss, PlainLoss) and isinstance(loss.form, Softmax) else ""
+    if logits.dim() != 2 or logits.shape[1] < 2:
+        raise InputError(
+            f"an agreement is searched over one row of class logits per sample; this network "
+            f"returns {tuple(logits.shape[1:])} per sample: measure points of a front with "
+            "`mpsearch evaluate --front`"
+        )
+    decided = replace(CROSS_ENTROPY, head=head)
+    return Data(data.name, data.inputs, logits.argmax(dim=1), decided)
 
 
 def hardest_first(data: Data, logits: torch.Tensor) -> Hardest:
@@ -104,21 +123,30 @@ def decide(network: Callee, data: Data, least: int, batch_size: int = 64) -> Dec
 
 @dataclass(frozen=True)
 class Target:
-    """What is asked: an accuracy (0 to 1), or a drop in accuracy against FP32 at most."""
+    """What is asked: an accuracy (0 to 1), a drop in accuracy against FP32 at most, or a share of
+    the samples that are decided as FP32 decides them, which needs no labels."""
 
     min_accuracy: Fraction | None = None
     max_drop: Fraction | None = None
+    min_agreement: Fraction | None = None
+
+    @property
+    def least(self) -> Fraction | None:
+        """The share that has to be right; None where a drop was asked."""
+        return self.min_agreement if self.min_accuracy is None else self.min_accuracy
 
     def needed(self, samples: int, right: int) -> int:
         """How many of `samples` have to be right, where FP32 has `right` of them."""
-        if self.min_accuracy is not None:
-            return needed(self.min_accuracy, samples)
+        if self.least is not None:
+            return needed(self.least, samples)
         assert self.max_drop is not None
         return needed(Fraction(right, samples) - self.max_drop, samples)
 
     def __str__(self) -> str:
         if self.min_accuracy is not None:
             return f"an accuracy of at least {float(100 * self.min_accuracy):g} %"
+        if self.min_agreement is not None:
+            return f"at least {float(100 * self.min_agreement):g} % decided as FP32 decides them"
         assert self.max_drop is not None
         points = float(100 * self.max_drop)
         return f"at most {points:g} point{'' if points == 1 else 's'} less than FP32"
@@ -128,7 +156,8 @@ class Target:
 class MeasuredAnswer:
     """What was found. `point` of the front meets the target; None: none does, `row` is the best.
 
-    row, reference: the assignment and FP32 on the data. passes: how many samples were run for all
+    row, reference: the assignment and FP32 on the data, where an agreement was asked with FP32's
+    classes as labels. passes: how many samples were run for all
     candidates together; stopped: how many of them were clear before the last sample. candidates:
     how many of the front's points were candidates. confirmed: the same two on fresh data.
     """
@@ -166,8 +195,8 @@ class MeasuredAnswer:
     @property
     def lower_end_holds(self) -> bool:
         """Whether also the unfavourable end of the 95 % interval is within what was asked."""
-        if self.target.min_accuracy is not None:
-            return self.row.accuracy_interval[0] >= self.target.min_accuracy
+        if self.target.least is not None:
+            return self.row.accuracy_interval[0] >= self.target.least
         assert self.target.max_drop is not None
         drop = paired_drop(self.reference.correct, self.row.correct)
         return drop[1][1] <= self.target.max_drop
@@ -200,10 +229,11 @@ def smallest_that_holds(
                     f"{confirm.name} is {used.name}, which took part; expected other samples"
                 )
     logits = logits_of(subject.network, subject.data, subject.batch_size)
+    data = subject.data if target.min_agreement is None else decided_by_fp32(subject.data, logits)
     reference = from_logits(
-        FLOAT, logits, subject.data, subject.network.fp32_bytes, float_bops(subject.network)
+        FLOAT, logits, data, subject.network.fp32_bytes, float_bops(subject.network)
     )
-    hardest = hardest_first(subject.data, logits)
+    hardest = hardest_first(data, logits)
     least = target.needed(reference.n, sum(reference.correct))
     amounts = front.totals[front.resource].astype(np.float64)
     points = thin(amounts, tolerance)
@@ -215,7 +245,8 @@ def smallest_that_holds(
     }
     settings = json.dumps(dict(quantizing.settings), sort_keys=True)
     place = subject.network.device.type
-    run = digest(mpsearch.__version__, *provenance.values(), settings, str(least), place)
+    kind = ["agreement"] if target.min_agreement is not None else []
+    run = digest(mpsearch.__version__, *provenance.values(), settings, str(least), place, *kind)
     rows: dict[int, Evaluation] = {}
     seen: dict[int, tuple[int, int]] = {}
     with Journal(output, run) as journal:
@@ -231,7 +262,7 @@ def smallest_that_holds(
                 row = None
                 if decision.logits is not None:
                     row = row_to_json(from_logits(
-                        "assignment", hardest.in_old_order(decision.logits), subject.data,
+                        "assignment", hardest.in_old_order(decision.logits), data,
                         size_bytes(subject.network, choices), bops(subject.network, choices),
                     ))  # fmt: skip
                 kept = [decision.seen, decision.right, row]
@@ -247,9 +278,14 @@ def smallest_that_holds(
         if best is None:  # the one that went furthest
             best = max(found.held, key=lambda position: (seen[position], position))
         choices = front.assignment(points[best])
-        row = rows[best] if best in rows else subject.measure("assignment", choices)
+        row = rows[best] if best in rows else replace(subject, data=data).measure(
+            "assignment", choices
+        )  # fmt: skip
         confirmed = None
         if confirm is not None and found.answer is not None:
+            if target.min_agreement is not None:
+                fresh = logits_of(subject.network, confirm, subject.batch_size)
+                confirm = decided_by_fp32(confirm, fresh)
             confirmed = (confirm.name, *_again(subject, choices, confirm))
         journal.discard()
     return MeasuredAnswer(
@@ -289,6 +325,7 @@ def to_document(answer: MeasuredAnswer) -> dict[str, Any]:
     document: dict[str, Any] = {
         "min_accuracy": None if asked.min_accuracy is None else float(asked.min_accuracy),
         "max_drop": None if asked.max_drop is None else float(asked.max_drop),
+        **({} if asked.min_agreement is None else {"min_agreement": float(asked.min_agreement)}),
         "holds": answer.point is not None,
         "lower_end_holds": answer.lower_end_holds,
         "needed": answer.least,

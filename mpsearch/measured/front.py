@@ -24,6 +24,9 @@ COLUMNS = (
     "drop", "drop_low", "drop_high",
     "loss", "loss_low", "loss_high",
 )  # fmt: skip
+WITHOUT_LABELS = (
+    "agreement", "agreement_low", "agreement_high", "loss", "loss_low", "loss_high",
+)  # fmt: skip
 SAME = ("data_digest", "calibration_digest", "model_digest", "settings", "mpsearch")
 WORDS = {
     "data_digest": "other data to measure on",
@@ -57,13 +60,17 @@ def measure_front(
     """The front with `COLUMNS` at `points`; `output` (CSV) and its JSON are rewritten after each.
 
     Accuracy, drop and their ends are shares from 0 to 1: 0.915 in [0.896, 0.931]; the drop is that
-    against FP32 on the same samples. Points that were measured before in the same way are kept, so
-    a killed run goes on. workers: processes that share the points; all return the same, and the
-    first one writes after as many points as there are processes. Raises InputError for a front of
-    another network, and where the front holds values of other data or of another network, unless
-    `remeasure` drops them.
+    against FP32 on the same samples. Data without labels give the columns `WITHOUT_LABELS`: the
+    agreement with FP32, and as loss the divergence from it. Points that were measured before in the
+    same way are kept, so a killed run goes on. workers: processes that share the points; all return
+    the same, and the first one writes after as many points as there are processes. Raises
+    InputError for a front of another network, and where the front holds values of other data or of
+    another network, unless `remeasure` drops them.
     """
     check_layers(subject.network, front.assignment(0))
+    names: tuple[str, ...] = COLUMNS
+    if subject.data.labels is None:
+        names, subject = WITHOUT_LABELS, replace(subject, metrics=("agreement",))
     described = measurement(subject)
     if front.measurement and remeasure:
         front = replace(front, measured={}, measurement={})
@@ -78,21 +85,22 @@ def measure_front(
             ) from error
     else:
         reference = subject.float_row()
-        check_classifies(reference, "a measured front")
+        if names is COLUMNS:
+            check_classifies(reference, "a measured front")
         described["fp32"] = row_to_json(reference)
     nothing = np.full(len(front), math.nan)
-    columns = {name: front.measured.get(name, nothing).copy() for name in COLUMNS}
+    columns = {name: front.measured.get(name, nothing).copy() for name in names}
     alike: dict[bytes, list[int]] = {}  # an assignment may be several points
     for point in points:
         alike.setdefault(front.assignments[point].tobytes(), []).append(point)
     groups, workers = list(alike.values()), workers or Workers()
     for start in range(0, len(groups), workers.size):
         turn, found = groups[start : start + workers.size], dict[str, dict[str, float]]()
-        before = columns["accuracy"].copy()
+        before = columns[names[0]].copy()
         for place, group in enumerate(turn):
-            known = [point for point in group if not math.isnan(columns["accuracy"][point])]
+            known = [point for point in group if not math.isnan(columns[names[0]][point])]
             if known:
-                found[str(place)] = {name: columns[name][known[0]] for name in COLUMNS}
+                found[str(place)] = {name: columns[name][known[0]] for name in names}
             elif workers.owns(place):
                 row = subject.measure(str(group[0]), front.assignment(group[0]))
                 found[str(place)] = _values(row, reference)
@@ -103,7 +111,7 @@ def measure_front(
                     columns[name][point] = value
                 step()
         front = replace(front, measured={**front.measured, **columns}, measurement=described)
-        if workers.rank == 0 and not np.array_equal(columns["accuracy"], before, equal_nan=True):
+        if workers.rank == 0 and not np.array_equal(columns[names[0]], before, equal_nan=True):
             write_json(front, Path(output).with_suffix(".json"))
             write_csv(front, Path(output).with_suffix(".csv"))
     return front
@@ -131,7 +139,7 @@ def check_same(front: Front, described: Mapping[str, Any]) -> None:
         return
     other = [WORDS[key] for key in SAME if front.measurement.get(key) != described[key]]
     if other:
-        before = int(np.count_nonzero(~np.isnan(front.measured["accuracy"])))
+        before = int(np.count_nonzero(~np.isnan(front.measured[front.score])))
         raise InputError(
             f"the front holds {before} points measured on {front.measurement.get('data')} with "
             f"{', '.join(other)}",
@@ -141,7 +149,10 @@ def check_same(front: Front, described: Mapping[str, Any]) -> None:
 
 def _values(row: Evaluation, reference: Evaluation) -> dict[str, float]:
     """The columns of one point; an end that is not known, of one sample's loss, is NaN."""
-    drop, (low, high) = paired_drop(reference.correct, row.correct)
     ends = [end if math.isfinite(end) else math.nan for end in row.loss_interval]
+    if (near := row.metrics.get("agreement")) is not None:
+        values = (near.value, *near.interval, row.loss, *ends)
+        return dict(zip(WITHOUT_LABELS, values, strict=True))
+    drop, (low, high) = paired_drop(reference.correct, row.correct)
     numbers = (row.accuracy, *row.accuracy_interval, drop, low, high, row.loss, *ends)
     return dict(zip(COLUMNS, numbers, strict=True))

@@ -40,7 +40,12 @@ from mpsearch.statistics import ROUNDING
 from mpsearch.tables.choice import Choice
 from mpsearch.tables.units import format_amount, parse_amount, whole_number
 
-RANGES = {"accuracy": (0.0, 1.0), "drop": (-1.0, 1.0), "loss": (-np.inf, np.inf)}
+RANGES = {
+    "accuracy": (0.0, 1.0),
+    "agreement": (0.0, 1.0),
+    "drop": (-1.0, 1.0),
+    "loss": (-np.inf, np.inf),
+}
 
 
 def measurement_of(front: Front) -> dict[str, Any]:
@@ -53,7 +58,7 @@ def measurement_of(front: Front) -> dict[str, Any]:
 def points_digest(front: Front) -> str:
     """SHA-256 of layers and choices of every measured point, in the front's order."""
     names = [str(choice) for choice in front.choices]
-    measured = front.measured.get("accuracy")
+    measured = front.measured.get(front.score)
     points = [] if measured is None else np.flatnonzero(~np.isnan(measured)).tolist()
     rows = (front.assignments[point].astype(np.int8).tobytes() for point in points)
     return digest("\n".join(front.layers), " ".join(names), *rows)

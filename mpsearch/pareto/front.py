@@ -45,8 +45,8 @@ class Front:
     table_digest: str = ""
     """Of the table that it is of; empty: not known."""
     measured: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
-    """Column, accuracy or loss, -> its value [P], NaN where a point was not measured; empty: none
-    was."""
+    """Column, accuracy, agreement or loss, -> its value [P], NaN where a point was not measured;
+    empty: none was."""
     at_least: Mapping[str, int | float] = field(default_factory=dict)
     """Limited key -> lower limit, which every point keeps; empty: none."""
     search: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -56,6 +56,11 @@ class Front:
 
     def __len__(self) -> int:
         return len(self.omega)
+
+    @property
+    def score(self) -> str:
+        """Which column says how good measured points are: without labels `agreement`."""
+        return "agreement" if "agreement" in self.measured else "accuracy"
 
     @property
     def exact(self) -> bool:

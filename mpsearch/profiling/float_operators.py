@@ -14,7 +14,7 @@ from torch import fx
 
 from mpsearch.graph.layers import LINEAR_OPERATORS, MOVING, layer_macs, packet
 from mpsearch.graph.network import Network
-from mpsearch.graph.tensors import tensor_nodes
+from mpsearch.graph.tensors import floats_in, tensor_nodes
 from mpsearch.quantization.quantizer import FLOAT_BITS
 
 _PRODUCTS = {"matmul", "mm", "bmm", "mv", "dot", "addmm", "baddbmm"}
@@ -126,7 +126,7 @@ def float_part(network: Network) -> FloatPart:
             found[key] = FloatOperator(owner if own and owner else name, operator, 0, 0)
             places[key] = order[user]
         old = found[key]
-        size = old.bytes + 4 * tensor.numel()
+        size = old.bytes + 4 * floats_in(tensor)
         found[key] = FloatOperator(old.name, old.operator, size, old.macs)
     others = Counter(
         packet(node)
@@ -203,10 +203,10 @@ def _is_float_work(node: fx.Node) -> bool:
 
 
 def _tensors(network: Network, stored: set[str]) -> Iterator[tuple[str, torch.Tensor, fx.Node]]:
-    """(name, tensor, the operator that works with it) for every tensor outside the layers."""
+    """(name, tensor, the operator that works with it) for tensors of floats outside the layers."""
     seen: set[str] = set()
     for node, name, tensor in tensor_nodes(network.graph):
-        if name in stored or name in seen or not node.users:
+        if name in stored or name in seen or not node.users or not floats_in(tensor):
             continue
         seen.add(name)
         user = next(iter(node.users))

@@ -61,7 +61,7 @@ def bops(network: Network, choices: Mapping[str, Choice]) -> int:
 
 
 def float_bytes_outside(network: Network) -> int:
-    """Bytes of all tensors that belong to no layer, 4 per element: they are stored in float."""
+    """Bytes of the floating-point numbers that belong to no layer, 4 each: they stay in float."""
     in_layers = sum(
         4 * layer.weights + (4 * layer.channels if layer.bias_name else 0)
         for layer in network.layers

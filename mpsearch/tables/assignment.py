@@ -191,8 +191,8 @@ class Assignment:
 _NUMBER, _TOTALS, _TEXT = null_or(number()), null_or(by_name(number())), null_or(text)
 _SHARE = null_or(number(0, 1))
 _MEASURED = {
-    "min_accuracy?": _SHARE, "max_drop?": null_or(number(-1, 1)), "tolerance?": null_or(number()),
-    "most?": null_or(whole()), "data?": text, "calibration?": text,
+    "min_accuracy?": _SHARE, "min_agreement?": _SHARE, "max_drop?": null_or(number(-1, 1)),
+    "tolerance?": null_or(number()), "most?": null_or(whole()), "data?": text, "calibration?": text,
 }  # fmt: skip
 _REFINED = {
     "asked": whole(), "error": text, "samples": whole(), "held_out": flag, "chosen": whole(),

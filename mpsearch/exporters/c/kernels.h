@@ -91,12 +91,28 @@ typedef struct {
     int32_t shape[MPS_DIMS], from_strides[MPS_DIMS], to_strides[MPS_DIMS];
 } mps_movement;
 
+/* Runs of elements from where tables say, one table per axis after the other: flips, nearest
+   upsampling by fractions, reflecting pads. */
+typedef struct {
+    size_t size, run, start; /* bytes of an element; elements side by side on both sides */
+    int dims;
+    int32_t shape[MPS_DIMS], to_strides[MPS_DIMS];
+    const int32_t *offsets;
+} mps_gathering;
+
 typedef struct {
     mps_type input_type, output_type;
     int outer, length, inner;
     int32_t multiplier; /* of softmax: differences -> log2 units of 2^-20 */
     int shift;
 } mps_along_axis;
+
+typedef struct {
+    mps_along_axis axis;
+    int32_t multiplier; /* log2 units of 2^-20 -> steps of the output */
+    int shift;
+    int32_t output_zero, low, high;
+} mps_log_along_axis;
 
 /* A function of one number: knots every 2^segment codes, in units of 2^-fraction of a result. */
 typedef struct {
@@ -159,8 +175,11 @@ void mps_max_pool(const mps_max_pooling *step, const void *input, void *output);
 void mps_average_pool(const mps_average_pooling *step, const void *input, void *output);
 void mps_mean(const mps_means *step, const void *input, void *output);
 void mps_move(const mps_movement *step, const void *input, void *output);
+void mps_gather(const mps_gathering *step, const void *input, void *output);
 void mps_fill(mps_type type, size_t count, int32_t value, void *output);
 void mps_softmax(const mps_along_axis *step, const int32_t *table, const void *input, void *output);
+void mps_log_softmax(const mps_log_along_axis *step, const int32_t *powers,
+                     const int32_t *logarithms, const void *input, void *output);
 void mps_argmax(const mps_along_axis *step, const void *input, void *output);
 void mps_look_up(const mps_lookup *step, const void *input, void *output);
 void mps_transform(const mps_affine *step, const void *a, void *output);

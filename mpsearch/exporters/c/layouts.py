@@ -18,6 +18,7 @@ from mpsearch.errors import InputError
 from mpsearch.integer.arithmetic import Affine, Multiply, Prelu
 from mpsearch.integer.fixed_point import Integers
 from mpsearch.integer.functions import Lookup
+from mpsearch.integer.gathering import Gather, separated
 from mpsearch.integer.graph import (
     Add,
     AveragePool,
@@ -184,6 +185,17 @@ def image_order(shape: Shape) -> Integers:
     return np.moveaxis(indices, 0, -1).reshape(-1)
 
 
+def stored_offsets(
+    step: Gather, source: Shape, strides: Shape
+) -> tuple[int, tuple[tuple[int, ...], ...]] | None:
+    """(start, tables) for a source that is stored with these strides; None where its axes run into
+    each other and only row-major order has tables."""
+    stored: Integers = np.zeros(step.output.shape, dtype=np.int64)
+    for place, stride in zip(np.unravel_index(step.indices, source or (1,)), strides, strict=False):
+        stored += place * stride
+    return separated(stored)
+
+
 def arrange(graph: IntegerGraph) -> Arranged:
     """Choose orders step by step, and put in the moves that they need."""
     plan = _Plan(graph)
@@ -234,6 +246,11 @@ class _Plan:
                 order = any(self.is_last(source) for source in sources)
                 if isinstance(step, Add):
                     sources = tuple(self.wanted(source, order) for source in sources)
+            case Gather():
+                shape = self.tensors[sources[0]].shape
+                order = self.is_last(sources[0])
+                if order and stored_offsets(step, shape, last_strides(shape)) is None:
+                    order, sources = False, (self.wanted(sources[0], False),)
             case Affine() | Multiply() | Prelu():
                 order = any(self.is_last(source) for source in sources)  # read where they lie
             case Permute(axes=axes):

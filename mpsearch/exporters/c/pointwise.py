@@ -1,14 +1,18 @@
 """Functions by table, sums, products and slopes as C: their tables, factors and strides."""
 
 from collections.abc import Callable, Mapping
+from math import prod
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from mpsearch.exporters.c.layouts import join, row_major
 from mpsearch.exporters.c.storage import c_type, elements
 from mpsearch.integer.arithmetic import Affine, Multiply, Prelu
-from mpsearch.integer.fixed_point import Integers
+from mpsearch.integer.fixed_point import Integers, Rescale, power_table
 from mpsearch.integer.functions import Lookup
 from mpsearch.integer.graph import IntegerTensor, Shape, Step
+from mpsearch.integer.log_softmax import LogSoftmax, logarithm_table
 
 if TYPE_CHECKING:
     from mpsearch.exporters.c.steps import StepWriter
@@ -73,7 +77,37 @@ def _prelu(writer: "StepWriter", number: int, step: Prelu) -> None:
     writer.call("mps_prelu", number, step)
 
 
-def _ends(step: Lookup | Affine | Multiply | Prelu) -> dict[str, object]:
+def _log_softmax(writer: "StepWriter", number: int, step: LogSoftmax) -> None:
+    constants, source = writer.constants, writer.arranged.tensors[step.sources[0]]
+    tables = [
+        constants.shared_array("int32_t", "power_table", np.array(power_table())),
+        constants.shared_array("int32_t", "logarithm_table", np.array(logarithm_table())),
+    ]
+    fields = {
+        "axis": along_axis(source, step.output, step.axis, step.to_log2),
+        "multiplier": int(step.from_log2.multipliers[0]), "shift": int(step.from_log2.shifts[0]),
+        **_ends(step),
+    }  # fmt: skip
+    constants.struct("mps_log_along_axis", number, fields)
+    writer.call("mps_log_softmax", number, step, *tables)
+
+
+def along_axis(
+    source: IntegerTensor, output: IntegerTensor, axis: int, to_log2: Rescale | None = None
+) -> dict[str, object]:
+    """Softmax and arg-max: the axis between those before and after it."""
+    shape = source.shape
+    factor = {}
+    if to_log2 is not None:
+        factor = {"multiplier": int(to_log2.multipliers[0]), "shift": int(to_log2.shifts[0])}
+    return {
+        "input_type": c_type(source), "output_type": c_type(output),
+        "outer": prod(shape[:axis]), "length": shape[axis], "inner": prod(shape[axis + 1 :]),
+        **factor,
+    }  # fmt: skip
+
+
+def _ends(step: Lookup | Affine | Multiply | Prelu | LogSoftmax) -> dict[str, object]:
     return {"output_zero": step.output.zero_point, "low": step.low, "high": step.high}
 
 
@@ -113,4 +147,5 @@ WRITERS: Mapping[type[Step], Callable[["StepWriter", int, Any], None]] = {
     Affine: _affine,
     Multiply: _multiply,
     Prelu: _prelu,
+    LogSoftmax: _log_softmax,
 }

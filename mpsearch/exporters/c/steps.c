@@ -68,6 +68,23 @@ void mps_move(const mps_movement *s, const void *input, void *output) {
     }
 }
 
+void mps_gather(const mps_gathering *s, const void *input, void *output) {
+    const size_t count = number_of(s->dims, s->shape);
+    for (size_t i = 0; i < count; i++) {
+        const int32_t *table = s->offsets;
+        size_t rest = i, inner = count, from = s->start, to = 0;
+        for (int d = 0; d < s->dims; d++) {
+            inner /= (size_t)s->shape[d];
+            from += (size_t)table[rest / inner];
+            to += rest / inner * (size_t)s->to_strides[d];
+            rest %= inner;
+            table += s->shape[d];
+        }
+        memcpy((unsigned char *)output + to * s->size,
+               (const unsigned char *)input + from * s->size, s->run * s->size);
+    }
+}
+
 void mps_fill(mps_type type, size_t count, int32_t value, void *output) {
     for (size_t i = 0; i < count; i++)
         mps_set(output, type, i, value);
@@ -76,11 +93,16 @@ void mps_fill(mps_type type, size_t count, int32_t value, void *output) {
 #define FRACTION 20
 #define INTERPOLATED 12
 
-/* 2^30 * 2^(-t / 2^20) for the difference of `code` to the largest one. */
-static int64_t power(const mps_along_axis *s, const int32_t *table, int64_t most, int64_t code) {
+/* t: the difference of `code` to the largest one in log2 units of 2^-20. */
+static int64_t exponent(const mps_along_axis *s, int64_t most, int64_t code) {
     const int64_t difference = most - code < INT32_MAX ? most - code : INT32_MAX;
+    return mps_rescale(difference, s->multiplier, s->shift, 0);
+}
+
+/* 2^30 * 2^(-t / 2^20) */
+static int64_t power(const mps_along_axis *s, const int32_t *table, int64_t most, int64_t code) {
     const int64_t beyond = INT64_C(31) << FRACTION;
-    int64_t t = mps_rescale(difference, s->multiplier, s->shift, 0), position;
+    int64_t t = exponent(s, most, code), position;
     const int32_t *entry;
     if (t > beyond)
         t = beyond;
@@ -90,22 +112,66 @@ static int64_t power(const mps_along_axis *s, const int32_t *table, int64_t most
            (t >> FRACTION);
 }
 
+static int64_t largest(const mps_along_axis *s, const void *input, size_t start) {
+    int64_t most = mps_get(input, s->input_type, start);
+    for (size_t k = 1; k < (size_t)s->length; k++) {
+        const int32_t code = mps_get(input, s->input_type, start + k * (size_t)s->inner);
+        if (code > most)
+            most = code;
+    }
+    return most;
+}
+
+static int64_t sum_of_powers(const mps_along_axis *s, const int32_t *table, int64_t most,
+                             const void *input, size_t start) {
+    int64_t sum = 0;
+    for (size_t k = 0; k < (size_t)s->length; k++)
+        sum += power(s, table, most,
+                     mps_get(input, s->input_type, start + k * (size_t)s->inner));
+    return sum;
+}
+
 void mps_softmax(const mps_along_axis *s, const int32_t *table, const void *input, void *output) {
     const size_t inner = (size_t)s->inner, length = (size_t)s->length;
     for (size_t i = 0; i < (size_t)s->outer * inner; i++) {
         const size_t start = i / inner * length * inner + i % inner;
-        int64_t most = mps_get(input, s->input_type, start), sum = 0;
-        for (size_t k = 1; k < length; k++) {
-            const int32_t code = mps_get(input, s->input_type, start + k * inner);
-            if (code > most)
-                most = code;
-        }
-        for (size_t k = 0; k < length; k++)
-            sum += power(s, table, most, mps_get(input, s->input_type, start + k * inner));
+        const int64_t most = largest(s, input, start);
+        const int64_t sum = sum_of_powers(s, table, most, input, start);
         for (size_t k = 0; k < length; k++) {
             const size_t at = start + k * inner;
             const int64_t p = power(s, table, most, mps_get(input, s->input_type, at));
             mps_set(output, s->output_type, at, (int32_t)mps_divide_round(p << 15, sum));
+        }
+    }
+}
+
+/* log2(sum / 2^30) in units of 2^-20, sum >= 2^30 */
+static int64_t logarithm(int64_t sum, const int32_t *table) {
+    const int places = 22; /* below the 8 bits that pick an entry */
+    int64_t whole = 0, rest, left, right;
+    for (; sum >= INT64_C(2) << 30; sum >>= 1)
+        whole++;
+    rest = sum - (INT64_C(1) << 30);
+    left = table[rest >> places], right = table[(rest >> places) + 1];
+    rest &= (INT64_C(1) << places) - 1;
+    return (whole << FRACTION) + left + mps_shift_round((right - left) * rest, places);
+}
+
+void mps_log_softmax(const mps_log_along_axis *step, const int32_t *powers,
+                     const int32_t *logarithms, const void *input, void *output) {
+    const mps_along_axis *s = &step->axis;
+    const size_t inner = (size_t)s->inner, length = (size_t)s->length;
+    for (size_t i = 0; i < (size_t)s->outer * inner; i++) {
+        const size_t start = i / inner * length * inner + i % inner;
+        const int64_t most = largest(s, input, start);
+        const int64_t log2 = logarithm(sum_of_powers(s, powers, most, input, start), logarithms);
+        for (size_t k = 0; k < length; k++) {
+            const size_t at = start + k * inner;
+            int64_t t = exponent(s, most, mps_get(input, s->input_type, at)) + log2;
+            if (t > INT32_MAX)
+                t = INT32_MAX;
+            t = step->output_zero - mps_rescale(t, step->multiplier, step->shift, 0);
+            mps_set(output, s->output_type, at, mps_clip(t, step->low, step->high));
         }
     }
 }

@@ -5,11 +5,11 @@ from math import prod
 
 import numpy as np
 
-from mpsearch.exporters.c import layouts
+from mpsearch.exporters.c import gathering, layouts, pointwise
 from mpsearch.exporters.c.constants import Constants, LayerWriter, rounding
 from mpsearch.exporters.c.kernels import Kernel, geometry, scratch
 from mpsearch.exporters.c.layouts import Arrange, Arranged
-from mpsearch.exporters.c.pointwise import WRITERS
+from mpsearch.exporters.c.pointwise import along_axis
 from mpsearch.exporters.c.storage import Storage, c_type, element_bytes, elements
 from mpsearch.integer.fixed_point import power_table
 from mpsearch.integer.graph import (
@@ -44,6 +44,9 @@ _CONVOLUTIONS = {
 _PRODUCTS = {Kernel.PLAIN: "mps_multiply", Kernel.PATCHES: "mps_multiply_patches"}
 
 
+_FAMILIES = {**pointwise.WRITERS, **gathering.WRITERS}
+
+
 @dataclass
 class StepWriter:
     """Constants and calls so far."""
@@ -53,7 +56,6 @@ class StepWriter:
     layers: LayerWriter
     constants: Constants = field(default_factory=Constants)
     calls: list[str] = field(default_factory=list)
-    has_power_table: bool = False
 
     def write(self, number: int, step: Step) -> None:
         """Add one step; its constants are called NAME_number."""
@@ -119,38 +121,35 @@ class StepWriter:
                 sources = [self.arranged.strides(name) for name in step.sources]
                 boxes = layouts.concatenated(step, shapes, sources, self._strides(step)[1])
                 for part, (box, name) in enumerate(zip(boxes, step.sources, strict=True)):
-                    self._move(f"{number}_{part}", step, box, name)
+                    self.move(f"{number}_{part}", step, box, name)
             case Permute():
-                self._move(str(number), step, layouts.permuted(step, *self._strides(step)))
+                self.move(str(number), step, layouts.permuted(step, *self._strides(step)))
             case Slice():
-                self._move(str(number), step, layouts.sliced(step, *self._strides(step)))
+                self.move(str(number), step, layouts.sliced(step, *self._strides(step)))
             case Pad():
                 count, kind = elements(step.output), c_type(step.output)
                 to = self._at(step.output.name)
                 self.calls.append(f"    mps_fill({kind}, {count}, {step.value}, {to});")
                 box = layouts.padded(step, self._in(step).shape, *self._strides(step))
-                self._move(str(number), step, box)
+                self.move(str(number), step, box)
             case Arrange():
                 box = layouts.arranged(step.output.shape, *self._strides(step))
-                self._move(str(number), step, box)
+                self.move(str(number), step, box)
             case Softmax():
-                if not self.has_power_table:
-                    self.constants.array("int32_t", "power_table", np.array(power_table()))
-                    self.has_power_table = True
-                fields = _along(self._in(step), step.output, step.axis) | {
-                    "multiplier": int(step.rescale.multipliers[0]),
-                    "shift": int(step.rescale.shifts[0]),
-                }
+                table = self.constants.shared_array(
+                    "int32_t", "power_table", np.array(power_table())
+                )
+                fields = along_axis(self._in(step), step.output, step.axis, step.rescale)
                 self.constants.struct("mps_along_axis", number, fields)
-                self.call("mps_softmax", number, step, "power_table")
+                self.call("mps_softmax", number, step, table)
             case ArgMax():
-                fields = _along(self._in(step), step.output, step.axis)
+                fields = along_axis(self._in(step), step.output, step.axis)
                 self.constants.struct("mps_along_axis", number, fields)
                 self.call("mps_argmax", number, step)
             case Reshape():
                 self.calls.append("    /* the same bytes */")
             case _:
-                WRITERS[type(step)](self, number, step)
+                _FAMILIES[type(step)](self, number, step)
 
     def _in(self, step: Step) -> IntegerTensor:
         return self.arranged.tensors[step.sources[0]]
@@ -194,7 +193,8 @@ class StepWriter:
             "output_height": result[0], "output_width": result[1],
         }  # fmt: skip
 
-    def _move(self, number: str, step: Step, box: layouts.Box, source: str | None = None) -> None:
+    def move(self, number: str, step: Step, box: layouts.Box, source: str | None = None) -> None:
+        """A copy from `source`, or the step's first one, between strided boxes."""
         shape, (from_strides, to_strides) = layouts.inner_longest(
             *layouts.join(box.shape, [box.from_strides, box.to_strides])
         )
@@ -225,13 +225,4 @@ def _means(step: Mean, source: IntegerTensor, source_strides: Shape) -> dict[str
         "type": c_type(source), "kept_dims": len(kept), "mean_dims": len(mean),
         "kept_shape": kept, "kept_strides": kept_strides,
         "mean_shape": mean, "mean_strides": mean_strides,
-    }  # fmt: skip
-
-
-def _along(source: IntegerTensor, output: IntegerTensor, axis: int) -> dict[str, object]:
-    """Softmax and arg-max: the axis between those before and after it."""
-    shape = source.shape
-    return {
-        "input_type": c_type(source), "output_type": c_type(output),
-        "outer": prod(shape[:axis]), "length": shape[axis], "inner": prod(shape[axis + 1 :]),
     }  # fmt: skip

@@ -18,6 +18,7 @@ from torch import fx
 from mpsearch.data import Data
 from mpsearch.exporters.litert.joined import joined_tensors, read_as_codes
 from mpsearch.exporters.litert.pointwise import PROBABILITIES
+from mpsearch.integer.gathering import Gather
 from mpsearch.integer.graph import (
     AveragePool,
     Clamp,
@@ -70,7 +71,7 @@ class _Recorder(fx.Interpreter):
 
 
 # One scale in and out, in LiteRT's 8-bit kernels.
-_MOVES = (AveragePool, Clamp, Concatenate, MaxPool, Pad, Permute, Reshape, Slice)
+_MOVES = (AveragePool, Clamp, Concatenate, Gather, MaxPool, Pad, Permute, Reshape, Slice)
 
 
 def quantizers(

@@ -14,7 +14,7 @@ import numpy as np
 
 from mpsearch.errors import InputError
 from mpsearch.exporters.litert.layouts import FIRST, Tensors, stored_shape, strided_slice
-from mpsearch.exporters.litert.steps import quantize_float
+from mpsearch.exporters.litert.steps import log_softmax, quantize_float
 from mpsearch.graph.outputs import Output
 from mpsearch.integer.graph import (
     Clamp,
@@ -25,13 +25,15 @@ from mpsearch.integer.graph import (
     Shape,
     Slice,
 )
+from mpsearch.integer.log_softmax import LogSoftmax
 
-Joining = Concatenate | Reshape | Permute | Slice | Clamp
+Joining = Concatenate | Reshape | Permute | Slice | Clamp | LogSoftmax
 WHOLE = "output"  # the signature's name for a single output, and for several side by side
 
 
 def joined_tensors(graph: IntegerGraph) -> frozenset[str]:
-    """The tensors that the output is made of by ordering alone, from its first concatenations on.
+    """The tensors that the output is made of by ordering alone, from its first concatenations on;
+    a log-softmax before that is one of them, as floats have finer steps there than int8.
 
     A reshape before a concatenation, as several outputs have it, belongs to it.
     """
@@ -44,7 +46,7 @@ def joined_tensors(graph: IntegerGraph) -> frozenset[str]:
             pending += made[name].sources
     joined: set[str] = set()
     for step in graph.steps:
-        after = isinstance(step, Concatenate) or joined.intersection(step.sources)
+        after = isinstance(step, Concatenate | LogSoftmax) or joined.intersection(step.sources)
         if step.output.name in reached and after:
             joined.add(step.output.name)
     for step in reversed(graph.steps):
@@ -130,6 +132,8 @@ class JoinedOutputs:
         sources = [self.real(name) for name in step.sources]
         if isinstance(step, Clamp):
             return self._clipped(step, sources[0])
+        if isinstance(step, LogSoftmax):
+            return log_softmax(self.tensors, step, sources[0])
         target = self._float(step.output.name, shape)
         match step:
             case Concatenate():

@@ -3,9 +3,12 @@
 Max and average pools, with a PAD before where LiteRT's two paddings do not fit.
 """
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 
 from mpsearch.errors import InputError
+from mpsearch.exporters.litert.gathering import gather
 from mpsearch.exporters.litert.layouts import (
     FIRST,
     LAST,
@@ -30,6 +33,7 @@ from mpsearch.exporters.litert.windows import (
     regular,
     write_clipped,
 )
+from mpsearch.integer.gathering import Gather
 from mpsearch.integer.graph import (
     Add,
     ArgMax,
@@ -46,6 +50,7 @@ from mpsearch.integer.graph import (
     Softmax,
     Step,
 )
+from mpsearch.integer.log_softmax import LogSoftmax
 
 _LOWEST = -128  # in a maximum it never wins
 
@@ -124,10 +129,14 @@ def write_step(tensors: Tensors, step: Step) -> None:
             permute(tensors, step)
         case Slice():
             slice_axis(tensors, step)
+        case Gather():
+            gather(tensors, step)
         case Pad():
             pad_axes(tensors, step)
         case Softmax():
             _softmax(tensors, step)
+        case LogSoftmax():
+            _log_softmax(tensors, step)
         case ArgMax():
             _argmax(tensors, step)
         case _ if type(step) in WRITERS:
@@ -182,25 +191,28 @@ def _mean(tensors: Tensors, step: Mean) -> None:
 
 
 def _softmax(tensors: Tensors, step: Softmax) -> None:
-    """LiteRT's works along the last axis."""
+    (name,), output = step.sources, step.output.name
+    quantizer = tensors.quantizers[output]
+    target = tensors.new(output, step.output.shape, quantizer)
+
+    def between(shape: Sequence[int]) -> int:
+        return tensors.scratch(f"{output} turned", shape, quantizer)
+
+    def turned(shape: Sequence[int]) -> int:
+        return tensors.scratch(f"{name} turned", shape, tensors.quantizers[name])
+
+    along_last(tensors, step, "SOFTMAX", tensors.read(name, FIRST), target, (turned, between))
+
+
+def _log_softmax(tensors: Tensors, step: LogSoftmax) -> None:
+    """In float: LiteRT's integers have steps of 1/16."""
     (name,) = step.sources
-    dimensions = len(step.output.shape)
-    source = tensors.read(name, FIRST)
-    quantizer = tensors.quantizers[step.output.name]
-    stored = stored_shape(step.output.shape, FIRST)
-    axes = list(range(dimensions + 1))
-    axes[step.axis + 1], axes[-1] = axes[-1], axes[step.axis + 1]
-    turned = tuple(stored[axis] for axis in axes)
-    last = step.axis == dimensions - 1
-    target = tensors.new(step.output.name, step.output.shape, quantizer)
-    result = target
-    if not last:
-        logits = tensors.scratch(f"{name} turned", turned, tensors.quantizers[name])
-        tensors.transpose(source, logits, axes)
-        source, result = logits, tensors.scratch(f"{step.output.name} turned", turned, quantizer)
-    tensors.file.operator("SOFTMAX", 2, [source], [result], "SoftmaxOptions", beta=1.0)
-    if not last:
-        tensors.transpose(result, target, axes)
+    given = tensors.file.tensor(f"{name} real", stored_shape(step.output.shape, FIRST), "FLOAT32")
+    tensors.file.operator(
+        "DEQUANTIZE", 2, [tensors.read(name, FIRST)], [given], "DequantizeOptions"
+    )
+    result = log_softmax(tensors, step, given)
+    quantize_float(tensors, step.output.name, step.output.shape, result)
 
 
 def _argmax(tensors: Tensors, step: ArgMax) -> None:
@@ -222,6 +234,44 @@ def _argmax(tensors: Tensors, step: ArgMax) -> None:
         tensors.reshape(classes, kept, stored)
         classes = kept
     tensors.numbers[step.output.name] = {FIRST: classes}
+
+
+def log_softmax(tensors: Tensors, step: LogSoftmax, source: int) -> int:
+    """The float32 result for a float32 tensor [1, …]."""
+    file, stored = tensors.file, stored_shape(step.output.shape, FIRST)
+    target = file.tensor(f"{step.output.name} real", stored, "FLOAT32")
+
+    def turned(shape: Sequence[int]) -> int:
+        return file.tensor(f"{step.output.name} turned", shape, "FLOAT32")
+
+    along_last(tensors, step, "LOG_SOFTMAX", source, target, (turned, turned))
+    return target
+
+
+def along_last(
+    tensors: Tensors,
+    step: Softmax | LogSoftmax,
+    operator: str,
+    source: int,
+    target: int,
+    turned: tuple[Callable[[Sequence[int]], int], Callable[[Sequence[int]], int]],
+) -> None:
+    """An operator that works along the last axis, between transpositions where `step` has another;
+    `turned` makes the tensors for the transposed source and result."""
+    stored = stored_shape(step.output.shape, FIRST)
+    axes = list(range(len(stored)))
+    axes[step.axis + 1], axes[-1] = axes[-1], axes[step.axis + 1]
+    shape, result = tuple(stored[axis] for axis in axes), target
+    moved = axes != sorted(axes)
+    if moved:
+        given, result = (make(shape) for make in turned)
+        tensors.transpose(source, given, axes)
+        source = given
+    options = {"beta": 1.0} if operator == "SOFTMAX" else {}
+    table = "SoftmaxOptions" if operator == "SOFTMAX" else "LogSoftmaxOptions"
+    tensors.file.operator(operator, 2 if options else 1, [source], [result], table, **options)
+    if moved:
+        tensors.transpose(result, target, axes)
 
 
 def quantize_float(tensors: Tensors, name: str, shape: tuple[int, ...], source: int) -> None:

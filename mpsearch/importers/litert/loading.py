@@ -21,7 +21,9 @@ from mpsearch.importers.litert.recurrent import RECURRENT
 from mpsearch.importers.litert.slicing import SLICING
 from mpsearch.importers.litert.translation import OPSET, Translation
 from mpsearch.importers.litert.weighted import WEIGHTED
-from mpsearch.importers.onnx.loading import module_of
+from mpsearch.importers.onnx.branches import fold
+from mpsearch.importers.onnx.inputs import Inputs
+from mpsearch.importers.onnx.loading import read_plan
 from mpsearch.importers.onnx.steps import Plan
 
 OPERATORS: dict[str, Callable[[Node], None]] = {
@@ -73,7 +75,9 @@ def _load(
         origins={},
         opset=OPSET,
     )
-    module, *_ = module_of(plan, examples, batch, fixed=True)
+    samples = dict(zip(plan.inputs, examples, strict=True))
+    inputs = Inputs(samples, dict.fromkeys(samples, 0), batch, is_fixed=True)
+    module, _ = read_plan(fold(plan), inputs, {})
     with torch.no_grad():
         if samples_mix(module, random_samples(examples)):
             raise InputError(

@@ -24,6 +24,7 @@ from mpsearch.importers.onnx.calls import (
     sizes_of,
 )
 
+OPEN = 1 << 24  # an end or start that no batch reaches
 _PAD_MODES = {"reflect": "reflect", "edge": "replicate", "wrap": "circular"}
 
 
@@ -130,7 +131,16 @@ def _split(call: Call) -> Result:
 def _slice(call: Call) -> Result:
     x = call.tensor(0)
     for axis, start, end, step in slices_of(call, x.dim()):
-        if step < 0:
+        if isinstance(x.shape[axis], torch.SymInt):  # the batch
+            if step < 0:
+                raise InputError(
+                    f"it goes backwards along axis {axis}, which holds the samples; expected a "
+                    "step of 1 there"
+                )
+            start, end = (None if _is_open(position) else position for position in (start, end))
+        elif step > 0 and isinstance(start, int) and isinstance(end, int):
+            start, end, _ = slice(start, end).indices(int(x.shape[axis]))
+        else:
             # from `start` down to before `end`: the same positions upwards in the flipped tensor
             size = int(x.shape[axis])
             first, last = _clamped(start, size), _clamped(end, size)
@@ -138,6 +148,14 @@ def _slice(call: Call) -> Result:
             start, end, step = size - 1 - first, size - 1 - last, -step
         x = x[(*[slice(None)] * axis, slice(start, end, step))]
     return x
+
+
+def _is_open(position: Any) -> bool:
+    """Converters write the end of a dimension of any size as one of the largest integers, or 1e9.
+
+    The end of the dimension itself, written as its size, is none.
+    """
+    return isinstance(position, int) and abs(position) >= OPEN
 
 
 def _clamped(position: Any, size: int) -> int:

@@ -104,16 +104,28 @@ def _mean(call: Call) -> Result:
 
 
 def _clip(call: Call) -> Result:
-    """Bounds are attributes before opset 11 and inputs since."""
+    """Bounds are attributes before opset 11 and inputs since; these may be computed.
+
+    ONNX has one number for all values. Files with a bound for each channel run, too.
+    """
     x = call.tensor(0)
-    bounds: list[float | None] = []
+    bounds: list[float | torch.Tensor | None] = []
     for index, name in ((1, "min"), (2, "max")):
-        value: float | None = call.step.attributes.get(name)
+        value: float | torch.Tensor | None = call.step.attributes.get(name)
         if call.has(index):
-            array = call.host(index)
-            value = array.reshape(-1)[0].item()
+            given = call.values[index]
+            known = isinstance(given, np.ndarray) and given.size == 1
+            value = call.host(index).reshape(-1)[0].item() if known else call.tensor(index)
         bounds.append(value)
     low, high = bounds
+    if isinstance(low, torch.Tensor) or isinstance(high, torch.Tensor):
+        if low is not None:
+            x = torch.maximum(x, low) if isinstance(low, torch.Tensor) else torch.clamp(x, min=low)
+        if high is None:
+            return x
+        if isinstance(high, torch.Tensor):
+            return torch.minimum(x, high)
+        return torch.clamp(x, max=high)
     if low is None and high is None:
         return x
     if low == 0 and high == 6 and x.is_floating_point():

@@ -3,19 +3,11 @@
 The module's tensors carry the file's names. Every one is made in the first run on real samples,
 so that an export afterwards finds them all.
 
-Files that were exported for one batch size get a free one.
-
-Exporters fold the batch into the targets of Reshape and Expand: [1, 64] for a file of one sample.
-The graph runs once on the file's own batch size and once on three samples; where the arriving
-tensor has grown along one dimension, the entry of the target that holds this dimension grows too.
-A file in which that is a wrong reading is found by comparing three samples with each one alone.
-
 Which operator is read by which function, and up to which version of its definition.
 """
 
 import inspect
-import math
-from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
 
 import numpy as np
 import torch
@@ -23,7 +15,7 @@ from torch import nn
 
 from mpsearch.errors import InputError, first_line
 from mpsearch.graph import memory_budget
-from mpsearch.graph.sample_layout import samples_mix
+from mpsearch.graph.border import moved
 from mpsearch.graph.tensors import get_tensor, set_tensor
 from mpsearch.importers.onnx.arranging import ARRANGING, GATHERING
 from mpsearch.importers.onnx.calls import (
@@ -76,7 +68,7 @@ OPERATORS: dict[str, Handler] = {
 _NEWEST = 28
 _QUANTIZED = {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv",
               "QLinearMatMul", "ConvInteger", "MatMulInteger"}  # fmt: skip
-_CONTROL = {"If", "Loop", "Scan", "SequenceMap"}
+_CONTROL = {"Loop", "Scan", "SequenceMap"}
 
 
 def handler_of(call: Call) -> Handler:
@@ -99,20 +91,20 @@ def _is_shape_arithmetic(call: Call) -> bool:
     return not any(array.dtype.kind == "f" and array.size > 1 for array in arrays)
 
 
-def check_operators(steps: Iterable[Step], domains: Iterable[str], opset: int) -> None:
+def check_operators(steps: Iterable[Step], opset: int) -> None:
     """Raise InputError that lists everything that cannot be read, with one node for each."""
     defs = onnx_package("reading an ONNX file").defs
     problems: dict[str, str] = {}
-    for step, domain in zip(steps, domains, strict=True):
+    for step in steps:
         name = step.operator
         if name in _QUANTIZED:
             raise InputError(
                 f"it is quantized already ({step.label}); expected the float model that it was "
                 "made from"
             )
-        if domain not in ("", "ai.onnx"):
-            problems.setdefault(f"{domain}.{name}", f"{step.label}")
-        elif name not in OPERATORS:
+        if name == "If" or (name in OPERATORS and "." in name):
+            continue
+        if name not in OPERATORS:
             problems.setdefault(name, step.label)
         elif defs.get_schema(name, opset, "").since_version > _NEWEST:
             problems.setdefault(f"{name} of opset {opset}", step.label)
@@ -135,14 +127,24 @@ Rewriter = Callable[[Step, torch.Tensor, Size], "tuple[Size, ...] | None"]
 
 
 class OnnxModule(nn.Module):
-    """Takes the file's inputs in order; returns its output, or a dict when it has several."""
+    """Takes the file's inputs in order; returns its output, or a dict when it has several.
 
-    def __init__(self, plan: Plan, rewrite: Rewriter) -> None:
+    All of them have their samples along the first dimension; in the file they lie along that of
+    `input_dims` and `output_dims`, where these name another one.
+    """
+
+    samples_first = True
+
+    def __init__(
+        self, plan: Plan, rewrite: Rewriter, input_dims: Mapping[str, int] | None = None
+    ) -> None:
         super().__init__()
         self.plan = plan
+        self.input_dims = dict(input_dims or {})
+        self.output_dims: dict[str, int] = {}
         self.tensors = _Tensors(self)
         self._rewrite = rewrite
-        self._last_use = _last_uses(plan)
+        self._last_use = last_uses(plan)
 
         def forward(*inputs: torch.Tensor) -> torch.Tensor | dict[str, torch.Tensor]:
             return self.run(inputs)
@@ -158,7 +160,10 @@ class OnnxModule(nn.Module):
         self, inputs: tuple[torch.Tensor, ...], shapes: Recorder | None = None
     ) -> torch.Tensor | dict[str, torch.Tensor]:
         """The outputs; `shapes` is told every tensor's shape by the file's name for it."""
-        values: dict[str, Value] = dict(zip(self.plan.inputs, inputs, strict=True))
+        values: dict[str, Value] = {
+            name: moved(x, 0, self.input_dims.get(name, 0))
+            for name, x in zip(self.plan.inputs, inputs, strict=True)
+        }
         values.update(self.plan.constants)
         batch: Size = inputs[0].shape[0] if inputs[0].dim() else 1
         for index, step in enumerate(self.plan.steps):
@@ -190,7 +195,7 @@ class OnnxModule(nn.Module):
     def _output(self, name: str, value: Value) -> torch.Tensor:
         if not isinstance(value, torch.Tensor):
             raise InputError(f"output {name!r} does not follow from the inputs' data")
-        return value
+        return moved(value, self.output_dims.get(name, 0), 0)
 
 
 def run_call(call: Call) -> tuple[Value, ...]:
@@ -203,7 +208,9 @@ def run_call(call: Call) -> tuple[Value, ...]:
         if torch.compiler.is_exporting():
             raise
         raise InputError(f"{call.step.label}: {first_line(error)}") from error
-    return result if isinstance(result, tuple) else (result,)
+    results = result if isinstance(result, tuple) else (result,)
+    # numpy makes numbers of arrays without dimensions
+    return tuple(np.asarray(r) if isinstance(r, np.generic) else r for r in results)
 
 
 class _Tensors:
@@ -253,12 +260,12 @@ def compute_constant(step: Step, plan: Plan) -> Mapping[str, Array]:
     }
 
 
-def _last_uses(plan: Plan) -> list[set[str]]:
+def last_uses(plan: Plan) -> list[set[str]]:
     """Per step the values that nothing reads after it, so that a run holds few at a time."""
     kept: set[str] = {*plan.outputs, *plan.constants, ""}
     uses: list[set[str]] = []
     for step in reversed(plan.steps):
-        names = {*step.inputs, *step.outputs} - kept
+        names = {*step.reads(), *step.outputs} - kept
         kept |= names
         uses.append(names)
     return uses[::-1]
@@ -271,107 +278,3 @@ def _unique(names: list[str]) -> list[str]:
             name += "_"
         found.append(name)
     return found
-
-
-Shape = tuple[int, ...]
-
-
-class BatchRewriter:
-    """Targets with the batch in them, by the name of the step's output.
-
-    `learn` is told the shapes of a run on the file's own batch size; from then on a constant target
-    whose tensor has grown is rewritten, and `targets` collects what was done.
-    """
-
-    def __init__(self, plan: Plan, batch: int, fixed: bool) -> None:
-        self._plan, self._batch, self._fixed = plan, batch, fixed
-        self._shapes: Mapping[str, Shape] | None = None
-        self._ahead: dict[str, int] = {}
-        self.targets: dict[str, tuple[tuple[int, bool], ...]] = {}
-
-    def learn(self, shapes: Mapping[str, Shape]) -> None:
-        """The shapes of all tensors at the file's own batch size."""
-        self._shapes = shapes
-
-    def __call__(self, step: Step, x: torch.Tensor, batch: Size) -> tuple[Size, ...] | None:
-        """The target for `x`, or None to take it as the file has it."""
-        if self._shapes is None:
-            return None
-        name = step.outputs[0]
-        if step.operator != "Reshape":
-            self._ahead[name] = self._ahead.get(step.inputs[0], 1)
-            return None
-        if name not in self.targets and not torch.compiler.is_exporting():
-            found = self._target(step, tuple(int(size) for size in x.shape))
-            if found is not None:
-                self.targets[name] = found
-        entries = self.targets.get(name)
-        if entries is None:
-            return None
-        return tuple(size * batch if grows else size for size, grows in entries)
-
-    def _target(self, step: Step, now: Shape) -> tuple[tuple[int, bool], ...] | None:
-        assert self._shapes is not None
-        before = self._shapes.get(step.inputs[0])
-        target = self._plan.constants.get(step.inputs[1])
-        if target is None or before is None or before == now or len(before) != len(now):
-            return None
-        written = [int(size) for size in target.reshape(-1)]
-        if not self._fixed and (-1 in written or math.prod(written) == math.prod(now)):
-            return None  # the file leaves the batch free itself
-        target_before = self._shapes[step.outputs[0]]
-        ahead = self._ahead.get(step.inputs[0], 1)
-        place = place_of_batch(before, now, target_before, self._batch, ahead)
-        if place is None:
-            return None
-        first = math.prod(before[: _grown(before, now)[0]]) * ahead
-        self._ahead[step.outputs[0]] = first // math.prod(target_before[:place])
-        return tuple(
-            (size // self._batch, True) if index == place else (size, False)
-            for index, size in enumerate(target_before)
-        )
-
-
-def _grown(before: Shape, now: Shape) -> list[int]:
-    return [axis for axis, (old, new) in enumerate(zip(before, now, strict=True)) if old != new]
-
-
-def place_of_batch(
-    before: Shape, now: Shape, target: Shape, batch: int, ahead: int = 1
-) -> int | None:
-    """Which entry of a Reshape's target has the batch as a factor; None when that cannot be told.
-
-    `before` and `now` are the arriving shapes at the file's batch size and another one: for
-    (1, 8, 4) and (3, 8, 4) the target (1, 32) has it in entry 0. `ahead` counts the positions that
-    come before the batch in the dimension that grew: (T·N, C) has T ahead of N. Of two
-    possible entries the last is not taken: features stay together.
-    """
-    grew = _grown(before, now)
-    if len(grew) != 1:
-        return None
-    start = math.prod(before[: grew[0]])
-    first, end = start * ahead, start * before[grew[0]]
-    starts = [math.prod(target[:index]) for index in range(len(target) + 1)]
-    inside = [i for i in range(len(target)) if starts[i] >= first and starts[i + 1] <= end]
-    alone = [i for i in inside if target[i] == batch]
-    if alone:
-        return alone[0]
-    # merged with a neighbour: heads behind the batch, or positions in front of it
-    holding = [i for i in range(len(target)) if starts[i] <= first < starts[i + 1]]
-    if not holding:
-        return None
-    place = holding[0]
-    if starts[place] == first and 0 < place == len(target) - 1:
-        place -= 1
-    return place if target[place] % batch == 0 else None
-
-
-def check_rows(run: "torch.nn.Module", examples: Sequence[torch.Tensor]) -> None:
-    """Several samples together must give what each gives alone. Raises InputError otherwise."""
-    with torch.no_grad():
-        if samples_mix(run, examples):
-            raise InputError(
-                "it was exported for one batch size, and its samples mix when there are more.",
-                "Export it again with a free batch dimension (dynamic_axes or dynamic_shapes of "
-                "torch.onnx.export)",
-            )

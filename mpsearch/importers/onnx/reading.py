@@ -46,6 +46,10 @@ def read_model(path: str) -> Any:
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             _load_external(path, folder, tensor)
             inside += len(tensor.raw_data)
+    for value in model.graph.output:
+        if value.type.HasField("tensor_type"):
+            # runtimes do without it, the checker does not; nobody reads it here
+            value.type.tensor_type.shape.SetInParent()
     try:
         if model.functions:
             _check_expansion(model)
@@ -89,13 +93,15 @@ def opset_of(model: Any) -> int:
 
 
 def tensors_of(graph: Any) -> Iterator[Any]:
-    """Every TensorProto of the graph and of the attributes of its nodes."""
+    """Every TensorProto of the graph, of the attributes of its nodes and of graphs in these."""
     yield from graph.initializer
     for node in graph.node:
         for attribute in node.attribute:
             if attribute.HasField("t"):
                 yield attribute.t
             yield from attribute.tensors
+            for inner in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else ())):
+                yield from tensors_of(inner)
 
 
 def array_of(tensor: Any) -> "np.ndarray[Any, Any]":

@@ -67,7 +67,9 @@ def _check(call: Call, directions: int) -> bool:
         raise InputError("got peepholes; expected an LSTM without them")
     if not (call.is_constant(1) and call.is_constant(2)):
         raise InputError("its weights depend on the data; expected constant ones")
-    if call.has(4):
+    # As an array it follows from shapes alone. In an export it is a tensor, one number per sample
+    # of the free batch: the runs before have seen what it is.
+    if call.has(4) and not torch.compiler.is_exporting():
         steps = call.tensor(0).shape[1 if call.attribute("layout", 0) else 0]
         if not bool(np.all(call.host(4) == steps)):
             raise InputError("got sequence_lens; expected that every sample has the full length")
@@ -109,7 +111,17 @@ def _state(call: Call, index: int, x: torch.Tensor, directions: int, hidden: int
     if call.attribute("layout", 0):
         state, samples = state.transpose(0, 1), 0
     if isinstance(known, np.ndarray) and bool((known == known.take([0], samples)).all()):
-        return state[:, :1].expand(directions, x.shape[1], hidden)  # the same for every sample
+        state = state[:, :1].expand(directions, x.shape[1], hidden)  # the same for every sample
+    # torch's operators read beyond states that do not fit
+    if state.dim() != 3 or tuple(state.shape[::2]) != (directions, hidden):
+        raise InputError(
+            f"got an initial state of shape {tuple(state.shape)}; expected [{directions}, samples, "
+            f"{hidden}]"
+        )
+    if state.shape[1] != x.shape[1]:
+        raise InputError(
+            f"got initial states of {state.shape[1]} samples for {x.shape[1]} sequences"
+        )
     return state
 
 

@@ -4,7 +4,7 @@ What depends on constants only is computed here, once; a bias that an exporter w
 behind MatMul goes back into the layer.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -22,7 +22,9 @@ _KEEPING = {"Identity", "Transpose", "Reshape", "Cast", "Squeeze", "Unsqueeze"}
 class Step:
     """One node: `attributes` are plain Python values (tensors as arrays).
 
-    `name` is the node's own name, `scope` what its metadata say about the module that made it.
+    `operator` has its domain in front where that is not ONNX's own: `com.microsoft.FusedConv`.
+    `name` is the node's own name, `metadata` what it says about the module that made it. The
+    branches of an If are attributes, too.
     """
 
     operator: str
@@ -36,6 +38,28 @@ class Step:
     def label(self) -> str:
         """How a message names the node: `node '/conv1/Conv' (Conv)`."""
         return f"node {self.name or self.outputs[0]!r} ({self.operator})"
+
+    @property
+    def branches(self) -> "tuple[Branch, ...]":
+        """The graphs of an If; none for other operators."""
+        return tuple(value for value in self.attributes.values() if isinstance(value, Branch))
+
+    def reads(self) -> Iterator[str]:
+        """The values that it takes, in its branches as well."""
+        yield from filter(None, self.inputs)
+        for branch in self.branches:
+            yield from branch.outputs
+            for step in branch.steps:
+                yield from step.reads()
+
+
+@dataclass(frozen=True)
+class Branch:
+    """The graph of one branch of an If: it has no inputs and may read every value around it."""
+
+    steps: tuple[Step, ...]
+    constants: Mapping[str, Array]
+    outputs: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -60,8 +84,9 @@ def steps_of(graph: Any) -> tuple[Step, ...]:
 
 
 def _step(node: Any) -> Step:
+    foreign = node.domain not in ("", "ai.onnx")
     return Step(
-        operator=str(node.op_type),
+        operator=f"{node.domain}.{node.op_type}" if foreign else str(node.op_type),
         name=str(node.name),
         inputs=tuple(node.input),
         outputs=tuple(node.output),
@@ -86,7 +111,13 @@ def _plain(attribute: Any) -> Any:
         return [int(value) for value in attribute.ints]
     if attribute.type == kinds.STRINGS:
         return [value.decode(errors="replace") for value in attribute.strings]
-    raise InputError(f"attribute {attribute.name} holds a graph or a type without a meaning here")
+    if attribute.type == kinds.GRAPH:
+        return Branch(
+            steps_of(attribute.g),
+            {tensor.name: array_of(tensor) for tensor in attribute.g.initializer},
+            tuple(value.name for value in attribute.g.output),
+        )
+    raise InputError(f"attribute {attribute.name} has a type without a meaning here")
 
 
 def fold_constants(plan: Plan, compute: Callable[[Step, Plan], Mapping[str, Array]]) -> Plan:
@@ -94,7 +125,7 @@ def fold_constants(plan: Plan, compute: Callable[[Step, Plan], Mapping[str, Arra
     constants, origins = dict(plan.constants), dict(plan.origins)
     steps = []
     for step in plan.steps:
-        if not all(name in constants for name in step.inputs if name):
+        if step.branches or not all(name in constants for name in step.inputs if name):
             steps.append(step)
             continue
         current = replace(plan, constants=constants, origins=origins)
@@ -102,6 +133,17 @@ def fold_constants(plan: Plan, compute: Callable[[Step, Plan], Mapping[str, Arra
         if step.operator in _KEEPING:
             origins[step.outputs[0]] = origins.get(step.inputs[0], step.inputs[0])
     return replace(plan, steps=tuple(steps), constants=constants, origins=origins)
+
+
+def without_unused(plan: Plan) -> Plan:
+    """The plan without steps that no output needs, such as the condition of an If."""
+    needed = {*plan.outputs}
+    steps: list[Step] = []
+    for step in reversed(plan.steps):
+        if needed.intersection(step.outputs):
+            needed.update(step.reads())
+            steps.append(step)
+    return replace(plan, steps=tuple(reversed(steps)))
 
 
 def join_biases(plan: Plan) -> Plan:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from mpsearch.errors import InputError
-from mpsearch.graph.exporting import BRANCHES_ON_DATA
+from mpsearch.graph.exporting import BRANCHES_ON_DATA, NAMES
 
 
 def operator_of(node: Any) -> Callable[[list[Any]], Sequence[Any]]:
@@ -48,10 +48,24 @@ def _call(node: Any, args: list[Any]) -> Sequence[Any]:
     parameters = found._schema.arguments
     positional = [a for a, p in zip(args, parameters, strict=True) if not p.kwarg_only]
     named = {p.name: a for a, p in zip(args, parameters, strict=True) if p.kwarg_only}
+    if packet in NAMES:
+        _check_states(positional)
     result = found(*positional, **named)
     if node.outputsSize() == 1:
         return [result]
     return list(result) if node.outputsSize() else []
+
+
+def _check_states(args: Sequence[Any]) -> None:
+    """torch checks in nn.LSTM: the operator itself reads beyond states that do not fit."""
+    x, states, batch_first = args[0], args[1], args[-1]
+    for state in states if isinstance(states, list | tuple) else [states]:
+        samples = x.shape[0 if batch_first else 1] if x.dim() == 3 else None
+        if state.dim() != 3 or samples is None or state.shape[1] != samples:
+            raise InputError(
+                f"a recurrent layer gets an input of shape {tuple(x.shape)} and a state of shape "
+                f"{tuple(state.shape)}; expected as many samples in both"
+            )
 
 
 def _on_numbers(node: Any, args: list[Any]) -> Any:

@@ -1,0 +1,103 @@
+"""A rearrangement in C: a copy between strided boxes where that says it, else tables per axis."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mpsearch.errors import InputError
+from mpsearch.exporters.c.layouts import DIMS, Box, stored_offsets
+from mpsearch.exporters.c.storage import element_bytes
+from mpsearch.integer.gathering import Digits, Gather, digits_of
+from mpsearch.integer.graph import Shape, Step
+
+if TYPE_CHECKING:
+    from mpsearch.exporters.c.steps import StepWriter
+
+
+@dataclass(frozen=True)
+class Tables:
+    """One table of source offsets per axis of `shape`; `run` elements lie side by side on both
+    sides after that."""
+
+    start: int
+    shape: Shape
+    to_strides: Shape
+    offsets: tuple[tuple[int, ...], ...]
+    run: int
+
+
+def gathered(step: Gather, source: Shape, strides: Shape, to: Shape) -> Box | Tables:
+    """How to copy from a source with these strides to an output with strides `to`."""
+    found = stored_offsets(step, source, strides)
+    assert found is not None  # the plan of layouts asked for an order that has tables
+    start, offsets = found
+    digits = [digits_of(table) for table in offsets]
+    if all(found is not None for found in digits):
+        box = _box(step.output.shape, start, [d for d in digits if d is not None], to)
+        if len(box.shape) <= DIMS:
+            return box
+    return _tables(step.output.shape, start, offsets, to)
+
+
+def _box(shape: Shape, start: int, digits: Sequence[Digits], to: Shape) -> Box:
+    lengths, from_strides, to_strides = [], [], []
+    for found, stride in zip(digits, to, strict=True):
+        for place, (length, step) in enumerate(found):
+            lengths.append(length)
+            from_strides.append(step)
+            to_strides.append(stride * prod(n for n, _ in found[place + 1 :]))
+    # tables count from their smallest offset on: where a stride is negative the first is another
+    first = start + sum(-(n - 1) * s for n, s in zip(lengths, from_strides, strict=True) if s < 0)
+    if not lengths:
+        lengths, from_strides, to_strides = [1], [1], [1]
+    return Box(tuple(lengths), first, tuple(from_strides), 0, tuple(to_strides))
+
+
+def _tables(shape: Shape, start: int, offsets: tuple[tuple[int, ...], ...], to: Shape) -> Tables:
+    """The innermost axis is a run where it is one on both sides."""
+    axes = [axis for axis, length in enumerate(shape) if length > 1]
+    axes.sort(key=lambda axis: -to[axis])
+    run = 1
+    while (
+        axes
+        and to[axes[-1]] == run
+        and offsets[axes[-1]] == tuple(i * run for i in range(shape[axes[-1]]))
+    ):
+        run *= shape[axes.pop()]
+    if len(axes) > DIMS:
+        raise InputError(
+            f"a tensor of shape {'x'.join(map(str, shape))} is gathered along {len(axes)} axes; "
+            f"the C export has {DIMS} at most"
+        )
+    return Tables(
+        start, tuple(shape[axis] for axis in axes), tuple(to[axis] for axis in axes),
+        tuple(offsets[axis] for axis in axes), run,
+    )  # fmt: skip
+
+
+def _gather(writer: "StepWriter", number: int, step: Gather) -> None:
+    arranged = writer.arranged
+    (name,) = step.sources
+    found = gathered(
+        step,
+        arranged.tensors[name].shape,
+        arranged.strides(name),
+        arranged.strides(step.output.name),
+    )
+    if isinstance(found, Box):
+        writer.move(str(number), step, found)
+        return
+    offsets = np.array([offset for table in found.offsets for offset in table])
+    fields = {
+        "size": element_bytes(step.output), "run": found.run, "start": found.start,
+        "dims": len(found.shape), "shape": found.shape, "to_strides": found.to_strides,
+        "offsets": writer.constants.shared_array("int32_t", f"offsets_{number}", offsets),
+    }  # fmt: skip
+    writer.constants.struct("mps_gathering", number, fields)
+    writer.call("mps_gather", number, step)
+
+
+WRITERS: Mapping[type[Step], Callable[["StepWriter", int, Any], None]] = {Gather: _gather}
