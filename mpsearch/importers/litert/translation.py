@@ -25,7 +25,7 @@ from mpsearch.importers.onnx.calls import Call
 from mpsearch.importers.onnx.interpreter import Transient, run_call
 from mpsearch.importers.onnx.steps import Step
 
-OPSET = 18  # whose definitions the steps follow
+OPSET = 20  # whose definitions the steps follow
 LAST, FIRST, FLAT = "channels last", "channels first", "flattened from channels first"
 
 
