@@ -125,7 +125,7 @@ def _gates(m: Any, x: torch.Tensor) -> Any:
     deep = m.norm(torch.relu(m.deep(out))) + m.position
     gate = torch.tanh(m.left(deep)) * torch.sigmoid(m.right(deep))
     out = torch.add(gate, deep, alpha=0.7) - m.slopes(out)
-    out = (out - m.position) * m.factor / 1.5
+    out = torch.rsub(m.position - out, out * m.columns) * m.factor / 1.5
     out = out + out.mean(dim=(2, 3), keepdim=True)
     return m.head(out.flatten(1)) - m.offset
 
@@ -147,8 +147,9 @@ def _gate_layers() -> Function:
         left=nn.Conv2d(4, 4, 3, padding=1), right=nn.Conv2d(4, 4, 1), slopes=slopes,
         head=nn.Linear(80, 3),
     )  # fmt: skip
-    network.register_buffer("position", torch.randn(1, 4, 5, 4))
+    network.register_buffer("position", 0.3 * torch.randn(1, 4, 5, 4))
     network.register_buffer("factor", torch.randn(4, 1, 1))
+    network.register_buffer("columns", torch.randn(4))
     network.register_buffer("offset", torch.randn(3))
     return network
 

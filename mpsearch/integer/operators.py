@@ -6,6 +6,7 @@ from torch import fx
 
 from mpsearch.errors import InputError
 from mpsearch.graph.layers import argument, packet
+from mpsearch.graph.refusals import Refusals, refused
 from mpsearch.integer.graph import Pair, Shape
 
 LAYERS = frozenset({
@@ -81,9 +82,8 @@ _NO_FORM = "has no integer form"
 def unsupported(node: fx.Node, why: str = _NO_FORM) -> InputError:
     """The error for a node that cannot be computed in integers, naming operator and node."""
     known = ", ".join(sorted(SUPPORTED - FUNCTIONS - CHOICES - _SPELLINGS))
-    listed = f"; integer inference knows {known}, functions of one number, and what moves elements"
-    problem = f"{packet(node) or node.op} (node {node.name!r}) {why}"
-    return InputError(problem + listed if why is _NO_FORM else problem)
+    listed = f"integer inference knows {known}, functions of one number, and what moves elements"
+    return refused(node, why, listed if why is _NO_FORM else "")
 
 
 def check(node: fx.Node, layer_nodes: frozenset[str]) -> None:
@@ -117,10 +117,11 @@ def operation(node: fx.Node) -> fx.Node:
     return node
 
 
-def per_sample(graph: fx.Graph) -> list[fx.Node]:
+def per_sample(graph: fx.Graph, refusals: Refusals | None = None) -> list[fx.Node]:
     """The nodes that give a tensor computed from the inputs' values, in order: no constants, no
-    sizes, none of several results before one is taken. Raises InputError where one reads constants
-    that are computed, but for a weight or the indices of what only moves elements."""
+    sizes, none of several results before one is taken. Refused are constants that are computed, but
+    for a weight and the indices of what only moves elements."""
+    refusals = refusals or Refusals()
     found: dict[fx.Node, bool] = {}
     for node in graph.nodes:
         if node.op == "placeholder":
@@ -136,7 +137,8 @@ def per_sample(graph: fx.Graph) -> list[fx.Node]:
                     if packet(node) == "cat" and stored_part(source) is not None:
                         continue
                     if source.op == "call_function" and source not in found:
-                        raise unsupported(source, "reads constants alone")
+                        with refusals.of(source):
+                            raise unsupported(source, "reads constants alone")
     return [node for node, is_tensor in found.items() if is_tensor]
 
 

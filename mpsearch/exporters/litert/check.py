@@ -22,7 +22,7 @@ from torch import fx
 
 from mpsearch.data import Data
 from mpsearch.exporters.agreement_of_outputs import Agreement, Reference, judge
-from mpsearch.exporters.formats import Exported, ExportRequest
+from mpsearch.exporters.formats import Exported, ExportRequest, Trial
 from mpsearch.exporters.litert.flatbuffer import SIGNATURE
 from mpsearch.exporters.litert.inner import node_of
 from mpsearch.exporters.litert.joined import WHOLE, joined_tensors
@@ -203,6 +203,13 @@ def write(request: ExportRequest) -> Exported:
         return Exported(figures, lines, ok=False)
     write_atomic(request.output, model.content)
     return Exported(figures, (*_lines(request.output, figures, model), *found))
+
+
+def trial(quantized: QuantizedNetwork, data: Data) -> Trial:
+    """Build the file without running it. Raises InputError as `build`; MissingExtraError."""
+    litert("schema_py_generated")
+    raised = build(quantized, data).raised
+    return Trial(raised={each.layer: (str(each.assigned), str(each.stored)) for each in raised})
 
 
 def describe(assigned: QuantizedNetwork, model: LiteRtModel) -> dict[str, Any]:

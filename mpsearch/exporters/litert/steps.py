@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from mpsearch.errors import InputError
 from mpsearch.exporters.litert.gathering import gather
 from mpsearch.exporters.litert.layouts import (
     FIRST,
@@ -35,6 +34,7 @@ from mpsearch.exporters.litert.windows import (
     regular,
     write_clipped,
 )
+from mpsearch.graph.refusals import Refusal, Refused
 from mpsearch.integer.gathering import Fill, Gather
 from mpsearch.integer.graph import (
     Add,
@@ -59,10 +59,12 @@ from mpsearch.integer.resizing import Resize, taps
 _LOWEST = -128  # in a maximum it never wins
 
 
-def _refused(step: Step, why: str) -> InputError:
-    return InputError(
-        f"{type(step).__name__} {step.output.name!r} {why}: LiteRT's integer operators cannot "
-        "compute that; change this operator of the network, or export with --format c"
+def _refused(step: Step, why: str) -> Refused:
+    refusal = Refusal(type(step).__name__, step.output.name, why)
+    return Refused(
+        [refusal],
+        "LiteRT's integer operators cannot compute that: change this operator of the network, or "
+        "export with --format c",
     )
 
 
@@ -183,7 +185,7 @@ def write_step(tensors: Tensors, step: Step) -> None:
         case _ if type(step) in NORM_WRITERS:
             NORM_WRITERS[type(step)](tensors, step)
         case _:
-            raise InputError(f"{type(step).__name__} ({step.output.name!r}) has no LiteRT operator")
+            raise _refused(step, "has no LiteRT operator")
 
 
 def _add(tensors: Tensors, step: Add) -> None:
