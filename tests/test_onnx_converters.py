@@ -41,6 +41,8 @@ class Case:
     fix: Mapping[str, Any] = field(default_factory=dict)
     batch_dim: Mapping[str, int] = field(default_factory=dict)
     sample_axis: int = 0
+    layers: int = 0
+    """How many there are, where a file that is read otherwise has more or fewer."""
 
 
 W = _random(8, 4)
@@ -164,7 +166,32 @@ def _recurrent(kind: str, gates: int, name: str, directions: int = 1, **attribut
     return Case(f"{kind}-{name}", nodes, constants, {"x": (_T, "N", _F)}, sample_axis=1)
 
 
+def _foreign(operator: str, inputs: Sequence[str], output: str, **attributes: Any) -> Any:
+    return Node(operator, inputs, [output], domain="com.microsoft", **attributes)
+
+
+_FUSED = (
+    Case("fused-convolutions-with-a-sum-and-activations",
+         [_foreign("FusedConv", ["x", "k", "b"], "a", activation="Relu", pads=[1, 1]),
+          _foreign("FusedConv", ["a", "k2", "b", "x"], "c", activation="LeakyRelu",
+                   activation_params=[0.2]),
+          Node("Reshape", ["c", "flat"], ["s"])],
+         {"k": _random(2, 2, 3), "k2": _random(2, 2, 1), "b": _random(2), "flat": _whole(-1, 8)},
+         _PLANES, layers=3),
+    Case("fused-products-and-activations",
+         [_foreign("FusedMatMul", ["x", "x"], "q", alpha=0.25, transB=1),
+          Node("MatMul", ["q", "v"], ["m"], "/mid/MatMul"),
+          _foreign("BiasGelu", ["m", "b"], "g"),
+          _foreign("SkipLayerNormalization", ["g", "x", "one", "b"], "n", epsilon=1e-3),
+          _foreign("FastGelu", ["n"], "f"), _foreign("QuickGelu", ["f"], "s", alpha=1.5)],
+         {"v": _random(3, 8), "b": _random(8), "one": _random(8) + 1}, {"x": ("N", 3, 8)},
+         layers=2),
+    Case("a-fused-gemm",
+         [_foreign("FusedGemm", ["x", "v", "b"], "s", transB=1, activation="Relu")],
+         {"v": _random(8, 8), "b": _random(8)}, layers=2),
+)  # fmt: skip
 _RECURRENT = (
+    _recurrent("GRU", 3, "resets-before-the-product", directions=2),
     _recurrent("LSTM", 4, "full-lengths"),
     _recurrent("GRU", 3, "full-lengths", linear_before_reset=1),
     Case("GRU-states-in-and-out",
@@ -195,6 +222,7 @@ CASES = (
     *_SHAPES,
     *_CLIPS,
     *_RECURRENT,
+    *_FUSED,
     Case(
         "a-number-that-decides",
         [Node("Equal", ["sr", "k"], ["c"]),
@@ -219,7 +247,7 @@ def _model(case: Case) -> Any:
     for value in outputs:
         value.type.tensor_type.elem_type = 1
     graph = helper.make_graph([*case.nodes, _PRODUCT], "g", inputs, outputs, tensors)
-    imports = [helper.make_opsetid("", case.opset)]
+    imports = [helper.make_opsetid("", case.opset), helper.make_opsetid("com.microsoft", 1)]
     return helper.make_model(graph, opset_imports=imports, ir_version=case.ir)
 
 
@@ -240,6 +268,7 @@ def test_what_converters_write_is_read_as_onnxruntime_runs_it(case: Case, tmp_pa
     path.write_bytes(_model(case).SerializeToString())
     network = load_network(ModelSource(str(path), fix=case.fix, batch_dim=case.batch_dim)).network
     assert any(layer.kind == "linear" for layer in network.layers)
+    assert len(network.layers) == (case.layers or len(network.layers))
     one_by_one = case.name == "a-batch-written-as-1"  # runtimes take one sample only
     feeds = _feeds(case, 1 if one_by_one else 5)
     options = runtime.SessionOptions()
@@ -259,6 +288,48 @@ def test_what_converters_write_is_read_as_onnxruntime_runs_it(case: Case, tmp_pa
 def _runs_on(network: Network, samples: int) -> bool:
     rows = [torch.zeros(samples, *shape) for shape in network.input_shapes]
     return len(network(*rows)) == samples
+
+
+@pytest.mark.parametrize(("kind", "zero"), [(np.uint8, 0), (np.int8, -128), (np.int8, 5)])
+def test_a_quantized_file_is_the_float_network_of_its_codes(
+    kind: Any, zero: int, tmp_path: Path
+) -> None:
+    """Codes that end at zero are the ReLU that the quantizer took out; steps between vanish."""
+    random = np.random.default_rng(0)
+    codes = random.integers(-127, 128, (8, 4)).astype(np.int8)
+    scales, bias = np.array([0.01, 0.02, 0.005, 0.03], dtype=np.float32), random.integers(-9, 9, 4)
+    nodes = [
+        Node("QuantizeLinear", ["x", "sx", "five"], ["xq"]),
+        Node("DequantizeLinear", ["xq", "sx", "five"], ["xf"]),
+        Node("DequantizeLinear", ["fc.weight", "sw"], ["wf"], axis=1),
+        Node("DequantizeLinear", ["bq", "sb"], ["bf"]),
+        Node("MatMul", ["xf", "wf"], ["m"], "/fc/MatMul"),
+        Node("Add", ["m", "bf"], ["a"]),
+        Node("QuantizeLinear", ["a", "sx", "z"], ["aq"]),
+        Node("DequantizeLinear", ["aq", "sx", "z"], ["y"]),
+    ]
+    constants = {
+        "sx": np.float32(0.05), "five": np.int8(5), "fc.weight": codes, "sw": scales,
+        "bq": bias.astype(np.int32), "sb": np.float32(0.1), "z": np.array(zero, dtype=kind),
+    }  # fmt: skip
+    graph = helper.make_graph(
+        nodes, "g", [helper.make_tensor_value_info("x", 1, ["N", 8])],
+        [helper.make_tensor_value_info("y", 1, ["N", 4])],
+        [onnx.numpy_helper.from_array(np.asarray(v), k) for k, v in constants.items()],
+    )  # fmt: skip
+    path = tmp_path / "model.onnx"
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    path.write_bytes(model.SerializeToString())
+    loaded = load_network(ModelSource(str(path)))
+    assert [layer.name for layer in loaded.network.layers] == ["fc"]
+    assert "read as a float network" in loaded.notes[0]
+    x = _random(5, 8)
+    expected = x @ (codes * scales) + bias * np.float32(0.1)
+    if zero != 5:
+        expected = np.maximum(expected, 0)
+    with torch.no_grad():
+        found = loaded.network(torch.from_numpy(x))
+    torch.testing.assert_close(found.numpy(), expected.astype(np.float32), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -125,7 +125,7 @@ def _unknown_operators() -> Any:
     nodes = [
         helper.make_node("Det", ["x"], ["a"], "first"),
         helper.make_node("NonZero", ["a"], ["b"], "second"),
-        helper.make_node("FusedConv", ["b"], ["y"], "third", domain="com.microsoft"),
+        helper.make_node("QAttention", ["b"], ["y"], "third", domain="com.microsoft"),
     ]
     return _model(nodes, domains=["com.microsoft"])
 
@@ -178,6 +178,14 @@ def _loop() -> Any:
     return _model([node], constants=[("one", np.array(1))])
 
 
+def _split_batch() -> Any:
+    nodes = [
+        helper.make_node("Split", ["x"], ["a", "b"], "/halves/Split", axis=0, num_outputs=2),
+        helper.make_node("Concat", ["b", "a"], ["y"], axis=0),
+    ]
+    return _model(nodes, opset=18)
+
+
 def _cycle() -> Any:
     nodes = [helper.make_node("Add", ["x", "y"], ["a"]), helper.make_node("Relu", ["a"], ["y"])]
     return _model(nodes)
@@ -213,11 +221,12 @@ def _external(location: str) -> Any:
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        (_unknown_operators(), r"Det \(node 'first'.*NonZero.*com.microsoft.FusedConv"),
+        (_unknown_operators(), r"Det \(node 'first'.*NonZero.*com.microsoft.QAttention"),
         (_quantized(), "quantized already"),
         (_loop(), r"'again' \(Loop\) is control flow"),
         (_if_on_data(), r"'choice' \(If\) is control flow: its condition 'c' depends on the data"),
         (_if_on_batch(), "'choice'.*follows from the number of samples"),
+        (_split_batch(), r"'/halves/Split' \(Split\) makes a constant of the number of samples"),
         (_cycle(), "damaged ONNX file"),
         (_huge_constant(), r"ConstantOfShape\): a tensor .* would need .*--max-model"),
         (_huge_expansion(), r"Expand\): a tensor of shape .* would need"),

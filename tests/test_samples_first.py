@@ -166,6 +166,25 @@ def test_an_input_becomes_a_constant(examples: ExampleInputs, gain: Any, tmp_pat
         torch.testing.assert_close(network(x), model(x, gain))
 
 
+class Cut(nn.Module):
+    """Takes the first samples, up to an end."""
+
+    def __init__(self, end: int) -> None:
+        super().__init__()
+        self.head, self.end = nn.Linear(8, 4), end
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self.head(x[: self.end])
+        return found
+
+
+def test_an_upper_bound_that_no_batch_reaches_is_no_constant() -> None:
+    network = Network.from_module(Cut(10**9), (torch.zeros(1, 8),))
+    assert len(network(torch.zeros(50, 8))) == 50
+    with pytest.raises(InputError, match="at most 99 samples at once; expected any number"):
+        Network.from_module(Cut(100), (torch.zeros(1, 8),))
+
+
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("kind", ["module", "script", "traced", "export", "onnx"])
 def test_a_voice_detector_loads_from_every_kind_of_file(kind: str, tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ from mpsearch.graph.constants import fold_constants
 from mpsearch.graph.graph_json import is_storable
 from mpsearch.graph.inputs import Call, ExampleInputs, bind_inputs
 from mpsearch.graph.layers import packet
-from mpsearch.graph.outputs import concatenate, output_names, record_left_out
+from mpsearch.graph.outputs import concatenate, output_names, record_left_out, samples_first
 from mpsearch.graph.tensors import (
     FloatWidthCheck,
     as_float32,
@@ -103,6 +103,10 @@ def torchs_own(target: Any) -> Any:
 
 
 _LARGE = 1 << 16  # samples at once: an upper bound on the batch that no batch reaches
+# What errors begin with, for importers that have other words for it
+CONSTANT_BATCH = "the model makes a constant of its batch size"
+FIXED_BATCH = "the model fixes its batch size"
+NOT_EXPORTED = "the model cannot be exported to an aten graph: "
 BRANCHES_ON_DATA = (
     "the model cannot be exported: it branches on its data; expected operations that are the same "
     "for all data: torch.where in place of the branch"
@@ -197,16 +201,18 @@ def _export(
             most_found = re.search(r"batch = Dim\('batch', max=(\d+)\)", str(error))
             if most_found and most is None and int(most_found[1]) >= _LARGE:
                 return _export(model, call, strict, int(most_found[1]))
+            if most_found:
+                raise InputError(
+                    f"the model takes at most {most_found[1]} samples at once; expected any number"
+                ) from error
             if not strict:  # len(x) is a number to the quick exporter, not to the strict one
                 with contextlib.suppress(InputError):
                     return _export(model, call, strict=True)
             raise InputError(
-                "the model makes a constant of its batch size; expected x.shape[0], or -1 in a "
-                "reshape, wherever it needs the number of samples"
+                f"{CONSTANT_BATCH}; expected x.shape[0], or -1 in a reshape, wherever it needs the "
+                "number of samples"
             ) from error
-        raise InputError(
-            f"the model cannot be exported to an aten graph: {first_line(error)}"
-        ) from error
+        raise InputError(f"{NOT_EXPORTED}{first_line(error)}") from error
     return program
 
 
@@ -287,7 +293,7 @@ def _as_graph_module(
             copies[node] = graph.placeholder(node.name)
         elif node.op == "output":
             results = [node.args[0][index] for index in outputs]
-            graph.output(tuple(_samples_first(graph, copies[x], x.meta["val"]) for x in results))
+            graph.output(tuple(samples_first(graph, copies[x], x.meta["val"]) for x in results))
         elif _returns_nothing(node):
             continue
         elif node.op == "call_function":
@@ -306,9 +312,7 @@ def _as_graph_module(
             copy.meta = {"module": _module_of(node)}
             copies[node] = copy
         else:
-            raise InputError(
-                f"the model cannot be exported to an aten graph: it has control flow ({node.name})"
-            )
+            raise InputError(f"{NOT_EXPORTED}it has control flow ({node.name})")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # fx would check the names against a module tree
         module = fx.GraphModule(root, graph)
@@ -322,16 +326,6 @@ _DEFINED = {
     torch.ops.aten.empty_like.default: torch.ops.aten.zeros_like.default,
     torch.ops.aten.new_empty.default: torch.ops.aten.new_zeros.default,
 }
-
-
-def _samples_first(graph: fx.Graph, copy: fx.Node, value: torch.Tensor) -> fx.Node:
-    """An output [T, N, C], whose one free dimension is the batch, as [N, T, C]."""
-    shape: Any = value.shape
-    free = [dim for dim, size in enumerate(shape) if isinstance(size, torch.SymInt)]
-    if len(free) != 1 or free[0] == 0 or not shape[free[0]].node.expr.is_symbol:
-        return copy
-    order = [free[0], *(dim for dim in range(len(shape)) if dim != free[0])]
-    return graph.call_function(torch.ops.aten.permute.default, (copy, order))
 
 
 def _returns_nothing(node: fx.Node) -> bool:
@@ -374,9 +368,7 @@ def _check_free_batch(
         with torch.no_grad(), memory_budget.watched():
             outputs = FloatWidthCheck(graph).run(*three)
     except (RuntimeError, IndexError) as error:
-        raise InputError(
-            f"the model fixes its batch size, expected a free one: {first_line(error)}"
-        ) from error
+        raise InputError(f"{FIXED_BATCH}, expected a free one: {first_line(error)}") from error
     for name, output in zip(names, outputs, strict=True):
         if output.shape[:1] != (3,):
             which = f" of {name!r}" if len(names) > 1 else ""

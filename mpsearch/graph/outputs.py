@@ -89,6 +89,16 @@ def _step(key: Any) -> str:
     return text[: _LONGEST_NAME // 4] or "_"
 
 
+def samples_first(graph: fx.Graph, copy: fx.Node, value: torch.Tensor) -> fx.Node:
+    """An output [T, N, C], whose one free dimension is the batch, as [N, T, C]."""
+    shape: Any = value.shape
+    free = [dim for dim, size in enumerate(shape) if isinstance(size, torch.SymInt)]
+    if len(free) != 1 or free[0] == 0 or not shape[free[0]].node.expr.is_symbol:
+        return copy
+    order = [free[0], *(dim for dim in range(len(shape)) if dim != free[0])]
+    return graph.call_function(torch.ops.aten.permute.default, (copy, order))
+
+
 def concatenate(graph: fx.GraphModule, names: Sequence[str], shapes: Sequence[Shape]) -> None:
     """Let a graph that returns several tensors [N, *shape] return one; the names are recorded."""
     (node,) = (node for node in graph.graph.nodes if node.op == "output")

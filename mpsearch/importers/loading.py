@@ -130,9 +130,11 @@ def network_of(source: ModelSource, module: nn.Module, examples: ExampleInputs) 
     try:
         return Network.from_module(module, examples)
     except InputError as error:
-        if source.path in error.lines[0]:
+        reword: Any = getattr(module, "reworded", None)
+        told: InputError = error if reword is None else reword(error)
+        if source.path in told.lines[0]:
             raise
-        raise InputError(*error.lines_after(f"{source.path}: ")) from error
+        raise InputError(*told.lines_after(f"{source.path}: ")) from error
 
 
 def load_module(source: ModelSource, data: Arrays | None) -> tuple[nn.Module, ExampleInputs]:

@@ -275,6 +275,7 @@ ARRANGING: dict[str, Callable[[Call], Result]] = {
     "Reshape": _reshape,
     "Flatten": _flatten,
     "Transpose": _transpose,
+    "TransposeLast": lambda call: call.tensor(0).transpose(-1, -2),  # of a fused product
     "Squeeze": _squeeze,
     "Unsqueeze": _unsqueeze,
     "Expand": _expand,

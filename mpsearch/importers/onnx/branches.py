@@ -15,6 +15,7 @@ import torch
 from mpsearch.errors import InputError
 from mpsearch.graph import memory_budget
 from mpsearch.importers.onnx.calls import Call, Value
+from mpsearch.importers.onnx.fused import plain_steps
 from mpsearch.importers.onnx.interpreter import (
     Transient,
     check_operators,
@@ -22,6 +23,7 @@ from mpsearch.importers.onnx.interpreter import (
     last_uses,
     run_call,
 )
+from mpsearch.importers.onnx.quantized import as_float
 from mpsearch.importers.onnx.steps import Array, Branch, Plan, Step, fold_constants, without_unused
 
 _DEEPEST = 64  # branches inside of branches
@@ -33,10 +35,12 @@ def fold(plan: Plan) -> Plan:
     Raises InputError for operators that cannot be read, in the graph and in branches taken.
     """
     for _ in range(_DEEPEST):
+        plan = replace(plan, steps=plain_steps(plan.steps))
         check_operators(plan.steps, plan.opset)
-        plan = fold_constants(plan, compute_constant)
+        folded = fold_constants(plan, compute_constant)
+        plan = as_float(folded)
         known = [s for s in plan.steps if s.branches and s.inputs[0] in plan.constants]
-        if not known:
+        if not known and plan is folded:
             return without_unused(plan)
         names = _names(plan)
         constants = dict(plan.constants)
@@ -97,10 +101,11 @@ def _run(plan: Plan, inputs: tuple[torch.Tensor, ...]) -> tuple[Plan, dict[str, 
                 )
             choices[step.name or step.outputs[0]] = bool(condition.reshape(-1)[0])
             branch = _taken(step, condition, names)
-            check_operators(branch.steps, plan.opset)
+            inner = plain_steps(branch.steps)
+            check_operators(inner, plan.opset)
             constants.update(branch.constants)
             values.update(branch.constants)
-            waiting.extendleft(reversed(branch.steps))
+            waiting.extendleft(reversed(inner))
             continue
         steps.append(step)
         given = tuple(values.get(name) if name else None for name in step.inputs)

@@ -128,6 +128,8 @@ def _clip(call: Call) -> Result:
         return torch.clamp(x, max=high)
     if low is None and high is None:
         return x
+    if low == 0 and high is None and x.is_floating_point():
+        return F.relu(x)
     if low == 0 and high == 6 and x.is_floating_point():
         return F.relu6(x)
     if low is not None and high is not None and low > high:
@@ -221,6 +223,7 @@ ELEMENTWISE: dict[str, Callable[[Call], Result]] = {
     **{name: _unary(function) for name, function in _UNARY.items()},
     **{name: _binary(function) for name, function in _BINARY.items()},
     **{name: _logical(function) for name, function in _LOGICAL.items()},
+    "Scale": lambda call: call.tensor(0) * call.attribute("factor", 1.0),  # of a fused product
     "Pow": _pow,
     "Div": _div,
     "Mod": _mod,

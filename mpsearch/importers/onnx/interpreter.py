@@ -8,6 +8,7 @@ Which operator is read by which function, and up to which version of its definit
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping, MutableMapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +17,12 @@ from torch import nn
 from mpsearch.errors import InputError, first_line
 from mpsearch.graph import memory_budget
 from mpsearch.graph.border import moved
+from mpsearch.graph.exporting import (
+    BRANCHES_ON_DATA,
+    CONSTANT_BATCH,
+    FIXED_BATCH,
+    NOT_EXPORTED,
+)
 from mpsearch.graph.tensors import get_tensor, set_tensor
 from mpsearch.importers.onnx.arranging import ARRANGING, GATHERING
 from mpsearch.importers.onnx.calls import (
@@ -32,7 +39,7 @@ from mpsearch.importers.onnx.normalization import NORMALIZATION
 from mpsearch.importers.onnx.pooling import POOLING, RESIZING
 from mpsearch.importers.onnx.recurrent import RECURRENT
 from mpsearch.importers.onnx.shapes import SHAPES
-from mpsearch.importers.onnx.steps import Array, Plan, Step
+from mpsearch.importers.onnx.steps import CODES, Array, Plan, Step
 from mpsearch.importers.onnx.weighted import ATTENTION, WEIGHTED
 from mpsearch.running.plugins import onnx_package
 
@@ -50,6 +57,10 @@ def _constant(call: Call) -> Result:
     raise InputError("got text or a sparse tensor; expected numbers")
 
 
+def _codes(call: Call) -> Result:
+    raise InputError("got a step that quantizes in a branch; expected none there")
+
+
 OPERATORS: dict[str, Handler] = {
     "Constant": _constant,
     **ELEMENTWISE,
@@ -63,11 +74,12 @@ OPERATORS: dict[str, Handler] = {
     **RECURRENT,
     **ATTENTION,
 }
+_LEFT = dict.fromkeys(CODES, _codes)
 
 # The newest definitions whose changes were read, where they are newer than opset 21.
 _NEWEST = 28
-_QUANTIZED = {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv",
-              "QLinearMatMul", "ConvInteger", "MatMulInteger"}  # fmt: skip
+_QUANTIZED = {"DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger",
+              "MatMulInteger"}  # fmt: skip
 _CONTROL = {"Loop", "Scan", "SequenceMap"}
 
 
@@ -77,7 +89,7 @@ def handler_of(call: Call) -> Handler:
     return (
         SHAPES[operator]
         if operator in SHAPES and _is_shape_arithmetic(call)
-        else OPERATORS[operator]
+        else (OPERATORS | _LEFT)[operator]
     )
 
 
@@ -102,11 +114,11 @@ def check_operators(steps: Iterable[Step], opset: int) -> None:
                 f"it is quantized already ({step.label}); expected the float model that it was "
                 "made from"
             )
-        if name == "If" or (name in OPERATORS and "." in name):
+        if name == "If" or name in CODES:
             continue
         if name not in OPERATORS:
             problems.setdefault(name, step.label)
-        elif defs.get_schema(name, opset, "").since_version > _NEWEST:
+        elif defs.has(name, opset, "") and defs.get_schema(name, opset, "").since_version > _NEWEST:
             problems.setdefault(f"{name} of opset {opset}", step.label)
     if not problems:
         return
@@ -126,6 +138,15 @@ Recorder = MutableMapping[str, tuple[int, ...]]
 Rewriter = Callable[[Step, torch.Tensor, Size], "tuple[Size, ...] | None"]
 
 
+class _Seen:
+    """Labels of nodes, for messages; torch.export puts back attributes of the module itself."""
+
+    current = ""
+    """The one that runs."""
+    fixing = ""
+    """The one that made a constant of the batch."""
+
+
 class OnnxModule(nn.Module):
     """Takes the file's inputs in order; returns its output, or a dict when it has several.
 
@@ -142,6 +163,8 @@ class OnnxModule(nn.Module):
         self.plan = plan
         self.input_dims = dict(input_dims or {})
         self.output_dims: dict[str, int] = {}
+        self._seen = _Seen()
+        self.meta: dict[str, Any] = {}
         self.tensors = _Tensors(self)
         self._rewrite = rewrite
         self._last_use = last_uses(plan)
@@ -167,6 +190,7 @@ class OnnxModule(nn.Module):
         values.update(self.plan.constants)
         batch: Size = inputs[0].shape[0] if inputs[0].dim() else 1
         for index, step in enumerate(self.plan.steps):
+            self._seen.current = step.label
             results = self._run_step(step, values, batch)
             for name, value in zip(step.outputs, results, strict=False):
                 values[name] = value
@@ -174,8 +198,29 @@ class OnnxModule(nn.Module):
                     shapes[name] = tuple(value.shape)
             for name in self._last_use[index]:
                 values.pop(name, None)  # an optional output may not have been made
+            if isinstance(batch, torch.SymInt) and batch.node.maybe_as_int() is not None:
+                self._seen.fixing = self._seen.fixing or step.label
         outputs = {name: self._output(name, values.get(name)) for name in self.plan.outputs}
         return outputs if len(outputs) > 1 else next(iter(outputs.values()))
+
+    def reworded(self, error: InputError) -> InputError:
+        """What torch.export said of a module of Python, as of a file: the node and the way out."""
+        text = error.lines[0]
+        if text.startswith((CONSTANT_BATCH, FIXED_BATCH)):
+            node = f"{self._seen.fixing} makes" if self._seen.fixing else "its nodes make"
+            return InputError(
+                f"{node} a constant of the number of samples.",
+                "Export it again with a free batch dimension (dynamic_axes or dynamic_shapes of "
+                "torch.onnx.export)",
+            )
+        if text == BRANCHES_ON_DATA:
+            return InputError(
+                f"{self._seen.current}: its result has another form for other data; expected one "
+                "fixed graph for all of them"
+            )
+        if text.startswith(NOT_EXPORTED):
+            return InputError(f"{self._seen.current}: {text.removeprefix(NOT_EXPORTED)}")
+        return error
 
     def _run_step(self, step: Step, values: Mapping[str, Value], batch: Size) -> tuple[Value, ...]:
         missing = [name for name in step.inputs if name and values.get(name) is None]

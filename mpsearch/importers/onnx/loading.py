@@ -14,6 +14,7 @@ from mpsearch.importers.onnx.batch import BatchRewriter, Shape, check_rows
 from mpsearch.importers.onnx.branches import fold, take_branches
 from mpsearch.importers.onnx.inputs import Inputs, constants_of, declared, readings
 from mpsearch.importers.onnx.interpreter import OnnxModule
+from mpsearch.importers.onnx.quantized import NOTE
 from mpsearch.importers.onnx.reading import array_of, opset_of, read_model
 from mpsearch.importers.onnx.steps import Plan, join_biases, steps_of
 
@@ -97,6 +98,8 @@ def _load(
     if len(found) > 1:
         _say_which(found)
     module, reading = found[0]
+    if module.plan.unquantized:
+        module.meta["notes"] = [NOTE.format(count=module.plan.unquantized)]
     return module, tuple(reading.samples.values())
 
 

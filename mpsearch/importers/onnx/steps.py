@@ -15,6 +15,7 @@ from mpsearch.importers.onnx.reading import array_of
 
 Array = np.ndarray[Any, Any]
 # Operators that hand a weight on: what comes out is still the tensor of that name.
+CODES = {"QuantizeLinear", "DequantizeLinear"}  # `quantized` sees to them
 _KEEPING = {"Identity", "Transpose", "Reshape", "Cast", "Squeeze", "Unsqueeze"}
 
 
@@ -37,7 +38,8 @@ class Step:
     @property
     def label(self) -> str:
         """How a message names the node: `node '/conv1/Conv' (Conv)`."""
-        return f"node {self.name or self.outputs[0]!r} ({self.operator})"
+        name = self.name or next(filter(None, self.outputs), "")
+        return f"node {name!r} ({self.operator})"
 
     @property
     def branches(self) -> "tuple[Branch, ...]":
@@ -76,6 +78,8 @@ class Plan:
     constants: Mapping[str, Array]
     origins: Mapping[str, str]
     opset: int
+    unquantized: int = 0
+    """How many steps that quantize were left out (`quantized`)."""
 
 
 def steps_of(graph: Any) -> tuple[Step, ...]:
@@ -125,7 +129,8 @@ def fold_constants(plan: Plan, compute: Callable[[Step, Plan], Mapping[str, Arra
     constants, origins = dict(plan.constants), dict(plan.origins)
     steps = []
     for step in plan.steps:
-        if step.branches or not all(name in constants for name in step.inputs if name):
+        apart = step.branches or step.operator in CODES
+        if apart or not all(name in constants for name in step.inputs if name):
             steps.append(step)
             continue
         current = replace(plan, constants=constants, origins=origins)
