@@ -82,7 +82,7 @@ def _run(plan: Plan, inputs: tuple[torch.Tensor, ...]) -> tuple[Plan, dict[str, 
     """(the plan with the branches that these inputs take, the choices by name of the If)."""
     values: dict[str, Value] = dict(zip(plan.inputs, inputs, strict=True))
     values.update(plan.constants)
-    constants = dict(plan.constants)
+    flat = plan
     choices: dict[str, bool] = {}
     names = _names(plan)
     frees = {id(step): free for step, free in zip(plan.steps, last_uses(plan), strict=True)}
@@ -103,18 +103,19 @@ def _run(plan: Plan, inputs: tuple[torch.Tensor, ...]) -> tuple[Plan, dict[str, 
             branch = _taken(step, condition, names)
             inner = plain_steps(branch.steps)
             check_operators(inner, plan.opset)
-            constants.update(branch.constants)
-            values.update(branch.constants)
-            waiting.extendleft(reversed(inner))
+            around = replace(flat, steps=inner, constants={**flat.constants, **branch.constants})
+            flat = fold_constants(around, compute_constant)
+            values.update(flat.constants)
+            waiting.extendleft(reversed(flat.steps))
             continue
         steps.append(step)
         given = tuple(values.get(name) if name else None for name in step.inputs)
-        call = Call(step, given, Transient(), constants, plan.origins, plan.opset)
+        call = Call(step, given, Transient(), flat.constants, flat.origins, plan.opset)
         with torch.no_grad(), memory_budget.watched():
             values.update(zip(step.outputs, run_call(call), strict=False))
         for name in frees.get(id(step), ()):
             values.pop(name, None)
-    return replace(plan, steps=tuple(steps), constants=constants), choices
+    return replace(flat, steps=tuple(steps)), choices
 
 
 def _names(plan: Plan) -> set[str]:

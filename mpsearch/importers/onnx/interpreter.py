@@ -39,6 +39,7 @@ from mpsearch.importers.onnx.normalization import NORMALIZATION
 from mpsearch.importers.onnx.pooling import POOLING, RESIZING
 from mpsearch.importers.onnx.recurrent import RECURRENT
 from mpsearch.importers.onnx.shapes import SHAPES
+from mpsearch.importers.onnx.spectral import SPECTRAL
 from mpsearch.importers.onnx.steps import CODES, Array, Plan, Step
 from mpsearch.importers.onnx.weighted import ATTENTION, WEIGHTED
 from mpsearch.running.plugins import onnx_package
@@ -72,6 +73,7 @@ OPERATORS: dict[str, Handler] = {
     **GATHERING,
     **RESIZING,
     **RECURRENT,
+    **SPECTRAL,
     **ATTENTION,
 }
 _LEFT = dict.fromkeys(CODES, _codes)
