@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from mpsearch.evaluation.subjects import load_subject as load_subject
     from mpsearch.explaining.explaining import Explanation as Explanation
     from mpsearch.explaining.explaining import explain as explain
+    from mpsearch.exporters.checking import TargetCheck as TargetCheck
+    from mpsearch.exporters.checking import check as check
     from mpsearch.exporters.formats import Exported as Exported
     from mpsearch.exporters.formats import export as export
     from mpsearch.finetuning.training import Epoch as Epoch
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
     from mpsearch.graph.network_file import save as save
     from mpsearch.graph.outputs import Output as Output
     from mpsearch.graph.outputs import split_outputs as split_outputs
+    from mpsearch.graph.refusals import Refusal as Refusal
     from mpsearch.importers.loading import ModelSource as ModelSource
     from mpsearch.importers.loading import convert as convert
     from mpsearch.integer.inference import IntegerNetwork as IntegerNetwork
@@ -112,6 +115,7 @@ if TYPE_CHECKING:
 _HOME = {
     # verbs, as the commands are called
     "apply": "mpsearch.post_training.quantizing",
+    "check": "mpsearch.exporters.checking",
     "convert": "mpsearch.importers.loading",
     "evaluate": "mpsearch.evaluation.measuring",
     "explain": "mpsearch.explaining.explaining",
@@ -189,7 +193,9 @@ _HOME = {
     "PostTraining": "mpsearch.post_training.repairing",
     "QuantizedNetwork": "mpsearch.quantization.quantized",
     "Reported": "mpsearch.reports.writing",
+    "Refusal": "mpsearch.graph.refusals",
     "Subject": "mpsearch.evaluation.subjects",
+    "TargetCheck": "mpsearch.exporters.checking",
     "Verdict": "mpsearch.gating.words",
     # plug-ins and tests
     "assert_budget": "mpsearch.testing",

@@ -25,6 +25,7 @@ COMMANDS = {
     "apply": "Quantize a network as an assignment says and calibrate it.",
     "finetune": "Train a quantized network further: assignment + data -> quantized.pt.",
     "evaluate": "Measure accuracy and loss, with a 95 % interval, beside FP32.",
+    "check": "What each export will make of a network, before time is spent on it.",
     "export": "Write a quantized network as C99 that computes with integers only, or as ONNX.",
     "device": "Measure an export on a Raspberry Pi or another device, over ssh.",
     "predict": "Loss and accuracy of assignments from stored interactions, in no time.",

@@ -6,6 +6,7 @@ from functools import cache
 from typing import Any
 
 import torch
+from family_networks import FAMILIES
 from moved_networks import IMAGE, LINE, LINE_MOVES, MOVES, Chain, Moved, Upwards
 from torch import nn
 from torch.nn import functional
@@ -124,7 +125,7 @@ def _gates(m: Any, x: torch.Tensor) -> Any:
     deep = m.norm(torch.relu(m.deep(out))) + m.position
     gate = torch.tanh(m.left(deep)) * torch.sigmoid(m.right(deep))
     out = torch.add(gate, deep, alpha=0.7) - m.slopes(out)
-    out = (out - m.position) * m.factor / 1.5
+    out = torch.rsub(m.position - out, out * m.columns) * m.factor / 1.5
     out = out + out.mean(dim=(2, 3), keepdim=True)
     return m.head(out.flatten(1)) - m.offset
 
@@ -146,12 +147,14 @@ def _gate_layers() -> Function:
         left=nn.Conv2d(4, 4, 3, padding=1), right=nn.Conv2d(4, 4, 1), slopes=slopes,
         head=nn.Linear(80, 3),
     )  # fmt: skip
-    network.register_buffer("position", torch.randn(1, 4, 5, 4))
+    network.register_buffer("position", 0.3 * torch.randn(1, 4, 5, 4))
     network.register_buffer("factor", torch.randn(4, 1, 1))
+    network.register_buffer("columns", torch.randn(4))
     network.register_buffer("offset", torch.randn(3))
     return network
 
 
+MANY = [MOVES[name] for name in sorted(MOVES)]
 BUILDERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "option-a": (
         lambda: Function(
@@ -211,12 +214,16 @@ BUILDERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
         lambda: Function(_adaptive, conv=nn.Conv2d(2, 4, 2, groups=2), head=nn.Linear(24, 3)),
         (2, 6, 6),
     ),
-    "moved": (lambda: Moved(list(MOVES.values())[::2], IMAGE), IMAGE),
-    "rearranged": (lambda: Moved(list(MOVES.values())[1::2], IMAGE), IMAGE),
+    "moved": (lambda: Moved(MANY[::2], IMAGE), IMAGE),
+    "rearranged": (lambda: Moved(MANY[1::2], IMAGE), IMAGE),
+    **{family.__name__.lower(): (family, family.SHAPE) for family in FAMILIES},
     "upwards": (lambda: Upwards(plain=True), Upwards.SHAPE),
     "upwards-grouped": (lambda: Upwards(plain=False), Upwards.SHAPE),
     "moved-lines": (lambda: Moved(list(LINE_MOVES.values()), LINE), LINE),
 }  # fmt: skip
+# One assignment is enough for each of these.
+LARGE = {"moved", "rearranged", "moved-lines", "upwards", "upwards-grouped"}
+LARGE |= {family.__name__.lower() for family in FAMILIES}
 
 
 def build(name: str, samples: int, seed: int = 0) -> tuple[nn.Module, tuple[torch.Tensor, ...]]:
@@ -248,6 +255,9 @@ def _seeded(
         torch.manual_seed(seed)
         model = factory().eval()
         inputs = (torch.randn(samples, *shape),)
+        vocabulary: Any = getattr(model, "vocabulary", None)
+        if vocabulary is not None:
+            inputs = (torch.randint(0, vocabulary, (samples, *shape)),)
         model(*inputs)  # lazy layers take their size
     return model, inputs
 
@@ -325,73 +335,3 @@ def _residual(source: random.Random, channels: int) -> tuple[nn.Module, int]:
 def _parallel(source: random.Random, channels: int) -> tuple[nn.Module, int]:
     more = source.randint(1, 3)
     return _Concatenation(channels, more), 2 * channels + more
-
-
-SMALL_INPUTS = ((1, 9, 9), (2, 7, 3), (3, 1, 11))
-
-
-def build_small_shapes(
-    seed: int, branches: int, samples: int
-) -> tuple[nn.Module, tuple[torch.Tensor, ...]]:
-    """Many small networks in one: of 1 to 3 channels, odd widths, 1x1 and few products, whose
-    convolutions write what is averaged, added, pooled, read by a layer, or leaves the network."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        model = _SmallShapes(random.Random(seed), branches).eval()
-        inputs = tuple(torch.randn(samples, *shape) for shape in SMALL_INPUTS)
-        model(*inputs)
-    return model, inputs
-
-
-class _SmallShapes(nn.Module):
-    def __init__(self, source: random.Random, branches: int) -> None:
-        super().__init__()
-        self.branches = nn.ModuleList(
-            _Branch(source, SMALL_INPUTS[place % 3], place) for place in range(branches)
-        )
-
-    def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
-        return torch.cat([b(inputs[place % 3]) for place, b in enumerate(self.branches)], dim=1)
-
-
-class _Branch(nn.Module):
-    """A convolution, what reads it (all kinds in turn), and a layer, unless the values leave."""
-
-    ENDS = ("average", "mean", "add", "pool", "layer", "leave")
-
-    def __init__(self, source: random.Random, shape: tuple[int, int, int], place: int) -> None:
-        super().__init__()
-        channels, height, width = shape
-        self.end = self.ENDS[place // 3 % len(self.ENDS)]
-        groups = source.choice((1, channels))
-        out = groups * source.choice((1, 2, 3, 8, 9)) if self.end != "add" else channels
-        kernel = source.choice(((1, 1), (1, 1), (1, 3), (3, 1), (2, 2), (3, 3)))
-        kernel = (min(kernel[0], height), min(kernel[1], width))
-        pads = (kernel[0] // 2, kernel[1] // 2) if source.random() < 0.5 else (0, 0)
-        stride = (1, 1) if self.end == "add" else source.choice(((1, 1), (1, 1), (2, 2), (1, 2)))
-        self.conv = nn.Conv2d(channels, out, kernel, stride, pads, groups=groups,
-                              bias=source.random() < 0.7)  # fmt: skip
-        self.after: nn.Module = source.choice((nn.ReLU(), nn.Identity()))
-        if self.end == "add":
-            self.other = nn.Conv2d(channels, out, kernel, stride, pads, groups=groups)
-        if self.end == "layer":
-            self.other = nn.Conv2d(out, 2 * out, 1, groups=source.choice((1, out)))
-        if self.end != "leave":
-            self.head = nn.LazyLinear(source.choice((1, 3, 8)))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        out: torch.Tensor = self.after(self.conv(x))
-        if self.end == "average":
-            out = functional.adaptive_avg_pool2d(out, 1)
-        elif self.end == "mean":
-            out = out.mean(dim=(2, 3))
-        elif self.end == "add":
-            out = out + self.other(x)
-        elif self.end == "pool":
-            out = functional.max_pool2d(out, (1, 2), 1, padding=(0, 1))
-        elif self.end == "layer":
-            out = torch.relu(self.other(out))
-        if self.end == "leave":
-            return out.flatten(1)
-        result: torch.Tensor = self.head(out.flatten(1))
-        return result

@@ -15,7 +15,7 @@ from mpsearch.integer.arithmetic import Affine, Multiply, Prelu
 from mpsearch.integer.beside import Beside
 from mpsearch.integer.fixed_point import Rescale
 from mpsearch.integer.functions import Lookup
-from mpsearch.integer.gathering import Gather
+from mpsearch.integer.gathering import Fill, Gather
 from mpsearch.integer.graph import (
     Add,
     ArgMax,
@@ -23,6 +23,7 @@ from mpsearch.integer.graph import (
     Clamp,
     Concatenate,
     Convolution,
+    Embedding,
     IntegerGraph,
     Linear,
     MaxPool,
@@ -90,6 +91,10 @@ def element(step: Step, sources: list[Sample], place: tuple[int, ...], lowest: i
             assert abs(total) < 2 ** (step.weights.accumulator_bits - 1)
             code = scaled(total, step.rescale, place[0]) + step.output.zero_point
             return clip(code, step.low, step.high)
+        case Embedding():
+            number = clip(x[place[:-1]], 0, len(step.weights.codes) - 1)
+            code = scaled(int(step.weights.codes[number, place[-1]]), step.rescale, number)
+            return clip(code + step.output.zero_point, step.low, step.high)
         case Linear():
             row = step.weights.codes[place[-1]]
             total = int(step.weights.bias[place[-1]]) + sum(
@@ -132,6 +137,8 @@ def element(step: Step, sources: list[Sample], place: tuple[int, ...], lowest: i
         case Slice():
             index = step.start + place[step.axis] * step.step
             return int(x[(*place[: step.axis], index, *place[step.axis + 1 :])])
+        case Fill():
+            return step.output.zero_point
         case Resize():
             image, part = (x if x.ndim == 3 else x[:, None]), Fraction(0)
             row = step.rows[place[1] if x.ndim == 3 else 0]

@@ -12,6 +12,7 @@ from pathlib import Path
 import integer_networks
 import numpy as np
 import pytest
+import small_shapes
 import torch
 
 from mpsearch.data import Data
@@ -294,7 +295,7 @@ def test_networks_give_the_integers_of_the_reference(name: str, tmp_path: Path) 
 @cache
 def _small_shapes() -> tuple[QuantizedNetwork, Data]:
     """Many small networks; every pair of 2 to 8 bits is that of some layer."""
-    model, inputs = integer_networks.build_small_shapes(3, branches=36, samples=5)
+    model, inputs = small_shapes.build_small_shapes(3, branches=36, samples=5)
     network, data = Network.from_module(model, inputs), Data("random", inputs, None)
     pairs = [Choice(w, a) for w in range(2, 9) for a in range(2, 9)]
     random.Random(2).shuffle(pairs)

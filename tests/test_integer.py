@@ -23,6 +23,7 @@ from mpsearch.errors import InputError
 from mpsearch.evaluation.measuring import evaluate
 from mpsearch.graph.exporting import export_graph
 from mpsearch.graph.network import Network
+from mpsearch.integer.gathering import Fill, Gather
 from mpsearch.integer.graph import Clamp, ComputedStep, Convolution, Linear, Requantize, Softmax
 from mpsearch.integer.inference import (
     IntegerNetwork,
@@ -33,6 +34,7 @@ from mpsearch.integer.inference import (
     run_all,
 )
 from mpsearch.integer.lowering import lower
+from mpsearch.integer.resizing import Resize
 from mpsearch.quantization.calibration import calibrate
 from mpsearch.quantization.quantized import QuantizedNetwork, quantize
 from mpsearch.quantization.quantized_file import load_quantized, save_quantized
@@ -108,7 +110,8 @@ def _check_against_oracle_and_reference(quantized: QuantizedNetwork, data: Data)
     step = integer.graph.output_step
     softmax = any(isinstance(s, Softmax) for s in integer.graph.steps)
     difference = (got.double() - meant).abs()
-    if any(isinstance(s, ComputedStep) for s in integer.graph.steps):
+    exact = (Fill, Gather, Resize)
+    if any(isinstance(s, ComputedStep) and not isinstance(s, exact) for s in integer.graph.steps):
         # 16 bits between layers turn some codes into their neighbours: fine ones may be compared
         if all(layer.choice.a_bits >= 8 for layer in quantized.layers.values()):
             assert float(difference.square().mean().sqrt()) < 0.3 * step
@@ -122,7 +125,8 @@ def _check_against_oracle_and_reference(quantized: QuantizedNetwork, data: Data)
 @pytest.mark.parametrize(
     ("name", "choice"),
     [
-        *((name, choice) for name in EVERY for choice in ("w8a8", "1")),
+        *((name, "1") for name in EVERY),
+        *((name, "w8a8") for name in EVERY if name not in integer_networks.LARGE),
         ("pools", "w16a16"),
         ("option-a", "w16a16"),
         *((name, "w8a8") for name in attention_networks.NETWORKS),
@@ -171,7 +175,7 @@ class IntegerOnly(np.ndarray):
         return super().astype(dtype, *args, **kwargs)
 
 
-@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("name", [*sorted(set(EVERY) - integer_networks.LARGE), "tokens", "unet"])
 def test_every_intermediate_value_is_an_integer(name: str) -> None:
     quantized, data = _prepare(name, "w4a8", samples=2)
     integer = integer_network(quantized, data)
@@ -179,7 +183,8 @@ def test_every_intermediate_value_is_an_integer(name: str) -> None:
     IntegerOnly.seen.clear()
     values = run_all(integer.graph, *codes, exact_blas=False)
     assert all(isinstance(value, IntegerOnly) for value in values.values())
-    layers = sum(isinstance(step, Convolution | Linear) for step in integer.graph.steps)
+    kinds = [type(step) for step in integer.graph.steps]
+    layers = kinds.count(Convolution) + kinds.count(Linear)
     assert IntegerOnly.seen.count("right_shift") >= 2 * layers  # the check was really in the way
     with pytest.raises(AssertionError, match="cast to"):
         run(integer.graph, *codes, exact_blas=True)

@@ -383,29 +383,53 @@ def _export(model: nn.Module, *inputs: torch.Tensor) -> Any:
     return onnx_model(_quantized(network, data, "w8a8"))
 
 
-def test_what_has_no_onnx_form_is_named() -> None:
-    linear, conv = nn.Linear(6, 6), nn.Conv2d(2, 2, 1)
-    vector, image = torch.randn(4, 6), torch.randn(4, 2, 4, 4)
-    function = integer_networks.Function
-    cases: list[tuple[Any, dict[str, nn.Module], torch.Tensor, str]] = [
-        (lambda m, x: m.a(x).cumsum(1), {"a": linear}, vector, r"cumsum \(node 'cumsum'\)"),
-        (lambda m, x: m.a(x) + 0 * m.a(x).mean(), {"a": linear}, vector, "goes over the batch"),
-        (lambda m, x: m.a(x) + x.shape[0] // 1000, {"a": linear}, vector, "which is no tensor"),
-        (lambda m, x: torch.add(m.a(x), x, alpha=2), {"a": linear}, vector, "has alpha 2"),
-        (lambda m, x: functional.pad(m.a(x), (1, 1), "reflect"), {"a": nn.Conv1d(2, 2, 1)},
-         torch.randn(4, 2, 5), "pads with mode 'reflect'"),
-        (lambda m, x: m.a(x).transpose(0, 1).transpose(0, 1), {"a": linear}, vector,
-         "works along the batch dimension"),
-        (lambda m, x: m.b(m.a(x)), {"a": conv, "b": nn.ConvTranspose2d(2, 4, 2, groups=2)}, image,
-         "is transposed and has groups"),
-        (lambda m, x: functional.linear(x, m.a(x) * 0).amax(1, True), {"a": linear}, vector,
-         "computed, not stored"),
-    ]  # fmt: skip
-    for forward, layers, example, words in cases:
-        with pytest.raises(InputError, match=words):
-            _export(function(forward, **layers), example)
-    with pytest.raises(InputError, match="takes float32 inputs"):
-        _export(nn.Embedding(6, 2), torch.arange(6)[:, None])
+def test_all_that_has_no_onnx_form_is_named_at_once() -> None:
+    def forward(m: Any, x: torch.Tensor) -> torch.Tensor:
+        out = m.a(x).cumprod(1).cumprod(1).cummax(1)[0]
+        flat = out.roll(1) * 0 + out
+        result: torch.Tensor = m.a(flat.repeat_interleave(1).view_as(flat))
+        return result
+
+    words = (
+        r"5 nodes are refused\n"
+        r"  cumprod \(2: cumprod, cumprod_1\) has no form in the ONNX export\n"
+        r"  cummax \(1: cummax\) has no form in the ONNX export\n"
+        r"  roll \(1: roll\) rolls without a dimension\n"
+        r"  repeat_interleave \(1: repeat_interleave\) repeats without a dimension"
+    )
+    with pytest.raises(InputError, match=words):
+        _export(integer_networks.Function(forward, a=nn.Linear(6, 6)), torch.randn(4, 6))
+
+
+class _Tokens(nn.Module):
+    """Whole numbers enter, heads are in the batch, a layer has its weight by input channel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(9, 8)
+        self.attention = nn.MultiheadAttention(8, 2)
+        self.up = nn.ConvTranspose1d(8, 6, 3, stride=2, groups=2)
+        self.flat = nn.ConvTranspose1d(6, 6, 2, groups=6)
+        self.head = nn.Linear(6, 3)
+
+    def forward(self, tokens: torch.Tensor, seen: torch.Tensor) -> dict[str, torch.Tensor]:
+        x = self.table(tokens).transpose(0, 1)  # [T, N, C]
+        x = x + self.attention(x, x, x, key_padding_mask=~seen)[0]
+        image = self.flat(torch.relu(self.up(x.permute(1, 2, 0))))
+        return {"ends": self.head(image.mean(2)), "time_major": x.transpose(0, 1)}
+
+
+@pytest.mark.parametrize("choice", ["w8a8", "w4a32"])
+def test_whole_numbers_attention_and_grouped_transposed_convolutions(choice: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randint(0, 9, (24, 5), generator=generator)
+    inputs = (tokens, torch.arange(5).expand(24, 5) < tokens[:, :1].clamp(min=1))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = Network.from_module(_Tokens().eval(), inputs)
+    _check_exact(
+        _quantized(network, Data("test", inputs, None), choice), Data("test", inputs, None)
+    )
 
 
 def test_the_commands_of_the_page_run_in_order(

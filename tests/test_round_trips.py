@@ -66,6 +66,9 @@ class Decoder(nn.Module):
 class Boxes(nn.Module):
     """A YOLO head: grids of cells, sizes of anchors, sigmoids, distributions of distances."""
 
+    anchors: torch.Tensor
+    steps: torch.Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.first, self.head = nn.Conv2d(3, 8, 3, 2, 1), nn.Conv2d(8, 3 * 7, 1)
@@ -86,6 +89,8 @@ class Boxes(nn.Module):
 
 class Sound(nn.Module):
     """Whisper's front end: a spectrum, mel bands, log10, no further below the loudest than 8."""
+
+    bands: torch.Tensor
 
     def __init__(self) -> None:
         super().__init__()
@@ -122,6 +127,8 @@ class Filter(nn.Module):
 
 class Windows(nn.Module):
     """Swin: windows by roll and reshape, a bias by relative position, a mask of shifted windows."""
+
+    index: torch.Tensor
 
     def __init__(self) -> None:
         super().__init__()
@@ -205,6 +212,8 @@ class Ternary(nn.Module):
 
 class Arithmetic(nn.Module):
     """What is rarer, each between layers; and what was never written to before it is filled."""
+
+    edges: torch.Tensor
 
     def __init__(self) -> None:
         super().__init__()

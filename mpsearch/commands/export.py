@@ -61,6 +61,9 @@ def export(
     The ONNX model has QuantizeLinear/DequantizeLinear pairs where the network quantizes; the export
     runs it with onnxruntime and says under which session options it computes the right thing.
 
+    What cannot be written is said with every operator and node that stops it; `mpsearch check`
+    says so before any time is spent.
+
     The LiteRT file computes with 8-bit activations and 4- or 8-bit weights; what was assigned other
     bits is raised to these and listed.
 

@@ -89,6 +89,7 @@ def profile(
 
     Writes a table of size, BOPS and Ω per layer and choice (profile.csv) and where the numbers come
     from (profile.json). An mpsearch file carries its own sample of data; other files need --data.
+    At its end it says what each export will make of MODEL, as `mpsearch check` does at once.
 
     \b
     Example:
@@ -97,6 +98,8 @@ def profile(
       mpsearch profile autoencoder.pt --loss reconstruction
       mpsearch profile weights.safetensors --model resnet20 --data cifar10:train --bits 2,4,8
     """
+    from mpsearch.commands.check import target_lines
+    from mpsearch.exporters.checking import check
     from mpsearch.post_training.words import usual_ranges
     from mpsearch.profiling.float_text import HEADER, float_rows, float_sentence
     from mpsearch.profiling.profile import ProfileSettings, parse_choices
@@ -126,7 +129,11 @@ def profile(
         correct_bias=not no_bias_correction,
         ranges=usual_ranges(rounding, not no_bias_correction),
     )
-    table, provenance = run_profile(loaded.network, bound, output, settings, progress, device)
+    targets = check(loaded.network, bound) if is_first() else {}
+    exports = {name: found.to_json() for name, found in targets.items()}
+    table, provenance = run_profile(
+        loaded.network, bound, output, settings, progress, device, exports
+    )
     if not is_first():
         return
     peak = peak_bytes(device)
@@ -169,6 +176,7 @@ def profile(
             f"{count:,} positions of {name}{rest} are fewer than its inputs: rounding is damped "
             "where they show nothing; more --samples help"
         )
+    echo("what each export makes of it, with 8 bits in every layer:", *target_lines(targets))
     echo(f"peak memory {format_size(peak)}")
     echo(
         f"wrote {output} and {provenance_path(output)}; next: {next_command(table, output, target)}"

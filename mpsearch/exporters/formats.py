@@ -5,7 +5,7 @@ A new format is a function `(ExportRequest) -> Exported` in its own package and 
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -43,19 +43,54 @@ class Exported:
 
 
 @dataclass(frozen=True)
+class Trial:
+    """What becomes of a network that can be written: `in_float`, the nodes that stay in float by
+    operator; `raised`, what was assigned and what is stored, by layer."""
+
+    in_float: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    raised: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+
+
+_TRIED = 8  # samples
+
+
+@dataclass(frozen=True)
 class ExportFormat:
-    """`writer` is the `module:function` that writes; `options` are the request's that it takes."""
+    """`writer` is the `module:function` that writes, `trial` the one that goes as far as it takes
+    to know whether that is possible; `options` are the request's that the writer takes."""
 
     description: str
     output: str
     writer: str
+    trial: str
     options: tuple[str, ...] = ()
 
     def write(self, request: ExportRequest) -> Exported:
-        """Write the request in this format. Raises InputError as the format's own function."""
-        module, _, function = self.writer.partition(":")
-        write: Callable[[ExportRequest], Exported] = getattr(import_module(module), function)
-        return write(request)
+        """Write the request in this format. Raises InputError as the format's own function, with
+        all that the format refuses."""
+        from mpsearch.exporters.refusing import all_refusals
+        from mpsearch.graph.refusals import Refused
+
+        write: Callable[[ExportRequest], Exported] = _imported(self.writer)
+        try:
+            return write(request)
+        except Refused as error:
+            if request.data is None:
+                raise
+            data = request.data.take(_TRIED, 0)
+            rest = all_refusals(self.try_out, request.quantized, data)
+            raise Refused(rest or error.refusals, error.hint) from None
+
+    def try_out(self, quantized: "QuantizedNetwork", data: "Data") -> "Trial":
+        """Go as far as it takes to know that the network can be written. Raises InputError, and
+        MissingExtraError for packages that are missing."""
+        trial: Callable[[QuantizedNetwork, Data], Trial] = _imported(self.trial)
+        return trial(quantized, data)
+
+
+def _imported(name: str) -> Any:
+    module, _, function = name.partition(":")
+    return getattr(import_module(module), function)
 
 
 FORMATS: Mapping[str, ExportFormat] = {
@@ -63,18 +98,21 @@ FORMATS: Mapping[str, ExportFormat] = {
         "a folder of self-contained C99",
         "a new or empty folder",
         "mpsearch.exporters.c.folder:write",
+        "mpsearch.exporters.c.folder:trial",
         ("wide_bits", "check"),
     ),
     "litert": ExportFormat(
         "a LiteRT (TFLite) file that computes with 8-bit and 4-bit integers",
         "a .tflite file",
         "mpsearch.exporters.litert.check:write",
+        "mpsearch.exporters.litert.check:trial",
         ("check",),
     ),
     "onnx": ExportFormat(
         "a QDQ model with packed 4- and 8-bit weights",
         "a file that ends in .onnx",
         "mpsearch.exporters.onnx.exported:write",
+        "mpsearch.exporters.onnx.exported:trial",
         ("check",),
     ),
 }

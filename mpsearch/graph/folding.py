@@ -1,8 +1,4 @@
-"""What inference does not need is folded away: dropout, constant arithmetic, batch norms.
-
-A batch norm in evaluation mode is affine per channel, y = a·x + c with a = γ/sqrt(σ² + ε) and
-c = β − a·μ, so behind a convolution or linear layer W' = a·W and b' = a·b + c give the same
-outputs.
+"""What inference does not need is folded away: dropout, casts, constants, steps per channel.
 
 Products with a stored matrix become linear layers: x @ W, torch.mm, torch.addmm (as in GPT-2).
 
@@ -14,18 +10,16 @@ from collections.abc import Sequence
 import torch
 from torch import fx
 
+from mpsearch.graph.affine import fold_affine
 from mpsearch.graph.constants import fold_constants
 from mpsearch.graph.layers import (
     EMBEDDING,
-    LINEAR_OPERATORS,
     argument,
-    output_channels_last,
-    output_channels_view,
     packet,
 )
 from mpsearch.graph.norms import norms_in_one
 from mpsearch.graph.recurrent import unroll
-from mpsearch.graph.tensors import fresh_name, get_tensor, remove_unused, set_tensor
+from mpsearch.graph.tensors import get_tensor, remove_unused, set_tensor
 
 _TRANSPOSING = {"t", "transpose", "permute", "numpy_T", "swapaxes"}
 
@@ -127,12 +121,11 @@ def _name(node: fx.Node) -> str:
 
 _IDENTITIES = {"dropout", "feature_dropout", "alpha_dropout", "alias", "detach", "lift_fresh_copy"}
 _CASTS = {"to", "_to_copy", "type_as"}
-_BATCH_NORMS = {"batch_norm", "_native_batch_norm_legit_no_training", "cudnn_batch_norm"}
 
 
 def simplify(graph: fx.GraphModule, example_inputs: Sequence[torch.Tensor]) -> fx.GraphModule:
     """Drop identities, unroll recurrent layers, turn products into linear layers, evaluate
-    constant nodes, write norms as one operator and fold batch norms.
+    constant nodes, write norms as one operator and fold what is affine per channel into the layers.
 
     `graph` is changed in place; its shapes and types must have been recorded.
     """
@@ -143,7 +136,7 @@ def simplify(graph: fx.GraphModule, example_inputs: Sequence[torch.Tensor]) -> f
     fold_constants(graph)
     products_to_linear(graph)  # with computed matrices
     norms_in_one(graph)
-    _fold_batch_norms(graph)
+    fold_affine(graph)
     remove_unused(graph)
     return graph
 
@@ -165,92 +158,3 @@ def _plain_embeddings(graph: fx.GraphModule) -> None:
         if packet(node) == EMBEDDING:
             padding = argument(node, "padding_idx")
             node.args, node.kwargs = (*node.args[:2], padding), {}
-
-
-def _fold_batch_norms(graph: fx.GraphModule) -> None:
-    for node in list(graph.graph.nodes):
-        if packet(node) not in _BATCH_NORMS:
-            continue
-        outputs = _outputs_of(node)
-        source = node.args[0]
-        if outputs is None or not isinstance(source, fx.Node) or not _foldable(graph, source):
-            continue
-        _fold(graph, source, node)
-        outputs.replace_all_uses_with(source)
-
-
-def _outputs_of(norm: fx.Node) -> fx.Node | None:
-    """The node that carries the normalised tensor; None when a batch norm is in training mode."""
-    if packet(norm) == "batch_norm":
-        return norm if norm.args[5] is False else None
-    if packet(norm) == "cudnn_batch_norm" and norm.args[5] is not False:
-        return None
-    users = list(norm.users)
-    if len(users) == 1 and packet(users[0]) == "getitem" and users[0].args[1] == 0:
-        return users[0]
-    return None
-
-
-def _foldable(graph: fx.GraphModule, layer: fx.Node) -> bool:
-    """A layer that feeds only this batch norm and whose weight nobody else uses."""
-    if packet(layer) not in LINEAR_OPERATORS or len(layer.users) != 1:
-        return False
-    if output_channels_last(layer):
-        return False  # linear over [N, T, C] followed by a batch norm over dim 1 is not per channel
-    tensors = [arg for arg in layer.args[1:3] if isinstance(arg, fx.Node)]
-    return all(_owned(graph, tensor) for tensor in tensors)
-
-
-def _owned(graph: fx.GraphModule, tensor: fx.Node) -> bool:
-    uses = sum(
-        len(node.users)
-        for node in graph.graph.nodes
-        if node.op == "get_attr" and node.target == tensor.target
-    )
-    return tensor.op == "get_attr" and uses == 1
-
-
-def _fold(graph: fx.GraphModule, layer: fx.Node, norm: fx.Node) -> None:
-    weight_node = layer.args[1]
-    assert isinstance(weight_node, fx.Node)
-    name = str(weight_node.target)
-    weight = get_tensor(graph, name)
-    mean, variance = (_value(graph, norm, index) for index in (3, 4))
-    gamma, beta = (_value(graph, norm, index) for index in (1, 2))
-    assert mean is not None
-    assert variance is not None
-    epsilon = norm.args[7] if packet(norm) == "batch_norm" else norm.args[6]
-    if packet(norm) == "cudnn_batch_norm":
-        epsilon = norm.args[7]
-    assert isinstance(epsilon, float)
-    # float64, so that folding costs no accuracy before the one rounding at the end
-    scale = (variance.double() + epsilon).rsqrt()
-    if gamma is not None:
-        scale = scale * gamma.double()
-    shift = -mean.double() * scale
-    if beta is not None:
-        shift = shift + beta.double()
-    bias = _value(graph, layer, 2)
-    if bias is not None:
-        shift = shift + bias.double() * scale
-    rows, restore = output_channels_view(layer, weight.double())
-    set_tensor(graph, name, restore(rows * scale[:, None]).to(weight.dtype))
-    _set_bias(graph, layer, name, shift.to(weight.dtype))
-
-
-def _value(graph: fx.GraphModule, node: fx.Node, index: int) -> torch.Tensor | None:
-    arg = node.args[index] if len(node.args) > index else None
-    return get_tensor(graph, str(arg.target)) if isinstance(arg, fx.Node) else None
-
-
-def _set_bias(graph: fx.GraphModule, layer: fx.Node, weight_name: str, bias: torch.Tensor) -> None:
-    old = layer.args[2] if len(layer.args) > 2 else None
-    if isinstance(old, fx.Node):
-        set_tensor(graph, str(old.target), bias)
-        return
-    owner = weight_name.rpartition(".")[0]
-    name = fresh_name(graph, f"{owner}.bias" if owner else "bias")
-    set_tensor(graph, name, bias)
-    with graph.graph.inserting_before(layer):
-        node = graph.graph.get_attr(name)
-    layer.args = (*layer.args[:2], node, *layer.args[3:])

@@ -219,6 +219,10 @@ class _Writer:
         if packet(given) in _ZEROS:  # of the batch's size without asking for it
             columns = self.call("columns", aten.slice.Tensor, x_t, 1, 0, width)
             return self.call("zeros", aten.zeros_like.default, columns)
+        if packet(given) == "unsqueeze" and given.args[1] == 0:  # [N, width] of the one layer
+            source = given.args[0]
+            assert isinstance(source, fx.Node)
+            return source
         swapped = _swapped(given)
         if swapped is not None:
             return self.call("start", aten.select.int, swapped, 1, place)

@@ -41,6 +41,16 @@ class Gather(ComputedStep):
         return sources[0].reshape(len(sources[0]), -1)[:, self.indices]
 
 
+@dataclass(frozen=True)
+class Fill(ComputedStep):
+    """Zeros, one sample's worth for every sample of the source: the output's zero point."""
+
+    def compute(self, *sources: Integers) -> Integers:
+        """The source's values do not matter."""
+        shape = (len(sources[0]), *self.output.shape)
+        return np.full_like(sources[0], self.output.zero_point, dtype=np.int64, shape=shape)
+
+
 def joined(start: int, offsets: Sequence[Sequence[int]]) -> Integers:
     """start + offsets[0][i] + offsets[1][j] + … for every element."""
     total: Integers = np.array(start, dtype=np.int64)

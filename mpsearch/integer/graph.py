@@ -125,6 +125,12 @@ class Linear(Step):
 
 
 @dataclass(frozen=True)
+class Embedding(Linear):
+    """Rows of a table by number: codes [rows, columns], each row with a factor of its own; numbers
+    beyond the table read its first or last row."""
+
+
+@dataclass(frozen=True)
 class Requantize(Step):
     """Another scale: round(q·factor) + zero point, clipped to [low, high]; the source has zero
     point 0."""

@@ -29,6 +29,7 @@ from mpsearch.integer.graph import (
     ComputedStep,
     Concatenate,
     Convolution,
+    Embedding,
     IntegerGraph,
     IntegerTensor,
     Linear,
@@ -108,6 +109,15 @@ def linear(step: Linear, codes: Integers, exact_blas: bool) -> Integers:
     accumulators = _accumulators(step, centred @ step.weights.codes.astype(kind).T)
     accumulators += step.weights.bias.astype(accumulators.dtype)
     return _output(step, accumulators, axis=accumulators.ndim - 1)
+
+
+def embedding(step: Embedding, numbers: Integers) -> Integers:
+    """[N, …] -> [N, …, columns], int64."""
+    rows = np.clip(numbers, 0, len(step.weights.codes) - 1)
+    table = _output(step, step.weights.codes.astype(np.int64), axis=0)
+    found: Integers = np.empty_like(rows, dtype=np.int64, shape=(*rows.shape, table.shape[1]))
+    found[...] = table[rows]
+    return found
 
 
 def _arithmetic(step: Convolution | Linear, exact_blas: bool) -> type[np.generic]:
@@ -257,6 +267,8 @@ def _apply(step: Operation, sources: list[Integers], lowest: int, exact_blas: bo
             return transposed_convolution(step, x, exact_blas)
         case Convolution():
             return convolution(step, x, exact_blas)
+        case Embedding():
+            return embedding(step, x)
         case Linear():
             return linear(step, x, exact_blas)
         case Requantize():

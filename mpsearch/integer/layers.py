@@ -23,6 +23,7 @@ from mpsearch.graph.layers import Layer, argument, groups, is_transposed, packet
 from mpsearch.integer.fixed_point import OUTPUT_BITS, Integers, rescale_of
 from mpsearch.integer.graph import (
     Convolution,
+    Embedding,
     IntegerTensor,
     Linear,
     TransposedConvolution,
@@ -77,12 +78,18 @@ def layer_step(
     bias: Integers = np.zeros(len(codes), dtype=np.int32)
     if quantized.bias_codes is not None:
         bias = quantized.bias_codes.cpu().numpy().astype(np.int32)
-    bound = _bound(codes, bias, source)
+    is_table = packet(node) == "embedding"
+    bound = int(np.abs(codes).max()) if is_table else _bound(codes, bias, source)
     if bound >= LARGEST_BOUND:
         raise InputError(f"layer {layer.name!r}: its sums could exceed 62 bits; use fewer bits")
     scales = quantized.weight.channel_scales().cpu().numpy().astype(np.float64)
+    if is_table and (scales == scales[0]).all():
+        scales = scales[:1]  # short rows have one scale together
     factors = scales * source.scale * reciprocal(output)
     rescale = rescale_of(factors, pre_shift=max(0, bound.bit_length() - 31))
+    if is_table:
+        weights = Weights(layer.name, quantized.choice.w_bits, codes, bias, 0, bound)
+        return Embedding((source.name,), output, weights, rescale, output.low, output.high)
     is_linear, flat = packet(node) == "linear", len(weight_shape) == 3
     transposed = is_transposed(node)
     kernel = (1, weight_shape[-1]) if flat else tuple(weight_shape[2:])
@@ -160,7 +167,7 @@ def choose_forms(
         if node.op == "placeholder":
             continue
         read = sources_of(node, functions)
-        if node.name in quantizers:
+        if node.name in quantizers and packet(node) != "embedding":  # it reads numbers of rows
             needed: tuple[Form, ...] = (quantizers[node.name],) * len(read)
         else:
             moves = packet(node) in MOVES and node.name not in own

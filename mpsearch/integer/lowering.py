@@ -7,12 +7,14 @@ import math
 from collections import Counter
 from dataclasses import dataclass, field, replace
 
+import torch
 from torch import fx
 
 from mpsearch.data import Data
 from mpsearch.errors import InputError
 from mpsearch.graph.layers import Layer, argument, packet
 from mpsearch.graph.partial_forward import PartialForward
+from mpsearch.graph.refusals import Refusals
 from mpsearch.integer.arithmetic import Affine, Multiply, Prelu
 from mpsearch.integer.fixed_point import FRACTION_BITS, OUTPUT_BITS, rescale_of
 from mpsearch.integer.functions import Lookup
@@ -116,20 +118,27 @@ def lower(
     """
     if wide_bits not in HEADROOM:
         raise InputError(f"got {wide_bits} bits for wide tensors; expected 16 or 32")
+    network, refusals = quantized.source, Refusals()
     for name, layer in quantized.layers.items():
-        check_integer(name, layer)
+        with refusals.of_layer():
+            check_integer(name, layer)
     quantized = of_one_sample(quantized, calibration.inputs)
     network = quantized.source
+    mixes = not PartialForward(network.graph, calibration.inputs).batch_first
     graph = network.graph.graph
     layer_of = {node: layer for layer in network.layers for node in layer.nodes}
     (result,) = next(node for node in graph.nodes if node.op == "output").args
     assert isinstance(result, fx.Node)
-    computed = per_sample(graph)
+    computed = per_sample(graph, refusals)
     functions = point_functions(computed)
     order = needed(computed, functions, result)
     for node in order:
         if node.op != "placeholder":
-            check(node, frozenset(layer_of))
+            with refusals.of(node):
+                check(node, frozenset(layer_of))
+                sources(node)
+    if refusals.found:
+        _check(refusals, mixes)
     quantizers = {node: quantized.layers[layer.name].activation for node, layer in layer_of.items()}
     lowering = _Lowering(
         quantized,
@@ -144,10 +153,16 @@ def lower(
         if node.op == "placeholder":
             lowering.enter(node, placeholders.index(node))
         else:
-            lowering.add(node)
-    if not PartialForward(network.graph, calibration.inputs).batch_first:
-        raise InputError("the network mixes samples; integer inference needs one row per sample")
+            with refusals.of(node, lowering.assume):
+                lowering.add(node)
+    _check(refusals, mixes)
     return lowering.finish(result)
+
+
+def _check(refusals: Refusals, mixes: bool) -> None:
+    if mixes:
+        refusals.network("the network mixes samples; integer inference needs one row per sample")
+    refusals.check()
 
 
 @dataclass
@@ -187,11 +202,17 @@ class _Lowering:
                 self.tensors[node.name, kept] = self.move(node, kept)
             self.convert(node, self.tensors[node.name, kept])
 
+    def assume(self, node: fx.Node) -> None:
+        """Tensors for a node that was refused, so that all that is refused is found."""
+        for form in (self.forms.kept[node.name], *self.forms.wanted[node.name]):
+            self.tensors.setdefault((node.name, form), self.tensor(node, form))
+
     def layer(self, node: fx.Node, output: IntegerTensor) -> IntegerTensor:
         layer = self.layer_of[node.name]
         quantized = self.quantized.layers[layer.name]
         shape = self.quantized.source.weight(layer).shape
-        source = self.tensors[sources(node)[0].name, quantized.activation]
+        read = WIDE if packet(node) == "embedding" else quantized.activation
+        source = self.tensors[sources(node)[0].name, read]
         self.steps.append(layer_step(node, layer, quantized, shape, source, output))
         return output
 
@@ -252,6 +273,8 @@ class _Lowering:
     def tensor(self, node: fx.Node, form: Form) -> IntegerTensor:
         """A new tensor for the node's result in `form`."""
         shape, name = sample_shape(node), self.name(node)
+        if node.meta["dtype"] in (torch.int64, torch.int32):  # numbers of rows
+            return IntegerTensor(name, shape, 32, True, 1.0, 0)
         if form is not WIDE:
             return IntegerTensor(name, shape, form.bits, False, form.scale, form.zero_point)
         bits = 16 if self.forms.classes[node.name] in self.forms.short else self.wide_bits

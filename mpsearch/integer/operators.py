@@ -6,10 +6,12 @@ from torch import fx
 
 from mpsearch.errors import InputError
 from mpsearch.graph.layers import argument, packet
+from mpsearch.graph.refusals import Refusals, refused
 from mpsearch.integer.graph import Pair, Shape
 
 LAYERS = frozenset({
-    "conv1d", "conv2d", "conv_transpose1d", "conv_transpose2d", "convolution", "linear"
+    "conv1d", "conv2d", "conv_transpose1d", "conv_transpose2d", "convolution", "linear",
+    "embedding",
 })  # fmt: skip
 CLAMPS = frozenset({"relu", "relu6", "hardtanh", "clamp", "clamp_min", "clamp_max"})
 IDENTITIES = frozenset({"contiguous", "clone", "alias", "detach", "lift_fresh_copy"})
@@ -69,7 +71,8 @@ POINTWISE = FUNCTIONS | LINEAR | CHOICES | CLAMPS | IDENTITIES
 NORMS = frozenset({"layer_norm", "rms_norm", "group_norm", "instance_norm"})
 PRODUCTS = frozenset({"matmul", "bmm"})
 # What computes at scales of its own: reads 16-bit tensors, writes such a one or a layer's codes.
-OWN_SCALES = FUNCTIONS | LINEAR | LOG_SOFTMAXES | NORMS | PRODUCTS | {"batch_norm", "prelu"}
+_ALONE = {"batch_norm", "prelu", "zeros_like"}
+OWN_SCALES = FUNCTIONS | LINEAR | LOG_SOFTMAXES | NORMS | PRODUCTS | _ALONE
 SUPPORTED = LAYERS | MOVES | AVERAGES | RESIZES | SOFTMAXES | POINTWISE | OWN_SCALES | {"argmax"}
 
 
@@ -79,9 +82,8 @@ _NO_FORM = "has no integer form"
 def unsupported(node: fx.Node, why: str = _NO_FORM) -> InputError:
     """The error for a node that cannot be computed in integers, naming operator and node."""
     known = ", ".join(sorted(SUPPORTED - FUNCTIONS - CHOICES - _SPELLINGS))
-    listed = f"; integer inference knows {known}, functions of one number, and what moves elements"
-    problem = f"{packet(node) or node.op} (node {node.name!r}) {why}"
-    return InputError(problem + listed if why is _NO_FORM else problem)
+    listed = f"integer inference knows {known}, functions of one number, and what moves elements"
+    return refused(node, why, listed if why is _NO_FORM else "")
 
 
 def check(node: fx.Node, layer_nodes: frozenset[str]) -> None:
@@ -99,7 +101,7 @@ def check(node: fx.Node, layer_nodes: frozenset[str]) -> None:
         raise unsupported(node, "reads constants alone")
     if name in LAYERS and node.name not in layer_nodes:
         raise unsupported(node, "has a weight that is computed, not stored")
-    if name in LAYERS and name != "linear":
+    if name in LAYERS - {"linear", "embedding"}:
         stride = argument(node, "stride")
         assert isinstance(stride, list | tuple)
         if len(stride) > 2:
@@ -115,10 +117,11 @@ def operation(node: fx.Node) -> fx.Node:
     return node
 
 
-def per_sample(graph: fx.Graph) -> list[fx.Node]:
+def per_sample(graph: fx.Graph, refusals: Refusals | None = None) -> list[fx.Node]:
     """The nodes that give a tensor computed from the inputs' values, in order: no constants, no
-    sizes, none of several results before one is taken. Raises InputError where one reads constants
-    that are computed, but for a weight or the indices of what only moves elements."""
+    sizes, none of several results before one is taken. Refused are constants that are computed, but
+    for a weight and the indices of what only moves elements."""
+    refusals = refusals or Refusals()
     found: dict[fx.Node, bool] = {}
     for node in graph.nodes:
         if node.op == "placeholder":
@@ -134,7 +137,8 @@ def per_sample(graph: fx.Graph) -> list[fx.Node]:
                     if packet(node) == "cat" and stored_part(source) is not None:
                         continue
                     if source.op == "call_function" and source not in found:
-                        raise unsupported(source, "reads constants alone")
+                        with refusals.of(source):
+                            raise unsupported(source, "reads constants alone")
     return [node for node, is_tensor in found.items() if is_tensor]
 
 
@@ -150,6 +154,8 @@ def sources(node: fx.Node) -> tuple[fx.Node, ...]:
         (listed,) = node.args[:1]
         assert isinstance(listed, list | tuple)
         given = [part for part in listed if name == "stack" or stored_part(part) is None]
+    elif name == "embedding":
+        given = node.args[1:2]
     else:
         given = node.args[: 2 if name in PRODUCTS else 1]
     found = []

@@ -10,6 +10,7 @@ from mpsearch.graph.tensors import get_tensor
 from mpsearch.integer.arithmetic import Floats, Multiply, affine, prelu
 from mpsearch.integer.fixed_point import rescale_of
 from mpsearch.integer.functions import LARGEST_ERROR, lookup
+from mpsearch.integer.gathering import Fill
 from mpsearch.integer.graph import IntegerTensor, Step
 from mpsearch.integer.layers import LARGEST_BOUND, reciprocal
 from mpsearch.integer.log_softmax import log_softmax
@@ -53,6 +54,8 @@ def own_step(
         return _sum(node, read, output)
     if kind in {"mul", "div"}:
         return _product(node, read, output)
+    if kind == "zeros_like":
+        return Fill((read[0].name,), output)
     if kind == "batch_norm":
         return _batch_norm(node, read[0], output)
     if kind == "prelu":

@@ -3,7 +3,7 @@
 import json
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
@@ -99,12 +99,14 @@ def profile(
     settings: ProfileSettings | None = None,
     progress: Progress | None = None,
     device: str = "cpu",
+    exports: Mapping[str, Any] | None = None,
 ) -> tuple[LayerTable, dict[str, Any]]:
     """Score every layer at every choice; write `output` (CSV) and its provenance beside it (JSON).
 
     Without `settings` their defaults hold, without `progress` nothing is shown.
     `device` is `cpu`, `cuda`, `cuda:1`, … or `auto` (the GPU when there is one). Under torchrun the
     processes share the work, all return the same table and the first one writes it.
+    `exports`, what `check` found as JSON, goes into the provenance.
     A killed run is resumed by the next call with the same network, data and settings. Returns the
     table and the provenance. Raises InputError for a network without layers or with operators that
     no mpsearch file can hold, and for non-finite scores.
@@ -166,6 +168,8 @@ def profile(
             scores, replace(study, network=network), settings, profiler, resumed
         )
         provenance["heads_taken_off"] = heads_of(sample.loss)
+        if exports is not None:
+            provenance["exports"] = dict(exports)
         if settings.interactions:
             interactions = collect(study, journal, lambda: None, network.digest)
             provenance["interactions"] = {

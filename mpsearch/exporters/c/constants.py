@@ -255,7 +255,8 @@ class LayerWriter:
         stored, weight = self.stored[name], self.layers[name].weight
         assert weight is not None
         ratio = Fraction(source.scale) * Fraction(reciprocal(step.output))
-        compact = channel_scales(weight.channel_scales().cpu().numpy(), ratio, rescale)
+        scales = weight.channel_scales().cpu().numpy()[: len(rescale.multipliers)]
+        compact = channel_scales(scales, ratio, rescale)
         if compact is None:
             multipliers, shifts = rescale.multipliers, rescale.shifts
             return {

@@ -26,8 +26,8 @@ from mpsearch import __version__
 from mpsearch.data import Data
 from mpsearch.errors import InputError
 from mpsearch.exporters.agreement_of_outputs import Agreement, judge
-from mpsearch.exporters.c.source import Source, generate
-from mpsearch.exporters.formats import Exported, ExportRequest
+from mpsearch.exporters.c.source import Source, check_steps, generate
+from mpsearch.exporters.formats import Exported, ExportRequest, Trial
 from mpsearch.exporters.reference_outputs import reference_of
 from mpsearch.files.json_file import by_name, check_form, one_of, read_json, text
 from mpsearch.files.whole import digest, write_atomic
@@ -285,20 +285,20 @@ _MACS, _FEWEST_SAMPLES = 12_000_000_000, 8
 _MACS_OF_BATCH = 1_000_000_000  # columns of patches at once: 9 floats for a MAC and few channels
 
 
-def check(
-    graph: IntegerGraph, quantized: QuantizedNetwork, data: Data, wide_bits: int
-) -> tuple[Agreement, ...]:
+def check(graph: IntegerGraph, quantized: QuantizedNetwork, data: Data) -> tuple[Agreement, ...]:
     """Compare output by output on up to 256 samples, or as many as take 12 G MACs, at least 8.
 
-    Sums and outputs of 16 bits add noise of their own and are judged by its size; those of 32 bits
-    must give what floats give, up to the order of additions.
+    Tensors of 16 bits between layers (functions, gates, all sums with `--wide 16`) add noise of
+    their own, which is judged by its size; with 32 bits alone the integers must give what floats
+    give, up to the order of additions.
     """
     macs = max(1, sum(layer.macs for layer in quantized.source.layers))
     count = min(SAMPLES, max(_FEWEST_SAMPLES, _MACS // macs))
     data = data if len(data) <= count else data.take(count, 0)
     batch = max(1, min(64, _MACS_OF_BATCH // macs))
     got = outputs(IntegerNetwork(graph), data, batch)
-    return judge(reference_of(quantized, data), got.numpy(), rounded=wide_bits == 16)
+    rounded = any(tensor.signed and tensor.bits == 16 for tensor in graph.tensors.values())
+    return judge(reference_of(quantized, data), got.numpy(), rounded)
 
 
 def write(request: ExportRequest) -> Exported:
@@ -312,7 +312,7 @@ def write(request: ExportRequest) -> Exported:
     graph = lower(request.quantized, data, wide_bits=wide_bits)
     agreement: tuple[Agreement, ...] = ()
     if request.check is not False:
-        agreement = check(graph, request.quantized, data, wide_bits)
+        agreement = check(graph, request.quantized, data)
     if not all(found.ok for found in agreement):
         finer = " (--wide 32 is finer)" if wide_bits == 16 else ""
         lines = (
@@ -334,6 +334,12 @@ def write(request: ExportRequest) -> Exported:
         f"next: make -C {request.output} check",
     )
     return Exported({key: value for key, value in document.items() if key != "files"}, lines)
+
+
+def trial(quantized: QuantizedNetwork, data: Data) -> Trial:
+    """Lower the network and place its tensors. Raises InputError as `export_c`."""
+    check_steps(lower(quantized, data), quantized)
+    return Trial()
 
 
 def _agreement_lines(agreement: Sequence[Agreement]) -> list[str]:

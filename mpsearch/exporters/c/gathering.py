@@ -12,8 +12,8 @@ import numpy as np
 
 from mpsearch.errors import InputError
 from mpsearch.exporters.c.layouts import DIMS, Box, stored_offsets
-from mpsearch.exporters.c.storage import c_type, element_bytes
-from mpsearch.integer.gathering import Digits, Gather, digits_of
+from mpsearch.exporters.c.storage import c_type, element_bytes, elements
+from mpsearch.integer.gathering import Digits, Fill, Gather, digits_of
 from mpsearch.integer.graph import Shape, Step
 from mpsearch.integer.resizing import Resize
 
@@ -104,6 +104,14 @@ def _gather(writer: "StepWriter", number: int, step: Gather) -> None:
     writer.call("mps_gather", number, step)
 
 
+def _fill(writer: "StepWriter", _: int, step: Fill) -> None:
+    output = step.output
+    place = f"arena.bytes + {writer.storage.offset(output.name)}"
+    writer.calls.append(
+        f"    mps_fill({c_type(output)}, {elements(output)}, {output.zero_point}, {place});"
+    )
+
+
 def _resize(writer: "StepWriter", number: int, step: Resize) -> None:
     size = writer.arranged.tensors[step.sources[0]].shape
     taps = [
@@ -120,6 +128,7 @@ def _resize(writer: "StepWriter", number: int, step: Resize) -> None:
 
 
 WRITERS: Mapping[type[Step], Callable[["StepWriter", int, Any], None]] = {
+    Fill: _fill,
     Gather: _gather,
     Resize: _resize,
 }

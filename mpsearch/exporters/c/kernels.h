@@ -44,8 +44,8 @@ typedef struct {
 typedef struct {
     mps_layer layer;
     int rows, inputs, outputs;
-    int block; /* rows at once */
-} mps_linear;
+    int block; /* rows at once; of a table whether each row has a scale */
+} mps_linear; /* also a table that is looked up: `rows` numbers, `outputs` rows of `inputs` */
 
 typedef struct {
     mps_type input_type, output_type;
@@ -192,6 +192,7 @@ void mps_convolve(const mps_convolution *step, const void *input, void *output);
 void mps_convolve_transposed(const mps_convolution *step, void *scratch, const void *input,
                              void *output);
 void mps_multiply(const mps_linear *step, const void *input, void *output);
+void mps_embed(const mps_linear *step, const void *input, void *output);
 void mps_convolve_patches(const mps_convolution *step, void *scratch, const void *input,
                           void *output);
 void mps_multiply_patches(const mps_linear *step, void *scratch, const void *input, void *output);

@@ -11,6 +11,7 @@ from mpsearch.exporters.c.layouts import Arranged, image_order
 from mpsearch.integer.fixed_point import Integers
 from mpsearch.integer.graph import (
     Convolution,
+    Embedding,
     IntegerTensor,
     Linear,
     Shape,
@@ -46,7 +47,7 @@ def kernels(arranged: Arranged) -> dict[str, Kernel]:
 
 def _kernel(step: Convolution | Linear, source: IntegerTensor) -> Kernel:
     codes = step.weights.codes
-    if isinstance(step, TransposedConvolution):
+    if isinstance(step, TransposedConvolution | Embedding):
         return Kernel.PLAIN
     if step.weights.bits > 8 or source.dtype != np.uint8 or codes.min() < -127:
         return Kernel.PLAIN  # two products of 8 bits must fit 16 bits

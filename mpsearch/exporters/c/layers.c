@@ -145,3 +145,18 @@ void mps_multiply(const mps_linear *l, const void *input, void *output) {
         }
     }
 }
+
+void mps_embed(const mps_linear *l, const void *input, void *output) {
+    const mps_layer *layer = &l->layer;
+    const size_t columns = (size_t)l->inputs;
+    for (size_t i = 0; i < (size_t)l->rows; i++) {
+        /* a number beyond the table reads its first or last row */
+        const int32_t row = mps_clip(mps_get(input, layer->input_type, i), 0, l->outputs - 1);
+        const mps_scale scale = mps_scale_of(layer, l->block ? row : 0);
+        for (size_t k = 0; k < columns; k++) {
+            const size_t at = (size_t)row * columns + k;
+            mps_set(output, layer->output_type, i * columns + k,
+                    mps_finish(layer, scale, mps_weight(layer->weights, layer->bits, at)));
+        }
+    }
+}

@@ -87,6 +87,17 @@ def generate(graph: IntegerGraph, quantized: QuantizedNetwork) -> Source:
     return Source(files, storage, writer.constants.bytes, writer.layers.bytes, steps)
 
 
+def check_steps(graph: IntegerGraph, quantized: QuantizedNetwork) -> None:
+    """Raise InputError as `generate`, which takes longer: the layers' constants are not written."""
+    arranged = arrange(graph)
+    chosen = kernels(arranged)
+    storage = store(graph, arranged, chosen)
+    writer = StepWriter(arranged, storage, LayerWriter(quantized.layers, chosen))
+    for number, step in enumerate(arranged.steps, start=1):
+        if not isinstance(step, Convolution | Linear):
+            writer.write(number, step)
+
+
 def _header(
     graph: IntegerGraph, steps: int, storage: Storage, shapes: Sequence[tuple[int, ...]]
 ) -> str:

@@ -19,6 +19,7 @@ from mpsearch.integer.graph import (
     Clamp,
     Concatenate,
     Convolution,
+    Embedding,
     IntegerTensor,
     Linear,
     MaxPool,
@@ -71,6 +72,15 @@ class StepWriter:
                 if isinstance(step, TransposedConvolution):
                     function = "mps_convolve_transposed"
                 self.call(function, number, step, *self._scratch(step))
+            case Embedding():
+                outputs, inputs = step.weights.codes.shape
+                fields = {
+                    "layer": self._layer(number, step), "rows": elements(self._in(step)),
+                    "inputs": inputs, "outputs": outputs,
+                    "block": int(len(step.rescale.multipliers) > 1),
+                }  # fmt: skip
+                self.constants.struct("mps_linear", number, fields)
+                self.call("mps_embed", number, step)
             case Linear():
                 inputs = step.weights.codes.shape[1]
                 fields = {

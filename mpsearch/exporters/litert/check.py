@@ -22,7 +22,7 @@ from torch import fx
 
 from mpsearch.data import Data
 from mpsearch.exporters.agreement_of_outputs import Agreement, Reference, judge
-from mpsearch.exporters.formats import Exported, ExportRequest
+from mpsearch.exporters.formats import Exported, ExportRequest, Trial
 from mpsearch.exporters.litert.flatbuffer import SIGNATURE
 from mpsearch.exporters.litert.inner import node_of
 from mpsearch.exporters.litert.joined import WHOLE, joined_tensors
@@ -68,8 +68,7 @@ class LiteRtNetwork:
         rows = []
         for row in range(len(inputs[0])):
             given = {
-                name: x[row : row + 1].contiguous().numpy()
-                for name, x in zip(self.names, inputs, strict=True)
+                name: _given(x[row : row + 1]) for name, x in zip(self.names, inputs, strict=True)
             }
             found = self.runner(**given)
             rows.append([found[name] for name in self.outputs])
@@ -77,6 +76,11 @@ class LiteRtNetwork:
             return torch.from_numpy(np.concatenate([row[0] for row in rows]))
         flat = [np.concatenate([value.reshape(-1) for value in row]) for row in rows]
         return torch.from_numpy(np.stack(flat))
+
+
+def _given(x: torch.Tensor) -> np.ndarray:
+    """As the file takes it: numbers of rows in 32 bits."""
+    return (x if x.is_floating_point() else x.to(torch.int32)).contiguous().numpy()
 
 
 def meaning(
@@ -95,7 +99,7 @@ def meaning(
         if tensors[name].signed or tensors[name].bits > 8
     }
     for node in list(copy.graph.nodes):
-        if node.name in added:
+        if node.name in added and node.meta["dtype"].is_floating_point:
             _quantize_output(copy, node, added[node.name], joined)
     copy.recompile()
 
@@ -199,6 +203,13 @@ def write(request: ExportRequest) -> Exported:
         return Exported(figures, lines, ok=False)
     write_atomic(request.output, model.content)
     return Exported(figures, (*_lines(request.output, figures, model), *found))
+
+
+def trial(quantized: QuantizedNetwork, data: Data) -> Trial:
+    """Build the file without running it. Raises InputError as `build`; MissingExtraError."""
+    litert("schema_py_generated")
+    raised = build(quantized, data).raised
+    return Trial(raised={each.layer: (str(each.assigned), str(each.stored)) for each in raised})
 
 
 def describe(assigned: QuantizedNetwork, model: LiteRtModel) -> dict[str, Any]:

@@ -69,6 +69,12 @@ class Tensors:
         self.numbers[name] = {layout: self._int8(name, stored_shape(shape, layout), quantizer)}
         return self.numbers[name][layout]
 
+    def assume(self, step: Step, *_: object) -> None:
+        """A tensor for a step that was refused, so that all that is refused is found."""
+        output = step.output
+        if output.name not in self.numbers:
+            self.new(output.name, output.shape, self.quantizers[output.name])
+
     def same(self, name: str, source: str) -> None:
         """`name` is `source`: an operation that does nothing in these integers."""
         self.shapes[name] = self.shapes[source]

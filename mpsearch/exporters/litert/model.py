@@ -14,18 +14,26 @@ quantized: its weights change by at most half of a bias / `_ROOM` for each step 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 
 from mpsearch.data import Data
 from mpsearch.errors import InputError
-from mpsearch.exporters.litert.inner import quantizers
+from mpsearch.exporters.litert.inner import node_of, quantizers
 from mpsearch.exporters.litert.joined import JoinedOutputs, joined_tensors, read_as_codes
-from mpsearch.exporters.litert.layouts import Tensors
+from mpsearch.exporters.litert.layouts import FIRST, Tensors
 from mpsearch.exporters.litert.steps import quantize_float, write_step
 from mpsearch.exporters.litert.weighted import Layers, StoredLayer
-from mpsearch.graph.layers import Layer
-from mpsearch.integer.graph import Convolution, IntegerGraph, Linear, TransposedConvolution
+from mpsearch.graph.layers import EMBEDDING, Layer
+from mpsearch.graph.refusals import Refusals, Refused
+from mpsearch.integer.graph import (
+    Convolution,
+    Embedding,
+    IntegerGraph,
+    Linear,
+    TransposedConvolution,
+)
 from mpsearch.integer.lowering import lower
 from mpsearch.integer.samples import of_one_sample
 from mpsearch.quantization.quantized import (
@@ -61,13 +69,16 @@ def raise_bits(quantized: QuantizedNetwork) -> tuple[QuantizedNetwork, tuple[Rai
     """
     layers: dict[str, QuantizedLayer] = {}
     raised: list[Raised] = []
+    refusals = Refusals()
     for layer in quantized.source.layers:
-        given = quantized.layers[layer.name]
-        stored = _stored_choice(layer, given.choice)
-        narrow = layer.kind == "linear" and stored.w_bits < 8
-        layers[layer.name] = _at(given, stored, _ROOM_NARROW_LINEAR if narrow else _ROOM)
-        if stored != given.choice:
-            raised.append(Raised(layer.name, layer.kind, given.choice, stored))
+        with refusals.of_layer():
+            given = quantized.layers[layer.name]
+            stored = _stored_choice(layer, given.choice)
+            narrow = layer.kind == "linear" and stored.w_bits < 8
+            layers[layer.name] = _at(given, stored, _ROOM_NARROW_LINEAR if narrow else _ROOM)
+            if stored != given.choice:
+                raised.append(Raised(layer.name, layer.kind, given.choice, stored))
+    refusals.check()
     return assemble(quantized.source, layers), tuple(raised)
 
 
@@ -101,10 +112,12 @@ def _stored_choice(layer: Layer, assigned: Choice) -> Choice:
 
 
 def _weight_bits(kind: str) -> Sequence[int]:
-    """The widths that LiteRT's operator of a layer has; TRANSPOSE_CONV takes bytes alone."""
+    """The widths that LiteRT's operator of a layer has; TRANSPOSE_CONV and GATHER
+    take bytes alone."""
     if kind == "linear":
         return LITERT_WEIGHTS_LINEAR
-    return LITERT_WEIGHTS[-1:] if "transpose" in kind else LITERT_WEIGHTS
+    only_bytes = kind == EMBEDDING or "transpose" in kind
+    return LITERT_WEIGHTS[-1:] if only_bytes else LITERT_WEIGHTS
 
 
 def _at(layer: QuantizedLayer, stored: Choice, room: float) -> QuantizedLayer:
@@ -154,42 +167,65 @@ def build(quantized: QuantizedNetwork, calibration: Data, batch_size: int = 64) 
     """
     network, raised = raise_bits(quantized)
     network = of_one_sample(network, calibration.inputs)
-    graph = lower(network, calibration, batch_size)
+    refusals = Refusals()
+    for name, dtype in zip(network.source.input_names, network.source.input_dtypes, strict=True):
+        if dtype not in _INPUTS:
+            refusals.network(
+                f"input {name!r} is {dtype}; a LiteRT file takes float32 inputs, and int64 ones "
+                "as int32"
+            )
+    try:
+        graph = lower(network, calibration, batch_size)
+    except Refused as error:
+        raise Refused([*refusals.found, *error.refusals], error.hint) from None
+    refusals.check()
     found = quantizers(graph, network, calibration, batch_size)
     tensors = Tensors(quantizers=dict(found), integers=graph.tensors)
-    layers = Layers(tensors, network)
+    entries = frozenset(entry.tensor.name for entry in graph.inputs)
+    layers = Layers(tensors, network, entries)
     joined = joined_tensors(graph)
     outputs, twice = JoinedOutputs(tensors, graph, joined), read_as_codes(graph, joined)
     inputs = _enter(tensors, graph, network)
+    nodes = {node.name: node for node in network.source.graph.graph.nodes}
     for step in graph.steps:
-        if step.output.name in joined:
-            if step.output.name in twice:
-                outputs.codes(step.output.name)
-        elif isinstance(step, TransposedConvolution):
-            layers.transposed(step)
-        elif isinstance(step, Convolution):
-            layers.convolution(step)
-        elif isinstance(step, Linear):
-            layers.linear(step)
-        else:
-            write_step(tensors, step)
+        name = step.output.name
+        with refusals.of(nodes[node_of(name, nodes)], partial(tensors.assume, step)):
+            if name in joined:
+                if name in twice:
+                    outputs.codes(name)
+            elif isinstance(step, TransposedConvolution):
+                layers.transposed(step)
+            elif isinstance(step, Convolution):
+                layers.convolution(step)
+            elif isinstance(step, Embedding):
+                layers.embedding(step)
+            elif isinstance(step, Linear):
+                layers.linear(step)
+            else:
+                write_step(tensors, step)
+    refusals.check()
     content = tensors.file.content(inputs, outputs.signature(network.source.outputs))
     stored = tuple(layers.stored.values())
     return LiteRtModel(content, quantized, network, graph, found, raised, stored)
 
 
+_INPUTS = {torch.float32: "FLOAT32", torch.int64: "INT32", torch.int32: "INT32"}
+
+
 def _enter(tensors: Tensors, graph: IntegerGraph, network: QuantizedNetwork) -> dict[str, int]:
-    """The float inputs, all of the network's, and their int8 codes."""
+    """All of the network's inputs, and the int8 codes of the float ones."""
     source = network.source
     numbers: dict[str, int] = {}
     for name, shape, dtype in zip(
         source.input_names, source.input_shapes, source.input_dtypes, strict=True
     ):
-        if dtype != torch.float32:
-            raise InputError(f"input {name!r} is {dtype}; a LiteRT file takes float32 inputs only")
-        numbers[name] = tensors.file.tensor(name, (1, *shape), "FLOAT32")
+        numbers[name] = tensors.file.tensor(name, (1, *shape), _INPUTS[dtype])
     for entry in graph.inputs:
         tensor = entry.tensor
         number = numbers[source.input_names[entry.index]]
+        if source.input_dtypes[entry.index] != torch.float32:  # numbers of an embedding's rows
+            tensors.shapes[tensor.name] = tensor.shape
+            tensors.numbers[tensor.name] = {FIRST: number}
+            continue
         quantize_float(tensors, tensor.name, tensor.shape, number)
     return numbers

@@ -249,13 +249,10 @@ def _constant(tensors: Tensors, name: str, values: Floats, dimensions: int, layo
 
 
 def _combine(tensors: Tensors, step: Affine, factors: list[float]) -> None:
-    """ADD or SUB; a factor other than 1 and -1 takes a MUL that only changes the scale."""
-    names, layout = list(step.sources), _layout(tensors, step)
-    if factors[0] < 0 < factors[1]:
-        names.reverse()
-        factors = factors[::-1]
-    minus = factors[0] > 0 > factors[1]
-    signed = [factors[0], -factors[1] if minus else factors[1]]
+    """ADD or SUB; a factor other than 1 takes a MUL, which only changes the scale."""
+    names, layout = step.sources, _layout(tensors, step)
+    minus = factors[1] < 0
+    signed = [factors[0], abs(factors[1])]
     sources = [
         _scaled(tensors, step, name, factor, layout)
         for name, factor in zip(names, signed, strict=True)
@@ -276,11 +273,11 @@ def _scaled(tensors: Tensors, step: Step, name: str, factor: float, layout: str)
     if abs(factor - 1) < 1e-6:
         return source
     read = tensors.quantizers[name]
-    ends = [factor * end for end in _ends(read)]
+    zero = read.zero_point if factor > 0 else 255 - read.zero_point  # the same codes, or mirrored
     target = tensors.scratch(
         f"{name} for {step.output.name}",
         stored_shape(tensors.shapes[name], layout),
-        affine(8, min(ends), max(ends)),
+        ActivationQuantizer(8, read.scale * abs(factor), zero),
     )
     by = tensors.file.tensor(
         f"{name} factor of {step.output.name}", (1,), "INT8", Scales((abs(factor) / 127,)),

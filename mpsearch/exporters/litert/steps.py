@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from mpsearch.errors import InputError
 from mpsearch.exporters.litert.gathering import gather
 from mpsearch.exporters.litert.layouts import (
     FIRST,
@@ -20,6 +19,7 @@ from mpsearch.exporters.litert.layouts import (
     padv2,
     permute,
     reshape,
+    scales_of,
     slice_axis,
     stored_shape,
 )
@@ -34,13 +34,15 @@ from mpsearch.exporters.litert.windows import (
     regular,
     write_clipped,
 )
-from mpsearch.integer.gathering import Gather
+from mpsearch.graph.refusals import Refusal, Refused
+from mpsearch.integer.gathering import Fill, Gather
 from mpsearch.integer.graph import (
     Add,
     ArgMax,
     AveragePool,
     Clamp,
     Concatenate,
+    IntegerTensor,
     MaxPool,
     Mean,
     Pad,
@@ -57,10 +59,12 @@ from mpsearch.integer.resizing import Resize, taps
 _LOWEST = -128  # in a maximum it never wins
 
 
-def _refused(step: Step, why: str) -> InputError:
-    return InputError(
-        f"{type(step).__name__} {step.output.name!r} {why}: LiteRT's integer operators cannot "
-        "compute that; change this operator of the network, or export with --format c"
+def _refused(step: Step, why: str) -> Refused:
+    refusal = Refusal(type(step).__name__, step.output.name, why)
+    return Refused(
+        [refusal],
+        "LiteRT's integer operators cannot compute that: change this operator of the network, or "
+        "export with --format c",
     )
 
 
@@ -98,6 +102,15 @@ def average_pool(tensors: Tensors, step: AveragePool) -> None:
     if pool.counted and any(map(any, pads)):
         source, scheme = pad(tensors, name, source, pads), VALID
     _pool(tensors, "AVERAGE_POOL_2D", source, target, scheme, pool.kernel, pool.stride)
+
+
+def _fill(tensors: Tensors, output: IntegerTensor) -> None:
+    """A constant of zeros."""
+    quantizer, stored = tensors.quantizers[output.name], stored_shape(output.shape, FIRST)
+    zeros = np.full(stored, quantizer.zero_point - 128)
+    number = tensors.file.tensor(output.name, stored, "INT8", scales_of(quantizer), zeros)
+    tensors.shapes[output.name] = output.shape
+    tensors.numbers[output.name] = {FIRST: number}
 
 
 def _resize(tensors: Tensors, step: Resize) -> None:
@@ -157,6 +170,8 @@ def write_step(tensors: Tensors, step: Step) -> None:
             gather(tensors, step)
         case Resize():
             _resize(tensors, step)
+        case Fill():
+            _fill(tensors, step.output)
         case Pad():
             pad_axes(tensors, step)
         case Softmax():
@@ -170,7 +185,7 @@ def write_step(tensors: Tensors, step: Step) -> None:
         case _ if type(step) in NORM_WRITERS:
             NORM_WRITERS[type(step)](tensors, step)
         case _:
-            raise InputError(f"{type(step).__name__} ({step.output.name!r}) has no LiteRT operator")
+            raise _refused(step, "has no LiteRT operator")
 
 
 def _add(tensors: Tensors, step: Add) -> None:

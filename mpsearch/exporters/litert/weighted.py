@@ -6,9 +6,9 @@ import numpy as np
 
 from mpsearch.errors import InputError
 from mpsearch.exporters.litert.flatbuffer import Scales
-from mpsearch.exporters.litert.layouts import FIRST, LAST, Tensors, cut, stored_shape
+from mpsearch.exporters.litert.layouts import FIRST, LAST, Tensors, cut, scales_of, stored_shape
 from mpsearch.exporters.litert.windows import VALID, clip_of, padding_for, write_clipped
-from mpsearch.integer.graph import Convolution, Linear, TransposedConvolution
+from mpsearch.integer.graph import Convolution, Embedding, Linear, TransposedConvolution
 from mpsearch.quantization.quantized import QuantizedLayer, QuantizedNetwork
 
 # The oldest version of an operator that takes these weights, as LiteRT's own converter numbers
@@ -41,6 +41,7 @@ class Layers:
 
     tensors: Tensors
     network: QuantizedNetwork
+    entries: frozenset[str] = frozenset()
     stored: dict[str, StoredLayer] = field(default_factory=dict)
     numbers: dict[str, list[int]] = field(default_factory=dict)
 
@@ -130,6 +131,39 @@ class Layers:
                 cut(tensors, whole, target, [0, top, left, 0], [1, *ends[1:]])
 
         write_clipped(tensors, step.output, LAST, clip, write)
+
+    def embedding(self, step: Embedding) -> None:
+        """GATHER from a table of the result's own codes: its rows need no scales.
+
+        Raises InputError for row numbers that the network computes.
+        """
+        (name,) = step.sources
+        tensors, table = self.tensors, step.weights.codes
+        if name not in self.entries:
+            raise InputError(
+                f"layer {step.weights.layer!r} looks up numbers that the network moves before; a "
+                "LiteRT file takes them from an input as it is: export with --format c"
+            )
+        quantizer = tensors.quantizers[step.output.name]
+        target = tensors.new(step.output.name, step.output.shape, quantizer)
+        layer = self.network.layers[step.weights.layer]
+        assert layer.weight is not None
+        real = layer.weight.dequantize().double().numpy()
+        codes = np.rint(real / quantizer.scale) + quantizer.zero_point
+        stored = np.clip(codes, 0, 255).astype(np.int64) - 128
+        key = f"{step.weights.layer} {quantizer}"
+        if key not in self.numbers:
+            number = tensors.file.tensor(
+                step.weights.layer, table.shape, "INT8", scales_of(quantizer), stored
+            )
+            self.numbers[key] = [number]
+            self.stored[step.weights.layer] = StoredLayer(
+                step.weights.layer, "GATHER", 8, table.size, 0, 0
+            )
+        tensors.file.operator(
+            "GATHER", 2, [*self.numbers[key], tensors.read(name, FIRST)], [target],
+            "GatherOptions", axis=0, batchDims=0,
+        )  # fmt: skip
 
     def linear(self, step: Linear) -> None:
         """FULLY_CONNECTED over the last axis."""

@@ -25,7 +25,7 @@ from mpsearch.exporters.agreement_of_outputs import (
     Reference,
     judge,
 )
-from mpsearch.exporters.formats import Exported, ExportRequest
+from mpsearch.exporters.formats import Exported, ExportRequest, Trial
 from mpsearch.exporters.onnx.between_quantizers import (
     TRIED,
     SessionSetting,
@@ -37,7 +37,7 @@ from mpsearch.exporters.onnx.graph_builder import stored_bits
 from mpsearch.exporters.onnx.model import OPSET, onnx_model
 from mpsearch.exporters.reference_outputs import BATCH, reference_of
 from mpsearch.files.whole import write_atomic
-from mpsearch.graph.layers import Layer
+from mpsearch.graph.layers import MOVING, Layer, packet
 from mpsearch.quantization.packing import bops, layer_bytes, packed_bytes, size_bytes
 from mpsearch.quantization.quantized import QuantizedNetwork
 from mpsearch.quantization.quantizer import FLOAT_BITS
@@ -253,6 +253,18 @@ def write(request: ExportRequest) -> Exported:
     write_atomic(target, content)
     write_atomic(f"{target}.json", json.dumps(document, indent=1) + "\n")
     return Exported(document, _lines(request.output, document, checked, why_not))
+
+
+def trial(quantized: QuantizedNetwork, data: Data) -> Trial:
+    """Build the model without running it. Raises InputError as `onnx_model`; MissingExtraError."""
+    onnx_model(quantized)
+    in_layers = {node for layer in quantized.source.layers for node in layer.nodes}
+    found: dict[str, tuple[str, ...]] = {}
+    for node in quantized.source.graph.graph.nodes:
+        name = packet(node)
+        if node.name not in in_layers and "dtype" in node.meta and name and name not in MOVING:
+            found[name] = (*found.get(name, ()), node.name)
+    return Trial(in_float=found)
 
 
 def describe(request: ExportRequest, model: Any, checked: Check | None) -> dict[str, Any]:

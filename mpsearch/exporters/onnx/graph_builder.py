@@ -10,14 +10,23 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 from torch import fx
 
 from mpsearch.errors import InputError
-from mpsearch.graph.layers import argument, packet
+from mpsearch.graph.layers import argument, groups, is_transposed
+from mpsearch.graph.refusals import refused
 from mpsearch.integer.operators import integers
 from mpsearch.quantization.packing import pack
 from mpsearch.running.plugins import onnx_package
 from mpsearch.tables.targets import ONNX_BITS
+
+_SAMPLES = "samples/count"
+_TYPES = {
+    torch.float32: "FLOAT", torch.float64: "DOUBLE", torch.float16: "FLOAT16",
+    torch.int64: "INT64", torch.int32: "INT32", torch.int16: "INT16", torch.int8: "INT8",
+    torch.uint8: "UINT8", torch.bool: "BOOL",
+}  # fmt: skip
 
 
 def stored_bits(bits: int) -> int:
@@ -44,7 +53,9 @@ class GraphBuilder:
     front of 4-bit codes above its basic optimisation level.
     """
 
+    first_input: str
     clips: bool = True
+    counted: bool = False
     nodes: list[Any] = field(default_factory=list)
     constants: dict[str, Any] = field(default_factory=dict)
     left: list[str] = field(default_factory=list)
@@ -55,6 +66,23 @@ class GraphBuilder:
         helper = onnx_package().helper
         self.nodes.append(helper.make_node(operator, inputs, [output], name=output, **attributes))
         return output
+
+    def several(
+        self, operator: str, inputs: Sequence[str], outputs: Sequence[str], **attributes: Any
+    ) -> list[str]:
+        """Add a node with several outputs, named after the first; returns `outputs`."""
+        helper = onnx_package().helper
+        made = helper.make_node(operator, inputs, list(outputs), name=outputs[0], **attributes)
+        self.nodes.append(made)
+        return list(outputs)
+
+    @property
+    def samples(self) -> str:
+        """The size of the batch as a list of one number."""
+        if not self.counted:
+            self.counted = True
+            self.add("Shape", [self.first_input], _SAMPLES, start=0, end=1)
+        return _SAMPLES
 
     def array(self, name: str, values: np.ndarray) -> str:
         """Add a constant in numpy's own type; returns `name`."""
@@ -117,6 +145,19 @@ class GraphBuilder:
         self.left.append(name)
         return name
 
+    def rename_last(self, start: int, old: str, new: str) -> str:
+        """Call the tensor `old` `new` where one of the nodes from number `start` on makes it."""
+        made = [node for node in self.nodes[start:] if old in node.output]
+        if not made:
+            return old
+        for node in self.nodes[start:]:
+            for names in (node.input, node.output):
+                for place, name in enumerate(names):
+                    if name == old:
+                        names[place] = new
+        made[0].name = new
+        return new
+
     def _rename(self, old: str, new: str) -> None:
         """Everywhere; `renamed` has it for those who know the tensor by its first name."""
         for node in self.nodes:
@@ -131,11 +172,14 @@ class GraphBuilder:
 
 def unsupported(node: fx.Node, why: str = "has no form in the ONNX export") -> InputError:
     """The error for a node that is not exported, naming operator and node."""
-    return InputError(
-        f"{packet(node) or node.op} (node {node.name!r}) {why}; the ONNX export knows "
-        "convolutions, linear, common activations, pooling, mean, arithmetic, cat, reshaping, "
-        "permute, slice, select, stack, pad, softmax and argmax"
-    )
+    return refused(node, why)
+
+
+def element_type(dtype: torch.dtype) -> int:
+    """The number of a type in onnx.TensorProto. Raises InputError for one that ONNX lacks."""
+    if dtype not in _TYPES:
+        raise InputError(f"ONNX files of mpsearch hold no {dtype}")
+    return int(getattr(onnx_package().TensorProto, _TYPES[dtype]))
 
 
 def shape(node: fx.Node) -> tuple[int, ...]:
@@ -150,27 +194,26 @@ def spread(value: object, count: int) -> list[int]:
     return numbers * count if len(numbers) == 1 else numbers
 
 
-def axis(node: fx.Node, value: object, dimensions: int) -> int:
-    """A torch dimension, not negative. Raises InputError for the batch dimension."""
-    if not isinstance(value, int) or value % dimensions == 0:
-        raise unsupported(node, "works along the batch dimension")
-    return value % dimensions
-
-
-def convolution_pads(node: fx.Node, kernel: list[int], dilation: list[int]) -> list[int]:
-    """All begins, then all ends; "same" puts the odd one at the end."""
+def convolution_attributes(node: fx.Node, kernel: list[int]) -> dict[str, Any]:
+    """Attributes of Conv and ConvTranspose; "same" puts the odd place at the end."""
+    strides, dilations = (
+        spread(argument(node, name), len(kernel)) for name in ("stride", "dilation")
+    )
     given = argument(node, "padding")
     if given == "valid":
-        return [0] * (2 * len(kernel))
-    if given == "same":
-        whole = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
-        return [n // 2 for n in whole] + [n - n // 2 for n in whole]
-    return spread(given, len(kernel)) * 2
-
-
-def flag(node: fx.Node, name: str) -> bool:
-    """A yes-or-no argument; False where the operator has none of this name."""
-    try:
-        return bool(argument(node, name))
-    except KeyError:
-        return False
+        pads = [0] * (2 * len(kernel))
+    elif given == "same":
+        whole = [d * (k - 1) for d, k in zip(dilations, kernel, strict=True)]
+        pads = [n // 2 for n in whole] + [n - n // 2 for n in whole]
+    else:
+        pads = spread(given, len(kernel)) * 2
+    found: dict[str, Any] = {
+        "kernel_shape": kernel,
+        "strides": strides,
+        "dilations": dilations,
+        "group": groups(node),
+        "pads": pads,
+    }
+    if is_transposed(node):
+        found["output_padding"] = spread(argument(node, "output_padding"), len(kernel))
+    return found

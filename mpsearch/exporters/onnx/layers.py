@@ -7,15 +7,14 @@ import numpy as np
 import torch
 from torch import fx
 
+from mpsearch.exporters.onnx.call import Call
 from mpsearch.exporters.onnx.graph_builder import (
     GraphBuilder,
-    convolution_pads,
+    convolution_attributes,
     shape,
-    spread,
     stored_bits,
-    unsupported,
 )
-from mpsearch.graph.layers import Layer, argument, groups, is_transposed, packet
+from mpsearch.graph.layers import EMBEDDING, Layer, groups, is_transposed, layer_input, packet
 from mpsearch.integer.operators import MOVES
 from mpsearch.quantization.quantized import QuantizedLayer, QuantizedNetwork
 from mpsearch.quantization.quantizer import FLOAT_BITS, ActivationQuantizer
@@ -36,15 +35,19 @@ class LayerWriter:
     quantizers: Mapping[str, ActivationQuantizer]
     inputs: dict[tuple[str, ActivationQuantizer], str] = field(default_factory=dict)
 
-    def write(self, node: fx.Node, layer: Layer, source: str) -> str:
-        """The node's output tensor; `source` is what it reads, in float."""
-        quantized = self.network.layers[layer.name]
+    def write(self, call: Call, layer: Layer) -> str:
+        """The node's output tensor."""
+        node, quantized = call.node, self.network.layers[layer.name]
+        source = call.as_tensor(layer_input(node)).name
+        if packet(node) == EMBEDDING:  # its input are indices
+            weight, _ = self.constants(node, layer, quantized)
+            return self.builder.add("Gather", [weight, source], node.name, axis=0)
         read = self.quantized(node.name, source, quantized.activation)
         weight, bias = self.constants(node, layer, quantized)
         operands = [read, weight, *([bias] if bias else [])]
         if packet(node) == "linear":
             return self.linear(node, operands)
-        return self.convolution(node, layer, operands)
+        return self.convolution(call, layer, operands)
 
     def quantized(self, name: str, source: str, quantizer: ActivationQuantizer) -> str:
         """`source` quantized and dequantized again.
@@ -99,13 +102,16 @@ class LayerWriter:
         """(weight, bias) as real tensors; the bias is empty where there is none."""
         build, name = self.builder, layer.name
         own = f"{name}/weight{'_by_input' if over_positions(node) else ''}"
+        by_rows = is_transposed(node) and groups(node) > 1
         bias = self.network.source.bias(layer)
         if quantized.weight is None:
             weight = _array(self.network.source.weight(layer))
             read = build.array(f"{own}/values", _in_order(node, weight))
         else:
-            _, restore = self.network.source.weight_rows(layer)
-            codes = _in_order(node, restore(quantized.weight.codes).cpu().numpy())
+            codes = quantized.weight.codes.cpu().numpy()
+            if not by_rows:
+                _, restore = self.network.source.weight_rows(layer)
+                codes = _in_order(node, restore(quantized.weight.codes).cpu().numpy())
             stored = build.codes(f"{own}/codes", codes, quantized.choice.w_bits, True)
             scales = build.array(f"{own}/scales", _array(quantized.weight.channel_scales()))
             zero = build.codes(
@@ -117,9 +123,11 @@ class LayerWriter:
             read = build.add(
                 "DequantizeLinear",
                 [stored, scales, zero],
-                f"{node.name}/weight",
-                axis=_channels_axis(node),
+                f"{node.name}/weight{'/rows' if by_rows else ''}",
+                axis=0 if by_rows else _channels_axis(node),
             )
+            if by_rows:
+                read = self.in_layout(node, layer, read)
         if bias is None:
             return read, ""
         if quantized.bias_codes is None or quantized.weight is None:
@@ -131,6 +139,23 @@ class LayerWriter:
         scales = build.array(f"{name}/bias/scales", _array(steps))
         return read, build.add("DequantizeLinear", [stored, scales], f"{node.name}/bias", axis=0)
 
+    def in_layout(self, node: fx.Node, layer: Layer, rows: str) -> str:
+        """[in, out/groups, …] of a grouped transposed convolution from its output channels' rows.
+
+        The scales of that layout lie along no single axis, so that its codes are stored by output
+        channel and ordered behind DequantizeLinear, once, when a runtime loads the model.
+        """
+        build, count = self.builder, groups(node)
+        inputs, outputs, *kernel = self.network.source.weight(layer).shape
+        split = build.whole(
+            f"{layer.name}/weight/split", (count, outputs, inputs // count, *kernel)
+        )
+        parts = build.add("Reshape", [rows, split], f"{node.name}/weight/split")
+        order = [0, 2, 1, *range(3, 3 + len(kernel))]
+        turned = build.add("Transpose", [parts], f"{node.name}/weight/turned", perm=order)
+        whole = build.whole(f"{layer.name}/weight/shape", (inputs, outputs, *kernel))
+        return build.add("Reshape", [turned, whole], f"{node.name}/weight")
+
     def linear(self, node: fx.Node, operands: list[str]) -> str:
         """Gemm for one row per sample, MatMul and Add over positions."""
         if not over_positions(node):
@@ -140,35 +165,22 @@ class LayerWriter:
         product = self.builder.add("MatMul", operands[:2], f"{node.name}/product")
         return self.builder.add("Add", [product, operands[2]], node.name)
 
-    def convolution(self, node: fx.Node, layer: Layer, operands: list[str]) -> str:
-        """Conv or ConvTranspose of any number of dimensions."""
+    def convolution(self, call: Call, layer: Layer, operands: list[str]) -> str:
+        """Conv or ConvTranspose of any number of dimensions, also without a batch dimension."""
         kernel = list(self.network.source.weight(layer).shape[2:])
-        if shape(node)[2:] == () or len(shape(node)) != len(kernel) + 2:
-            raise unsupported(node, "has no batch dimension")
-        strides, dilations = (
-            spread(argument(node, name), len(kernel)) for name in ("stride", "dilation")
-        )
-        common = {
-            "kernel_shape": kernel,
-            "strides": strides,
-            "dilations": dilations,
-            "group": groups(node),
-            "pads": convolution_pads(node, kernel, dilations),
-        }
-        if not is_transposed(node):
-            return self.builder.add("Conv", operands, node.name, **common)
-        if groups(node) > 1:
-            # the scales of [in, out/groups, …] lie along no single axis
-            raise unsupported(node, "is transposed and has groups, which QDQ cannot describe")
-        extra = spread(argument(node, "output_padding"), len(kernel))
-        return self.builder.add(
-            "ConvTranspose", operands, node.name, output_padding=extra, **common
-        )
+        attributes = convolution_attributes(call.node, kernel)
+        operator = "ConvTranspose" if is_transposed(call.node) else "Conv"
+        if call.result.rank == len(kernel) + 2:
+            return self.builder.add(operator, operands, call.node.name, **attributes)
+        ahead = call.whole_list([0])
+        image = call.add("Unsqueeze", [operands[0], ahead])
+        made = call.add(operator, [image, *operands[1:]], **attributes)
+        return self.builder.add("Squeeze", [made, ahead], call.node.name)
 
 
 def over_positions(node: fx.Node) -> bool:
     """True for a linear layer that is applied at several positions of a sample."""
-    return packet(node) == "linear" and len(shape(node)) > 2
+    return packet(node) == "linear" and len(shape(node)) != 2
 
 
 def _in_order(node: fx.Node, weight: np.ndarray) -> np.ndarray:

@@ -6,21 +6,23 @@ at scale (weight scale × input scale). Everything else is float. What onnxrunti
 integer kernels is its own decision.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import fx
 
 from mpsearch import __version__
-from mpsearch.errors import InputError
-from mpsearch.exporters.onnx.graph_builder import GraphBuilder, stored_bits, unsupported
+from mpsearch.exporters.onnx.arranging import getitem
+from mpsearch.exporters.onnx.call import Call, Tensor, Written
+from mpsearch.exporters.onnx.decomposing import decomposed
+from mpsearch.exporters.onnx.graph_builder import GraphBuilder, element_type, stored_bits
 from mpsearch.exporters.onnx.layers import LayerWriter
-from mpsearch.exporters.onnx.operators import write_operator
-from mpsearch.graph.layers import LINEAR_OPERATORS, packet
+from mpsearch.exporters.onnx.operators import WRITERS, write_operator
+from mpsearch.exporters.onnx.sizes import Form, Found, Size, found_forms
+from mpsearch.graph.layers import EMBEDDING, LINEAR_OPERATORS, packet
 from mpsearch.graph.outputs import output_nodes
-from mpsearch.graph.partial_forward import PartialForward
-from mpsearch.graph.tensors import get_tensor
+from mpsearch.graph.refusals import Refusals
 from mpsearch.quantization.quantized import QuantizedNetwork
 from mpsearch.quantization.quantizer import FLOAT_BITS
 from mpsearch.running.plugins import onnx_package
@@ -33,42 +35,36 @@ BATCH = "batch"
 def onnx_model(network: QuantizedNetwork) -> Any:
     """The network as an `onnx.ModelProto` with a free batch dimension; checked by onnx itself.
 
-    Inputs and outputs carry the network's names, shapes ["batch", …] and float32; class numbers are
-    int64. An output called as an input is `NAME_out`. Raises InputError naming the operator and the
-    node that has no ONNX form here, and for a network that mixes samples; MissingExtraError without
-    the package onnx.
+    Inputs and outputs carry the network's names, types and shapes ["batch", …]; class numbers are
+    int64. An output called as an input is `NAME_out`. Raises InputError with every operator and
+    node that has no ONNX form here; MissingExtraError without the package onnx.
     """
     onnx, source = onnx_package(), network.source
-    for name, dtype in zip(source.input_names, source.input_dtypes, strict=True):
-        if dtype != torch.float32:
-            raise InputError(f"the input {name!r} is {dtype}; the ONNX export takes float32 inputs")
     bits = [
         stored_bits(choice.a_bits)
         for choice in network.assignment.values()
         if choice.a_bits != FLOAT_BITS
     ]
-    builder = GraphBuilder(clips=4 not in bits)
+    builder = GraphBuilder(source.input_names[0], clips=4 not in bits)
     results = _write(builder, network)
-    examples = [torch.zeros(2, *sizes) for sizes in source.input_shapes]
-    if not PartialForward(source.graph, examples).batch_first:
-        raise InputError("the network mixes samples; the ONNX export needs one row per sample")
-    kind = onnx.TensorProto
     inputs = [
-        onnx.helper.make_tensor_value_info(name, kind.FLOAT, [BATCH, *sizes])
-        for name, sizes in zip(source.input_names, source.input_shapes, strict=True)
+        onnx.helper.make_tensor_value_info(name, element_type(dtype), [BATCH, *sizes])
+        for name, dtype, sizes in zip(
+            source.input_names, source.input_dtypes, source.input_shapes, strict=True
+        )
     ]
     named = [
         onnx.helper.make_tensor_value_info(
             builder.leave(
-                tensor,
+                tensor.name,
                 output.name,
                 source.input_names,
-                None if node.meta["shape"][1:] == output.shape else (-1, *output.shape),
+                None if _of_sample(tensor) == output.shape else (-1, *output.shape),
             ),
-            kind.INT64 if packet(node) == "argmax" else kind.FLOAT,
+            element_type(tensor.dtype),
             [BATCH, *output.shape],
         )
-        for output, (node, tensor) in zip(source.outputs, results, strict=True)
+        for output, tensor in zip(source.outputs, results, strict=True)
     ]
     graph = onnx.helper.make_graph(
         builder.nodes, "mpsearch", inputs, named, list(builder.constants.values())
@@ -84,38 +80,83 @@ def onnx_model(network: QuantizedNetwork) -> Any:
     return model
 
 
-def _write(builder: GraphBuilder, network: QuantizedNetwork) -> list[tuple[fx.Node, str]]:
-    """Add every node that the outputs need; returns the node and the tensor of each output."""
+def _of_sample(tensor: Tensor) -> tuple[int, ...] | None:
+    """The sizes behind the batch; None where they are not those of a sample."""
+    first, *others = tensor.sizes or (Size(0),)
+    if first != Size(0, 1) or not all(size.is_fixed for size in others):
+        return None
+    return tuple(size.fixed for size in others)
+
+
+def _write(builder: GraphBuilder, network: QuantizedNetwork) -> list[Tensor]:
+    """Add every node that the outputs need; returns the tensor of each output."""
     source = network.source
     layer_of = {node: layer for layer in source.layers for node in layer.nodes}
     quantizers = {name: network.layers[layer.name].activation for name, layer in layer_of.items()}
     layers = LayerWriter(builder, network, quantizers)
-    results = output_nodes(source.graph, source.outputs)
+    examples = [
+        torch.zeros(1, *sizes, dtype=dtype)
+        for sizes, dtype in zip(source.input_shapes, source.input_dtypes, strict=True)
+    ]
+    module, origins = decomposed(source.graph, examples, {*WRITERS, *LINEAR_OPERATORS, EMBEDDING})
+    results = output_nodes(module, source.outputs)
     needed = _needed(results)
-    tensors: dict[fx.Node, str] = {}
-    for node in source.graph.graph.nodes:
-        if node not in needed:
-            continue
-        if node.op == "placeholder":
-            tensors[node] = str(node.target)
-        if node.op != "call_function" or not _is_tensor(node):
-            continue  # sizes of the batch: shapes are written as recorded, the batch as -1
-        if packet(node) in LINEAR_OPERATORS:
-            if node.name not in layer_of:
-                raise unsupported(node, "has a weight that is computed, not stored")
-            (given, *_) = node.args
-            assert isinstance(given, fx.Node)
-            tensors[node] = layers.write(node, layer_of[node.name], tensors[given])
-            continue
-        operands = _operands(node)
-        for constant in (n for n in operands if n.op == "get_attr" and n not in tensors):
-            values = get_tensor(source.graph, str(constant.target)).detach().cpu()
-            tensors[constant] = builder.array(f"{constant.target}/value", values.float().numpy())
-        read = [tensors[n] for n in operands]
-        if packet(node) == "cat":
-            read = layers.quantized_early(node, read)
-        tensors[node] = write_operator(builder, node, read)
-    return [(node, tensors[node]) for node in results]
+    found = found_forms(module, examples)
+    written: dict[fx.Node, Written] = {}
+    refusals = Refusals()
+    for node in module.graph.nodes:
+        form = found.get(node)
+        if node.op == "placeholder" and isinstance(form, Form):
+            written[node] = Tensor(str(node.target), form)
+        if (
+            node not in needed
+            or node.op != "call_function"
+            or form is None
+            or isinstance(form, Size)
+        ):
+            continue  # sizes are written where they are read
+        call = Call(builder, node, module, found, written)
+        with refusals.of(origins.get(node.name, node)):
+            if node.name in layer_of:
+                assert isinstance(form, Form)
+                written[node] = Tensor(layers.write(call, layer_of[node.name]), form)
+            elif packet(node) == "getitem":
+                (several, *_) = node.args
+                assert isinstance(several, fx.Node)
+                written[node] = getitem(written.get(several), call)
+            else:
+                if packet(node) == "cat":
+                    call = Call(builder, node, module, found, _early(layers, node, written))
+                written[node] = write_operator(call)
+        if node not in written:
+            written[node] = _stand_in(node, form)
+    refusals.check()
+    made = [written[node] for node in results]
+    return [tensor for tensor in made if isinstance(tensor, Tensor)]
+
+
+def _early(
+    layers: LayerWriter, node: fx.Node, written: Mapping[fx.Node, Written]
+) -> Mapping[fx.Node, Written]:
+    """What a concatenation reads, quantized where its readers want that."""
+    given = [n for n in node.all_input_nodes if isinstance(written.get(n), Tensor)]
+    tensors = [tensor for n in given if isinstance(tensor := written[n], Tensor)]
+    names = layers.quantized_early(node, [tensor.name for tensor in tensors])
+    return {
+        **written,
+        **{
+            n: Tensor(name, tensor.form)
+            for n, tensor, name in zip(given, tensors, names, strict=True)
+        },
+    }
+
+
+def _stand_in(node: fx.Node, form: Found) -> Written:
+    """For the node after it, so that all that is refused is said at once."""
+    if isinstance(form, Form):
+        return Tensor(node.name, form)
+    assert isinstance(form, tuple)
+    return tuple(Tensor(node.name, part) if isinstance(part, Form) else None for part in form)
 
 
 def _needed(results: Iterable[fx.Node]) -> set[fx.Node]:
@@ -128,14 +169,3 @@ def _needed(results: Iterable[fx.Node]) -> set[fx.Node]:
             needed.add(node)
             pending += node.all_input_nodes
     return needed
-
-
-def _operands(node: fx.Node) -> list[fx.Node]:
-    """The tensors that the node reads, in order, one that it reads twice twice."""
-    found: list[fx.Node] = []
-    fx.node.map_arg((node.args, node.kwargs), lambda n: found.append(n) if _is_tensor(n) else None)
-    return found
-
-
-def _is_tensor(node: fx.Node) -> bool:
-    return "shape" in node.meta

@@ -84,7 +84,7 @@ def _load(
                 f"it is for {batch} sample(s) at a time, and its samples mix when there are more.",
                 "Convert the model again with a free first dimension, or with outputs that keep it",
             )
-    module.meta = {"notes": (*graph.notes, *_notes(graph), *translation.notes)}  # type: ignore
+    module.meta = {"notes": (*graph.notes, *_notes(graph), *translation.notes)}
     return module, examples
 
 
