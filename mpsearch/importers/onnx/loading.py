@@ -103,13 +103,17 @@ def _load(
     if len(found) > 1:
         _say_which(found)
     module, reading = found[0]
-    module.meta["notes"] = notes = []
-    if module.plan.unquantized:
-        notes.append(NOTE.format(count=module.plan.unquantized))
-    if module.plan.left_out:
-        names = ", ".join(module.plan.left_out)
-        notes.append(f"outputs that are the same for all data are left out: {names}")
+    module.meta["notes"] = notes_of(module.plan)
     return module, tuple(reading.samples.values())
+
+
+def notes_of(plan: Plan) -> list[str]:
+    """What was done to the file that its user should know."""
+    notes = [NOTE.format(count=plan.unquantized)] if plan.unquantized else []
+    if plan.left_out:
+        names = ", ".join(plan.left_out)
+        notes.append(f"outputs that are the same for all data are left out: {names}")
+    return notes
 
 
 def read_plan(plan: Plan, inputs: Inputs, batch_dim: BatchDim) -> tuple[OnnxModule, bool]:

@@ -6,6 +6,7 @@ they are no layers: they stay in float, with their windows.
 
 import math
 from collections.abc import Callable
+from typing import cast
 
 import numpy as np
 import torch
@@ -15,12 +16,15 @@ from mpsearch.importers.onnx.calls import Call, Result, axis_of, check_elements
 from mpsearch.importers.onnx.steps import Array
 
 _LONGEST = 1 << 24  # samples of one transform
+# Of LiteRT files, where a complex number is one element of a tensor.
+RFFT2D, REAL, IMAG = "LiteRT.RFFT2D", "LiteRT.Real", "LiteRT.Imag"
 
 
 def _dft(call: Call) -> Result:
     """`[…, n, …, 1 or 2]` along `axis`; onesided: the first n/2 + 1 bins, or back from them."""
     x = call.tensor(0)
-    axis = int(call.sizes(2)[0]) if call.has(2) else call.attribute("axis", _default_axis(call))
+    default = 1 if call.opset < 20 else -2
+    axis = int(call.sizes(2)[0]) if call.has(2) else call.attribute("axis", default)
     axis = axis_of(axis, x.dim())
     if axis == x.dim() - 1:
         raise InputError(f"got axis {axis}, which holds the real and imaginary parts")
@@ -28,8 +32,7 @@ def _dft(call: Call) -> Result:
     onesided, inverse = (bool(call.attribute(name, 0)) for name in ("onesided", "inverse"))
     values = _complex_or_real(x)
     if inverse and onesided:
-        y = torch.fft.irfft(_complex(values), length, axis)
-        return y.unsqueeze(-1)
+        return cast(torch.Tensor, torch.fft.irfft(_complex(values), length, axis)).unsqueeze(-1)
     if inverse:
         return torch.view_as_real(torch.fft.ifft(values, length, axis))
     if not onesided:
@@ -38,10 +41,6 @@ def _dft(call: Call) -> Result:
         return torch.view_as_real(torch.fft.rfft(values, length, axis))
     bins = (length or int(x.shape[axis])) // 2 + 1
     return torch.view_as_real(torch.fft.fft(values, length, axis).narrow(axis, 0, bins))
-
-
-def _default_axis(call: Call) -> int:
-    return 1 if call.opset < 20 else -2
 
 
 def _stft(call: Call) -> Result:
@@ -74,6 +73,13 @@ def _stft(call: Call) -> Result:
     return torch.view_as_real(y.transpose(1, 2))
 
 
+def _rfft2d(call: Call) -> Result:
+    sizes = [int(size) for size in call.sizes(1)]
+    if len(sizes) != 2 or not all(0 < size <= _LONGEST for size in sizes):
+        raise InputError(f"got a transform of {sizes}; expected two lengths of 1 to {_LONGEST}")
+    return cast(torch.Tensor, torch.fft.rfft2(call.tensor(0), sizes))
+
+
 def _complex_or_real(x: torch.Tensor) -> torch.Tensor:
     if x.shape[-1] not in (1, 2):
         raise InputError(f"got a last dimension of {x.shape[-1]}; expected 1 (real) or 2 (complex)")
@@ -101,7 +107,7 @@ def _window(*weights: float) -> Callable[[Call], Result]:
         period = size if call.attribute("periodic", 1) else max(1, size - 1)
         angles = 2 * math.pi * np.arange(size) / period
         terms = [weight * np.cos(order * angles) for order, weight in enumerate(weights)]
-        return np.sum(terms, axis=0).astype(np.float32)
+        return np.asarray(np.sum(terms, axis=0), dtype=np.float32)
 
     return handler
 
@@ -141,4 +147,7 @@ SPECTRAL: dict[str, Callable[[Call], Result]] = {
     "HammingWindow": _window(25 / 46, -21 / 46),
     "BlackmanWindow": _window(0.42, -0.5, 0.08),
     "MelWeightMatrix": _mel_weights,
+    RFFT2D: _rfft2d,
+    REAL: lambda call: torch.real(call.tensor(0)),
+    IMAG: lambda call: torch.imag(call.tensor(0)),
 }
