@@ -141,6 +141,16 @@ _CLIPS = (
           Node("Neg", ["hi"], ["lo"]), Node("Clip", ["x", "lo", "hi"], ["s"])],
          {"i": np.array(1), "k": np.float32(20)}),
 )  # fmt: skip
+_LARGE = Case(
+    "a-large-plane-made-larger",
+    [Node("Resize", ["x", "", "k"], ["r"], mode="nearest", nearest_mode="floor",
+          coordinate_transformation_mode="asymmetric"),
+     Node("ReduceMax", ["r"], ["m"], axes=[1, 2], keepdims=0),
+     Node("Slice", ["m", "first", "last", "one"], ["s"])],
+    {"k": np.array([1, 1, 2, 2], dtype=np.float32), "first": _whole(0), "last": _whole(8),
+     "one": _whole(1)},
+    {"x": ("N", 1, 96, 96)},
+)  # fmt: skip
 _T, _F, _H = 4, 8, 3
 
 
@@ -222,6 +232,7 @@ CASES = (
     *_IFS,
     *_SHAPES,
     *_CLIPS,
+    _LARGE,
     *_RECURRENT,
     *_FUSED,
     Case(
