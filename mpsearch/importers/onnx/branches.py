@@ -16,6 +16,7 @@ from mpsearch.errors import InputError
 from mpsearch.graph import memory_budget
 from mpsearch.importers.onnx.calls import Call, Value
 from mpsearch.importers.onnx.fused import plain_steps
+from mpsearch.importers.onnx.integers import plain_integers
 from mpsearch.importers.onnx.interpreter import (
     Transient,
     check_operators,
@@ -35,7 +36,7 @@ def fold(plan: Plan) -> Plan:
     Raises InputError for operators that cannot be read, in the graph and in branches taken.
     """
     for _ in range(_DEEPEST):
-        plan = replace(plan, steps=plain_steps(plan.steps))
+        plan = plain_integers(replace(plan, steps=plain_steps(plan.steps)))
         check_operators(plan.steps, plan.opset)
         folded = fold_constants(plan, compute_constant)
         plan = as_float(folded)
@@ -101,10 +102,11 @@ def _run(plan: Plan, inputs: tuple[torch.Tensor, ...]) -> tuple[Plan, dict[str, 
                 )
             choices[step.name or step.outputs[0]] = bool(condition.reshape(-1)[0])
             branch = _taken(step, condition, names)
-            inner = plain_steps(branch.steps)
-            check_operators(inner, plan.opset)
-            around = replace(flat, steps=inner, constants={**flat.constants, **branch.constants})
-            flat = fold_constants(around, compute_constant)
+            known = {**flat.constants, **branch.constants}
+            inner = replace(flat, steps=plain_steps(branch.steps), constants=known)
+            inner = plain_integers(inner)
+            check_operators(inner.steps, plan.opset)
+            flat = fold_constants(inner, compute_constant)
             values.update(flat.constants)
             waiting.extendleft(reversed(flat.steps))
             continue
