@@ -203,6 +203,19 @@ CASES: tuple[Case, ...] = (
     Case("Attention", [(2, 2, 3, 4), (2, 2, 5, 4), (2, 2, 5, 4)], opset=23),
     Case("Attention", [(2, 3, 8), (2, 5, 8), (2, 5, 8)], {"q_num_heads": 2, "kv_num_heads": 2}, 23),
     Case("Swish", [ROWS], {"alpha": 0.7}, 24),
+    # spectra: the axis as attribute until 19, then as input; complex numbers as pairs
+    Case("DFT", [(2, 8, 1)], {"onesided": 1}),
+    Case("DFT", [(2, 3, 6, 2), np.array(9)], {"axis": 2}),
+    Case("DFT", [(2, 8, 2), np.array(5)], {"inverse": 1}),
+    Case("DFT", [(2, 3, 7, 1), None, np.array(-2)], {"onesided": 1}, 20),
+    Case("STFT", [(2, 20, 1), np.array(3), abs(_random(8))]),
+    Case("STFT", [(2, 20, 1), np.array(4), None, np.array(6)], {"onesided": 0}),
+    Case("STFT", [(2, 20, 2), np.array(5), _random(7)], {"onesided": 0}),
+    *(Case(f"{name}Window", [np.array(9)], {"periodic": periodic})
+      for name in ("Hann", "Hamming", "Blackman") for periodic in (0, 1)),
+    Case("MelWeightMatrix", [np.array(8), np.array(32), np.array(8000), _number(0), _number(4000)]),
+    Case("MelWeightMatrix", [np.array(5), np.array(64), np.array(16000), _number(300),
+                             _number(7600)]),
 )  # fmt: skip
 
 
@@ -218,7 +231,7 @@ def model_of(case: Case) -> Any:
             kind = 7 if case.integers else 1
             data.append(helper.make_tensor_value_info(name, kind, list(given)))
         elif given is not None:
-            constants.append(numpy_helper.from_array(np.ascontiguousarray(given), name))
+            constants.append(numpy_helper.from_array(np.asarray(given, order="C"), name))
     outputs = [f"o{index}" for index in range(case.outputs)]
     node = helper.make_node(case.operator, names, outputs, "node", **case.attributes)
     values = [helper.make_empty_tensor_value_info(name) for name in outputs]

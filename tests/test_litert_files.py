@@ -283,7 +283,7 @@ def scaled(graph: Graph) -> None:
 
 REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     "loop": (one("WHILE"), "cannot be read: WHILE ('net/odd')"),
-    "state": (one("VAR_HANDLE"), "keeps state between calls"),
+    "state": (one("READ_VARIABLE"), "READ_VARIABLE of a variable without a handle"),
     "custom": (custom, "CUSTOM TFLite_Detection_PostProcess"),
     "unknown": (one("UNIQUE"), "docs/litert-import.md lists what can be read"),
     "activation": (
@@ -321,6 +321,38 @@ def test_what_cannot_be_read_is_said_in_one_or_two_lines(name: str, tmp_path: Pa
     assert words in " ".join(caught.value.lines)
     assert str(path) in caught.value.lines[0]
     assert len(caught.value.lines) <= 2
+
+
+def test_state_between_calls_is_an_input_and_an_output(tmp_path: Path) -> None:
+    """Two handles of one variable; it is read, assigned, read again and assigned once more."""
+    graph = Graph()
+    x = graph.input("x", 3)
+    handles = [
+        graph.op("VAR_HANDLE", [], "VarHandleOptions", "RESOURCE", shape=(), sharedName=name)
+        for name in (b"net/state", b"net/state", b"fixed")
+    ]
+    read: dict[str, Any] = {"options": "ReadVariableOptions", "shape": (1, 3)}
+    add: dict[str, Any] = {"options": "AddOptions", "shape": (1, 3)}
+    kept = graph.op("READ_VARIABLE", [handles[2]], **read)
+    total = graph.op("ADD", [graph.op("READ_VARIABLE", [handles[0]], **read), x], **add)
+    graph.op("ASSIGN_VARIABLE", [handles[1], total], "AssignVariableOptions", outputs=0)
+    again = graph.op("ADD", [graph.op("READ_VARIABLE", [handles[0]], **read), kept], **add)
+    graph.op("ASSIGN_VARIABLE", [handles[0], again], "AssignVariableOptions", outputs=0)
+    weight = graph.random(2, 3, name="net/dense/MatMul")
+    y = graph.op("FULLY_CONNECTED", [again, weight], "FullyConnectedOptions", shape=(1, 2))
+    path = tmp_path / "net.tflite"
+    path.write_bytes(graph.file.content(graph.inputs, {"y": y}))
+    loaded = load_network(ModelSource(str(path)))
+    assert loaded.network.input_names == ("x", "fixed", "net_state")
+    assert [output.name for output in loaded.network.outputs] == ["y", "net/state_next"]
+    assert "now 2 inputs (fixed, net/state)" in loaded.notes[0]
+    rows = [torch.from_numpy(array) for array in np.random.default_rng(0).normal(size=(3, 5, 3))]
+    after = sum(rows).float()  # type: ignore[union-attr]
+    stored = graph.file.buffers[graph.file.tensors[weight].buffer].data
+    matrix = torch.from_numpy(np.array(stored)).view(torch.float32).reshape(2, 3)
+    with torch.no_grad():
+        found = loaded.network(*(row.float() for row in rows))
+    torch.testing.assert_close(found, torch.cat([after @ matrix.T, after], 1))
 
 
 def test_a_truncated_file_is_said_to_be(tmp_path: Path) -> None:

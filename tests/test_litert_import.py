@@ -279,6 +279,21 @@ def embedded(g: Graph, x: int) -> Any:
     return g.op("RESHAPE", [found, g.const(indices([1, 5, 4]))], "ReshapeOptions")
 
 
+def spectra(g: Graph, x: int) -> Any:
+    """Padded and cut to the lengths of the transform; a cast keeps the real part."""
+
+    def of(*sizes: int) -> int:
+        given: int = g.op("RFFT2D", [x, g.const(indices(sizes))], "Rfft2dOptions", kind="COMPLEX64")
+        return given
+
+    return [
+        g.op("COMPLEX_ABS", [of(1, 4)]),
+        g.op("REAL", [of(W, 2)]),
+        g.op("IMAG", [of(4, 8)]),
+        g.op("CAST", [of(W, 4)], "CastOptions"),
+    ]
+
+
 CASES: dict[str, Build] = {
     **{
         name: unary(name)
@@ -358,6 +373,7 @@ CASES: dict[str, Build] = {
     "CONCATENATION": joined, "GATHER ARG_MAX ARG_MIN TOPK_V2 ONE_HOT": looked_up,
     "CUMSUM ADD_N REVERSE_V2": summed, "RANGE FILL ZEROS_LIKE": made_here,
     "SLICE": cut, "UNIDIRECTIONAL_SEQUENCE_LSTM": lstm, "EMBEDDING_LOOKUP": embedded,
+    "RFFT2D COMPLEX_ABS REAL IMAG": spectra,
 }  # fmt: skip
 
 

@@ -76,7 +76,8 @@ _RANK = [
 ]
 _INNER = _if(
     "d", "inner",
-    _branch([Node("MatMul", ["x", "v"], ["q"], "/deep/MatMul")], "q", {"v": _random(8, 8)}),
+    _branch([Node("Transpose", ["v"], ["vt"]), Node("MatMul", ["x", "vt"], ["q"], "/deep/MatMul")],
+            "q", {"v": _random(8, 8)}),
     _NEVER,
 )  # fmt: skip
 _IFS = (
@@ -95,7 +96,7 @@ _IFS = (
           _if("c", "r", _branch([_INNER, Node("Add", ["inner", "b"], ["t"])], "t",
                                 {"b": _random(8)}), _NEVER),
           Node("Mul", ["r", "r"], ["r2"]), Node("Add", ["r", "r2"], ["s"])],
-         {"two": _whole(2)}),
+         {"two": _whole(2)}, layers=2),
 )  # fmt: skip
 _SIZES = [
     Node("Shape", ["x"], ["sh"]),
@@ -139,6 +140,16 @@ _CLIPS = (
           Node("Cast", ["d"], ["f"], to=1), Node("Div", ["f", "k"], ["hi"]),
           Node("Neg", ["hi"], ["lo"]), Node("Clip", ["x", "lo", "hi"], ["s"])],
          {"i": np.array(1), "k": np.float32(20)}),
+)  # fmt: skip
+_LARGE = Case(
+    "a-large-plane-made-larger",
+    [Node("Resize", ["x", "", "k"], ["r"], mode="nearest", nearest_mode="floor",
+          coordinate_transformation_mode="asymmetric"),
+     Node("ReduceMax", ["r"], ["m"], axes=[1, 2], keepdims=0),
+     Node("Slice", ["m", "first", "last", "one"], ["s"])],
+    {"k": np.array([1, 1, 2, 2], dtype=np.float32), "first": _whole(0), "last": _whole(8),
+     "one": _whole(1)},
+    {"x": ("N", 1, 96, 96)},
 )  # fmt: skip
 _T, _F, _H = 4, 8, 3
 
@@ -221,6 +232,7 @@ CASES = (
     *_IFS,
     *_SHAPES,
     *_CLIPS,
+    _LARGE,
     *_RECURRENT,
     *_FUSED,
     Case(
@@ -288,6 +300,39 @@ def test_what_converters_write_is_read_as_onnxruntime_runs_it(case: Case, tmp_pa
 def _runs_on(network: Network, samples: int) -> bool:
     rows = [torch.zeros(samples, *shape) for shape in network.input_shapes]
     return len(network(*rows)) == samples
+
+
+def test_outputs_that_are_the_same_for_all_data_are_left_out(tmp_path: Path) -> None:
+    """A table, a length for every sample, a count: whatever follows from sizes alone."""
+    nodes = [
+        Node("Relu", ["x"], ["s"]),
+        Node("Shape", ["x"], ["sh"]),
+        Node("Gather", ["sh", "zero"], ["n"]),
+        Node("ConstantOfShape", ["n"], ["lengths"],
+             value=onnx.numpy_helper.from_array(np.array([7.0], dtype=np.float32))),
+        Node("Mul", ["table", "table"], ["anchors"]),
+        Node("ReduceSum", ["marks"], ["count"], keepdims=0),
+        Node("Cast", ["s"], ["marks"], to=7),
+    ]  # fmt: skip
+    nodes = [*nodes[:5], nodes[6], nodes[5]]
+    case = Case("", nodes, {"zero": _whole(0), "table": _random(8, 4)},
+                outputs=("lengths", "y", "anchors", "count"))  # fmt: skip
+    path = tmp_path / "model.onnx"
+    model = _model(case)
+    model.graph.output[3].type.tensor_type.elem_type = 7
+    path.write_bytes(model.SerializeToString())
+    loaded = load_network(ModelSource(str(path)))
+    assert [output.shape for output in loaded.network.outputs] == [(4,)]
+    assert loaded.notes == (
+        "outputs that are the same for all data are left out: lengths, anchors",
+    )
+    x = torch.from_numpy(_random(3, 8))
+    with torch.no_grad():
+        torch.testing.assert_close(loaded.network(x), x.relu() @ torch.from_numpy(W))
+    del model.graph.output[1], model.graph.output[2]
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(InputError, match="none of its outputs follows from the inputs' data"):
+        load_network(ModelSource(str(path)))
 
 
 @pytest.mark.parametrize(("kind", "zero"), [(np.uint8, 0), (np.int8, -128), (np.int8, 5)])

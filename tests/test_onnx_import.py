@@ -5,6 +5,7 @@ import io
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import networks
 import pytest
@@ -141,9 +142,12 @@ def test_operators_agree_with_onnxruntime(case: Case) -> None:
     constants = {tensor.name: array_of(tensor) for tensor in model.graph.initializer}
     outputs = tuple(value.name for value in model.graph.output)
     plan = Plan(tuple(data), outputs, steps_of(model.graph), constants, {}, case.opset)
-    module = OnnxModule(fold_constants(plan, compute_constant), lambda *_: None)
-    with torch.no_grad():
-        found = module.run(tuple(torch.from_numpy(array) for array in data.values()))
+    plan = fold_constants(plan, compute_constant)
+    found: Any = {name: torch.from_numpy(plan.constants[name]) for name in outputs if not data}
+    if data:
+        with torch.no_grad():
+            rows = tuple(torch.from_numpy(array) for array in data.values())
+            found = OnnxModule(plan, lambda *_: None).run(rows)
     tensors = list(found.values()) if isinstance(found, dict) else [found]
     for tensor, array in zip(tensors, expected, strict=True):
         torch.testing.assert_close(
@@ -158,7 +162,7 @@ def test_every_operator_can_be_written_into_an_mpsearch_file(tmp_path: Path) -> 
     path, refused, mixed, exported = tmp_path / "one.onnx", {}, [], 0
     for case in CASES:
         model = model_of(case)
-        if case.outputs > 1 or case.operator in ("LSTM", "GRU", "RNN"):
+        if case.outputs > 1 or case.operator in ("LSTM", "GRU", "RNN") or not data_of(case):
             continue
         for value in model.graph.input:
             value.type.tensor_type.shape.dim[0].dim_param = "batch"

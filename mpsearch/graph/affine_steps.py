@@ -102,8 +102,13 @@ def _number(graph: fx.GraphModule, value: object) -> torch.Tensor | None:
 
 
 def per_channel(step: Step, place: int) -> tuple[torch.Tensor, torch.Tensor] | None:
-    """(scale, shift) as vectors along dimension `place`; None where they differ along others."""
+    """(scale, shift) as vectors along dimension `place`; None where they differ along others.
+
+    None, too, for a tensor without that dimension: one number for each sample.
+    """
     shape = shape_of(step.source)
+    if place >= len(shape):
+        return None
     vectors = []
     for value in (step.scale, step.shift):
         sizes = (*[1] * (len(shape) - value.dim()), *value.shape)

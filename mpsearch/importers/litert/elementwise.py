@@ -11,6 +11,7 @@ import numpy as np
 from mpsearch.errors import InputError
 from mpsearch.importers.litert.node import Node
 from mpsearch.importers.litert.translation import FIRST, LAST, to_first
+from mpsearch.importers.onnx.spectral import IMAG, REAL, RFFT2D
 
 
 def aligned(node: Node, indices: Sequence[int]) -> tuple[list[str], str]:
@@ -149,6 +150,7 @@ def _select(node: Node) -> None:
 
 _CASTS = {"FLOAT32": 1, "FLOAT16": 1, "FLOAT64": 1, "UINT8": 2, "INT8": 3, "INT16": 5, "INT32": 6,
           "UINT32": 7, "INT64": 7, "BOOL": 9}  # fmt: skip
+_COMPLEX = ("COMPLEX64", "COMPLEX128")
 
 
 def _cast(node: Node) -> None:
@@ -156,7 +158,14 @@ def _cast(node: Node) -> None:
     if kind not in _CASTS:
         raise InputError(f"it casts to {kind}; expected floats, integers or bools")
     name, layout = unary(node)
+    if node.tensor(0).kind in _COMPLEX:
+        name = node.emit(REAL, name)
     node.write("Cast", [name], layout, to=_CASTS[kind])
+
+
+def _spectrum(node: Node) -> None:
+    """Of the last two axes; a complex number is one element, as in the file."""
+    node.write(RFFT2D, [node.plain(0), node.sizes("sizes", node.integers(1, 2))])
 
 
 def _l2_normalization(node: Node) -> None:
@@ -267,6 +276,10 @@ ELEMENTWISE: dict[str, Callable[[Node], None]] = {
     "QUANTIZE": Node.alias,
     "DEQUANTIZE": Node.alias,
     "FAKE_QUANT": Node.alias,
+    "RFFT2D": _spectrum,
+    "COMPLEX_ABS": _unary("Abs"),
+    "REAL": _unary(REAL),
+    "IMAG": _unary(IMAG),
     "L2_NORMALIZATION": _l2_normalization,
     "LOCAL_RESPONSE_NORMALIZATION": _local_response,
 }  # fmt: skip

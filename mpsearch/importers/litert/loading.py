@@ -20,21 +20,18 @@ from mpsearch.importers.litert.reading import LiteRtGraph, Tensor, read_graph
 from mpsearch.importers.litert.recurrent import RECURRENT
 from mpsearch.importers.litert.slicing import SLICING
 from mpsearch.importers.litert.translation import OPSET, Translation
+from mpsearch.importers.litert.variables import open_states
 from mpsearch.importers.litert.weighted import WEIGHTED
 from mpsearch.importers.onnx.inputs import Inputs
 from mpsearch.importers.onnx.interpreter import compute_constant
-from mpsearch.importers.onnx.loading import read_plan
+from mpsearch.importers.onnx.loading import notes_of, read_plan
 from mpsearch.importers.onnx.steps import Plan, fold_constants, without_unused
 
 OPERATORS: dict[str, Callable[[Node], None]] = {
     **WEIGHTED, **ELEMENTWISE, **REDUCING, **IMAGING, **ARRANGING, **SLICING, **RECURRENT,
 }  # fmt: skip
 _LARGEST_BATCH = 4096
-_WAYS = {
-    "IF": "has control flow", "WHILE": "has control flow", "CALL": "has control flow",
-    "CALL_ONCE": "keeps state between calls", "VAR_HANDLE": "keeps state between calls",
-    "READ_VARIABLE": "keeps state between calls", "ASSIGN_VARIABLE": "keeps state between calls",
-}  # fmt: skip
+_CONTROL = ("IF", "WHILE", "CALL")
 
 
 def load_litert(
@@ -61,7 +58,7 @@ def load_litert(
 def _load(
     path: str, input_shapes: Sequence[tuple[int, ...]]
 ) -> tuple[nn.Module, tuple[torch.Tensor, ...]]:
-    graph = read_graph(path)
+    graph = open_states(read_graph(path))
     _check_operators(graph)
     graph = join_dilated(graph)
     examples, batch = _examples(graph, input_shapes)
@@ -85,7 +82,8 @@ def _load(
                 f"it is for {batch} sample(s) at a time, and its samples mix when there are more.",
                 "Convert the model again with a free first dimension, or with outputs that keep it",
             )
-    module.meta = {"notes": (*graph.notes, *_notes(graph), *translation.notes)}
+    notes = (*graph.notes, *_notes(graph), *translation.notes, *notes_of(module.plan))
+    module.meta = {"notes": notes}
     return module, examples
 
 
@@ -100,10 +98,9 @@ def _check_operators(graph: LiteRtGraph) -> None:
         return
     listed = ", ".join(f"{name[:80]}{where}" for name, where in islice(problems.items(), 12))
     more = f" and {len(problems) - 12} more" if len(problems) > 12 else ""
-    reasons = {_WAYS[name] for name in problems if name in _WAYS}
-    if reasons:
-        way = f"it {' and '.join(sorted(reasons))}: convert it from a model with a fixed graph " \
-              "(an RNN with unroll=True)"  # fmt: skip
+    if any(name in _CONTROL for name in problems):
+        way = "it has control flow: convert it from a model with a fixed graph (an RNN with " \
+              "unroll=True)"  # fmt: skip
     elif any(name.startswith("CUSTOM") for name in problems):
         way = "convert the model again without custom operators, up to what they read"
     else:

@@ -38,7 +38,7 @@ _OPTIONS = {
     "DEPTH_TO_SPACE": "DepthToSpace", "GATHER": "Gather", "STRIDED_SLICE": "StridedSlice",
     "PACK": "Pack", "UNPACK": "Unpack", "LEAKY_RELU": "LeakyRelu", "MIRROR_PAD": "MirrorPad",
     "BATCH_MATMUL": "BatchMatMul", "CUMSUM": "Cumsum", "GELU": "Gelu", "ONE_HOT": "OneHot",
-    "UNIDIRECTIONAL_SEQUENCE_LSTM": "UnidirectionalSequenceLSTM",
+    "UNIDIRECTIONAL_SEQUENCE_LSTM": "UnidirectionalSequenceLSTM", "VAR_HANDLE": "VarHandle",
 }  # fmt: skip
 
 

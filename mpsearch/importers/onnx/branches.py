@@ -16,6 +16,7 @@ from mpsearch.errors import InputError
 from mpsearch.graph import memory_budget
 from mpsearch.importers.onnx.calls import Call, Value
 from mpsearch.importers.onnx.fused import plain_steps
+from mpsearch.importers.onnx.integers import plain_integers
 from mpsearch.importers.onnx.interpreter import (
     Transient,
     check_operators,
@@ -35,7 +36,7 @@ def fold(plan: Plan) -> Plan:
     Raises InputError for operators that cannot be read, in the graph and in branches taken.
     """
     for _ in range(_DEEPEST):
-        plan = replace(plan, steps=plain_steps(plan.steps))
+        plan = plain_integers(replace(plan, steps=plain_steps(plan.steps)))
         check_operators(plan.steps, plan.opset)
         folded = fold_constants(plan, compute_constant)
         plan = as_float(folded)
@@ -82,7 +83,7 @@ def _run(plan: Plan, inputs: tuple[torch.Tensor, ...]) -> tuple[Plan, dict[str, 
     """(the plan with the branches that these inputs take, the choices by name of the If)."""
     values: dict[str, Value] = dict(zip(plan.inputs, inputs, strict=True))
     values.update(plan.constants)
-    constants = dict(plan.constants)
+    flat = plan
     choices: dict[str, bool] = {}
     names = _names(plan)
     frees = {id(step): free for step, free in zip(plan.steps, last_uses(plan), strict=True)}
@@ -101,20 +102,22 @@ def _run(plan: Plan, inputs: tuple[torch.Tensor, ...]) -> tuple[Plan, dict[str, 
                 )
             choices[step.name or step.outputs[0]] = bool(condition.reshape(-1)[0])
             branch = _taken(step, condition, names)
-            inner = plain_steps(branch.steps)
-            check_operators(inner, plan.opset)
-            constants.update(branch.constants)
-            values.update(branch.constants)
-            waiting.extendleft(reversed(inner))
+            known = {**flat.constants, **branch.constants}
+            inner = replace(flat, steps=plain_steps(branch.steps), constants=known)
+            inner = plain_integers(inner)
+            check_operators(inner.steps, plan.opset)
+            flat = fold_constants(inner, compute_constant)
+            values.update(flat.constants)
+            waiting.extendleft(reversed(flat.steps))
             continue
         steps.append(step)
         given = tuple(values.get(name) if name else None for name in step.inputs)
-        call = Call(step, given, Transient(), constants, plan.origins, plan.opset)
+        call = Call(step, given, Transient(), flat.constants, flat.origins, plan.opset)
         with torch.no_grad(), memory_budget.watched():
             values.update(zip(step.outputs, run_call(call), strict=False))
         for name in frees.get(id(step), ()):
             values.pop(name, None)
-    return replace(plan, steps=tuple(steps), constants=constants), choices
+    return replace(flat, steps=tuple(steps)), choices
 
 
 def _names(plan: Plan) -> set[str]:

@@ -7,6 +7,7 @@ Which operator is read by which function, and up to which version of its definit
 """
 
 import inspect
+import re
 from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from typing import Any
 
@@ -39,6 +40,7 @@ from mpsearch.importers.onnx.normalization import NORMALIZATION
 from mpsearch.importers.onnx.pooling import POOLING, RESIZING
 from mpsearch.importers.onnx.recurrent import RECURRENT
 from mpsearch.importers.onnx.shapes import SHAPES
+from mpsearch.importers.onnx.spectral import SPECTRAL
 from mpsearch.importers.onnx.steps import CODES, Array, Plan, Step
 from mpsearch.importers.onnx.weighted import ATTENTION, WEIGHTED
 from mpsearch.running.plugins import onnx_package
@@ -72,14 +74,14 @@ OPERATORS: dict[str, Handler] = {
     **GATHERING,
     **RESIZING,
     **RECURRENT,
+    **SPECTRAL,
     **ATTENTION,
 }
 _LEFT = dict.fromkeys(CODES, _codes)
 
 # The newest definitions whose changes were read, where they are newer than opset 21.
 _NEWEST = 28
-_QUANTIZED = {"DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger",
-              "MatMulInteger"}  # fmt: skip
+_QUANTIZED = re.compile(r"QLinear|QGemm|QAttention|Quantize|Integer$|NBits$")
 _CONTROL = {"Loop", "Scan", "SequenceMap"}
 
 
@@ -109,13 +111,13 @@ def check_operators(steps: Iterable[Step], opset: int) -> None:
     problems: dict[str, str] = {}
     for step in steps:
         name = step.operator
-        if name in _QUANTIZED:
+        if name == "If" or name in CODES:
+            continue
+        if _QUANTIZED.search(name):
             raise InputError(
                 f"it is quantized already ({step.label}); expected the float model that it was "
                 "made from"
             )
-        if name == "If" or name in CODES:
-            continue
         if name not in OPERATORS:
             problems.setdefault(name, step.label)
         elif defs.has(name, opset, "") and defs.get_schema(name, opset, "").since_version > _NEWEST:

@@ -16,7 +16,12 @@ from mpsearch.importers.onnx.inputs import Inputs, constants_of, declared, readi
 from mpsearch.importers.onnx.interpreter import OnnxModule
 from mpsearch.importers.onnx.quantized import NOTE
 from mpsearch.importers.onnx.reading import array_of, opset_of, read_model
-from mpsearch.importers.onnx.steps import Plan, join_biases, steps_of
+from mpsearch.importers.onnx.steps import (
+    Plan,
+    join_biases,
+    steps_of,
+    without_constant_outputs,
+)
 
 
 def load_onnx(
@@ -98,9 +103,17 @@ def _load(
     if len(found) > 1:
         _say_which(found)
     module, reading = found[0]
-    if module.plan.unquantized:
-        module.meta["notes"] = [NOTE.format(count=module.plan.unquantized)]
+    module.meta["notes"] = notes_of(module.plan)
     return module, tuple(reading.samples.values())
+
+
+def notes_of(plan: Plan) -> list[str]:
+    """What was done to the file that its user should know."""
+    notes = [NOTE.format(count=plan.unquantized)] if plan.unquantized else []
+    if plan.left_out:
+        names = ", ".join(plan.left_out)
+        notes.append(f"outputs that are the same for all data are left out: {names}")
+    return notes
 
 
 def read_plan(plan: Plan, inputs: Inputs, batch_dim: BatchDim) -> tuple[OnnxModule, bool]:
@@ -112,7 +125,7 @@ def read_plan(plan: Plan, inputs: Inputs, batch_dim: BatchDim) -> tuple[OnnxModu
     other = 3 if batch != 3 else 2
     sizes = (batch,) if inputs.is_fixed else (2, 3)
     plan = take_branches(plan, [_placed(samples, size, inputs.dims) for size in sizes])
-    plan = join_biases(plan)
+    plan = join_biases(without_constant_outputs(plan))
     rewriter = BatchRewriter(plan, batch, inputs.is_fixed)
     module = OnnxModule(plan, rewriter, inputs.dims).eval()
     shapes: dict[str, Shape] = {
@@ -124,10 +137,13 @@ def read_plan(plan: Plan, inputs: Inputs, batch_dim: BatchDim) -> tuple[OnnxModu
         found: dict[str, Shape] = {
             name: _shape(x, other, inputs.dims[name]) for name, x in inputs.samples.items()
         }
-        module.run(tuple(_rows(x, other) for x in samples), found)
+        outputs = module.run(tuple(_rows(x, other) for x in samples), found)
+    if isinstance(outputs, torch.Tensor):
+        outputs = {plan.outputs[0]: outputs}
     module.output_dims = {
         name: grown(name, shapes[name], found[name], batch_dim.get(name), (batch, other))
-        for name in plan.outputs
+        for name, value in outputs.items()
+        if value.is_floating_point() or len(outputs) == 1  # others are left out
     }
     return module, bool(rewriter.targets)
 

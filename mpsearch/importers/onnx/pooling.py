@@ -224,7 +224,8 @@ def _resize(call: Call) -> Result:
     x = call.tensor(0)
     old = call.step.operator == "Upsample" or call.opset < 11
     axes = _axes(call, x, *((1, 9) if old else (2, 3)))
-    check_elements([*x.shape[1:], *[max(1, a.after) for a in axes]])
+    largest: dict[int, int] = {a.axis: max(a.before, a.after) for a in axes}  # one after another
+    check_elements([largest.get(axis, size) for axis, size in enumerate(x.shape)])
     mode = call.attribute("mode", "nearest")
     coordinates = call.attribute(
         "coordinate_transformation_mode", "asymmetric" if old else "half_pixel"

@@ -14,6 +14,11 @@ from mpsearch.errors import InputError
 from mpsearch.importers.onnx.steps import Array, Plan, Step
 
 _QUANTIZE, _DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
+# What codes may go through: it takes and gives codes of the same scale.
+_OF_CODES = {
+    _DEQUANTIZE, "MaxPool", "GlobalMaxPool", "Reshape", "Flatten", "Transpose", "Squeeze",
+    "Unsqueeze", "Slice", "Split", "Gather", "DepthToSpace", "SpaceToDepth", "Identity",
+}  # fmt: skip
 _NOT_NEGATIVE = {"Relu", "Clip", "Sigmoid", "HardSigmoid", "Softmax", "Abs"}
 NOTE = (
     "it is quantized: read as a float network, its weights as their codes and scales say, without "
@@ -69,7 +74,7 @@ def _check_readers(plan: Plan) -> None:
     codes = {step.outputs[0]: step for step in plan.steps if step.operator == _QUANTIZE}
     read = {(name, step.operator) for step in plan.steps for name in step.reads()}
     for name, step in codes.items():
-        others = [kind for read_name, kind in read if read_name == name and kind != _DEQUANTIZE]
+        others = [kind for read_name, kind in read if read_name == name and kind not in _OF_CODES]
         if others or name in plan.outputs:
             raise InputError(
                 f"it is quantized already ({step.label}: its codes go to "

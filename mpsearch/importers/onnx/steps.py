@@ -16,6 +16,7 @@ from mpsearch.importers.onnx.reading import array_of
 Array = np.ndarray[Any, Any]
 # Operators that hand a weight on: what comes out is still the tensor of that name.
 CODES = {"QuantizeLinear", "DequantizeLinear"}  # `quantized` sees to them
+_SIZES = {"Shape", "Size"}
 _KEEPING = {"Identity", "Transpose", "Reshape", "Cast", "Squeeze", "Unsqueeze"}
 
 
@@ -80,6 +81,8 @@ class Plan:
     opset: int
     unquantized: int = 0
     """How many steps that quantize were left out (`quantized`)."""
+    left_out: tuple[str, ...] = ()
+    """Outputs of the file that are the same for all data."""
 
 
 def steps_of(graph: Any) -> tuple[Step, ...]:
@@ -149,6 +152,27 @@ def without_unused(plan: Plan) -> Plan:
             needed.update(step.reads())
             steps.append(step)
     return replace(plan, steps=tuple(reversed(steps)))
+
+
+def without_constant_outputs(plan: Plan) -> Plan:
+    """The plan without outputs that are the same for all data, such as a table of anchors.
+
+    Sizes are no data: a length that is written for every sample follows from their number.
+    Raises InputError when none is left.
+    """
+    data = {*plan.inputs}
+    for step in plan.steps:
+        if step.operator not in _SIZES and data.intersection(step.reads()):
+            data.update(step.outputs)
+    kept = tuple(name for name in plan.outputs if name in data)
+    if not kept:
+        raise InputError(
+            "none of its outputs follows from the inputs' data; expected one that does"
+        )
+    if kept == plan.outputs:
+        return plan
+    left = tuple(name for name in plan.outputs if name not in data)
+    return without_unused(replace(plan, outputs=kept, left_out=(*plan.left_out, *left)))
 
 
 def join_biases(plan: Plan) -> Plan:
