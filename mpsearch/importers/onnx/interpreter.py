@@ -81,7 +81,7 @@ _LEFT = dict.fromkeys(CODES, _codes)
 
 # The newest definitions whose changes were read, where they are newer than opset 21.
 _NEWEST = 28
-_QUANTIZED = re.compile(r"QLinear|QGemm|QAttention|Quantize|Integer$|NBits$")
+_QUANTIZED = re.compile(r"QLinear|QGemm|Quantize|Integer$")
 _CONTROL = {"Loop", "Scan", "SequenceMap"}
 
 
