@@ -415,7 +415,7 @@ def test_the_commands_of_the_page_run_in_order(
     monkeypatch.chdir(tmp_path)
     (python,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
     exec(compile(python, "docs/export.md", "exec"), {})
-    (commands,) = re.findall(r"```sh\n(.*?)```", page, flags=re.DOTALL)
+    commands = "".join(re.findall(r"```sh\n(.*?)```", page, flags=re.DOTALL))
     for words in map(str.split, commands.strip().splitlines()):
         if words[0] == "mpsearch":
             assert run(words[1:]) == 0
