@@ -24,29 +24,37 @@ def _projections(width: int = 8) -> dict[str, nn.Module]:
 
 
 def _attention(m: Any, x: torch.Tensor) -> Any:
-    """Pre-norm attention written out, with a mask and a bias per head; an MLP; a last norm."""
+    """Pre-norm attention written out, with a mask and a bias per head; an MLP; a last norm, by
+    hand."""
     y = m.norm1(x)
     q, k, v = (_heads(layer(y)) for layer in (m.q, m.k, m.v))
     scores = q @ k.transpose(-2, -1) / math.sqrt(4) + m.bias + m.mask
     y = (scores.softmax(-1) @ v).transpose(1, 2).flatten(2)
     x = x + m.out(y)
     x = x + m.down(functional.gelu(m.up(m.norm2(x))))
-    return m.head(m.norm3(x).mean(1))
+    x = x - x.mean(-1, keepdim=True)
+    x = x / torch.sqrt(x.pow(2).mean(-1, keepdim=True) + 1e-5) * m.gain
+    return m.head(x.mean(1))
 
 
 def _fused(m: Any, x: torch.Tensor) -> Any:
-    """RMS norms, positions, fused causal attention, a gated MLP (Llama)."""
+    """RMS norms, a class token, positions, fused causal attention, a gated MLP (Llama); cosines of
+    two projections; a result of length 1."""
     x = torch.cat([m.token.expand(x.shape[0], -1, -1), x[:, :-1]], 1) + m.places
     y = m.norm1(x)
     q, k, v = (_heads(layer(y)) for layer in (m.q, m.k, m.v))
     y = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
     x = x + m.out(y.transpose(1, 2).flatten(2))
     y = m.norm2(x)
-    return m.head(m.down(functional.silu(m.gate(y)) * m.up(y)))
+    y = m.down(functional.silu(m.gate(y)) * m.up(y))
+    a, b = functional.normalize(m.q(y), dim=-1), functional.normalize(m.k(y), dim=-1)
+    y = m.head(torch.cat([a @ b.transpose(1, 2), m.v(y)], -1))
+    return functional.normalize(y.flatten(1), dim=1)
 
 
 def _windows(m: Any, x: torch.Tensor) -> Any:
-    """Heads and windows in the batch: [N·2·2, 3, 4], products by bmm."""
+    """Heads and windows in the batch: [N·2·2, 3, 4], products by bmm; then torch's own layer,
+    positions first."""
     n = x.shape[0]
     x = x.reshape(n * 2, 3, 8)
     q, k, v = (
@@ -55,14 +63,10 @@ def _windows(m: Any, x: torch.Tensor) -> Any:
     )
     y = torch.bmm(torch.bmm(q, k.transpose(1, 2)).mul(0.5).softmax(-1), v)
     y = m.out(y.reshape(n * 2, 2, 3, 4).transpose(1, 2).reshape(n * 2, 3, 8))
-    return m.head(m.norm1(x + y).reshape(n, 6, 8))
-
-
-def _multihead(m: Any, x: torch.Tensor) -> Any:
-    """torch's own layer, positions first."""
+    x = m.norm1(x + y).reshape(n, 6, 8)
     y = x.transpose(0, 1)
     y = m.attend(y, y, y, need_weights=False)[0].transpose(0, 1)
-    return m.head(m.norm1(x + y))
+    return m.head(m.norm2(x + y))
 
 
 def _images(m: Any, x: torch.Tensor) -> Any:
@@ -74,15 +78,6 @@ def _images(m: Any, x: torch.Tensor) -> Any:
     y = m.last(x.permute(0, 2, 3, 1))
     x = x + m.point(y).permute(0, 3, 1, 2)
     return m.head(functional.relu(m.whole(x)).mean((2, 3)))
-
-
-def _unit(m: Any, x: torch.Tensor) -> Any:
-    """Cosines of two projections; a norm by hand; an embedding that leaves the network."""
-    a, b = functional.normalize(m.q(x), dim=-1), functional.normalize(m.k(x), dim=-1)
-    y = a @ b.transpose(1, 2)
-    spelled = x - x.mean(-1, keepdim=True)
-    spelled = spelled / torch.sqrt(spelled.pow(2).mean(-1, keepdim=True) + 1e-5) * m.gain
-    return functional.normalize(m.head(torch.cat([y, m.v(spelled)], -1)).flatten(1), dim=1)
 
 
 def _blank(layers: Function, **tensors: torch.Tensor) -> Function:
@@ -100,10 +95,11 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
         lambda: _blank(
             Function(
                 _attention, **_projections(), up=nn.Linear(8, 12), down=nn.Linear(12, 8),
-                norm1=nn.LayerNorm(8), norm2=nn.LayerNorm(8, bias=False), norm3=nn.LayerNorm(8),
+                norm1=nn.LayerNorm(8), norm2=nn.LayerNorm(8, bias=False),
                 head=nn.Linear(8, 3),
             ),
             bias=torch.randn(2, 1, 6), mask=_hidden(-torch.inf),
+            gain=torch.rand(8) + 0.5,
         ),
         TOKENS,
     ),
@@ -112,7 +108,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
             Function(
                 _fused, **_projections(), up=nn.Linear(8, 12), gate=nn.Linear(8, 12, bias=False),
                 down=nn.Linear(12, 8), norm1=nn.RMSNorm(8), norm2=nn.RMSNorm((6, 8), eps=1e-6),
-                head=nn.Linear(8, 3),
+                head=nn.Linear(14, 3),
             ),
             places=torch.randn(6, 8), token=torch.randn(1, 1, 8),
         ),
@@ -120,14 +116,8 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     ),
     "windows": (
         lambda: Function(
-            _windows, **_projections(), norm1=nn.LayerNorm(8), head=nn.Linear(8, 3)
-        ),
-        TOKENS,
-    ),
-    "multihead": (
-        lambda: Function(
-            _multihead, attend=nn.MultiheadAttention(8, 2), norm1=nn.LayerNorm((6, 8)),
-            head=nn.Linear(8, 3),
+            _windows, **_projections(), norm1=nn.LayerNorm(8), norm2=nn.LayerNorm((6, 8)),
+            attend=nn.MultiheadAttention(8, 2), head=nn.Linear(8, 3),
         ),
         TOKENS,
     ),
@@ -139,12 +129,6 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
             head=nn.Linear(4, 3),
         ),
         (2, 5, 4),
-    ),
-    "unit": (
-        lambda: _blank(
-            Function(_unit, **_projections(), head=nn.Linear(14, 3)), gain=torch.rand(8) + 0.5
-        ),
-        TOKENS,
     ),
 }  # fmt: skip
 

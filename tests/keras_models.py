@@ -182,7 +182,52 @@ def broadcast() -> Any:
     return randomize(keras.Model(x, L.Add()([L.Conv1D(4, 1)(x), L.GlobalMaxPooling1D()(x)])))
 
 
+def attentive() -> Any:
+    """Self and cross attention, a causal one, inputs by name, heads that share keys."""
+    a, b = keras.Input((6, 8), name="left"), keras.Input((5, 3), name="right")
+    x = L.MultiHeadAttention(2, 4, value_dim=3, name="own")(a, a, use_causal_mask=True)
+    x = L.RMSNormalization()(x)
+    x = L.MultiHeadAttention(3, 4, output_shape=7, use_bias=False)(query=x, value=b, key=b)
+    y = L.GroupQueryAttention(4, 4, 2)(x, x)
+    y = L.Attention(use_scale=True)([x, y, x], use_causal_mask=True)
+    return randomize(keras.Model([a, b], L.AdditiveAttention()([y, x])))
+
+
+def attentive_axes() -> Any:
+    """Attention over one axis of an image, over both, and with an output of two axes."""
+    x = keras.Input((3, 4, 5), name="x")
+    heads = [
+        L.MultiHeadAttention(2, 3, attention_axes=2)(x, x),
+        L.MultiHeadAttention(2, 3, attention_axes=(1, 2))(x, x),
+        L.MultiHeadAttention(2, 3, output_shape=(2, 3), attention_axes=1)(x, x),
+    ]
+    return randomize(keras.Model(x, heads))
+
+
+def each_step() -> Any:
+    """A model, a convolution and a layer without weights for every frame of a film."""
+    x = keras.Input((3, 8, 8, 2), name="x")
+    tower = keras.Sequential(
+        [keras.Input((8, 8, 2)), L.Conv2D(3, 3), L.MaxPooling2D(), L.Flatten(), L.Dense(4)],
+        name="tower",
+    )
+    y = L.TimeDistributed(L.Flatten())(L.TimeDistributed(L.Conv2D(2, 3))(x))
+    return randomize(keras.Model(x, L.Concatenate()([L.TimeDistributed(tower)(x), y])))
+
+
+def unread_masks() -> Any:
+    """Masks that no layer reads: of words, and of steps that are all the mask's value."""
+    x = keras.Input((5,), name="x")
+    words = L.Dense(3, activation="relu")(L.Embedding(7, 4, mask_zero=True)(x))
+    steps = L.Masking(2.0)(L.Reshape((5, 1))(x))
+    return randomize(keras.Model(x, L.Dense(2)(L.Flatten()(L.Concatenate()([words, steps])))))
+
+
 STRUCTURES: dict[str, Callable[[], Any]] = {
+    "attention": attentive,
+    "attention-axes": attentive_axes,
+    "each-step": each_step,
+    "unread-masks": unread_masks,
     "shared": shared,
     "frozen": frozen,
     "squeeze-excite": squeeze_excite,

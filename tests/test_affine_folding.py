@@ -68,7 +68,9 @@ CASES: dict[
     "row": (lambda s, x: functional.linear(x.mean((2, 3)), s.head.weight) + s.row, SAME, []),
     "sequence": (lambda s, x: s.head(x.flatten(2).transpose(1, 2) * 2 + 1) / 7, VALID,
                  ["flatten", "transpose"]),
-    "a number for each sample": (lambda s, x: s.head(x.mean((2, 3))).sum(1) * 2 + 1, VALID, ["sum"]),
+    "a number for each sample": (
+        lambda s, x: s.head(x.mean((2, 3))).sum(1) * 2 + 1, VALID, ["sum"],
+    ),
     "transposed": (lambda s, x: s.up(x * s.std) - 0.5, VALID, []),
     # not exactly, so one norm remains
     "zeros around": (lambda s, x: s.rest(s.conv(s.norm(x))), SAME, ["batch_norm"]),

@@ -78,7 +78,6 @@ def _token(m: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> Any:
 
 
 MODELS: dict[str, tuple[Callable[..., Any], dict[str, nn.Module]]] = {
-    "plain": (_fused, {}),
     "causal": (lambda *a: _fused(*a, is_causal=True, scale=0.3), {}),
     "hidden": (lambda *a: _fused(*a, attn_mask=CAUSAL), {}),
     "biased": (lambda m, *a: _fused(m, *a, attn_mask=m.places[:1].repeat(1, 1, 6, 2)), {}),

@@ -54,7 +54,7 @@ def _time_major(m: Any, x: torch.Tensor) -> Any:
 
 
 CASES = {"plain": _plain, "hidden": _hidden, "nowhere": _nowhere, "time-major": _time_major}
-WORKS = {"plain": {"file", "c", "litert", "onnx"}, "nowhere": set[str]()}
+WORKS = {"plain": {"file", "c", "litert", "onnx"}, "nowhere": {"file"}}
 
 
 @cache
@@ -146,11 +146,6 @@ def test_the_command_and_profile_say_it(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     inputs = torch.randn(12, 2, 9, 10, generator=torch.Generator().manual_seed(0))
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = Function(_hidden, a=nn.Conv2d(2, 4, 3), b=nn.Linear(4, 3)).eval()
-    with pytest.raises(InputError, match="cannot hold"):
-        save(model, "model.pt", (inputs[:1],))
     model = Function(_plain, a=nn.Conv2d(2, 4, 3), b=nn.Linear(4, 3)).eval()
     save(model, "model.pt", (inputs[:1],), {"x0": inputs})
     assert run(["check", "model.pt"]) == 0

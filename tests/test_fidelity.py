@@ -247,3 +247,14 @@ def test_the_bootstrap_covers() -> None:
         low, high = measured(Statistic(200, at), None, 200).interval
         covered += low <= truth <= high
     assert covered >= 135
+
+
+def test_one_number_for_each_sample_is_an_output() -> None:
+    """Outputs [N], of a scorer or detector of voices, count as [N, 1]."""
+    before = torch.linspace(-1, 1, 9)
+    after = before + 0.1 * torch.arange(9)
+    for name in ("agreement", "sqnr"):
+        flat = fidelity_of([name], NUMBERS, after, before)[name]
+        assert (
+            flat.value == fidelity_of([name], NUMBERS, after[:, None], before[:, None])[name].value
+        )

@@ -130,7 +130,6 @@ def _check_against_oracle_and_reference(quantized: QuantizedNetwork, data: Data)
         ("pools", "w16a16"),
         ("option-a", "w16a16"),
         *((name, "w8a8") for name in attention_networks.NETWORKS),
-        ("attention", "2"),
     ],
 )
 def test_every_operator_equals_the_oracle_and_the_fake_quantized_network(

@@ -126,6 +126,19 @@ def test_batch_norms_of_a_model_inside_fold_into_its_convolutions(tmp_path: Path
     np.testing.assert_allclose(got, outputs(model, arrays)[0], atol=1e-4)
 
 
+def test_projections_of_attention_are_layers(tmp_path: Path) -> None:
+    model = STRUCTURES["attention"]()
+    model.save(tmp_path / "net.keras")
+    network = load_network(ModelSource(str(tmp_path / "net.keras"))).network
+    found = {layer.name: layer.macs for layer in network.layers}
+    assert found["own.query"] == found["own.key"] == 6 * 8 * 8
+    assert found["own.value"] == found["own.attention_output"] == 6 * 8 * 6
+    arrays = samples(model)
+    with torch.no_grad():
+        got = network(*map(torch.from_numpy, arrays)).numpy()
+    np.testing.assert_allclose(got, outputs(model, arrays)[0], atol=1e-5)
+
+
 def test_layers_have_the_names_of_keras(tmp_path: Path) -> None:
     model = STRUCTURES["shared"]()
     model.save(tmp_path / "net.keras")

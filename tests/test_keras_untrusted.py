@@ -128,6 +128,39 @@ def test_configs_that_do_not_fit_are_one_clear_error(
     refused(edited(good, tmp_path / "net.keras", change), message)
 
 
+def test_a_mask_that_is_read_is_refused(tmp_path: Path) -> None:
+    """Keras 3 computes it as a layer of the model; Keras 2 and chains only let it be read."""
+    x = keras.Input((5,), name="x")
+    made = L.Embedding(7, 4, mask_zero=True, name="words")(x)
+    keras.Model(x, L.LSTM(2)(made)).save(tmp_path / "net.keras")
+    refused(tmp_path / "net.keras", "a mask of steps from the data")
+    chain = keras.Sequential([x, L.Embedding(7, 4, mask_zero=True, name="words"), L.LSTM(2)])
+    chain.save(tmp_path / "chain.keras")
+    refused(tmp_path / "chain.keras", "reads the mask of words .*depends on the data")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"attention_axes": [2]}, "attention_axes is .* expected axes between"),
+        ({"output_shape": [0]}, "output_shape is"),
+        ({"use_gate": True}, "use_gate is 'True'; expected none"),
+        ({"num_heads": 3}, "kernel has shape"),
+    ],
+)
+def test_attention_that_does_not_fit_is_refused(
+    settings: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    x = keras.Input((5, 4), name="x")
+    keras.Model(x, L.MultiHeadAttention(2, 3, name="heads")(x, x)).save(tmp_path / "good.keras")
+    path = edited(
+        tmp_path / "good.keras",
+        tmp_path / "net.keras",
+        lambda config: entry(config, "heads")["config"].update(settings),
+    )
+    refused(path, message)
+
+
 def virtual(file: Any) -> None:
     del file["layers/conv2d/vars/0"]
     layout = h5py.VirtualLayout((3, 3, 2, 3), "float32")

@@ -377,6 +377,7 @@ def test_samples_that_mix_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.data
+@pytest.mark.skipif("MPSEARCH_DATA" not in os.environ, reason="MPSEARCH_DATA names the real data")
 def test_keyword_spotting_has_its_accuracy() -> None:
     """MLPerf Tiny's DS-CNN: 901 of 1,000 clips, as its PyTorch twin has."""
     folder = Path(os.environ["MPSEARCH_DATA"]) / "kws"

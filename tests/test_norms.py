@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -10,6 +11,8 @@ from torch.nn import functional
 from mpsearch.graph.exporting import export_graph
 from mpsearch.graph.layers import packet
 from mpsearch.graph.network import Network
+from mpsearch.integer.graph import IntegerTensor
+from mpsearch.integer.norms import Norm, normalize
 
 Spelled = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -88,3 +91,23 @@ def test_a_norm_in_many_operators_becomes_one(
     torch.testing.assert_close(network(*inputs), model(*inputs), rtol=1e-5, atol=1e-5)
     zero = torch.zeros(1, 5, 6)
     torch.testing.assert_close(network(zero), model(zero), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("spread", [3, 40, 3000, 20000])
+def test_normalized_integers_are_as_near_as_the_page_says(spread: int) -> None:
+    """Also rows whose mean is far from zero, and single rows of one large number."""
+    random = np.random.default_rng(spread)
+    rows = random.integers(-spread, spread + 1, (40, 7)) + random.integers(-9000, 9000, (40, 1))
+    rows[:3] = 0
+    rows[1:3, 2] = 1, spread
+    source = IntegerTensor("x", (40, 7), 16, True, 1e-3, 0)
+    output = IntegerTensor("y", (40, 7), 16, True, 1e-3, 0)
+    for centred, eps in ((True, 1e-7), (True, 1e-5), (False, 1e-5)):
+        step = normalize(source, Norm(7, eps, centred), np.ones(7), np.zeros(7), 1, output)
+        got = step.normal(rows) * 2.0**-18
+        apart = rows - rows.mean(1, keepdims=True) * centred
+        sigma = np.sqrt(np.square(apart).mean(1, keepdims=True) + eps / 1e-6)
+        error = np.abs(got - apart / sigma)
+        assert np.all(
+            error <= 2.0**-18 + 2.0**-12 / sigma + np.abs(got) * (2.0**-28 + 2.0**-8 / sigma**2)
+        )

@@ -30,7 +30,8 @@ from mpsearch.tables.choice import Choice
 
 AS_WRITTEN = SessionSetting("no optimisation", level="ORT_DISABLE_ALL")
 _WRITTEN_OUT = (
-    "lstm gru gru_cell lstm_cell rnn_relu rnn_relu_cell rnn_tanh rnn_tanh_cell _weight_norm"
+    "lstm gru gru_cell lstm_cell rnn_relu rnn_relu_cell rnn_tanh rnn_tanh_cell _weight_norm "
+    "_native_batch_norm_legit_no_training"
 )
 _COMPLEX = (
     "_conj angle complex fft_fft fft_fft2 fft_fftn fft_fftshift fft_hfft fft_ifft fft_ifft2 "

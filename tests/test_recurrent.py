@@ -19,6 +19,7 @@ from mpsearch.graph.layers import packet
 from mpsearch.graph.network import Network
 from mpsearch.graph.network_file import HEADER, load, save
 from mpsearch.graph.partial_forward import PartialForward
+from mpsearch.graph.recurrent import check_states
 from mpsearch.graph.tensors import set_tensor
 from mpsearch.quantization.calibration import calibrate
 from mpsearch.quantization.quantized import quantize
@@ -33,6 +34,7 @@ KINDS: dict[str, Any] = {
 }
 GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}
 T, FEATURES, H = 4, 3, 5
+aten = torch.ops.aten
 
 
 def _seeded(make: Any, *args: Any, **options: Any) -> Any:
@@ -309,3 +311,34 @@ def test_the_onnx_model_computes_what_the_quantized_network_computes() -> None:
         # a state on the edge between two of its 256 codes may round to either one
         assert np.mean(difference < 1e-5) > 0.9
         assert difference.max() < 0.02
+
+
+@pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN"])
+def test_states_that_do_not_fit_are_refused_before_torch_reads_beyond_them(kind: str) -> None:
+    """torch runs an LSTM with states of 800 numbers over weights of 8: it reads what lies behind.
+
+    The oracle is torch's own modules: every setting of theirs must pass.
+    """
+    operator = {"LSTM": aten.lstm.input, "GRU": aten.gru.input, "RNN": aten.rnn_tanh.input}[kind]
+    node = fx.Graph().call_function(operator)
+    x = torch.zeros(3, 5, 4)
+    sizes = (0, 5) if kind == "LSTM" else (0,)
+    for layers, both, bias, first, out in itertools.product(
+        (1, 2), (False, True), (False, True), (False, True), sizes
+    ):
+        options: dict[str, Any] = {"proj_size": out} if out else {}
+        module = getattr(nn, kind)(
+            4, 8, layers, bias=bias, batch_first=first, bidirectional=both, **options
+        )
+        weights: list[torch.Tensor] = list(module._flat_weights)
+        count, samples = layers * (1 + both), 3 if first else 5
+        for wrong in (0, 1):
+            h = torch.zeros(count, samples, (out or 8) + wrong)
+            state = [h, torch.zeros(count, samples, 8)] if kind == "LSTM" else h
+            args = (x, state, weights, bias, layers, 0.0, False, both, first)
+            if not wrong:
+                operator(*args)
+                check_states(node, args)
+                continue
+            with pytest.raises(InputError, match="states and weights that fit"):
+                check_states(node, args)

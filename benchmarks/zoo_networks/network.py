@@ -23,7 +23,7 @@ class ZooNetwork:
     by_hand: str
     """How they were counted."""
     recurrent_macs: int = 0
-    """MACs of the matrices of recurrent layers by hand, which torch's counter does not see."""
+    """MACs of an LSTM's matrices by hand; torch's counter sees those of a GRU only."""
 
 
 def floats(*shapes: tuple[int, ...]) -> Callable[[int], Inputs]:

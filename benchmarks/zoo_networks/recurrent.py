@@ -10,14 +10,17 @@ from zoo_networks.network import ZooNetwork, floats, indices
 
 
 class LastState(nn.Module):
+    """The last states of every direction decide."""
+
     def __init__(self, cell: Callable[..., nn.RNNBase], bidirectional: bool = False) -> None:
         super().__init__()
         self.rnn = cell(12, 16, batch_first=True, bidirectional=bidirectional)
         self.head = nn.Linear(32 if bidirectional else 16, 5)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y = self.rnn(x)[0]
-        return self.head(y[:, -1])
+        last = self.rnn(x)[1]
+        last = last[0] if isinstance(last, tuple) else last
+        return self.head(torch.cat(list(last), 1))
 
 
 class StreamingGru(nn.Module):
@@ -101,7 +104,6 @@ NETWORKS = (
     ),
     ZooNetwork(
         FAMILY, "bi_gru", lambda: LastState(nn.GRU, True), SERIES, 5, "2 x (W, U), head",
-        2 * 10 * 3 * 16 * (12 + 16),
     ),
     ZooNetwork(
         FAMILY, "streaming_gru", StreamingGru, floats((20,), (16,)), 4, "front, W, U, head",
@@ -120,7 +122,6 @@ NETWORKS = (
     ),
     ZooNetwork(
         FAMILY, "conv_gru_denoiser", ConvGru, floats((22, 12)), 6, "conv + 2 x (W, U) + head",
-        2 * 12 * 3 * 16 * 32,
     ),
     ZooNetwork(
         FAMILY, "bi_lstm_tagger", Tagger, indices(50, 9), 6, "words + 2 x (W, U) + head",

@@ -74,7 +74,7 @@ class _Part:
 
     def __init__(self, form: Form, loss: PlainLoss, after: torch.Tensor, before: torch.Tensor):
         self.form = form
-        self.after, self.before = after.flatten(1).double(), before.flatten(1).double()
+        self.after, self.before = (x.reshape(len(x), -1).double() for x in (after, before))
         # of float32: what was rounded to 0 there was not as little as float64 can be
         self.logits, self.expected = logits(loss, after).double(), logits(loss, before).double()
 

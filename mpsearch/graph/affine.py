@@ -46,16 +46,23 @@ def fold_affine(graph: fx.GraphModule) -> None:
     """
     for node in list(graph.graph.nodes):
         step = find_step(graph, node)
-        if step is not None and _foldable(graph, step.source) and len(step.source.users) == 1:
+        if step is None or _erases(step):
+            continue
+        if _foldable(graph, step.source) and len(step.source.users) == 1:
             rows = per_channel(step, _channels_of(step.source))
             if rows is not None:
                 _fold_behind(graph, step.source, *rows)
                 _take_out(step, step.source)
     for node in reversed(list(graph.graph.nodes)):
         step = find_step(graph, node)
-        if step is not None and _fold_before(graph, step):
+        if step is not None and not _erases(step) and _fold_before(graph, step):
             _take_out(step, step.source)
     _join(graph)
+
+
+def _erases(step: Step) -> bool:
+    """A product with 0, which would leave a layer without its weights."""
+    return packet(step.last) == "mul" and not bool(step.scale.any())
 
 
 def _take_out(step: Step, instead: fx.Node) -> None:

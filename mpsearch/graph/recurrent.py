@@ -29,6 +29,7 @@ _SEQUENCES = {"lstm": "lstm", "gru": "gru", "rnn_tanh": "tanh", "rnn_relu": "rel
 _CELLS = {
     "lstm_cell": "lstm", "gru_cell": "gru", "rnn_tanh_cell": "tanh", "rnn_relu_cell": "relu"
 }  # fmt: skip
+RECURRENT = frozenset({*_SEQUENCES, *_CELLS})
 _GATES = {"lstm": 4, "gru": 3, "tanh": 1, "relu": 1}
 _NODES_OF_A_STEP, _BYTES_OF_A_NODE = 16, 2048
 _ZEROS = {"zeros", "zeros_like", "new_zeros"}
@@ -111,6 +112,46 @@ def _check_batch(
                 "expected a sequence per sample: [batch, time, features] and batch_first=True, or "
                 "--batch-dim NAME=1 for [time, batch, features]"
             )
+
+
+def check_states(node: fx.Node, args: Sequence[Any]) -> None:
+    """Raise InputError unless weights and states fit each other; `args` are those of the call.
+
+    torch's recurrent operators read beyond the end of those that do not.
+    """
+    name, x, states = packet(node), args[0], args[1]
+    found = [tuple(s.shape) for s in (states if isinstance(states, list | tuple) else [states])]
+    directions, leading = 1, tuple(x.shape[:-1])
+    if name in _CELLS:
+        given = list(args[2:])
+        weights = [weight for weight in given if weight is not None]
+        has_biases = len(weights) == 4
+        count = 1
+    else:
+        weights, has_biases, directions = list(args[2]), bool(args[3]), 2 if args[7] else 1
+        count = int(args[4]) * directions
+        leading = (count, *leading[1:]) if not args[8] else (count, *leading[:-1])
+    width = 4 if has_biases else 2
+    per_cell = len(weights) // max(1, count)
+    fits = count > 0 and per_cell in (width, width + 1) and len(weights) == per_cell * count
+    gates, inputs = _GATES[{**_SEQUENCES, **_CELLS}[name]], x.shape[-1]
+    for index in range(count if fits else 0):
+        cell = [tuple(weight.shape) for weight in weights[index * per_cell :][:per_cell]]
+        hidden = cell[0][0] // gates if cell[0] else 0
+        out = cell[-1][0] if per_cell > width and cell[-1] else hidden
+        rows = gates * hidden
+        wanted = [(rows, inputs), (rows, out), *[(rows,)] * (width - 2)]
+        wanted += [(out, hidden)] if per_cell > width else []
+        both = [(*leading, out), (*leading, hidden)]
+        fits = fits and hidden > 0 and cell == wanted and found == both[: len(found)]
+        if (index + 1) % directions == 0:
+            inputs = out * directions
+    if not fits or len(found) != (2 if "lstm" in name else 1):
+        raise InputError(
+            f"{node.name}: got {name} with states of shapes {str(found)[:100]} and weights of "
+            f"{str([tuple(w.shape) for w in weights])[:200]} for inputs {tuple(x.shape)}; expected "
+            "states and weights that fit each other"
+        )
 
 
 class _Writer:

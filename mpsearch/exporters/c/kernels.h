@@ -45,7 +45,7 @@ typedef struct {
     mps_layer layer;
     int rows, inputs, outputs;
     int block; /* rows at once; of a table whether each row has a scale */
-} mps_linear; /* also a table that is looked up: `rows` numbers, `outputs` rows of `inputs` */
+} mps_linear;  /* also a table that is looked up: `rows` numbers, `outputs` rows of `inputs` */
 
 typedef struct {
     mps_type input_type, output_type;

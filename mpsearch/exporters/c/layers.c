@@ -63,7 +63,8 @@ void mps_convolve(const mps_convolution *c, const void *input, void *output) {
 }
 
 /* Output (y, x) sums the places of the kernel that an input lands on it with: those where
-   y + top - ky * dilation is a multiple of the stride. Zeros between inputs are never multiplied. */
+   y + top - ky * dilation is a multiple of the stride. Zeros between inputs are never multiplied.
+ */
 static int64_t landed(const mps_convolution *c, const int16_t *weights, const unsigned char *image,
                       int y, int x) {
     const int inputs = c->channels / c->groups, wide = c->layer.wide_sums;
@@ -83,11 +84,11 @@ static int64_t landed(const mps_convolution *c, const int16_t *weights, const un
                              (size_t)(beside / c->stride_x)) *
                                 (size_t)c->channels * width;
             if (wide)
-                sum += (width == 1 ? dot_8_64 : dot_16_64)(taps, codes, inputs,
-                                                           c->layer.input_zero);
+                sum +=
+                    (width == 1 ? dot_8_64 : dot_16_64)(taps, codes, inputs, c->layer.input_zero);
             else
-                sum += (width == 1 ? dot_8_32 : dot_16_32)(taps, codes, inputs,
-                                                           c->layer.input_zero);
+                sum +=
+                    (width == 1 ? dot_8_32 : dot_16_32)(taps, codes, inputs, c->layer.input_zero);
         }
     }
     return sum;
@@ -109,7 +110,8 @@ void mps_convolve_transposed(const mps_convolution *c, void *scratch, const void
         for (int y = 0; y < c->output_height; y++) {
             for (int x = 0; x < c->output_width; x++) {
                 const size_t at = (size_t)y * (size_t)c->output_width + (size_t)x;
-                const int64_t sum = (layer->base ? layer->base[o] : 0) + landed(c, weights, image, y, x);
+                const int64_t sum =
+                    (layer->base ? layer->base[o] : 0) + landed(c, weights, image, y, x);
                 mps_set(output, layer->output_type, at * (size_t)c->outputs + (size_t)o,
                         mps_finish(layer, scale, sum));
             }

@@ -126,8 +126,7 @@ static int64_t sum_of_powers(const mps_along_axis *s, const int32_t *table, int6
                              const void *input, size_t start) {
     int64_t sum = 0;
     for (size_t k = 0; k < (size_t)s->length; k++)
-        sum += power(s, table, most,
-                     mps_get(input, s->input_type, start + k * (size_t)s->inner));
+        sum += power(s, table, most, mps_get(input, s->input_type, start + k * (size_t)s->inner));
     return sum;
 }
 

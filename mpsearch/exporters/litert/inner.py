@@ -134,8 +134,9 @@ def codes_of(tensor: IntegerTensor) -> ActivationQuantizer:
 
 
 def node_of(name: str, nodes: Container[str]) -> str:
-    """The graph node of a tensor's name: `NAME_as2` is another form of NAME."""
-    return name if name in nodes else re.sub(r"_as\d+$", "", name)
+    """The graph node of a tensor's name: `NAME_as2` is another form of NAME, `NAME.1`
+    lies between its steps."""
+    return name if name in nodes else re.sub(r"(_as\d+)?(\.\d+)?$", "", name)
 
 
 def _counts(graph: IntegerGraph, name: str) -> bool:

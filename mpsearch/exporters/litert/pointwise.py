@@ -33,7 +33,9 @@ _LARGEST_BIAS = 2.0**30
 
 def _lookup(tensors: Tensors, step: Lookup) -> None:
     kind, *numbers = step.function.split()
-    if kind == "silu":
+    if any(word.isidentifier() for word in numbers):  # several operators: `sigmoid mul sub`
+        _gathered(tensors, step)
+    elif kind == "silu":
         _silu(tensors, step)
     elif kind in _NATIVE:
         _native(tensors, step, kind, numbers)

@@ -3,7 +3,7 @@
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -11,8 +11,17 @@ from torch import fx
 
 from mpsearch.errors import InputError
 from mpsearch.graph import memory_budget
-from mpsearch.importers.keras import activations, normalizing, pooling, recurrent, shaping, weighted
+from mpsearch.importers.keras import (
+    activations,
+    attention,
+    normalizing,
+    pooling,
+    recurrent,
+    shaping,
+    weighted,
+)
 from mpsearch.importers.keras.layer_graph import (
+    TIME_DISTRIBUTED,
     KerasLayer,
     KerasModel,
     Reference,
@@ -26,6 +35,7 @@ from mpsearch.importers.keras.variables import Path, read_variables
 
 LAYERS: dict[str, Convert] = {
     **activations.LAYERS,
+    **attention.LAYERS,
     **shaping.MERGING,
     **normalizing.LAYERS,
     **pooling.LAYERS,
@@ -33,6 +43,10 @@ LAYERS: dict[str, Convert] = {
     **shaping.LAYERS,
     **weighted.LAYERS,
 }
+# What a mask of steps changes; everything else hands it on.
+_READS_MASKS = {
+    *attention.LAYERS, *recurrent.LAYERS, "GlobalAveragePooling1D", "Softmax", TIME_DISTRIBUTED,
+}  # fmt: skip
 _WHOLE = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32")
 # Losses of a sigmoid; without one of them it may be a regression that ends in it.
 _ANSWERS = ("binary_crossentropy", "binarycrossentropy", "binary_focal", "binaryfocal", "bce")
@@ -73,6 +87,12 @@ def _refuse_foreign(model: KerasModel) -> None:
         known = (shaping.OPERATIONS if layer.operation else LAYERS).keys() | {"InputLayer"}
         if layer.class_name in known and not layer.foreign:
             continue
+        if layer.operation and layer.class_name in ("NotEqual", "Any"):
+            raise InputError(
+                f"layer {layer.name!r:.60} computes a mask of steps from the data (Masking, or "
+                "Embedding with mask_zero), which a later layer reads and which is not read here.",
+                "Build the model without masks, for sequences of full length",
+            )
         where = f" of {layer.foreign:.60}" if layer.foreign else ""
         code = (
             ", which carries Python code," if layer.class_name in ("Lambda", "TFOpLambda") else ""
@@ -145,14 +165,24 @@ class _Walk:
         """The outputs of one call of a layer."""
         values = list(_flat(operands))
         here = (*path, layer.name)
-        if layer.model:
-            tensors = [value for value in values if isinstance(value, Value)]
-            return self.model(layer.model, tensors, here, scope, calls)
         title = f"{'/'.join(here)} ({layer.class_name})"
         settings = Settings(title, layer.config)
-        _check_call(settings, layer.calls[number].kwargs)
+        tensors = [value for value in values if isinstance(value, Value)]
+        masked = next((value.masked for value in tensors if value.masked), "")
+        if masked and layer.class_name in _READS_MASKS:
+            raise settings.error(
+                f"reads the mask of {masked}, which depends on the data and is not read; "
+                "expected sequences of full length, without a mask"
+            )
+        if layer.class_name == TIME_DISTRIBUTED and layer.model:
+            return self._each_step(layer.model, settings, tensors, here, scope, calls)
+        if layer.model:
+            return self.model(layer.model, tensors, here, scope, calls)
+        kwargs = dict(layer.calls[number].kwargs)
+        causal = layer.class_name in attention.LAYERS and bool(kwargs.pop("use_causal_mask", False))
+        _check_call(settings, kwargs)
         building = Building(
-            settings, self.weights.get(here, {}), scope, layer.class_name, calls, self.emit
+            settings, self.weights.get(here, {}), scope, layer.class_name, calls, self.emit, causal
         )
         try:
             if layer.operation:
@@ -160,10 +190,26 @@ class _Walk:
             _check_policy(settings)
             if not all(isinstance(value, Value) for value in values):
                 raise settings.error("is called with something that is no tensor")
-            return [LAYERS[layer.class_name](building, values)]
+            made = LAYERS[layer.class_name](building, values)
+            return [replace(made, masked=masked) if masked else made]
         except InputError as error:
             text = str(error)
             raise error if title in text else settings.error(text) from error
+
+    def _each_step(
+        self, model: KerasModel, settings: Settings, values: Sequence[Value], path: Path,
+        scope: str, calls: int,
+    ) -> list[Value]:  # fmt: skip
+        """TimeDistributed: every step is a sample of its own for what lies inside."""
+        if len(values) != 1 or len(values[0].shape) < 2:
+            raise settings.error("takes one input of steps: (time, …)")
+        value = self.emit.plain(values[0])
+        steps, *rest = value.shape
+        apart = self.emit.call(torch.reshape, value.node, (-1, *rest))
+        (made,) = self.model(model, [Value(apart, tuple(rest))], path, scope, calls)
+        made = self.emit.plain(made)
+        joined = self.emit.call(torch.reshape, made.node, (-1, steps, *made.shape))
+        return [Value(joined, (steps, *made.shape))]
 
     def _logits(self, value: Value, notes: list[str]) -> Value:
         """The value ahead of a last softmax, or of a sigmoid that was trained on answers."""

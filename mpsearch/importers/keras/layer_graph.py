@@ -79,7 +79,18 @@ def read_calls(name: str, class_name: str, nodes: object) -> tuple[Call, ...]:
         return ()
     if not isinstance(nodes, list):
         raise InputError(f"damaged config: inbound_nodes of layer {name!r:.60}")
-    return tuple(_call(name, node) for node in nodes)
+    return tuple(_in_order(class_name, _call(name, node)) for node in nodes)
+
+
+def _in_order(class_name: str, call: Call) -> Call:
+    """Tensors that are given by name behind those that are not."""
+    names = _NAMED.get(class_name, ())
+    given = [call.kwargs[name] for name in names if call.kwargs.get(name) is not None]
+    if not given:
+        return call
+    tensors = [value if isinstance(value, Reference) else _reference(value) for value in given]
+    rest = {key: value for key, value in call.kwargs.items() if key not in names}
+    return Call((*call.args, *tensors), rest)
 
 
 def _call(name: str, node: object) -> Call:
@@ -164,6 +175,12 @@ def read_outputs(value: object, depth: int = 0) -> tuple[tuple[str, Reference], 
     raise InputError("damaged config: a model without inputs or outputs")
 
 
+TIME_DISTRIBUTED = "TimeDistributed"
+# Inputs that a call may give by name, in their order.
+_NAMED = dict.fromkeys(
+    ("MultiHeadAttention", "GroupQueryAttention", "GroupedQueryAttention"),
+    ("query", "value", "key"),
+)
 MODELS = ("Functional", "Model", "Sequential")
 _DEEPEST_MODEL, _MOST_LAYERS = 16, 50_000
 _OWN_MODULES = ("keras", "tf_keras", "tensorflow.keras", "tensorflow.python.keras")
@@ -299,6 +316,7 @@ def _layer(entry: Mapping[str, Any], depth: int) -> KerasLayer:
     if isinstance(registered, str) and registered not in ("", class_name):
         foreign = foreign or registered
     inside = class_name in MODELS and not foreign
+    repeated = class_name == TIME_DISTRIBUTED and not foreign
     return KerasLayer(
         name=name,
         class_name=class_name,
@@ -306,8 +324,25 @@ def _layer(entry: Mapping[str, Any], depth: int) -> KerasLayer:
         operation=".ops." in f"{module}." or not (module or {"dtype", "trainable"} & set(settings)),
         config=settings,
         calls=read_calls(name, class_name, entry.get("inbound_nodes")),
-        model=read_model({**entry, "config": config}, depth + 1) if inside else None,
+        model=_around(settings, depth + 1)
+        if repeated
+        else read_model({**entry, "config": config}, depth + 1)
+        if inside
+        else None,
     )
+
+
+def _around(settings: Mapping[str, Any], depth: int) -> KerasModel:
+    """The layer or model inside of TimeDistributed, as a model of one layer."""
+    entry = settings.get("layer")
+    if depth > _DEEPEST_MODEL or not isinstance(entry, dict):
+        raise InputError("damaged config: a TimeDistributed without a layer in it")
+    start = KerasLayer("step", "InputLayer", "", False, {}, (Call((), {}),))
+    first = Reference(start.name, 0, 0)
+    inner = replace(_layer(entry, depth), calls=(Call((first,), {}),))
+    if inner.name == start.name:
+        inner = replace(inner, name="layer")
+    return KerasModel((start, inner), (first,), ((inner.name, Reference(inner.name, 0, 0)),))
 
 
 def _count_calls_from_zero(

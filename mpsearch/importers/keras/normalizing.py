@@ -60,6 +60,17 @@ def _layer_norm(layer: Building, values: Sequence[Value]) -> Value:
     return value.same(emit.call(F.layer_norm, value.node, shape, weight, bias, epsilon))
 
 
+def _rms_norm(layer: Building, values: Sequence[Value]) -> Value:
+    """x/√(mean(x²) + ε)·scale over the last axis."""
+    settings, value = layer.settings, layer.emit.plain(only(layer, values))
+    if settings.axis("axis", len(value.shape)) != len(value.shape) - 1:
+        raise settings.wrong("axis", "the last axis")
+    shape = value.shape[-1:]
+    weight = layer.tensor("weight", lambda: layer.array("scale", shape))
+    epsilon = settings.number("epsilon", 1e-6)
+    return value.same(layer.emit.call(F.rms_norm, value.node, shape, weight, epsilon))
+
+
 def _rescaling(layer: Building, values: Sequence[Value]) -> Value:
     """scale·x + offset; a list has one number per channel."""
     value = layer.emit.plain(only(layer, values))
@@ -138,5 +149,6 @@ LAYERS: dict[str, Convert] = {
     "LayerNormalization": _layer_norm,
     "LayerScale": _layer_scale,
     "Normalization": _normalization,
+    "RMSNormalization": _rms_norm,
     "Rescaling": _rescaling,
 }

@@ -146,13 +146,15 @@ class Order(Enum):
 class Value:
     """A tensor: its node, the shape of one sample in Keras's order, and how it lies.
 
-    `image`: for a flattened image its shape (height, width, channels).
+    `image`: for a flattened image its shape (height, width, channels). `masked`: the layer that
+    gave it a mask of samples' steps, which follows from the data; empty without.
     """
 
     node: fx.Node
     shape: Shape
     order: Order = Order.KERAS
     image: Shape = ()
+    masked: str = ""
 
     def __post_init__(self) -> None:
         what = f"a tensor of shape {self.shape} (one sample)"
@@ -276,7 +278,10 @@ def place(value: Value, axis: int) -> int:
 
 @dataclass(frozen=True)
 class Building:
-    """A layer to convert: settings, weights by name, the name that they get in the graph."""
+    """A layer to convert: settings, weights by name, the name that they get in the graph.
+
+    `causal`: whether it is called with `use_causal_mask`.
+    """
 
     settings: Settings
     weights: Mapping[str, Array]
@@ -284,6 +289,7 @@ class Building:
     class_name: str
     calls: int
     emit: Emitter
+    causal: bool = False
 
     def array(self, name: str, shape: Sequence[int | None]) -> Array:
         """The weight with a shape that was checked; None stands for any size."""

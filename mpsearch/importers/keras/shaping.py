@@ -6,6 +6,7 @@ Layers with several inputs, and the arithmetic of `x + y` and `2 * x` on Keras t
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import reduce
 from typing import Any
 
@@ -95,6 +96,15 @@ def _repeat_vector(layer: Building, values: Sequence[Value]) -> Value:
     return Value(copies, (count, *value.shape))
 
 
+def _masking(layer: Building, values: Sequence[Value]) -> Value:
+    """Steps whose features all have the mask's value become zero."""
+    settings, emit, value = layer.settings, layer.emit, layer.emit.plain(only(layer, values))
+    apart = emit.call(torch.sub, value.node, settings.number("mask_value", 0.0))
+    largest = emit.call(torch.amax, emit.call(torch.abs, apart), -1, True)
+    node = emit.call(torch.where, emit.call(torch.gt, largest, 0), value.node, 0.0)
+    return replace(value.same(node), masked=settings.layer)
+
+
 def _zero_padding(layer: Building, values: Sequence[Value]) -> Value:
     axes = 1 if "1D" in layer.class_name else 2
     form = layer.settings.data_format
@@ -137,6 +147,7 @@ LAYERS: dict[str, Convert] = {
     "Reshape": _reshape,
     "Permute": _permute,
     "RepeatVector": _repeat_vector,
+    "Masking": _masking,
     **dict.fromkeys(("ZeroPadding1D", "ZeroPadding2D"), _zero_padding),
     **dict.fromkeys(("Cropping1D", "Cropping2D"), _cropping),
     **dict.fromkeys(("UpSampling1D", "UpSampling2D"), _up_sampling),

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mpsearch.errors import InputError
-from mpsearch.importers.keras.layer_graph import KerasLayer, KerasModel
+from mpsearch.importers.keras.layer_graph import TIME_DISTRIBUTED, KerasLayer, KerasModel
 from mpsearch.importers.keras.reading import Array, Group, KerasFile
 
 Config = Mapping[str, Any]
@@ -58,6 +58,16 @@ def _recurrent(config: Config, part: str = "cell") -> tuple[Variable, ...]:
     return tuple(Variable(name, part=part) for name in ("kernel", "recurrent_kernel", *bias))
 
 
+_PROJECTIONS = ("query", "key", "value", "output")
+
+
+def _attention(config: Config, before: str = "") -> tuple[Variable, ...]:
+    names = ("kernel", "bias") if config.get("use_bias", True) else ("kernel",)
+    return tuple(
+        Variable(name, part=f"{before}{part}_dense") for part in _PROJECTIONS for name in names
+    )
+
+
 def _bidirectional(config: Config) -> tuple[Variable, ...]:
     entry = config.get("layer")
     inner = entry.get("config") if isinstance(entry, Mapping) else None
@@ -76,6 +86,15 @@ VARIABLES: dict[str, Callable[[Config], tuple[Variable, ...]]] = {
     ),
     **dict.fromkeys(("LSTM", "GRU", "SimpleRNN"), _recurrent),
     "Bidirectional": _bidirectional,
+    "MultiHeadAttention": _attention,
+    **dict.fromkeys(
+        ("GroupQueryAttention", "GroupedQueryAttention"), lambda config: _attention(config, "_")
+    ),
+    "Attention": lambda config: (Variable("scale"),) if config.get("use_scale") else (),
+    "AdditiveAttention": lambda config: (
+        (Variable("scale"),) if config.get("use_scale", True) else ()
+    ),
+    "RMSNormalization": lambda config: (Variable("scale"),),
     "BatchNormalization": _batch_norm,
     "LayerNormalization": _layer_norm,
     "Normalization": _normalization,
@@ -83,6 +102,10 @@ VARIABLES: dict[str, Callable[[Config], tuple[Variable, ...]]] = {
     "PReLU": lambda config: (Variable("alpha"),),
     "Embedding": lambda config: (Variable("embeddings"),),
 }
+
+
+# What a class is called in Keras's own code, where that is another name.
+_CLASSES = {"Model": "Functional", "GroupQueryAttention": "GroupedQueryAttention"}
 
 
 def variables_of(layer: KerasLayer) -> tuple[Variable, ...]:
@@ -110,27 +133,42 @@ def _numbered(
     for layer in model.layers:
         if layer.operation:  # keras.ops are no layers and have no group
             continue
-        name = _snake_case("Functional" if layer.class_name == "Model" else layer.class_name)
+        name = _snake_case(_CLASSES.get(layer.class_name, layer.class_name))
         taken[name] = taken.get(name, -1) + 1
         name = f"{name}_{taken[name]}" if taken[name] else name
         here = (*path, layer.name)
         if layer.model:
             inside = group.group_at("layers").group_or_none(name)
-            if inside is not None:
+            if layer.class_name == TIME_DISTRIBUTED and layer.model.layers[-1].model is None:
+                inner = layer.model.layers[-1]
+                yield from _own(group, f"layers/{name}/layer", inner, (*here, inner.name))
+            elif inside is not None and layer.class_name == TIME_DISTRIBUTED:
+                inner = layer.model.layers[-1]
+                assert inner.model is not None
+                yield from _numbered(inside.group_at("layer"), inner.model, (*here, inner.name))
+            elif inside is not None:
                 yield from _numbered(inside, layer.model, here)
             continue
-        wanted = variables_of(layer)
-        if not wanted:
-            continue
-        inside = group.group_at("layers").group_at(name)
-        counts: dict[str, int] = {}
-        arrays = {}
-        for variable in wanted:
-            number = counts.get(variable.part, 0)
-            counts[variable.part] = number + 1
-            place = f"{variable.part}/vars" if variable.part else "vars"
-            arrays[_key(variable)] = inside.group_at(place).array(str(number))
-        yield here, arrays
+        yield from _own(group, f"layers/{name}", layer, here)
+
+
+def _own(
+    group: Group, place: str, layer: KerasLayer, path: Path
+) -> Iterator[tuple[Path, dict[str, Array]]]:
+    """The weights of a layer that is no model, from its own group."""
+    wanted = variables_of(layer)
+    if not wanted:
+        return
+    for part in place.split("/"):
+        group = group.group_at(part)
+    counts: dict[str, int] = {}
+    arrays = {}
+    for variable in wanted:
+        number = counts.get(variable.part, 0)
+        counts[variable.part] = number + 1
+        inside = f"{variable.part}/vars" if variable.part else "vars"
+        arrays[_key(variable)] = group.group_at(inside).array(str(number))
+    yield path, arrays
 
 
 def _key(variable: Variable) -> str:

@@ -195,12 +195,12 @@ def _dense(layer: Building, values: Sequence[Value]) -> Value:
 
 def _embedding(layer: Building, values: Sequence[Value]) -> Value:
     settings, value = layer.settings, layer.emit.plain(only(layer, values))
-    if settings.flag("mask_zero", False):
-        raise settings.error("has mask_zero=True; masks are not read")
     rows, size = settings.integer("input_dim"), settings.integer("output_dim")
     weight = layer.tensor("weight", lambda: layer.array("embeddings", (rows, size)))
     numbers = _whole(layer.emit, value.node)
-    return Value(layer.emit.call(F.embedding, numbers, weight), (*value.shape, size))
+    masked = settings.layer if settings.flag("mask_zero", False) else ""
+    node = layer.emit.call(F.embedding, numbers, weight)
+    return Value(node, (*value.shape, size), masked=masked)
 
 
 def _whole(emit: Emitter, node: fx.Node) -> fx.Node:

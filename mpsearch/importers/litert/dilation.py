@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from mpsearch.importers.litert.constants import values_of
-from mpsearch.importers.litert.reading import LiteRtGraph, Operator
+from mpsearch.importers.litert.reading import LiteRtGraph, Operator, Tensor
 
 _CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D")
 _VALID = 1
@@ -116,12 +116,24 @@ def _joined(graph: LiteRtGraph, chain: list[Operator]) -> list[Operator] | None:
 def _bias(graph: LiteRtGraph, convolution: Operator, added: Operator, source: int) -> int | None:
     """The tensor of a bias that is added behind a convolution whose own is zero."""
     other = [number for number in added.inputs if number not in (None, source)]
-    own = convolution.inputs[2] if len(convolution.inputs) > 2 else None
+    own = _constant(graph, convolution.inputs[2]) if len(convolution.inputs) > 2 else None
     if len(other) != 1 or other[0] is None or convolution.options["fusedActivationFunction"]:
         return None
-    constant = graph.tensors[other[0]].data is not None and len(graph.tensors[other[0]].shape) == 1
-    zero = own is None or not values_of(graph.tensors[own]).any()
-    return other[0] if constant and zero else None
+    found = _constant(graph, other[0])
+    zero = own is not None and not values_of(own).any()
+    return other[0] if found is not None and len(found.shape) == 1 and zero else None
+
+
+def _constant(graph: LiteRtGraph, number: int | None) -> Tensor | None:
+    """The tensor that holds the numbers, which one of half width widens; None where none does."""
+    widened = {
+        operator.outputs[0]: operator.inputs[0]
+        for operator in graph.operators
+        if operator.name == "DEQUANTIZE" and operator.outputs and operator.inputs
+    }
+    number = widened.get(number, number) if number is not None else None
+    tensor = graph.tensors[number] if number is not None else None
+    return tensor if tensor is not None and tensor.data is not None else None
 
 
 def _integers(graph: LiteRtGraph, operator: Operator, place: int) -> list[int] | None:

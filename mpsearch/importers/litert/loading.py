@@ -22,10 +22,10 @@ from mpsearch.importers.litert.slicing import SLICING
 from mpsearch.importers.litert.translation import OPSET, Translation
 from mpsearch.importers.litert.variables import open_states
 from mpsearch.importers.litert.weighted import WEIGHTED
-from mpsearch.importers.onnx.branches import fold
 from mpsearch.importers.onnx.inputs import Inputs
+from mpsearch.importers.onnx.interpreter import compute_constant
 from mpsearch.importers.onnx.loading import notes_of, read_plan
-from mpsearch.importers.onnx.steps import Plan
+from mpsearch.importers.onnx.steps import Plan, fold_constants, without_unused
 
 OPERATORS: dict[str, Callable[[Node], None]] = {
     **WEIGHTED, **ELEMENTWISE, **REDUCING, **IMAGING, **ARRANGING, **SLICING, **RECURRENT,
@@ -74,7 +74,8 @@ def _load(
     )
     samples = dict(zip(plan.inputs, examples, strict=True))
     inputs = Inputs(samples, dict.fromkeys(samples, 0), batch, is_fixed=True)
-    module, _ = read_plan(fold(plan), inputs, {})
+    plan = without_unused(fold_constants(plan, compute_constant))
+    module, _ = read_plan(plan, inputs, {})
     with torch.no_grad():
         if samples_mix(module, random_samples(examples)):
             raise InputError(
