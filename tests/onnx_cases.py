@@ -65,6 +65,7 @@ CASES: tuple[Case, ...] = (
     Case("Selu", [ROWS], {"alpha": 1.1, "gamma": 1.3}),
     Case("PRelu", [IMAGE, _random(4, 1, 1)]),
     Case("PRelu", [IMAGE, _random(5)]),
+    Case("PRelu", [IMAGE, _random(4, 6, 5)]),
     Case("Clip", [ROWS, _number(-0.5), _number(0.7)], opset=11),
     Case("Clip", [ROWS, None, _number(0.7)], opset=13),
     Case("Clip", [ROWS, _number(0.0), _number(6.0)]),

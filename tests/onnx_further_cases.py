@@ -122,4 +122,10 @@ FURTHER: Functions = {
         v.z[:, None], v.small[:, :3].permute(0, 2, 3, 1)[:, None], 0, 1, False
     ),
     "reshape_as": lambda v: aten.reshape_as.default(v.line, v.z),
+    "stft": lambda v: torch.view_as_real(
+        torch.stft(
+            v.line.flatten(1), 8, 3, 6, torch.hann_window(6), center=False, return_complex=True
+        )
+    ),
+    "fft_rfft": lambda v: torch.view_as_real(aten.fft_rfft.default(v.line, None, 1)),
 }

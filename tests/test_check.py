@@ -21,6 +21,7 @@ from mpsearch.data import Data
 from mpsearch.errors import InputError
 from mpsearch.exporters.checking import TargetCheck, at_8_bits, check
 from mpsearch.exporters.formats import FORMATS, export
+from mpsearch.exporters.litert.inner import node_of
 from mpsearch.graph.network import Network
 from mpsearch.graph.network_file import save
 from mpsearch.graph.refusals import Refused
@@ -53,7 +54,19 @@ def _time_major(m: Any, x: torch.Tensor) -> Any:
     return m.b(torch.erfinv(torch.tanh(steps) * 0.5).mean(0))
 
 
-CASES = {"plain": _plain, "hidden": _hidden, "nowhere": _nowhere, "time-major": _time_major}
+def _score(m: Any, x: torch.Tensor) -> Any:
+    """One number for each sample, as it stands in the file: [N]."""
+    top = torch.relu(m.a(x)).amax(3).amax(2)
+    return m.b(top).sum(1) * 2 + 1
+
+
+CASES = {
+    "score": _score,
+    "plain": _plain,
+    "hidden": _hidden,
+    "nowhere": _nowhere,
+    "time-major": _time_major,
+}
 WORKS = {"plain": {"file", "c", "litert", "onnx"}, "nowhere": {"file"}}
 
 
@@ -98,6 +111,10 @@ def test_what_is_said_is_what_the_exports_do(name: str, tmp_path: Path) -> None:
         if target == "onnx":
             (tmp_path / "out.onnx").unlink(missing_ok=True)
         _as_exported(found[target], quantized, data, tmp_path)
+
+
+def test_a_step_between_steps_is_of_its_node() -> None:
+    assert [node_of(name, {"amax"}) for name in ("amax", "amax.1.1", "amax_as2.1")] == ["amax"] * 3
 
 
 def test_nothing_hides_behind_what_is_refused_first() -> None:

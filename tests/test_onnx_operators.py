@@ -35,8 +35,8 @@ _WRITTEN_OUT = (
 )
 _COMPLEX = (
     "_conj angle complex fft_fft fft_fft2 fft_fftn fft_fftshift fft_hfft fft_ifft fft_ifft2 "
-    "fft_ifftn fft_ifftshift fft_ihfft fft_irfft fft_irfft2 fft_irfftn fft_rfft fft_rfft2 "
-    "fft_rfftn imag istft polar stft view_as_complex view_as_real"
+    "fft_ifftn fft_ifftshift fft_ihfft fft_irfft fft_irfft2 fft_irfftn fft_rfft2 "
+    "fft_rfftn imag istft polar view_as_complex"
 )
 _NO_OPERATOR = (
     "cummax cummin cumprod diagonal_scatter erfinv fake_quantize_per_channel_affine "

@@ -135,8 +135,10 @@ def codes_of(tensor: IntegerTensor) -> ActivationQuantizer:
 
 def node_of(name: str, nodes: Container[str]) -> str:
     """The graph node of a tensor's name: `NAME_as2` is another form of NAME, `NAME.1`
-    lies between its steps."""
-    return name if name in nodes else re.sub(r"(_as\d+)?(\.\d+)?$", "", name)
+    lies between its steps, also those of such a step."""
+    while name not in nodes and (shorter := re.sub(r"(_as\d+|\.\d+)$", "", name)) != name:
+        name = shorter
+    return name
 
 
 def _counts(graph: IntegerGraph, name: str) -> bool:

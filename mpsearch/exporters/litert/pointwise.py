@@ -143,7 +143,9 @@ def _affine(tensors: Tensors, step: Affine) -> None:
         for axis, length in enumerate(values.shape)
         if length > 1
     }
-    if varying <= {0} and dimensions <= 3:
+    if dimensions == 0:  # one number for each sample
+        _with_constants(tensors, step, factors[0], constant)
+    elif varying <= {0} and dimensions <= 3:
         _per_channel(tensors, step, factors[0], constant, LAST)
     elif varying <= {dimensions - 1}:
         _per_channel(tensors, step, factors[0], constant, FIRST)

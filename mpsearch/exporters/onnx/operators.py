@@ -18,6 +18,7 @@ from mpsearch.exporters.onnx import (
     resizing,
     scattering,
     selecting,
+    spectral,
 )
 from mpsearch.exporters.onnx.call import Call, Tensor, Writer, Written
 from mpsearch.exporters.onnx.graph_builder import unsupported
@@ -35,6 +36,7 @@ WRITERS: dict[str, Writer] = {
     **resizing.WRITERS,
     **scattering.WRITERS,
     **selecting.WRITERS,
+    **spectral.WRITERS,
 }
 
 
@@ -45,7 +47,7 @@ def write_operator(call: Call) -> Written:
     if not node.all_input_nodes and isinstance(forms, Form):
         return _constant(call, node, forms)
     writer = WRITERS.get(call.operator)
-    if writer is None:
+    if writer is None or (_reads_complex(call) and call.operator not in spectral.OF_COMPLEX):
         raise unsupported(node)
     start = len(call.build.nodes)
     made = writer(call)
@@ -60,6 +62,11 @@ def write_operator(call: Call) -> Written:
         None if name is None or form is None else Tensor(name, form)
         for name, form in zip(made, forms, strict=True)
     )
+
+
+def _reads_complex(call: Call) -> bool:
+    forms = [call.found.get(node) for node in call.node.all_input_nodes]
+    return any(isinstance(form, Form) and form.dtype.is_complex for form in forms)
 
 
 def _constant(call: Call, node: fx.Node, form: Form) -> Tensor:

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from mpsearch.errors import InputError
+from mpsearch.graph.border import moved
 from mpsearch.importers.onnx.calls import Call, Result, as_type, axis_of
 
 # ONNX's numbers of the types; floating point of any width is float32 here.
@@ -152,12 +153,15 @@ def _where(call: Call) -> Result:
 
 
 def _prelu(call: Call) -> Result:
+    """A slope for each channel, which converters also put last; any other one as two ReLUs."""
     x, slope = call.tensor(0), call.tensor(1)
-    shape = slope.shape
-    per_channel = x.dim() > 1 and len(shape) == x.dim() - 1 and all(s == 1 for s in shape[1:])
-    if slope.numel() == 1 or (per_channel and shape[0] == x.shape[1]):
+    if slope.numel() == 1:
         return F.prelu(x, slope.reshape(-1))
-    return torch.where(x < 0, slope * x, x)
+    ahead = x.dim() - slope.dim()
+    axes = [ahead + axis for axis, size in enumerate(slope.shape) if size != 1]
+    if len(axes) == 1 and axes[0] > 0 and slope.numel() == x.shape[axes[0]]:
+        return moved(F.prelu(moved(x, axes[0], 1), slope.reshape(-1)), 1, axes[0])
+    return x.relu() - slope * (-x).relu()
 
 
 def _hard_sigmoid(call: Call) -> Result:

@@ -70,7 +70,7 @@ def _stft(call: Call) -> Result:
     y = torch.stft(
         values, length, step, length, window, center=False, onesided=onesided, return_complex=True
     )
-    return torch.view_as_real(y.transpose(1, 2))
+    return torch.view_as_real(y).transpose(1, 2)
 
 
 def _rfft2d(call: Call) -> Result:
