@@ -68,6 +68,12 @@ def _positions_first(m: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) 
     return functional.gelu(q).narrow(-1, 2, 8).mean(0) + v.select(1, 0) * torch.arange(8.0)
 
 
+def _steps(m: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> Any:
+    """Steps of time that are put together ahead of the samples, and taken apart again."""
+    steps = torch.stack([functional.silu(x[:, 0]) for x in (q, k, v)], 0)
+    return torch.stack([*steps.unbind(0), steps[-1]], -2) + torch.stack([q, k], 0)[1, :, :4]
+
+
 def _token(m: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> Any:
     """A class token that is repeated for every sample, and a mask that is computed."""
     token = m.token.expand(q.shape[0], -1, -1)
@@ -83,6 +89,7 @@ MODELS: dict[str, tuple[Callable[..., Any], dict[str, nn.Module]]] = {
     "biased": (lambda m, *a: _fused(m, *a, attn_mask=m.places[:1].repeat(1, 1, 6, 2)), {}),
     "folded": (_folded, {}),
     "token": (_token, {}),
+    "steps": (_steps, {}),
     "positions first": (_positions_first, {"norm": nn.LayerNorm(8)}),
 }  # fmt: skip
 

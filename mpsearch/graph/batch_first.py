@@ -283,17 +283,21 @@ class _Rewriting:
     def _joined(self, node: fx.Node, place: _Place) -> tuple[Any, Any, Any]:
         (parts,) = node.args[:1]
         assert isinstance(parts, list | tuple)
+        dim = int(str(argument(node, "dim")))
+        wanted = (place.dim, place.size)
+        if packet(node) == "stack":  # its new dimension may lie ahead of the samples
+            wanted = (place.dim - (dim % place.rank < place.dim), place.size)
         made = []
         for part in parts:
             assert isinstance(part, fx.Node)
             own = self.places.get(part)
             if part not in self.places and isinstance(self.one[part], torch.Tensor):
                 made.append(self._repeated(part, place))
-            elif own is None or (own.dim, own.size) != (place.dim, place.size):
+            elif own is None or (own.dim, own.size) != wanted:
                 raise _UnknownError
             else:
                 made.append(self.known[part])
-        return node.target, (made, place.moved(int(str(argument(node, "dim"))))), {}
+        return node.target, (made, place.moved(dim)), {}
 
     def _repeated(self, part: fx.Node, place: _Place) -> fx.Node:
         """A constant operand, once for every sample."""
