@@ -73,7 +73,8 @@ def test_scales_found_at_run_time_leave_the_weights_codes(tmp_path: Path) -> Non
     ]  # fmt: skip
     constants = {
         "conv.weight_quantized": kernel, "kz": np.uint8(120), "ks": np.float32(0.01),
-        "W": ih, "R": hh, "ws": np.array([0.007], dtype=np.float32), "wz": np.zeros(1, dtype=np.int8),
+        "W": ih, "R": hh, "ws": np.array([0.007], dtype=np.float32),
+        "wz": np.zeros(1, dtype=np.int8),
         "rs": gates.astype(np.float32).reshape(1, 20), "last": np.array(5), "one": np.array([0]),
         "fc.weight_quantized": weight, "fz": zeros, "fs": columns.astype(np.float32),
     }  # fmt: skip
