@@ -73,7 +73,8 @@ def test_scales_found_at_run_time_leave_the_weights_codes(tmp_path: Path) -> Non
     ]  # fmt: skip
     constants = {
         "conv.weight_quantized": kernel, "kz": np.uint8(120), "ks": np.float32(0.01),
-        "W": ih, "R": hh, "ws": np.float32([0.007]), "wz": np.zeros(1, dtype=np.int8),
+        "W": ih, "R": hh, "ws": np.array([0.007], dtype=np.float32),
+        "wz": np.zeros(1, dtype=np.int8),
         "rs": gates.astype(np.float32).reshape(1, 20), "last": np.array(5), "one": np.array([0]),
         "fc.weight_quantized": weight, "fz": zeros, "fs": columns.astype(np.float32),
     }  # fmt: skip
@@ -100,13 +101,13 @@ def test_operators_on_codes_are_their_float_operators(tmp_path: Path) -> None:
     """As `quantize_static` writes them; a range that begins at zero is a ReLU."""
     kernel, weight, bias = codes(np.int8, 4, 2, 3, 3), codes(np.int8, 4, 3), codes(np.int8, 4)
     scales = RANDOM.uniform(0.005, 0.01, 4)
+    row = codes(np.int8, 3).astype(np.int32)
     parts = {
         "xs": np.float32(0.02), "xz": np.uint8(128), "one": np.float32(0.05), "z0": np.uint8(0),
         "conv.weight": kernel, "ks": scales.astype(np.float32), "kz": np.zeros(4, np.int8),
         "conv.bias": bias.astype(np.int32), "flat": np.array([0, 4]),
-        "fc.weight": weight, "fs": np.float32(0.01), "fz": np.int8(3), "row": codes(np.int8, 3),
+        "fc.weight": weight, "fs": np.float32(0.01), "fz": np.int8(3), "row": row,
     }  # fmt: skip
-    parts["row"] = parts["row"].astype(np.int32)
     q, one = ("xs", "xz"), ("one", "z0")
     nodes = [
         Node("QuantizeLinear", ["x", *q], ["xq"]),
@@ -131,7 +132,7 @@ def test_operators_on_codes_are_their_float_operators(tmp_path: Path) -> None:
     h = F.conv2d(x, real(kernel, each, 0), real(bias, unit, 0), padding=1).relu()
     p = F.max_pool2d(h, 2)
     f = (p.sigmoid() * p + p).mean((2, 3))
-    o = f @ real(weight, np.float32(0.01), 3) + real(parts["row"], 0.02 * 0.01, 0)
+    o = f @ real(weight, np.float32(0.01), 3) + real(row, 0.02 * 0.01, 0)
     with torch.no_grad():
         torch.testing.assert_close(file.network(x), torch.cat([o, f], 1), rtol=1e-4, atol=1e-4)
     nodes[1].input[3] = "xq"
