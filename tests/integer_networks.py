@@ -130,6 +130,18 @@ def _gates(m: Any, x: torch.Tensor) -> Any:
     return m.head(out.flatten(1)) - m.offset
 
 
+def _decoded(m: Any, x: torch.Tensor) -> Any:
+    """Boxes in pixels beside probabilities, which are squared too; a gated linear unit, sums,
+    minima, the larger and the smaller of two tensors."""
+    y = m.first(x)
+    place, size, score = torch.sigmoid(y).permute(0, 2, 3, 1).split((2, 1, 1), 3)
+    boxes = torch.cat(((place * 2 - 0.5) * 40, (size * 2) ** 2 * 30, score), 3)
+    gated = functional.glu(m.second(x), 1)
+    ends = torch.minimum(gated, y[:, :2]) - torch.maximum(gated, y[:, 2:])
+    parts = [boxes, m.head(ends), gated.sum((2, 3)), y.amin(3)]
+    return torch.cat([part.flatten(1) for part in parts], 1)
+
+
 def _normed(channels: int) -> nn.BatchNorm2d:
     norm = nn.BatchNorm2d(channels)
     for values in (norm.weight, norm.bias, norm.running_mean, norm.running_var):
@@ -208,6 +220,13 @@ BUILDERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
             head=nn.LazyConv2d(3, 2, padding=1),
         ),
         (2, 4, 5),
+    ),
+    "decoded": (
+        lambda: Function(
+            _decoded, first=nn.Conv2d(2, 4, 1), second=nn.Conv2d(2, 4, 3, padding=1),
+            head=nn.Conv2d(2, 2, 1),
+        ),
+        (2, 5, 4),
     ),
     "gates": (_gate_layers, (2, 5, 4)),
     "adaptive": (

@@ -5,7 +5,7 @@ integers every product has a result of its own, and a mask is a number that is a
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,11 +14,11 @@ from torch import fx
 from mpsearch.graph.layers import argument, packet
 from mpsearch.graph.network import copy_graph, record_shapes
 from mpsearch.graph.partial_forward import PartialForward
+from mpsearch.graph.spelling import SPELLED, Stored
 from mpsearch.graph.tensors import fresh_name, set_tensor
 
 _NOWHERE = -1e9  # added to a score: its probability is 0 in float32, too
 _MASKS = {"masked_fill", "where"}
-Stored = Mapping[str, torch.Tensor]  # what does not depend on the inputs, by node
 _SOFTMAXES = {"softmax", "_softmax"}
 _aten = torch.ops.aten
 
@@ -44,6 +44,7 @@ def products_apart(graph: fx.GraphModule, inputs: Sequence[torch.Tensor]) -> fx.
             with copy.graph.inserting_before(node):
                 made = _WAYS[packet(node)](copy, node, stored)
             if made is not None:
+                made.meta.update(node.meta)
                 node.replace_all_uses_with(made)
                 copy.graph.erase_node(node)  # torch counts attention as random
     copy.graph.eliminate_dead_code()
@@ -175,5 +176,6 @@ _WAYS = {
     "scaled_dot_product_attention": _attention,
     "baddbmm": _sum_and_product,
     "einsum": _einsum,
+    **SPELLED,
     **dict.fromkeys(_MASKS, _mask),
 }

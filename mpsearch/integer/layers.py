@@ -8,10 +8,11 @@ elements: the layer before can write its results directly as the codes that the 
 What is added, averaged, leaves the network, or is read by layers with different quantizers keeps
 the wide form: signed, 16 or 32 bits, zero point 0. Tensors in wide form that meet in additions,
 averages or moves form a class with one scale, so that adding them takes no multiplication. A class
-that a function, a product or another step at scales of its own reads or writes has 16 bits.
+that a function, a product or another step at scales of its own reads or writes has 16 bits; a much
+larger tensor that it is put beside does not join it: there it is written once more, at that scale.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,6 +31,7 @@ from mpsearch.integer.graph import (
     Weights,
 )
 from mpsearch.integer.operators import (
+    JOINING,
     LAYERS,
     MOVES,
     OWN_SCALES,
@@ -46,6 +48,7 @@ from mpsearch.quantization.quantized import QuantizedLayer
 from mpsearch.quantization.quantizer import FLOAT_BITS, ActivationQuantizer
 
 LARGEST_BOUND = 2**62
+_MUCH_LARGER = 16  # four bits of sixteen would be lost
 
 
 def check_integer(name: str, layer: QuantizedLayer) -> None:
@@ -147,9 +150,10 @@ def choose_forms(
     order: list[fx.Node],
     quantizers: Mapping[str, ActivationQuantizer],
     functions: Mapping[str, PointFunction],
+    sizes: Mapping[str, float],
 ) -> Forms:
     """Forms for the nodes of `order`, of which `result` leaves the network; `quantizers` are those
-    of the layers, by node name."""
+    of the layers, and `sizes` the largest magnitudes of tensors, by node name."""
     operands = {
         node.name: tuple(map(_operand_form, sources(node)))
         for node in order
@@ -176,22 +180,40 @@ def choose_forms(
         for source, form in zip(read, needed, strict=True):
             if form not in wanted[source.name]:
                 wanted[source.name].append(form)
-    classes = _classes(order, kept, own)
+    touched = [
+        name
+        for node in order
+        if node.name in own
+        for name, form in _read_and_written(node, kept, operands, functions)
+        if form is WIDE
+    ]
+    classes = _classes(order, kept, own, touched, sizes)
     short: dict[str, int] = {}
     for node in order:
+        if packet(node) in JOINING and kept[node.name] is WIDE:
+            apart = {classes[source.name] for source in sources(node)} - {classes[node.name]}
+            if apart:
+                short.setdefault(classes[node.name], 0)
         if node.name in own:
             function = functions.get(node.name)
             unit = function.unit if function else 0
-            read = sources_of(node, functions)
-            found = (kept[node.name], *operands.get(node.name, (WIDE,) * len(read)))
-            for name, form in zip((node.name, *(s.name for s in read)), found, strict=True):
-                if form is not WIDE:
-                    continue
-                short[classes[name]] = max(unit, short.get(classes[name], 0))
+            for name, form in _read_and_written(node, kept, operands, functions):
+                if form is WIDE:
+                    short[classes[name]] = max(unit, short.get(classes[name], 0))
     return Forms(
         {name: tuple(reversed(forms)) for name, forms in wanted.items()}, kept, classes, short,
         operands,
     )  # fmt: skip
+
+
+def _read_and_written(
+    node: fx.Node, kept: Mapping[str, Form], operands: Mapping[str, tuple[Form, ...]],
+    functions: Mapping[str, PointFunction],
+) -> list[tuple[str, Form]]:  # fmt: skip
+    """The node and what its step reads, each in its form."""
+    read = sources_of(node, functions)
+    forms = (kept[node.name], *operands.get(node.name, (WIDE,) * len(read)))
+    return list(zip((node.name, *(s.name for s in read)), forms, strict=True))
 
 
 def _operand_form(source: fx.Node) -> Form:
@@ -215,9 +237,11 @@ def adds_at_one_scale(node: fx.Node) -> bool:
 
 
 def _classes(
-    order: list[fx.Node], kept: Mapping[str, Form], own: Collection[str]
-) -> dict[str, str]:
-    """Union of every wide node with the sources that it shares the scale with."""
+    order: list[fx.Node], kept: Mapping[str, Form], own: Collection[str],
+    touched: Sequence[str], sizes: Mapping[str, float],
+) -> dict[str, str]:  # fmt: skip
+    """Union of every wide node with the sources that it shares the scale with: all but small ones
+    of 16 bits that are joined with large ones."""
     parent = {node.name: node.name for node in order}
 
     def root(name: str) -> str:
@@ -225,6 +249,7 @@ def _classes(
             name = parent[name]
         return name
 
+    joins = []
     for node in order:
         own_scale = (
             node.op == "placeholder"
@@ -232,6 +257,15 @@ def _classes(
             or packet(node) in {*LAYERS, *SOFTMAXES, "argmax"}
         )
         if not own_scale and kept[node.name] is WIDE:
+            if packet(node) in JOINING:
+                joins.append(node)
+                continue
             for source in sources(node):
+                parent[root(source.name)] = root(node.name)
+    short = {root(name) for name in touched}
+    for node in joins:
+        for source in sources(node):
+            is_small = _MUCH_LARGER * sizes.get(source.name, 0.0) < sizes.get(node.name, 0.0)
+            if not is_small or root(source.name) not in short:
                 parent[root(source.name)] = root(node.name)
     return {name: root(name) for name in parent}

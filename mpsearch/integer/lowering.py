@@ -45,6 +45,7 @@ from mpsearch.integer.layers import (
 from mpsearch.integer.moves import moving_steps
 from mpsearch.integer.norms import Normalize
 from mpsearch.integer.operators import (
+    JOINING,
     LAYERS,
     SOFTMAXES,
     check,
@@ -140,10 +141,12 @@ def lower(
     if refusals.found:
         _check(refusals, mixes)
     quantizers = {node: quantized.layers[layer.name].activation for node, layer in layer_of.items()}
+    ranges = tensor_ranges(quantized, calibration, batch_size)
+    sizes = {name: max(map(abs, ends)) for name, ends in ranges.items()}
     lowering = _Lowering(
         quantized,
-        choose_forms(result, order, quantizers, functions),
-        tensor_ranges(quantized, calibration, batch_size),
+        choose_forms(result, order, quantizers, functions, sizes),
+        ranges,
         wide_bits,
         layer_of,
         functions,
@@ -226,11 +229,27 @@ class _Lowering:
         return output
 
     def move(self, node: fx.Node, kept: Form) -> IntegerTensor:
-        read = [self.tensors[source.name, kept] for source in sources(node)]
-        output = replace(read[0], name=self.name(node), shape=sample_shape(node))
+        given = sources(node)
+        read = [self.tensors[source.name, kept] for source in given]
+        if packet(node) in JOINING:
+            output = self.tensor(node, kept)
+            read = [self.at_scale(output, *pair) for pair in zip(given, read, strict=True)]
+        else:
+            output = replace(read[0], name=self.name(node), shape=sample_shape(node))
         steps = moving_steps(node, read, output)
         self.steps += steps
         return output if steps else read[0]
+
+    def at_scale(
+        self, output: IntegerTensor, node: fx.Node, tensor: IntegerTensor
+    ) -> IntegerTensor:
+        """The tensor of `node`, rescaled where its class is not that of `output`."""
+        if tensor.scale == output.scale:
+            return tensor
+        made = replace(output, name=self.name(node), shape=tensor.shape)
+        factor = rescale_of(tensor.scale * reciprocal(made))
+        self.steps.append(Requantize((tensor.name,), made, factor, made.low, made.high))
+        return made
 
     def convert(self, node: fx.Node, result: IntegerTensor) -> None:
         """Requantize `result` into the forms that are read and not there yet."""

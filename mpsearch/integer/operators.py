@@ -47,8 +47,9 @@ MAXIMA = frozenset({
 SEVERAL = SPLITS | {
     "max_pool2d_with_indices", "adaptive_max_pool1d", "adaptive_max_pool2d", "max"
 }  # fmt: skip
+JOINING = frozenset({"cat", "stack"})
 # What commutes with a quantizer, which is monotone and works element by element.
-MOVES = CLAMPS | REARRANGEMENTS | PADS | MAXIMA | {"cat", "stack", "getitem"}
+MOVES = CLAMPS | REARRANGEMENTS | PADS | MAXIMA | JOINING | {"getitem"}
 AVERAGES = frozenset({
     "mean", "avg_pool1d", "avg_pool2d", "adaptive_avg_pool1d", "adaptive_avg_pool2d",
 })  # fmt: skip
@@ -150,7 +151,7 @@ def sources(node: fx.Node) -> tuple[fx.Node, ...]:
     if name in POINTWISE or name in OWN_SCALES - LOG_SOFTMAXES - PRODUCTS:
         return tuple(source for source in node.all_input_nodes if source.op != "get_attr")
     given: Sequence[object]
-    if name in ("cat", "stack"):
+    if name in JOINING:
         (listed,) = node.args[:1]
         assert isinstance(listed, list | tuple)
         given = [part for part in listed if name == "stack" or stored_part(part) is None]

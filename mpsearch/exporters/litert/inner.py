@@ -171,6 +171,7 @@ def _wanted(graph: IntegerGraph, members: Iterable[str]) -> tuple[ActivationQuan
         for step in graph.steps
         if inside.intersection(step.sources) and step.output.name not in inside
     ]
-    codes = {codes_of(step.output) for step in readers if isinstance(step, Requantize)}
-    others = graph.output.name in inside or not all(isinstance(r, Requantize) for r in readers)
+    layers = [s.output for s in readers if isinstance(s, Requantize) and not s.output.signed]
+    codes = set(map(codes_of, layers))
+    others = graph.output.name in inside or len(layers) < len(readers)
     return (codes.pop() if len(codes) == 1 else None), not others
