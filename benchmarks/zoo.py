@@ -1,4 +1,4 @@
-"""What becomes of 74 small networks of 14 families: in, measured, and out again.
+"""What becomes of 74 small networks of 12 families: in, measured, and out again.
 
 Run `python benchmarks/zoo.py`; `--only NAME …` takes single networks or families, `--no-compile`
 leaves the C program out. Needs the extras `onnx` and `litert` and a C compiler. The networks have
