@@ -138,7 +138,7 @@ def element(step: Step, sources: list[Sample], place: tuple[int, ...], lowest: i
             index = step.start + place[step.axis] * step.step
             return int(x[(*place[: step.axis], index, *place[step.axis + 1 :])])
         case Fill():
-            return step.output.zero_point
+            return int(np.broadcast_to(step.codes, step.output.shape)[place])
         case Resize():
             image, part = (x if x.ndim == 3 else x[:, None]), Fraction(0)
             row = step.rows[place[1] if x.ndim == 3 else 0]

@@ -98,7 +98,7 @@ def check(node: fx.Node, layer_nodes: frozenset[str]) -> None:
         name = packet(parent)
     if name not in SUPPORTED:
         raise unsupported(node)
-    if not sources(node):
+    if not sources(node) and not is_repeated(node):
         raise unsupported(node, "reads constants alone")
     if name in LAYERS and node.name not in layer_nodes:
         raise unsupported(node, "has a weight that is computed, not stored")
@@ -127,6 +127,8 @@ def per_sample(graph: fx.Graph, refusals: Refusals | None = None) -> list[fx.Nod
     for node in graph.nodes:
         if node.op == "placeholder":
             found[node] = any(packet(user) != "sym_size" for user in node.users)
+        elif is_repeated(node):
+            found[node] = True
         elif (
             node.op == "call_function"
             and packet(node) != "sym_size"
@@ -160,6 +162,8 @@ def sources(node: fx.Node) -> tuple[fx.Node, ...]:
     else:
         given = node.args[: 2 if name in PRODUCTS else 1]
     found = []
+    if is_repeated(node):
+        return ()
     for source in given:
         if not isinstance(source, fx.Node) or source.op == "get_attr":
             raise unsupported(node, "takes a constant operand, which has no quantizer")
@@ -172,6 +176,19 @@ def stored_part(part: object) -> fx.Node | None:
     if isinstance(part, fx.Node) and packet(part) == "expand":
         part = part.args[0]
     return part if isinstance(part, fx.Node) and part.op == "get_attr" else None
+
+
+def is_repeated(node: fx.Node) -> bool:
+    """True for a stored tensor [1, …] of numbers, expanded to a batch of any size."""
+    stored = stored_part(node)
+    return (
+        packet(node) == "expand"
+        and stored is not None
+        and any(packet(size) == "sym_size" for size in node.all_input_nodes)
+        and node.meta["dtype"].is_floating_point
+        and stored.meta["shape"][0] == 1
+        and len(stored.meta["shape"]) == len(node.meta["shape"])
+    )
 
 
 def sample_shape(node: fx.Node) -> Shape:

@@ -55,7 +55,7 @@ def own_step(
     if kind in {"mul", "div"}:
         return _product(node, read, output)
     if kind == "zeros_like":
-        return Fill((read[0].name,), output)
+        return Fill((read[0].name,), output, np.array(output.zero_point))
     if kind == "batch_norm":
         return _batch_norm(node, read[0], output)
     if kind == "prelu":
