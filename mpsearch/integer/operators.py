@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import torch
 from torch import fx
 
 from mpsearch.errors import InputError
@@ -14,7 +15,9 @@ LAYERS = frozenset({
     "embedding",
 })  # fmt: skip
 CLAMPS = frozenset({"relu", "relu6", "hardtanh", "clamp", "clamp_min", "clamp_max"})
-IDENTITIES = frozenset({"contiguous", "clone", "alias", "detach", "lift_fresh_copy"})
+IDENTITIES = frozenset({
+    "contiguous", "clone", "alias", "detach", "lift_fresh_copy", "to", "_to_copy",
+})  # fmt: skip
 RESHAPES = frozenset(
     """
     flatten view reshape _unsafe_view squeeze unsqueeze unflatten view_as reshape_as
@@ -100,6 +103,10 @@ def check(node: fx.Node, layer_nodes: frozenset[str]) -> None:
         raise unsupported(node)
     if not sources(node) and not is_repeated(node):
         raise unsupported(node, "reads constants alone")
+    if name in ("to", "_to_copy"):
+        kinds = [n.meta["dtype"] for n in (node, *sources(node))]
+        if not kinds[0].is_floating_point or kinds[1] in (torch.int64, torch.int32):
+            raise unsupported(node, "makes whole numbers, or reads them")
     if name in LAYERS and node.name not in layer_nodes:
         raise unsupported(node, "has a weight that is computed, not stored")
     if name in LAYERS - {"linear", "embedding"}:
