@@ -95,8 +95,11 @@ class Tokens(nn.Module):
         self.conv, self.head = nn.Conv1d(20, 4, 3), nn.Linear(7, 3)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        seen = torch.relu(self.conv(self.long(x).transpose(1, 2))).amax(2)
-        result: torch.Tensor = self.head(torch.cat([seen, self.short(x).mean(1)], 1))
+        rows = self.long(x) - 1e2 * (x == 0)[:, :, None].to(torch.float32)  # 0 is padding
+        seen = torch.relu(self.conv(rows.transpose(1, 2))).amax(2)
+        result: torch.Tensor = self.head(
+            torch.cat([seen, (self.short(x) * (x > 1.5).unsqueeze(-1).float()).mean(1)], 1)
+        )
         return result
 
 

@@ -142,6 +142,21 @@ def _decoded(m: Any, x: torch.Tensor) -> Any:
     return torch.cat([part.flatten(1) for part in parts], 1)
 
 
+def _graph(m: Any, x: torch.Tensor) -> Any:
+    """Messages over stored edges; tensors of the batch's size that are filled with a number."""
+    y = torch.relu(m.first(torch.einsum("ij,njc->nic", m.edges, x)))
+    y = torch.zeros(len(x), 5, 4) + m.edges @ m.second(y)
+    y = torch.cat((torch.full((len(x), 1, 4), 0.5), y * torch.ones(len(x), 5, 1)), 1)
+    return m.head(torch.einsum("nic,cd->ndi", y, m.turn).amax(2))
+
+
+def _graph_layers() -> Function:
+    network = Function(_graph, first=nn.Linear(3, 4), second=nn.Linear(4, 4), head=nn.Linear(2, 3))
+    network.register_buffer("edges", torch.rand(5, 5))
+    network.register_buffer("turn", torch.randn(4, 2))
+    return network
+
+
 def _normed(channels: int) -> nn.BatchNorm2d:
     norm = nn.BatchNorm2d(channels)
     for values in (norm.weight, norm.bias, norm.running_mean, norm.running_var):
@@ -228,6 +243,7 @@ BUILDERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
         ),
         (2, 5, 4),
     ),
+    "graph": (_graph_layers, (5, 3)),
     "gates": (_gate_layers, (2, 5, 4)),
     "adaptive": (
         lambda: Function(_adaptive, conv=nn.Conv2d(2, 4, 2, groups=2), head=nn.Linear(24, 3)),

@@ -13,6 +13,7 @@ import numpy as np
 
 from mpsearch.integer.arithmetic import Affine, Multiply, Prelu
 from mpsearch.integer.beside import Beside
+from mpsearch.integer.comparing import Interval
 from mpsearch.integer.fixed_point import Rescale
 from mpsearch.integer.functions import Lookup
 from mpsearch.integer.gathering import Fill, Gather
@@ -138,7 +139,7 @@ def element(step: Step, sources: list[Sample], place: tuple[int, ...], lowest: i
             index = step.start + place[step.axis] * step.step
             return int(x[(*place[: step.axis], index, *place[step.axis + 1 :])])
         case Fill():
-            return step.output.zero_point
+            return int(np.broadcast_to(step.codes, step.output.shape)[place])
         case Resize():
             image, part = (x if x.ndim == 3 else x[:, None]), Fraction(0)
             row = step.rows[place[1] if x.ndim == 3 else 0]
@@ -165,6 +166,8 @@ def element(step: Step, sources: list[Sample], place: tuple[int, ...], lowest: i
             where = [slice(None) if a == step.axis else next(rest) for a in range(x.ndim)]
             values = list(x[tuple(where)])
             return values.index(max(values))
+        case Interval():
+            return step.inside if step.first <= x[place] <= step.last else step.outside
         case Lookup():
             knot, rest = divmod(x[place] + 2**15, 2**step.segment)
             left, right = int(step.table[knot]), int(step.table[knot + 1])

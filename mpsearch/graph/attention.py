@@ -14,7 +14,7 @@ from torch import fx
 from mpsearch.graph.layers import argument, packet
 from mpsearch.graph.network import copy_graph, record_shapes
 from mpsearch.graph.partial_forward import PartialForward
-from mpsearch.graph.spelling import SPELLED, Stored
+from mpsearch.graph.spelling import SPELLED, Stored, repeated
 from mpsearch.graph.tensors import fresh_name, set_tensor
 
 _NOWHERE = -1e9  # added to a score: its probability is 0 in float32, too
@@ -138,7 +138,14 @@ def _einsum(graph: fx.GraphModule, node: fx.Node, stored: Stored) -> fx.Node | N
     letters = terms.split(",")
     if len(operands) != 2 or not arrow or "." in equation:
         return None
+    x, y = operands
+    assert isinstance(x, fx.Node)
+    assert isinstance(y, fx.Node)
     left, right = letters
+    if x.name in stored and y.name not in stored and right[0] not in left:
+        x, left = _for_each(graph, node, stored[x.name], left, y, right)
+    elif y.name in stored and x.name not in stored and left[0] not in right:
+        y, right = _for_each(graph, node, stored[y.name], right, x, left)
     both = [c for c in left if c in right]
     rows = [c for c in left if c not in right]
     columns = [c for c in right if c not in left]
@@ -148,11 +155,8 @@ def _einsum(graph: fx.GraphModule, node: fx.Node, stored: Stored) -> fx.Node | N
         return None
     if set(result) != {*rows, *columns, *shared} or not shared or len(summed) != 1:
         return None
-    x, y = operands
     if max(len(rows), len(columns)) > 1:
         return None
-    assert isinstance(x, fx.Node)
-    assert isinstance(y, fx.Node)
     call: Any = graph.graph.call_function
 
     def ordered(operand: fx.Node, given: str, wanted: Sequence[str], room: int | None) -> fx.Node:
@@ -170,6 +174,19 @@ def _einsum(graph: fx.GraphModule, node: fx.Node, stored: Stored) -> fx.Node | N
     if not rows:
         product = call(_aten.squeeze.dim, (product, -1 if not columns else -2))
     return ordered(product, "".join([*shared, *rows, *columns]), list(result), None)
+
+
+def _for_each(
+    graph: fx.GraphModule, node: fx.Node, values: torch.Tensor, letters: str, beside: fx.Node,
+    others: str,
+) -> tuple[fx.Node, str]:  # fmt: skip
+    """A stored operand once for every index that only the other has, up to its last one."""
+    own = [c for c in others if c not in letters]
+    more = own[: max(1, len(own) - 1)]
+    sizes = [1, *(beside.meta["shape"][others.index(c)] for c in more[1:])]
+    count: Any = graph.graph.call_function(_aten.sym_size.int, (beside, 0))
+    made = repeated(graph, node, values.expand(*sizes, *values.shape), count)
+    return made, "".join(more) + letters
 
 
 _WAYS = {

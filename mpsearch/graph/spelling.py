@@ -1,4 +1,7 @@
-"""Operators that are others put together: sums of means, minima of maxima, gated linear units."""
+"""Operators that are others put together: sums of means, minima of maxima, gated linear units.
+
+What is the same for every sample of a batch is a stored tensor of one sample, expanded.
+"""
 
 from collections.abc import Mapping
 from math import prod
@@ -8,6 +11,7 @@ import torch
 from torch import fx
 
 from mpsearch.graph.layers import argument, packet
+from mpsearch.graph.tensors import fresh_name, set_tensor
 
 Stored = Mapping[str, torch.Tensor]  # what does not depend on the inputs, by node
 _aten = torch.ops.aten
@@ -75,7 +79,50 @@ def _glu(graph: fx.GraphModule, node: fx.Node, stored: Stored) -> fx.Node | None
     return result
 
 
+def _filled(graph: fx.GraphModule, node: fx.Node, stored: Stored) -> fx.Node | None:
+    """zeros, ones or a number for every sample of a batch of any size."""
+    shape, kind = node.meta["shape"], packet(node).removeprefix("new_")
+    sizes: Any = node.args[1 if packet(node).startswith("new_") else 0]
+    value: Any = argument(node, "fill_value") if kind == "full" else float(kind == "ones")
+    is_number = isinstance(value, int | float) and node.meta["dtype"].is_floating_point
+    if not sizes or not isinstance(sizes[0], fx.Node) or not is_number:
+        return None
+    return repeated(graph, node, torch.full((1, *shape[1:]), float(value)), sizes[0])
+
+
+def repeated(graph: fx.GraphModule, node: fx.Node, values: torch.Tensor, count: fx.Node) -> fx.Node:
+    """`values` [1, …], stored, `count` times."""
+    name = fresh_name(graph, f"{node.name}_stored")
+    set_tensor(graph, name, values.contiguous())
+    shape = [count, *values.shape[1:]]
+    result: fx.Node = graph.graph.call_function(
+        _aten.expand.default, (graph.graph.get_attr(name), shape)
+    )
+    result.meta.update(shape=tuple(values.shape), dtype=values.dtype)
+    return result
+
+
+def _matmul(graph: fx.GraphModule, node: fx.Node, stored: Stored) -> fx.Node | None:
+    """A stored matrix on the left, once for every matrix on the right."""
+    left, right = node.args[:2]
+    assert isinstance(left, fx.Node)
+    assert isinstance(right, fx.Node)
+    if left.name not in stored or right.name in stored or stored[left.name].dim() < 2:
+        return None
+    over = right.meta["shape"][:-2]
+    if not over or len(over) < stored[left.name].dim() - 2:
+        return None
+    shape = (1, *over[1:], *stored[left.name].shape[-2:])
+    call: Any = graph.graph.call_function
+    count = call(_aten.sym_size.int, (right, 0))
+    matrices = repeated(graph, node, stored[left.name].expand(shape), count)
+    result: fx.Node = call(_aten.matmul.default, (matrices, right))
+    return result
+
+
 SPELLED = {
+    **dict.fromkeys("zeros ones full new_zeros new_ones new_full".split(), _filled),
+    "matmul": _matmul,
     "amin": _amin,
     "glu": _glu,
     "sum": _sum,

@@ -42,14 +42,14 @@ def beside(node: fx.Node, names: tuple[str, ...], output: IntegerTensor) -> Besi
     for part in given:
         assert isinstance(part, fx.Node)
         stored = stored_part(part)
-        parts.append(None if stored is None else _codes(stored, part, output))
+        parts.append(None if stored is None else stored_codes(stored, part, output))
     if all(part is None for part in parts):
         return None
     axis = sample_axis(node, argument(node, "dim"), len(node.meta["shape"]))
     return Beside(names, output, axis, tuple(parts))
 
 
-def _codes(stored: fx.Node, part: fx.Node, output: IntegerTensor) -> Integers:
+def stored_codes(stored: fx.Node, part: fx.Node, output: IntegerTensor) -> Integers:
     """As the quantizer of `output` rounds real numbers, saturated."""
     graph = stored.graph.owning_module
     assert graph is not None

@@ -43,12 +43,16 @@ class Gather(ComputedStep):
 
 @dataclass(frozen=True)
 class Fill(ComputedStep):
-    """Zeros, one sample's worth for every sample of the source: the output's zero point."""
+    """The same for every sample of the source: `codes`, of the output's shape or one for all."""
+
+    codes: Integers
 
     def compute(self, *sources: Integers) -> Integers:
         """The source's values do not matter."""
         shape = (len(sources[0]), *self.output.shape)
-        return np.full_like(sources[0], self.output.zero_point, dtype=np.int64, shape=shape)
+        found: Integers = np.empty_like(sources[0], dtype=np.int64, shape=shape)
+        found[...] = self.codes
+        return found
 
 
 def joined(start: int, offsets: Sequence[Sequence[int]]) -> Integers:

@@ -218,7 +218,7 @@ def _read_and_written(
 
 def _operand_form(source: fx.Node) -> Form:
     """Probabilities as the softmax writes them, also through moves; everything else in 16 bits."""
-    while packet(source) in REARRANGEMENTS | {"getitem"}:
+    while packet(source) in REARRANGEMENTS | {"getitem"} and sources(source):
         (source,) = sources(source)
     return PROBABILITIES if packet(source) in SOFTMAXES else WIDE
 

@@ -16,8 +16,10 @@ from mpsearch.graph.layers import Layer, argument, packet
 from mpsearch.graph.partial_forward import PartialForward
 from mpsearch.graph.refusals import Refusals
 from mpsearch.integer.arithmetic import Affine, Multiply, Prelu
+from mpsearch.integer.beside import stored_codes
 from mpsearch.integer.fixed_point import FRACTION_BITS, OUTPUT_BITS, rescale_of
 from mpsearch.integer.functions import Lookup
+from mpsearch.integer.gathering import Fill
 from mpsearch.integer.graph import (
     Add,
     ArgMax,
@@ -49,10 +51,12 @@ from mpsearch.integer.operators import (
     LAYERS,
     SOFTMAXES,
     check,
+    is_repeated,
     per_sample,
     sample_axis,
     sample_shape,
     sources,
+    stored_part,
     unsupported,
 )
 from mpsearch.integer.own_scales import own_step
@@ -197,7 +201,9 @@ class _Lowering:
             self.softmax(node)
         else:
             kept = self.forms.kept[node.name]
-            if packet(node) in LAYERS:
+            if is_repeated(node):
+                self.tensors[node.name, kept] = self.repeated(node, self.tensor(node, kept))
+            elif packet(node) in LAYERS:
                 self.tensors[node.name, kept] = self.layer(node, self.tensor(node, kept))
             elif node.name in self.functions or at_own_scale(node):
                 self.tensors[node.name, kept] = self.own(node, self.tensor(node, kept))
@@ -217,6 +223,15 @@ class _Lowering:
         read = WIDE if packet(node) == "embedding" else quantized.activation
         source = self.tensors[sources(node)[0].name, read]
         self.steps.append(layer_step(node, layer, quantized, shape, source, output))
+        return output
+
+    def repeated(self, node: fx.Node, output: IntegerTensor) -> IntegerTensor:
+        """A constant, for as many samples as the first input has."""
+        stored = stored_part(node)
+        if not self.inputs or stored is None:
+            raise unsupported(node, "reads constants alone")
+        codes = stored_codes(stored, node, output)
+        self.steps.append(Fill((self.inputs[0].tensor.name,), output, codes))
         return output
 
     def own(self, node: fx.Node, output: IntegerTensor) -> IntegerTensor:

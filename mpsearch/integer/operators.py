@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import torch
 from torch import fx
 
 from mpsearch.errors import InputError
@@ -14,7 +15,9 @@ LAYERS = frozenset({
     "embedding",
 })  # fmt: skip
 CLAMPS = frozenset({"relu", "relu6", "hardtanh", "clamp", "clamp_min", "clamp_max"})
-IDENTITIES = frozenset({"contiguous", "clone", "alias", "detach", "lift_fresh_copy"})
+IDENTITIES = frozenset({
+    "contiguous", "clone", "alias", "detach", "lift_fresh_copy", "to", "_to_copy",
+})  # fmt: skip
 RESHAPES = frozenset(
     """
     flatten view reshape _unsafe_view squeeze unsqueeze unflatten view_as reshape_as
@@ -98,8 +101,12 @@ def check(node: fx.Node, layer_nodes: frozenset[str]) -> None:
         name = packet(parent)
     if name not in SUPPORTED:
         raise unsupported(node)
-    if not sources(node):
+    if not sources(node) and not is_repeated(node):
         raise unsupported(node, "reads constants alone")
+    if name in ("to", "_to_copy"):
+        kinds = [n.meta["dtype"] for n in (node, *sources(node))]
+        if not kinds[0].is_floating_point or kinds[1] in (torch.int64, torch.int32):
+            raise unsupported(node, "makes whole numbers, or reads them")
     if name in LAYERS and node.name not in layer_nodes:
         raise unsupported(node, "has a weight that is computed, not stored")
     if name in LAYERS - {"linear", "embedding"}:
@@ -127,6 +134,8 @@ def per_sample(graph: fx.Graph, refusals: Refusals | None = None) -> list[fx.Nod
     for node in graph.nodes:
         if node.op == "placeholder":
             found[node] = any(packet(user) != "sym_size" for user in node.users)
+        elif is_repeated(node):
+            found[node] = True
         elif (
             node.op == "call_function"
             and packet(node) != "sym_size"
@@ -160,6 +169,8 @@ def sources(node: fx.Node) -> tuple[fx.Node, ...]:
     else:
         given = node.args[: 2 if name in PRODUCTS else 1]
     found = []
+    if is_repeated(node):
+        return ()
     for source in given:
         if not isinstance(source, fx.Node) or source.op == "get_attr":
             raise unsupported(node, "takes a constant operand, which has no quantizer")
@@ -172,6 +183,19 @@ def stored_part(part: object) -> fx.Node | None:
     if isinstance(part, fx.Node) and packet(part) == "expand":
         part = part.args[0]
     return part if isinstance(part, fx.Node) and part.op == "get_attr" else None
+
+
+def is_repeated(node: fx.Node) -> bool:
+    """True for a stored tensor [1, …] of numbers, expanded to a batch of any size."""
+    stored = stored_part(node)
+    return (
+        packet(node) == "expand"
+        and stored is not None
+        and any(packet(size) == "sym_size" for size in node.all_input_nodes)
+        and node.meta["dtype"].is_floating_point
+        and stored.meta["shape"][0] == 1
+        and len(stored.meta["shape"]) == len(node.meta["shape"])
+    )
 
 
 def sample_shape(node: fx.Node) -> Shape:

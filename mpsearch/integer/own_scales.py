@@ -8,6 +8,7 @@ from torch import fx
 from mpsearch.graph.layers import argument, packet
 from mpsearch.graph.tensors import get_tensor
 from mpsearch.integer.arithmetic import Floats, Multiply, affine, prelu
+from mpsearch.integer.comparing import interval
 from mpsearch.integer.fixed_point import rescale_of
 from mpsearch.integer.functions import LARGEST_ERROR, lookup
 from mpsearch.integer.gathering import Fill
@@ -55,7 +56,7 @@ def own_step(
     if kind in {"mul", "div"}:
         return _product(node, read, output)
     if kind == "zeros_like":
-        return Fill((read[0].name,), output)
+        return Fill((read[0].name,), output, np.array(output.zero_point))
     if kind == "batch_norm":
         return _batch_norm(node, read[0], output)
     if kind == "prelu":
@@ -70,6 +71,8 @@ def _function(
     node: fx.Node, source: IntegerTensor, output: IntegerTensor, function: PointFunction,
     within: Range,
 ) -> Step:  # fmt: skip
+    if source.bits == 32:
+        return interval(node, source, output, function)
     if function.line is not None:
         factor, constant = map(np.array, function.line)
         return affine([source], [factor], constant, output)

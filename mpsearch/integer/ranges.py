@@ -51,7 +51,9 @@ class _Recorder(fx.Interpreter):
             logits = self.fetch_args_kwargs_from_env(n)[0][0]
             peak = float(logits.amax(argument(n, "dim")).min())
             self.peaks[n.name] = min(peak, self.peaks.get(n.name, peak))
-        if isinstance(value, torch.Tensor) and n.op != "get_attr" and value.is_floating_point():
+        if isinstance(value, torch.Tensor) and value.dtype == torch.bool:
+            self.ranges[n.name] = (0.0, 1.0)
+        elif isinstance(value, torch.Tensor) and n.op != "get_attr" and value.is_floating_point():
             low, high = (float(end) for end in torch.aminmax(value))
             old = self.ranges.get(n.name, (low, high))
             # numpy's keep what is not a number

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mpsearch.errors import InputError
-from mpsearch.exporters.c.layouts import DIMS, Box, stored_offsets
+from mpsearch.exporters.c.layouts import DIMS, Box, row_major, stored_offsets
 from mpsearch.exporters.c.storage import c_type, element_bytes, elements
 from mpsearch.integer.gathering import Digits, Fill, Gather, digits_of
 from mpsearch.integer.graph import Shape, Step
@@ -104,11 +104,17 @@ def _gather(writer: "StepWriter", number: int, step: Gather) -> None:
     writer.call("mps_gather", number, step)
 
 
-def _fill(writer: "StepWriter", _: int, step: Fill) -> None:
+def _fill(writer: "StepWriter", number: int, step: Fill) -> None:
     output = step.output
+    if step.codes.size > 1:
+        array = writer.constants.array(f"{step.codes.dtype}_t", f"stored_{number}", step.codes)
+        to = writer.arranged.strides(output.name)
+        box = Box(output.shape, 0, row_major(output.shape), 0, to)
+        writer.move(str(number), step, box, constant=array)
+        return
     place = f"arena.bytes + {writer.storage.offset(output.name)}"
     writer.calls.append(
-        f"    mps_fill({c_type(output)}, {elements(output)}, {output.zero_point}, {place});"
+        f"    mps_fill({c_type(output)}, {elements(output)}, {int(step.codes.item())}, {place});"
     )
 
 

@@ -129,6 +129,13 @@ typedef struct {
     int32_t output_zero, low, high;
 } mps_lookup;
 
+/* Whole numbers from `first` to `last`, and all others. */
+typedef struct {
+    mps_type input_type, output_type;
+    size_t count;
+    int32_t first, last, inside, outside;
+} mps_interval;
+
 #define MPS_OPERANDS 6
 
 /* The same places of several arrays: strides of 0 repeat an array along an axis. */
@@ -212,6 +219,7 @@ void mps_softmax(const mps_along_axis *step, const int32_t *table, const void *i
 void mps_log_softmax(const mps_log_along_axis *step, const int32_t *powers,
                      const int32_t *logarithms, const void *input, void *output);
 void mps_argmax(const mps_along_axis *step, const void *input, void *output);
+void mps_compare(const mps_interval *step, const void *input, void *output);
 void mps_look_up(const mps_lookup *step, const void *input, void *output);
 void mps_transform(const mps_affine *step, const void *a, void *output);
 void mps_combine(const mps_affine *step, const void *a, const void *b, void *output);

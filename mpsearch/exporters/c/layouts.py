@@ -16,6 +16,7 @@ import numpy as np
 
 from mpsearch.errors import InputError
 from mpsearch.integer.arithmetic import Affine, Multiply, Prelu
+from mpsearch.integer.comparing import Interval
 from mpsearch.integer.fixed_point import Integers
 from mpsearch.integer.functions import Lookup
 from mpsearch.integer.gathering import Gather, separated
@@ -241,7 +242,7 @@ class _Plan:
         match step:
             case Convolution() | MaxPool() | AveragePool() | Resize():
                 order, sources = True, (self.wanted(sources[0], True),)
-            case Requantize() | Clamp() | Slice() | Pad() | Lookup():
+            case Requantize() | Clamp() | Slice() | Pad() | Lookup() | Interval():
                 order = self.is_last(sources[0])
             case Add() | Concatenate():
                 order = any(self.is_last(source) for source in sources)

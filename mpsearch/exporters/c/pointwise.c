@@ -14,6 +14,14 @@ void mps_look_up(const mps_lookup *s, const void *input, void *output) {
     }
 }
 
+void mps_compare(const mps_interval *s, const void *input, void *output) {
+    for (size_t i = 0; i < s->count; i++) {
+        const int32_t q = mps_get(input, s->input_type, i);
+        const int is_inside = q >= s->first && q <= s->last;
+        mps_set(output, s->output_type, i, is_inside ? s->inside : s->outside);
+    }
+}
+
 /* Where the operands of a grid are. */
 typedef struct {
     int32_t index[MPS_DIMS];

@@ -9,6 +9,7 @@ import numpy as np
 from mpsearch.exporters.c.layouts import join, row_major
 from mpsearch.exporters.c.storage import c_type, elements
 from mpsearch.integer.arithmetic import Affine, Multiply, Prelu
+from mpsearch.integer.comparing import Interval
 from mpsearch.integer.fixed_point import Integers, Rescale, power_table
 from mpsearch.integer.functions import Lookup
 from mpsearch.integer.graph import IntegerTensor, Shape, Step
@@ -28,6 +29,16 @@ def _lookup(writer: "StepWriter", number: int, step: Lookup) -> None:
     }  # fmt: skip
     writer.constants.struct("mps_lookup", number, fields)
     writer.call("mps_look_up", number, step)
+
+
+def _interval(writer: "StepWriter", number: int, step: Interval) -> None:
+    fields = {
+        "input_type": c_type(writer.arranged.tensors[step.sources[0]]),
+        "output_type": c_type(step.output), "count": elements(step.output),
+        "first": step.first, "last": step.last, "inside": step.inside, "outside": step.outside,
+    }  # fmt: skip
+    writer.constants.struct("mps_interval", number, fields)
+    writer.call("mps_compare", number, step)
 
 
 def _affine(writer: "StepWriter", number: int, step: Affine) -> None:
@@ -144,6 +155,7 @@ def _repeated(shape: Shape, strides: Shape, output: Shape) -> Shape:
 
 WRITERS: dict[type[Step], Callable[["StepWriter", int, Any], None]] = {
     Lookup: _lookup,
+    Interval: _interval,
     Affine: _affine,
     Multiply: _multiply,
     Prelu: _prelu,

@@ -12,6 +12,7 @@ from mpsearch.exporters.litert.flatbuffer import Scales
 from mpsearch.exporters.litert.layouts import FIRST, LAST, Tensors, scales_of, stored_shape
 from mpsearch.exporters.litert.windows import clip_of, write_clipped
 from mpsearch.integer.arithmetic import Affine, Floats, Multiply, Prelu
+from mpsearch.integer.comparing import Interval
 from mpsearch.integer.functions import Lookup
 from mpsearch.integer.graph import Step
 from mpsearch.quantization.quantizer import ActivationQuantizer, affine
@@ -103,6 +104,31 @@ def _gathered(tensors: Tensors, step: Lookup) -> None:
     file.operator("ADD", 1, [cast, tensors.indices((128,))], [place], "AddOptions")
     target = tensors.new(step.output.name, step.output.shape, quantizer, layout)
     file.operator("GATHER", 2, [results, place], [target], "GatherOptions", axis=0)
+
+
+def _interval(tensors: Tensors, step: Interval) -> None:
+    """Two comparisons of int32, as real numbers 0 and 1."""
+    (name,) = step.sources
+    file, out = tensors.file, step.output.name
+    stored, source = stored_shape(step.output.shape, FIRST), tensors.read(name, FIRST)
+
+    def made(operator: str, inputs: list[int], what: str, options: str = "") -> int:
+        target = file.tensor(f"{out} {what}", stored, "BOOL")
+        file.operator(operator, 1, inputs, [target], options)
+        return target
+
+    above = made("GREATER_EQUAL", [source, tensors.indices((step.first,))], "from",
+                 "GreaterEqualOptions")  # fmt: skip
+    below = made("LESS_EQUAL", [source, tensors.indices((step.last,))], "to", "LessEqualOptions")
+    found = made("LOGICAL_AND", [above, below], "inside", "LogicalAndOptions")
+    if step.inside < step.outside:
+        found = made("LOGICAL_NOT", [found], "outside", "LogicalNotOptions")
+    real = file.tensor(f"{out} real", stored, "FLOAT32")
+    types = file.schema.TensorType
+    file.operator("CAST", 1, [found], [real], "CastOptions", inDataType=types.BOOL,
+                  outDataType=types.FLOAT32)  # fmt: skip
+    target = tensors.new(out, step.output.shape, tensors.quantizers[out])
+    file.operator("QUANTIZE", 1, [real], [target], "QuantizeOptions")
 
 
 def _multiply(tensors: Tensors, step: Multiply) -> None:
@@ -310,6 +336,7 @@ def _prelu(tensors: Tensors, step: Prelu) -> None:
 
 WRITERS: Mapping[type[Step], Callable[[Tensors, Any], None]] = {
     Lookup: _lookup,
+    Interval: _interval,
     Affine: _affine,
     Multiply: _multiply,
     Prelu: _prelu,

@@ -42,7 +42,6 @@ from mpsearch.integer.graph import (
     AveragePool,
     Clamp,
     Concatenate,
-    IntegerTensor,
     MaxPool,
     Mean,
     Pad,
@@ -104,11 +103,14 @@ def average_pool(tensors: Tensors, step: AveragePool) -> None:
     _pool(tensors, "AVERAGE_POOL_2D", source, target, scheme, pool.kernel, pool.stride)
 
 
-def _fill(tensors: Tensors, output: IntegerTensor) -> None:
-    """A constant of zeros."""
+def _fill(tensors: Tensors, step: Fill) -> None:
+    """A constant."""
+    output = step.output
     quantizer, stored = tensors.quantizers[output.name], stored_shape(output.shape, FIRST)
-    zeros = np.full(stored, quantizer.zero_point - 128)
-    number = tensors.file.tensor(output.name, stored, "INT8", scales_of(quantizer), zeros)
+    real = (step.codes.astype(np.float64) - output.zero_point) * output.scale
+    codes = np.clip(np.rint(real / quantizer.scale) + quantizer.zero_point, 0, 255) - 128
+    codes = np.broadcast_to(codes, output.shape).reshape(stored)
+    number = tensors.file.tensor(output.name, stored, "INT8", scales_of(quantizer), codes)
     tensors.shapes[output.name] = output.shape
     tensors.numbers[output.name] = {FIRST: number}
 
@@ -171,7 +173,7 @@ def write_step(tensors: Tensors, step: Step) -> None:
         case Resize():
             _resize(tensors, step)
         case Fill():
-            _fill(tensors, step.output)
+            _fill(tensors, step)
         case Pad():
             pad_axes(tensors, step)
         case Softmax():
