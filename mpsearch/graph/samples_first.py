@@ -36,6 +36,8 @@ from mpsearch.graph.inputs import Call, ExampleInputs
 from mpsearch.graph.outputs import output_names
 from mpsearch.graph.sample_layout import samples_mix
 
+_BEHIND = "the model behind the border"  # children of a model are called `_model`, too
+
 
 class Border(nn.Module):
     """A network with samples along the first dimension of every input and output.
@@ -56,7 +58,7 @@ class Border(nn.Module):
         outputs: Mapping[str, int],
     ) -> None:
         mode = model.training
-        self.__dict__["_model"] = model
+        self.__dict__[_BEHIND] = model
         super().__init__()
         self.training = mode
         self._modules, self._parameters, self._buffers = (
@@ -77,16 +79,16 @@ class Border(nn.Module):
     @property
     def training(self) -> bool:
         """The mode of the model."""
-        return bool(self.__dict__["_model"].training)
+        return bool(self.__dict__[_BEHIND].training)
 
     @training.setter
     def training(self, mode: bool) -> None:
-        self.__dict__["_model"].training = mode
+        self.__dict__[_BEHIND].training = mode
 
     def run(self, given: Sequence[torch.Tensor]) -> Any:
         """The model's outputs for samples along the first dimension."""
         arranged = dict(zip(self._inputs, given, strict=True))
-        result = _call(self.__dict__["_model"], self._leaves, self._spec, arranged, self._inputs)
+        result = _call(self.__dict__[_BEHIND], self._leaves, self._spec, arranged, self._inputs)
         values, spec = pytree.tree_flatten(result)
         names = output_names(spec)
         placed = [

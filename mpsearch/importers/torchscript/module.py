@@ -18,6 +18,10 @@ from mpsearch.errors import InputError
 from mpsearch.graph.tensors import get_tensor, set_tensor
 from mpsearch.importers.torchscript.operators import operator_of
 
+KEEPS_STATE = (
+    "it keeps state between calls ({names}): every call is read as the first one, from the state "
+    "in the file"
+)
 WAY_OUT = "export the nn.Module itself: mpsearch.save(model, …), or ONNX from torch.onnx.export"
 
 
@@ -48,6 +52,13 @@ def _nodes(block: Any) -> Iterator[Any]:
             yield from _nodes(inner)
 
 
+class _State:
+    """What one call has assigned to attributes, apart: torch.export refuses those of a module."""
+
+    def __init__(self) -> None:
+        self.written: dict[tuple[Any, str], Any] = {}
+
+
 class _Interpreter(nn.Module):
     """Runs the graph of a script over a copy of its modules."""
 
@@ -57,16 +68,20 @@ class _Interpreter(nn.Module):
         self._scripts: dict[nn.Module, Any] = {}
         self._constants = _name_constants(graph)
         self._parameter_names: dict[Any, str] = {}
+        self._state = _State()
         self._copy(script, self, "")
         for node in _nodes(graph):
             name = self._constants.get(_name(node))
             if name is not None:
                 set_tensor(self, name, node.output().toIValue())
+        kept = sorted({node.s("name") for node in _nodes(graph) if node.kind() == "prim::SetAttr"})
+        self.meta = {"notes": [KEEPS_STATE.format(names=", ".join(kept))] if kept else []}
         self._signature = _signature(script.forward.schema.arguments[1:])  # type: ignore[attr-defined]
 
         def forward(*args: Any, **kwargs: Any) -> Any:
             bound = self._signature.bind(*args, **kwargs)
             bound.apply_defaults()
+            self._state.written.clear()
             (result,) = self._run(self._graph, (self, *bound.arguments.values()), {})
             return result
 
@@ -107,6 +122,9 @@ class _Interpreter(nn.Module):
         args = [values[x.debugName()] for x in node.inputs()]
         if kind == "prim::GetAttr":
             return [self._attribute(args[0], node.s("name"))]
+        if kind == "prim::SetAttr":
+            self._state.written[args[0], node.s("name")] = args[1]
+            return []
         if kind == "prim::If":
             then, otherwise = node.blocks()
             return self._run(then if args[0] else otherwise, (), values)
@@ -120,6 +138,8 @@ class _Interpreter(nn.Module):
         return operator_of(node)(args)
 
     def _attribute(self, owner: Any, name: str) -> Any:
+        if (owner, name) in self._state.written:
+            return self._state.written[owner, name]
         if isinstance(owner, nn.Module):
             for place in (owner._parameters, owner._buffers, owner._modules):
                 if name in place:
