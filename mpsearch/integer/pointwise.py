@@ -116,7 +116,7 @@ def point_functions(order: Sequence[fx.Node]) -> dict[str, PointFunction]:
 def _root(node: fx.Node, root: Mapping[fx.Node, fx.Node]) -> fx.Node:
     if packet(node) not in POINTWISE or not all(map(_is_number, node.all_input_nodes)):
         return node
-    found = {root[source] for source in sources(node)}
+    found = {root.get(source, source) for source in sources(node)}
     if len(found) != 1:
         return node
     (origin,) = found
