@@ -49,6 +49,7 @@ nitpick_ignore_regex = [
 # Parts of public results that are not listed on the page themselves.
 nitpick_ignore = [
     ("py:class", "tuple[str"),  # half of a tuple of tuples
+    ("py:class", "tuple[~mpsearch.graph.refusals.Refusal"),  # half of a tuple of any length
     ("py:class", "Limits"),  # the options of gate, by name
     ("py:class", "mpsearch.commands.console.Steps"),
     ("py:class", "mpsearch.gating.evidence.Evidence"),
