@@ -1,11 +1,13 @@
 """What a model file is, by its content: the first bytes, or the names inside of an archive."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from mpsearch.errors import InputError
+from mpsearch.errors import InputError, MpsearchError, first_line
 from mpsearch.files.archives import is_archive, open_archive
-from mpsearch.graph import network_file
+from mpsearch.graph import memory_budget, network_file
 from mpsearch.importers.onnx.detection import is_damaged_onnx, is_onnx, is_ort
 from mpsearch.quantization import quantized_file
 
@@ -88,3 +90,18 @@ def _detect_zip(path: Path) -> str:
         f"{path}: a zip archive without a model in it (first entries: "
         f"{', '.join(ascii(name)[:60] for name in names[:3])})"
     )
+
+
+@contextmanager
+def read_within_bounds(path: str, kind: str) -> Iterator[None]:
+    """A foreign file is read inside: in the memory that it may take, and every error names it."""
+    try:
+        with memory_budget.of_load(path):
+            yield
+    except InputError as error:
+        named = error.lines[0].startswith(path)
+        raise InputError(*error.lines_after("" if named else f"{path}: ")) from error
+    except MpsearchError:
+        raise
+    except Exception as error:  # what a damaged file that passed the checks runs into
+        raise InputError(f"{path}: damaged {kind}: {first_line(error)}") from error

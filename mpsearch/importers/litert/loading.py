@@ -7,9 +7,10 @@ from itertools import islice
 import torch
 from torch import nn
 
-from mpsearch.errors import InputError, MpsearchError, first_line
+from mpsearch.errors import InputError
 from mpsearch.graph import memory_budget
 from mpsearch.graph.sample_layout import random_samples, samples_mix
+from mpsearch.importers.kinds import LITERT, read_within_bounds
 from mpsearch.importers.litert.arranging import ARRANGING
 from mpsearch.importers.litert.constants import dtype_of, is_quantized
 from mpsearch.importers.litert.dilation import join_dilated
@@ -43,16 +44,8 @@ def load_litert(
     weights become real numbers. Raises InputError in one or two lines, MissingExtraError without
     ai-edge-litert.
     """
-    try:
-        with memory_budget.of_load(path):
-            return _load(path, input_shapes)
-    except InputError as error:
-        named = error.lines[0].startswith(path)
-        raise InputError(*error.lines_after("" if named else f"{path}: ")) from error
-    except MpsearchError:
-        raise
-    except Exception as error:  # what a damaged file that passed the checks runs into
-        raise InputError(f"{path}: damaged LiteRT file: {first_line(error)}") from error
+    with read_within_bounds(path, LITERT):
+        return _load(path, input_shapes)
 
 
 def _load(

@@ -6,10 +6,11 @@ from typing import Any
 
 import torch
 
-from mpsearch.errors import InputError, MpsearchError, first_line
+from mpsearch.errors import InputError
 from mpsearch.graph import memory_budget
 from mpsearch.graph.border import BatchDim, Fix, check_names, grown, undecided
 from mpsearch.graph.sample_layout import random_samples
+from mpsearch.importers.kinds import ONNX, read_within_bounds
 from mpsearch.importers.onnx.batch import BatchRewriter, Shape, check_rows
 from mpsearch.importers.onnx.branches import fold, take_branches
 from mpsearch.importers.onnx.inputs import Inputs, constants_of, declared, readings
@@ -40,16 +41,8 @@ def load_onnx(
     the first dimension, a free batch, also when the file fixes it. Weights of any floating-point
     width become float32.
     """
-    try:
-        with memory_budget.of_load(path):
-            return _load(path, input_shapes, given, batch_dim or {}, fix or {})
-    except InputError as error:
-        named = error.lines[0].startswith(path)
-        raise InputError(*error.lines_after("" if named else f"{path}: ")) from error
-    except MpsearchError:
-        raise
-    except Exception as error:  # what a damaged file that passed the checker runs into
-        raise InputError(f"{path}: damaged ONNX file: {first_line(error)}") from error
+    with read_within_bounds(path, ONNX):
+        return _load(path, input_shapes, given, batch_dim or {}, fix or {})
 
 
 def _load(
