@@ -10,7 +10,7 @@ import numpy as np
 
 from mpsearch.exporters.litert.flatbuffer import Scales
 from mpsearch.exporters.litert.layouts import FIRST, LAST, Tensors, scales_of, stored_shape
-from mpsearch.exporters.litert.windows import clip_of, write_clipped
+from mpsearch.exporters.litert.windows import clip_of, of_two, write_clipped
 from mpsearch.integer.arithmetic import Affine, Floats, Multiply, Prelu
 from mpsearch.integer.comparing import Interval
 from mpsearch.integer.functions import Lookup
@@ -132,16 +132,7 @@ def _interval(tensors: Tensors, step: Interval) -> None:
 
 
 def _multiply(tensors: Tensors, step: Multiply) -> None:
-    layout = _layout(tensors, step)
-    sources = [tensors.read(name, layout) for name in step.sources]
-    clip = clip_of(step.low, step.high, step.output, tensors.quantizers[step.output.name])
-
-    def write(target: int) -> None:
-        tensors.file.operator(
-            "MUL", 2, sources, [target], "MulOptions", fusedActivationFunction=clip.fused
-        )
-
-    write_clipped(tensors, step.output, layout, clip, write)
+    of_two(tensors, step, _layout(tensors, step), "MUL", "MulOptions")
 
 
 def _layout(tensors: Tensors, step: Step) -> str:

@@ -29,6 +29,7 @@ from mpsearch.exporters.litert.weighted import pad
 from mpsearch.exporters.litert.windows import (
     VALID,
     clip_of,
+    of_two,
     padding_for,
     pads_for,
     regular,
@@ -192,16 +193,7 @@ def write_step(tensors: Tensors, step: Step) -> None:
 
 def _add(tensors: Tensors, step: Add) -> None:
     known = {tensors.layout(name) for name in step.sources}
-    layout = LAST if LAST in known else FIRST
-    sources = [tensors.read(name, layout) for name in step.sources]
-    clip = clip_of(step.low, step.high, step.output, tensors.quantizers[step.output.name])
-
-    def write(target: int) -> None:
-        tensors.file.operator(
-            "ADD", 2, sources, [target], "AddOptions", fusedActivationFunction=clip.fused
-        )
-
-    write_clipped(tensors, step.output, layout, clip, write)
+    of_two(tensors, step, LAST if LAST in known else FIRST, "ADD", "AddOptions")
 
 
 def _requantize(tensors: Tensors, step: Requantize | Clamp) -> None:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from mpsearch.exporters.litert.layouts import Tensors, scales_of, stored_shape
-from mpsearch.integer.graph import AveragePool, IntegerTensor, Pair
+from mpsearch.integer.arithmetic import Multiply
+from mpsearch.integer.graph import Add, AveragePool, IntegerTensor, Pair
 from mpsearch.quantization.quantizer import ActivationQuantizer
 
 SAME, VALID = 0, 1
@@ -175,3 +176,18 @@ def write_clipped(
             f"{name} {operator}", (1,), "INT8", scales_of(quantizer), np.array([end])
         )
         tensors.file.operator(operator, 2, [source, limit], [into], "MaximumMinimumOptions")
+
+
+def of_two(
+    tensors: Tensors, step: Add | Multiply, layout: str, operator: str, options: str
+) -> None:
+    """An operator of two tensors, number by number, and what the step clips to."""
+    sources = [tensors.read(name, layout) for name in step.sources]
+    clip = clip_of(step.low, step.high, step.output, tensors.quantizers[step.output.name])
+
+    def write(target: int) -> None:
+        tensors.file.operator(
+            operator, 2, sources, [target], options, fusedActivationFunction=clip.fused
+        )
+
+    write_clipped(tensors, step.output, layout, clip, write)
