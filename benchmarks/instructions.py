@@ -25,7 +25,7 @@ import torch
 from aarch64_counter import Counts, Machine, build, missing
 
 from mpsearch.data import Data, bind, read_arrays
-from mpsearch.exporters.c.folder import export_c
+from mpsearch.exporters.c.folder import KERNELS, export_c
 from mpsearch.graph.network import Network
 from mpsearch.importers.loading import ModelSource, load_network
 from mpsearch.integer.inference import quantize_input
@@ -38,17 +38,6 @@ from mpsearch.tables.choice import Choice
 
 NETWORKS = ("tinym2net-battlefield", "tinym2net-covid", "resnet20")
 ASSIGNMENTS = ("w8a8", "w4a8", "mixed")
-KERNELS = (
-    "network",
-    "layers",
-    "patches",
-    "depthwise",
-    "pooling",
-    "elementwise",
-    "pointwise",
-    "norms",
-    "steps",
-)
 
 
 @dataclass(frozen=True)
@@ -102,7 +91,9 @@ def export(
 def measure(name: str, assignment: str, folder: Path, *flags: str) -> Measured:
     """Export, run on the emulated CPU, compare, count. Raises ValueError for a wrong output."""
     document, codes, expected = export(name, assignment, folder)
-    program = build([folder / f"{kernel}.c" for kernel in KERNELS], folder, "network_run", flags)
+    program = build(
+        [folder / f"{kernel}.c" for kernel in ("network", *KERNELS)], folder, "network_run", flags
+    )
     machine = Machine(program)
     for entry, values in enumerate(codes):
         machine.cpu.mem_write(machine.call("network_entry", entry), values.tobytes())

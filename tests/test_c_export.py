@@ -24,7 +24,7 @@ from torch.nn import functional
 from mpsearch.cli import cli, run
 from mpsearch.data import Data, bind, read_arrays
 from mpsearch.errors import InputError
-from mpsearch.exporters.c.folder import check, export_c
+from mpsearch.exporters.c.folder import KERNELS, check, export_c
 from mpsearch.exporters.formats import ExportRequest, check_options
 from mpsearch.graph.network import Network
 from mpsearch.graph.network_file import save
@@ -41,17 +41,6 @@ from mpsearch.tables.choice import Choice
 from mpsearch.tables.units import format_size
 
 BITS = (2, 3, 4, 5, 6, 7, 8, 16)
-NETWORK = (
-    "network",
-    "layers",
-    "patches",
-    "depthwise",
-    "pooling",
-    "elementwise",
-    "pointwise",
-    "norms",
-    "steps",
-)
 ROOT = Path(__file__).parent.parent
 CORE = ROOT / "mpsearch" / "exporters" / "c"
 GCC = shutil.which("gcc")
@@ -70,7 +59,7 @@ def _gcc(*arguments: str | Path) -> None:
 def kernels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The fixed kernels as objects, compiled once with sanitizers and strict warnings."""
     folder = tmp_path_factory.mktemp("kernels")
-    for name in NETWORK[1:]:
+    for name in KERNELS:
         _gcc(*CHECKED, "-c", CORE / f"{name}.c", "-o", folder / f"{name}.o")
     return folder
 
@@ -254,7 +243,7 @@ def test_the_command_writes_a_folder_that_builds_and_checks_itself(
     assert f"| weights | {document['constant_bytes']['weights']:,} |" in readme
     (example,) = re.findall(r"```c\n(.*?)```", readme, flags=re.DOTALL)
     Path("example.c").write_text(example)
-    core = [Path("net", f"{name}.c") for name in NETWORK]
+    core = [Path("net", f"{name}.c") for name in ("network", *KERNELS)]
     _gcc(*STRICT, "-Inet", "example.c", *core, "-o", "example")
     make = ["make", "-s", "-C", "net", "CFLAGS=-O1 -Werror"]
     subprocess.run([*make, "check"], check=True, capture_output=True)

@@ -17,7 +17,7 @@ import torch
 
 from mpsearch.data import Data
 from mpsearch.exporters.c.constants import EXACT, rounding
-from mpsearch.exporters.c.folder import export_c
+from mpsearch.exporters.c.folder import KERNELS, export_c
 from mpsearch.exporters.c.source import generate
 from mpsearch.exporters.c.storage import Arena, Buffer
 from mpsearch.graph.network import Network
@@ -34,16 +34,6 @@ from mpsearch.tables.choice import Choice
 CORE = Path(__file__).parent.parent / "mpsearch" / "exporters" / "c"
 MAIN = Path(__file__).parent / "kernel_cases.c"  # a line of numbers in, a line of results out
 GUARDED = Path(__file__).parent / "guarded_memory.c"  # codes in, integers out
-KERNELS = (
-    "layers",
-    "patches",
-    "depthwise",
-    "pooling",
-    "elementwise",
-    "pointwise",
-    "norms",
-    "steps",
-)
 STRICT = ("-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic")
 CPU = Path("/proc/cpuinfo")
 HAS_AVX2 = CPU.is_file() and " avx2" in CPU.read_text()

@@ -121,13 +121,15 @@ DOCUMENT = "export.json"
 LARGEST_MIB = 64
 BUILD = "build"  # what make writes; never ours to judge
 CHECK_SAMPLES = 4
+# What is compiled with every network; its own constants and calls are network.c.
+KERNELS = tuple("layers patches depthwise pooling elementwise pointwise norms steps".split())
 SOURCES = (
-    "integers.h kernels.h constants.h rescaling.h unpacking.h patches.c products.h "
-    "products_avx2.h products_neon.h products_plain.h depthwise.c lines.h layers.c sums.h "
-    "pooling.c elementwise.c pointwise.c norms.c steps.c border.h border.c main.c "
-    "step_times.c"
+    *"integers.h kernels.h constants.h rescaling.h unpacking.h products.h products_avx2.h".split(),
+    *"products_neon.h products_plain.h lines.h sums.h border.h".split(),
+    *(f"{kernel}.c" for kernel in KERNELS),
+    *"border.c main.c step_times.c".split(),
 )
-TEMPLATES = {name: name for name in SOURCES.split()} | {
+TEMPLATES = {name: name for name in SOURCES} | {
     "Makefile": "Makefile.template",
     "CMakeLists.txt": "CMakeLists.txt.template",
 }
