@@ -45,7 +45,7 @@ from mpsearch.quantization.quantized import (
 )
 from mpsearch.quantization.quantizer import FLOAT_BITS, ActivationQuantizer
 from mpsearch.tables.choice import Choice
-from mpsearch.tables.targets import LITERT_ACTIVATIONS, LITERT_WEIGHTS, LITERT_WEIGHTS_LINEAR
+from mpsearch.tables.stored_widths import LITERT_ACTIVATIONS, LITERT_WEIGHTS, LITERT_WEIGHTS_LINEAR
 
 # The largest bias code. XNNPACK's linear layers with narrow weights count it in sixteenths of a
 # step, in 32 bits: above 2^27 it comes out wrong without a word.
