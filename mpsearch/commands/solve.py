@@ -25,8 +25,8 @@ from mpsearch.tables.assignment import Assignment
 from mpsearch.tables.budget import Minimand
 from mpsearch.tables.provenance import model_digest_of, sound_provenance, unpriced_activations
 from mpsearch.tables.solution import Solution
-from mpsearch.tables.table import LayerTable
 from mpsearch.tables.stored_widths import FORMATS, excludes_for, note_of
+from mpsearch.tables.table import LayerTable
 
 
 @dataclass(frozen=True)
