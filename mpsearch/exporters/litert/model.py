@@ -46,7 +46,7 @@ from mpsearch.quantization.quantized import (
 )
 from mpsearch.quantization.quantizer import FLOAT_BITS, ActivationQuantizer
 from mpsearch.tables.choice import Choice
-from mpsearch.tables.targets import LITERT_ACTIVATIONS, LITERT_WEIGHTS, TARGETS
+from mpsearch.tables.stored_widths import FORMATS, LITERT_ACTIVATIONS, LITERT_WEIGHTS
 
 # The largest bias code. XNNPACK's linear layers with narrow weights count it in sixteenths of a
 # step, in 32 bits: above 2^27 it comes out wrong without a word.
@@ -119,7 +119,7 @@ def _weight_bits(kind: str, micro: bool) -> Sequence[int]:
     """The widths that LiteRT's operator of a layer has; TRANSPOSE_CONV and GATHER
     take bytes alone."""
     if kind == "linear":
-        return TARGETS["tflm" if micro else "litert"].weights_linear
+        return FORMATS["tflm" if micro else "litert"].weights_linear
     only_bytes = kind == EMBEDDING or "transpose" in kind
     return LITERT_WEIGHTS[-1:] if only_bytes else LITERT_WEIGHTS
 
