@@ -45,12 +45,16 @@ def at(choice: Choice) -> QuantizedNetwork:
     return quantize(network, dict.fromkeys(("0", "3"), choice), calibrate(network, data))
 
 
-def stored_by_litert(choice: Choice) -> list[bool]:
+def stored_by_litert(choice: Choice, micro: bool = False) -> list[bool]:
     try:
-        raised, _ = raise_bits(at(choice))
+        raised, _ = raise_bits(at(choice), micro)
     except InputError:
         return [False, False]
     return [raised.assignment[layer] == choice for layer in ("0", "3")]
+
+
+def stored_by_tflm(choice: Choice) -> list[bool]:
+    return stored_by_litert(choice, micro=True)
 
 
 def stored_by_onnx(choice: Choice) -> list[bool]:
@@ -73,7 +77,12 @@ def stored_by_c(choice: Choice) -> list[bool]:
 
 @pytest.mark.parametrize(
     ("form", "stored"),
-    [("litert", stored_by_litert), ("onnx", stored_by_onnx), ("c", stored_by_c)],
+    [
+        ("litert", stored_by_litert),
+        ("tflm", stored_by_tflm),
+        ("onnx", stored_by_onnx),
+        ("c", stored_by_c),
+    ],
 )
 def test_the_table_of_formats_is_what_their_exporters_do(
     form: str, stored: Callable[[Choice], list[bool]]

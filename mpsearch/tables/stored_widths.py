@@ -4,7 +4,7 @@ Other bits are exported too, in the next wider type: the same numbers or finer o
 than the search counted. The exporters take their widths from here.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from mpsearch.errors import InputError
@@ -22,9 +22,9 @@ LITERT_WEIGHTS, LITERT_WEIGHTS_LINEAR = (4, 8), (2, 4, 8)
 class StoredWidths:
     """Widths that are stored as assigned: of weights, of linear layers' weights, of activations."""
 
-    weights: Collection[int]
-    weights_linear: Collection[int]
-    activations: Collection[int]
+    weights: Sequence[int]
+    weights_linear: Sequence[int]
+    activations: Sequence[int]
 
     def runs(self, kind: str, choice: Choice) -> bool:
         """Whether a layer of this kind (`conv2d`, `linear`, …) is stored at this very choice."""
@@ -35,6 +35,8 @@ class StoredWidths:
 FORMATS: Mapping[str, StoredWidths] = {
     "c": StoredWidths(INTEGERS, INTEGERS, INTEGERS),
     "litert": StoredWidths(LITERT_WEIGHTS, LITERT_WEIGHTS_LINEAR, (LITERT_ACTIVATIONS,)),
+    # TensorFlow Lite Micro's FULLY_CONNECTED has no 4-bit weights with a scale per channel.
+    "tflm": StoredWidths(LITERT_WEIGHTS, LITERT_WEIGHTS[-1:], (LITERT_ACTIVATIONS,)),
     "onnx": StoredWidths(*[(*ONNX_BITS, FLOAT)] * 3),
 }
 
