@@ -7,6 +7,7 @@ Everything else (moves, pools, functions) is computed by the same C everywhere.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from mpsearch.exporters.c import helium
 from mpsearch.exporters.c.kernels import Kernel, Scratch, kernel_of, offset, ordered_codes, scratch
 from mpsearch.exporters.c.layouts import Arranged
 from mpsearch.integer.fixed_point import Integers
@@ -53,4 +54,13 @@ PORTABLE = Family(
     ordered_codes,
     offset,
 )
-FAMILIES: Mapping[str, Family] = {family.name: family for family in (PORTABLE,)}
+HELIUM = Family(
+    "helium",
+    ("mve/helium.h", "mve/finishing.h"),
+    ("mve/patches.c", "mve/depthwise.c"),
+    kernel_of,
+    helium.scratch,
+    helium.order,
+    offset,
+)
+FAMILIES: Mapping[str, Family] = {family.name: family for family in (PORTABLE, HELIUM)}
