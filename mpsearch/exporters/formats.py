@@ -109,6 +109,13 @@ FORMATS: Mapping[str, ExportFormat] = {
         "mpsearch.exporters.litert.check:trial",
         ("check",),
     ),
+    "tflm": ExportFormat(
+        "a folder for TensorFlow Lite Micro: the file, as a C array, its operators and its arena",
+        "a new or empty folder",
+        "mpsearch.exporters.tflm.folder:write",
+        "mpsearch.exporters.tflm.folder:trial",
+        ("check",),
+    ),
     "onnx": ExportFormat(
         "a QDQ model with packed 4- and 8-bit weights",
         "a file that ends in .onnx",
@@ -139,7 +146,7 @@ def export(
 ) -> Exported:
     """Write a quantized network as code or as a file that a device runs, as `mpsearch export` does.
 
-    form: `c` (`output` is a new or empty folder), `onnx` or `litert` (`output` is a file). data:
+    form: `c` or `tflm` (`output` is a new or empty folder), `onnx` or `litert` (a file). data:
     calibration samples; without them nothing is compared, and formats that need them raise
     InputError. wide_bits: 16 or 32, of sums and outputs (`c` alone). check: run what was written
     and compare (None: where possible). target: the processor, such as `cortex-m4` (`c` alone;

@@ -11,7 +11,6 @@ written.
 `mpsearch export --format c`: check the integers, write the folder and say what is in it.
 """
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,14 +23,12 @@ import torch
 
 from mpsearch import __version__
 from mpsearch.data import Data
-from mpsearch.errors import InputError
 from mpsearch.exporters.agreement_of_outputs import Agreement, judge
 from mpsearch.exporters.c.source import Source, check_steps, generate
 from mpsearch.exporters.c.targets import ANY, Target, find_target
+from mpsearch.exporters.folders import check_folder, write_files
 from mpsearch.exporters.formats import Exported, ExportRequest, Trial
 from mpsearch.exporters.reference_outputs import reference_of
-from mpsearch.files.json_file import by_name, check_form, one_of, read_json, text
-from mpsearch.files.whole import digest, write_atomic
 from mpsearch.integer.graph import IntegerGraph, IntegerInput
 from mpsearch.integer.inference import IntegerNetwork, outputs, quantize_input, ranges_from, run
 from mpsearch.integer.lowering import lower
@@ -118,9 +115,6 @@ def _entry(entry: IntegerInput) -> str:
 
 
 FORMAT, VERSION = "mpsearch.c_export", 1
-DOCUMENT = "export.json"
-LARGEST_MIB = 64
-BUILD = "build"  # what make writes; never ours to judge
 CHECK_SAMPLES = 4
 # What is compiled with every network, beside the layers of a family and network.c.
 _COMMON = "layers.c pooling.c elementwise.c pointwise.c norms.c steps.c".split()
@@ -191,7 +185,7 @@ def write_folder(
     """As `export_c`, for a graph that was lowered from `quantized`; `agreement` goes into
     export.json."""
     place = Path(folder)
-    check_folder(place)
+    check_folder(place, FORMAT)
     source = generate(graph, quantized, target)
     document = describe(graph, quantized, source)
     document["target"] = target.name
@@ -202,48 +196,7 @@ def write_folder(
     contents |= {name: text.encode() for name, text in builds(target).items()}
     contents |= check_sample(graph, calibration)
     contents["README.md"] = readme(graph, document).encode()
-    document["files"] = {name: digest(content) for name, content in sorted(contents.items())}
-    (place / "check").mkdir(parents=True, exist_ok=True)
-    for name, content in contents.items():
-        write_atomic(place / name, content)
-    write_atomic(place / DOCUMENT, json.dumps(document, indent=1) + "\n")
-    return CExport(place, document)
-
-
-def check_folder(folder: Path) -> None:
-    """Raise InputError unless an export may be written to `folder` without losing anything."""
-    if not folder.exists() and not folder.is_symlink():
-        return
-    if not folder.is_dir():
-        raise InputError(f"{folder} is not a folder; choose another with -o")
-    found = {
-        str(path.relative_to(folder))
-        for path in folder.rglob("*")
-        if not path.is_dir() and path.relative_to(folder).parts[0] != BUILD
-    }
-    if not found:
-        return
-    written = _files_of(folder)
-    for name in sorted(found - {DOCUMENT}):
-        if name not in written:
-            raise InputError(
-                f"{folder} holds {name}, which no export wrote; choose a new folder with -o"
-            )
-        if digest((folder / name).read_bytes()) != written[name]:
-            raise InputError(
-                f"{folder}/{name} was changed after the export; choose a new folder with -o"
-            )
-
-
-def _files_of(folder: Path) -> Mapping[str, str]:
-    """The files that an earlier export lists; none where there is no export."""
-    try:
-        document = read_json(folder / DOCUMENT, DOCUMENT, LARGEST_MIB)
-        check_form(document, {"format": one_of(FORMAT), "files": by_name(text)}, "")
-    except (OSError, ValueError, InputError):
-        return {}
-    files_by_name: Mapping[str, str] = document["files"]
-    return files_by_name
+    return CExport(place, write_files(place, contents, document))
 
 
 def check_sample(graph: IntegerGraph, calibration: Data) -> dict[str, bytes]:
@@ -335,7 +288,7 @@ def write(request: ExportRequest) -> Exported:
     """
     data, wide_bits = ranges_from(request.data), request.wide_bits or 32
     target = find_target(request.target)
-    check_folder(Path(request.output))
+    check_folder(Path(request.output), FORMAT)
     graph = lower(request.quantized, data, wide_bits=wide_bits)
     agreement: tuple[Agreement, ...] = ()
     if request.check is not False:
