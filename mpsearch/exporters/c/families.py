@@ -58,7 +58,7 @@ HELIUM = Family(
     "helium",
     ("mve/helium.h", "mve/finishing.h"),
     ("mve/patches.c", "mve/depthwise.c"),
-    kernel_of,
+    helium.kernel,
     helium.scratch,
     helium.order,
     offset,

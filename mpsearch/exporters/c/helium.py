@@ -3,7 +3,14 @@ and the order of their weights."""
 
 from math import prod
 
-from mpsearch.exporters.c.kernels import Kernel, Scratch, geometry, ordered_codes
+from mpsearch.exporters.c.kernels import (
+    Kernel,
+    Scratch,
+    geometry,
+    is_depthwise,
+    ordered_codes,
+    takes_bytes,
+)
 from mpsearch.exporters.c.kernels import scratch as portable_scratch
 from mpsearch.integer.fixed_point import Integers
 from mpsearch.integer.graph import Convolution, IntegerTensor, Linear, Shape, Step
@@ -12,6 +19,13 @@ _LANES, _FACTOR_BYTES = 4, 5  # MPS_LANES and sizes in mps_factors of mve/finish
 _CHUNK, _SLACK = 512, 64  # CHUNK in mve/patches.c, MPS_UNPACKED_SLACK in mve/helium.h
 # Weights are unpacked once for a block of patches, and three positions are computed at once.
 _BLOCK_BYTES, _FEW, _MOST, _LARGEST_BYTES = 768, 12, 48, 6912  # MOST in mve/patches.c
+
+
+def kernel(step: Convolution | Linear, source: IntegerTensor) -> Kernel:
+    """What computes a layer, by its shapes, its bits and what its sums can reach."""
+    if not takes_bytes(step, source):
+        return Kernel.PLAIN
+    return Kernel.DEPTHWISE if is_depthwise(step) else Kernel.PATCHES
 
 
 def scratch(step: Step, kernel: Kernel, source: IntegerTensor) -> Scratch:
