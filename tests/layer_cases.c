@@ -1,4 +1,5 @@
-/* Layers one after the other: each with its own memory, whose surroundings must stay as they are. */
+/* Layers one after the other: each with its own memory, whose surroundings must stay as they are.
+ */
 #include "kernels.h"
 #include "mps3_an547.h"
 

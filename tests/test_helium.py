@@ -53,8 +53,9 @@ class Shapes:
     groups: int = 1
 
 
+CHANNELS = (1, 2, 3, 5, 8, 16, 17, 40)
 SHAPES = [
-    *(Shapes(c, o, 4, 5, (1, 1)) for c, o in zip((1, 2, 3, 5, 8, 16, 17, 40), (40, 17, 16, 8, 5, 3, 2, 1), strict=True)),
+    *(Shapes(c, o, 4, 5, (1, 1)) for c, o in zip(CHANNELS, reversed(CHANNELS), strict=True)),
     *(Shapes(c, c + 1, 5, 6, (3, 3), padding=1) for c in (1, 3, 5, 16, 17)),
     *(Shapes(c, 4, 7, 3, (5, 1), stride=(2, 1), padding=1) for c in (2, 8, 40)),
     Shapes(3, 16, 9, 8, (3, 3), stride=(2, 2), padding=1),
@@ -70,7 +71,8 @@ SHAPES = [
     Shapes(17, 17, 7, 5, (5, 1), padding=2, groups=17),
     Shapes(8, 8, 8, 8, (3, 3), padding=2, dilation=(2, 2), groups=8),
     Shapes(4, 4, 9, 9, (7, 7), padding=3, groups=4),
-    *(Shapes(c, o, r, 1) for c, o, r in ((1, 1, 1), (17, 5, 1), (64, 10, 2), (40, 8, 7), (700, 3, 1))),
+    *(Shapes(c, o, r, 1) for c, o, r in ((1, 1, 1), (17, 5, 1), (64, 10, 2), (40, 8, 7))),
+    Shapes(700, 3, 1, 1),
 ]  # fmt: skip
 
 
@@ -90,14 +92,20 @@ class Case:
     in_place: bool = False
 
 
-def _made(source: np.random.Generator, shapes: Shapes, w_bits: int, a_bits: int, number: int) -> Case:
+def _made(
+    source: np.random.Generator, shapes: Shapes, w_bits: int, a_bits: int, number: int
+) -> Case:
     """Weights and codes at their limits now and then; results spread over their range."""
     sizes = (shapes.outputs, shapes.channels // shapes.groups, *(shapes.kernel or ()))
     most = 2 ** (w_bits - 1) - 1
     codes = source.integers(-most, most + 1, sizes)
-    image = (shapes.channels, shapes.height, shapes.width) if shapes.kernel else (shapes.height, shapes.channels)
+    image = (
+        (shapes.channels, shapes.height, shapes.width)
+        if shapes.kernel
+        else (shapes.height, shapes.channels)
+    )
     x = source.integers(0, 2**a_bits, (1, *image))
-    if number % 7 == 3:
+    if number % 7 == 3 or (number >= 3 * len(SHAPES) and shapes.groups == shapes.channels):
         codes[:], x[:] = most, 2**a_bits - 1
     zero = int(source.integers(0, 2**a_bits)) if number % 3 else 0
     bias = source.integers(-500, 500, shapes.outputs) * (number % 4 > 0)
@@ -107,7 +115,9 @@ def _made(source: np.random.Generator, shapes: Shapes, w_bits: int, a_bits: int,
     weights = Weights("layer", w_bits, codes.astype(np.int16), bias.astype(np.int32), zero, bound)
     summed = number % 4 == 2
     written, kind = _output(source, number, summed, shapes)
-    spread = (written.high - written.low) / np.maximum(reach, 8) / source.uniform(0.3, 4, len(reach))
+    spread = (
+        (written.high - written.low) / np.maximum(reach, 8) / source.uniform(0.3, 4, len(reach))
+    )
     scale = rescale_of(2.0 ** np.floor(np.log2(spread)) if number % 5 == 4 else spread)
     low, high = written.low, written.high
     if number % 2 and not summed:
@@ -130,7 +140,9 @@ def _made(source: np.random.Generator, shapes: Shapes, w_bits: int, a_bits: int,
     return _summed(source, case, number) if summed else case
 
 
-def _output(source: np.random.Generator, number: int, summed: bool, shapes: Shapes) -> tuple[IntegerTensor, str]:
+def _output(
+    source: np.random.Generator, number: int, summed: bool, shapes: Shapes
+) -> tuple[IntegerTensor, str]:
     """What the layer writes, and its C type."""
     signed = IntegerTensor("y", (), 16, True, 0.02, 0)
     if summed or number % 11 == 5:
@@ -155,10 +167,14 @@ def _summed(source: np.random.Generator, case: Case, number: int) -> Case:
         kind = "MPS_U8"
     bits, signed = int(kind[5:]), kind[4] == "I"
     zero = 0 if signed else int(source.integers(0, 2**bits))
-    other = IntegerTensor("b", shape, bits, signed, float(source.uniform(0.5, 2)) * 640 / 2**bits, zero)
+    other = IntegerTensor(
+        "b", shape, bits, signed, float(source.uniform(0.5, 2)) * 640 / 2**bits, zero
+    )
     low, high = (other.low, other.high)
     addend = source.integers(low, high, (1, *shape), endpoint=True)
-    result = IntegerTensor("z", shape, 8, False, float(source.uniform(2, 8)), int(source.integers(0, 256)))
+    result = IntegerTensor(
+        "z", shape, 8, False, float(source.uniform(2, 8)), int(source.integers(0, 256))
+    )
     if number % 3 == 0:
         result = IntegerTensor("z", shape, 16, True, 0.03, 0)
     if number % 8 == 2:  # ties
@@ -227,7 +243,9 @@ def _written(case: Case, number: int) -> tuple[str, str]:
     needed = HELIUM.scratch(step, kernel, source)
     fields: dict[str, object] = {"layer": layer, "block": needed.positions}
     if isinstance(step, Convolution):
-        text.append(struct("mps_convolution", f"step_{number}", fields | asdict(geometry(step, source))))
+        text.append(
+            struct("mps_convolution", f"step_{number}", fields | asdict(geometry(step, source)))
+        )
     else:
         outputs, inputs = weights.codes.shape
         rows = {"rows": step.output.shape[0], "inputs": inputs, "outputs": outputs}

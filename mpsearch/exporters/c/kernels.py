@@ -45,7 +45,7 @@ def takes_bytes(step: Convolution | Linear, source: IntegerTensor) -> bool:
 
 
 def is_depthwise(step: Convolution | Linear) -> bool:
-    """True where every channel has one kernel of its own, of no more taps than there is room for."""
+    """True where every channel has one kernel of its own, and there is room for its taps."""
     if isinstance(step, Linear):
         return False
     outputs, inputs, *kernel = step.weights.codes.shape

@@ -78,21 +78,21 @@ typedef struct {
 
 /* Codes in q0 and weights in q1 -> their products, in q2 and q3 or added to these; there are eight
    vectors, so that the weights are loaded twice. Then these to the sums. */
-#define FIRST                 \
+#define FIRST                \
     "vmullb.s8 q2, q0, q1\n" \
     "vmullt.s8 q3, q0, q1\n"
-#define NEXT(AGAIN)           \
-    "vmullb.s8 q1, q0, q1\n" \
+#define NEXT(AGAIN)                                        \
+    "vmullb.s8 q1, q0, q1\n"                               \
     "vadd.i16 q2, q2, q1\n" AGAIN "vmullt.s8 q0, q0, q1\n" \
     "vadd.i16 q3, q3, q0\n"
-#define WIDEN                       \
-    "vmovlb.s16 q0, q2\n"          \
-    "vmovlb.s16 q1, q3\n"          \
-    "vadd.i32 %q[a], %q[a], q0\n"  \
-    "vadd.i32 %q[b], %q[b], q1\n"  \
-    "vmovlt.s16 q0, q2\n"          \
-    "vmovlt.s16 q1, q3\n"          \
-    "vadd.i32 %q[c], %q[c], q0\n"  \
+#define WIDEN                     \
+    "vmovlb.s16 q0, q2\n"         \
+    "vmovlb.s16 q1, q3\n"         \
+    "vadd.i32 %q[a], %q[a], q0\n" \
+    "vadd.i32 %q[b], %q[b], q1\n" \
+    "vmovlt.s16 q0, q2\n"         \
+    "vmovlt.s16 q1, q3\n"         \
+    "vadd.i32 %q[c], %q[c], q0\n" \
     "vadd.i32 %q[d], %q[d], q1\n"
 #define SUMS [a] "+w"(s->a), [b] "+w"(s->b), [c] "+w"(s->c), [d] "+w"(s->d)
 
@@ -110,7 +110,7 @@ static inline MPS_INLINE void multiply_taps(const int8_t *weights, const int8_t 
                 "add %[place], %[place], %[at]\n"
                 "vldrb.8 q0, [%[place]]\n"
                 "vldrb.8 q1, [%[weights]]\n" NEXT("vldrb.8 q1, [%[weights]], #16\n") "le lr, 1b\n"
-                "2:" WIDEN
+                                                                                     "2:" WIDEN
                 : SUMS, [place] "=&r"(place), [places] "+r"(places), [weights] "+r"(weights)
                 : [more] "r"(some - 1), [at] "r"(at)
                 : "lr", "q0", "q1", "q2", "q3", "memory");
@@ -118,9 +118,9 @@ static inline MPS_INLINE void multiply_taps(const int8_t *weights, const int8_t 
 }
 
 /* Sums -> what is stored. */
-static MPS_APART void store(const mps_layer *layer, const mps_parts *parts,
-                                   const tile_constants *t, const tile_sums *s, int count,
-                                   const void *addend, void *output, size_t at) {
+static MPS_APART void store(const mps_layer *layer, const mps_parts *parts, const tile_constants *t,
+                            const tile_sums *s, int count, const void *addend, void *output,
+                            size_t at) {
     int32_t codes[WIDTH];
     int32x4x4_t x;
     x.val[0] = mps_rescaled(layer, s->a, vldrwq_s32(t->multiplier), vldrwq_s32(t->shift));
@@ -134,47 +134,46 @@ static MPS_APART void store(const mps_layer *layer, const mps_parts *parts,
 }
 
 /* A line of `columns` places with a kernel of 3x3, columns side by side: where two products fit 16
-   bits, or all nine; half up, to bytes. The vectors are narrowed so that they are in order again. */
+   bits, or all nine; half up, to bytes. The vectors are narrowed so that they are in order again.
+ */
 #define CODES(PLACE) "vldrb.8 q0, [%[" PLACE "]\n"
 #define WEIGHTS(TAP) "vldrb.8 q1, [%[weights], #" TAP "]\n"
 #define FIRST_AT(PLACE, TAP) CODES(PLACE) WEIGHTS(TAP) FIRST
 #define NEXT_AT(PLACE, TAP) CODES(PLACE) WEIGHTS(TAP) NEXT(WEIGHTS(TAP))
-#define SCALE(SUM, VECTOR)                      \
-    "vldrw.32 q0, [%[t], #64+" VECTOR "]\n"     \
-    "vldrw.32 q1, [%[t], #128+" VECTOR "]\n"    \
+#define SCALE(SUM, VECTOR)                       \
+    "vldrw.32 q0, [%[t], #64+" VECTOR "]\n"      \
+    "vldrw.32 q1, [%[t], #128+" VECTOR "]\n"     \
     "vqdmulh.s32 %q[" SUM "], %q[" SUM "], q0\n" \
     "vrshl.s32 %q[" SUM "], %q[" SUM "], q1\n"
-#define LINE(PRODUCTS)                                                                      \
-    __asm__ volatile(                                                                       \
-        "dls lr, %[columns]\n"                                                              \
-        "1: vldrw.32 %q[a], [%[t]]\n"                                                       \
-        "vldrw.32 %q[b], [%[t], #16]\n"                                                     \
-        "vldrw.32 %q[c], [%[t], #32]\n"                                                     \
-        "vldrw.32 %q[d], [%[t], #48]\n" PRODUCTS                                            \
-        "add %[top], %[top], %[step]\n"                                                     \
-        "add %[middle], %[middle], %[step]\n"                                               \
-        "add %[bottom], %[bottom], %[step]\n" SCALE("a", "0") SCALE("b", "16")              \
-            SCALE("c", "32") SCALE("d", "48")                                               \
-        "vqmovnb.s32 %q[a], %q[a]\n"                                                        \
-        "vqmovnb.s32 %q[b], %q[b]\n"                                                        \
-        "vqmovnt.s32 %q[a], %q[c]\n"                                                        \
-        "vqmovnt.s32 %q[b], %q[d]\n"                                                        \
-        "vqadd.s16 %q[a], %q[a], %[zero]\n"                                                 \
-        "vqadd.s16 %q[b], %q[b], %[zero]\n"                                                 \
-        "vqmovunb.s16 q0, %q[a]\n"                                                          \
-        "vqmovunt.s16 q0, %q[b]\n"                                                          \
-        "vldrw.32 q1, [%[t], #192]\n"                                                       \
-        "vldrw.32 q2, [%[t], #208]\n"                                                       \
-        "vmax.u8 q0, q0, q1\n"                                                              \
-        "vmin.u8 q0, q0, q2\n"                                                              \
-        "vpst\n"                                                                            \
-        "vstrbt.8 q0, [%[to]]\n"                                                            \
-        "add %[to], %[to], %[stride]\n"                                                     \
-        "le lr, 1b"                                                                         \
-        : [top] "+r"(top), [middle] "+r"(middle), [bottom] "+r"(bottom), [to] "+r"(to),     \
-          [a] "=&w"(s.a), [b] "=&w"(s.b), [c] "=&w"(s.c), [d] "=&w"(s.d)                    \
-        : [t] "r"(t), [weights] "r"(weights), [step] "r"(step), [some] "Up"(some),          \
-          [columns] "r"(columns), [stride] "r"(c->outputs), [zero] "r"(layer->output_zero)  \
+#define LINE(PRODUCTS)                                                                          \
+    __asm__ volatile(                                                                           \
+        "dls lr, %[columns]\n"                                                                  \
+        "1: vldrw.32 %q[a], [%[t]]\n"                                                           \
+        "vldrw.32 %q[b], [%[t], #16]\n"                                                         \
+        "vldrw.32 %q[c], [%[t], #32]\n"                                                         \
+        "vldrw.32 %q[d], [%[t], #48]\n" PRODUCTS "add %[top], %[top], %[step]\n"                \
+        "add %[middle], %[middle], %[step]\n"                                                   \
+        "add %[bottom], %[bottom], %[step]\n" SCALE("a", "0") SCALE("b", "16") SCALE("c", "32") \
+            SCALE("d", "48") "vqmovnb.s32 %q[a], %q[a]\n"                                       \
+                             "vqmovnb.s32 %q[b], %q[b]\n"                                       \
+                             "vqmovnt.s32 %q[a], %q[c]\n"                                       \
+                             "vqmovnt.s32 %q[b], %q[d]\n"                                       \
+                             "vqadd.s16 %q[a], %q[a], %[zero]\n"                                \
+                             "vqadd.s16 %q[b], %q[b], %[zero]\n"                                \
+                             "vqmovunb.s16 q0, %q[a]\n"                                         \
+                             "vqmovunt.s16 q0, %q[b]\n"                                         \
+                             "vldrw.32 q1, [%[t], #192]\n"                                      \
+                             "vldrw.32 q2, [%[t], #208]\n"                                      \
+                             "vmax.u8 q0, q0, q1\n"                                             \
+                             "vmin.u8 q0, q0, q2\n"                                             \
+                             "vpst\n"                                                           \
+                             "vstrbt.8 q0, [%[to]]\n"                                           \
+                             "add %[to], %[to], %[stride]\n"                                    \
+                             "le lr, 1b"                                                        \
+        : [top] "+r"(top), [middle] "+r"(middle), [bottom] "+r"(bottom), [to] "+r"(to),         \
+          [a] "=&w"(s.a), [b] "=&w"(s.b), [c] "=&w"(s.c), [d] "=&w"(s.d)                        \
+        : [t] "r"(t), [weights] "r"(weights), [step] "r"(step), [some] "Up"(some),              \
+          [columns] "r"(columns), [stride] "r"(c->outputs), [zero] "r"(layer->output_zero)      \
         : "lr", "q0", "q1", "q2", "q3", "memory")
 
 static MPS_APART void convolve_line(const mps_convolution *c, const tile_constants *t,
@@ -205,8 +204,8 @@ static void convolve_tile(const mps_convolution *c, int8_t *ring, const void *in
     const int lines = (c->kernel_height - 1) * c->dilation_y + 1;
     const int columns =
         (c->output_width - 1) * c->stride_x + (c->kernel_width - 1) * c->dilation_x + 1;
-    const int usual = mps_is_usual(layer) && c->kernel_height == 3 && c->kernel_width == 3 &&
-                      c->dilation_x == 1;
+    const int usual =
+        mps_is_usual(layer) && c->kernel_height == 3 && c->kernel_width == 3 && c->dilation_x == 1;
     int8_t unpacked[TAPS * WIDTH + MPS_UNPACKED_SLACK];
     const int8_t *weights = unpack_taps(layer, first, count, taps, unpacked), *places[TAPS];
     tile_constants constants;

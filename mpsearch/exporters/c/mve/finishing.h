@@ -110,7 +110,8 @@ static inline MPS_INLINE void mps_store_lanes(void *data, mps_type type, size_t 
     } else if (type == MPS_I32) {
         vstrwq_p_s32((int32_t *)data + at, x, some);
     } else if (type == MPS_U4 && count == MPS_LANES && at % 2 == 0) {
-        const int32x4_t places = vshlq_s32(x, vmulq_n_s32(vreinterpretq_s32_u32(vidupq_n_u32(0, 4)), 1));
+        const int32x4_t places =
+            vshlq_s32(x, vmulq_n_s32(vreinterpretq_s32_u32(vidupq_n_u32(0, 4)), 1));
         const int32_t both = vaddvq_s32(places);
         bytes[at / 2] = (uint8_t)both, bytes[at / 2 + 1] = (uint8_t)(both >> 8);
     } else if (type == MPS_U2 && count == MPS_LANES && at % 4 == 0) {
@@ -135,7 +136,8 @@ static inline MPS_INLINE int32x4_t mps_rescaled(const mps_layer *layer, int32x4_
     if (layer->rounding == MPS_HALF_UP) {
         if (layer->raise)
             x = vshlq_r_s32(x, layer->raise);
-        return mps_clipped(mps_scaled(x, multiplier, shift), layer->output_zero, layer->low, layer->high);
+        return mps_clipped(mps_scaled(x, multiplier, shift), layer->output_zero, layer->low,
+                           layer->high);
     } else {
         int32_t sums[MPS_LANES], multipliers[MPS_LANES], shifts[MPS_LANES];
         vstrwq_s32(sums, x), vstrwq_s32(multipliers, multiplier), vstrwq_s32(shifts, shift);
@@ -165,12 +167,11 @@ static inline MPS_INLINE void mps_write(const mps_layer *layer, const mps_parts 
         vstrwq_s32(lanes, a);
         for (int i = 0; i < count; i++) {
             const int32_t b = mps_get(addend, sum->addend_type, at + (size_t)i);
-            const int64_t x =
-                (int64_t)lanes[i] * sum->multiplier + (int64_t)b * sum->other +
-                (int64_t)((uint64_t)(int64_t)sum->offset << sum->raise);
-            mps_set(output, sum->output_type, at + (size_t)i,
-                    mps_clip(mps_shift_round(x, sum->shift) + sum->output_zero, sum->low,
-                             sum->high));
+            const int64_t x = (int64_t)lanes[i] * sum->multiplier + (int64_t)b * sum->other +
+                              (int64_t)((uint64_t)(int64_t)sum->offset << sum->raise);
+            mps_set(
+                output, sum->output_type, at + (size_t)i,
+                mps_clip(mps_shift_round(x, sum->shift) + sum->output_zero, sum->low, sum->high));
         }
     }
 }

@@ -5,7 +5,8 @@
 #define MPS_HELIUM_H
 
 #if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC optimize("O2", "omit-frame-pointer") /* also where firmware is built with -Os or -O0 */
+#pragma GCC optimize("O2", "omit-frame-pointer") /* also where firmware is built with -Os or -O0 \
+                                                  */
 #endif
 
 #include <arm_mve.h>
@@ -72,7 +73,8 @@ static MPS_APART void mps_unpack(const uint8_t *packed, int bits, int count, int
         mps_copy(packed, count, 0, weights);
     } else if (bits == 4) {
         for (; count > 0; count -= 32, packed += 16, weights += 32) {
-            const int8x16_t x = vldrbq_z_s8((const int8_t *)packed, vctp8q((uint32_t)(count + 1) / 2));
+            const int8x16_t x =
+                vldrbq_z_s8((const int8_t *)packed, vctp8q((uint32_t)(count + 1) / 2));
             int8x16x2_t two;
             two.val[0] = vshrq_n_s8(vshlq_n_s8(x, 4), 4);
             two.val[1] = vshrq_n_s8(x, 4);
@@ -80,7 +82,8 @@ static MPS_APART void mps_unpack(const uint8_t *packed, int bits, int count, int
         }
     } else if (bits == 2) {
         for (; count > 0; count -= 64, packed += 16, weights += 64) {
-            const int8x16_t x = vldrbq_z_s8((const int8_t *)packed, vctp8q((uint32_t)(count + 3) / 4));
+            const int8x16_t x =
+                vldrbq_z_s8((const int8_t *)packed, vctp8q((uint32_t)(count + 3) / 4));
             int8x16x4_t four;
             four.val[0] = vshrq_n_s8(vshlq_n_s8(x, 6), 6);
             four.val[1] = vshrq_n_s8(vshlq_n_s8(x, 4), 6);

@@ -7,7 +7,7 @@
 #define MOST 48   /* positions of a block; _MOST in helium.py */
 #define CHUNK 512 /* terms whose weights are unpacked at once; _CHUNK in helium.py */
 #define APART (CHUNK + 8)
-#define FEW 12    /* positions of a block where there are more terms; _FEW in helium.py */
+#define FEW 12 /* positions of a block where there are more terms; _FEW in helium.py */
 
 /* 2 outputs at 3, 6, … positions, `row` bytes apart: sums[position][output] = first + weights *
    codes. The order of the fields is known to `multiply_pair`. */
@@ -25,19 +25,19 @@ typedef struct {
 static __attribute__((naked, noinline)) void multiply_pair(pair *p) {
     __asm__("push {r4-r11, lr}\n"
             "mov r12, r0\n"
-            "2: ldrd r1, r3, [r12]\n"      /* weights */
-            "ldrd r5, r9, [r12, #8]\n"     /* patches, row */
+            "2: ldrd r1, r3, [r12]\n"  /* weights */
+            "ldrd r5, r9, [r12, #8]\n" /* patches, row */
             "add r7, r5, r9\n"
             "add r11, r9, r9, lsl #1\n"
             "add r9, r9, r7\n"
             "add r11, r11, r5\n"
             "str r11, [r12, #8]\n"
-            "ldrd r0, r2, [r12, #16]\n"    /* first */
+            "ldrd r0, r2, [r12, #16]\n" /* first */
             "mov r4, r0\n"
             "mov r6, r2\n"
             "mov r8, r0\n"
             "mov r10, r2\n"
-            "ldrd lr, r11, [r12, #24]\n"   /* terms, sums */
+            "ldrd lr, r11, [r12, #24]\n" /* terms, sums */
             "dlstp.8 lr, lr\n"
             "1: vldrb.8 q0, [r1], #16\n"
             "vldrb.8 q1, [r5], #16\n"
@@ -54,7 +54,7 @@ static __attribute__((naked, noinline)) void multiply_pair(pair *p) {
             "strd r0, r2, [r11], #16\n"
             "strd r4, r6, [r11], #16\n"
             "strd r8, r10, [r11], #16\n"
-            "ldr r1, [r12, #32]\n"         /* end */
+            "ldr r1, [r12, #32]\n" /* end */
             "str r11, [r12, #28]\n"
             "cmp r11, r1\n"
             "bne 2b\n"
@@ -142,21 +142,21 @@ static void finish_rows(const work *w, int channel, int count, const int32_t *su
     if (w->usual && count == MPS_LANES) {
         int8_t *to = (int8_t *)w->output + at;
         const int32x4_t low = vdupq_n_s32(layer->low), high = vdupq_n_s32(layer->high);
-        __asm__ volatile("dls lr, %[positions]\n"
-                         "1: vldrw.32 q0, [%[sums]], #16\n"
-                         "vqdmulh.s32 q0, q0, %q[multiplier]\n"
-                         "vrshl.s32 q0, q0, %q[shift]\n"
-                         "vadd.i32 q0, q0, %[zero]\n"
-                         "vmax.s32 q0, q0, %q[low]\n"
-                         "vmin.s32 q0, q0, %q[high]\n"
-                         "vstrb.32 q0, [%[to]]\n"
-                         "add %[to], %[to], %[stride]\n"
-                         "le lr, 1b"
-                         : [sums] "+r"(sums), [to] "+r"(to)
-                         : [positions] "r"(positions), [stride] "r"(stride),
-                           [zero] "r"(layer->output_zero), [multiplier] "w"(multiplier),
-                           [shift] "w"(shift), [low] "w"(low), [high] "w"(high)
-                         : "lr", "q0", "memory");
+        __asm__ volatile(
+            "dls lr, %[positions]\n"
+            "1: vldrw.32 q0, [%[sums]], #16\n"
+            "vqdmulh.s32 q0, q0, %q[multiplier]\n"
+            "vrshl.s32 q0, q0, %q[shift]\n"
+            "vadd.i32 q0, q0, %[zero]\n"
+            "vmax.s32 q0, q0, %q[low]\n"
+            "vmin.s32 q0, q0, %q[high]\n"
+            "vstrb.32 q0, [%[to]]\n"
+            "add %[to], %[to], %[stride]\n"
+            "le lr, 1b"
+            : [sums] "+r"(sums), [to] "+r"(to)
+            : [positions] "r"(positions), [stride] "r"(stride), [zero] "r"(layer->output_zero),
+              [multiplier] "w"(multiplier), [shift] "w"(shift), [low] "w"(low), [high] "w"(high)
+            : "lr", "q0", "memory");
         return;
     }
     for (; positions > 0; positions--, sums += MPS_LANES, at += stride) {
@@ -255,8 +255,8 @@ static range inside_of(int padding, int stride, int span, int length, int count)
     return r;
 }
 
-/* Patches of `positions` positions from (*y, *x) on, which are moved. Those in the midst of an image
-   of bytes, whose lines are pieces each, are copied at once. */
+/* Patches of `positions` positions from (*y, *x) on, which are moved. Those in the midst of an
+   image of bytes, whose lines are pieces each, are copied at once. */
 static void gather_block(const mps_convolution *c, const void *image, int *y, int *x, int channel,
                          int inputs, int positions, int8_t *patches) {
     const int size = c->kernel_width * inputs, flip = c->layer.offset;
@@ -314,8 +314,8 @@ void mps_convolve_patches(const mps_convolution *c, void *scratch, const void *i
     const int in_place = points && c->layer.offset == 0 && c->layer.input_type == MPS_U8;
     for (int group = 0; group < c->groups; group++) {
         int8_t *patches;
-        const work w = begin(&c->layer, group * outputs, outputs, terms, scratch, addend, output,
-                             &patches);
+        const work w =
+            begin(&c->layer, group * outputs, outputs, terms, scratch, addend, output, &patches);
         int y = 0, x = 0;
         for (int first = 0, some; first < count; first += some) {
             const size_t at = (size_t)first * (size_t)c->outputs;
