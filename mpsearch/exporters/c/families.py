@@ -7,7 +7,7 @@ Everything else (moves, pools, functions) is computed by the same C everywhere.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from mpsearch.exporters.c import pairs
+from mpsearch.exporters.c import helium, pairs
 from mpsearch.exporters.c.kernels import Kernel, Scratch, kernel_of, offset, ordered_codes, scratch
 from mpsearch.exporters.c.layouts import Arranged
 from mpsearch.integer.fixed_point import Integers
@@ -63,4 +63,13 @@ CORTEX_M = Family(
     pairs.ordered_codes,
     pairs.offset,
 )
-FAMILIES: Mapping[str, Family] = {family.name: family for family in (PORTABLE, CORTEX_M)}
+HELIUM = Family(
+    "helium",
+    ("mve/helium.h", "mve/finishing.h"),
+    ("mve/patches.c", "mve/depthwise.c"),
+    helium.kernel,
+    helium.scratch,
+    helium.order,
+    offset,
+)
+FAMILIES: Mapping[str, Family] = {family.name: family for family in (PORTABLE, CORTEX_M, HELIUM)}
