@@ -29,6 +29,7 @@ from mpsearch.integer.graph import (
     Linear,
     TransposedConvolution,
     Weights,
+    reciprocal,
 )
 from mpsearch.integer.operators import (
     JOINING,
@@ -58,13 +59,6 @@ def check_integer(name: str, layer: QuantizedLayer) -> None:
             f"layer {name!r} is left in float ({layer.choice}); integer inference needs integer "
             "bits in every layer: choose 2 to 8 or 16"
         )
-
-
-def reciprocal(tensor: IntegerTensor) -> float:
-    """1/scale as quantizing multiplies with it: in float32 for codes, as torch has it."""
-    if tensor.signed:
-        return 1 / tensor.scale
-    return float(np.float32(1) / np.float32(tensor.scale))
 
 
 def layer_step(

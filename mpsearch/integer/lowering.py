@@ -1,10 +1,6 @@
-"""QuantizedNetwork -> IntegerGraph: what the fake-quantized network means, in integers.
-
-ReLU and ReLU6 join the step before them, which clips its result anyway.
-"""
+"""QuantizedNetwork -> IntegerGraph: what the fake-quantized network means, in integers."""
 
 import math
-from collections import Counter
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -15,23 +11,19 @@ from mpsearch.errors import InputError
 from mpsearch.graph.layers import Layer, argument, packet
 from mpsearch.graph.partial_forward import PartialForward
 from mpsearch.graph.refusals import Refusals
-from mpsearch.integer.arithmetic import Affine, Multiply, Prelu
 from mpsearch.integer.beside import stored_codes
+from mpsearch.integer.clamps import fuse_clamps
 from mpsearch.integer.fixed_point import FRACTION_BITS, OUTPUT_BITS, rescale_of
-from mpsearch.integer.functions import Lookup
 from mpsearch.integer.gathering import Fill
 from mpsearch.integer.graph import (
-    Add,
     ArgMax,
-    Clamp,
-    Convolution,
     IntegerGraph,
     IntegerInput,
     IntegerTensor,
-    Linear,
     Requantize,
     Softmax,
     Step,
+    reciprocal,
 )
 from mpsearch.integer.layers import (
     PROBABILITIES,
@@ -42,10 +34,8 @@ from mpsearch.integer.layers import (
     check_integer,
     choose_forms,
     layer_step,
-    reciprocal,
 )
 from mpsearch.integer.moves import moving_steps
-from mpsearch.integer.norms import Normalize
 from mpsearch.integer.operators import (
     JOINING,
     LAYERS,
@@ -61,51 +51,10 @@ from mpsearch.integer.operators import (
 )
 from mpsearch.integer.own_scales import own_step
 from mpsearch.integer.pointwise import PointFunction, needed, point_functions, sources_of
-from mpsearch.integer.products import MatMul
 from mpsearch.integer.ranges import Ranges, tensor_ranges
 from mpsearch.integer.samples import of_one_sample
 from mpsearch.quantization.quantized import QuantizedNetwork
 from mpsearch.quantization.quantizer import affine
-
-
-def fuse_clamps(steps: list[Step], output: IntegerTensor) -> tuple[Step, ...]:
-    """The steps without the clamps that only narrow what the step before them clips to.
-
-    Clipping to [a, b] and then to [c, d] is clipping to [clip(a), clip(b)] in [c, d].
-    """
-    uses = Counter(name for step in steps for name in step.sources)
-    uses[output.name] += 1
-    made: dict[str, int] = {}
-    fused: list[Step] = []
-    for step in steps:
-        place = made.get(step.sources[0], -1)
-        before = fused[place] if place >= 0 else None
-        if (
-            isinstance(step, Clamp)
-            and isinstance(
-                before,
-                Convolution
-                | Linear
-                | Add
-                | Requantize
-                | Clamp
-                | Lookup
-                | Affine
-                | Multiply
-                | Prelu
-                | Normalize
-                | MatMul,
-            )
-            and uses[step.sources[0]] == 1
-        ):
-            low, high = (min(max(end, step.low), step.high) for end in (before.low, before.high))
-            fused[place] = replace(before, output=step.output, low=low, high=high)
-            made[step.output.name] = place
-            continue
-        made[step.output.name] = len(fused)
-        fused.append(step)
-    return tuple(fused)
-
 
 # The wide form's largest value over the largest magnitude seen in calibration. Each bit of headroom
 # doubles how often rounding in the wide form changes a code that sits between two.

@@ -26,8 +26,7 @@ import numpy as np
 from mpsearch.exporters.c.kernels import Kernel, offset, ordered_codes, products_in_16_bits
 from mpsearch.exporters.c.storage import c_type
 from mpsearch.integer.fixed_point import LARGEST_SHIFT, Integers, Rescale
-from mpsearch.integer.graph import Convolution, IntegerTensor, Linear, Shape
-from mpsearch.integer.layers import reciprocal
+from mpsearch.integer.graph import Convolution, IntegerTensor, Linear, Shape, reciprocal
 from mpsearch.quantization.packing import pack
 from mpsearch.quantization.quantized import QuantizedLayer
 
