@@ -49,7 +49,7 @@ from mpsearch.quantization.quantized import QuantizedLayer
 from mpsearch.quantization.quantizer import FLOAT_BITS, ActivationQuantizer
 
 LARGEST_BOUND = 2**62
-_MUCH_LARGER = 16  # four bits of sixteen would be lost
+MUCH_LARGER = 16  # four bits of sixteen would be lost
 
 
 def check_integer(name: str, layer: QuantizedLayer) -> None:
@@ -259,7 +259,7 @@ def _classes(
     short = {root(name) for name in touched}
     for node in joins:
         for source in sources(node):
-            is_small = _MUCH_LARGER * sizes.get(source.name, 0.0) < sizes.get(node.name, 0.0)
+            is_small = MUCH_LARGER * sizes.get(source.name, 0.0) < sizes.get(node.name, 0.0)
             if not is_small or root(source.name) not in short:
                 parent[root(source.name)] = root(node.name)
     return {name: root(name) for name in parent}

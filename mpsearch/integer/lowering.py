@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 import torch
 from torch import fx
@@ -70,6 +71,21 @@ def lower(
     Raises InputError naming the layer that is left in float, or the operator and the node that has
     no integer form; also for a network that mixes the samples of a batch.
     """
+    lowering, result = lowered(Lowering, quantized, calibration, batch_size, wide_bits)
+    return lowering.finish(result)
+
+
+Kind = TypeVar("Kind", bound="Lowering")
+
+
+def lowered(
+    kind: type[Kind],
+    quantized: QuantizedNetwork,
+    calibration: Data,
+    batch_size: int = 64,
+    wide_bits: int = 32,
+) -> tuple[Kind, fx.Node]:
+    """What has made all steps, one `kind` of `Lowering`, and the node of the output; as `lower`."""
     if wide_bits not in HEADROOM:
         raise InputError(f"got {wide_bits} bits for wide tensors; expected 16 or 32")
     network, refusals = quantized.source, Refusals()
@@ -96,7 +112,7 @@ def lower(
     quantizers = {node: quantized.layers[layer.name].activation for node, layer in layer_of.items()}
     ranges = tensor_ranges(quantized, calibration, batch_size)
     sizes = {name: max(map(abs, ends)) for name, ends in ranges.items()}
-    lowering = _Lowering(
+    lowering = kind(
         quantized,
         choose_forms(result, order, quantizers, functions, sizes),
         ranges,
@@ -112,7 +128,7 @@ def lower(
             with refusals.of(node, lowering.assume):
                 lowering.add(node)
     _check(refusals, mixes)
-    return lowering.finish(result)
+    return lowering, result
 
 
 def _check(refusals: Refusals, mixes: bool) -> None:
@@ -122,7 +138,7 @@ def _check(refusals: Refusals, mixes: bool) -> None:
 
 
 @dataclass
-class _Lowering:
+class Lowering:
     """The steps made so far, and the tensors by node and form."""
 
     quantized: QuantizedNetwork
