@@ -45,6 +45,7 @@ class SolveRequest:
     rerank: int | None
     target: str | None
     measured: MeasuredRequest | RefineRequest | None
+    ram: str | None
     only_ranges: bool
     output: str
     as_json: bool
@@ -79,8 +80,28 @@ class SolveRequest:
             raise InputError(
                 "--max-distinct and --minimize do not go with --from-front or --rerank"
             )
+        if self.ram is not None and (self.rerank or self.from_front or self.measured is not None):
+            raise InputError(
+                "--ram is searched with the table alone; leave out --from-front, --rerank, "
+                "--refine and the options of measured accuracy"
+            )
         if self.from_front is not None and self.within.recorded:
             raise InputError("a front has its pins and excludes already; leave them out")
+
+
+class _Target(click.ParamType[str]):
+    """A runtime, or a processor that the C export is written for."""
+
+    name = "target"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The name itself."""
+        if value not in TARGETS:
+            from mpsearch.exporters.c.targets import TARGETS as PROCESSORS
+
+            if value not in PROCESSORS:
+                self.fail(f"got {value!r}; expected one of {', '.join([*TARGETS, *PROCESSORS])}")
+        return value
 
 
 @click.command()
@@ -118,8 +139,13 @@ class SolveRequest:
     help="Re-score the K best by superposed outputs, from PROFILE.interactions.npz.",
 )
 @click.option(
-    "--target", type=click.Choice(sorted(TARGETS)),
-    help="Leave out choices that this runtime would store at other bits.",
+    "--target", type=_Target(), metavar=f"[{'|'.join(sorted(TARGETS))}|PROCESSOR]",
+    help="Leave out choices that this runtime would store at other bits. With --ram: the processor "
+    "that the C code is for, such as cortex-m4.",
+)  # fmt: skip
+@click.option(
+    "--ram", metavar="SIZE",
+    help="Limit on the memory of all tensors, as the C export places it: 64KB. docs/ram.md.",
 )  # fmt: skip
 @measured_options
 @click.option("--ranges", "only_ranges", is_flag=True, help="What limits can be; no search.")
@@ -147,7 +173,8 @@ def solve(**options: Any) -> int:
       mpsearch solve --limit latency_s=0.02 --exclude w2a2 --solver ortools
       mpsearch solve --ranges
       mpsearch solve --minimize size_bytes --omega-limit 0.5
-      mpsearch solve --size 50% --limit max:activation_bytes=64KB --limit count:w8=5
+      mpsearch solve --size 145KB --ram 64KB --target cortex-m4
+      mpsearch solve --size 50% --limit max:bops=20M --limit count:w8=5
       mpsearch solve --min-accuracy 88% --data test.npz --network model.pt
       mpsearch solve --size 50% --refine 24 --data train.npz --network model.pt
     """
@@ -160,7 +187,8 @@ def solve(**options: Any) -> int:
     if isinstance(request.measured, MeasuredRequest) and request.minimize == "omega":
         minimand = Minimand.parse(table, "size_bytes")
     budget = within.budget(table, minimand)
-    unfit = [] if request.target is None else excludes_for(request.target, table)
+    runtime = request.target if request.target in TARGETS else None
+    unfit = [] if runtime is None else excludes_for(runtime, table)
     within = replace(within, excludes=(*within.excludes, *unfit))
     asked = Asked(table, budget, within.pinned(), within.excluded(table), request.max_distinct)
     if request.only_ranges:
@@ -171,7 +199,7 @@ def solve(**options: Any) -> int:
         from mpsearch.commands.solve_measured import solve_measured
 
         return solve_measured(request, request.measured, asked, str(minimand))
-    left_out = [] if request.target is None else note_of(request.target, unfit)
+    left_out = [] if runtime is None else note_of(runtime, unfit)
     return _solve_by_omega(request, asked, minimand, left_out)
 
 
@@ -195,10 +223,19 @@ def _solve_by_omega(
     left_out: what --target has to say. Exit code 1 where nothing is within the limits.
     """
     table, budget = asked.table, asked.budget
+    more: dict[str, Any] = {}
+    lines: list[str] = []
     if request.from_front is not None:
         from mpsearch.search.other_sources import look_up
 
         solution = look_up(table, request.from_front, budget)
+    elif request.ram is not None:
+        from mpsearch.commands import solve_fitted
+
+        options = _parse_solver_options(request.solver_options)
+        fitted = solve_fitted.solve_fitted(request, asked, minimand, options)
+        solution, more["memory"] = fitted.solution, solve_fitted.to_document(fitted)
+        lines = solve_fitted.lines_of(fitted)
     else:
         solution = solve_table(
             table,
@@ -214,8 +251,6 @@ def _solve_by_omega(
     paid = (*budget.limits, *budget.at_least, *minimand.columns)
     unpriced = unpriced_activations(table, request.provenance, paid)
     solution = replace(solution, notes=(*solution.notes, *left_out, *unpriced))
-    more: dict[str, Any] = {}
-    lines: list[str] = []
     refined = None
     if request.rerank and solution.choices:
         solution, more["interactions"], lines = _reranked(request, request.rerank, asked, solution)
@@ -239,6 +274,7 @@ def _solve_by_omega(
         echo(f"note: {note}", err=True)
     if not solution.choices:
         print_failure(solution)
+        echo(*lines, err=True)
         return 1
     print_solution(table, solution)
     print_outside(request.provenance)

@@ -21,7 +21,7 @@ from mpsearch.integer.pointwise import sources_of
 from mpsearch.integer.steps_json import step_to_json
 from mpsearch.integer.template import Node, Template
 from mpsearch.quantization.calibration import Histogram, calibrate
-from mpsearch.quantization.quantized import quantize
+from mpsearch.quantization.quantized import assemble, quantize_layer
 from mpsearch.tables.choice import Choice
 
 _SAMPLES = 32  # of which ranges come: they decide next to nothing
@@ -39,8 +39,12 @@ def lifetimes(network: Network, data: Data) -> dict[str, Any]:
 def template_of(network: Network, data: Data) -> Template:
     """Raises InputError as `lower` does."""
     histograms = calibrate(network, data)
-    choices = {layer.name: _ANY for layer in network.layers}
-    quantized = quantize(network, choices, histograms)
+    layers = {}
+    for layer in network.layers:
+        rows, _ = network.weight_rows(layer)
+        scales = (rows.abs().amax(1) / 127).clamp_min(torch.finfo(torch.float32).tiny)
+        layers[layer.name] = quantize_layer(network, layer, _ANY, histograms[layer.name], scales)
+    quantized = assemble(network, layers)
     recorded, _ = lowered(_Recording, quantized, data)
     return Template(tuple(recorded.nodes), _quantizers(histograms))
 

@@ -97,7 +97,27 @@ class Template:
 
     def graph(self, choices: Mapping[str, Choice], wide_bits: int = 32) -> IntegerGraph:
         """The integer graph of an assignment: shapes and bits as `lower` gives them, no numbers."""
-        return _Assembly(self, choices, wide_bits).run()
+        return self.assembled(choices, wide_bits)[0]
+
+    def assembled(
+        self, choices: Mapping[str, Choice], wide_bits: int = 32
+    ) -> tuple[IntegerGraph, Mapping[str, str]]:
+        """The same, and the node that each of its tensors is of."""
+        assembly = _Assembly(self, choices, wide_bits)
+        return assembly.run(), assembly.origin
+
+    @cached_property
+    def readers(self) -> Mapping[str, frozenset[str]]:
+        """Node -> the layers whose bits decide in which forms it is kept: those that read it,
+        directly or behind moves."""
+        found: dict[str, set[str]] = {node.name: set() for node in self.nodes}
+        for node in reversed(self.nodes):
+            through = set(found[node.name]) if node.role in (MOVE, JOIN) else set()
+            if node.role == LAYER:
+                through = {node.layer}
+            for source in node.sources:
+                found[source] |= through
+        return {name: frozenset(layers) for name, layers in found.items()}
 
     def to_json(self) -> dict[str, Any]:
         """For profile.json, with a digest of itself."""
@@ -144,7 +164,7 @@ def _node_to_json(node: Node) -> dict[str, Any]:
 
 
 def _node_from_json(document: Mapping[str, Any]) -> Node:
-    given = {
+    given: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value for key, value in document.items()
     }
     return Node(**given)
@@ -242,7 +262,7 @@ class _Assembly:
     steps: list[Step] = field(default_factory=list)
     inputs: list[IntegerInput] = field(default_factory=list)
     tensors: dict[tuple[str, Form], IntegerTensor] = field(default_factory=dict)
-    names: set[str] = field(default_factory=set)
+    origin: dict[str, str] = field(default_factory=dict)
 
     def run(self) -> IntegerGraph:
         a_bits = {name: choice.a_bits for name, choice in self.choices.items()}
@@ -300,6 +320,7 @@ class _Assembly:
             places = document["from"]
             suffix, shape = document["to"], tuple(document["shape"])
             to = output if suffix == "" else replace(output, name=output.name + suffix, shape=shape)
+            self.origin[to.name] = node.name
             sources = tuple(self.source(place, read, output) for place in places)
             content = {k: v for k, v in document.items() if k not in ("from", "to", "shape")}
             self.steps.append(step_from_json(content, sources, to, self.w_bits))
@@ -347,8 +368,8 @@ class _Assembly:
     def name(self, node: Node) -> str:
         """The node's name; `NAME_as2`, … for further forms."""
         name, count = node.name, 1
-        while name in self.names:
+        while name in self.origin:
             count += 1
             name = f"{node.name}_as{count}"
-        self.names.add(name)
+        self.origin[name] = node.name
         return name
