@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from mpsearch.errors import InputError
-from mpsearch.fitting.limits import Limit, cut, footprint, step_limits, with_columns
+from mpsearch.fitting.limits import Limit, cut, footprints, step_limits, with_columns
 from mpsearch.fitting.memory import Lives, Moment, Planned
 from mpsearch.fitting.sizes import Sizes
 from mpsearch.tables.budget import Budget, Minimand
@@ -80,7 +80,7 @@ class Fitting:
         """The best assignment within `budget` and `most` bytes of RAM."""
         started = time.monotonic()
         deadline = started + (SECONDS if time_limit is None else time_limit)
-        limits = [*step_limits(self.sizes, most), footprint(self.sizes)]
+        limits = [*step_limits(self.sizes, most), *footprints(self.sizes)]
         cuts = 0
         while True:
             solution = self._asked(budget, limits, time_limit, deadline)
@@ -133,7 +133,7 @@ class Fitting:
         that of the last answer."""
         tight = most
         for _ in range(8):
-            limits = [*step_limits(self.sizes, tight), footprint(self.sizes)]
+            limits = [*step_limits(self.sizes, tight), *footprints(self.sizes)]
             solution = self._asked(budget, limits, 1.0, time.monotonic() + 1.0)
             if not solution.choices:
                 break
@@ -158,7 +158,7 @@ class Fitting:
         self, solution: Solution, budget: Budget, most: int, holding: Holding
     ) -> Solution:
         """Infeasible: the smallest memory, alone and with the other limits."""
-        others = self._asked(budget, [footprint(self.sizes)], None, 0.0)
+        others = self._asked(budget, footprints(self.sizes), None, 0.0)
         if not others.choices:  # infeasible without any limit on memory
             smallest: dict[str, Smallest] = dict(others.smallest)
             smallest[RAM] = Smallest(holding.size, None)
@@ -176,7 +176,7 @@ class Fitting:
 
     def fit_quietly(self, budget: Budget, most: int) -> int | None:
         """The memory of an assignment within `most`; None where none is found soon."""
-        limits = [*step_limits(self.sizes, most), footprint(self.sizes)]
+        limits = [*step_limits(self.sizes, most), *footprints(self.sizes)]
         for number in range(1, 20):
             solution = self._asked(budget, limits, 2.0, time.monotonic() + 2.0)
             if not solution.choices:

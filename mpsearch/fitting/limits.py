@@ -6,7 +6,7 @@ is with this choice, whatever the others have. So no assignment that fits breaks
 keeps them all and still does not fit is cut off, with all those that provably fit no better.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from math import lcm, prod
@@ -85,17 +85,38 @@ def _leasts(part: Function, place: int, count: int) -> list[int]:
     ]
 
 
-def footprint(sizes: Sizes) -> Limit:
-    """What a layer's choice takes anywhere: a choice that takes no less buys no memory. It limits
-    nothing."""
-    columns = {layer: [0] * len(classes) for layer, classes in sizes.classes.items()}
+def footprints(sizes: Sizes) -> list[Limit]:
+    """Columns without a limit, which say what a layer's choice takes: one takes no more memory than
+    another, whatever the other layers have, where it is no larger in any of these columns."""
+    orders: dict[str, dict[tuple[int, ...], None]] = {name: {} for name in sizes.classes}
     for parts in sizes.functions.values():
         for part in parts:
-            for place, layer in enumerate(part.layers if part.is_known else ()):
-                leasts = _leasts(part, place, len(columns[layer]))
-                columns[layer] = [a + b for a, b in zip(columns[layer], leasts, strict=True)]
-    shown = {layer: tuple(column) for layer, column in columns.items()}
-    return Limit(FOOTPRINT, shown, 0, sum(map(max, shown.values())))
+            for place, layer in enumerate(part.layers):
+                for column in _columns(part, place, len(sizes.classes[layer])):
+                    ranks = sorted(set(column))
+                    if len(ranks) > 1:
+                        orders[layer].setdefault(tuple(map(ranks.index, column)))
+    found = []
+    for number in range(max(map(len, orders.values()), default=0)):
+        columns = {
+            layer: list(known)[min(number, len(known) - 1)]
+            for layer, known in orders.items() if known
+        }  # fmt: skip
+        most = sum(map(max, columns.values()))
+        found.append(Limit(f"{FOOTPRINT} {number + 1}", columns, 0, most))
+    return found
+
+
+def _columns(part: Function, place: int, count: int) -> Iterator[tuple[int, ...]]:
+    """What the classes of one layer take, for everything that the other layers may have."""
+    if not part.is_known:
+        yield tuple(range(count))  # more bits take more
+        return
+    others: dict[tuple[int, ...], list[int]] = {}
+    for combination, size in part.table.items():
+        rest = (*combination[:place], *combination[place + 1 :])
+        others.setdefault(rest, [0] * count)[combination[place]] = size
+    yield from map(tuple, others.values())
 
 
 def cut(sizes: Sizes, choices: Mapping[str, Choice], most: int, number: int) -> Limit:
