@@ -25,8 +25,8 @@ from mpsearch.tables.assignment import Assignment
 from mpsearch.tables.budget import Minimand
 from mpsearch.tables.provenance import model_digest_of, sound_provenance, unpriced_activations
 from mpsearch.tables.solution import Solution
+from mpsearch.tables.stored_widths import FORMATS, excludes_for, note_of
 from mpsearch.tables.table import LayerTable
-from mpsearch.tables.targets import TARGETS, excludes_for, note_of
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,10 @@ class SolveRequest:
     solver_options: tuple[str, ...]
     from_front: str | None
     rerank: int | None
-    target: str | None
+    format: str | None
     measured: MeasuredRequest | RefineRequest | None
     ram: str | None
+    target: str | None
     only_ranges: bool
     output: str
     as_json: bool
@@ -80,6 +81,12 @@ class SolveRequest:
             raise InputError(
                 "--max-distinct and --minimize do not go with --from-front or --rerank"
             )
+        if self.target is not None and self.ram is None:
+            raise InputError(
+                "--target says which processor --ram is of; give --ram, or leave it out"
+            )
+        if self.ram is not None and self.format not in (None, "c"):
+            raise InputError(f"--ram is about the C export; leave out --format {self.format}")
         if self.ram is not None and (self.rerank or self.from_front or self.measured is not None):
             raise InputError(
                 "--ram is searched with the table alone; leave out --from-front, --rerank, "
@@ -87,21 +94,6 @@ class SolveRequest:
             )
         if self.from_front is not None and self.within.recorded:
             raise InputError("a front has its pins and excludes already; leave them out")
-
-
-class _Target(click.ParamType[str]):
-    """A runtime, or a processor that the C export is written for."""
-
-    name = "target"
-
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """The name itself."""
-        if value not in TARGETS:
-            from mpsearch.exporters.c.targets import TARGETS as PROCESSORS
-
-            if value not in PROCESSORS:
-                self.fail(f"got {value!r}; expected one of {', '.join([*TARGETS, *PROCESSORS])}")
-        return value
 
 
 @click.command()
@@ -139,13 +131,16 @@ class _Target(click.ParamType[str]):
     help="Re-score the K best by superposed outputs, from PROFILE.interactions.npz.",
 )
 @click.option(
-    "--target", type=_Target(), metavar=f"[{'|'.join(sorted(TARGETS))}|PROCESSOR]",
-    help="Leave out choices that this runtime would store at other bits. With --ram: the processor "
-    "that the C code is for, such as cortex-m4.",
+    "--format", type=click.Choice(sorted(FORMATS)),
+    help="Leave out choices that this file format would store at other bits.",
 )  # fmt: skip
 @click.option(
     "--ram", metavar="SIZE",
-    help="Limit on the memory of all tensors, as the C export places it: 64KB. docs/ram.md.",
+    help="Limit on the memory of all tensors, as the C export places it: 64KB (docs/ram.md).",
+)  # fmt: skip
+@click.option(
+    "--target", metavar="PROCESSOR",
+    help="Of --ram: cortex-m0 … cortex-m55, cortex-a72, cortex-a76, x86-64 [default: any].",
 )  # fmt: skip
 @measured_options
 @click.option("--ranges", "only_ranges", is_flag=True, help="What limits can be; no search.")
@@ -187,8 +182,7 @@ def solve(**options: Any) -> int:
     if isinstance(request.measured, MeasuredRequest) and request.minimize == "omega":
         minimand = Minimand.parse(table, "size_bytes")
     budget = within.budget(table, minimand)
-    runtime = request.target if request.target in TARGETS else None
-    unfit = [] if runtime is None else excludes_for(runtime, table)
+    unfit = [] if request.format is None else excludes_for(request.format, table)
     within = replace(within, excludes=(*within.excludes, *unfit))
     asked = Asked(table, budget, within.pinned(), within.excluded(table), request.max_distinct)
     if request.only_ranges:
@@ -199,7 +193,7 @@ def solve(**options: Any) -> int:
         from mpsearch.commands.solve_measured import solve_measured
 
         return solve_measured(request, request.measured, asked, str(minimand))
-    left_out = [] if runtime is None else note_of(runtime, unfit)
+    left_out = [] if request.format is None else note_of(request.format, unfit)
     return _solve_by_omega(request, asked, minimand, left_out)
 
 
@@ -220,7 +214,7 @@ def _solve_by_omega(
 ) -> int:
     """The least within the limits, by Ω or `minimand`; the best near it with --rerank or --refine.
 
-    left_out: what --target has to say. Exit code 1 where nothing is within the limits.
+    left_out: what --format has to say. Exit code 1 where nothing is within the limits.
     """
     table, budget = asked.table, asked.budget
     more: dict[str, Any] = {}
@@ -307,8 +301,13 @@ def _save(
     if request.max_distinct is not None:
         recorded["max-distinct"] = (str(request.max_distinct),)
     model = refined.get("model_digest", request.table_model)
+    memory: dict[str, Any] = {}
+    if request.ram is not None:
+        from mpsearch.fitting.fitting import without_memory
+
+        solution, memory = without_memory(solution, request.target)
     assignment = Assignment.from_solution(solution, table.digest, recorded, model)
-    replace(assignment, refined=refined).save(request.output)
+    replace(assignment, refined=refined, memory=memory).save(request.output)
 
 
 def _parse_solver_options(texts: Sequence[str]) -> dict[str, str]:

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from mpsearch.errors import InputError
 from mpsearch.exporters.c.targets import find_target
 from mpsearch.fitting.fitting import Fitted, Fitting
 from mpsearch.fitting.memory import Moment, Planned
@@ -13,7 +12,6 @@ from mpsearch.refining.candidates import Asked
 from mpsearch.search.solving import solve as solve_table
 from mpsearch.tables.budget import Minimand
 from mpsearch.tables.provenance import LIFETIMES, load_provenance
-from mpsearch.tables.targets import TARGETS
 from mpsearch.tables.units import format_exactly, parse_bytes
 
 if TYPE_CHECKING:
@@ -26,16 +24,10 @@ def solve_fitted(
     request: "SolveRequest", asked: Asked, minimand: Minimand, options: Mapping[str, str]
 ) -> Fitted:
     """The best assignment within the budget and --ram. Raises InputError for a table without
-    lifetimes, a network without integer form, and a --target that is no processor."""
+    lifetimes, a network without integer form, and an unknown --target."""
     assert request.ram is not None
     most = parse_bytes(request.ram)
-    processor = None if request.target == "c" else request.target
-    if processor in TARGETS:
-        raise InputError(
-            f"--ram is about the C export, and {processor} is none; name a processor with --target,"
-            " or none"
-        )
-    family = find_target(processor).family
+    family = find_target(request.target).family
     document = load_provenance(request.table_path).get(LIFETIMES)
     template = template_from_json(document, request.table_path)
     ask = partial(
@@ -44,7 +36,6 @@ def solve_fitted(
         pins=asked.pins,
         options=options,
         max_distinct=asked.max_distinct,
-        explain=False,
     )
     fitting = Fitting(
         asked.table, Planned.of(template, family), ask, asked.pins, asked.exclude, minimand

@@ -8,10 +8,18 @@ again. So the first answer that fits is the best one that does, as far as the so
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from itertools import count
+from typing import Any, Protocol
 
 from mpsearch.errors import InputError
-from mpsearch.fitting.limits import Limit, cut, footprints, step_limits, with_columns
+from mpsearch.fitting.limits import (
+    Limit,
+    cut,
+    footprints,
+    smallest_possible,
+    step_limits,
+    with_columns,
+)
 from mpsearch.fitting.memory import Lives, Moment, Planned
 from mpsearch.fitting.sizes import Sizes
 from mpsearch.tables.budget import Budget, Minimand
@@ -21,8 +29,9 @@ from mpsearch.tables.table import LayerTable
 
 RAM = "ram_bytes"
 SECONDS = 60.0  # of cutting, where no time limit is given
+_SMALLEST = 5.0  # seconds for the smallest memory that there is
+_TIGHTER = 8
 _FLOAT_BITS = 32
-_DESCENTS = 3
 
 Excludes = Mapping[str, Collection[Choice]]
 
@@ -31,9 +40,15 @@ class Asking(Protocol):
     """`search.solving.solve` with everything that stays the same from one call to the next."""
 
     def __call__(
-        self, table: LayerTable, budget: Budget, *, exclude: Excludes, minimize: Minimand,
+        self,
+        table: LayerTable,
+        budget: Budget,
+        *,
+        exclude: Excludes,
+        minimize: Minimand,
         time_limit: float | None,
-    ) -> Solution: ...  # fmt: skip
+        explain: bool,
+    ) -> Solution: ...
 
 
 @dataclass(frozen=True)
@@ -80,32 +95,57 @@ class Fitting:
         """The best assignment within `budget` and `most` bytes of RAM."""
         started = time.monotonic()
         deadline = started + (SECONDS if time_limit is None else time_limit)
+        solution, lives, cuts = self._search(budget, most, deadline, time_limit)
+        if lives is None and solution.choices:
+            solution, lives = self._within_less(solution, budget, most)
+        holding = None
+        if solution.status == "infeasible":
+            holding, smallest = self._explained(budget)
+            solution = replace(solution, smallest=smallest)
+        kept = {*self.table.columns, *budget.limits, *budget.at_least}
+        totals = {key: value for key, value in solution.totals.items() if key in kept}
+        if lives is not None:
+            totals[RAM] = lives.peak_bytes
+        seconds = time.monotonic() - started
+        solution = replace(
+            solution, totals=totals, limits={**budget.limits, RAM: most}, seconds=seconds
+        )
+        return Fitted(solution, lives, cuts, holding)
+
+    def _search(
+        self, budget: Budget, most: int, deadline: float, time_limit: float | None = None
+    ) -> tuple[Solution, Lives | None, int]:
+        """(the best that fits or does until the deadline, its memory where it fits, cuts)."""
         limits = [*step_limits(self.sizes, most), *footprints(self.sizes)]
-        cuts = 0
-        while True:
-            solution = self._asked(budget, limits, time_limit, deadline)
+        for cuts in count():
+            left = None if time_limit is None else max(0.0, deadline - time.monotonic())
+            solution = self._asked(budget, limits, left)
             if not solution.choices:
-                break
+                return solution, None, cuts
             lives = self.planned.lives(solution.choices)
             if lives.peak_bytes <= most:
-                return Fitted(self._finished(solution, budget, most, started), lives, cuts)
+                return solution, lives, cuts
             if time.monotonic() > deadline:
-                return self._unfinished(solution, budget, most, started, cuts)
-            cuts += 1
-            limits.append(cut(self.sizes, solution.choices, most, cuts))
-        holding = self.smallest() if solution.status == "infeasible" else None
-        finished = self._finished(solution, budget, most, started)
-        if holding is not None:
-            finished = self._explained(finished, budget, most, holding)
-        return Fitted(finished, None, cuts, holding)
+                return solution, None, cuts
+            limits.append(cut(self.sizes, solution.choices, most, cuts + 1))
+        raise AssertionError
 
     def _asked(
-        self, budget: Budget, limits: Sequence[Limit], time_limit: float | None, deadline: float,
-    ) -> Solution:  # fmt: skip
+        self,
+        budget: Budget,
+        limits: Sequence[Limit],
+        time_limit: float | None,
+        explain: bool = False,
+    ) -> Solution:
         table, more = with_columns(self.table, self.sizes, limits)
-        wider = Budget({**budget.limits, **more}, budget.at_least)
-        left = None if time_limit is None else max(0.0, deadline - time.monotonic())
-        return self.ask(table, wider, exclude=self._unfit, minimize=self.minimize, time_limit=left)
+        return self.ask(
+            table,
+            Budget({**budget.limits, **more}, budget.at_least),
+            exclude=self._unfit,
+            minimize=self.minimize,
+            time_limit=time_limit,
+            explain=explain,
+        )
 
     @property
     def _unfit(self) -> Excludes:
@@ -113,100 +153,77 @@ class Fitting:
         floats = {choice for choice in self.table.choices if _is_float(choice)}
         return {**self.exclude, "": {*self.exclude.get("", ()), *floats}}
 
-    def _finished(self, solution: Solution, budget: Budget, most: int, started: float) -> Solution:
-        """With the table's columns and the memory, and without those of steps."""
-        kept = {*self.table.columns, *budget.limits, *budget.at_least}
-        totals = {key: value for key, value in solution.totals.items() if key in kept}
-        if solution.choices:
-            totals[RAM] = self.planned.lives(solution.choices).peak_bytes
-        return replace(
-            solution,
-            totals=totals,
-            limits={**budget.limits, RAM: most},
-            seconds=time.monotonic() - started,
-        )
-
-    def _unfinished(
-        self, relaxed: Solution, budget: Budget, most: int, started: float, cuts: int
-    ) -> Fitted:
+    def _within_less(
+        self, relaxed: Solution, budget: Budget, most: int
+    ) -> tuple[Solution, Lives | None]:
         """Out of time: the best within less memory, of which places take the rest; the bound stays
         that of the last answer."""
         tight = most
-        for _ in range(8):
+        for _ in range(_TIGHTER):
             limits = [*step_limits(self.sizes, tight), *footprints(self.sizes)]
-            solution = self._asked(budget, limits, 1.0, time.monotonic() + 1.0)
+            solution = self._asked(budget, limits, 1.0)
             if not solution.choices:
                 break
             lives = self.planned.lives(solution.choices)
             if lives.peak_bytes <= most:
                 gap = None
                 if solution.objective is not None and relaxed.bound is not None:
-                    gap = solution.objective - relaxed.bound
-                    gap = gap / abs(solution.objective) if solution.objective else 0.0
-                solution = replace(
-                    solution, status="feasible", bound=relaxed.bound, gap=gap, smallest={}
-                )
-                return Fitted(self._finished(solution, budget, most, started), lives, cuts)
-            tight -= max(1, lives.peak_bytes - most)
+                    size = abs(solution.objective)
+                    gap = (solution.objective - relaxed.bound) / size if size else 0.0
+                return replace(solution, status="feasible", bound=relaxed.bound, gap=gap), lives
+            tight -= lives.peak_bytes - most
         nothing = replace(
-            relaxed, status="no-solution", choices={}, objective=None, gap=None, totals={},
-            omega=None, smallest={},
-        )  # fmt: skip
-        return Fitted(self._finished(nothing, budget, most, started), None, cuts)
-
-    def _explained(
-        self, solution: Solution, budget: Budget, most: int, holding: Holding
-    ) -> Solution:
-        """Infeasible: the smallest memory, alone and with the other limits."""
-        others = self._asked(budget, footprints(self.sizes), None, 0.0)
-        if not others.choices:  # infeasible without any limit on memory
-            smallest: dict[str, Smallest] = dict(others.smallest)
-            smallest[RAM] = Smallest(holding.size, None)
-            return replace(solution, smallest=smallest)
-        if not (budget.limits or budget.at_least):
-            return replace(solution, smallest={RAM: Smallest(holding.size, holding.size)})
-        found = self.planned.lives(others.choices).peak_bytes
-        low, high = max(most, holding.size - 1), found
-        for _ in range(12):
-            if high - low <= 1:
-                break
-            tried = self.fit_quietly(budget, (low + high) // 2)
-            low, high = (low, tried) if tried is not None else ((low + high) // 2, high)
-        return replace(solution, smallest={RAM: Smallest(holding.size, high)})
-
-    def fit_quietly(self, budget: Budget, most: int) -> int | None:
-        """The memory of an assignment within `most`; None where none is found soon."""
-        limits = [*step_limits(self.sizes, most), *footprints(self.sizes)]
-        for number in range(1, 20):
-            solution = self._asked(budget, limits, 2.0, time.monotonic() + 2.0)
-            if not solution.choices:
-                return None
-            lives = self.planned.lives(solution.choices)
-            if lives.peak_bytes <= most:
-                return lives.peak_bytes
-            limits.append(cut(self.sizes, solution.choices, most, number))
-        return None
-
-    def smallest(self) -> Holding:
-        """The least memory of any assignment: from the fewest bits everywhere, layer by layer."""
-        least = max(
-            (sum(part.least for part in parts) for parts in self.sizes.functions.values()),
-            default=0,
+            relaxed,
+            status="no-solution",
+            choices={},
+            objective=None,
+            gap=None,
+            totals={},
+            omega=None,
         )
-        chosen = dict.fromkeys(self.sizes.classes, 0)
-        best = self.sizes.lives(chosen)
-        for _ in range(_DESCENTS):
-            before = best.peak_bytes
-            for name, classes in self.sizes.classes.items():
-                for number in range(len(classes)):
-                    if best.peak_bytes <= least:
-                        break
-                    lives = self.sizes.lives({**chosen, name: number})
-                    if lives.peak_bytes < best.peak_bytes:
-                        chosen, best = {**chosen, name: number}, lives
-            if best.peak_bytes == before:
+        return nothing, None
+
+    def _explained(self, budget: Budget) -> tuple[Holding | None, dict[str, Smallest]]:
+        """Where nothing fits: the smallest memory and what holds it; alone and with the others."""
+        found: dict[str, Smallest] = {}
+        holding = self.smallest(Budget())
+        within = self.smallest(budget) if budget.limits or budget.at_least else holding
+        if within is None:  # infeasible whatever the memory
+            limited = {*budget.limits, *(f">={key}" for key in budget.at_least)}
+            others = self._asked(budget, footprints(self.sizes), None, explain=True)
+            found = {key: one for key, one in others.smallest.items() if key in limited}
+        if holding is not None:
+            found[RAM] = Smallest(holding.size, None if within is None else within.size)
+        return holding, found
+
+    def smallest(self, budget: Budget) -> Holding | None:
+        """The least memory of any assignment within a budget, by bisection; None where nothing is
+        within it."""
+        deadline = time.monotonic() + _SMALLEST
+        solution = self._asked(budget, footprints(self.sizes), None)
+        if not solution.choices:
+            return None
+        best, least = self.planned.lives(solution.choices), smallest_possible(self.sizes)
+        while least < best.peak_bytes and time.monotonic() < deadline:
+            tried = (least + best.peak_bytes - 1) // 2
+            solution, lives, _ = self._search(budget, tried, deadline)
+            if lives is not None:
+                best = lives
+            elif solution.status == "infeasible":
+                least = tried + 1
+            else:
                 break
         return Holding(best.peak_bytes, best.peak_bytes <= least, least, best.fullest)
+
+
+def without_memory(solution: Solution, target: str | None) -> tuple[Solution, dict[str, Any]]:
+    """A fitted solution as of its table alone, and what assignment.json says of its memory."""
+    memory = {
+        "ram_bytes": solution.totals[RAM], "ram_limit": solution.limits[RAM], "target": target
+    }  # fmt: skip
+    totals = {key: value for key, value in solution.totals.items() if key != RAM}
+    limits = {key: value for key, value in solution.limits.items() if key != RAM}
+    return replace(solution, totals=totals, limits=limits), memory
 
 
 def _is_float(choice: Choice) -> bool:

@@ -62,6 +62,16 @@ def step_limits(sizes: Sizes, most: int) -> list[Limit]:
     return found
 
 
+def smallest_possible(sizes: Sizes) -> int:
+    """Bytes that no assignment goes below."""
+    found = 0
+    for key, parts in sizes.functions.items():
+        limit = _limit(sizes, key, parts, 1)  # `most` is the factor then
+        least = limit.constant + sum(map(min, limit.columns.values()))
+        found = max(found, -(-least // limit.most), sum(part.least for part in parts))
+    return found
+
+
 def _limit(sizes: Sizes, key: str, parts: Sequence[Function], most: int) -> Limit:
     factor = lcm(*(max(1, len(part.layers)) for part in parts if part.is_known))
     columns: dict[str, list[int]] = {}
