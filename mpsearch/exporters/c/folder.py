@@ -25,7 +25,12 @@ from mpsearch.exporters.agreement_of_outputs import Agreement, judge
 from mpsearch.exporters.c.readme import readme
 from mpsearch.exporters.c.source import Source, check_steps, generate
 from mpsearch.exporters.c.targets import ANY, Target, find_target
-from mpsearch.exporters.firmware.project import Firmware, firmware_for, project
+from mpsearch.exporters.firmware.project import (
+    Firmware,
+    digest_header,
+    firmware_for,
+    project,
+)
 from mpsearch.exporters.folders import check_folder, write_files
 from mpsearch.exporters.formats import Exported, ExportRequest, Trial
 from mpsearch.exporters.reference_outputs import reference_of
@@ -126,6 +131,7 @@ def write_folder(
         contents |= {name: text.encode() for name, text in builds(target).items()}
     else:
         sources, flags = kernel_sources(target), " ".join(target.flags)
+        contents["digest.h"] = digest_header(contents).encode()
         contents |= project(firmware, flags, sources, document)
     contents |= check_sample(graph, calibration)
     contents["README.md"] = readme(graph, document, firmware).encode()

@@ -55,9 +55,12 @@ def _firmware(firmware: Firmware, document: Mapping[str, Any]) -> str:
     make run        # its class for the first sample of check/, in QEMU
     make check      # all samples in check/ must give the stored integers, in QEMU
     mpsearch device run . --board {board.name}
+    make serial     # build/serial.elf, to be flashed for the next one
+    mpsearch device run . --serial /dev/ttyACM0
 
-The last one checks too, and says what one inference takes: instructions, in all and of each step,
+`--board` checks too, and says what one inference takes: instructions, in all and of each step,
 flash, RAM, and the stack, which it paints. Emulation counts instructions; it tells no time.
+`--serial` does that on a real board, in cycles and seconds.
 
 | file | what it is |
 |---|---|
@@ -65,6 +68,7 @@ flash, RAM, and the stack, which it paints. Emulation counts instructions; it te
 | `board.h`, `board.ld`, `uart.c` | all that is of this board: clock, memories, UART |
 | `startup.c`, `firmware.ld`, `clock.c` | the same for every Cortex-M |
 | `check.c`, `semihosting.c` | `make check`: samples from this machine; no part of a product |
+| `protocol.c`, `digest.h` | `make serial`: samples over the UART; no part of a product |
 | `network.c`, `border.c` and the rest | the network; `border.c` alone computes with floats |
 
 """
