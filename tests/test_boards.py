@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,10 +12,11 @@ from pathlib import Path
 import integer_networks
 import pytest
 from boards import needs_boards, network
+from documentation import ROOT, blocks, commands
 
 from mpsearch.cli import run
 from mpsearch.data import Data
-from mpsearch.device.emulation import count, emulate
+from mpsearch.device.emulation import count, emulate, parse
 from mpsearch.device.exported import Exported, read_firmware
 from mpsearch.device.firmware import (
     CHECK,
@@ -23,6 +25,7 @@ from mpsearch.device.firmware import (
     Built,
     TooLarge,
     build,
+    check_tools,
     refuse_overflow,
 )
 from mpsearch.device.measuring import ReferenceMismatch
@@ -32,11 +35,13 @@ from mpsearch.errors import InputError
 from mpsearch.exporters.c.folder import export_c
 from mpsearch.exporters.c.targets import TARGETS
 from mpsearch.exporters.firmware.boards import BOARDS, Memory, board_named
-from mpsearch.exporters.firmware.project import Firmware, board_files
+from mpsearch.exporters.firmware.project import Firmware, board_files, firmware_for
 from mpsearch.graph.network import Network
 from mpsearch.quantization.calibration import calibrate
 from mpsearch.quantization.quantized import quantize
 from mpsearch.tables.choice import Choice
+from mpsearch.tables.provenance import load_provenance
+from mpsearch.tables.table import LayerTable
 
 FLAGS = ("-O0", "-Werror")  # quick to compile, and any warning of -Wall -Wextra -pedantic fails
 PAIRS = [(name, target) for name, board in BOARDS.items() for target in board.targets]
@@ -213,6 +218,13 @@ def test_a_board_that_is_too_small_says_by_how_many_bytes(built: Built, exported
 
 
 @needs_boards
+def test_a_stack_that_takes_all_that_is_left_is_told(built: Built, exported: Exported) -> None:
+    small = replace(M4, ram=Memory(0x20000000, built.static_bytes + 1000))
+    with pytest.raises(TooLarge, match="needs more than the 1,000 bytes that mps2-an386 has left"):
+        count(built, CHECK, exported, small, 60)
+
+
+@needs_boards
 def test_the_command_writes_counts_that_are_no_times(
     export: Path,
     tmp_path: Path,
@@ -250,4 +262,143 @@ def test_the_command_writes_counts_that_are_no_times(
     said = capsys.readouterr().err
     assert f"flash: {found.flash_bytes:,} bytes, 1 more than the" in said
     assert f"RAM with the stack: {found.ram_bytes:,} bytes, 1 more than the" in said
+    assert f"the stack {found.stack_bytes:,}." in said
     assert not Path("short.json").exists()
+
+
+@needs_boards
+def test_the_commands_of_the_page_run_in_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With quick builds. The table's counts are those of whole networks, and limit a search."""
+    monkeypatch.chdir(tmp_path)
+    page = blocks((ROOT / "docs" / "boards.md").read_text())
+    exec(compile(page[0].text, "docs/boards.md", "exec"), {})
+    ran = []
+    for block in page[1:]:
+        for command in commands(block):
+            program, *words = shlex.split(command)
+            if program == "make":
+                done = subprocess.run([program, "-s", *words, "CFLAGS=-O0"], capture_output=True)
+                assert done.stdout.splitlines()[-1].startswith(b"class ")
+            else:
+                assert run([*words, *(["--flags", "-O0"] if words[0] == "device" else [])]) == 0
+            ran.append(words[1])
+    assert {"run", "table", "firmware"} < set(ran)
+    table = LayerTable.read_csv("profile.csv")
+    assert (table.column("instructions") > 0).all()
+    totals = load_provenance("profile.csv")["board_table"]["totals"]
+    for one in totals[:2]:  # of one choice everywhere; 40 instructions for each of 4 steps
+        assert abs(one["predicted"] - one["counted"]) <= 40 * 5
+    assert run(["solve", "--limit", "instructions=1K", "-o", "none.json"]) == 1
+
+
+def test_missing_tools_are_named_with_the_line_that_installs_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(InputError) as caught:
+        check_tools()
+    assert str(caught.value) == (
+        "a board needs arm-none-eabi-gcc, qemu-system-arm, make, which this machine lacks; install "
+        "with: sudo apt install gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm make"
+    )
+    for tool in ("arm-none-eabi-gcc", "qemu-system-arm", "make"):  # a compiler without its library
+        (tmp_path / tool).write_text("#!/bin/sh\necho nano.specs\n")
+        (tmp_path / tool).chmod(0o755)
+    with pytest.raises(
+        InputError, match="the C library of arm-none-eabi, which this machine lacks"
+    ):
+        check_tools()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "got no place to run; expected one of --host, --board"),
+        (["--board", M4.name, "--host", "local"], "got --host and --board; expected one of"),
+        (["--board", "mps2"], "got the board 'mps2'; expected one of mps2-an385, mps2-an386,"),
+        (
+            ["--board", "mps2-an385"],
+            "mps2-an385 (Cortex-M3) runs code for cortex-m0 and cortex-m3, and this is for "
+            "cortex-m4; take --board mps2-an386",
+        ),
+        (["--board", M4.name, "--mode", "cold"], "--mode does not go with --board; leave it out"),
+        (["--board", M4.name, "--cc", "gcc"], "--cc does not go with --board"),
+        (["--host", "local", "--ram", "64KB"], "--ram does not go with --host"),
+        (["--board", M4.name, "--ram", "64"], "the size '64' has no unit"),
+        (["--board", M4.name, "--ram", "9MB"], "--ram: got 9,437,184 bytes, and mps2-an386"),
+        (["--board", M4.name, "--flags", "-O2 '"], "--flags: got"),
+        (["--board", M4.name, "-o", "absent/x.json"], "-o: there is no folder absent"),
+        (["--host", "local"], "is firmware for cortex-m4, which no --host runs; use --board mps2-"),
+    ],
+)  # fmt: skip
+def test_calls_that_are_wrong(
+    words: list[str],
+    message: str,
+    export: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(["device", "run", str(export), *words]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_program_is_no_firmware(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    quantized, data = network()
+    export_c(quantized, data, tmp_path / "program")
+    assert run(["device", "run", str(tmp_path / "program"), "--board", "mps2-an500"]) == 2
+    said = capsys.readouterr().err
+    assert "is no firmware: it was exported for any; export it with --target cortex-m7" in said
+
+
+@pytest.mark.parametrize(
+    ("target", "board", "flash", "message"),
+    [
+        (
+            None,
+            "mps2-an386",
+            None,
+            "--target is not given; expected --target with one of cortex-",
+        ),
+        (
+            "cortex-a72",
+            None,
+            1000,
+            "--board, --flash and --ram are of firmware, and --target is c",
+        ),
+        ("cortex-m4", "mps2-an500", None, "runs code for cortex-m7, and this is for cortex-m4"),
+        ("cortex-m55", None, 1 << 20, "--flash: got 1,048,576 bytes, and mps3-an547 has 524,288"),
+    ],
+)
+def test_firmware_that_no_board_takes(
+    target: str | None, board: str | None, flash: int | None, message: str
+) -> None:
+    with pytest.raises(InputError, match=re.escape(message)):
+        firmware_for(target, board, flash)
+
+
+def test_limits_are_the_sizes_of_the_memories() -> None:
+    """`--flash 145KB --ram 64KB` of the command, which the linker holds a firmware to."""
+    firmware = firmware_for("cortex-m33", None, 145 * 1024, 64 * 1024)
+    assert firmware is not None
+    script = board_files(firmware)["board.ld"].decode()
+    assert "FLASH (rx) : ORIGIN = 0x10000000, LENGTH = 148480\n" in script
+    assert "RAM (rw) : ORIGIN = 0x38000000, LENGTH = 65536\n" in script
+
+
+def test_counts_are_ticks_of_the_boards_clock_less_the_reading() -> None:
+    """By hand, at 20 MHz: (1000 - 0.5) * 50 of a run; two steps of the second sample."""
+    board = BOARDS["mps2-an505"]
+    lines = ["# clock 500", "1 -2", "# step 7", "# step 0", "# ticks 1000", "# stack 96",
+             "3 4", "# step 9", "# step 1", "# ticks 1001", "# stack 104"]  # fmt: skip
+    found = parse(lines, 2, board)
+    assert found.outputs == ("1 -2", "3 4")
+    assert found.instructions == (49975, 50025)
+    assert found.steps == ((325, 0), (425, 25))
+    assert found.stack_bytes == 104
+    for bad in (lines[:-1], lines[1:], [*lines, "# ticks 5"], [*lines, "5"]):
+        with pytest.raises(DeviceError, match="did not print the counts of 2 steps"):
+            parse(bad, 2, board)
