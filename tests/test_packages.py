@@ -314,6 +314,10 @@ def test_a_target_leaves_out_what_its_processor_does_not_need(
     assert written.document["target"] == "cortex-m4"
     assert " ".join(target.flags) in (place / "CMakeLists.txt").read_text()
     assert not (place / "startup.c").exists()
+    if ARM is not None:
+        sources = map(str, (place / "src").glob("*.c"))
+        words = [ARM, *target.flags, "-std=c99", "-fsyntax-only", *STRICT, f"-I{place}/src"]
+        subprocess.run([*words, *sources], check=True)
 
 
 def test_the_command_and_its_errors(
