@@ -131,7 +131,11 @@ def write_folder(
     check_folder(place, PACKAGE_FORMAT if package else FORMAT)
     source = generate(graph, quantized, target)
     document = describe(graph, quantized, source)
-    document |= {"target": target.name, "firmware": firmware.to_json() if firmware else None}
+    document |= {
+        "target": target.name,
+        "stack_bytes": target.family.stack,
+        "firmware": firmware.to_json() if firmware else None,
+    }
     document["agreement"] = [found.figures() for found in agreement]
     contents: dict[str, bytes] = {name: code.encode() for name, code in source.files.items()}
     for name, template in templates(target).items():
