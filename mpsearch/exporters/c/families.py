@@ -7,7 +7,7 @@ Everything else (moves, pools, functions) is computed by the same C everywhere.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from mpsearch.exporters.c import helium
+from mpsearch.exporters.c import helium, pairs
 from mpsearch.exporters.c.kernels import Kernel, Scratch, kernel_of, offset, ordered_codes, scratch
 from mpsearch.exporters.c.layouts import Arranged
 from mpsearch.integer.fixed_point import Integers
@@ -54,6 +54,15 @@ PORTABLE = Family(
     ordered_codes,
     offset,
 )
+CORTEX_M = Family(
+    "cortex-m",
+    ("cortex_m/dsp.h", "cortex_m/finishing.h", "cortex_m/pairs.h"),
+    ("cortex_m/patches.c", "cortex_m/depthwise.c", "cortex_m/finishing.c"),
+    pairs.kernel_of,
+    pairs.scratch,
+    pairs.ordered_codes,
+    pairs.offset,
+)
 HELIUM = Family(
     "helium",
     ("mve/helium.h", "mve/finishing.h"),
@@ -63,4 +72,4 @@ HELIUM = Family(
     helium.order,
     offset,
 )
-FAMILIES: Mapping[str, Family] = {family.name: family for family in (PORTABLE, HELIUM)}
+FAMILIES: Mapping[str, Family] = {family.name: family for family in (PORTABLE, CORTEX_M, HELIUM)}

@@ -183,6 +183,15 @@ def scratch(step: Step, kernel: Kernel, source: IntegerTensor) -> Scratch:
     return Scratch(block, size)
 
 
+def row_terms(step: Convolution | Linear, flattened: Shape | None) -> Integers:
+    """The codes of every output channel, [channels, terms]: (ky, kx, channel), or the order of the
+    image that was flattened."""
+    codes = step.weights.codes
+    if isinstance(step, Convolution):
+        return np.moveaxis(codes, 1, -1).reshape(len(codes), -1)
+    return codes if flattened is None else codes[:, image_order(flattened)]
+
+
 def ordered_codes(step: Convolution | Linear, kernel: Kernel, flattened: Shape | None) -> Integers:
     """The weights' codes in the order in which the kernel reads them.
 
@@ -191,11 +200,7 @@ def ordered_codes(step: Convolution | Linear, kernel: Kernel, flattened: Shape |
     fewer), 4 terms of the first row, 4 of the second, and so on; then the next 4 terms of all.
     `DEPTHWISE` has, for every 16 channels, the first tap of all, then the second.
     """
-    codes = step.weights.codes
-    if isinstance(step, Convolution):
-        rows = np.moveaxis(codes, 1, -1).reshape(len(codes), -1)
-    else:
-        rows = codes if flattened is None else codes[:, image_order(flattened)]
+    rows = row_terms(step, flattened)
     if kernel is Kernel.PLAIN:
         return rows.reshape(-1)
     if kernel is Kernel.DEPTHWISE:
