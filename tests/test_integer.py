@@ -386,8 +386,11 @@ def test_zeros_around_an_image_are_the_padding_of_the_convolutions_that_read_it(
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             x = torch.relu(self.first(x))
             one = functional.pad(x, (0, 1), value=0.5)  # no zeros: a step of its own
-            wide: torch.Tensor = self.wide(functional.pad(x, (1, 0, 2, 3))).mean((2, 3))
-            return wide + self.deep(one).mean((2, 3))
+            means: list[torch.Tensor] = [
+                self.wide(functional.pad(x, (1, 0, 2, 3))).mean((2, 3)),
+                self.deep(one).mean((2, 3)),
+            ]
+            return means[0] + means[1]
 
     torch.manual_seed(0)
     x = torch.randn(8, 2, 7, 9)
