@@ -25,7 +25,7 @@ import torch
 from aarch64_counter import Counts, Machine, build, missing
 
 from mpsearch.data import Data, bind, read_arrays
-from mpsearch.exporters.c.folder import KERNELS, export_c
+from mpsearch.exporters.c.folder import export_c, kernel_sources
 from mpsearch.graph.network import Network
 from mpsearch.importers.loading import ModelSource, load_network
 from mpsearch.integer.inference import quantize_input
@@ -92,7 +92,7 @@ def measure(name: str, assignment: str, folder: Path, *flags: str) -> Measured:
     """Export, run on the emulated CPU, compare, count. Raises ValueError for a wrong output."""
     document, codes, expected = export(name, assignment, folder)
     program = build(
-        [folder / f"{kernel}.c" for kernel in ("network", *KERNELS)], folder, "network_run", flags
+        [folder / name for name in ("network.c", *kernel_sources())], folder, "network_run", flags
     )
     machine = Machine(program)
     for entry, values in enumerate(codes):

@@ -24,7 +24,7 @@ from torch.nn import functional
 from mpsearch.cli import cli, run
 from mpsearch.data import Data, bind, read_arrays
 from mpsearch.errors import InputError
-from mpsearch.exporters.c.folder import KERNELS, check, export_c
+from mpsearch.exporters.c.folder import check, export_c, kernel_sources
 from mpsearch.exporters.formats import ExportRequest, check_options
 from mpsearch.graph.network import Network
 from mpsearch.graph.network_file import save
@@ -59,8 +59,8 @@ def _gcc(*arguments: str | Path) -> None:
 def kernels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The fixed kernels as objects, compiled once with sanitizers and strict warnings."""
     folder = tmp_path_factory.mktemp("kernels")
-    for name in KERNELS:
-        _gcc(*CHECKED, "-c", CORE / f"{name}.c", "-o", folder / f"{name}.o")
+    for name in kernel_sources():
+        _gcc(*CHECKED, "-c", CORE / name, "-o", folder / Path(name).with_suffix(".o"))
     return folder
 
 
@@ -255,7 +255,7 @@ def test_the_command_writes_a_folder_that_builds_and_checks_itself(
     assert f"| weights | {document['constant_bytes']['weights']:,} |" in readme
     (example,) = re.findall(r"```c\n(.*?)```", readme, flags=re.DOTALL)
     Path("example.c").write_text(example)
-    core = [Path("net", f"{name}.c") for name in ("network", *KERNELS)]
+    core = [Path("net", name) for name in ("network.c", *kernel_sources())]
     _gcc(*STRICT, "-Inet", "example.c", *core, "-o", "example")
     make = ["make", "-s", "-C", "net", "CFLAGS=-O1 -Werror"]
     subprocess.run([*make, "check"], check=True, capture_output=True)

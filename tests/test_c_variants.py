@@ -17,7 +17,7 @@ import torch
 
 from mpsearch.data import Data
 from mpsearch.exporters.c.constants import EXACT, rounding
-from mpsearch.exporters.c.folder import KERNELS, export_c
+from mpsearch.exporters.c.folder import export_c, kernel_sources
 from mpsearch.exporters.c.source import generate
 from mpsearch.exporters.c.storage import Arena, Buffer
 from mpsearch.graph.network import Network
@@ -304,7 +304,7 @@ def test_small_shapes_give_the_integers_within_their_memory(
     flags = [*STRICT, "-O1", *variant.flags]
     if not variant.launch:  # the emulator has no sanitizers
         flags += ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
-    objects = [tmp_path / f"{kernel}.o" for kernel in KERNELS]
+    objects = [tmp_path / f"{Path(kernel).stem}.o" for kernel in kernel_sources()]
     for path in objects:
         _compile(variant, *flags, "-c", CORE / f"{path.stem}.c", "-o", path)
     gaps: list[tuple[int, int]] = []

@@ -35,6 +35,10 @@ if TYPE_CHECKING:
     "adds noise.",
 )  # fmt: skip
 @click.option(
+    "--target", metavar="T",
+    help="c: the processor, such as cortex-m4, cortex-a76 or x86-64 [default: any].",
+)  # fmt: skip
+@click.option(
     "--check/--no-check", default=None,
     help="Run what is exported on the data and compare [default: where possible].",
 )  # fmt: skip
@@ -47,6 +51,7 @@ def export(
     calibration: str | None,
     fp32: str | None,
     wide: str | None,
+    target: str | None,
     check: bool | None,
     as_json: bool,
     model: ModelOptions,
@@ -88,7 +93,7 @@ def export(
         quantized, calibration, None if fp32 is None else replace(source, path=fp32)
     )
     written = write_export(
-        quantized, output, form, data, None if wide is None else int(wide), check
+        quantized, output, form, data, None if wide is None else int(wide), check, target
     )
     if as_json:
         print_json({"output": output, "export_format": form, **written.figures})

@@ -18,7 +18,8 @@ from typing import Any
 
 from mpsearch.device.transport import clean, telling
 from mpsearch.errors import InputError
-from mpsearch.exporters.c.folder import DOCUMENT, FORMAT, LARGEST_MIB, VERSION
+from mpsearch.exporters.c.folder import FORMAT, VERSION
+from mpsearch.exporters.folders import DOCUMENT, LARGEST_MIB
 from mpsearch.files.json_file import (
     by_name,
     check_form,

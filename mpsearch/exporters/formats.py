@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class ExportRequest:
     """What to write: `output` is a folder or file, `data` the calibration samples (or None).
 
-    `wide_bits` and `check` are options of single formats, None where they were not given.
+    `wide_bits`, `check` and `target` are options of single formats, None where they were not given.
     """
 
     quantized: "QuantizedNetwork"
@@ -28,6 +28,7 @@ class ExportRequest:
     output: str
     wide_bits: int | None = None
     check: bool | None = None
+    target: str | None = None
 
 
 @dataclass(frozen=True)
@@ -99,13 +100,20 @@ FORMATS: Mapping[str, ExportFormat] = {
         "a new or empty folder",
         "mpsearch.exporters.c.folder:write",
         "mpsearch.exporters.c.folder:trial",
-        ("wide_bits", "check"),
+        ("wide_bits", "check", "target"),
     ),
     "litert": ExportFormat(
         "a LiteRT (TFLite) file that computes with 8-bit and 4-bit integers",
         "a .tflite file",
         "mpsearch.exporters.litert.check:write",
         "mpsearch.exporters.litert.check:trial",
+        ("check",),
+    ),
+    "tflm": ExportFormat(
+        "a folder for TensorFlow Lite Micro: the file, as a C array, its operators and its arena",
+        "a new or empty folder",
+        "mpsearch.exporters.tflm.folder:write",
+        "mpsearch.exporters.tflm.folder:trial",
         ("check",),
     ),
     "onnx": ExportFormat(
@@ -116,7 +124,7 @@ FORMATS: Mapping[str, ExportFormat] = {
         ("check",),
     ),
 }
-OPTIONS = {"wide_bits": "--wide", "check": "--check and --no-check"}
+OPTIONS = {"wide_bits": "--wide", "check": "--check and --no-check", "target": "--target"}
 
 
 def check_options(form: str, request: ExportRequest) -> None:
@@ -134,14 +142,16 @@ def export(
     data: "Data | None" = None,
     wide_bits: int | None = None,
     check: bool | None = None,
+    target: str | None = None,
 ) -> Exported:
     """Write a quantized network as code or as a file that a device runs, as `mpsearch export` does.
 
-    form: `c` (`output` is a new or empty folder), `onnx` or `litert` (`output` is a file). data:
+    form: `c` or `tflm` (`output` is a new or empty folder), `onnx` or `litert` (a file). data:
     calibration samples; without them nothing is compared, and formats that need them raise
     InputError. wide_bits: 16 or 32, of sums and outputs (`c` alone). check: run what was written
-    and compare (None: where possible). Raises InputError for a format that is none, an option that
-    the format lacks, and what it cannot hold.
+    and compare (None: where possible). target: the processor, such as `cortex-m4` (`c` alone;
+    None: any). Raises InputError for a format that is none, an option that the format lacks, and
+    what it cannot hold.
 
     >>> quantized = mpsearch.apply(network, solution, data)
     >>> mpsearch.export(quantized, "network", data=data, check=False).ok
@@ -149,6 +159,6 @@ def export(
     """
     if form not in FORMATS:
         raise InputError(f"got the format {form!r}; expected {', '.join(FORMATS)}")
-    request = ExportRequest(quantized, data, os.fspath(output), wide_bits, check)
+    request = ExportRequest(quantized, data, os.fspath(output), wide_bits, check, target)
     check_options(form, request)
     return FORMATS[form].write(request)

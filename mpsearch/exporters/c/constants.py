@@ -23,7 +23,8 @@ from fractions import Fraction
 
 import numpy as np
 
-from mpsearch.exporters.c.kernels import Kernel, offset, ordered_codes, products_in_16_bits
+from mpsearch.exporters.c.families import Family
+from mpsearch.exporters.c.kernels import Kernel, products_in_16_bits
 from mpsearch.exporters.c.storage import c_type
 from mpsearch.integer.fixed_point import LARGEST_SHIFT, Integers, Rescale
 from mpsearch.integer.graph import Convolution, IntegerTensor, Linear, Shape
@@ -184,6 +185,7 @@ class LayerWriter:
 
     layers: Mapping[str, QuantizedLayer]
     kernels: Mapping[str, Kernel]
+    family: Family
     bytes: dict[str, dict[str, int]] = field(default_factory=dict)
     stored: dict[str, dict[str, str]] = field(default_factory=dict)
 
@@ -204,10 +206,11 @@ class LayerWriter:
         A layer that is used again is stored once, but for constants that depend on the input.
         """
         weights, rescale = step.weights, step.rescale
-        fast = self.kernel(step) is not Kernel.PLAIN
-        taken = offset(source) if fast else weights.zero_point
+        kernel = self.kernel(step)
+        fast = kernel is not Kernel.PLAIN
+        taken = self.family.offset(kernel, source, weights.zero_point)
         if weights.layer not in self.stored:
-            packed = pack(ordered_codes(step, self.kernel(step), flattened), weights.bits)
+            packed = pack(self.family.order(step, kernel, flattened), weights.bits)
             self.stored[weights.layer] = {
                 "weights": constants.array("uint8_t", f"weights_{number}", packed, "weights")
             }

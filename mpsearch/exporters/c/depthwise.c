@@ -107,7 +107,8 @@ static void convolve_tile(const mps_convolution *c, int8_t *ring, const unsigned
 }
 
 void mps_convolve_depthwise(const mps_convolution *c, void *scratch, const void *input,
-                            void *output) {
+                            const void *addend, void *output) {
+    (void)addend;
     for (int first = 0; first < c->outputs; first += MPS_WIDTH)
         convolve_tile(c, scratch, input, first, at_most(MPS_WIDTH, c->outputs - first), output);
 }

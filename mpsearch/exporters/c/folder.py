@@ -11,7 +11,6 @@ written.
 `mpsearch export --format c`: check the integers, write the folder and say what is in it.
 """
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,13 +23,12 @@ import torch
 
 from mpsearch import __version__
 from mpsearch.data import Data
-from mpsearch.errors import InputError
 from mpsearch.exporters.agreement_of_outputs import Agreement, judge
 from mpsearch.exporters.c.source import Source, check_steps, generate
+from mpsearch.exporters.c.targets import ANY, Target, find_target
+from mpsearch.exporters.folders import check_folder, write_files
 from mpsearch.exporters.formats import Exported, ExportRequest, Trial
 from mpsearch.exporters.reference_outputs import reference_of
-from mpsearch.files.json_file import by_name, check_form, one_of, read_json, text
-from mpsearch.files.whole import digest, write_atomic
 from mpsearch.integer.graph import IntegerGraph, IntegerInput
 from mpsearch.integer.inference import IntegerNetwork, outputs, quantize_input, ranges_from, run
 from mpsearch.integer.lowering import lower
@@ -117,22 +115,38 @@ def _entry(entry: IntegerInput) -> str:
 
 
 FORMAT, VERSION = "mpsearch.c_export", 1
-DOCUMENT = "export.json"
-LARGEST_MIB = 64
-BUILD = "build"  # what make writes; never ours to judge
 CHECK_SAMPLES = 4
-# What is compiled with every network; its own constants and calls are network.c.
-KERNELS = tuple("layers patches depthwise pooling elementwise pointwise norms steps".split())
-SOURCES = (
-    *"integers.h kernels.h constants.h rescaling.h unpacking.h products.h products_avx2.h".split(),
-    *"products_neon.h products_plain.h lines.h sums.h border.h".split(),
-    *(f"{kernel}.c" for kernel in KERNELS),
-    *"border.c main.c step_times.c".split(),
-)
-TEMPLATES = {name: name for name in SOURCES} | {
-    "Makefile": "Makefile.template",
-    "CMakeLists.txt": "CMakeLists.txt.template",
-}
+# What is compiled with every network, beside the layers of a family and network.c.
+_COMMON = "layers.c pooling.c elementwise.c pointwise.c norms.c steps.c".split()
+_HEADERS = "integers.h kernels.h constants.h rescaling.h sums.h border.h".split()
+_PROGRAM = "border.c main.c step_times.c".split()
+
+
+def kernel_sources(target: Target = ANY) -> tuple[str, ...]:
+    """The C files that firmware needs beside network.c, by the names they have in a folder."""
+    return tuple(Path(name).name for name in (*_COMMON, *target.family.sources))
+
+
+def templates(target: Target = ANY) -> dict[str, str]:
+    """Name in the folder -> the file of exporters/c/ that it is a copy of."""
+    copied = (*_HEADERS, *_COMMON, *_PROGRAM, *target.family.headers, *target.family.sources)
+    return {Path(name).name: name for name in copied}
+
+
+def builds(target: Target = ANY) -> dict[str, str]:
+    """The files that say how to build the folder."""
+    sources = kernel_sources(target)
+    words = {
+        "OBJECTS": " ".join(f"build/{Path(name).stem}.o" for name in sources),
+        "SOURCES": " ".join(sources),
+    }
+    written = {}
+    for name in ("Makefile", "CMakeLists.txt"):
+        text = (files("mpsearch.exporters.c") / f"{name}.template").read_text("utf-8")
+        for word, value in words.items():
+            text = text.replace(f"@{word}@", value)
+        written[name] = text
+    return written
 
 
 @dataclass(frozen=True)
@@ -148,6 +162,7 @@ def export_c(
     calibration: Data,
     folder: str | os.PathLike[str],
     wide_bits: int | None = None,
+    target: Target = ANY,
 ) -> CExport:
     """Write the network as C99 into `folder`, which is new, empty, or an export without changes.
 
@@ -157,7 +172,7 @@ def export_c(
     for a folder with anything else in it; nothing is written then.
     """
     graph = lower(quantized, calibration, wide_bits=wide_bits)
-    return write_folder(graph, quantized, calibration, folder)
+    return write_folder(graph, quantized, calibration, folder, target=target)
 
 
 def write_folder(
@@ -166,61 +181,23 @@ def write_folder(
     calibration: Data,
     folder: str | os.PathLike[str],
     agreement: Sequence[Agreement] = (),
+    target: Target = ANY,
 ) -> CExport:
     """As `export_c`, for a graph that was lowered from `quantized`; `agreement` goes into
     export.json."""
-    target = Path(folder)
-    check_folder(target)
-    source = generate(graph, quantized)
+    place = Path(folder)
+    check_folder(place, FORMAT)
+    source = generate(graph, quantized, target)
     document = describe(graph, quantized, source)
+    document["target"] = target.name
     document["agreement"] = [found.figures() for found in agreement]
     contents: dict[str, bytes] = {name: code.encode() for name, code in source.files.items()}
-    for name, template in TEMPLATES.items():
+    for name, template in templates(target).items():
         contents[name] = (files("mpsearch.exporters.c") / template).read_bytes()
+    contents |= {name: text.encode() for name, text in builds(target).items()}
     contents |= check_sample(graph, calibration)
     contents["README.md"] = readme(graph, document).encode()
-    document["files"] = {name: digest(content) for name, content in sorted(contents.items())}
-    (target / "check").mkdir(parents=True, exist_ok=True)
-    for name, content in contents.items():
-        write_atomic(target / name, content)
-    write_atomic(target / DOCUMENT, json.dumps(document, indent=1) + "\n")
-    return CExport(target, document)
-
-
-def check_folder(folder: Path) -> None:
-    """Raise InputError unless an export may be written to `folder` without losing anything."""
-    if not folder.exists() and not folder.is_symlink():
-        return
-    if not folder.is_dir():
-        raise InputError(f"{folder} is not a folder; choose another with -o")
-    found = {
-        str(path.relative_to(folder))
-        for path in folder.rglob("*")
-        if not path.is_dir() and path.relative_to(folder).parts[0] != BUILD
-    }
-    if not found:
-        return
-    written = _files_of(folder)
-    for name in sorted(found - {DOCUMENT}):
-        if name not in written:
-            raise InputError(
-                f"{folder} holds {name}, which no export wrote; choose a new folder with -o"
-            )
-        if digest((folder / name).read_bytes()) != written[name]:
-            raise InputError(
-                f"{folder}/{name} was changed after the export; choose a new folder with -o"
-            )
-
-
-def _files_of(folder: Path) -> Mapping[str, str]:
-    """The files that an earlier export lists; none where there is no export."""
-    try:
-        document = read_json(folder / DOCUMENT, DOCUMENT, LARGEST_MIB)
-        check_form(document, {"format": one_of(FORMAT), "files": by_name(text)}, "")
-    except (OSError, ValueError, InputError):
-        return {}
-    files_by_name: Mapping[str, str] = document["files"]
-    return files_by_name
+    return CExport(place, write_files(place, contents, document))
 
 
 def check_sample(graph: IntegerGraph, calibration: Data) -> dict[str, bytes]:
@@ -316,7 +293,8 @@ def write(request: ExportRequest) -> Exported:
     data, quantized = ranges_from(request.data), request.quantized
     if request.wide_bits is not None:  # another network: nothing is stored between layers
         quantized = without_stored(quantized)
-    check_folder(Path(request.output))
+    target = find_target(request.target)
+    check_folder(Path(request.output), FORMAT)
     graph = lower(quantized, data, wide_bits=request.wide_bits)
     agreement: tuple[Agreement, ...] = ()
     if request.check is not False:
@@ -329,7 +307,7 @@ def write(request: ExportRequest) -> Exported:
             *_agreement_lines(agreement),
         )
         return Exported({"agreement": [found.figures() for found in agreement]}, lines, ok=False)
-    document = write_folder(graph, quantized, data, request.output, agreement).document
+    document = write_folder(graph, quantized, data, request.output, agreement, target).document
     constants, arena = document["constant_bytes"], document["arena"]
     total, peak = sum(constants.values()), arena["peak_bytes"]
     parts = ", ".join(f"{kind} {format_size(size)}" for kind, size in constants.items())

@@ -16,7 +16,8 @@
 #define MPS_INLINE
 #endif
 
-typedef enum { MPS_U8, MPS_U16, MPS_I16, MPS_I32 } mps_type;
+/* MPS_U4 and MPS_U2 are packed, the first code in the lowest bits of the first byte. */
+typedef enum { MPS_U8, MPS_U16, MPS_I16, MPS_I32, MPS_U4, MPS_U2 } mps_type;
 
 /* x / 2^n, |x| <= 2^62, 1 <= n <= 62; >> is arithmetic in every compiler we know of */
 static inline int64_t mps_shift_round(int64_t x, int n) {
@@ -44,6 +45,23 @@ static inline int32_t mps_clip(int64_t x, int32_t low, int32_t high) {
     return x < low ? low : x > high ? high : (int32_t)x;
 }
 
+/* Bytes of `count` elements. */
+static inline size_t mps_bytes_of(mps_type type, size_t count) {
+    switch (type) {
+    case MPS_U4:
+        return (count + 1) / 2;
+    case MPS_U2:
+        return (count + 3) / 4;
+    case MPS_U8:
+        return count;
+    case MPS_I32:
+        return 4 * count;
+    default:
+        return 2 * count;
+    }
+}
+
+/* Bytes of one element of a type that is not packed. */
 static inline size_t mps_size(mps_type type) {
     return type == MPS_U8 ? 1 : type == MPS_I32 ? 4 : 2;
 }
@@ -57,6 +75,10 @@ static inline int32_t mps_get(const void *data, mps_type type, size_t i) {
     switch (type) {
     case MPS_U8:
         return bytes[i];
+    case MPS_U4:
+        return bytes[i / 2] >> (4 * (i % 2)) & 15;
+    case MPS_U2:
+        return bytes[i / 4] >> (2 * (i % 4)) & 3;
     case MPS_U16:
         memcpy(&u16, bytes + 2 * i, 2);
         return u16;
@@ -76,6 +98,16 @@ static inline void mps_set(void *data, mps_type type, size_t i, int32_t value) {
     switch (type) {
     case MPS_U8:
         bytes[i] = (unsigned char)value;
+        break;
+    case MPS_U4:
+        bytes += i / 2;
+        i = 4 * (i % 2);
+        *bytes = (unsigned char)((*bytes & ~(15 << i)) | value << i);
+        break;
+    case MPS_U2:
+        bytes += i / 4;
+        i = 2 * (i % 4);
+        *bytes = (unsigned char)((*bytes & ~(3 << i)) | value << i);
         break;
     case MPS_U16:
         memcpy(bytes + 2 * i, &u16, 2);

@@ -11,6 +11,16 @@
    halves where the export has proven that no tie can occur. */
 typedef enum { MPS_EXACT, MPS_HALF_UP } mps_rounding;
 
+/* What is added to the results of a layer, which are 16-bit integers that are not stored: at the
+   same place of another tensor, (result * multiplier + addend * other + offset * 2^raise) /
+   2^shift, half to even, + output_zero, clipped. The output may be the addend's own memory. */
+typedef struct {
+    mps_type addend_type, output_type;
+    int32_t multiplier, other, offset;
+    int raise, shift;
+    int32_t output_zero, low, high;
+} mps_sum;
+
 /* What a convolution and a linear layer share: sum of weight * (code - offset) -> + base ->
    rescale + zero point -> clip. The order of the weights is that of the kernel that reads them. */
 typedef struct {
@@ -31,6 +41,7 @@ typedef struct {
     mps_type output_type;
     int32_t input_zero; /* what is padded */
     int32_t offset, output_zero, low, high;
+    const mps_sum *sum; /* or NULL */
 } mps_layer;
 
 typedef struct {
@@ -215,17 +226,19 @@ static inline int32_t mps_scaled_mean(const mps_scaling *s, int64_t sum, int64_t
         s->low, s->high);
 }
 
-/* Layers as in layers.c, patches.c and depthwise.c; `scratch` is memory that these work in. */
-void mps_convolve(const mps_convolution *step, const void *input, void *output);
+/* Layers as in layers.c, patches.c and depthwise.c; `scratch` is memory that these work in,
+   `addend` what the layer's sum adds, or NULL. */
+void mps_convolve(const mps_convolution *step, const void *input, const void *addend, void *output);
 void mps_convolve_transposed(const mps_convolution *step, void *scratch, const void *input,
                              void *output);
-void mps_multiply(const mps_linear *step, const void *input, void *output);
+void mps_multiply(const mps_linear *step, const void *input, const void *addend, void *output);
 void mps_embed(const mps_linear *step, const void *input, void *output);
 void mps_convolve_patches(const mps_convolution *step, void *scratch, const void *input,
-                          void *output);
-void mps_multiply_patches(const mps_linear *step, void *scratch, const void *input, void *output);
+                          const void *addend, void *output);
+void mps_multiply_patches(const mps_linear *step, void *scratch, const void *input,
+                          const void *addend, void *output);
 void mps_convolve_depthwise(const mps_convolution *step, void *scratch, const void *input,
-                            void *output);
+                            const void *addend, void *output);
 void mps_requantize(const mps_requantization *step, const void *input, void *output);
 void mps_clamp(const mps_elementwise *step, const void *input, void *output);
 void mps_add(const mps_elementwise *step, const void *left, const void *right, void *output);

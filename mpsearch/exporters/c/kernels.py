@@ -7,7 +7,7 @@ from math import prod
 
 import numpy as np
 
-from mpsearch.exporters.c.layouts import Arranged, image_order
+from mpsearch.exporters.c.layouts import image_order
 from mpsearch.integer.fixed_point import Integers
 from mpsearch.integer.graph import (
     Convolution,
@@ -34,18 +34,8 @@ class Kernel(Enum):
     DEPTHWISE = "depthwise.c"
 
 
-def kernels(arranged: Arranged) -> dict[str, Kernel]:
-    """The kernel of every layer; one that is used twice stores its weights in one order."""
-    chosen: dict[str, Kernel] = {}
-    for step in arranged.steps:
-        if isinstance(step, Convolution | Linear):
-            kernel = _kernel(step, arranged.tensors[step.sources[0]])
-            name = step.weights.layer
-            chosen[name] = kernel if chosen.get(name, kernel) == kernel else Kernel.PLAIN
-    return chosen
-
-
-def _kernel(step: Convolution | Linear, source: IntegerTensor) -> Kernel:
+def kernel_of(step: Convolution | Linear, source: IntegerTensor) -> Kernel:
+    """What computes a layer, by its shapes, its bits and what its sums can reach."""
     codes = step.weights.codes
     if isinstance(step, TransposedConvolution | Embedding):
         return Kernel.PLAIN
@@ -61,8 +51,10 @@ def _kernel(step: Convolution | Linear, source: IntegerTensor) -> Kernel:
     return Kernel.DEPTHWISE if codes.shape[1] == 1 and taps <= _MOST_TAPS else Kernel.PLAIN
 
 
-def offset(source: IntegerTensor) -> int:
+def offset(kernel: Kernel, source: IntegerTensor, zero_point: int) -> int:
     """What is taken from a code before it is multiplied, so that it fits a signed byte."""
+    if kernel is Kernel.PLAIN:
+        return zero_point
     return 128 if source.bits == 8 else 0
 
 

@@ -37,10 +37,11 @@ static uint16_t code16(const unsigned char *codes, int i) {
 
 static int at_most(int x, int limit) { return x < limit ? x : limit; }
 
-void mps_convolve(const mps_convolution *c, const void *input, void *output) {
+void mps_convolve(const mps_convolution *c, const void *input, const void *addend, void *output) {
     const mps_layer *layer = &c->layer;
     int64_t wide[STRETCH];
     int32_t narrow[STRETCH];
+    (void)addend;
     for (int o = 0; o < c->outputs; o++) {
         const mps_scale scale = mps_scale_of(layer, o);
         for (int y = 0; y < c->output_height; y++) {
@@ -119,10 +120,11 @@ void mps_convolve_transposed(const mps_convolution *c, void *scratch, const void
     }
 }
 
-void mps_multiply(const mps_linear *l, const void *input, void *output) {
+void mps_multiply(const mps_linear *l, const void *input, const void *addend, void *output) {
     const mps_layer *layer = &l->layer;
     const size_t width = mps_size(layer->input_type);
     int16_t weights[CHUNK];
+    (void)addend;
     for (int row = 0; row < l->rows; row++) {
         const unsigned char *codes =
             (const unsigned char *)input + (size_t)row * (size_t)l->inputs * width;

@@ -244,11 +244,12 @@ static void convolve_points(const mps_convolution *c, const unsigned char *const
 }
 
 void mps_convolve_patches(const mps_convolution *c, void *scratch, const void *input,
-                          void *output) {
+                          const void *addend, void *output) {
     const int outputs = c->outputs / c->groups;
     const int points = c->kernel_height == 1 && c->kernel_width == 1 && c->groups == 1 &&
                        c->output_height == c->height && c->output_width == c->width &&
                        c->stride_y == 1 && c->stride_x == 1 && c->channels % MPS_GROUP == 0;
+    (void)addend;
     for (int group = 0; group < c->groups; group++) {
         unsigned char *patches = make_constants(&c->layer, group * outputs, outputs, scratch);
         if (points)
@@ -258,10 +259,12 @@ void mps_convolve_patches(const mps_convolution *c, void *scratch, const void *i
     }
 }
 
-void mps_multiply_patches(const mps_linear *l, void *scratch, const void *input, void *output) {
+void mps_multiply_patches(const mps_linear *l, void *scratch, const void *input, const void *addend,
+                          void *output) {
     const unsigned char *codes = input;
     const int row = whole_groups(l->inputs) * MPS_GROUP * mps_code_bytes(&l->layer);
     unsigned char *patches = make_constants(&l->layer, 0, l->outputs, scratch);
+    (void)addend;
     for (int first = 0; first < l->rows; first += l->block) {
         const int rows = at_most(l->block, l->rows - first);
         for (int p = 0; p < rows; p++, codes += l->inputs)

@@ -10,10 +10,10 @@ from math import prod
 import numpy as np
 
 from mpsearch.exporters.c.constants import LayerWriter
-from mpsearch.exporters.c.kernels import kernels
 from mpsearch.exporters.c.layouts import arrange
 from mpsearch.exporters.c.steps import StepWriter
 from mpsearch.exporters.c.storage import Storage, c_type, elements, store, tensor_bytes
+from mpsearch.exporters.c.targets import ANY, Target
 from mpsearch.integer.graph import Convolution, IntegerGraph, IntegerTensor, Linear, Step
 from mpsearch.integer.layers import reciprocal
 from mpsearch.quantization.quantized import QuantizedNetwork
@@ -64,13 +64,14 @@ class Source:
     steps: list[dict[str, str]]
 
 
-def generate(graph: IntegerGraph, quantized: QuantizedNetwork) -> Source:
+def generate(graph: IntegerGraph, quantized: QuantizedNetwork, target: Target = ANY) -> Source:
     """C for a graph that was lowered from `quantized`. Raises InputError for a move along more
     axes than the kernels have."""
     arranged = arrange(graph)
-    chosen = kernels(arranged)
-    storage = store(graph, arranged, chosen)
-    writer = StepWriter(arranged, storage, LayerWriter(quantized.layers, chosen))
+    family = target.family
+    chosen = family.kernels(arranged)
+    storage = store(graph, arranged, chosen, family)
+    writer = StepWriter(arranged, storage, LayerWriter(quantized.layers, chosen, family))
     for number, step in enumerate(arranged.steps, start=1):
         writer.write(number, step)
         writer.calls.append(f"    STEP_DONE({number});")
@@ -87,12 +88,13 @@ def generate(graph: IntegerGraph, quantized: QuantizedNetwork) -> Source:
     return Source(files, storage, writer.constants.bytes, writer.layers.bytes, steps)
 
 
-def check_steps(graph: IntegerGraph, quantized: QuantizedNetwork) -> None:
+def check_steps(graph: IntegerGraph, quantized: QuantizedNetwork, target: Target = ANY) -> None:
     """Raise InputError as `generate`, which takes longer: the layers' constants are not written."""
     arranged = arrange(graph)
-    chosen = kernels(arranged)
-    storage = store(graph, arranged, chosen)
-    writer = StepWriter(arranged, storage, LayerWriter(quantized.layers, chosen))
+    family = target.family
+    chosen = family.kernels(arranged)
+    storage = store(graph, arranged, chosen, family)
+    writer = StepWriter(arranged, storage, LayerWriter(quantized.layers, chosen, family))
     for number, step in enumerate(arranged.steps, start=1):
         if not isinstance(step, Convolution | Linear):
             writer.write(number, step)

@@ -1,5 +1,6 @@
 """Every step of an `IntegerGraph` as C: constants, and the call that computes it."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from math import prod
 
@@ -7,7 +8,7 @@ import numpy as np
 
 from mpsearch.exporters.c import gathering, layouts, norms, pointwise
 from mpsearch.exporters.c.constants import Constants, LayerWriter, rounding
-from mpsearch.exporters.c.kernels import Kernel, geometry, scratch
+from mpsearch.exporters.c.kernels import Kernel, geometry
 from mpsearch.exporters.c.layouts import Arrange, Arranged
 from mpsearch.exporters.c.pointwise import along_axis
 from mpsearch.exporters.c.storage import Storage, c_type, element_bytes, elements
@@ -68,10 +69,11 @@ class StepWriter:
         match step:
             case Convolution():
                 self.constants.struct("mps_convolution", number, self._convolution(number, step))
-                function = _CONVOLUTIONS[self.layers.kernel(step)]
                 if isinstance(step, TransposedConvolution):
-                    function = "mps_convolve_transposed"
-                self.call(function, number, step, *self._scratch(step))
+                    self.call("mps_convolve_transposed", number, step, *self._scratch(step))
+                else:
+                    function = _CONVOLUTIONS[self.layers.kernel(step)]
+                    self.call(function, number, step, *self._scratch(step), after=["NULL"])
             case Embedding():
                 outputs, inputs = step.weights.codes.shape
                 fields = {
@@ -91,7 +93,8 @@ class StepWriter:
                     "block": self._block(step),
                 }
                 self.constants.struct("mps_linear", number, fields)
-                self.call(_PRODUCTS[self.layers.kernel(step)], number, step, *self._scratch(step))
+                function = _PRODUCTS[self.layers.kernel(step)]
+                self.call(function, number, step, *self._scratch(step), after=["NULL"])
             case Requantize():
                 self.constants.struct(
                     "mps_requantization", number, _requantization(step, self._in(step))
@@ -170,12 +173,16 @@ class StepWriter:
         return [] if place is None else [f"arena.bytes + {place}"]
 
     def _block(self, step: Convolution | Linear) -> int:
-        return scratch(step, self.layers.kernel(step), self._in(step)).positions
+        kernel = self.layers.kernel(step)
+        return self.layers.family.scratch(step, kernel, self._in(step)).positions
 
-    def call(self, function: str, number: int | str, step: Step, *extra: str) -> None:
-        """The call of a kernel: its constants, further arguments, the sources and the output."""
-        arguments = [f"&step_{number}", *extra]
-        arguments += [self._at(name) for name in (*step.sources, step.output.name)]
+    def call(
+        self, function: str, number: int | str, step: Step, *extra: str, after: Sequence[str] = ()
+    ) -> None:
+        """The call of a kernel: its constants, further arguments, the sources, arguments `after`
+        them, and the output."""
+        arguments = [f"&step_{number}", *extra, *(self._at(name) for name in step.sources)]
+        arguments += [*after, self._at(step.output.name)]
         self.calls.append(f"    {function}({', '.join(arguments)});")
 
     def _layer(self, number: int, step: Convolution | Linear) -> dict[str, object]:

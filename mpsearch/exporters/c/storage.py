@@ -15,7 +15,8 @@ from math import prod
 
 import numpy as np
 
-from mpsearch.exporters.c.kernels import Kernel, scratch
+from mpsearch.exporters.c.families import Family
+from mpsearch.exporters.c.kernels import Kernel
 from mpsearch.exporters.c.layouts import Arranged
 from mpsearch.integer.graph import Convolution, IntegerGraph, IntegerTensor, Linear, Reshape, Step
 
@@ -139,7 +140,9 @@ class Storage:
         return self.arena.offsets[self.buffer_of[name]]
 
 
-def store(graph: IntegerGraph, arranged: Arranged, kernels: Mapping[str, Kernel]) -> Storage:
+def store(
+    graph: IntegerGraph, arranged: Arranged, kernels: Mapping[str, Kernel], family: Family
+) -> Storage:
     """Plan one sample's run. A reshaped tensor shares the bytes of its source.
 
     Entries are there before the first step (step 0), the output after the last one.
@@ -157,7 +160,8 @@ def store(graph: IntegerGraph, arranged: Arranged, kernels: Mapping[str, Kernel]
         for used in (name, *(buffer_of[source] for source in step.sources)):
             last[used] = number
         if isinstance(step, Convolution | Linear):
-            needed = scratch(step, kernels[step.weights.layer], tensors[step.sources[0]]).size
+            kernel, source = kernels[step.weights.layer], tensors[step.sources[0]]
+            needed = family.scratch(step, kernel, source).size
             if needed:
                 buffers.append(Buffer(scratch_of(step), needed, number, number))
     last[buffer_of[arranged.output]] = len(arranged.steps) + 1

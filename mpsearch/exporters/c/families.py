@@ -1,0 +1,56 @@
+"""Families of kernels for layers, one for each kind of processor: what computes a layer, the memory
+that it works in, the order of its weights, its C files.
+
+Everything else (moves, pools, functions) is computed by the same C everywhere.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from mpsearch.exporters.c.kernels import Kernel, Scratch, kernel_of, offset, ordered_codes, scratch
+from mpsearch.exporters.c.layouts import Arranged
+from mpsearch.integer.fixed_point import Integers
+from mpsearch.integer.graph import Convolution, IntegerTensor, Linear, Shape, Step
+
+
+@dataclass(frozen=True)
+class Family:
+    """How one kind of processor computes layers."""
+
+    name: str
+    headers: tuple[str, ...]
+    """Beside those that all families share; files of exporters/c/, in a folder or not."""
+    sources: tuple[str, ...]
+    """The C files of its layers."""
+    kernel: Callable[[Convolution | Linear, IntegerTensor], Kernel]
+    """(step, what it reads) -> what computes it."""
+    scratch: Callable[[Step, Kernel, IntegerTensor], Scratch]
+    """(step, its kernel, what it reads) -> what the kernel works in."""
+    order: Callable[[Convolution | Linear, Kernel, Shape | None], Integers]
+    """(step, its kernel, the image that was flattened) -> the weights as the kernel reads them."""
+    offset: Callable[[Kernel, IntegerTensor, int], int]
+    """(kernel, what it reads, its zero point) -> what the kernel takes from codes."""
+
+    def kernels(self, arranged: Arranged) -> dict[str, Kernel]:
+        """The kernel of every layer; one that is used twice stores its weights in one order."""
+        chosen: dict[str, Kernel] = {}
+        for step in arranged.steps:
+            if isinstance(step, Convolution | Linear):
+                kernel = self.kernel(step, arranged.tensors[step.sources[0]])
+                name = step.weights.layer
+                chosen[name] = kernel if chosen.get(name, kernel) == kernel else Kernel.PLAIN
+        return chosen
+
+
+PORTABLE = Family(
+    "portable",
+    tuple(
+        "unpacking.h products.h products_avx2.h products_neon.h products_plain.h lines.h".split()
+    ),
+    ("patches.c", "depthwise.c"),
+    kernel_of,
+    scratch,
+    ordered_codes,
+    offset,
+)
+FAMILIES: Mapping[str, Family] = {family.name: family for family in (PORTABLE,)}
