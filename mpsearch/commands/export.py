@@ -10,6 +10,8 @@ from mpsearch.commands.options import ModelOptions, model_options
 from mpsearch.errors import InputError
 from mpsearch.exporters.formats import FORMATS
 from mpsearch.exporters.formats import export as write_export
+from mpsearch.exporters.packages.layout import PACKAGES
+from mpsearch.tables.units import parse_bytes
 
 if TYPE_CHECKING:
     from mpsearch.data import Data
@@ -39,6 +41,16 @@ if TYPE_CHECKING:
     help="c: the processor, such as cortex-m4, cortex-a76 or x86-64 [default: any].",
 )  # fmt: skip
 @click.option(
+    "--board", metavar="B",
+    help="c, cortex-m…: the board that the firmware is for [default: one with that processor].",
+)  # fmt: skip
+@click.option("--flash", metavar="145KB", help="The same: what the firmware may take of its flash.")
+@click.option("--ram", metavar="64KB", help="The same: of its RAM, with the stack.")
+@click.option(
+    "--package", type=click.Choice(list(PACKAGES)),
+    help="c: a library of this ecosystem instead, with its manifests and an example.",
+)  # fmt: skip
+@click.option(
     "--check/--no-check", default=None,
     help="Run what is exported on the data and compare [default: where possible].",
 )  # fmt: skip
@@ -52,6 +64,10 @@ def export(
     fp32: str | None,
     wide: str | None,
     target: str | None,
+    board: str | None,
+    flash: str | None,
+    ram: str | None,
+    package: str | None,
     check: bool | None,
     as_json: bool,
     model: ModelOptions,
@@ -63,11 +79,17 @@ def export(
     folder builds with make or CMake, and `make check` compares it with the reference. Before it is
     written, the reference is compared with the fake-quantized network on the calibration data.
 
+    For a Cortex-M it is a firmware project: startup, linker script, main; `make` builds it with
+    arm-none-eabi-gcc, `mpsearch device run` runs it in QEMU and counts its instructions.
+
     The ONNX model has QuantizeLinear/DequantizeLinear pairs where the network quantizes; the export
     runs it with onnxruntime and says under which session options it computes the right thing.
 
     What cannot be written is said with every operator and node that stops it; `mpsearch check`
     says so before any time is spent.
+
+    --package writes the C as a library of the Arduino IDE, ESP-IDF, Zephyr, PlatformIO or CMake,
+    named after its folder. --format tflm writes a folder for TensorFlow Lite Micro.
 
     The LiteRT file computes with 8-bit activations and 4- or 8-bit weights; what was assigned other
     bits is raised to these and listed.
@@ -76,6 +98,8 @@ def export(
     Example:
       mpsearch export quantized.pt --fp32 model.pt -o network
       mpsearch export quantized.pt --format c --calibration train.npz -o network
+      mpsearch export quantized.pt --target cortex-m4 --flash 256KB --ram 64KB -o firmware
+      mpsearch export quantized.pt --fp32 model.pt --package zephyr -o network
       mpsearch export quantized.pt --format onnx --fp32 model.pt -o network.onnx
       mpsearch export quantized.pt --format litert --fp32 model.pt -o network.tflite
     """
@@ -93,8 +117,10 @@ def export(
         quantized, calibration, None if fp32 is None else replace(source, path=fp32)
     )
     written = write_export(
-        quantized, output, form, data, None if wide is None else int(wide), check, target
-    )
+        quantized, output, form, data, None if wide is None else int(wide), check, target, board,
+        None if flash is None else parse_bytes(flash), None if ram is None else parse_bytes(ram),
+        package,
+    )  # fmt: skip
     if as_json:
         print_json({"output": output, "export_format": form, **written.figures})
     else:

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 class ExportRequest:
     """What to write: `output` is a folder or file, `data` the calibration samples (or None).
 
-    `wide_bits`, `check` and `target` are options of single formats, None where they were not given.
+    The rest are options of single formats, None where they were not given; `flash` and `ram` are
+    the bytes that a microcontroller's firmware may take.
     """
 
     quantized: "QuantizedNetwork"
@@ -29,6 +30,10 @@ class ExportRequest:
     wide_bits: int | None = None
     check: bool | None = None
     target: str | None = None
+    board: str | None = None
+    flash: int | None = None
+    ram: int | None = None
+    package: str | None = None
 
 
 @dataclass(frozen=True)
@@ -100,7 +105,7 @@ FORMATS: Mapping[str, ExportFormat] = {
         "a new or empty folder",
         "mpsearch.exporters.c.folder:write",
         "mpsearch.exporters.c.folder:trial",
-        ("wide_bits", "check", "target"),
+        ("wide_bits", "check", "target", "board", "flash", "ram", "package"),
     ),
     "litert": ExportFormat(
         "a LiteRT (TFLite) file that computes with 8-bit and 4-bit integers",
@@ -124,7 +129,9 @@ FORMATS: Mapping[str, ExportFormat] = {
         ("check",),
     ),
 }
-OPTIONS = {"wide_bits": "--wide", "check": "--check and --no-check", "target": "--target"}
+OPTIONS = {"wide_bits": "--wide", "check": "--check and --no-check"} | {
+    name: f"--{name}" for name in ("target", "board", "flash", "ram", "package")
+}
 
 
 def check_options(form: str, request: ExportRequest) -> None:
@@ -143,6 +150,10 @@ def export(
     wide_bits: int | None = None,
     check: bool | None = None,
     target: str | None = None,
+    board: str | None = None,
+    flash: int | None = None,
+    ram: int | None = None,
+    package: str | None = None,
 ) -> Exported:
     """Write a quantized network as code or as a file that a device runs, as `mpsearch export` does.
 
@@ -150,8 +161,10 @@ def export(
     calibration samples; without them nothing is compared, and formats that need them raise
     InputError. wide_bits: 16 or 32, of sums and outputs (`c` alone). check: run what was written
     and compare (None: where possible). target: the processor, such as `cortex-m4` (`c` alone;
-    None: any). Raises InputError for a format that is none, an option that the format lacks, and
-    what it cannot hold.
+    None: any). board, flash, ram: where the firmware of a Cortex-M is linked, such as
+    `mps2-an386`, and the bytes that it may take there. package: `arduino`, `esp-idf`, `zephyr`,
+    `platformio` or `cmake`: a library instead (`c` alone). Raises InputError for a format that is
+    none, an option that the format lacks, and what it cannot hold.
 
     >>> quantized = mpsearch.apply(network, solution, data)
     >>> mpsearch.export(quantized, "network", data=data, check=False).ok
@@ -159,6 +172,8 @@ def export(
     """
     if form not in FORMATS:
         raise InputError(f"got the format {form!r}; expected {', '.join(FORMATS)}")
-    request = ExportRequest(quantized, data, os.fspath(output), wide_bits, check, target)
+    request = ExportRequest(
+        quantized, data, os.fspath(output), wide_bits, check, target, board, flash, ram, package
+    )
     check_options(form, request)
     return FORMATS[form].write(request)

@@ -151,6 +151,10 @@ CONDITIONS = (
         "Joules of one inference above idle.",
     ),
     Condition(
+        "max_instructions", ("device",), "instructions", "instructions (emulated)", "", "20M",
+        "Of one inference on an emulated board: a count, no time.",
+    ),
+    Condition(
         "max_drop_baseline", ("accuracy", "baseline"), "drop_baseline",
         "points lost since the baseline", "points", "0.5",
         "Percentage points lost since the baseline, paired.", parse_points,
@@ -166,6 +170,10 @@ CONDITIONS = (
     Condition(
         "max_latency_growth", ("device", "baseline"), "latency_s_growth", "latency growth", "%",
         "5%", None, parse_growth,
+    ),
+    Condition(
+        "max_instructions_growth", ("device", "baseline"), "instructions_growth",
+        "growth of instructions (emulated)", "%", "0%", None, parse_growth,
     ),
 )  # fmt: skip
 BY_QUANTITY: Mapping[str, Condition] = {
@@ -195,10 +203,12 @@ class Limits(TypedDict, total=False):
     max_latency: str | float | None
     max_peak_memory: str | int | None
     max_energy: str | float | None
+    max_instructions: str | int | None
     max_drop_baseline: str | float | None
     max_size_growth: str | None
     max_bops_growth: str | None
     max_latency_growth: str | None
+    max_instructions_growth: str | None
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,7 @@ from torch import fx
 from mpsearch.graph.layers import packet
 from mpsearch.integer.arithmetic import affine
 from mpsearch.integer.fixed_point import rescale_of
-from mpsearch.integer.graph import AveragePool, IntegerTensor, Mean, Scaling, Step
-from mpsearch.integer.layers import reciprocal
+from mpsearch.integer.graph import AveragePool, IntegerTensor, Mean, Scaling, Step, reciprocal
 from mpsearch.integer.moves import moving_steps
 
 

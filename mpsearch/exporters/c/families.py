@@ -7,6 +7,7 @@ Everything else (moves, pools, functions) is computed by the same C everywhere.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from mpsearch.exporters.c import helium, pairs
 from mpsearch.exporters.c.kernels import Kernel, Scratch, kernel_of, offset, ordered_codes, scratch
 from mpsearch.exporters.c.layouts import Arranged
 from mpsearch.integer.fixed_point import Integers
@@ -30,6 +31,9 @@ class Family:
     """(step, its kernel, the image that was flattened) -> the weights as the kernel reads them."""
     offset: Callable[[Kernel, IntegerTensor, int], int]
     """(kernel, what it reads, its zero point) -> what the kernel takes from codes."""
+    stack: int
+    """Bytes of stack that firmware keeps for a run and its main function, above what any network
+    was seen to take: 6,660, 1,164 and 2,392."""
 
     def kernels(self, arranged: Arranged) -> dict[str, Kernel]:
         """The kernel of every layer; one that is used twice stores its weights in one order."""
@@ -52,5 +56,26 @@ PORTABLE = Family(
     scratch,
     ordered_codes,
     offset,
+    6912,
 )
-FAMILIES: Mapping[str, Family] = {family.name: family for family in (PORTABLE,)}
+CORTEX_M = Family(
+    "cortex-m",
+    ("cortex_m/dsp.h", "cortex_m/finishing.h", "cortex_m/pairs.h"),
+    ("cortex_m/patches.c", "cortex_m/depthwise.c", "cortex_m/finishing.c"),
+    pairs.kernel_of,
+    pairs.scratch,
+    pairs.ordered_codes,
+    pairs.offset,
+    2048,
+)
+HELIUM = Family(
+    "helium",
+    ("mve/helium.h", "mve/finishing.h"),
+    ("mve/patches.c", "mve/depthwise.c"),
+    helium.kernel,
+    helium.scratch,
+    helium.order,
+    offset,
+    3072,
+)
+FAMILIES: Mapping[str, Family] = {family.name: family for family in (PORTABLE, CORTEX_M, HELIUM)}

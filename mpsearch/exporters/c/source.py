@@ -14,8 +14,14 @@ from mpsearch.exporters.c.layouts import arrange
 from mpsearch.exporters.c.steps import StepWriter
 from mpsearch.exporters.c.storage import Storage, c_type, elements, store, tensor_bytes
 from mpsearch.exporters.c.targets import ANY, Target
-from mpsearch.integer.graph import Convolution, IntegerGraph, IntegerTensor, Linear, Step
-from mpsearch.integer.layers import reciprocal
+from mpsearch.integer.graph import (
+    Convolution,
+    IntegerGraph,
+    IntegerTensor,
+    Linear,
+    Step,
+    reciprocal,
+)
 from mpsearch.quantization.quantized import QuantizedNetwork
 from mpsearch.running.streams import c_comment
 

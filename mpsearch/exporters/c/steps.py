@@ -168,9 +168,11 @@ class StepWriter:
         """Of the first source and of the output."""
         return self.arranged.strides(step.sources[0]), self.arranged.strides(step.output.name)
 
-    def _scratch(self, step: Step) -> list[str]:
-        place = self.storage.scratch(step)
-        return [] if place is None else [f"arena.bytes + {place}"]
+    def _scratch(self, step: Convolution | Linear) -> list[str]:
+        transposed = isinstance(step, TransposedConvolution)
+        if self.layers.kernel(step) is Kernel.PLAIN and not transposed:
+            return []
+        return [f"arena.bytes + {self.storage.scratch(step) or 0}"]
 
     def _block(self, step: Convolution | Linear) -> int:
         kernel = self.layers.kernel(step)
