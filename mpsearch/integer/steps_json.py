@@ -87,7 +87,7 @@ def _decoded(value: Any, w_bits: Mapping[str, int]) -> Any:
     if "factors" in value:
         return Rescale(_zeros([value["factors"]], "int32"), _zeros([value["factors"]], "int8"))
     if "scaled" in value:
-        factors = (_zeros(value["scaled"], kind) for kind in ("int32", "int8"))
+        factors = _zeros(value["scaled"], "int32"), _zeros(value["scaled"], "int8")
         return Scaling(0, Rescale(*factors), 0, 0)
     name, shape = value["layer"], value["codes"]
     bias = _zeros(shape[:1], "int32")
