@@ -60,14 +60,12 @@ static inline MPS_INLINE uint32_t codes_at(mps_type type, const unsigned char *p
 
 /* A block of channels: all that one position needs. */
 typedef struct {
-    const mps_layer *layer;
     mps_type type; /* of the input */
     int count, taps, raise;
     int bytes;   /* results of one byte without a sum */
     int clipped; /* by less than a byte */
     int low, high;
-    const void *addend;
-    void *output;
+    mps_ending ending;
     int32_t base[CHANNELS];
     mps_channel channels[CHANNELS];
 } block;
@@ -180,8 +178,7 @@ static inline four add_bytes(four s, const unsigned char *base, const int32_t *p
 static MPS_APART void finish_any(const block *b, four s, int k, size_t to) {
     const uint32_t sums[4] = {s.a, s.b, s.c, s.d};
     for (int i = 0; i < at_most(4, b->count - k); i++)
-        mps_finish_one(b->layer, b->channels + k + i, (int32_t)sums[i], b->addend, b->output,
-                       to + (size_t)i);
+        mps_finish_one(&b->ending, b->channels + k + i, sums[i], to + (size_t)i);
 }
 
 /* All channels at one position; `to` is the first element of the output. */
@@ -199,7 +196,7 @@ static inline void one_position(const block *b, const unsigned char *base, const
         }
         w += MPS_DSP ? 2 * b->taps : 4 * b->taps;
         if (b->bytes && left >= 4) {
-            unsigned char *bytes = (unsigned char *)b->output + to;
+            unsigned char *bytes = (unsigned char *)b->ending.output + to;
             int32_t p, q, r, v;
             if (b->raise)
                 s.a <<= b->raise, s.b <<= b->raise, s.c <<= b->raise, s.d <<= b->raise;
@@ -227,7 +224,7 @@ static void convolve_block(const window *w, weight *weights, const void *addend,
     const int columns = (c->kernel_width - 1) * c->dilation_x;
     size_t to = (size_t)w->first;
     block b;
-    b.layer = layer, b.addend = addend, b.output = output;
+    b.ending = mps_ending_of(layer, addend, output);
     b.type = layer->input_type, b.raise = layer->raise, b.low = layer->low, b.high = layer->high;
     b.taps = w->taps;
     b.count = at_most(CHANNELS, c->outputs - w->first);
