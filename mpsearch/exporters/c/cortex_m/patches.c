@@ -153,16 +153,8 @@ static void multiply(pair *p, const shapes *s, int group) {
     p->at -= (size_t)(s->outputs + 1) / 2 * 2;
 }
 
-/* `count` codes from element `at` on. Words are copied where both sides lie as this processor can
-   read them. */
-static void copy(mps_type type, const unsigned char *from, size_t at, int count,
-                 unsigned char *to) {
-    if (type != MPS_U8) {
-        for (int i = 0; i < count; i++)
-            to[i] = (unsigned char)mps_get(from, type, at + (size_t)i);
-        return;
-    }
-    from += at;
+/* Words where both sides lie as this processor can read them. */
+static inline MPS_INLINE void copy_bytes(const unsigned char *from, int count, unsigned char *to) {
 #if !defined(__ARM_FEATURE_UNALIGNED)
     if ((((uintptr_t)from | (uintptr_t)to) & 3) == 0)
 #endif
@@ -176,47 +168,68 @@ static void copy(mps_type type, const unsigned char *from, size_t at, int count,
         *to++ = *from++;
 }
 
-static void pad(const mps_layer *layer, int count, unsigned char *to) {
-    for (; count > 0; count--)
-        *to++ = (unsigned char)layer->input_zero;
+/* `count` codes from element `at` on, a byte for each. */
+static MPS_APART void copy(mps_type type, const unsigned char *from, size_t at, int count,
+                           unsigned char *to) {
+    const int bits = type == MPS_U4 ? 4 : type == MPS_U2 ? 2 : 8;
+    int shift = (int)(at * (size_t)bits % 8);
+    unsigned held;
+    if (bits == 8) {
+        copy_bytes(from + at, count, to);
+        return;
+    }
+    from += at * (size_t)bits / 8;
+    held = (unsigned)*from >> shift;
+    for (; count > 0; count--, shift += bits, held >>= bits) {
+        if (shift == 8)
+            held = *++from, shift = 0;
+        *to++ = (unsigned char)(held & ((1U << bits) - 1));
+    }
 }
 
-/* What output (y, x) sees of a group. */
-static void gather(const mps_convolution *c, const unsigned char *image, int group, int y, int x,
-                   unsigned char *to) {
-    const mps_layer *layer = &c->layer;
-    const int inputs = c->channels / c->groups, left = x * c->stride_x - c->left;
-    const int beside = c->groups == 1 && c->dilation_x == 1;
-    /* taps that are copied at once: those of a line, of which `before` and `after` lie outside */
-    const int before = beside && left < 0 ? at_most(-left, c->kernel_width) : 0;
-    const int after = beside && left + c->kernel_width > c->width
-                          ? at_most(left + c->kernel_width - c->width, c->kernel_width - before)
-                          : 0;
+/* What output (y, x) sees of all channels, where taps of a line lie beside each other. */
+static void gather_lines(const mps_convolution *c, const unsigned char *image, int y, int x,
+                         unsigned char *to) {
+    const int zero = c->layer.input_zero, channels = c->channels, lines = c->height;
+    const int left = x * c->stride_x - c->left, line = c->kernel_width * channels;
+    const int beyond = left + c->kernel_width - c->width;
+    const int before = left < 0 ? at_most(-left, c->kernel_width) * channels : 0;
+    const int after = beyond > 0 ? at_most(beyond * channels, line - before) : 0;
+    const int seen = line - before - after;
+    const ptrdiff_t below = (ptrdiff_t)c->dilation_y * c->width * channels;
     int sy = y * c->stride_y - c->top;
-    for (int ky = 0; ky < c->kernel_height; ky++, sy += c->dilation_y) {
-        const size_t line = (size_t)sy * (size_t)c->width;
-        if (sy < 0 || sy >= c->height) {
-            pad(layer, c->kernel_width * inputs, to);
-            to += c->kernel_width * inputs;
-        } else if (beside) {
-            const int taps = c->kernel_width - before - after;
-            pad(layer, before * inputs, to);
-            to += before * inputs;
-            copy(layer->input_type, image, (line + (size_t)(left + before)) * (size_t)inputs,
-                 taps * inputs, to);
-            to += taps * inputs;
-            pad(layer, after * inputs, to);
-            to += after * inputs;
-        } else {
-            for (int kx = 0, sx = left; kx < c->kernel_width;
-                 kx++, sx += c->dilation_x, to += inputs) {
-                if (sx < 0 || sx >= c->width)
-                    pad(layer, inputs, to);
-                else
-                    copy(layer->input_type, image,
-                         (line + (size_t)sx) * (size_t)c->channels + (size_t)(group * inputs),
-                         inputs, to);
-            }
+    ptrdiff_t at = ((ptrdiff_t)sy * c->width + left) * channels + before;
+    for (int ky = c->kernel_height; ky > 0; ky--, sy += c->dilation_y, at += below, to += line) {
+        if (seen == 0 || (unsigned)sy >= (unsigned)lines) {
+            memset(to, zero, (size_t)line);
+            continue;
+        }
+        if (before)
+            memset(to, zero, (size_t)before);
+        if (c->layer.input_type == MPS_U8)
+            copy_bytes(image + at, seen, to + before);
+        else
+            copy(c->layer.input_type, image, (size_t)at, seen, to + before);
+        if (after)
+            memset(to + line - after, zero, (size_t)after);
+    }
+}
+
+/* What output (y, x) sees of a group of channels. */
+static void gather_taps(const mps_convolution *c, const unsigned char *image, int group, int y,
+                        int x, unsigned char *to) {
+    const int inputs = c->channels / c->groups;
+    int sy = y * c->stride_y - c->top;
+    for (int ky = c->kernel_height; ky > 0; ky--, sy += c->dilation_y) {
+        int sx = x * c->stride_x - c->left;
+        for (int kx = c->kernel_width; kx > 0; kx--, sx += c->dilation_x, to += inputs) {
+            if (sy < 0 || sy >= c->height || sx < 0 || sx >= c->width)
+                memset(to, c->layer.input_zero, (size_t)inputs);
+            else
+                copy(c->layer.input_type, image,
+                     ((size_t)sy * (size_t)c->width + (size_t)sx) * (size_t)c->channels +
+                         (size_t)(group * inputs),
+                     inputs, to);
         }
     }
 }
@@ -276,7 +289,11 @@ void mps_convolve_patches(const mps_convolution *c, void *scratch, const void *i
         for (int done = 0; done < count; done += p.positions) {
             p.positions = at_most(c->block, count - done);
             for (int i = 0; i < p.positions; i++) {
-                gather(c, input, group, y, x, patches + (size_t)i * p.row);
+                unsigned char *patch = patches + (size_t)i * p.row;
+                if (c->groups == 1 && c->dilation_x == 1)
+                    gather_lines(c, input, y, x, patch);
+                else
+                    gather_taps(c, input, group, y, x, patch);
                 if (++x == c->output_width)
                     x = 0, y++;
             }
