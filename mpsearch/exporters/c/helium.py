@@ -16,7 +16,8 @@ from mpsearch.integer.fixed_point import Integers
 from mpsearch.integer.graph import Convolution, IntegerTensor, Linear, Shape, Step
 
 _LANES, _FACTOR_BYTES = 4, 5  # MPS_LANES and sizes in mps_factors of mve/finishing.h
-_CHUNK, _SHORT, _SLACK = 512, 32, 64  # CHUNK, SHORT in mve/patches.c, MPS_UNPACKED_SLACK in mve/helium.h
+_CHUNK, _SHORT = 512, 32  # CHUNK, SHORT in mve/patches.c
+_SLACK = 64  # MPS_UNPACKED_SLACK in mve/helium.h
 # Weights are unpacked once for a block of patches, and three positions are computed at once.
 _BLOCK_BYTES, _FEW, _MOST, _LARGEST_BYTES = 768, 12, 48, 6912  # MOST in mve/patches.c
 
