@@ -49,7 +49,9 @@ class Family:
 PORTABLE = Family(
     "portable",
     tuple(
-        "unpacking.h products.h products_avx2.h products_neon.h products_plain.h lines.h".split()
+        "unpacking.h products.h products_avx2.h products_neon.h products_sdot.h products_vnni.h"
+        " products_plain.h centring_neon.h lanes_avx2.h lines.h lines_avx2.h lines_sdot.h"
+        " lines_vnni.h".split()
     ),
     ("patches.c", "depthwise.c"),
     kernel_of,
