@@ -16,6 +16,7 @@ from mpsearch.errors import InputError
 from mpsearch.graph.layers import EMBEDDING, Layer, packet
 from mpsearch.graph.network import Network, copy_graph
 from mpsearch.graph.tensors import set_tensor
+from mpsearch.post_training import stored_tensors
 from mpsearch.post_training.activation_ranges import (
     MEASURING,
     check_method,
@@ -33,7 +34,6 @@ from mpsearch.post_training.layer_by_layer import (
     quantize_in_order,
     same_numbers,
 )
-from mpsearch.post_training import stored_tensors
 from mpsearch.post_training.stored_tensors import Wide
 from mpsearch.quantization.calibrated_inputs import input_ranges
 from mpsearch.quantization.calibration import Histogram, calibrate
