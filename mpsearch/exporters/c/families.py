@@ -72,7 +72,7 @@ CORTEX_M = Family(
 )
 HELIUM = Family(
     "helium",
-    ("mve/helium.h", "mve/finishing.h"),
+    tuple(f"mve/{name}.h" for name in "helium adding finishing dot_products gathering".split()),
     ("mve/patches.c", "mve/depthwise.c"),
     helium.kernel,
     helium.scratch,
