@@ -100,7 +100,7 @@ together are the size that mpsearch predicted: {document["size_bytes"]:,} bytes.
 
 Static memory (SRAM) of all tensors: {sram}. No placing can go
 below {arena["lower_bound_bytes"]:,} bytes, the largest sum of tensors that are alive at once.
-The stack needs about 6 KB.
+The stack needs less than {document["stack_bytes"]:,} bytes.
 
 | layer | weight bits | activation bits | MACs | weight bytes |
 |---|---|---|---|---|
