@@ -14,12 +14,13 @@ import numpy as np
 import pytest
 import small_shapes
 import torch
+from tight_graphs import build_tight, random_codes
 
 from mpsearch.data import Data
+from mpsearch.exporters.c.arena import Arena, Buffer, stacks
 from mpsearch.exporters.c.constants import EXACT, rounding
 from mpsearch.exporters.c.folder import export_c, kernel_sources
 from mpsearch.exporters.c.source import generate
-from mpsearch.exporters.c.storage import Arena, Buffer
 from mpsearch.graph.network import Network
 from mpsearch.integer.fixed_point import Rescale, rescale_of
 from mpsearch.integer.inference import quantize_input
@@ -37,6 +38,7 @@ GUARDED = Path(__file__).parent / "guarded_memory.c"  # codes in, integers out
 STRICT = ("-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic")
 CPU = Path("/proc/cpuinfo")
 HAS_AVX2 = CPU.is_file() and " avx2" in CPU.read_text()
+TIGHT = 3  # seeds of graphs whose tensors share memory
 ARM, QEMU = "aarch64-linux-gnu-gcc", "qemu-aarch64-static"
 
 
@@ -229,12 +231,19 @@ def _unpacking(source: np.random.Generator, case: int) -> Case:
     return [3, bits, start, count, *pack(codes, bits).tolist()], codes[start:].tolist()
 
 
+def _spreading(source: np.random.Generator, case: int) -> Case:
+    bits, count = (2, 4)[case % 2], int(source.integers(1, 120))
+    codes = source.integers(0, 2**bits, count)
+    return [6, bits, count, *pack(codes, bits).tolist()], codes.tolist()
+
+
 @pytest.mark.parametrize("name", VARIANTS)
 def test_kernels_equal_python(name: str, tmp_path: Path) -> None:
     variant = _variant(name)
     source = np.random.default_rng(0)
     kinds = (
         _products, _taps, _rescaling, _half_up, _unpacking, _products_to_bytes, _nine_taps_to_bytes,
+        _spreading,
     )  # fmt: skip
     cases = [kind(source, case) for kind in kinds for case in range(60)]
     _build(variant, tmp_path / "main", MAIN, define=f'-DVARIANT="{name}"')
@@ -310,28 +319,36 @@ def test_small_shapes_give_the_integers_within_their_memory(
     gaps: list[tuple[int, int]] = []
 
     def apart(buffers: Sequence[Buffer]) -> Arena:
-        offsets, at = {}, 0
-        for buffer in buffers:
-            offsets[buffer.name], end = at, at + buffer.size
+        offsets: dict[str, int] = {}
+        at = 0
+        for stack in stacks(buffers):
+            end = at + max(buffer.size for buffer in stack)
+            offsets |= {buffer.name: at for buffer in stack}
             at = (end + 64) // 8 * 8
             gaps.append((end, at - end))
         return Arena(offsets, at, at)
 
     monkeypatch.setattr("mpsearch.exporters.c.storage.plan", apart)
     quantized, data = _small_shapes()
-    for wide_bits in (16, 32):
+    cases = [(lower(quantized, data, wide_bits=wide), quantized) for wide in (16, 32)]
+    inputs = [1.5 * x.numpy() for x in data.inputs]
+    codes = [
+        [quantize_input(inputs[e.index], e.tensor) for e in graph.inputs] for graph, _ in cases
+    ]
+    for seed in range(TIGHT):
+        cases.append(build_tight(seed))
+        codes.append(random_codes(cases[-1][0], 3, seed))
+    for place, ((graph, network), given) in enumerate(zip(cases, codes, strict=True)):
         gaps.clear()
-        graph = lower(quantized, data, wide_bits=wide_bits)
-        folder = tmp_path / str(wide_bits)
+        folder = tmp_path / str(place)
         folder.mkdir()
-        for file, text in generate(graph, quantized).files.items():
+        for file, text in generate(graph, network).files.items():
             (folder / file).write_text(text)
         (folder / "gaps.h").write_text(",\n".join(f"{{{at}, {size}}}" for at, size in gaps))
         here = [*flags, "-O0", f"-I{folder}", f"-I{CORE}"]
         _compile(variant, *here, GUARDED, *objects, "-o", folder / "program")
-        codes = [quantize_input(1.5 * data.inputs[e.index].numpy(), e.tensor) for e in graph.inputs]
-        raw = b"".join(x[row].tobytes() for row in range(len(data)) for x in codes)
+        raw = b"".join(x[row].tobytes() for row in range(len(given[0])) for x in given)
         done = subprocess.run([*variant.launch, folder / "program"], input=raw, capture_output=True)
         assert done.returncode == 0, done.stderr.decode()[:3000]
         got = np.array(done.stdout.split(), dtype=np.int64)
-        np.testing.assert_array_equal(got, infer(graph, *codes).reshape(-1))
+        np.testing.assert_array_equal(got, infer(graph, *given).reshape(-1))

@@ -8,9 +8,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from mpsearch.exporters.c.kernels import Kernel, Scratch, kernel_of, offset, ordered_codes, scratch
-from mpsearch.exporters.c.layouts import Arranged
+from mpsearch.exporters.c.layouts import Arranged, arrange
+from mpsearch.exporters.c.packed import with_packed
+from mpsearch.exporters.c.summing import layer_of
 from mpsearch.integer.fixed_point import Integers
-from mpsearch.integer.graph import Convolution, IntegerTensor, Linear, Shape, Step
+from mpsearch.integer.graph import Convolution, IntegerGraph, IntegerTensor, Linear, Shape, Step
 
 
 @dataclass(frozen=True)
@@ -30,14 +32,21 @@ class Family:
     """(step, its kernel, the image that was flattened) -> the weights as the kernel reads them."""
     offset: Callable[[Kernel, IntegerTensor, int], int]
     """(kernel, what it reads, its zero point) -> what the kernel takes from codes."""
+    packs: bool = False
+    """Whether its layers read and write codes that share bytes."""
+
+    def arrange(self, graph: IntegerGraph) -> Arranged:
+        """The steps in order, and how each tensor lies in memory."""
+        arranged = arrange(graph)
+        return with_packed(graph, arranged) if self.packs else arranged
 
     def kernels(self, arranged: Arranged) -> dict[str, Kernel]:
         """The kernel of every layer; one that is used twice stores its weights in one order."""
         chosen: dict[str, Kernel] = {}
         for step in arranged.steps:
-            if isinstance(step, Convolution | Linear):
-                kernel = self.kernel(step, arranged.tensors[step.sources[0]])
-                name = step.weights.layer
+            if (layer := layer_of(step)) is not None:
+                kernel = self.kernel(layer, arranged.tensors[layer.sources[0]])
+                name = layer.weights.layer
                 chosen[name] = kernel if chosen.get(name, kernel) == kernel else Kernel.PLAIN
         return chosen
 
@@ -52,5 +61,6 @@ PORTABLE = Family(
     scratch,
     ordered_codes,
     offset,
+    packs=True,
 )
 FAMILIES: Mapping[str, Family] = {family.name: family for family in (PORTABLE,)}

@@ -159,7 +159,7 @@ typedef struct {
    are NULL. The grid: output, a, multipliers of a, offset, b, multipliers of b. */
 typedef struct {
     mps_grid grid;
-    mps_type output_type;
+    mps_type types[2], output_type; /* of a, of b */
     const int32_t *multipliers[2], *offset;
     int raise, shift;
     int32_t output_zero, low, high;

@@ -27,6 +27,26 @@ static int largest(const seen *w, int count, unsigned char *best) {
     return i;
 }
 
+/* The same for bytes of packed codes: bits that `mask` leaves are one code. */
+static int largest_packed(const seen *w, int mask, int count, unsigned char *best) {
+    const __m128i kept = _mm_set1_epi8((char)mask);
+    int i = 0;
+    for (; i + 16 <= count; i += 16) {
+        __m128i most = _mm_setzero_si128();
+        const __m128i before = _mm_loadu_si128((const __m128i *)(const void *)(best + i));
+        const unsigned char *row = w->first + i;
+        for (int y = 0; y < w->rows; y++, row += w->below)
+            for (int x = 0; x < w->columns; x++)
+                most = _mm_max_epu8(
+                    most,
+                    _mm_and_si128(
+                        kept, _mm_loadu_si128(
+                                  (const __m128i *)(const void *)(row + (size_t)x * w->beside))));
+        _mm_storeu_si128((__m128i *)(void *)(best + i), _mm_or_si128(before, most));
+    }
+    return i;
+}
+
 #elif defined(__ARM_NEON) && defined(__aarch64__) && !defined(MPS_PORTABLE)
 #include <arm_neon.h>
 
@@ -50,6 +70,21 @@ static int largest(const seen *w, int count, unsigned char *best) {
     return i;
 }
 
+/* The same for bytes of packed codes: bits that `mask` leaves are one code. */
+static int largest_packed(const seen *w, int mask, int count, unsigned char *best) {
+    const uint8x16_t kept = vdupq_n_u8((uint8_t)mask);
+    int i = 0;
+    for (; i + 16 <= count; i += 16) {
+        const unsigned char *row = w->first + i;
+        uint8x16_t most = vdupq_n_u8(0);
+        for (int y = 0; y < w->rows; y++, row += w->below)
+            for (int x = 0; x < w->columns; x++)
+                most = vmaxq_u8(most, vandq_u8(kept, vld1q_u8(row + (size_t)x * w->beside)));
+        vst1q_u8(best + i, vorrq_u8(vld1q_u8(best + i), most));
+    }
+    return i;
+}
+
 #else
 
 static int largest(const seen *w, int count, unsigned char *best) {
@@ -66,7 +101,31 @@ static int largest(const seen *w, int count, unsigned char *best) {
     return count;
 }
 
+static int largest_packed(const seen *w, int mask, int count, unsigned char *best) {
+    (void)w, (void)mask, (void)count, (void)best;
+    return 0;
+}
+
 #endif
+
+/* The largest codes of `count` bytes: codes compare as they lie, each among bits of its own. */
+static void largest_of_packed(const seen *w, mps_type type, int count, unsigned char *best) {
+    const int bits = type == MPS_U4 ? 4 : 2;
+    memset(best, 0, (size_t)count);
+    for (int mask = (1 << bits) - 1; mask < 256; mask <<= bits) {
+        for (int i = largest_packed(w, mask, count, best); i < count; i++) {
+            const unsigned char *row = w->first + i;
+            int most = 0;
+            for (int y = 0; y < w->rows; y++, row += w->below) {
+                for (int x = 0; x < w->columns; x++) {
+                    const int code = row[(size_t)x * w->beside] & mask;
+                    most = code > most ? code : most;
+                }
+            }
+            best[i] = (unsigned char)(best[i] | most);
+        }
+    }
+}
 
 /* How many of `count` taps, `dilation` apart from `start` on, lie before `length`. */
 static int taps_before(int start, int dilation, int count, int length) {
@@ -75,7 +134,7 @@ static int taps_before(int start, int dilation, int count, int length) {
 }
 
 void mps_max_pool(const mps_max_pooling *s, const void *input, void *output) {
-    const size_t size = mps_size(s->type), place = (size_t)s->channels * size;
+    const size_t place = mps_bytes_of(s->type, (size_t)s->channels); /* whole bytes */
     unsigned char *best = output;
     for (int y = 0; y < s->output_height; y++) {
         const int top = y * s->stride_y - s->top;
@@ -101,6 +160,10 @@ void mps_max_pool(const mps_max_pooling *s, const void *input, void *output) {
                       ((size_t)(top + first_row * s->dilation_y) * (size_t)s->width +
                        (size_t)(left + first * s->dilation_x)) *
                           place;
+            if (mps_is_packed(s->type)) {
+                largest_of_packed(&w, s->type, (int)place, best);
+                continue;
+            }
             if (s->type == MPS_U8)
                 i = largest(&w, s->channels, best);
             for (; i < s->channels; i++) {
