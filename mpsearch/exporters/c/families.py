@@ -7,7 +7,15 @@ Everything else (moves, pools, functions) is computed by the same C everywhere.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from mpsearch.exporters.c.kernels import Kernel, Scratch, kernel_of, offset, ordered_codes, scratch
+from mpsearch.exporters.c.kernels import (
+    Kernel,
+    Scratch,
+    kernel_of,
+    offset,
+    ordered_codes,
+    reads_ahead,
+    scratch,
+)
 from mpsearch.exporters.c.layouts import Arranged, arrange
 from mpsearch.exporters.c.packed import with_packed
 from mpsearch.exporters.c.summing import layer_of
@@ -32,6 +40,11 @@ class Family:
     """(step, its kernel, the image that was flattened) -> the weights as the kernel reads them."""
     offset: Callable[[Kernel, IntegerTensor, int], int]
     """(kernel, what it reads, its zero point) -> what the kernel takes from codes."""
+    reads_ahead: Callable[[Convolution | Linear, Kernel, IntegerTensor, IntegerTensor], bool] = (
+        lambda *_: False
+    )
+    """(step, its kernel, what it reads, what it writes) -> whether it has read all that lies where
+    it writes, if both begin at the same byte."""
     packs: bool = False
     """Whether its layers read and write codes that share bytes."""
 
@@ -61,6 +74,7 @@ PORTABLE = Family(
     scratch,
     ordered_codes,
     offset,
+    reads_ahead,
     packs=True,
 )
 FAMILIES: Mapping[str, Family] = {family.name: family for family in (PORTABLE,)}

@@ -12,7 +12,8 @@ import numpy as np
 
 from mpsearch.errors import InputError
 from mpsearch.exporters.c.layouts import DIMS, Box, row_major, stored_offsets
-from mpsearch.exporters.c.storage import bits_of, c_type, elements
+from mpsearch.exporters.c.packed import bits_of
+from mpsearch.exporters.c.storage import c_type, elements
 from mpsearch.integer.gathering import Digits, Fill, Gather, digits_of
 from mpsearch.integer.graph import Shape, Step
 from mpsearch.integer.resizing import Resize

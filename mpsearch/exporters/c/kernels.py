@@ -8,6 +8,7 @@ from math import prod
 import numpy as np
 
 from mpsearch.exporters.c.layouts import image_order
+from mpsearch.exporters.c.packed import bits_of
 from mpsearch.integer.fixed_point import Integers
 from mpsearch.integer.graph import (
     Convolution,
@@ -169,6 +170,42 @@ def scratch(step: Step, kernel: Kernel, source: IntegerTensor) -> Scratch:
     if shapes and not shapes.points:
         size += shapes.window(_STRETCH) * shapes.channels * _CODE_BYTES + (block + 1) * _SLACK
     return Scratch(block, size)
+
+
+def reads_ahead(
+    step: Convolution | Linear, kernel: Kernel, source: IntegerTensor, output: IntegerTensor
+) -> bool:
+    """True where the kernel has copied all codes that lie where it writes, so that the output may
+    begin where the source does.
+
+    A depthwise convolution goes through the image once for every 16 channels: there each code must
+    take the place of one of the same channel.
+    """
+    if isinstance(step, TransposedConvolution | Embedding) or kernel is Kernel.PLAIN:
+        return False
+    read, written = bits_of(source), bits_of(output)
+    block = scratch(step, kernel, source).positions
+    if isinstance(step, Linear):
+        outputs, inputs = step.weights.codes.shape
+        return outputs * written <= inputs * read or prod(output.shape) <= outputs * block
+    shapes = geometry(step, source)
+    lines = (shapes.kernel_height - 1) * shapes.dilation_y + 1
+    if kernel is Kernel.DEPTHWISE:
+        same = output.shape == source.shape and read == written and step.stride == (1, 1)
+        return same and shapes.top < lines
+    if shapes.points:
+        return shapes.outputs * written <= shapes.channels * read or shapes.positions <= block
+    if shapes.groups > 1 or shapes.output_width > _STRETCH:
+        return False  # what has been copied is copied again
+    line = shapes.width * shapes.channels * read
+    output_line = shapes.output_width * shapes.outputs * written
+    for y in range(shapes.output_height):
+        copied = y * shapes.stride_y - shapes.top + lines
+        if copied >= shapes.height:
+            return True
+        if (y + 1) * output_line > copied * line:
+            return False
+    return True
 
 
 def ordered_codes(step: Convolution | Linear, kernel: Kernel, flattened: Shape | None) -> Integers:

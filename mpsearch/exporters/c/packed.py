@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from math import prod
 
+import numpy as np
+
 from mpsearch.exporters.c.layouts import Arranged, Box, boxes, join
 from mpsearch.exporters.c.summing import Summed
 from mpsearch.integer.arithmetic import Affine, Multiply, Prelu
@@ -41,6 +43,13 @@ class PackedTensor(IntegerTensor):
     def stored_bits(self) -> int:
         """Of one code: 2 or 4."""
         return _stored_bits(self)
+
+
+def bits_of(tensor: IntegerTensor) -> int:
+    """Bits of one stored element."""
+    if isinstance(tensor, PackedTensor):
+        return tensor.stored_bits
+    return 8 * np.dtype(tensor.dtype).itemsize
 
 
 def with_packed(graph: IntegerGraph, arranged: Arranged) -> Arranged:

@@ -27,22 +27,25 @@ static int largest(const seen *w, int count, unsigned char *best) {
     return i;
 }
 
-/* The same for bytes of packed codes: bits that `mask` leaves are one code. */
-static int largest_packed(const seen *w, int mask, int count, unsigned char *best) {
-    const __m128i kept = _mm_set1_epi8((char)mask);
+/* The same for bytes of packed codes, each among bits of its own: `mask` leaves the lowest. */
+static int largest_packed(const seen *w, int mask, int bits, int count, unsigned char *best) {
     int i = 0;
     for (; i + 16 <= count; i += 16) {
-        __m128i most = _mm_setzero_si128();
-        const __m128i before = _mm_loadu_si128((const __m128i *)(const void *)(best + i));
-        const unsigned char *row = w->first + i;
-        for (int y = 0; y < w->rows; y++, row += w->below)
-            for (int x = 0; x < w->columns; x++)
-                most = _mm_max_epu8(
-                    most,
-                    _mm_and_si128(
-                        kept, _mm_loadu_si128(
-                                  (const __m128i *)(const void *)(row + (size_t)x * w->beside))));
-        _mm_storeu_si128((__m128i *)(void *)(best + i), _mm_or_si128(before, most));
+        __m128i all = _mm_setzero_si128();
+        for (int kept = mask; kept < 256; kept <<= bits) {
+            const __m128i one = _mm_set1_epi8((char)kept);
+            __m128i most = _mm_setzero_si128();
+            const unsigned char *row = w->first + i;
+            for (int y = 0; y < w->rows; y++, row += w->below)
+                for (int x = 0; x < w->columns; x++)
+                    most = _mm_max_epu8(
+                        most,
+                        _mm_and_si128(
+                            one, _mm_loadu_si128((
+                                     const __m128i *)(const void *)(row + (size_t)x * w->beside))));
+            all = _mm_or_si128(all, most);
+        }
+        _mm_storeu_si128((__m128i *)(void *)(best + i), all);
     }
     return i;
 }
@@ -70,17 +73,21 @@ static int largest(const seen *w, int count, unsigned char *best) {
     return i;
 }
 
-/* The same for bytes of packed codes: bits that `mask` leaves are one code. */
-static int largest_packed(const seen *w, int mask, int count, unsigned char *best) {
-    const uint8x16_t kept = vdupq_n_u8((uint8_t)mask);
+/* The same for bytes of packed codes, each among bits of its own: `mask` leaves the lowest. */
+static int largest_packed(const seen *w, int mask, int bits, int count, unsigned char *best) {
     int i = 0;
     for (; i + 16 <= count; i += 16) {
-        const unsigned char *row = w->first + i;
-        uint8x16_t most = vdupq_n_u8(0);
-        for (int y = 0; y < w->rows; y++, row += w->below)
-            for (int x = 0; x < w->columns; x++)
-                most = vmaxq_u8(most, vandq_u8(kept, vld1q_u8(row + (size_t)x * w->beside)));
-        vst1q_u8(best + i, vorrq_u8(vld1q_u8(best + i), most));
+        uint8x16_t all = vdupq_n_u8(0);
+        for (int kept = mask; kept < 256; kept <<= bits) {
+            const uint8x16_t one = vdupq_n_u8((uint8_t)kept);
+            const unsigned char *row = w->first + i;
+            uint8x16_t most = vdupq_n_u8(0);
+            for (int y = 0; y < w->rows; y++, row += w->below)
+                for (int x = 0; x < w->columns; x++)
+                    most = vmaxq_u8(most, vandq_u8(one, vld1q_u8(row + (size_t)x * w->beside)));
+            all = vorrq_u8(all, most);
+        }
+        vst1q_u8(best + i, all);
     }
     return i;
 }
@@ -101,29 +108,30 @@ static int largest(const seen *w, int count, unsigned char *best) {
     return count;
 }
 
-static int largest_packed(const seen *w, int mask, int count, unsigned char *best) {
-    (void)w, (void)mask, (void)count, (void)best;
+static int largest_packed(const seen *w, int mask, int bits, int count, unsigned char *best) {
+    (void)w, (void)mask, (void)bits, (void)count, (void)best;
     return 0;
 }
 
 #endif
 
-/* The largest codes of `count` bytes: codes compare as they lie, each among bits of its own. */
+/* The largest codes of `count` bytes: codes compare as they lie. */
 static void largest_of_packed(const seen *w, mps_type type, int count, unsigned char *best) {
-    const int bits = type == MPS_U4 ? 4 : 2;
-    memset(best, 0, (size_t)count);
-    for (int mask = (1 << bits) - 1; mask < 256; mask <<= bits) {
-        for (int i = largest_packed(w, mask, count, best); i < count; i++) {
+    const int bits = type == MPS_U4 ? 4 : 2, mask = (1 << bits) - 1;
+    for (int i = largest_packed(w, mask, bits, count, best); i < count; i++) {
+        int all = 0;
+        for (int kept = mask; kept < 256; kept <<= bits) {
             const unsigned char *row = w->first + i;
             int most = 0;
             for (int y = 0; y < w->rows; y++, row += w->below) {
                 for (int x = 0; x < w->columns; x++) {
-                    const int code = row[(size_t)x * w->beside] & mask;
+                    const int code = row[(size_t)x * w->beside] & kept;
                     most = code > most ? code : most;
                 }
             }
-            best[i] = (unsigned char)(best[i] | most);
+            all |= most;
         }
+        best[i] = (unsigned char)all;
     }
 }
 

@@ -10,9 +10,9 @@ from mpsearch.exporters.c import gathering, layouts, norms, pointwise
 from mpsearch.exporters.c.constants import Constants, LayerWriter, rounding, struct
 from mpsearch.exporters.c.kernels import Kernel, geometry
 from mpsearch.exporters.c.layouts import Arrange, Arranged
-from mpsearch.exporters.c.packed import PackedTensor, in_bytes
+from mpsearch.exporters.c.packed import PackedTensor, bits_of, in_bytes
 from mpsearch.exporters.c.pointwise import along_axis
-from mpsearch.exporters.c.storage import Storage, bits_of, c_type, elements
+from mpsearch.exporters.c.storage import Storage, c_type, elements
 from mpsearch.exporters.c.summing import Summed, layer_of
 from mpsearch.integer.fixed_point import power_table
 from mpsearch.integer.graph import (

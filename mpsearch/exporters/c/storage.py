@@ -1,6 +1,6 @@
 """Where every tensor of a graph lies in the static memory of the C code, and as which type."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 
@@ -8,22 +8,12 @@ import numpy as np
 
 from mpsearch.exporters.c.arena import Arena, Buffer, plan
 from mpsearch.exporters.c.families import Family
+from mpsearch.exporters.c.in_place import written_over
 from mpsearch.exporters.c.kernels import Kernel
 from mpsearch.exporters.c.layouts import Arranged
-from mpsearch.exporters.c.packed import PackedTensor
-from mpsearch.exporters.c.summing import Summed, layer_of
-from mpsearch.integer.arithmetic import Affine, Multiply, Prelu
-from mpsearch.integer.comparing import Interval
-from mpsearch.integer.functions import Lookup
-from mpsearch.integer.graph import (
-    Add,
-    Clamp,
-    IntegerGraph,
-    IntegerTensor,
-    Requantize,
-    Reshape,
-    Step,
-)
+from mpsearch.exporters.c.packed import PackedTensor, bits_of
+from mpsearch.exporters.c.summing import layer_of
+from mpsearch.integer.graph import IntegerGraph, IntegerTensor, Reshape, Step
 
 C_TYPES = {"uint8": "MPS_U8", "uint16": "MPS_U16", "int16": "MPS_I16", "int32": "MPS_I32"}
 
@@ -33,13 +23,6 @@ def c_type(tensor: IntegerTensor) -> str:
     if isinstance(tensor, PackedTensor):
         return f"MPS_U{tensor.stored_bits}"
     return C_TYPES[np.dtype(tensor.dtype).name]
-
-
-def bits_of(tensor: IntegerTensor) -> int:
-    """Bits of one stored element."""
-    if isinstance(tensor, PackedTensor):
-        return tensor.stored_bits
-    return 8 * np.dtype(tensor.dtype).itemsize
 
 
 def elements(tensor: IntegerTensor) -> int:
@@ -71,8 +54,8 @@ class Storage:
 def store(
     graph: IntegerGraph, arranged: Arranged, kernels: Mapping[str, Kernel], family: Family
 ) -> Storage:
-    """Plan one sample's run. A reshaped tensor shares the bytes of its source; what is computed
-    element by element is written over a source that nothing reads later.
+    """Plan one sample's run. A reshaped tensor shares the bytes of its source; what can
+    be is written over a source that nothing reads later.
 
     Entries are there before the first step (step 0), the output after the last one.
     """
@@ -96,47 +79,12 @@ def store(
             if needed:
                 buffers.append(Buffer(scratch_of(step), needed, number, number))
         dying = {name for name in map(buffer_of.__getitem__, step.sources) if last[name] == number}
-        over[step.output.name] = _written_over(arranged, step, buffer_of, dying)
+        over[step.output.name] = written_over(arranged, step, kernels, family, buffer_of, dying)
     buffers += [
         Buffer(name, tensor_bytes(tensors[name]), first[name], last[name], over.get(name))
         for name in first
     ]
     return Storage(plan(buffers), buffer_of)
-
-
-_ELEMENTWISE = (Requantize, Clamp, Add, Affine, Multiply, Prelu, Lookup, Interval)
-
-
-def _written_over(
-    arranged: Arranged, step: Step, buffer_of: Mapping[str, str], dying: Collection[str]
-) -> str | None:
-    """The buffer of a source that the output can be written over, of those that end here.
-
-    Every element of the output takes the place of what it is computed from, or, being smaller, of
-    what has been read. The tiles of a layer come in another order: there both have one size.
-    """
-    if isinstance(step, Summed):
-        source, addend = step.sources
-        name = buffer_of[addend]
-        fits = bits_of(arranged.tensors[addend]) == bits_of(step.output)
-        return name if fits and name in dying and name != buffer_of[source] else None
-    if not isinstance(step, _ELEMENTWISE):
-        return None
-    for name in map(buffer_of.__getitem__, step.sources):
-        sharing = [source for source in step.sources if buffer_of[source] == name]
-        if name in dying and all(_lies_as(arranged, source, step.output) for source in sharing):
-            return name
-    return None
-
-
-def _lies_as(arranged: Arranged, source: str, output: IntegerTensor) -> bool:
-    """True where every element of the source lies at or behind that of the output."""
-    tensor = arranged.tensors[source]
-    return (
-        tensor.shape == output.shape
-        and arranged.strides(source) == arranged.strides(output.name)
-        and bits_of(tensor) >= bits_of(output)
-    )
 
 
 def scratch_of(step: Step) -> str:
