@@ -17,7 +17,7 @@ import torch
 from tight_graphs import build_tight, random_codes
 
 from mpsearch.data import Data
-from mpsearch.exporters.c.arena import Arena, Buffer, stacks
+from mpsearch.exporters.c.arena import Arena, Buffer
 from mpsearch.exporters.c.constants import EXACT, rounding
 from mpsearch.exporters.c.folder import export_c, kernel_sources
 from mpsearch.exporters.c.source import generate
@@ -319,14 +319,19 @@ def test_small_shapes_give_the_integers_within_their_memory(
     gaps: list[tuple[int, int]] = []
 
     def apart(buffers: Sequence[Buffer]) -> Arena:
+        """Whatever may be written over another one is; guards lie behind the larger one."""
         offsets: dict[str, int] = {}
-        at = 0
-        for stack in stacks(buffers):
-            end = at + max(buffer.size for buffer in stack)
-            offsets |= {buffer.name: at for buffer in stack}
-            at = (end + 64) // 8 * 8
+        sizes: dict[int, int] = {}
+        for buffer in sorted(buffers, key=lambda buffer: buffer.first):
+            begin = len(sizes) if buffer.over is None else offsets[buffer.over]
+            offsets[buffer.name] = begin
+            sizes[begin] = max(buffer.size, sizes.get(begin, 0))
+        starts, at = [], 0
+        for size in sizes.values():
+            starts.append(at)
+            end, at = at + size, (at + size + 64) // 8 * 8
             gaps.append((end, at - end))
-        return Arena(offsets, at, at)
+        return Arena({name: starts[begin] for name, begin in offsets.items()}, at, at)
 
     monkeypatch.setattr("mpsearch.exporters.c.storage.plan", apart)
     quantized, data = _small_shapes()

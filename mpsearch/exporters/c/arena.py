@@ -1,25 +1,25 @@
 """One static memory for all tensors of a network: who lies where, and how small it could be.
 
 A tensor lives from the step that writes it to the last step that reads it. Two tensors may share
-bytes unless both live in some step. One that is written over another begins where that one does;
-in the step that writes, both take the bytes of the larger one.
+bytes unless both live in some step; one that may be written over another may also begin where that
+one does.
 
-Tensors are placed by size, the largest first, each into the smallest gap that holds it between the
-tensors that live at the same time (greedy by size with best fit: Pisarchyk and Lee, "Efficient
-Memory Management for Deep Neural Net Inference", arXiv 2001.03288, algorithm 3). Where that is not
-the lower bound, other orders are tried.
+Tensors are placed by size, the largest first, each over the one that it may be written over, or
+else into the smallest gap that holds it between the tensors that live at the same time (greedy by
+size with best fit: Pisarchyk and Lee, "Efficient Memory Management for Deep Neural Net Inference",
+arXiv 2001.03288, algorithm 3). Where that is above the lower bound, other orders are tried.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-_TRIES = 32
+_TRIES = 32  # from each order
 
 
 @dataclass(frozen=True)
 class Buffer:
     """`size` bytes that are in use in the steps `first` to `last`, both included; `over`: the
-    buffer, in use up to `first`, whose first byte is that of this one."""
+    buffer, in use up to `first`, whose first byte this one may take."""
 
     name: str
     size: int
@@ -41,103 +41,101 @@ class Arena:
     lower_bound_bytes: int
 
 
-Stack = tuple[Buffer, ...]  # buffers that begin at the same byte
-
-
-def stacks(buffers: Iterable[Buffer]) -> list[Stack]:
-    """The buffers that are written over each other, together."""
-    found: dict[str, list[Buffer]] = {}
-    for buffer in sorted(buffers, key=lambda b: b.first):
-        stack = found[buffer.over] if buffer.over is not None else []
-        stack.append(buffer)
-        found[buffer.name] = stack
-    return [tuple(stack) for name, stack in found.items() if stack[0].name == name]
-
-
 def plan(buffers: Sequence[Buffer], alignment: int = 4) -> Arena:
-    """Place every buffer at a multiple of `alignment`; those in use together do not overlap.
+    """Place every buffer at a multiple of `alignment`; those in use together do not overlap, but
+    for one that begins where the buffer does that it may be written over.
 
     `lower_bound_bytes` is the largest sum of sizes in use in one step, without alignment. While the
-    peak is above it, the buffer that makes the peak is placed first in another try; the best try
-    is the answer.
+    peak is above it, the buffer that makes the peak is placed first in another try; then the same
+    beginning with those that live longest. The best try is the answer.
     """
     bound = lower_bound(buffers)
-    placing = _Placing(stacks(buffers), alignment)
-    order = placing.by_size()
-    best: dict[int, int] = {}
+    placing = _Placing(buffers, alignment)
+    best: list[int] = []
     peak = -1
-    for _ in range(_TRIES):
-        offsets = placing.place(order)
-        ends = {i: at + placing.sizes[i] for i, at in offsets.items()}
-        reached = max(ends.values(), default=0)
-        if peak < 0 or reached < peak:
-            best, peak = offsets, reached
-        if peak <= bound:
-            break
-        last = max(order, key=lambda i: ends[i])
-        order = [last, *(i for i in order if i != last)]
-    return Arena(
-        {buffer.name: best[i] for i, stack in enumerate(placing.stacks) for buffer in stack},
-        max(peak, 0),
-        bound,
-    )
+    for key in (_size, _span):
+        order = sorted(range(len(buffers)), key=lambda i: key(buffers[i]))
+        for _ in range(_TRIES):
+            if 0 <= peak <= bound:
+                break
+            offsets = placing.place(order)
+            ends = [at + buffer.size for at, buffer in zip(offsets, buffers, strict=True)]
+            reached = max(ends, default=0)
+            if peak < 0 or reached < peak:
+                best, peak = offsets, reached
+            last = max(order, key=ends.__getitem__, default=-1)
+            order = [last, *(i for i in order if i != last)] if order else []
+    names = [buffer.name for buffer in buffers]
+    return Arena(dict(zip(names, best, strict=True)), peak, bound)
+
+
+def _size(buffer: Buffer) -> tuple[int, int, str]:
+    return -buffer.size, buffer.first, buffer.name
+
+
+def _span(buffer: Buffer) -> tuple[int, int, str]:
+    return buffer.first - buffer.last, -buffer.size, buffer.name
 
 
 class _Placing:
-    """Stacks by number, and the pairs of them that cannot lie as they like."""
+    """Which buffers are in the way of each, and which each may begin with."""
 
-    def __init__(self, found: Sequence[Stack], alignment: int) -> None:
-        self.stacks = found
+    def __init__(self, buffers: Sequence[Buffer], alignment: int) -> None:
+        self.sizes = [buffer.size for buffer in buffers]
         self.alignment = alignment
-        self.sizes = [max(buffer.size for buffer in stack) for stack in found]
-        self.pairs: list[list[tuple[int, int, int]]] = [[] for _ in found]
-        for i, stack in enumerate(found):
-            for k in range(i):
-                for own in stack:
-                    for other in found[k]:
-                        if own.meets(other):
-                            self.pairs[i].append((k, own.size, other.size))
-                            self.pairs[k].append((i, other.size, own.size))
+        number = {buffer.name: i for i, buffer in enumerate(buffers)}
+        self.meeting: list[list[int]] = [
+            [k for k, other in enumerate(buffers) if k != i and buffer.meets(other)]
+            for i, buffer in enumerate(buffers)
+        ]
+        self.together: list[list[int]] = [[] for _ in buffers]
+        for i, buffer in enumerate(buffers):
+            if buffer.over is not None:
+                self.together[i].append(number[buffer.over])
+                self.together[number[buffer.over]].append(i)
 
-    def by_size(self) -> list[int]:
-        """The largest first."""
-        key = [(-self.sizes[i], s[0].first, s[0].name) for i, s in enumerate(self.stacks)]
-        return sorted(range(len(key)), key=key.__getitem__)
-
-    def place(self, order: Sequence[int]) -> dict[int, int]:
-        """The first byte of every stack, placed one after the other."""
+    def place(self, order: Sequence[int]) -> list[int]:
+        """The first byte of every buffer, placed one after the other."""
         offsets: dict[int, int] = {}
         for i in order:
-            # starts with which a buffer of this stack would overlap one that is placed
-            taken = sorted(
-                (offsets[k] - own + 1, offsets[k] + size)
-                for k, own, size in self.pairs[i]
-                if k in offsets
-            )
-            offsets[i] = self._best_fit(taken)
-        return offsets
+            near = [(k, offsets[k]) for k in self.meeting[i] if k in offsets]
+            begins = (offsets[k] for k in self.together[i] if k in offsets)
+            taken = sorted((at, at + self.sizes[k]) for k, at in near)
+            offsets[i] = self._best_fit(self.sizes[i], taken)
+            for begin in begins:
+                others = ((k, at) for k, at in near if k not in self.together[i] or at != begin)
+                if all(
+                    begin + self.sizes[i] <= at or at + self.sizes[k] <= begin for k, at in others
+                ):
+                    offsets[i] = begin
+        return [offsets[i] for i in range(len(self.sizes))]
 
-    def _best_fit(self, taken: Sequence[tuple[int, int]]) -> int:
-        """The start in the smallest gap between `taken` (start, end); else their end."""
-        start, best, smallest = 0, None, None
-        for begin, end in taken:
-            if start < begin and (smallest is None or begin - start < smallest):
-                best, smallest = start, begin - start
-            start = max(start, -(-end // self.alignment) * self.alignment)
-        return start if best is None else best
+    def _best_fit(self, size: int, taken: Sequence[tuple[int, int]]) -> int:
+        """The start of the smallest gap between `taken` (sorted) that holds `size`; else their
+        end."""
+        end, best, smallest = 0, None, None
+        for start, stop in taken:
+            if start - end >= size and (smallest is None or start - end < smallest):
+                best, smallest = end, start - end
+            end = max(end, -(-stop // self.alignment) * self.alignment)
+        return end if best is None else best
 
 
 def lower_bound(buffers: Iterable[Buffer]) -> int:
-    """The largest sum of sizes that are in use at once: [(10, 0-1), (5, 1-2), (7, 2-2)] -> 15."""
-    known = stacks(buffers)
-    # A sum can only grow where a buffer begins.
+    """The largest sum of sizes that are in use at once, where one that may be written over another
+    counts only by what it is larger: [(10, 0-1), (5, 1-2), (7, 2-2)] -> 15."""
+    known = {buffer.name: buffer for buffer in buffers}
+    saved: dict[int, int] = {}
+    for buffer in known.values():
+        if buffer.over is not None:
+            shared = min(buffer.size, known[buffer.over].size)
+            saved[buffer.first] = saved.get(buffer.first, 0) + shared
+    # A sum can only grow where a buffer begins, or behind where one was written over another.
+    steps = {b.first for b in known.values()} | {step + 1 for step in saved}
     return max(
         (
-            sum(
-                max((b.size for b in stack if b.first <= step <= b.last), default=0)
-                for stack in known
-            )
-            for step in {b.first for stack in known for b in stack}
+            sum(b.size for b in known.values() if b.first <= step <= b.last) - saved.get(step, 0)
+            for step in steps
         ),
         default=0,
     )
