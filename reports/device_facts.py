@@ -6,7 +6,7 @@ The price of each layer: what its next better choice costs, and what the limits 
 from collections.abc import Callable
 from math import isfinite
 
-from mpsearch.device.profile import DeviceProfile, check_is_of_device
+from mpsearch.device.profile import Board, DeviceProfile, check_is_of_device
 from mpsearch.errors import InputError
 from mpsearch.explaining.explaining import Decision, explain
 from mpsearch.reports.facts import DeviceFacts, DeviceRow, LayerPrice, LimitPrice, PriceFacts
@@ -29,6 +29,8 @@ def device_facts(run: Run, warnings: list[str]) -> DeviceFacts | None:
     machine = profile.machine
     words = (machine.cpu_model, machine.architecture, machine.system, profile.host)
     device = ", ".join(word for word in words if word)
+    if profile.board is not None:
+        return DeviceFacts(device, (_counted(profile, profile.board),), profile.notes, True)
     published = tuple(
         DeviceRow(case.title, case.process_s, peak_minus_idle_mw=case.peak_minus_idle_mw)
         for case in DEVICES
@@ -66,6 +68,15 @@ def _measured(profile: DeviceProfile) -> DeviceRow:
     )
 
 
+def _counted(profile: DeviceProfile, board: Board) -> DeviceRow:
+    return DeviceRow(
+        NAME,
+        program_bytes=profile.program_bytes,
+        instructions=board.instructions,
+        ram_bytes=board.ram_bytes,
+    )
+
+
 def device_table(facts: DeviceFacts) -> tuple[list[str], list[list[str]]]:
     """Header and rows as text, one row for each quantity that some network has: `7.1 ms`, `1.9 MB`,
     `798 mW`; empty where nothing is known."""
@@ -79,6 +90,8 @@ def device_table(facts: DeviceFacts) -> tuple[list[str], list[list[str]]]:
         ("peak above idle", lambda row: row.peak_minus_idle_mw, "_mw"),
         ("mean above idle", lambda row: row.mean_minus_idle_mw, "_mw"),
         ("energy", lambda row: row.energy_j, "_j"),
+        ("instructions", lambda row: row.instructions, ""),
+        ("RAM with the stack", lambda row: row.ram_bytes, "_bytes"),
     )
     rows = []
     for title, value_of, unit in quantities:

@@ -257,6 +257,7 @@ class DeviceRow:
     """What one network took on a device: medians in seconds, bytes, mW; None: not known.
 
     cold_s: initialisation and first inference together. energy_j: of one inference above idle.
+    instructions: of one inference, ram_bytes: with the stack; both of an emulated board.
     """
 
     name: str
@@ -269,18 +270,22 @@ class DeviceRow:
     peak_minus_idle_mw: float | None = None
     mean_minus_idle_mw: float | None = None
     energy_j: float | None = None
+    instructions: int | None = None
+    ram_bytes: int | None = None
 
 
 @dataclass(frozen=True)
 class DeviceFacts:
     """The measured device's row, where its figures are valid, and those of the paper's Table 5.
 
-    notes: what a reader of the figures should know, such as other work on the device.
+    notes: what a reader of the figures should know, such as other work on the device. emulated: the
+    row is of an emulated board, counts and no times, with nothing of the paper beside it.
     """
 
     device: str
     rows: tuple[DeviceRow, ...]
     notes: tuple[str, ...] = ()
+    emulated: bool = False
 
 
 @dataclass(frozen=True)

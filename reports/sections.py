@@ -231,6 +231,10 @@ def _published(found: PublishedFacts) -> list[Part]:
 def _device(facts: Facts) -> Section | None:
     if facts.device is None:
         return None
+    if facts.device.emulated:
+        note = f"Counted on {facts.device.device}. Emulated: instructions, not time."
+        table = Table("Of one inference", *device_table(facts.device))
+        return Section("device", "On an emulated board", [table, Paragraph(note)])
     note = (
         f"Measured on {facts.device.device}. Process: from spawn to exit; cold: initialisation and "
         "first inference of a fresh process; steady: warmed up; all medians, never merged. The "

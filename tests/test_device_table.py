@@ -65,7 +65,7 @@ def test_the_next_command_has_an_answer(
                      for choice, cost in zip((W4, W8), costs, strict=True)))  # fmt: skip
     for path in ("profile.csv", "my table.csv"):
         table.write_csv(path)
-        program, *words = shlex.split(next_command(table, path))
+        program, *words = shlex.split(next_command(table, path, LATENCY))
         assert program == "mpsearch"
         assert run(words) == 0
 

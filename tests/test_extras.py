@@ -10,7 +10,9 @@ import pytest
 
 import mpsearch
 
-EXTRAS = ("tensorflow", "keras", "h5py", "onnx", "onnxruntime", "ai_edge_litert", "librosa", "av")
+EXTRAS = tuple(
+    "tensorflow keras h5py onnx onnxruntime ai_edge_litert tflite_micro librosa av".split()
+)
 # A process in which none of them can be imported, as where they are not installed.
 WITHOUT = f"""
 import sys

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from mpsearch.data import Data
-from mpsearch.device.tabulating import layer_seconds, median_of_rounds, parse_step_times
+from mpsearch.device.measured_table import by_layer
+from mpsearch.device.tabulating import median_of_rounds, parse_step_times
 from mpsearch.errors import InputError
 from mpsearch.exporters.c.folder import export_c
 from mpsearch.exporters.c.source import owners
@@ -71,9 +72,9 @@ def test_every_step_is_timed_and_together_they_are_the_run(tmp_path: Path) -> No
     times = parse_step_times(done.stdout.splitlines(), len(steps))
     assert times.runs == 101
     # a sum of medians is not the median of sums, and every step reads the clock
-    by_layer = layer_seconds([step["layer"] for step in steps], times)
-    assert by_layer.keys() == {"conv", "head"}
-    assert sum(by_layer.values()) == pytest.approx(sum(times.seconds))
+    layers = by_layer([step["layer"] for step in steps], times.seconds)
+    assert layers.keys() == {"conv", "head"}
+    assert sum(layers.values()) == pytest.approx(sum(times.seconds))
     assert 0 < sum(times.seconds) < 3 * times.whole_s
     for bad in ("0", "1001", "x"):
         assert subprocess.run([*call, bad], capture_output=True).returncode == 2
@@ -90,7 +91,7 @@ def test_times_are_read_added_up_and_taken_off_the_clock() -> None:
     times = parse_step_times(["1 1200", "2 3200", "3 100", "0 200 4800 50"], 3)
     assert times.seconds == pytest.approx((1e-6, 3e-6, 0))
     assert times.whole_s == pytest.approx(4.8e-6)
-    assert layer_seconds(["a", "b", "a"], times) == pytest.approx({"a": 1e-6, "b": 3e-6})
+    assert by_layer(["a", "b", "a"], times.seconds) == pytest.approx({"a": 1e-6, "b": 3e-6})
     assert median_of_rounds([{"a": 3.0}, {"a": 1.0}, {"a": 100.0}]) == {"a": 3.0}
 
 

@@ -13,7 +13,13 @@ if TYPE_CHECKING:
     from mpsearch.exporters.checking import TargetCheck
 
 _WIDTH = 80
-_NAMES = {"file": "mpsearch file", "c": "C", "litert": "LiteRT", "onnx": "ONNX"}
+_NAMES = {
+    "file": "mpsearch file",
+    "c": "C",
+    "litert": "LiteRT",
+    "tflm": "LiteRT Micro",
+    "onnx": "ONNX",
+}
 
 
 @click.command()

@@ -6,7 +6,19 @@ from typing import TYPE_CHECKING
 import click
 
 from mpsearch.commands.console import echo, json_option, print_json, print_table
-from mpsearch.commands.device_options import compiler_of, device_options, power_of, power_options
+from mpsearch.commands.device_board import run_on_board
+from mpsearch.commands.device_options import (
+    NOT_OF_BOARDS,
+    OF_BOARDS,
+    check_one_place,
+    compiler_of,
+    device_options,
+    is_given,
+    power_of,
+    power_options,
+    refuse_given,
+)
+from mpsearch.commands.device_serial import ON_SERIAL, SERIAL_REPEAT, run_on_serial
 from mpsearch.commands.device_table import table
 from mpsearch.errors import InputError
 
@@ -22,6 +34,8 @@ def device() -> None:
     Examples:
       mpsearch device run network --host pi@raspberrypi
       mpsearch device run network --host local -o here.json
+      mpsearch device run firmware --board mps2-an386
+      mpsearch device run firmware --serial /dev/ttyACM0 --clock 168MHz
       mpsearch device table model.pt --host pi@raspberrypi
     """
 
@@ -49,12 +63,19 @@ device.add_command(table)
 )  # fmt: skip
 @click.option("--launch-prefix", default="", metavar="WORDS", help="An emulator and its options.")
 @click.option("--emulated", is_flag=True, help="The device itself is an emulator.")
+@click.option("--serial", metavar="PORT[:SPEED]", help="A board with the firmware, 115200 baud.")
+@click.option("--clock", metavar="168MHz", help="--serial: its clock [default: as it says].")
+@click.option("--flash", metavar="145KB", help="--board: what the firmware may take of the flash.")
+@click.option("--ram", metavar="64KB", help="--board: of the RAM, with the stack.")
 @power_options
 @click.option("-o", "--output", default="device.json", show_default=True, help="The profile.")
 @json_option
 def run(
     folder: str,
-    host: str,
+    host: str | None,
+    board: str | None,
+    serial: str | None,
+    clock: str | None,
     folder_there: str,
     mode: str,
     runs: int,
@@ -66,6 +87,8 @@ def run(
     flags: str,
     launch_prefix: str,
     emulated: bool,
+    flash: str | None,
+    ram: str | None,
     power: str | None,
     power_interval: float | None,
     idle_seconds: float,
@@ -81,6 +104,13 @@ def run(
     the device throttled, changed its governor or lowered its frequency: the profile is then written
     with the reasons. What ran under an emulator is no device latency and is marked so.
 
+    With --board EXPORT is firmware (`mpsearch export --target cortex-m4`): it is built here and run
+    in QEMU, must give the reference's integers, and its instructions are counted, in all and of
+    each step. Exit code 1 when it takes more flash or RAM than the board, --flash or --ram have.
+
+    With --serial EXPORT is firmware whose build/serial.elf is on a board already: it gets the
+    samples over the port, must give the reference's integers, and counts its cycles.
+
     With --power the network is looped in front of a meter as well: joules per inference above the
     idle device, and the peak less idle. A faulty meter gives no number, and exit code 1.
 
@@ -89,7 +119,21 @@ def run(
       mpsearch device run network --host pi@raspberrypi
       mpsearch device run network --host pi@raspberrypi --compile here --cc aarch64-linux-gnu-gcc
       mpsearch device run network --host pi@raspberrypi --power hwmon:ina219
+      mpsearch device run firmware --board mps2-an386 --flash 256KB --ram 64KB
+      mpsearch device run firmware --serial /dev/ttyACM0 --clock 168MHz
     """
+    check_one_place(host=host, board=board, serial=serial)
+    if not Path(output).absolute().parent.is_dir():
+        raise InputError(f"-o: there is no folder {Path(output).parent}; make it first")
+    if board is not None:
+        refuse_given("--board", {*NOT_OF_BOARDS, "clock"})
+        return run_on_board(folder, board, flags, flash, ram, timeout, output, as_json)
+    if serial is not None:
+        refuse_given("--serial", set(click.get_current_context().params) - ON_SERIAL)
+        count = repeat if is_given("repeat") else SERIAL_REPEAT
+        return run_on_serial(folder, serial, clock, count, timeout, emulated, output, as_json)
+    assert host is not None
+    refuse_given("--host", {*OF_BOARDS, "clock"})
     from mpsearch.commands.console import progress
     from mpsearch.device.exported import read_export, split_words
     from mpsearch.device.measuring import measure, steps_of
@@ -100,8 +144,6 @@ def run(
     check_host(host)
     check_folder(folder_there)
     meter = power_of(host, power, power_interval, idle_seconds, power_seconds)
-    if not Path(output).absolute().parent.is_dir():
-        raise InputError(f"-o: there is no folder {Path(output).parent}; make it first")
     settings = Settings(
         modes=_modes(mode), runs=runs, repeat=repeat, warm_up=warm_up, timeout=timeout,
         compiler=compiler_of(where, cc, flags),
@@ -143,6 +185,7 @@ def _print(profile: "DeviceProfile", output: str) -> None:
     echo(f"{profile.host}: {machine.cpu_model or machine.architecture}{cores}{memory}")
     echo(f"  {machine.system} {machine.architecture}; {profile.compiler} {profile.flags}")
     echo(f"  checked: {profile.checked_samples} samples give the integers of the reference")
+    assert profile.program_bytes is not None
     echo(
         f"  program {format_size(profile.program_bytes)}, constants "
         f"{format_size(profile.constant_bytes)}, static memory {format_size(profile.arena_bytes)}"

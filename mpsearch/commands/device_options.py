@@ -1,8 +1,10 @@
 """Options of every command that compiles an export for a device."""
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
 from mpsearch.commands.options import Function, add
 from mpsearch.errors import InputError
@@ -11,8 +13,16 @@ if TYPE_CHECKING:
     from mpsearch.device.energy import Power
     from mpsearch.device.exported import Compiler
 
+# What a board in QEMU does not take, and what takes nothing else.
+NOT_OF_BOARDS = frozenset(
+    "folder_there where cc mode runs repeat warm_up rounds launch_prefix emulated power "
+    "power_interval idle_seconds power_seconds".split()
+)
+OF_BOARDS = frozenset("flash ram target".split())
+
 _OPTIONS = (
-    click.option("--host", required=True, help="USER@NAME as for ssh, or local."),
+    click.option("--host", help="USER@NAME as for ssh, or local."),
+    click.option("--board", metavar="B", help="A board in QEMU, such as mps2-an386."),
     click.option(
         "--device-folder", "folder_there", default="", metavar="PATH",
         help="Where to work on the device [default: its TMPDIR, or /tmp].",
@@ -49,8 +59,32 @@ _POWER = (
 
 
 def device_options(function: Function) -> Function:
-    """Add `--host`, `--device-folder`, `--timeout`, `--compile`, `--cc` and `--flags`."""
+    """Add `--host`, `--board`, `--device-folder`, `--timeout`, `--compile`, `--cc`, `--flags`."""
     return add(function, _OPTIONS)
+
+
+def check_one_place(**places: str | None) -> None:
+    """Raise InputError unless exactly one of the options says where the export runs."""
+    options = [f"--{name}" for name in places]
+    given = [f"--{name}" for name, value in places.items() if value is not None]
+    if len(given) != 1:
+        raise InputError(
+            f"got {' and '.join(given) or 'no place to run'}; expected one of {', '.join(options)}"
+        )
+
+
+def refuse_given(place: str, others: Collection[str]) -> None:
+    """Raise InputError for an option of the current command that was given, and is one of `others`,
+    which do not go with `place`."""
+    for parameter in click.get_current_context().command.params:
+        name = parameter.name or ""
+        if name in others and is_given(name):
+            raise InputError(f"{parameter.opts[0]} does not go with {place}; leave it out")
+
+
+def is_given(name: str) -> bool:
+    """Whether this option of the current command was given."""
+    return click.get_current_context().get_parameter_source(name) == ParameterSource.COMMANDLINE
 
 
 def power_options(function: Function) -> Function:

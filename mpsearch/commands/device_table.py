@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mpsearch.commands.console import echo, json_option, print_json, print_table, progress
-from mpsearch.commands.device_options import compiler_of, device_options, power_of, power_options
+from mpsearch.commands.device_options import (
+    NOT_OF_BOARDS,
+    OF_BOARDS,
+    check_one_place,
+    compiler_of,
+    device_options,
+    power_of,
+    power_options,
+    refuse_given,
+)
 from mpsearch.commands.loading import load_model_and_data
 from mpsearch.commands.options import ModelOptions, model_options
 
@@ -44,12 +53,16 @@ NOTABLE = 0.2  # of predicted over measured; on an idle machine they differ by a
     help="Inferences of one round.",
 )  # fmt: skip
 @power_options
+@click.option(
+    "--target", metavar="T", help="--board: the processor to export for [default: the board's own]."
+)
 @click.option("-o", "--output", type=click.Path(), help="[default: the table itself]")
 @model_options
 @json_option
 def table(
     path: str,
-    host: str,
+    host: str | None,
+    board: str | None,
     folder_there: str,
     timeout: int,
     where: str,
@@ -64,6 +77,7 @@ def table(
     power_interval: float | None,
     idle_seconds: float,
     power_seconds: float,
+    target: str | None,
     output: str | None,
     as_json: bool,
     model: ModelOptions,
@@ -77,17 +91,36 @@ def table(
     measured totals are printed side by side. With --power every choice is looped for a meter, and
     the column energy_j shares its joules above idle out to the layers by their time.
 
+    With --board firmware runs in QEMU, and the column is instructions: exact counts and no times,
+    for `mpsearch solve --limit instructions=20M`.
+
     \b
     Example:
       mpsearch device table model.pt --host pi@raspberrypi
       mpsearch device table model.pt --host local --flags "-O2 -mavx2"
       mpsearch device table model.pt --host pi@raspberrypi --power hwmon:ina219
+      mpsearch device table model.pt --board mps2-an386
     """
+    check_one_place(host=host, board=board)
+    if assignment is None and Path("assignment.json").exists():
+        assignment = "assignment.json"
+    if board is not None:
+        refuse_given("--board", NOT_OF_BOARDS)
+        from mpsearch.commands.device_board_table import count_on_board
+
+        count_on_board(
+            model.source(path), board, target, flags, timeout, profile, data, assignment,
+            output or profile, as_json,
+        )  # fmt: skip
+        return
+    assert host is not None
+    refuse_given("--host", OF_BOARDS)
+
+    from mpsearch.device.measured_table import LATENCY
     from mpsearch.device.tabulating import measure_table, steps_of
     from mpsearch.device.timing import Settings
     from mpsearch.device.transport import check_folder, check_host
     from mpsearch.tables.assignment import Assignment
-    from mpsearch.tables.provenance import load_provenance, provenance_path
     from mpsearch.tables.table import LayerTable
 
     check_host(host)
@@ -96,8 +129,6 @@ def table(
     compiler = compiler_of(where, cc, flags)
     settings = Settings(repeat=repeat, timeout=timeout, compiler=compiler, folder=folder_there)
     before = LayerTable.read_csv(profile)
-    if assignment is None and Path("assignment.json").exists():
-        assignment = "assignment.json"
     chosen = None if assignment is None else Assignment.load(assignment).layers
     loaded, bound = load_model_and_data(model.source(path), data, "calibration", need_labels=False)
     total = steps_of(before, rounds, chosen is not None, meter is not None)
@@ -107,32 +138,42 @@ def table(
             power=meter, asking=step.paused,
         )  # fmt: skip
     output = output or profile
-    found.table.write_csv(output)
-    provenance = dict(load_provenance(profile))
-    if provenance:
-        provenance["device_table"] = _provenance(found, settings, host, rounds)
-        from mpsearch.files.whole import write_atomic
-
-        write_atomic(provenance_path(output), json.dumps(provenance, indent=2) + "\n")
+    origin = _provenance(found, settings, host, rounds)
+    write_table(found.table, profile, output, "device_table", origin)
     if as_json:
-        print_json({"output": output, **_provenance(found, settings, host, rounds)})
+        print_json({"output": output, **origin})
         return
     _print(found)
-    echo(f"wrote {output}; next: {next_command(found.table, output)}")
+    echo(f"wrote {output}; next: {next_command(found.table, output, LATENCY)}")
 
 
-def next_command(table: "LayerTable", path: str) -> str:
-    """A search that has an answer: half-way between the least time and that of all largest."""
-    from mpsearch.device.measured_table import LATENCY
+def write_table(
+    table: "LayerTable", profile: str, output: str, key: str, origin: dict[str, Any]
+) -> None:
+    """Write the table, and beside it the provenance of `profile` with `origin` as `key`."""
+    from mpsearch.files.whole import write_atomic
+    from mpsearch.tables.provenance import load_provenance, provenance_path
+
+    table.write_csv(output)
+    provenance = dict(load_provenance(profile))
+    if provenance:
+        provenance[key] = origin
+        write_atomic(provenance_path(output), json.dumps(provenance, indent=2) + "\n")
+
+
+def next_command(table: "LayerTable", path: str, column: str) -> str:
+    """A search that has an answer: half-way between the column's least and that of all largest."""
     from mpsearch.search.proof import ranges
 
-    found = ranges(table)[LATENCY]
+    found = ranges(table)[column]
     least, most = float(found.least), float(found.most)
-    limit = f"{(least + most) / 2:.3g}"
-    if float(limit) < least:  # rounded down, where all choices take the same time
+    middle = (least + most) / 2
+    limit = f"{middle:.3g}" if middle < 1000 else f"{middle:.0f}"
+    if float(limit) < least:  # rounded down, where all choices take the same
         limit = repr(found.least)
     named = [] if path == "profile.csv" else [path]
-    return shlex.join(["mpsearch", "solve", *named, "--limit", f"{LATENCY}={limit}s"])
+    unit = "s" if column.endswith("_s") else ""
+    return shlex.join(["mpsearch", "solve", *named, "--limit", f"{column}={limit}{unit}"])
 
 
 def _provenance(
@@ -172,7 +213,7 @@ def _print(found: "MeasuredTable") -> None:
 
     print_table(
         ["layer", *map(str, found.table.choices)],
-        [[layer, *_cells(found.table, layer)] for layer in found.table.layer_names],
+        [[layer, *cells(found.table, layer, "latency_s")] for layer in found.table.layer_names],
         title="latency of one inference",
     )
     print_table(
@@ -214,9 +255,10 @@ def _print(found: "MeasuredTable") -> None:
         )
 
 
-def _cells(measured: "LayerTable", layer: str) -> list[str]:
+def cells(table: "LayerTable", layer: str, column: str) -> list[str]:
+    """What the layer takes at every choice of the table, empty where it has not got that one."""
     from mpsearch.tables.units import format_amount
 
-    column, position = measured.column("latency_s"), measured.layer_names.index(layer)
-    rows = measured.row_index[position].tolist()
-    return ["" if row < 0 else format_amount("latency_s", float(column[row])) for row in rows]
+    values, position = table.column(column), table.layer_names.index(layer)
+    rows = table.row_index[position].tolist()
+    return ["" if row < 0 else format_amount(column, float(values[row])) for row in rows]

@@ -10,6 +10,7 @@ from mpsearch.commands.options import ModelOptions, model_options
 from mpsearch.errors import InputError
 from mpsearch.exporters.formats import FORMATS
 from mpsearch.exporters.formats import export as write_export
+from mpsearch.tables.units import parse_bytes
 
 if TYPE_CHECKING:
     from mpsearch.data import Data
@@ -39,6 +40,12 @@ if TYPE_CHECKING:
     help="c: the processor, such as cortex-m4, cortex-a76 or x86-64 [default: any].",
 )  # fmt: skip
 @click.option(
+    "--board", metavar="B",
+    help="c, cortex-m…: the board that the firmware is for [default: one with that processor].",
+)  # fmt: skip
+@click.option("--flash", metavar="145KB", help="The same: what the firmware may take of its flash.")
+@click.option("--ram", metavar="64KB", help="The same: of its RAM, with the stack.")
+@click.option(
     "--check/--no-check", default=None,
     help="Run what is exported on the data and compare [default: where possible].",
 )  # fmt: skip
@@ -52,6 +59,9 @@ def export(
     fp32: str | None,
     wide: str | None,
     target: str | None,
+    board: str | None,
+    flash: str | None,
+    ram: str | None,
     check: bool | None,
     as_json: bool,
     model: ModelOptions,
@@ -62,6 +72,9 @@ def export(
     packed weights, per-channel factors, one static memory for all tensors, no allocation. The
     folder builds with make or CMake, and `make check` compares it with the reference. Before it is
     written, the reference is compared with the fake-quantized network on the calibration data.
+
+    For a Cortex-M it is a firmware project: startup, linker script, main; `make` builds it with
+    arm-none-eabi-gcc, `mpsearch device run` runs it in QEMU and counts its instructions.
 
     The ONNX model has QuantizeLinear/DequantizeLinear pairs where the network quantizes; the export
     runs it with onnxruntime and says under which session options it computes the right thing.
@@ -76,6 +89,7 @@ def export(
     Example:
       mpsearch export quantized.pt --fp32 model.pt -o network
       mpsearch export quantized.pt --format c --calibration train.npz -o network
+      mpsearch export quantized.pt --target cortex-m4 --flash 256KB --ram 64KB -o firmware
       mpsearch export quantized.pt --format onnx --fp32 model.pt -o network.onnx
       mpsearch export quantized.pt --format litert --fp32 model.pt -o network.tflite
     """
@@ -93,8 +107,9 @@ def export(
         quantized, calibration, None if fp32 is None else replace(source, path=fp32)
     )
     written = write_export(
-        quantized, output, form, data, None if wide is None else int(wide), check, target
-    )
+        quantized, output, form, data, None if wide is None else int(wide), check, target, board,
+        None if flash is None else parse_bytes(flash), None if ram is None else parse_bytes(ram),
+    )  # fmt: skip
     if as_json:
         print_json({"output": output, "export_format": form, **written.figures})
     else:

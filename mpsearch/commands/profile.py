@@ -12,7 +12,7 @@ from mpsearch.commands.console import echo, json_option, print_json, print_table
 from mpsearch.commands.loading import load_model_and_data
 from mpsearch.commands.options import ModelOptions, device_option, loss_option, model_options
 from mpsearch.errors import InputError
-from mpsearch.tables.targets import TARGETS, choices_for
+from mpsearch.tables.stored_widths import FORMATS, choices_for
 
 if TYPE_CHECKING:
     from mpsearch.tables.table import LayerTable
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     help="The choices one by one [default: w2a8, w3a8, w4a4, w4a8, w8a8].",
 )  # fmt: skip
 @click.option(
-    "--target", type=click.Choice(sorted(TARGETS)),
-    help="Or those of the default choices that this runtime stores as they are.",
+    "--format", "form", type=click.Choice(sorted(FORMATS)),
+    help="Or those of the default choices that this file format stores as they are.",
 )  # fmt: skip
 @loss_option
 @click.option("--samples", type=click.IntRange(1), default=256, show_default=True)
@@ -68,7 +68,7 @@ def profile(
     metric: str,
     bits: str | None,
     choices: str | None,
-    target: str | None,
+    form: str | None,
     loss: tuple[str, ...],
     samples: int,
     batch_size: int,
@@ -109,11 +109,11 @@ def profile(
     from mpsearch.tables.units import format_size, parse_bytes
 
     parsed = parse_choices(bits, choices)
-    if target is not None and (bits or choices):
-        raise InputError("got --target beside --bits or --choices; expected one of them")
+    if form is not None and (bits or choices):
+        raise InputError("got --format beside --bits or --choices; expected one of them")
     loaded, bound = load_model_and_data(model.source(path), data, "profiling", loss)
-    if target is not None:
-        parsed = choices_for(target, (layer.kind for layer in loaded.network.layers), parsed)
+    if form is not None:
+        parsed = choices_for(form, (layer.kind for layer in loaded.network.layers), parsed)
     settings = ProfileSettings(
         metric=metric,
         choices=parsed,
@@ -178,12 +178,10 @@ def profile(
         )
     echo("what each export makes of it, with 8 bits in every layer:", *target_lines(targets))
     echo(f"peak memory {format_size(peak)}")
-    echo(
-        f"wrote {output} and {provenance_path(output)}; next: {next_command(table, output, target)}"
-    )
+    echo(f"wrote {output} and {provenance_path(output)}; next: {next_command(table, output, form)}")
 
 
-def next_command(table: "LayerTable", path: str, target: str | None = None) -> str:
+def next_command(table: "LayerTable", path: str, form: str | None = None) -> str:
     """A search that has an answer: for 66 % of the size, or half-way to what is the least."""
     from mpsearch.search.proof import ranges
 
@@ -191,7 +189,7 @@ def next_command(table: "LayerTable", path: str, target: str | None = None) -> s
     least, most = float(found.least), float(found.most)
     share = 66 if 0.66 * most >= least else math.ceil(50 * (least + most) / most)
     named = [] if path == "profile.csv" else [path]
-    words = [] if target is None else ["--target", target]
+    words = [] if form is None else ["--format", form]
     return shlex.join(["mpsearch", "solve", *named, "--size", f"{share}%", *words])
 
 

@@ -25,8 +25,8 @@ from mpsearch.tables.assignment import Assignment
 from mpsearch.tables.budget import Minimand
 from mpsearch.tables.provenance import model_digest_of, sound_provenance, unpriced_activations
 from mpsearch.tables.solution import Solution
+from mpsearch.tables.stored_widths import FORMATS, excludes_for, note_of
 from mpsearch.tables.table import LayerTable
-from mpsearch.tables.targets import TARGETS, excludes_for, note_of
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class SolveRequest:
     solver_options: tuple[str, ...]
     from_front: str | None
     rerank: int | None
-    target: str | None
+    format: str | None
     measured: MeasuredRequest | RefineRequest | None
     only_ranges: bool
     output: str
@@ -118,8 +118,8 @@ class SolveRequest:
     help="Re-score the K best by superposed outputs, from PROFILE.interactions.npz.",
 )
 @click.option(
-    "--target", type=click.Choice(sorted(TARGETS)),
-    help="Leave out choices that this runtime would store at other bits.",
+    "--format", type=click.Choice(sorted(FORMATS)),
+    help="Leave out choices that this file format would store at other bits.",
 )  # fmt: skip
 @measured_options
 @click.option("--ranges", "only_ranges", is_flag=True, help="What limits can be; no search.")
@@ -160,7 +160,7 @@ def solve(**options: Any) -> int:
     if isinstance(request.measured, MeasuredRequest) and request.minimize == "omega":
         minimand = Minimand.parse(table, "size_bytes")
     budget = within.budget(table, minimand)
-    unfit = [] if request.target is None else excludes_for(request.target, table)
+    unfit = [] if request.format is None else excludes_for(request.format, table)
     within = replace(within, excludes=(*within.excludes, *unfit))
     asked = Asked(table, budget, within.pinned(), within.excluded(table), request.max_distinct)
     if request.only_ranges:
@@ -171,7 +171,7 @@ def solve(**options: Any) -> int:
         from mpsearch.commands.solve_measured import solve_measured
 
         return solve_measured(request, request.measured, asked, str(minimand))
-    left_out = [] if request.target is None else note_of(request.target, unfit)
+    left_out = [] if request.format is None else note_of(request.format, unfit)
     return _solve_by_omega(request, asked, minimand, left_out)
 
 
@@ -192,7 +192,7 @@ def _solve_by_omega(
 ) -> int:
     """The least within the limits, by Ω or `minimand`; the best near it with --rerank or --refine.
 
-    left_out: what --target has to say. Exit code 1 where nothing is within the limits.
+    left_out: what --format has to say. Exit code 1 where nothing is within the limits.
     """
     table, budget = asked.table, asked.budget
     if request.from_front is not None:

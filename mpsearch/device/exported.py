@@ -9,8 +9,8 @@ import shlex
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from importlib.resources import files
 from math import prod
 from pathlib import Path
@@ -18,7 +18,9 @@ from typing import Any
 
 from mpsearch.device.transport import clean, telling
 from mpsearch.errors import InputError
-from mpsearch.exporters.c.folder import DOCUMENT, FORMAT, LARGEST_MIB, VERSION
+from mpsearch.exporters.c.folder import FORMAT, VERSION
+from mpsearch.exporters.firmware.boards import board_named
+from mpsearch.exporters.folders import DOCUMENT, LARGEST_MIB
 from mpsearch.files.json_file import (
     by_name,
     check_form,
@@ -33,6 +35,7 @@ from mpsearch.tables.choice import Choice
 from mpsearch.tables.provenance import network_digest
 
 _SOURCE = re.compile(r"[a-z][a-z0-9_]{0,40}\.[ch]")
+_PROJECT = re.compile(r"Makefile|[a-z][a-z0-9_]{0,40}\.ld")
 _INPUT, _OUTPUT = "check/input.f32", "check/output.txt"
 LARGEST = 1 << 28
 
@@ -41,15 +44,19 @@ LARGEST = 1 << 28
 class Exported:
     """A C export that was read and found unchanged.
 
-    sources: C files by name. steps: the layer that each step counts for. samples: float32 of all
-    samples. one: that of the first. expected: a line of integers for each sample, from the
-    reference.
+    sources: C files by name. steps: the layer that each step counts for, kinds: what it does.
+    samples: float32 of all samples. one: that of the first. expected: a line of integers for each
+    sample, from the reference. target: the processor that it was exported for, `any` for all.
+    project: what builds a firmware of it, by name, and firmware: the board and the limits that it
+    was exported with; both are empty for a program. macs: of one sample; largest: the layer with
+    the most bytes. inputs: the elements of each.
     """
 
     digest: str
     network: str
     sources: Mapping[str, bytes]
     steps: tuple[str, ...]
+    kinds: tuple[str, ...]
     samples: bytes
     one: bytes
     expected: tuple[str, ...]
@@ -57,30 +64,85 @@ class Exported:
     arena_bytes: int
     model_digest: str | None = None
     quantized_digest: str | None = None
+    target: str = "any"
+    project: Mapping[str, bytes] = field(default_factory=dict)
+    firmware: Mapping[str, Any] = field(default_factory=dict)
+    macs: int = 0
+    largest: str = ""
+    inputs: tuple[int, ...] = ()
 
 
 def read_export(folder: str | os.PathLike[str]) -> Exported:
-    """Read a folder of `mpsearch export --format c`.
+    """Read a folder of `mpsearch export --format c` whose program runs on a system with files.
 
     Raises InputError for anything else, for a file that is missing or was changed after the export,
-    and for an export of an mpsearch whose program cannot be timed.
+    for firmware, and for an export of an mpsearch whose program cannot be timed.
     """
-    place = Path(folder)
+    exported = _read(Path(folder))
+    if exported.firmware:
+        board = exported.firmware["board"]
+        raise InputError(
+            f"{folder} is firmware for {exported.target}, which no --host runs; use --board {board}"
+        )
+    if b"--warm-up" not in exported.sources.get("main.c", b""):
+        raise InputError(
+            f"{folder} was written by an older mpsearch, whose program cannot be timed; export "
+            "again"
+        )
+    return exported
+
+
+def read_firmware(folder: str | os.PathLike[str], board: str) -> Exported:
+    """Read a folder of `mpsearch export --target cortex-m…` that is to run on `board`. Raises
+    InputError as `read_export`, and for an export that is no firmware."""
+    exported = _read(Path(folder))
+    if not exported.firmware:
+        target = board_named(board).targets[-1]
+        raise InputError(
+            f"{folder} is no firmware: it was exported for {exported.target}; export it with "
+            f"--target {target}, or run it with --host"
+        )
+    return exported
+
+
+_OF_NETWORK = ("network.c", "network.h", "scales.h")
+
+
+def read_flashed(folder: str | os.PathLike[str]) -> Exported:
+    """Read a folder of `mpsearch export --target cortex-m…` whose firmware is on a board already.
+
+    Only what says which network it is and what it must compute has to be as it was exported: the
+    rest may have been changed for the board. Raises InputError as `read_firmware`.
+    """
+    exported = _read(Path(folder), lambda name: name in (*_OF_NETWORK, _INPUT, _OUTPUT))
+    if not exported.firmware:
+        raise InputError(
+            f"{folder} is no firmware: it was exported for {exported.target}; export it with "
+            "--target cortex-m4 or another Cortex-M, or run it with --host"
+        )
+    return exported
+
+
+def _read(place: Path, wanted: Callable[[str], bool] = lambda name: True) -> Exported:
     raw, document = _document(place)
     try:
         check_form(document, _FORM, "")
-        contents = _contents(place, document["files"])
+        listed = {name: expected for name, expected in document["files"].items() if wanted(name)}
+        contents = _contents(place, listed)
         samples, results = contents[_INPUT], contents[_OUTPUT].decode("ascii")
         expected = tuple(results.splitlines())
-        size = 4 * sum(prod(entry["shape"]) for entry in document["inputs"])
+        inputs = tuple(prod(entry["shape"]) for entry in document["inputs"])
+        size = 4 * sum(inputs)
         if size <= 0 or not expected or len(samples) != size * len(expected):
             raise ValueError(f"{_INPUT} does not hold the samples of {_OUTPUT}")
         choices = {layer["layer"]: Choice.from_json(layer) for layer in document["layers"]}
-        exported = Exported(
+        layers = document["layers"]
+        return Exported(
             digest=digest(raw),
             network=network_digest(choices),
             sources={name: data for name, data in contents.items() if _SOURCE.fullmatch(name)},
             steps=tuple(step["layer"] for step in document["steps"]),
+            kinds=tuple(step["kind"] for step in document["steps"]),
             samples=samples,
             one=samples[:size],
             expected=expected,
@@ -88,28 +150,40 @@ def read_export(folder: str | os.PathLike[str]) -> Exported:
             arena_bytes=document["arena"]["peak_bytes"],
             model_digest=document.get("model_digest"),
             quantized_digest=document.get("quantized_digest"),
+            target=document.get("target", "any"),
+            project={name: data for name, data in contents.items() if _PROJECT.fullmatch(name)},
+            firmware=document.get("firmware") or {},
+            macs=sum(layer["macs"] for layer in layers),
+            largest=max(layers, key=lambda layer: layer["size_bytes"], default={"layer": ""})[
+                "layer"
+            ],
+            inputs=inputs,
         )
     except (ValueError, KeyError) as error:
         raise InputError(
             f"{place / DOCUMENT} is damaged: {str(error)[:200]}; export again"
         ) from None
-    if b"--warm-up" not in exported.sources.get("main.c", b""):
-        raise InputError(
-            f"{place} was written by an older mpsearch, whose program cannot be timed; export again"
-        )
-    return exported
 
 
 _FORM = {
     "files": by_name(text),
     "inputs": list_of({"shape": list_of(whole(1, 1 << 31))}),
-    "layers": list_of({"layer": text, "w_bits": whole(1, 64), "a_bits": whole(1, 64)}),
-    "steps": list_of({"layer": text}),
+    "layers": list_of(
+        {
+            "layer": text, "w_bits": whole(1, 64), "a_bits": whole(1, 64), "macs": whole(),
+            "size_bytes": whole(),
+        }
+    ),
+    "steps": list_of({"layer": text, "kind": text}),
     "constant_bytes": by_name(whole()),
     "arena": {"peak_bytes": whole()},
     "model_digest?": null_or(text),
     "quantized_digest?": null_or(text),
-}
+    "target?": text,
+    "firmware?": null_or(
+        {"board": text, "flash": null_or(whole(1)), "ram": null_or(whole(1))}
+    ),
+}  # fmt: skip
 
 
 def _document(folder: Path) -> tuple[bytes, Mapping[str, Any]]:
@@ -127,7 +201,7 @@ def _contents(folder: Path, listed: Mapping[str, Any]) -> dict[str, bytes]:
     """Every listed file that a device needs, as it was exported."""
     contents = {}
     for name, expected in listed.items():
-        if not (_SOURCE.fullmatch(name) or name in (_INPUT, _OUTPUT)):
+        if not (_SOURCE.fullmatch(name) or _PROJECT.fullmatch(name) or name in (_INPUT, _OUTPUT)):
             continue
         path = folder / name
         if not path.is_file():

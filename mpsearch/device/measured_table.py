@@ -1,12 +1,12 @@
 """A layer table with what every layer takes at every choice on a device."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from mpsearch.errors import InputError
 from mpsearch.tables.choice import Choice
 from mpsearch.tables.table import LayerTable, Row
 
-LATENCY, ENERGY = "latency_s", "energy_j"
+LATENCY, ENERGY, INSTRUCTIONS = "latency_s", "energy_j", "instructions"
 
 
 def uniform_assignments(table: LayerTable) -> dict[Choice, dict[str, Choice]]:
@@ -29,6 +29,36 @@ def uniform_assignments(table: LayerTable) -> dict[Choice, dict[str, Choice]]:
             name: choice if choice in choices else max(choices) for name, choices in has.items()
         }
         for choice in table.choices
+    }
+
+
+def check_layers(table: LayerTable, known: set[str]) -> None:
+    """Raise InputError for layers that a table and a network with the layers `known` do not
+    share."""
+    unknown = [name for name in table.layer_names if name not in known]
+    missing = sorted(known - set(table.layer_names))
+    if unknown or missing:
+        raise InputError(
+            f"{table.source} and the model differ in layer {(unknown or missing)[0]!r}; give the "
+            "table that `mpsearch profile` wrote for this model"
+        )
+
+
+def by_layer(steps: Sequence[str], values: Iterable[float]) -> dict[str, float]:
+    """The sum over the steps that count for each layer (`steps`: a layer for each). Their sum over
+    all layers is what the whole network takes."""
+    totals: dict[str, float] = {}
+    for layer, value in zip(steps, values, strict=True):
+        totals[layer] = totals.get(layer, 0) + value
+    return totals
+
+
+def column_of(
+    table: LayerTable, values: Mapping[str, Mapping[str, float]]
+) -> dict[tuple[str, Choice], float]:
+    """Uniform network's choice -> layer -> value, as a column of the table."""
+    return {
+        (row.layer, row.choice): values[str(row.choice)].get(row.layer, 0) for row in table.rows()
     }
 
 

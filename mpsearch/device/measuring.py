@@ -7,7 +7,7 @@ A program on a device that was compiled and gives the reference's integers: read
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from itertools import pairwise, zip_longest
@@ -163,12 +163,17 @@ def _check(session: Session, exported: Exported, settings: Settings) -> None:
     arguments = ("--input", "check.f32", "--integers")
     run_program(session, settings, "comparing with the reference", *arguments, output="output")
     got = session.ask("results", doing="reading the results", lines=len(exported.expected)).outputs
+    check_outputs(exported, got, session.host)
+
+
+def check_outputs(exported: Exported, got: Sequence[str], host: str) -> None:
+    """Raise ReferenceMismatch unless the lines of integers are those of the reference."""
     pairs = enumerate(zip_longest(exported.expected, got))
     wrong = [place for place, (meant, given) in pairs if meant != given]
     if wrong:
         raise ReferenceMismatch(
             f"{len(wrong)} of {len(exported.expected)} samples give other integers on "
-            f"{session.host} than the reference (first: sample {wrong[0]}); nothing was timed.",
+            f"{host} than the reference (first: sample {wrong[0]}); nothing was timed.",
             "Is the compiler or a flag at fault? Try --flags -O1, then report it.",
         )
 

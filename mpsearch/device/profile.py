@@ -1,6 +1,6 @@
 """`DeviceProfile`: what one export took on one device, and `device.json`, which keeps it.
 
-One number of a device profile by the column that it limits: latency, peak memory, energy.
+One number of a device profile by the column that it limits: latency, memory, energy, instructions.
 """
 
 import math
@@ -19,7 +19,7 @@ FORMAT, VERSION = "mpsearch.device", 1
 LARGEST_MIB = 1
 _LATER: Mapping[str, Any] = {  # added since version 1: not in old files
     "energy": None, "power_failure": None, "notes": [], "model_digest": None,
-    "quantized_digest": None,
+    "quantized_digest": None, "board": None, "cycles": None,
 }  # fmt: skip
 # What a machine that is emulated, or a part of a real one, calls itself: its board (QEMU's device
 # tree on Arm and RISC-V, the maker of its firmware) or its processor.
@@ -108,13 +108,47 @@ class Energy:
 
 
 @dataclass(frozen=True)
+class Board:
+    """What a firmware took on an emulated board: counts and bytes, which are exact, and no times.
+
+    target: the processor that it was exported for. instructions: of one inference, the most that a
+    sample of the check took; step_instructions: of each step of it. flash_bytes, ram_bytes: of the
+    whole firmware, with the stack. stack_bytes: the deepest that was seen.
+    """
+
+    target: str
+    instructions: int
+    step_instructions: tuple[int, ...]
+    flash_bytes: int
+    ram_bytes: int
+    stack_bytes: int
+
+
+@dataclass(frozen=True)
+class Cycles:
+    """What a firmware counted on a board that answers over a serial port.
+
+    target: the processor that it was exported for. clock_hz: cycles a second, as the user or the
+    firmware says. cycles: of one inference, the median of the runs; step_cycles: of each step of
+    that run. stack_bytes: the deepest that was seen.
+    """
+
+    target: str
+    clock_hz: int
+    cycles: int
+    step_cycles: tuple[int, ...]
+    stack_bytes: int
+
+
+@dataclass(frozen=True)
 class DeviceProfile:
     """One export on one device.
 
     export_digest: of export.json, which holds the digests of all other files of the export.
     network: digest of every layer's bits, `network_digest`; ties it to an assignment.
     host: as the user wrote it, or `local`. flags: of the compiler, in one line.
-    program_bytes: the file that ran; constant_bytes and arena_bytes: flash and SRAM of the export.
+    program_bytes: the file that ran, None for a firmware that was on its board already;
+    constant_bytes and arena_bytes: flash and SRAM of the export.
     checked_samples: that gave the reference's integers before anything was timed.
     process, cold, steady: None where it was not measured. They are never merged.
     invalid: why the times mean nothing; empty for a valid profile.
@@ -123,6 +157,7 @@ class DeviceProfile:
     power_failure: why there is no energy although a meter was named; the times are not touched.
     model_digest: of the float network that was exported; quantized_digest: of its integers. None in
     files of older versions.
+    board: what a firmware took on an emulated board, cycles: on a real one; None for a program.
     """
 
     export_digest: str
@@ -131,7 +166,7 @@ class DeviceProfile:
     machine: Machine
     compiler: str
     flags: str
-    program_bytes: int
+    program_bytes: int | None
     constant_bytes: int
     arena_bytes: int
     checked_samples: int
@@ -148,6 +183,8 @@ class DeviceProfile:
     notes: tuple[str, ...] = ()
     model_digest: str | None = None
     quantized_digest: str | None = None
+    board: Board | None = None
+    cycles: Cycles | None = None
 
 
 def is_virtual(machine: Machine) -> bool:
@@ -238,6 +275,8 @@ def check_plausible(profile: DeviceProfile) -> None:
         ordered = [latency.minimum_s, latency.median_s, latency.p90_s, latency.p99_s]
         if ordered != sorted(ordered):
             raise ValueError(f"{mode}: minimum, median, p90 and p99 are out of order")
+    if profile.board is not None and not profile.emulated:
+        raise ValueError("emulated: got false; expected true beside a board")
     if profile.launch_prefix and not profile.emulated:
         raise ValueError("emulated: got false; expected true beside a launch_prefix")
 
@@ -259,11 +298,18 @@ def _numbers(document: Any, name: str = "") -> Iterator[tuple[str, float]]:
 
 
 def device_figure(profile: DeviceProfile, column: str, mode: Mode = "steady") -> int | float:
-    """`latency_s` (median of `mode`), `peak_memory_bytes` (of the process) or `energy_j` (joules
-    of one inference above idle).
+    """`latency_s` (median of `mode`), `peak_memory_bytes` (of the process), `energy_j` (joules of
+    one inference above idle) or `instructions` (of one inference on an emulated board).
 
     Raises InputError for what was not measured, was measured under emulation, or is invalid.
     """
+    if column == "instructions":  # counted, so an emulator's are those of the processor
+        if profile.board is None:
+            raise InputError(
+                f"the profile of {profile.host} has no instructions; count them with `mpsearch "
+                "device run EXPORT --board B`"
+            )
+        return profile.board.instructions
     if column == "latency_s":
         return device_latency(profile, mode)
     check_is_of_device(profile)

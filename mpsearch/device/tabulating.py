@@ -17,7 +17,10 @@ from mpsearch.device.exported import Exported, read_export
 from mpsearch.device.measured_table import (
     ENERGY,
     LATENCY,
+    by_layer,
     by_time,
+    check_layers,
+    column_of,
     uniform_assignments,
     with_columns,
 )
@@ -67,17 +70,6 @@ def parse_step_times(lines: Sequence[str], steps: int) -> StepTimes:
         raise InputError(
             f"the device did not print the times of {steps} steps ({error}); got {lines[:2]!r}"
         ) from None
-
-
-def layer_seconds(steps: Sequence[str], times: StepTimes) -> dict[str, float]:
-    """Seconds by layer: the sum over the steps that count for it (`steps`: a layer for each).
-
-    Their sum over all layers is what the whole network takes.
-    """
-    totals: dict[str, float] = {}
-    for layer, seconds in zip(steps, times.seconds, strict=True):
-        totals[layer] = totals.get(layer, 0.0) + seconds
-    return totals
 
 
 def median_of_rounds(rounds: Iterable[Mapping[str, float]]) -> dict[str, float]:
@@ -153,7 +145,7 @@ def measure_table(
         raise PowerError(
             "--power manual:… has no joules for energy_j; give a meter that can be read, or none"
         )
-    _check_layers(table, {layer.name for layer in network.layers})
+    check_layers(table, {layer.name for layer in network.layers})
     wanted: dict[str, Mapping[str, Choice]] = {
         str(choice): choices for choice, choices in uniform_assignments(table).items()
     }
@@ -184,10 +176,10 @@ def measure_table(
                 step()
     _check_undisturbed(host, invalid_reasons(moments))
     seconds = {name: median_of_rounds(found) for name, found in layers.items()}
-    columns = {LATENCY: _column(table, seconds)}
+    columns = {LATENCY: column_of(table, seconds)}
     if energies:
         shares = {name: by_time(_joules(energies[name]), seconds[name]) for name in wanted}
-        columns[ENERGY] = _column(table, shares)
+        columns[ENERGY] = column_of(table, shares)
     made = with_columns(table, columns)
     predictions = tuple(
         Prediction(
@@ -202,28 +194,9 @@ def measure_table(
     return MeasuredTable(made, predictions, first.prepared)
 
 
-def _column(
-    table: LayerTable, values: Mapping[str, Mapping[str, float]]
-) -> dict[tuple[str, Choice], float]:
-    """Network -> layer -> value, as a column of the table."""
-    return {
-        (row.layer, row.choice): values[str(row.choice)].get(row.layer, 0.0) for row in table.rows()
-    }
-
-
 def _joules(energy: Energy) -> float:
     assert energy.joules_per_inference is not None  # numbers read by eye were refused
     return energy.joules_per_inference
-
-
-def _check_layers(table: LayerTable, known: set[str]) -> None:
-    unknown = [name for name in table.layer_names if name not in known]
-    missing = sorted(known - set(table.layer_names))
-    if unknown or missing:
-        raise InputError(
-            f"{table.source} and the model differ in layer {(unknown or missing)[0]!r}; give the "
-            "table that `mpsearch profile` wrote for this model"
-        )
 
 
 def _check_undisturbed(host: str, reasons: tuple[str, ...]) -> None:
@@ -279,4 +252,4 @@ def _layers(program: Programs, settings: Settings) -> dict[str, float]:
     runs, steps = str(min(settings.repeat, MOST_STEP_RUNS)), program.exported.steps
     run_program(program.steps, settings, "timing steps", "one.f32", runs, output="output")
     lines = program.steps.ask("results", doing="reading the times", lines=len(steps)).outputs
-    return layer_seconds(steps, parse_step_times(lines, len(steps)))
+    return by_layer(steps, parse_step_times(lines, len(steps)).seconds)

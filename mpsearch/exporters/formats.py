@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 class ExportRequest:
     """What to write: `output` is a folder or file, `data` the calibration samples (or None).
 
-    `wide_bits`, `check` and `target` are options of single formats, None where they were not given.
+    The rest are options of single formats, None where they were not given; `flash` and `ram` are
+    the bytes that a microcontroller's firmware may take.
     """
 
     quantized: "QuantizedNetwork"
@@ -29,6 +30,9 @@ class ExportRequest:
     wide_bits: int | None = None
     check: bool | None = None
     target: str | None = None
+    board: str | None = None
+    flash: int | None = None
+    ram: int | None = None
 
 
 @dataclass(frozen=True)
@@ -100,13 +104,20 @@ FORMATS: Mapping[str, ExportFormat] = {
         "a new or empty folder",
         "mpsearch.exporters.c.folder:write",
         "mpsearch.exporters.c.folder:trial",
-        ("wide_bits", "check", "target"),
+        ("wide_bits", "check", "target", "board", "flash", "ram"),
     ),
     "litert": ExportFormat(
         "a LiteRT (TFLite) file that computes with 8-bit and 4-bit integers",
         "a .tflite file",
         "mpsearch.exporters.litert.check:write",
         "mpsearch.exporters.litert.check:trial",
+        ("check",),
+    ),
+    "tflm": ExportFormat(
+        "a folder for TensorFlow Lite Micro: the file, as a C array, its operators and its arena",
+        "a new or empty folder",
+        "mpsearch.exporters.tflm.folder:write",
+        "mpsearch.exporters.tflm.folder:trial",
         ("check",),
     ),
     "onnx": ExportFormat(
@@ -117,7 +128,9 @@ FORMATS: Mapping[str, ExportFormat] = {
         ("check",),
     ),
 }
-OPTIONS = {"wide_bits": "--wide", "check": "--check and --no-check", "target": "--target"}
+OPTIONS = {"wide_bits": "--wide", "check": "--check and --no-check"} | {
+    name: f"--{name}" for name in ("target", "board", "flash", "ram")
+}
 
 
 def check_options(form: str, request: ExportRequest) -> None:
@@ -136,15 +149,19 @@ def export(
     wide_bits: int | None = None,
     check: bool | None = None,
     target: str | None = None,
+    board: str | None = None,
+    flash: int | None = None,
+    ram: int | None = None,
 ) -> Exported:
     """Write a quantized network as code or as a file that a device runs, as `mpsearch export` does.
 
-    form: `c` (`output` is a new or empty folder), `onnx` or `litert` (`output` is a file). data:
+    form: `c` or `tflm` (`output` is a new or empty folder), `onnx` or `litert` (a file). data:
     calibration samples; without them nothing is compared, and formats that need them raise
     InputError. wide_bits: 16 or 32, of sums and outputs (`c` alone). check: run what was written
     and compare (None: where possible). target: the processor, such as `cortex-m4` (`c` alone;
-    None: any). Raises InputError for a format that is none, an option that the format lacks, and
-    what it cannot hold.
+    None: any). board, flash, ram: where the firmware of a Cortex-M is linked, such as
+    `mps2-an386`, and the bytes that it may take there. Raises InputError for a format that is none,
+    an option that the format lacks, and what it cannot hold.
 
     >>> quantized = mpsearch.apply(network, solution, data)
     >>> mpsearch.export(quantized, "network", data=data, check=False).ok
@@ -152,6 +169,8 @@ def export(
     """
     if form not in FORMATS:
         raise InputError(f"got the format {form!r}; expected {', '.join(FORMATS)}")
-    request = ExportRequest(quantized, data, os.fspath(output), wide_bits, check, target)
+    request = ExportRequest(
+        quantized, data, os.fspath(output), wide_bits, check, target, board, flash, ram
+    )
     check_options(form, request)
     return FORMATS[form].write(request)

@@ -151,6 +151,10 @@ CONDITIONS = (
         "Joules of one inference above idle.",
     ),
     Condition(
+        "max_instructions", ("device",), "instructions", "instructions", "", "20M",
+        "Of one inference on an emulated board: a count, no time.",
+    ),
+    Condition(
         "max_drop_baseline", ("accuracy", "baseline"), "drop_baseline",
         "points lost since the baseline", "points", "0.5",
         "Percentage points lost since the baseline, paired.", parse_points,
@@ -195,6 +199,7 @@ class Limits(TypedDict, total=False):
     max_latency: str | float | None
     max_peak_memory: str | int | None
     max_energy: str | float | None
+    max_instructions: str | int | None
     max_drop_baseline: str | float | None
     max_size_growth: str | None
     max_bops_growth: str | None

@@ -216,6 +216,7 @@ def _device_figures(evidence: Evidence) -> Mapping[str, float]:
         ("cold", "latency_s", "cold"),
         ("peak_memory_bytes", "peak_memory_bytes", "steady"),
         ("energy_j", "energy_j", "steady"),
+        ("instructions", "instructions", "steady"),
     )
     figures = {}
     for key, column, mode in wanted:

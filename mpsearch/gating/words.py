@@ -38,9 +38,9 @@ class Verdict:
     quantity: str
     """`size_bytes`, `bops`, `accuracy` (0 to 1), `drop` or `drop_baseline` (in points), nearness to
     FP32: `agreement` (0 to 1), `sqnr` (dB; infinite where equal), `kl` (nats); what a device
-    took: `latency_s`, `peak_memory_bytes`, `energy_j`; the growth of one of these against
-    the baseline, `size_bytes_growth` and so on (a share: 0.01 is 1 % more); or a metric of the
-    evaluation, `metric f1`."""
+    took: `latency_s`, `peak_memory_bytes`, `energy_j`, `instructions`; the growth of one of these
+    against the baseline, `size_bytes_growth` and so on (a share: 0.01 is 1 % more); or a metric of
+    the evaluation, `metric f1`."""
     value: Number
     """What was measured, in the quantity's unit."""
     limit: Number

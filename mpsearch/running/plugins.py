@@ -72,6 +72,11 @@ def litert(module: str) -> ModuleType:
         raise MissingExtraError("ai-edge-litert", "litert", "a LiteRT file") from error
 
 
+def has_tflite_micro() -> bool:
+    """True when the interpreter of TensorFlow Lite Micro is installed; nothing is imported."""
+    return find_spec("tflite_micro") is not None
+
+
 def keras_package(purpose: str) -> Any:
     """The module `keras`. Raises MissingExtraError with the pip command where it is missing.
 

@@ -14,10 +14,14 @@ typedef struct {
 #include "scales.h" /* static const border ENTRIES[], OUTPUT */
 
 void network_quantize(int entry, const float *values) {
+    network_quantize_part(entry, 0, network_entries[entry].count, values);
+}
+
+void network_quantize_part(int entry, size_t first, size_t count, const float *values) {
     const border *b = &ENTRIES[entry];
     void *codes = network_entry(entry);
-    const network_tensor *tensor = &network_entries[entry];
-    for (size_t i = 0; i < tensor->count; i++) {
+    const mps_type type = network_entries[entry].type;
+    for (size_t i = 0; i < count; i++) {
         double code;
         if (b->is_signed) {
             code = rint((double)values[i] / b->scale);
@@ -30,7 +34,7 @@ void network_quantize(int entry, const float *values) {
             code = b->low; /* also what is not a number */
         if (code > b->high)
             code = b->high;
-        mps_set(codes, tensor->type, i, (int32_t)code);
+        mps_set(codes, type, first + i, (int32_t)code);
     }
 }
 

@@ -1,7 +1,5 @@
 """The folder of a C export: generated and fixed files, a check sample, its figures, a README.
 
-README.md of an export: figures, and how to build, check and embed it.
-
 Do the integers of the C code agree with the fake-quantized network as it was assigned?
 
 The C gives the integers of `mpsearch.integer` bit by bit (`make check`, and tests of every kernel),
@@ -11,7 +9,6 @@ written.
 `mpsearch export --format c`: check the integers, write the folder and say what is in it.
 """
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,108 +21,32 @@ import torch
 
 from mpsearch import __version__
 from mpsearch.data import Data
-from mpsearch.errors import InputError
 from mpsearch.exporters.agreement_of_outputs import Agreement, judge
+from mpsearch.exporters.c.readme import readme
 from mpsearch.exporters.c.source import Source, check_steps, generate
 from mpsearch.exporters.c.targets import ANY, Target, find_target
+from mpsearch.exporters.firmware.project import (
+    Firmware,
+    digest_header,
+    firmware_for,
+    project,
+)
+from mpsearch.exporters.folders import check_folder, write_files
 from mpsearch.exporters.formats import Exported, ExportRequest, Trial
 from mpsearch.exporters.reference_outputs import reference_of
-from mpsearch.files.json_file import by_name, check_form, one_of, read_json, text
-from mpsearch.files.whole import digest, write_atomic
-from mpsearch.integer.graph import IntegerGraph, IntegerInput
+from mpsearch.integer.graph import IntegerGraph
 from mpsearch.integer.inference import IntegerNetwork, outputs, quantize_input, ranges_from, run
 from mpsearch.integer.lowering import lower
 from mpsearch.quantization.packing import bops, layer_bytes, size_bytes
 from mpsearch.quantization.quantized import QuantizedNetwork
-from mpsearch.running.streams import markdown_text
 from mpsearch.tables.units import format_size
 
-
-def readme(graph: IntegerGraph, document: Mapping[str, Any]) -> str:
-    """The text for people who hold only the folder."""
-    constants, arena = document["constant_bytes"], document["arena"]
-    flash = "\n".join(f"| {name} | {size:,} |" for name, size in constants.items())
-    layers = "\n".join(
-        f"| {markdown_text(row['layer'])} | {row['w_bits']} | {row['a_bits']} | {row['macs']:,} "
-        f"| {row['weight_bytes']:,} |"
-        for row in document["layers"]
-    )
-    inputs = ", ".join(
-        f"{markdown_text(entry['name'])} ({'x'.join(map(str, entry['shape']))})"
-        for entry in document["inputs"]
-    )
-    entries = "\n".join(
-        f"    mps_set(network_entry({place}), network_entries[{place}].type, 0, 1); /* {words} */"
-        for place, words in enumerate(map(_entry, graph.inputs))
-    )
-    sram = f"{arena['peak_bytes']:,} bytes ({format_size(arena['peak_bytes'])})"
-    return f"""# An integer network in C99
-
-Made by mpsearch {document["mpsearch"]}. Integers only, no allocation, no dependency; the arithmetic
-is defined in mpsearch's docs/integer.md, and results equal those of its reference bit by bit.
-
-    make            # build/network and build/libnetwork.a
-    make check      # the samples in check/ must give the stored integers
-    make size       # code and constants of what firmware needs
-    build/network --input check/input.f32 --repeat 100
-
-CMake works as well: `cmake -S . -B build && cmake --build build`. Other flags or compilers:
-`make CC=aarch64-linux-gnu-gcc CFLAGS="-O2 -mcpu=cortex-a72"`. The command line reads samples as raw
-float32, all inputs one after the other: {inputs}.
-With `--codes` it reads the codes of all entries instead.
-
-## Memory
-
-| constants (flash) | bytes |
-|---|---|
-{flash}
-| together | {sum(constants.values()):,} |
-
-Code and the steps' descriptions come on top: `make size` shows them. Weights, biases and scales
-together are the size that mpsearch predicted: {document["size_bytes"]:,} bytes.
-
-Static memory (SRAM) of all tensors: {sram}. No placing can go
-below {arena["lower_bound_bytes"]:,} bytes, the largest sum of tensors that are alive at once.
-The stack needs about 6 KB.
-
-| layer | weight bits | activation bits | MACs | weight bytes |
-|---|---|---|---|---|
-{layers}
-
-## Embedding
-
-Take all `.c` files but `main.c` and `border.c`, and all headers but `border.h` and `scales.h`:
-
-```c
-#include "network.h"
-
-int main(void) {{
-{entries}
-    network_run();
-    return mps_get(network_output(), network_result.type, 0); /* the first of NETWORK_OUTPUTS */
-}}
-```
-
-`border.c` turns real numbers into codes and back (`network_quantize`, `network_real`); it is the
-only file with floating point. Scales and zero points are also in export.json.
-"""
-
-
-def _entry(entry: IntegerInput) -> str:
-    """An entry in words, for a comment."""
-    shape = "x".join(map(str, entry.tensor.shape))
-    return f"element 0 of {shape}, {entry.tensor.bits} bits"
-
-
 FORMAT, VERSION = "mpsearch.c_export", 1
-DOCUMENT = "export.json"
-LARGEST_MIB = 64
-BUILD = "build"  # what make writes; never ours to judge
 CHECK_SAMPLES = 4
 # What is compiled with every network, beside the layers of a family and network.c.
 _COMMON = "layers.c pooling.c elementwise.c pointwise.c norms.c steps.c".split()
 _HEADERS = "integers.h kernels.h constants.h rescaling.h sums.h border.h".split()
-_PROGRAM = "border.c main.c step_times.c".split()
+_PROGRAM = "main.c step_times.c".split()
 
 
 def kernel_sources(target: Target = ANY) -> tuple[str, ...]:
@@ -135,7 +56,9 @@ def kernel_sources(target: Target = ANY) -> tuple[str, ...]:
 
 def templates(target: Target = ANY) -> dict[str, str]:
     """Name in the folder -> the file of exporters/c/ that it is a copy of."""
-    copied = (*_HEADERS, *_COMMON, *_PROGRAM, *target.family.headers, *target.family.sources)
+    layers = (*target.family.headers, *target.family.sources)
+    program = () if target.bare else _PROGRAM
+    copied = (*_HEADERS, *_COMMON, "border.c", *layers, *program)
     return {Path(name).name: name for name in copied}
 
 
@@ -169,15 +92,17 @@ def export_c(
     folder: str | os.PathLike[str],
     wide_bits: int = 32,
     target: Target = ANY,
+    firmware: Firmware | None = None,
 ) -> CExport:
     """Write the network as C99 into `folder`, which is new, empty, or an export without changes.
 
-    Ranges of sums and outputs come from `calibration`, whose first samples are stored for
-    `make check`. Raises InputError for a layer in float, an operator without an integer form, and
-    for a folder with anything else in it; nothing is written then.
+    A microcontroller gets a firmware project, for the board in `firmware` or the usual one. Ranges
+    of sums and outputs come from `calibration`, whose first samples are stored for `make check`.
+    Raises InputError for a layer in float, an operator without an integer form, and for a folder
+    with anything else in it; nothing is written then.
     """
     graph = lower(quantized, calibration, wide_bits=wide_bits)
-    return write_folder(graph, quantized, calibration, folder, target=target)
+    return write_folder(graph, quantized, calibration, folder, (), target, firmware)
 
 
 def write_folder(
@@ -187,63 +112,30 @@ def write_folder(
     folder: str | os.PathLike[str],
     agreement: Sequence[Agreement] = (),
     target: Target = ANY,
+    firmware: Firmware | None = None,
 ) -> CExport:
     """As `export_c`, for a graph that was lowered from `quantized`; `agreement` goes into
     export.json."""
+    if target.bare:
+        firmware = firmware or firmware_for(target.name)
     place = Path(folder)
-    check_folder(place)
+    check_folder(place, FORMAT)
     source = generate(graph, quantized, target)
     document = describe(graph, quantized, source)
-    document["target"] = target.name
+    document |= {"target": target.name, "firmware": firmware.to_json() if firmware else None}
     document["agreement"] = [found.figures() for found in agreement]
     contents: dict[str, bytes] = {name: code.encode() for name, code in source.files.items()}
     for name, template in templates(target).items():
         contents[name] = (files("mpsearch.exporters.c") / template).read_bytes()
-    contents |= {name: text.encode() for name, text in builds(target).items()}
+    if firmware is None:
+        contents |= {name: text.encode() for name, text in builds(target).items()}
+    else:
+        sources, flags = kernel_sources(target), " ".join(target.flags)
+        contents["digest.h"] = digest_header(contents).encode()
+        contents |= project(firmware, flags, sources, document)
     contents |= check_sample(graph, calibration)
-    contents["README.md"] = readme(graph, document).encode()
-    document["files"] = {name: digest(content) for name, content in sorted(contents.items())}
-    (place / "check").mkdir(parents=True, exist_ok=True)
-    for name, content in contents.items():
-        write_atomic(place / name, content)
-    write_atomic(place / DOCUMENT, json.dumps(document, indent=1) + "\n")
-    return CExport(place, document)
-
-
-def check_folder(folder: Path) -> None:
-    """Raise InputError unless an export may be written to `folder` without losing anything."""
-    if not folder.exists() and not folder.is_symlink():
-        return
-    if not folder.is_dir():
-        raise InputError(f"{folder} is not a folder; choose another with -o")
-    found = {
-        str(path.relative_to(folder))
-        for path in folder.rglob("*")
-        if not path.is_dir() and path.relative_to(folder).parts[0] != BUILD
-    }
-    if not found:
-        return
-    written = _files_of(folder)
-    for name in sorted(found - {DOCUMENT}):
-        if name not in written:
-            raise InputError(
-                f"{folder} holds {name}, which no export wrote; choose a new folder with -o"
-            )
-        if digest((folder / name).read_bytes()) != written[name]:
-            raise InputError(
-                f"{folder}/{name} was changed after the export; choose a new folder with -o"
-            )
-
-
-def _files_of(folder: Path) -> Mapping[str, str]:
-    """The files that an earlier export lists; none where there is no export."""
-    try:
-        document = read_json(folder / DOCUMENT, DOCUMENT, LARGEST_MIB)
-        check_form(document, {"format": one_of(FORMAT), "files": by_name(text)}, "")
-    except (OSError, ValueError, InputError):
-        return {}
-    files_by_name: Mapping[str, str] = document["files"]
-    return files_by_name
+    contents["README.md"] = readme(graph, document, firmware).encode()
+    return CExport(place, write_files(place, contents, document))
 
 
 def check_sample(graph: IntegerGraph, calibration: Data) -> dict[str, bytes]:
@@ -335,7 +227,8 @@ def write(request: ExportRequest) -> Exported:
     """
     data, wide_bits = ranges_from(request.data), request.wide_bits or 32
     target = find_target(request.target)
-    check_folder(Path(request.output))
+    firmware = firmware_for(request.target, request.board, request.flash, request.ram)
+    check_folder(Path(request.output), FORMAT)
     graph = lower(request.quantized, data, wide_bits=wide_bits)
     agreement: tuple[Agreement, ...] = ()
     if request.check is not False:
@@ -349,7 +242,7 @@ def write(request: ExportRequest) -> Exported:
         )
         return Exported({"agreement": [found.figures() for found in agreement]}, lines, ok=False)
     document = write_folder(
-        graph, request.quantized, data, request.output, agreement, target
+        graph, request.quantized, data, request.output, agreement, target, firmware
     ).document
     constants, arena = document["constant_bytes"], document["arena"]
     total, peak = sum(constants.values()), arena["peak_bytes"]
@@ -360,9 +253,15 @@ def write(request: ExportRequest) -> Exported:
         f"  constants (flash)    {format_size(total)}: {parts}",
         f"  static memory (SRAM) {format_size(peak)}, {100 * above:.1f} % above the lower bound",
         *_agreement_lines(agreement),
-        f"next: make -C {request.output} check",
+        f"next: {_next(request.output, firmware)}",
     )
     return Exported({key: value for key, value in document.items() if key != "files"}, lines)
+
+
+def _next(output: str, firmware: Firmware | None) -> str:
+    if firmware is None:
+        return f"make -C {output} check"
+    return f"mpsearch device run {output} --board {firmware.board.name}"
 
 
 def trial(quantized: QuantizedNetwork, data: Data) -> Trial:

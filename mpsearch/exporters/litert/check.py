@@ -42,8 +42,14 @@ from mpsearch.quantization.quantizer import ActivationQuantizer
 from mpsearch.running.plugins import litert
 from mpsearch.tables.units import format_count, format_size
 
-# With XNNPACK where it has the operator, as everybody gets it, and with LiteRT's own kernels.
-KERNELS = {"xnnpack": "AUTO", "plain": "BUILTIN_WITHOUT_DEFAULT_DELEGATES"}
+# With XNNPACK where it has the operator, as everybody gets it, with LiteRT's own kernels, and with
+# those that are to be read, which lack depthwise convolutions with 4-bit weights.
+_RESOLVERS = {
+    "xnnpack": "AUTO",
+    "plain": "BUILTIN_WITHOUT_DEFAULT_DELEGATES",
+    "reference": "BUILTIN_REF",
+}
+KERNELS = ("xnnpack", "plain")
 
 
 class LiteRtNetwork:
@@ -60,8 +66,9 @@ class LiteRtNetwork:
         self.interpreter: Any = module.Interpreter(
             model_content=content,
             num_threads=1,
-            experimental_op_resolver_type=getattr(module.OpResolverType, KERNELS[kernels]),
+            experimental_op_resolver_type=getattr(module.OpResolverType, _RESOLVERS[kernels]),
         )
+        self.kernels = kernels
         self.runner = self.interpreter.get_signature_runner(SIGNATURE)
 
     def __call__(self, *inputs: torch.Tensor) -> torch.Tensor:
@@ -76,6 +83,14 @@ class LiteRtNetwork:
             return torch.from_numpy(np.concatenate([row[0] for row in rows]))
         flat = [np.concatenate([value.reshape(-1) for value in row]) for row in rows]
         return torch.from_numpy(np.stack(flat))
+
+
+def reference_kernels(content: bytes, network: Network) -> LiteRtNetwork:
+    """With the reference kernels; with LiteRT's own where the file has what these lack."""
+    try:
+        return LiteRtNetwork(content, network, "reference")
+    except ValueError:
+        return LiteRtNetwork(content, network, "plain")
 
 
 def _given(x: torch.Tensor) -> np.ndarray:
@@ -162,15 +177,28 @@ class Checked:
 
 def check(model: LiteRtModel, data: Data) -> tuple[Checked, ...]:
     """Run up to 256 samples with XNNPACK and with LiteRT's own kernels."""
-    data = data if len(data) <= SAMPLES else data.take(SAMPLES, 0)
+    data = some(data)
+    source = model.network.source
+    networks = {kernels: LiteRtNetwork(model.content, source, kernels) for kernels in KERNELS}
+    return compare(model, data, {name: outputs(each, data) for name, each in networks.items()})
+
+
+def some(data: Data) -> Data:
+    """The samples that a file is checked with: at most 256."""
+    return data if len(data) <= SAMPLES else data.take(SAMPLES, 0)
+
+
+def compare(
+    model: LiteRtModel, data: Data, given: Mapping[str, torch.Tensor]
+) -> tuple[Checked, ...]:
+    """Judge what each set of kernels gave for all of `data`."""
     assigned = reference_of(model.assigned, data)
     raised = any(entry.assigned.a_bits != entry.stored.a_bits for entry in model.raised)
     finer = outputs(finer_activations(model.assigned), data).numpy() if raised else None
     meant = outputs(meaning(model.network, model.graph, model.quantizers), data).numpy()
     found = []
-    for kernels in KERNELS:
-        network = LiteRtNetwork(model.content, model.network.source, kernels)
-        got = outputs(network, data).numpy()
+    for kernels, values in given.items():
+        got = values.numpy()
         found.append(
             Checked(
                 kernels,
@@ -193,7 +221,7 @@ def write(request: ExportRequest) -> Exported:
     checked = () if request.check is False else check(model, data)
     figures = describe(request.quantized, model)
     figures["agreement"] = [entry.figures() for entry in checked]
-    found = [line for entry in checked for line in _checked_lines(entry)]
+    found = [line for entry in checked for line in checked_lines(entry)]
     if not all(entry.ok for entry in checked):
         lines = (
             "not written: LiteRT does not give what the network computes (--no-check writes the "
@@ -202,7 +230,8 @@ def write(request: ExportRequest) -> Exported:
         )
         return Exported(figures, lines, ok=False)
     write_atomic(request.output, model.content)
-    return Exported(figures, (*_lines(request.output, figures, model), *found))
+    first = f"wrote {request.output}: LiteRT with integers for {len(model.layers)} layers"
+    return Exported(figures, (first, *stored_lines(figures, model), *found))
 
 
 def trial(quantized: QuantizedNetwork, data: Data) -> Trial:
@@ -256,7 +285,10 @@ def describe(assigned: QuantizedNetwork, model: LiteRtModel) -> dict[str, Any]:
     }
 
 
-def _lines(path: str, figures: dict[str, Any], model: LiteRtModel) -> tuple[str, ...]:
+def stored_lines(
+    figures: Mapping[str, Any], model: LiteRtModel, runtime: str = "LiteRT"
+) -> tuple[str, ...]:
+    """What was raised, what runs in float, and the sizes."""
     parts = ", ".join(f"{kind} {format_size(size)}" for kind, size in figures["parts"].items())
     raised = [
         f"    {entry.layer}: {entry.assigned} -> {entry.stored} ({entry.kind})"
@@ -264,9 +296,8 @@ def _lines(path: str, figures: dict[str, Any], model: LiteRtModel) -> tuple[str,
     ]
     counted = ", ".join(f"{name} x{count}" for name, count in figures["in_float"].items())
     floating = [f"  runs in float: {counted}"] if counted else []
-    what = f"  raised to what LiteRT has: {len(raised)} of {len(model.layers)} layers"
+    what = f"  raised to what {runtime} has: {len(raised)} of {len(model.layers)} layers"
     return (
-        f"wrote {path}: LiteRT with integers for {len(model.layers)} layers",
         what if raised else "  no bits were raised",
         *raised,
         *floating,
@@ -278,7 +309,7 @@ def _lines(path: str, figures: dict[str, Any], model: LiteRtModel) -> tuple[str,
     )
 
 
-def _checked_lines(checked: Checked) -> list[str]:
+def checked_lines(checked: Checked) -> list[str]:
     """A line per output, and one more where the file does not compute what it means."""
     samples = checked.network[0].samples
     lines = [f"  {checked.kernels} kernels on {samples} samples, in steps of an 8-bit output:"]

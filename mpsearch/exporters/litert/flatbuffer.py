@@ -31,13 +31,17 @@ class Scales:
 
 @dataclass
 class LiteRtFile:
-    """The file as it grows: `tensor` and `operator` add to it, `content` gives its bytes."""
+    """The file as it grows: `tensor` and `operator` add to it, `content` gives its bytes.
+
+    micro: for TensorFlow Lite Micro, which lacks some of LiteRT's operators and types.
+    """
 
     schema: ModuleType = field(default_factory=lambda: litert("schema_py_generated"))
     tensors: list[Any] = field(default_factory=list)
     operators: list[Any] = field(default_factory=list)
     codes: dict[tuple[str, int], int] = field(default_factory=dict)
     buffers: list[Any] = field(default_factory=list)
+    micro: bool = False
 
     def __post_init__(self) -> None:
         self.buffers.append(self.schema.BufferT())  # number 0 means "no data"

@@ -20,6 +20,7 @@ import torch
 
 from mpsearch.data import Data
 from mpsearch.errors import InputError
+from mpsearch.exporters.litert.flatbuffer import LiteRtFile
 from mpsearch.exporters.litert.inner import node_of, quantizers
 from mpsearch.exporters.litert.joined import JoinedOutputs, joined_tensors, read_as_codes
 from mpsearch.exporters.litert.layouts import FIRST, Tensors
@@ -45,7 +46,7 @@ from mpsearch.quantization.quantized import (
 )
 from mpsearch.quantization.quantizer import FLOAT_BITS, ActivationQuantizer
 from mpsearch.tables.choice import Choice
-from mpsearch.tables.targets import LITERT_ACTIVATIONS, LITERT_WEIGHTS, LITERT_WEIGHTS_LINEAR
+from mpsearch.tables.stored_widths import FORMATS, LITERT_ACTIVATIONS, LITERT_WEIGHTS
 
 # The largest bias code. XNNPACK's linear layers with narrow weights count it in sixteenths of a
 # step, in 32 bits: above 2^27 it comes out wrong without a word.
@@ -62,8 +63,11 @@ class Raised:
     stored: Choice
 
 
-def raise_bits(quantized: QuantizedNetwork) -> tuple[QuantizedNetwork, tuple[Raised, ...]]:
-    """The network at bits that LiteRT has, and the layers where these are not the assigned ones.
+def raise_bits(
+    quantized: QuantizedNetwork, micro: bool = False
+) -> tuple[QuantizedNetwork, tuple[Raised, ...]]:
+    """The network at bits that LiteRT has, or TensorFlow Lite Micro (`micro`), and the layers where
+    these are not the assigned ones.
 
     w2a4 becomes w4a8, w5a6 w8a8. Raises InputError naming the layer for 16 bits and for float.
     """
@@ -73,7 +77,7 @@ def raise_bits(quantized: QuantizedNetwork) -> tuple[QuantizedNetwork, tuple[Rai
     for layer in quantized.source.layers:
         with refusals.of_layer():
             given = quantized.layers[layer.name]
-            stored = _stored_choice(layer, given.choice)
+            stored = _stored_choice(layer, given.choice, micro)
             narrow = layer.kind == "linear" and stored.w_bits < 8
             layers[layer.name] = _at(given, stored, _ROOM_NARROW_LINEAR if narrow else _ROOM)
             if stored != given.choice:
@@ -96,7 +100,7 @@ def finer_activations(quantized: QuantizedNetwork) -> QuantizedNetwork:
     return assemble(quantized.source, layers)
 
 
-def _stored_choice(layer: Layer, assigned: Choice) -> Choice:
+def _stored_choice(layer: Layer, assigned: Choice, micro: bool) -> Choice:
     if FLOAT_BITS in (assigned.w_bits, assigned.a_bits):
         raise InputError(
             f"layer {layer.name!r} is left in float ({assigned}); a LiteRT file of integers needs "
@@ -107,15 +111,15 @@ def _stored_choice(layer: Layer, assigned: Choice) -> Choice:
             f"layer {layer.name!r} has {assigned}; LiteRT's integers have at most 8 bits for "
             "weights, and 16-bit activations only without a zero point: choose 2 to 8"
         )
-    weight_bits = next(bits for bits in _weight_bits(layer.kind) if bits >= assigned.w_bits)
+    weight_bits = next(bits for bits in _weight_bits(layer.kind, micro) if bits >= assigned.w_bits)
     return Choice(weight_bits, LITERT_ACTIVATIONS)
 
 
-def _weight_bits(kind: str) -> Sequence[int]:
+def _weight_bits(kind: str, micro: bool) -> Sequence[int]:
     """The widths that LiteRT's operator of a layer has; TRANSPOSE_CONV and GATHER
     take bytes alone."""
     if kind == "linear":
-        return LITERT_WEIGHTS_LINEAR
+        return FORMATS["tflm" if micro else "litert"].weights_linear
     only_bytes = kind == EMBEDDING or "transpose" in kind
     return LITERT_WEIGHTS[-1:] if only_bytes else LITERT_WEIGHTS
 
@@ -158,14 +162,17 @@ class LiteRtModel:
     layers: tuple[StoredLayer, ...]
 
 
-def build(quantized: QuantizedNetwork, calibration: Data, batch_size: int = 64) -> LiteRtModel:
+def build(
+    quantized: QuantizedNetwork, calibration: Data, batch_size: int = 64, micro: bool = False
+) -> LiteRtModel:
     """The LiteRT file of `quantized`; ranges of sums, means and outputs from `calibration`.
 
-    Inputs and outputs are float32 with the network's own shapes and a batch of one. Raises
-    InputError naming the layer with bits that LiteRT's integers lack, and the operator that has no
-    integer form here or there.
+    Inputs and outputs are float32 with the network's own shapes and a batch of one. micro: with
+    nothing that TensorFlow Lite Micro lacks, where there is another way. Raises InputError naming
+    the layer with bits that LiteRT's integers lack, and the operator that has no integer form here
+    or there.
     """
-    network, raised = raise_bits(quantized)
+    network, raised = raise_bits(quantized, micro)
     network = of_one_sample(network, calibration.inputs)
     refusals = Refusals()
     for name, dtype in zip(network.source.input_names, network.source.input_dtypes, strict=True):
@@ -180,7 +187,8 @@ def build(quantized: QuantizedNetwork, calibration: Data, batch_size: int = 64) 
         raise Refused([*refusals.found, *error.refusals], error.hint) from None
     refusals.check()
     found = quantizers(graph, network, calibration, batch_size)
-    tensors = Tensors(quantizers=dict(found), integers=graph.tensors)
+    file = LiteRtFile(micro=micro)
+    tensors = Tensors(file, quantizers=dict(found), integers=graph.tensors)
     entries = frozenset(entry.tensor.name for entry in graph.inputs)
     layers = Layers(tensors, network, entries)
     joined = joined_tensors(graph)

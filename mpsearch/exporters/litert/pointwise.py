@@ -28,6 +28,7 @@ _NATIVE = {
     "elu": ("ELU", 1, None),
     "gelu": ("GELU", 2, None),
 }
+_NOT_MICRO = {"gelu"}  # TensorFlow Lite Micro has the others
 _CODES = np.arange(-128, 128)
 _LARGEST_BIAS = 2.0**30
 
@@ -38,7 +39,7 @@ def _lookup(tensors: Tensors, step: Lookup) -> None:
         _gathered(tensors, step)
     elif kind == "silu":
         _silu(tensors, step)
-    elif kind in _NATIVE:
+    elif kind in _NATIVE and not (tensors.file.micro and kind in _NOT_MICRO):
         _native(tensors, step, kind, numbers)
     else:
         _gathered(tensors, step)

@@ -253,21 +253,22 @@ def _log_softmax(tensors: Tensors, step: LogSoftmax) -> None:
 
 
 def _argmax(tensors: Tensors, step: ArgMax) -> None:
-    """Class numbers in int64, as torch has them."""
+    """Class numbers in int64, as torch has them; TensorFlow Lite Micro has them in int32 alone."""
     (name,) = step.sources
     file, shape = tensors.file, tensors.shapes[name]
+    whole = "INT32" if file.micro else "INT64"
     source = tensors.read(name, FIRST)
     reduced = (1, *(size for axis, size in enumerate(shape) if axis != step.axis))
     stored = stored_shape(step.output.shape, FIRST)
-    classes = file.tensor(f"{name} classes", reduced, "INT64")
+    classes = file.tensor(f"{name} classes", reduced, whole)
     axis = file.tensor(f"{name} axis", (), "INT32", values=np.array(step.axis + 1))
     file.operator(
         "ARG_MAX", 2, [source, axis], [classes], "ArgMaxOptions",
-        outputType=file.schema.TensorType.INT64,
+        outputType=getattr(file.schema.TensorType, whole),
     )  # fmt: skip
     tensors.shapes[step.output.name] = step.output.shape
     if reduced != stored:
-        kept = file.tensor(step.output.name, stored, "INT64")
+        kept = file.tensor(step.output.name, stored, whole)
         tensors.reshape(classes, kept, stored)
         classes = kept
     tensors.numbers[step.output.name] = {FIRST: classes}

@@ -19,7 +19,7 @@ from mpsearch.graph.refusals import refused
 from mpsearch.integer.operators import integers
 from mpsearch.quantization.packing import pack
 from mpsearch.running.plugins import onnx_package
-from mpsearch.tables.targets import ONNX_BITS
+from mpsearch.tables.stored_widths import ONNX_BITS
 
 _SAMPLES = "samples/count"
 _TYPES = {

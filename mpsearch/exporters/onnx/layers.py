@@ -18,7 +18,7 @@ from mpsearch.graph.layers import EMBEDDING, Layer, groups, is_transposed, layer
 from mpsearch.integer.operators import MOVES
 from mpsearch.quantization.quantized import QuantizedLayer, QuantizedNetwork
 from mpsearch.quantization.quantizer import FLOAT_BITS, ActivationQuantizer
-from mpsearch.tables.targets import ONNX_BITS
+from mpsearch.tables.stored_widths import ONNX_BITS
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""What a target stores as assigned, by the exporters themselves; and the searches for it."""
+"""What a format stores as assigned, by the exporters themselves; and the searches for it."""
 
 import json
 from collections.abc import Callable
@@ -22,7 +22,7 @@ from mpsearch.quantization.calibration import calibrate
 from mpsearch.quantization.quantized import QuantizedNetwork, quantize
 from mpsearch.tables.assignment import Assignment
 from mpsearch.tables.choice import Choice
-from mpsearch.tables.targets import TARGETS, choices_for
+from mpsearch.tables.stored_widths import FORMATS, choices_for
 
 BITS = (2, 3, 4, 7, 8, 16, 32)
 
@@ -45,12 +45,16 @@ def at(choice: Choice) -> QuantizedNetwork:
     return quantize(network, dict.fromkeys(("0", "3"), choice), calibrate(network, data))
 
 
-def stored_by_litert(choice: Choice) -> list[bool]:
+def stored_by_litert(choice: Choice, micro: bool = False) -> list[bool]:
     try:
-        raised, _ = raise_bits(at(choice))
+        raised, _ = raise_bits(at(choice), micro)
     except InputError:
         return [False, False]
     return [raised.assignment[layer] == choice for layer in ("0", "3")]
+
+
+def stored_by_tflm(choice: Choice) -> list[bool]:
+    return stored_by_litert(choice, micro=True)
 
 
 def stored_by_onnx(choice: Choice) -> list[bool]:
@@ -72,15 +76,20 @@ def stored_by_c(choice: Choice) -> list[bool]:
 
 
 @pytest.mark.parametrize(
-    ("target", "stored"),
-    [("litert", stored_by_litert), ("onnxruntime", stored_by_onnx), ("c", stored_by_c)],
+    ("form", "stored"),
+    [
+        ("litert", stored_by_litert),
+        ("tflm", stored_by_tflm),
+        ("onnx", stored_by_onnx),
+        ("c", stored_by_c),
+    ],
 )
-def test_the_table_of_targets_is_what_their_exporters_do(
-    target: str, stored: Callable[[Choice], list[bool]]
+def test_the_table_of_formats_is_what_their_exporters_do(
+    form: str, stored: Callable[[Choice], list[bool]]
 ) -> None:
     for w_bits, a_bits in [*product(BITS, [8]), *product([8], BITS), (2, 4), (16, 16), (32, 32)]:
         choice = Choice(w_bits, a_bits)
-        runs = [TARGETS[target].runs(kind, choice) for kind in ("conv2d", "linear")]
+        runs = [FORMATS[form].runs(kind, choice) for kind in ("conv2d", "linear")]
         assert (str(choice), runs) == (str(choice), stored(choice))
 
 
@@ -90,19 +99,19 @@ def test_profile_takes_the_choices_and_solve_leaves_out_the_others(
     monkeypatch.chdir(tmp_path)
     labels = torch.arange(24) % 4
     save(module(), "model.pt", (sample(),), {"x0": sample(), "y": labels})
-    assert run("profile model.pt --target litert --samples 8".split()) == 0
-    assert "--target litert" in capsys.readouterr().out.splitlines()[-1]
+    assert run("profile model.pt --format litert --samples 8".split()) == 0
+    assert "--format litert" in capsys.readouterr().out.splitlines()[-1]
     choices = json.loads(Path("profile.json").read_text())["choices"]
     assert choices == ["w4a8", "w8a8"]  # w2a8 is for linear layers alone
     assert choices_for("litert", ["linear"], [Choice(2, 8), Choice(3, 8)]) == (Choice(2, 8),)
     assert run("profile model.pt --choices w2a8,w3a8,w4a4,w8a8 --samples 8".split()) == 0
     capsys.readouterr()
-    assert run("solve --size 80% --target litert".split()) == 0
+    assert run("solve --size 80% --format litert".split()) == 0
     assert "litert does not store w2a8 in 1 layers, w3a8, w4a4 at" in capsys.readouterr().err
     chosen = Assignment.load("assignment.json")
     assert dict(chosen.layers) == {"0": Choice(8, 8), "3": Choice(2, 8)}
     assert chosen.search == {"exclude": ("0=w2a8", "w3a8", "w4a4")}  # for explain and report
-    assert run("solve --size 80% --target c".split()) == 0
+    assert run("solve --size 80% --format c".split()) == 0
     assert "does not store" not in capsys.readouterr().err
 
 
@@ -112,12 +121,12 @@ def test_wrong_calls_are_refused(
     monkeypatch.chdir(tmp_path)
     table = hand_table(tmp_path).read_text()
     Path("profile.csv").write_text(table.replace("fc,8,8", "fc,8,4"))
-    assert run("solve --target litert".split()) == 2
+    assert run("solve --format litert".split()) == 2
     error = capsys.readouterr().err
-    assert "litert runs none of the choices of layer 'fc': w4a4, w8a4" in error
-    assert "profile again with --target litert" in error
-    assert run("profile model.pt --target c --bits 4".split()) == 2
-    assert "--target beside --bits" in capsys.readouterr().err
+    assert "litert stores none of the choices of layer 'fc': w4a4, w8a4" in error
+    assert "profile again with --format litert" in error
+    assert run("profile model.pt --format c --bits 4".split()) == 2
+    assert "--format beside --bits" in capsys.readouterr().err
 
 
 def test_a_metric_of_the_weights_alone_is_named_where_activation_bits_are_paid_for(

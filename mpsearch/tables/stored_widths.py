@@ -1,10 +1,10 @@
-"""What the runtimes that `mpsearch export` writes for store and compute at the bits assigned.
+"""What the formats of `mpsearch export` store and compute at the bits assigned.
 
 Other bits are exported too, in the next wider type: the same numbers or finer ones, in more bytes
 than the search counted. The exporters take their widths from here.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from mpsearch.errors import InputError
@@ -19,12 +19,12 @@ LITERT_WEIGHTS, LITERT_WEIGHTS_LINEAR = (4, 8), (2, 4, 8)
 
 
 @dataclass(frozen=True)
-class Target:
+class StoredWidths:
     """Widths that are stored as assigned: of weights, of linear layers' weights, of activations."""
 
-    weights: Collection[int]
-    weights_linear: Collection[int]
-    activations: Collection[int]
+    weights: Sequence[int]
+    weights_linear: Sequence[int]
+    activations: Sequence[int]
 
     def runs(self, kind: str, choice: Choice) -> bool:
         """Whether a layer of this kind (`conv2d`, `linear`, …) is stored at this very choice."""
@@ -32,31 +32,33 @@ class Target:
         return choice.w_bits in weights and choice.a_bits in self.activations
 
 
-TARGETS: Mapping[str, Target] = {
-    "c": Target(INTEGERS, INTEGERS, INTEGERS),
-    "litert": Target(LITERT_WEIGHTS, LITERT_WEIGHTS_LINEAR, (LITERT_ACTIVATIONS,)),
-    "onnxruntime": Target(*[(*ONNX_BITS, FLOAT)] * 3),
+FORMATS: Mapping[str, StoredWidths] = {
+    "c": StoredWidths(INTEGERS, INTEGERS, INTEGERS),
+    "litert": StoredWidths(LITERT_WEIGHTS, LITERT_WEIGHTS_LINEAR, (LITERT_ACTIVATIONS,)),
+    # TensorFlow Lite Micro's FULLY_CONNECTED has no 4-bit weights with a scale per channel.
+    "tflm": StoredWidths(LITERT_WEIGHTS, LITERT_WEIGHTS[-1:], (LITERT_ACTIVATIONS,)),
+    "onnx": StoredWidths(*[(*ONNX_BITS, FLOAT)] * 3),
 }
 
 
-def choices_for(target: str, kinds: Iterable[str], choices: Iterable[Choice]) -> tuple[Choice, ...]:
-    """Those of `choices` that the target runs in layers of every kind."""
+def choices_for(form: str, kinds: Iterable[str], choices: Iterable[Choice]) -> tuple[Choice, ...]:
+    """Those of `choices` that the format stores in layers of every kind."""
     kinds = set(kinds)
-    return tuple(c for c in choices if all(TARGETS[target].runs(kind, c) for kind in kinds))
+    return tuple(c for c in choices if all(FORMATS[form].runs(kind, c) for kind in kinds))
 
 
-def excludes_for(target: str, table: LayerTable) -> list[str]:
+def excludes_for(form: str, table: LayerTable) -> list[str]:
     """What to `--exclude`: `w4a4` where no layer runs it, else `conv1=w2a8` for those that do not.
 
     Raises InputError for a layer that would be left without any choice.
     """
-    found, runs = [], TARGETS[target].runs
+    found, runs = [], FORMATS[form].runs
     for layer in table.layers:
         if not any(runs(layer.kind, choice) for choice in _of(table, layer)):
             raise InputError(
-                f"{table.source}: {target} runs none of the choices of layer {layer.name!r}: "
+                f"{table.source}: {form} stores none of the choices of layer {layer.name!r}: "
                 f"{', '.join(map(str, _of(table, layer)))}",
-                f"profile again with --target {target}, or export at wider bits without --target",
+                f"profile again with --format {form}, or export at wider bits without --format",
             )
     for choice in table.choices:
         stuck = [layer.name for layer in table.layers if not runs(layer.kind, choice)]
@@ -65,7 +67,7 @@ def excludes_for(target: str, table: LayerTable) -> list[str]:
     return found
 
 
-def note_of(target: str, excludes: Iterable[str]) -> list[str]:
+def note_of(form: str, excludes: Iterable[str]) -> list[str]:
     """`litert does not store w4a4, w2a8 in 3 layers at these bits: left out`, if anything was."""
     layers: dict[str, int] = {}
     for text in excludes:
@@ -74,7 +76,7 @@ def note_of(target: str, excludes: Iterable[str]) -> list[str]:
     if not layers:
         return []
     words = [f"{c} in {count} layers" if count else c for c, count in layers.items()]
-    return [f"{target} does not store {', '.join(words)} at these bits: left out (--target)"]
+    return [f"{form} does not store {', '.join(words)} at these bits: left out (--format)"]
 
 
 def _of(table: LayerTable, layer: Layer) -> list[Choice]:

@@ -1,0 +1,135 @@
+"""README.md of an export: figures, and how to build, check and embed it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from mpsearch.exporters.firmware.project import Firmware
+from mpsearch.integer.graph import IntegerGraph, IntegerInput
+from mpsearch.running.streams import markdown_text
+from mpsearch.tables.units import format_size
+
+
+def readme(graph: IntegerGraph, document: Mapping[str, Any], firmware: Firmware | None) -> str:
+    """The text for people who hold only the folder."""
+    if firmware is None:
+        return _head(document) + _program(document) + _memory(document) + _embedding(graph)
+    return _head(document) + _firmware(firmware, document) + _memory(document)
+
+
+def _head(document: Mapping[str, Any]) -> str:
+    return f"""# An integer network in C99
+
+Made by mpsearch {document["mpsearch"]}. Integers only, no allocation, no dependency; the arithmetic
+is defined in mpsearch's docs/integer.md, and results equal those of its reference bit by bit.
+
+"""
+
+
+def _program(document: Mapping[str, Any]) -> str:
+    inputs = ", ".join(
+        f"{markdown_text(entry['name'])} ({'x'.join(map(str, entry['shape']))})"
+        for entry in document["inputs"]
+    )
+    return f"""    make            # build/network and build/libnetwork.a
+    make check      # the samples in check/ must give the stored integers
+    make size       # code and constants of what firmware needs
+    build/network --input check/input.f32 --repeat 100
+
+CMake works as well: `cmake -S . -B build && cmake --build build`. Other flags or compilers:
+`make CC=aarch64-linux-gnu-gcc CFLAGS="-O2 -mcpu=cortex-a72"`. The command line reads samples as raw
+float32, all inputs one after the other: {inputs}.
+With `--codes` it reads the codes of all entries instead.
+
+"""
+
+
+def _firmware(firmware: Firmware, document: Mapping[str, Any]) -> str:
+    board = firmware.board
+    flash, ram = firmware.limits
+    return f"""Firmware for {document["target"]}, linked for {board.name} ({board.core}): at most \
+{format_size(flash)} of flash and
+{format_size(ram)} of RAM with the stack; more is an error of the linker, with the bytes.
+
+    sudo apt install gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm make
+    make            # build/firmware.elf, and the bytes that it takes of flash and RAM
+    make run        # its class for the first sample of check/, in QEMU
+    make check      # all samples in check/ must give the stored integers, in QEMU
+    mpsearch device run . --board {board.name}
+    make serial     # build/serial.elf, to be flashed for the next one
+    mpsearch device run . --serial /dev/ttyACM0
+
+`--board` checks too, and says what one inference takes: instructions, in all and of each step,
+flash, RAM, and the stack, which it paints. Emulation counts instructions; it tells no time.
+`--serial` does that on a real board, in cycles and seconds.
+
+| file | what it is |
+|---|---|
+| `main.c` | a sample in, its class out |
+| `board.h`, `board.ld`, `uart.c` | all that is of this board: clock, memories, UART |
+| `startup.c`, `firmware.ld`, `clock.c` | the same for every Cortex-M |
+| `check.c`, `semihosting.c` | `make check`: samples from this machine; no part of a product |
+| `protocol.c`, `digest.h` | `make serial`: samples over the UART; no part of a product |
+| `network.c`, `border.c` and the rest | the network; `border.c` alone computes with floats |
+
+"""
+
+
+def _memory(document: Mapping[str, Any]) -> str:
+    constants, arena = document["constant_bytes"], document["arena"]
+    flash = "\n".join(f"| {name} | {size:,} |" for name, size in constants.items())
+    layers = "\n".join(
+        f"| {markdown_text(row['layer'])} | {row['w_bits']} | {row['a_bits']} | {row['macs']:,} "
+        f"| {row['weight_bytes']:,} |"
+        for row in document["layers"]
+    )
+    sram = f"{arena['peak_bytes']:,} bytes ({format_size(arena['peak_bytes'])})"
+    sizes = "make" if document["firmware"] else "make size"
+    return f"""## Memory
+
+| constants (flash) | bytes |
+|---|---|
+{flash}
+| together | {sum(constants.values()):,} |
+
+Code and the steps' descriptions come on top: `{sizes}` shows them. Weights, biases and scales
+together are the size that mpsearch predicted: {document["size_bytes"]:,} bytes.
+
+Static memory (SRAM) of all tensors: {sram}. No placing can go
+below {arena["lower_bound_bytes"]:,} bytes, the largest sum of tensors that are alive at once.
+The stack needs about 6 KB.
+
+| layer | weight bits | activation bits | MACs | weight bytes |
+|---|---|---|---|---|
+{layers}
+"""
+
+
+def _embedding(graph: IntegerGraph) -> str:
+    entries = "\n".join(
+        f"    mps_set(network_entry({place}), network_entries[{place}].type, 0, 1); /* {words} */"
+        for place, words in enumerate(map(_entry, graph.inputs))
+    )
+    return f"""
+## Embedding
+
+Take all `.c` files but `main.c` and `border.c`, and all headers but `border.h` and `scales.h`:
+
+```c
+#include "network.h"
+
+int main(void) {{
+{entries}
+    network_run();
+    return mps_get(network_output(), network_result.type, 0); /* the first of NETWORK_OUTPUTS */
+}}
+```
+
+`border.c` turns real numbers into codes and back (`network_quantize`, `network_real`); it is the
+only file with floating point. Scales and zero points are also in export.json.
+"""
+
+
+def _entry(entry: IntegerInput) -> str:
+    """An entry in words, for a comment."""
+    shape = "x".join(map(str, entry.tensor.shape))
+    return f"element 0 of {shape}, {entry.tensor.bits} bits"

@@ -1,0 +1,19 @@
+/* A sample in, its class out over the UART. */
+#include "border.h"
+#include "firmware.h"
+#include "network.h"
+
+int main(void) {
+    int best = 0;
+    for (int entry = 0; entry < NETWORK_ENTRIES; entry++)
+        network_quantize(entry, sample[network_entries[entry].input]);
+    network_run();
+    for (int i = 1; i < NETWORK_OUTPUTS; i++)
+        if (network_real(i) > network_real(best))
+            best = i;
+    uart_start();
+    uart_text("class ");
+    uart_number((uint64_t)best);
+    uart_text("\n");
+    return 0;
+}

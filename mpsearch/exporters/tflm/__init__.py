@@ -1,0 +1,1 @@
+"""A quantized network as a folder for TensorFlow Lite Micro."""
