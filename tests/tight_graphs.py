@@ -95,19 +95,16 @@ class TightGraph:
         name = f"layer{len(self.layers)}"
         weight = SimpleNamespace(channel_scales=lambda: torch.from_numpy(scales))
         self.layers[name] = SimpleNamespace(weight=weight, bias_codes=bias)
-        common: Any = (
-            (x.name,), output, Weights(name, w_bits, codes, bias, x.zero_point, bound),
-            rescale_of(factors, pre_shift=max(0, bound.bit_length() - 31)),
-            *self.ends(output),
-        )  # fmt: skip
+        low, high = self.ends(output)
+        common: dict[str, Any] = {
+            "sources": (x.name,), "output": output, "low": low, "high": high,
+            "weights": Weights(name, w_bits, codes, bias, x.zero_point, bound),
+            "rescale": rescale_of(factors, pre_shift=max(0, bound.bit_length() - 31)),
+        }  # fmt: skip
         if not image:
-            return self.add(Linear(*common))
-        return self.add(
-            Convolution(
-                *common, stride=(stride, stride), padding=(pads,) * 4, dilation=(1, 1),
-                groups=groups,
-            )
-        )  # fmt: skip
+            return self.add(Linear(**common))
+        common |= {"stride": (stride, stride), "padding": (pads,) * 4, "dilation": (1, 1)}
+        return self.add(Convolution(**common, groups=groups))
 
     def ends(self, output: IntegerTensor) -> tuple[int, int]:
         """What a step clips to: the whole range, or what a ReLU leaves."""

@@ -20,6 +20,18 @@ static void unpack_taps(const mps_layer *layer, int first, int count, int taps, 
                    weights + t * MPS_WIDTH);
 }
 
+/* `count` packed codes, 16 at most, at each of `places` places, `step` bytes from one to the next
+   -> 16 bytes for each. */
+static void spread_places(mps_type type, const unsigned char *packed, size_t step, int count,
+                          int places, unsigned char *codes) {
+    if (type == MPS_U4 && count == 16)
+        for (; places > 0; places--, packed += step, codes += 16)
+            mps_spread_4(packed, 16, codes);
+    else
+        for (; places > 0; places--, packed += step, codes += 16)
+            mps_spread(type, packed, count, codes);
+}
+
 /* Line `sy` of the image, from column -left on, `columns` of 16 channels from `first` on. */
 static void copy_line(const mps_convolution *c, const unsigned char *image, int first, int count,
                       int sy, int columns, int8_t *line) {
@@ -37,9 +49,8 @@ static void copy_line(const mps_convolution *c, const unsigned char *image, int 
     at = (size_t)sy * (size_t)c->width * (size_t)c->channels + (size_t)first;
     codes = image + at;
     if (mps_is_packed(type)) /* whose offset is 0 */
-        for (int x = from; x < to; x++, at += (size_t)c->channels)
-            mps_spread(type, image + mps_bytes_of(type, at), count,
-                       (unsigned char *)line + x * MPS_WIDTH);
+        spread_places(type, image + mps_bytes_of(type, at), mps_bytes_of(type, (size_t)c->channels),
+                      count, to - from, (unsigned char *)line + from * MPS_WIDTH);
     else if (count == MPS_WIDTH)
         mps_copy_places(codes, (size_t)c->channels, flip, to - from, line + from * MPS_WIDTH);
     else
@@ -62,6 +73,30 @@ static void place_taps(const mps_convolution *c, const int8_t *ring, int lines, 
             slot -= lines;
     }
     *taps = taps[-1];
+}
+
+/* A line of 16 channels at once, where there is such a way; packed codes by way of their bytes. */
+static int finish_line(const mps_convolution *c, const mps_constants *constants,
+                       const int8_t *weights, const int8_t **places, int taps, void *output,
+                       size_t at) {
+    const mps_layer *layer = &c->layer;
+    const mps_type type = layer->output_type;
+    const size_t step = (size_t)(c->stride_x * MPS_WIDTH), apart = (size_t)c->outputs;
+    unsigned char bytes[MPS_STRETCH * MPS_WIDTH];
+    if (!mps_is_packed(type))
+        return mps_line_to_bytes(layer, constants, weights, places, taps, step, c->output_width,
+                                 (unsigned char *)output + at, apart);
+    for (int x = 0; x < c->output_width; x += MPS_STRETCH, at += MPS_STRETCH * apart) {
+        const int some = at_most(MPS_STRETCH, c->output_width - x);
+        if (!mps_line_to_bytes(layer, constants, weights, places, taps, step, some, bytes,
+                               MPS_WIDTH))
+            return 0;
+        for (int p = 0; p < some; p++)
+            mps_pack_rows(bytes + p * MPS_WIDTH, 2, type, output, at + (size_t)p * apart, MPS_TILE);
+        for (int t = 0; t <= taps; t++)
+            places[t] += (size_t)some * step;
+    }
+    return 1;
 }
 
 static void convolve_tile(const mps_convolution *c, int8_t *ring, const unsigned char *input,
@@ -91,10 +126,8 @@ static void convolve_tile(const mps_convolution *c, int8_t *ring, const unsigned
                       ring + next % lines * columns * MPS_WIDTH);
         place_taps(c, ring, lines, columns, top % lines, places);
         if (count == MPS_WIDTH &&
-            mps_line_to_bytes(layer, constants, weights, places, taps, step, c->output_width,
-                              (unsigned char *)output +
-                                  (size_t)(y * c->output_width) * (size_t)c->outputs + first,
-                              (size_t)c->outputs))
+            finish_line(c, constants, weights, places, taps, output,
+                        (size_t)(y * c->output_width) * (size_t)c->outputs + (size_t)first))
             continue;
         for (int x = 0; x < c->output_width;) {
             const int some = at_most(MPS_STRETCH - filled, c->output_width - x);

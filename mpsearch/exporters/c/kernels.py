@@ -187,7 +187,8 @@ def reads_ahead(
     block = scratch(step, kernel, source).positions
     if isinstance(step, Linear):
         outputs, inputs = step.weights.codes.shape
-        return outputs * written <= inputs * read or prod(output.shape) <= outputs * block
+        fits: bool = outputs * written <= inputs * read
+        return fits or prod(output.shape) <= outputs * block
     shapes = geometry(step, source)
     lines = (shapes.kernel_height - 1) * shapes.dilation_y + 1
     if kernel is Kernel.DEPTHWISE:

@@ -110,6 +110,18 @@ static inline void mps_exact(const mps_constants *c, int raise, int32_t zero, in
     _mm256_storeu_si256((__m256i *)(void *)codes, _mm256_add_epi32(both, _mm256_set1_epi32(zero)));
 }
 
+/* Two rows of 8 codes of 4 bits, a byte each -> 4 bytes each. */
+static inline void mps_pack_two(const unsigned char *codes, unsigned char *to,
+                                unsigned char *then) {
+    const __m128i bytes = _mm_loadu_si128((const __m128i *)(const void *)codes);
+    const __m128i pairs = _mm_maddubs_epi16(bytes, _mm_set1_epi16(0x1001)); /* even + 16 odd */
+    const __m128i packed = _mm_packus_epi16(pairs, pairs);
+    const int32_t first = _mm_cvtsi128_si32(packed), second = _mm_extract_epi32(packed, 1);
+    memcpy(to, &first, 4);
+    memcpy(then, &second, 4);
+}
+#define MPS_PACK_TWO mps_pack_two
+
 /* mps_exact where no product is a tie: two products of 31 bits less to round. */
 static inline void mps_near(const mps_layer *layer, const mps_vectors *v, const int32_t *sums,
                             int32_t *codes) {
@@ -217,6 +229,16 @@ static inline void mps_exact(const mps_constants *c, int raise, int32_t zero, in
     }
 }
 
+/* Two rows of 8 codes of 4 bits, a byte each -> 4 bytes each. */
+static inline void mps_pack_two(const unsigned char *codes, unsigned char *to,
+                                unsigned char *then) {
+    const uint16x8_t pairs = vreinterpretq_u16_u8(vld1q_u8(codes));
+    const uint8x8_t packed = vmovn_u16(vorrq_u16(pairs, vshrq_n_u16(pairs, 4)));
+    vst1_lane_u32((uint32_t *)(void *)to, vreinterpret_u32_u8(packed), 0);
+    vst1_lane_u32((uint32_t *)(void *)then, vreinterpret_u32_u8(packed), 1);
+}
+#define MPS_PACK_TWO mps_pack_two
+
 /* mps_exact where no product is a tie: two products of 31 bits less to round. */
 static inline void mps_near(const mps_layer *layer, const mps_vectors *v, const int32_t *sums,
                             int32_t *codes) {
@@ -306,25 +328,32 @@ static inline void mps_read_tile(const void *data, mps_type type, size_t at, int
         codes[i] = i < count ? mps_get(data, type, at + (size_t)i) : 0;
 }
 
+/* 8 codes of a byte each -> one after the other in 4 or 2 bytes. */
+static inline void mps_pack_tile(const unsigned char *codes, mps_type type, unsigned char *to) {
+    unsigned char four[4];
+    const int up = type == MPS_U4 ? 4 : 2;
+    for (int i = 0; i < 4; i++)
+        four[i] = (unsigned char)(codes[2 * i] | codes[2 * i + 1] << up);
+    if (type == MPS_U4) {
+        memcpy(to, four, 4);
+        return;
+    }
+    to[0] = (unsigned char)(four[0] | four[1] << 4);
+    to[1] = (unsigned char)(four[2] | four[3] << 4);
+}
+
 /* Rows of 8 codes of a byte each, one after the other -> packed rows, which begin a byte. */
 static inline void mps_pack_rows(const unsigned char *codes, int rows, mps_type type, void *output,
                                  size_t at, size_t stride) {
-    const size_t in_a_byte = (size_t)mps_in_a_byte(type);
+    const size_t in_a_byte = (size_t)mps_in_a_byte(type), apart = stride / in_a_byte;
     unsigned char *to = (unsigned char *)output + at / in_a_byte;
-    for (; rows > 0; rows--, codes += MPS_TILE, to += stride / in_a_byte) {
-        unsigned char four[4];
-        for (int i = 0; i < 4; i++)
-            four[i] = (unsigned char)(codes[2 * i] | codes[2 * i + 1] << 4);
-        if (type == MPS_U4) {
-            memcpy(to, four, 4);
-        } else { /* 0000bbaa of two codes each */
-            for (int i = 0; i < 2; i++) {
-                const int first = four[2 * i], second = four[2 * i + 1];
-                to[i] = (unsigned char)((first & 3) | (first >> 2 & 12) | (second & 3) << 4 |
-                                        (second >> 2 & 12) << 4);
-            }
-        }
-    }
+#ifdef MPS_PACK_TWO
+    if (type == MPS_U4)
+        for (; rows > 1; rows -= 2, codes += 2 * MPS_TILE, to += 2 * apart)
+            MPS_PACK_TWO(codes, to, to + apart);
+#endif
+    for (; rows > 0; rows--, codes += MPS_TILE, to += apart)
+        mps_pack_tile(codes, type, to);
 }
 
 /* True where each row of 8 channels begins a byte. */
@@ -342,7 +371,7 @@ static inline void mps_write_tile(const int32_t *codes, void *data, mps_type typ
     else if (count == MPS_TILE && mps_is_packed(type) && mps_rows_are_whole(type, at, 0)) {
         for (int i = 0; i < MPS_TILE; i++)
             row[i] = (unsigned char)codes[i];
-        mps_pack_rows(row, 1, type, data, at, 0);
+        mps_pack_tile(row, type, (unsigned char *)data + at / (size_t)mps_in_a_byte(type));
     } else if (type == MPS_I32)
         memcpy((unsigned char *)data + 4 * at, codes, 4 * (size_t)count);
     else

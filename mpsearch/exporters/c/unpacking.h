@@ -25,7 +25,7 @@ static int mps_unpack_4(const uint8_t *packed, int count, int8_t *weights) {
 }
 
 /* 4-bit codes, 16 at a time; how many were unpacked */
-static int mps_spread_4(const unsigned char *packed, int count, unsigned char *codes) {
+static inline int mps_spread_4(const unsigned char *packed, int count, unsigned char *codes) {
     const __m128i low = _mm_set1_epi8(15);
     int i = 0;
     for (; i + 16 <= count; i += 16) {
@@ -38,7 +38,7 @@ static int mps_spread_4(const unsigned char *packed, int count, unsigned char *c
 }
 
 /* 2-bit codes, 16 at a time */
-static int mps_spread_2(const unsigned char *packed, int count, unsigned char *codes) {
+static inline int mps_spread_2(const unsigned char *packed, int count, unsigned char *codes) {
     const __m128i low = _mm_set1_epi8(3);
     int i = 0;
     for (; i + 16 <= count; i += 16) {
@@ -80,7 +80,7 @@ static int mps_unpack_4(const uint8_t *packed, int count, int8_t *weights) {
 }
 
 /* 4-bit codes, 16 at a time; how many were unpacked */
-static int mps_spread_4(const unsigned char *packed, int count, unsigned char *codes) {
+static inline int mps_spread_4(const unsigned char *packed, int count, unsigned char *codes) {
     int i = 0;
     for (; i + 16 <= count; i += 16) {
         const uint8x8_t bytes = vld1_u8(packed + i / 2);
@@ -93,7 +93,7 @@ static int mps_spread_4(const unsigned char *packed, int count, unsigned char *c
 }
 
 /* 2-bit codes, 16 at a time */
-static int mps_spread_2(const unsigned char *packed, int count, unsigned char *codes) {
+static inline int mps_spread_2(const unsigned char *packed, int count, unsigned char *codes) {
     const uint8x8_t low = vdup_n_u8(3);
     int i = 0;
     for (; i + 16 <= count; i += 16) {
@@ -123,7 +123,7 @@ static int mps_unpack_4(const uint8_t *packed, int count, int8_t *weights) {
 }
 
 /* 4-bit codes; how many were unpacked */
-static int mps_spread_4(const unsigned char *packed, int count, unsigned char *codes) {
+static inline int mps_spread_4(const unsigned char *packed, int count, unsigned char *codes) {
     int i = 0;
     for (; i + 2 <= count; i += 2, packed++) {
         codes[i] = *packed & 15;
@@ -133,7 +133,7 @@ static int mps_spread_4(const unsigned char *packed, int count, unsigned char *c
 }
 
 /* 2-bit codes */
-static int mps_spread_2(const unsigned char *packed, int count, unsigned char *codes) {
+static inline int mps_spread_2(const unsigned char *packed, int count, unsigned char *codes) {
     int i = 0;
     for (; i + 4 <= count; i += 4, packed++) {
         codes[i] = *packed & 3;
