@@ -218,6 +218,13 @@ def test_a_board_that_is_too_small_says_by_how_many_bytes(built: Built, exported
 
 
 @needs_boards
+def test_a_stack_that_takes_all_that_is_left_is_told(built: Built, exported: Exported) -> None:
+    small = replace(M4, ram=Memory(0x20000000, built.static_bytes + 1000))
+    with pytest.raises(TooLarge, match="needs more than the 1,000 bytes that mps2-an386 has left"):
+        count(built, CHECK, exported, small, 60)
+
+
+@needs_boards
 def test_the_command_writes_counts_that_are_no_times(
     export: Path,
     tmp_path: Path,
@@ -255,6 +262,7 @@ def test_the_command_writes_counts_that_are_no_times(
     said = capsys.readouterr().err
     assert f"flash: {found.flash_bytes:,} bytes, 1 more than the" in said
     assert f"RAM with the stack: {found.ram_bytes:,} bytes, 1 more than the" in said
+    assert f"the stack {found.stack_bytes:,}." in said
     assert not Path("short.json").exists()
 
 
@@ -378,7 +386,7 @@ def test_limits_are_the_sizes_of_the_memories() -> None:
     assert firmware is not None
     script = board_files(firmware)["board.ld"].decode()
     assert "FLASH (rx) : ORIGIN = 0x10000000, LENGTH = 148480\n" in script
-    assert "RAM (rwx) : ORIGIN = 0x38000000, LENGTH = 65536\n" in script
+    assert "RAM (rw) : ORIGIN = 0x38000000, LENGTH = 65536\n" in script
 
 
 def test_counts_are_ticks_of_the_boards_clock_less_the_reading() -> None:

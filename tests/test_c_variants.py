@@ -19,8 +19,9 @@ from tight_graphs import build_tight, random_codes
 from mpsearch.data import Data
 from mpsearch.exporters.c.arena import Arena, Buffer
 from mpsearch.exporters.c.constants import EXACT, rounding
-from mpsearch.exporters.c.folder import export_c, kernel_sources
+from mpsearch.exporters.c.folder import export_c, kernel_sources, templates
 from mpsearch.exporters.c.source import generate
+from mpsearch.exporters.c.targets import ANY, TARGETS, Target
 from mpsearch.graph.network import Network
 from mpsearch.integer.fixed_point import Rescale, rescale_of
 from mpsearch.integer.inference import quantize_input
@@ -49,6 +50,7 @@ class Variant:
     compiler: str
     flags: tuple[str, ...]
     launch: tuple[str, ...] = ()
+    target: Target = ANY
 
 
 VARIANTS = {
@@ -57,11 +59,12 @@ VARIANTS = {
     "neon": Variant(ARM, ("-static", "-mcpu=cortex-a72"), (QEMU, "-cpu", "cortex-a72")),
     "arm-portable": Variant(ARM, ("-static", "-DMPS_PORTABLE"), (QEMU, "-cpu", "cortex-a72")),
 }
+CORTEX_M = {"cortex-m": Variant("gcc", ("-DMPS_DSP_TWIN",), target=TARGETS["cortex-m4"])}
 
 
 def _variant(name: str) -> Variant:
     """The variant; skips where its compiler, emulator or processor is missing."""
-    variant = VARIANTS[name]
+    variant = (VARIANTS | CORTEX_M)[name]
     for program in (variant.compiler, *variant.launch[:1]):
         if shutil.which(program) is None:
             pytest.skip(f"there is no {program}")
@@ -303,7 +306,9 @@ def _small_shapes() -> tuple[QuantizedNetwork, Data]:
     return quantize(network, choices, calibrate(network, data)), data
 
 
-@pytest.mark.parametrize("name", [name for name in VARIANTS if name != "arm-portable"])
+@pytest.mark.parametrize(
+    "name", [*(name for name in VARIANTS if name != "arm-portable"), *CORTEX_M]
+)
 def test_small_shapes_give_the_integers_within_their_memory(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -313,9 +318,11 @@ def test_small_shapes_give_the_integers_within_their_memory(
     flags = [*STRICT, "-O1", *variant.flags]
     if not variant.launch:  # the emulator has no sanitizers
         flags += ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
-    objects = [tmp_path / f"{Path(kernel).stem}.o" for kernel in kernel_sources()]
-    for path in objects:
-        _compile(variant, *flags, "-c", CORE / f"{path.stem}.c", "-o", path)
+    flags += [f"-I{CORE}"]
+    kernels = [templates(variant.target)[name] for name in kernel_sources(variant.target)]
+    objects = [tmp_path / f"{Path(kernel).stem}.o" for kernel in kernels]
+    for kernel, path in zip(kernels, objects, strict=True):
+        _compile(variant, *flags, "-c", CORE / kernel, "-o", path)
     gaps: list[tuple[int, int]] = []
 
     def apart(buffers: Sequence[Buffer]) -> Arena:
@@ -347,7 +354,7 @@ def test_small_shapes_give_the_integers_within_their_memory(
         gaps.clear()
         folder = tmp_path / str(place)
         folder.mkdir()
-        for file, text in generate(graph, network).files.items():
+        for file, text in generate(graph, network, variant.target).files.items():
             (folder / file).write_text(text)
         (folder / "gaps.h").write_text(",\n".join(f"{{{at}, {size}}}" for at, size in gaps))
         here = [*flags, "-O0", f"-I{folder}", f"-I{CORE}"]

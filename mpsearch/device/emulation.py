@@ -68,8 +68,7 @@ def run_on_board(
         built = build(exported, board, flags, Path(folder))
         whole = count(built, CHECK, exported, board, timeout)
         steps = count(built, STEPS, exported, board, timeout)
-    ram = built.static_bytes + whole.stack_bytes
-    check_limits(exported, board, (built.flash_bytes, ram), limits)
+    check_limits(exported, board, built, whole.stack_bytes, limits)
     most = max(range(len(whole.instructions)), key=whole.instructions.__getitem__)
     return DeviceProfile(
         export_digest=exported.digest,
@@ -97,7 +96,7 @@ def run_on_board(
             whole.instructions[most],
             steps.steps[most],
             built.flash_bytes,
-            ram,
+            built.static_bytes + whole.stack_bytes,
             whole.stack_bytes,
         ),
     )

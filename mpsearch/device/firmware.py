@@ -105,9 +105,10 @@ def section_sizes(text: str) -> dict[str, int]:
 
 
 def check_limits(
-    exported: Exported, board: Board, taken: tuple[int, int], limits: tuple[int, int]
+    exported: Exported, board: Board, built: Built, stack: int, limits: tuple[int, int]
 ) -> None:
-    """Raise TooLarge where the bytes of flash and RAM that are taken are more than the limits."""
+    """Raise TooLarge where flash, or RAM with a stack of so many bytes, are above the limits."""
+    taken = (built.flash_bytes, built.static_bytes + stack)
     lines = [
         f"{name}: {used:,} bytes, {used - most:,} more than {_whose(most, memory.size)}"
         for name, used, most, memory in zip(
@@ -116,7 +117,9 @@ def check_limits(
         if used > most
     ]
     if lines:
-        raise TooLarge(_too_large("; ".join(lines), board), _help(exported))
+        raise TooLarge(
+            _too_large("; ".join(lines), board), f"{_help(exported)}, the stack {stack:,}."
+        )
 
 
 def _whose(most: int, size: int) -> str:
@@ -133,7 +136,7 @@ def refuse_overflow(said: str, exported: Exported, board: Board) -> None:
             f"{memories[name]:,} of the board"
             for name, count in sorted(over.items())
         )
-        raise TooLarge(_too_large("; ".join(lines), board), _help(exported))
+        raise TooLarge(_too_large("; ".join(lines), board), f"{_help(exported)}.")
 
 
 def _too_large(lines: str, board: Board) -> str:
@@ -143,7 +146,7 @@ def _too_large(lines: str, board: Board) -> str:
 def _help(exported: Exported) -> str:
     return (
         f"Solve for a smaller budget; the largest layer is {exported.largest!a}, the tensors "
-        f"take {exported.arena_bytes:,} bytes of RAM."
+        f"take {exported.arena_bytes:,} bytes of RAM"
     )
 
 

@@ -7,6 +7,7 @@ Everything else (moves, pools, functions) is computed by the same C everywhere.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from mpsearch.exporters.c import helium, pairs
 from mpsearch.exporters.c.kernels import (
     Kernel,
     Scratch,
@@ -77,4 +78,23 @@ PORTABLE = Family(
     reads_ahead,
     packs=True,
 )
-FAMILIES: Mapping[str, Family] = {family.name: family for family in (PORTABLE,)}
+CORTEX_M = Family(
+    "cortex-m",
+    ("cortex_m/dsp.h", "cortex_m/finishing.h", "cortex_m/pairs.h"),
+    ("cortex_m/patches.c", "cortex_m/depthwise.c", "cortex_m/finishing.c"),
+    pairs.kernel_of,
+    pairs.scratch,
+    pairs.ordered_codes,
+    pairs.offset,
+    packs=True,
+)
+HELIUM = Family(
+    "helium",
+    ("mve/helium.h", "mve/finishing.h"),
+    ("mve/patches.c", "mve/depthwise.c"),
+    helium.kernel,
+    helium.scratch,
+    helium.order,
+    offset,
+)
+FAMILIES: Mapping[str, Family] = {family.name: family for family in (PORTABLE, CORTEX_M, HELIUM)}

@@ -35,21 +35,33 @@ class Kernel(Enum):
     DEPTHWISE = "depthwise.c"
 
 
-def kernel_of(step: Convolution | Linear, source: IntegerTensor) -> Kernel:
-    """What computes a layer, by its shapes, its bits and what its sums can reach."""
+def takes_bytes(step: Convolution | Linear, source: IntegerTensor) -> bool:
+    """True for products of signed bytes, two of which fit 16 bits, with sums of 32 bits."""
     codes = step.weights.codes
     if isinstance(step, TransposedConvolution | Embedding):
-        return Kernel.PLAIN
+        return False
     if step.weights.bits > 8 or source.dtype != np.uint8 or codes.min() < -127:
-        return Kernel.PLAIN  # two products of 8 bits must fit 16 bits
-    if largest_sum(step, source) >= 2**31 or step.rescale.pre_shift:
-        return Kernel.PLAIN
+        return False
+    return largest_sum(step, source) < 2**31 and not step.rescale.pre_shift
+
+
+def is_depthwise(step: Convolution | Linear) -> bool:
+    """True where every channel has one kernel of its own, and there is room for its taps."""
     if isinstance(step, Linear):
+        return False
+    outputs, inputs, *kernel = step.weights.codes.shape
+    return inputs == 1 and outputs == step.groups and prod(kernel) <= _MOST_TAPS
+
+
+def kernel_of(step: Convolution | Linear, source: IntegerTensor) -> Kernel:
+    """What computes a layer, by its shapes, its bits and what its sums can reach."""
+    if not takes_bytes(step, source):
+        return Kernel.PLAIN
+    if is_depthwise(step):
+        return Kernel.DEPTHWISE
+    if isinstance(step, Linear) or len(step.weights.codes) // step.groups > 1:
         return Kernel.PATCHES
-    if len(codes) // step.groups > 1:
-        return Kernel.PATCHES
-    taps = prod(codes.shape[1:])
-    return Kernel.DEPTHWISE if codes.shape[1] == 1 and taps <= _MOST_TAPS else Kernel.PLAIN
+    return Kernel.PLAIN
 
 
 def offset(kernel: Kernel, source: IntegerTensor, zero_point: int) -> int:
@@ -209,6 +221,15 @@ def reads_ahead(
     return True
 
 
+def row_terms(step: Convolution | Linear, flattened: Shape | None) -> Integers:
+    """The codes of every output channel, [channels, terms]: (ky, kx, channel), or the order of the
+    image that was flattened."""
+    codes = step.weights.codes
+    if isinstance(step, Convolution):
+        return np.moveaxis(codes, 1, -1).reshape(len(codes), -1)
+    return codes if flattened is None else codes[:, image_order(flattened)]
+
+
 def ordered_codes(step: Convolution | Linear, kernel: Kernel, flattened: Shape | None) -> Integers:
     """The weights' codes in the order in which the kernel reads them.
 
@@ -217,11 +238,7 @@ def ordered_codes(step: Convolution | Linear, kernel: Kernel, flattened: Shape |
     fewer), 4 terms of the first row, 4 of the second, and so on; then the next 4 terms of all.
     `DEPTHWISE` has, for every 16 channels, the first tap of all, then the second.
     """
-    codes = step.weights.codes
-    if isinstance(step, Convolution):
-        rows = np.moveaxis(codes, 1, -1).reshape(len(codes), -1)
-    else:
-        rows = codes if flattened is None else codes[:, image_order(flattened)]
+    rows = row_terms(step, flattened)
     if kernel is Kernel.PLAIN:
         return rows.reshape(-1)
     if kernel is Kernel.DEPTHWISE:

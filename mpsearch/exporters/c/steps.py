@@ -74,7 +74,7 @@ class StepWriter:
                 self._layer_call(number, step, step.layer)
             case TransposedConvolution():
                 self.constants.struct("mps_convolution", number, self._fields(number, step, step))
-                self.call("mps_convolve_transposed", number, step, *self._scratch(step))
+                self.call("mps_convolve_transposed", number, step, *self._scratch(step, step))
             case Embedding():
                 outputs, inputs = step.weights.codes.shape
                 fields = {
@@ -157,9 +157,11 @@ class StepWriter:
         """Of the first source and of the output."""
         return self.arranged.strides(step.sources[0]), self.arranged.strides(step.output.name)
 
-    def _scratch(self, step: Step) -> list[str]:
-        place = self.storage.scratch(step)
-        return [] if place is None else [f"arena.bytes + {place}"]
+    def _scratch(self, step: Step, layer: Convolution | Linear) -> list[str]:
+        transposed = isinstance(layer, TransposedConvolution)
+        if self.layers.kernel(layer) is Kernel.PLAIN and not transposed:
+            return []
+        return [f"arena.bytes + {self.storage.scratch(step) or 0}"]
 
     def _block(self, step: Convolution | Linear) -> int:
         kernel = self.layers.kernel(step)
@@ -178,7 +180,7 @@ class StepWriter:
             kind, functions = "mps_convolution", _CONVOLUTIONS
         self.constants.struct(kind, number, self._fields(number, step, layer))
         addend = self._at(step.sources[1]) if isinstance(step, Summed) else "NULL"
-        arguments = [*self._scratch(step), self._at(step.sources[0]), addend]
+        arguments = [*self._scratch(step, layer), self._at(step.sources[0]), addend]
         arguments = [f"&step_{number}", *arguments, self._at(step.output.name)]
         self.calls.append(f"    {functions[self.layers.kernel(layer)]}({', '.join(arguments)});")
 

@@ -1,0 +1,32 @@
+/* Sums with their base -> codes, on 32-bit registers.
+
+   With MPS_HALF_UP (see rescaling.h) a code is (x * 2^raise * m + 2^(n-1)) / 2^n + zero point, and
+   since floors nest, ((the product's upper half) + 2^(n-33) + zero * 2^(n-32)) >> (n - 32). */
+#ifndef MPS_FINISHING_H
+#define MPS_FINISHING_H
+
+#include "dsp.h"
+
+typedef struct {
+    mps_scale scale;
+    int32_t added; /* to the upper half */
+    int shift;     /* of the upper half; 0: the general way */
+} mps_channel;
+
+mps_channel mps_channel_of(const mps_layer *layer, int channel);
+
+/* A result before it is clipped; x has been raised. */
+static inline MPS_INLINE int32_t mps_code(const mps_channel *c, uint32_t x) {
+    return mps_upper((int32_t)x, c->scale.multiplier, c->added) >> c->shift;
+}
+
+static inline int32_t mps_within(int32_t x, int32_t low, int32_t high) {
+    return x < low ? low : x > high ? high : x;
+}
+
+/* Any layer's result for element `at`: also one with a sum, of another type, or for which halves
+   are rounded to even. */
+void mps_finish_one(const mps_layer *layer, const mps_channel *c, int32_t x, const void *addend,
+                    void *output, size_t at);
+
+#endif
