@@ -41,6 +41,8 @@ class Storage:
 
     arena: Arena
     buffer_of: dict[str, str]
+    packed: dict[str, int]
+    """Of tensors whose codes share bytes, the bits of a code."""
 
     def scratch(self, step: Step) -> int | None:
         """The first byte of what a step's kernel needs; None where it needs nothing."""
@@ -84,7 +86,8 @@ def store(
         Buffer(name, tensor_bytes(tensors[name]), first[name], last[name], over.get(name))
         for name in first
     ]
-    return Storage(plan(buffers), buffer_of)
+    packed = {name: bits_of(t) for name, t in tensors.items() if isinstance(t, PackedTensor)}
+    return Storage(plan(buffers), buffer_of, packed)
 
 
 def scratch_of(step: Step) -> str:
