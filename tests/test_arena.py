@@ -43,7 +43,8 @@ def _owners(buffers: list[Buffer], offsets: dict[str, int]) -> int:
     claimed: dict[tuple[int, int], Buffer] = {}
     for buffer in sorted(buffers, key=lambda b: b.first):
         at = offsets[buffer.name]
-        over = buffer.over if buffer.over and offsets[buffer.over] == at else None
+        lies = buffer.over and offsets[buffer.over] - buffer.before == at
+        over = buffer.over if lies else None
         for step in range(buffer.first, buffer.last + 1):
             for byte in range(at, at + buffer.size):
                 other = claimed.get((step, byte))

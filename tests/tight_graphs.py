@@ -32,8 +32,8 @@ from mpsearch.integer.graph import (
     Slice,
     Step,
     Weights,
+    reciprocal,
 )
-from mpsearch.integer.layers import reciprocal
 from mpsearch.quantization.quantized import QuantizedNetwork
 
 BITS = (2, 3, 4, 2, 3, 4, 5, 8, 16)

@@ -281,7 +281,7 @@ _SEARCH = (
     click.option(
         "--limit", "limits", multiple=True, metavar="COLUMN=VALUE",
         help="Limit on any column's total (latency_s=0.02), its peak over the layers "
-        "(max:activation_bytes=64KB), or a number of layers (count:w8=5). Repeatable.",
+        "(max:latency_s=2ms), or a number of layers (count:w8=5). Repeatable.",
     ),
     click.option(
         "--at-least", "lower_limits", multiple=True, metavar="COLUMN=VALUE",

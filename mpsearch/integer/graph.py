@@ -49,6 +49,13 @@ class IntegerTensor:
         return np.uint8 if self.bits <= 8 else np.uint16
 
 
+def reciprocal(tensor: IntegerTensor) -> float:
+    """1/scale as quantizing multiplies with it: in float32 for codes, as torch has it."""
+    if tensor.signed:
+        return 1 / tensor.scale
+    return float(np.float32(1) / np.float32(tensor.scale))
+
+
 @dataclass(frozen=True)
 class Step:
     """One operation: reads the tensors named in `sources`, writes `output`."""

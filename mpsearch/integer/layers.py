@@ -29,6 +29,7 @@ from mpsearch.integer.graph import (
     Linear,
     TransposedConvolution,
     Weights,
+    reciprocal,
 )
 from mpsearch.integer.operators import (
     JOINING,
@@ -48,7 +49,7 @@ from mpsearch.quantization.quantized import QuantizedLayer
 from mpsearch.quantization.quantizer import FLOAT_BITS, ActivationQuantizer
 
 LARGEST_BOUND = 2**62
-_MUCH_LARGER = 16  # four bits of sixteen would be lost
+MUCH_LARGER = 16  # four bits of sixteen would be lost
 
 
 def check_integer(name: str, layer: QuantizedLayer) -> None:
@@ -58,13 +59,6 @@ def check_integer(name: str, layer: QuantizedLayer) -> None:
             f"layer {name!r} is left in float ({layer.choice}); integer inference needs integer "
             "bits in every layer: choose 2 to 8 or 16"
         )
-
-
-def reciprocal(tensor: IntegerTensor) -> float:
-    """1/scale as quantizing multiplies with it: in float32 for codes, as torch has it."""
-    if tensor.signed:
-        return 1 / tensor.scale
-    return float(np.float32(1) / np.float32(tensor.scale))
 
 
 def layer_step(
@@ -265,7 +259,7 @@ def _classes(
     short = {root(name) for name in touched}
     for node in joins:
         for source in sources(node):
-            is_small = _MUCH_LARGER * sizes.get(source.name, 0.0) < sizes.get(node.name, 0.0)
+            is_small = MUCH_LARGER * sizes.get(source.name, 0.0) < sizes.get(node.name, 0.0)
             if not is_small or root(source.name) not in short:
                 parent[root(source.name)] = root(node.name)
     return {name: root(name) for name in parent}

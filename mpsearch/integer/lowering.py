@@ -1,11 +1,8 @@
-"""QuantizedNetwork -> IntegerGraph: what the fake-quantized network means, in integers.
-
-ReLU and ReLU6 join the step before them, which clips its result anyway.
-"""
+"""QuantizedNetwork -> IntegerGraph: what the fake-quantized network means, in integers."""
 
 import math
-from collections import Counter
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 import torch
 from torch import fx
@@ -15,23 +12,19 @@ from mpsearch.errors import InputError
 from mpsearch.graph.layers import Layer, argument, packet
 from mpsearch.graph.partial_forward import PartialForward
 from mpsearch.graph.refusals import Refusals
-from mpsearch.integer.arithmetic import Affine, Multiply, Prelu
 from mpsearch.integer.beside import stored_codes
+from mpsearch.integer.clamps import fuse_clamps
 from mpsearch.integer.fixed_point import FRACTION_BITS, OUTPUT_BITS, rescale_of
-from mpsearch.integer.functions import Lookup
 from mpsearch.integer.gathering import Fill
 from mpsearch.integer.graph import (
-    Add,
     ArgMax,
-    Clamp,
-    Convolution,
     IntegerGraph,
     IntegerInput,
     IntegerTensor,
-    Linear,
     Requantize,
     Softmax,
     Step,
+    reciprocal,
 )
 from mpsearch.integer.layers import (
     PROBABILITIES,
@@ -42,10 +35,8 @@ from mpsearch.integer.layers import (
     check_integer,
     choose_forms,
     layer_step,
-    reciprocal,
 )
 from mpsearch.integer.moves import moving_steps
-from mpsearch.integer.norms import Normalize
 from mpsearch.integer.operators import (
     JOINING,
     LAYERS,
@@ -60,52 +51,12 @@ from mpsearch.integer.operators import (
     unsupported,
 )
 from mpsearch.integer.own_scales import own_step
+from mpsearch.integer.pads import fold_pads
 from mpsearch.integer.pointwise import PointFunction, needed, point_functions, sources_of
-from mpsearch.integer.products import MatMul
 from mpsearch.integer.ranges import Ranges, tensor_ranges
 from mpsearch.integer.samples import of_one_sample
 from mpsearch.quantization.quantized import QuantizedNetwork
 from mpsearch.quantization.quantizer import affine
-
-
-def fuse_clamps(steps: list[Step], output: IntegerTensor) -> tuple[Step, ...]:
-    """The steps without the clamps that only narrow what the step before them clips to.
-
-    Clipping to [a, b] and then to [c, d] is clipping to [clip(a), clip(b)] in [c, d].
-    """
-    uses = Counter(name for step in steps for name in step.sources)
-    uses[output.name] += 1
-    made: dict[str, int] = {}
-    fused: list[Step] = []
-    for step in steps:
-        place = made.get(step.sources[0], -1)
-        before = fused[place] if place >= 0 else None
-        if (
-            isinstance(step, Clamp)
-            and isinstance(
-                before,
-                Convolution
-                | Linear
-                | Add
-                | Requantize
-                | Clamp
-                | Lookup
-                | Affine
-                | Multiply
-                | Prelu
-                | Normalize
-                | MatMul,
-            )
-            and uses[step.sources[0]] == 1
-        ):
-            low, high = (min(max(end, step.low), step.high) for end in (before.low, before.high))
-            fused[place] = replace(before, output=step.output, low=low, high=high)
-            made[step.output.name] = place
-            continue
-        made[step.output.name] = len(fused)
-        fused.append(step)
-    return tuple(fused)
-
 
 # The wide form's largest value over the largest magnitude seen in calibration. Each bit of headroom
 # doubles how often rounding in the wide form changes a code that sits between two.
@@ -121,6 +72,21 @@ def lower(
     Raises InputError naming the layer that is left in float, or the operator and the node that has
     no integer form; also for a network that mixes the samples of a batch.
     """
+    lowering, result = lowered(Lowering, quantized, calibration, batch_size, wide_bits)
+    return lowering.finish(result)
+
+
+Kind = TypeVar("Kind", bound="Lowering")
+
+
+def lowered(
+    kind: type[Kind],
+    quantized: QuantizedNetwork,
+    calibration: Data,
+    batch_size: int = 64,
+    wide_bits: int = 32,
+) -> tuple[Kind, fx.Node]:
+    """What has made all steps, one `kind` of `Lowering`, and the node of the output; as `lower`."""
     if wide_bits not in HEADROOM:
         raise InputError(f"got {wide_bits} bits for wide tensors; expected 16 or 32")
     network, refusals = quantized.source, Refusals()
@@ -147,7 +113,7 @@ def lower(
     quantizers = {node: quantized.layers[layer.name].activation for node, layer in layer_of.items()}
     ranges = tensor_ranges(quantized, calibration, batch_size)
     sizes = {name: max(map(abs, ends)) for name, ends in ranges.items()}
-    lowering = _Lowering(
+    lowering = kind(
         quantized,
         choose_forms(result, order, quantizers, functions, sizes),
         ranges,
@@ -163,7 +129,7 @@ def lower(
             with refusals.of(node, lowering.assume):
                 lowering.add(node)
     _check(refusals, mixes)
-    return lowering.finish(result)
+    return lowering, result
 
 
 def _check(refusals: Refusals, mixes: bool) -> None:
@@ -173,7 +139,7 @@ def _check(refusals: Refusals, mixes: bool) -> None:
 
 
 @dataclass
-class _Lowering:
+class Lowering:
     """The steps made so far, and the tensors by node and form."""
 
     quantized: QuantizedNetwork
@@ -339,4 +305,5 @@ class _Lowering:
         output = self.tensors[result.name, WIDE]
         low, high = self.ranges.get(result.name, (0.0, 0.0))
         step = affine(8, min(low, 0.0), max(high, 0.0)).scale
-        return IntegerGraph(tuple(self.inputs), fuse_clamps(self.steps, output), output, step)
+        steps = fold_pads(self.inputs, self.steps, output)
+        return IntegerGraph(tuple(self.inputs), fuse_clamps(steps, output), output, step)

@@ -2,7 +2,7 @@
 
 A tensor lives from the step that writes it to the last step that reads it. Two tensors may share
 bytes unless both live in some step; one that may be written over another may also begin where that
-one does.
+one does, or some bytes before it.
 
 Tensors are placed by size, the largest first, each over the one that it may be written over, or
 else into the smallest gap that holds it between the tensors that live at the same time (greedy by
@@ -12,20 +12,26 @@ arXiv 2001.03288, algorithm 3). Where that is above the lower bound, other order
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 _TRIES = 32  # from each order
 
 
 @dataclass(frozen=True)
 class Buffer:
-    """`size` bytes that are in use in the steps `first` to `last`, both included; `over`: the
-    buffer, in use up to `first`, whose first byte this one may take."""
+    """`size` bytes that are in use in the steps `first` to `last`, both included; `over`: a buffer,
+    in use up to `first`, that this one may lie over, beginning `before` bytes before it."""
 
     name: str
     size: int
     first: int
     last: int
     over: str | None = None
+    before: int = 0
+
+    def shared(self, size: int) -> int:
+        """The bytes that it has together with the one of that size that it lies over."""
+        return max(0, min(self.size - self.before, size))
 
     def meets(self, other: "Buffer") -> bool:
         """True when there is a step in which both are in use."""
@@ -43,22 +49,24 @@ class Arena:
 
 def plan(buffers: Sequence[Buffer], alignment: int = 4) -> Arena:
     """Place every buffer at a multiple of `alignment`; those in use together do not overlap, but
-    for one that begins where the buffer does that it may be written over.
+    for one that lies over another as it may.
 
     `lower_bound_bytes` is the largest sum of sizes in use in one step, without alignment. While the
     peak is above it, the buffer that makes the peak is placed first in another try; then the same
-    beginning with those that live longest. The best try is the answer.
+    with what may begin before the first one, and beginning with those that live longest. The best
+    try is the answer.
     """
     bound = lower_bound(buffers)
     placing = _Placing(buffers, alignment)
     best: list[int] = []
     peak = -1
-    for key in (_size, _span):
-        order = sorted(range(len(buffers)), key=lambda i: key(buffers[i]))
+    for key, down in product((_size, _span), (False, True)):
+        keys = [key(buffer) for buffer in buffers]
+        order = sorted(range(len(buffers)), key=keys.__getitem__)
         for _ in range(_TRIES):
             if 0 <= peak <= bound:
                 break
-            offsets = placing.place(order)
+            offsets = placing.place(order, down)
             ends = [at + buffer.size for at, buffer in zip(offsets, buffers, strict=True)]
             reached = max(ends, default=0)
             if peak < 0 or reached < peak:
@@ -88,27 +96,29 @@ class _Placing:
             [k for k, other in enumerate(buffers) if k != i and buffer.meets(other)]
             for i, buffer in enumerate(buffers)
         ]
-        self.together: list[list[int]] = [[] for _ in buffers]
+        self.together: list[list[tuple[int, int]]] = [[] for _ in buffers]  # and bytes behind
         for i, buffer in enumerate(buffers):
             if buffer.over is not None:
-                self.together[i].append(number[buffer.over])
-                self.together[number[buffer.over]].append(i)
+                self.together[i].append((number[buffer.over], -buffer.before))
+                self.together[number[buffer.over]].append((i, buffer.before))
 
-    def place(self, order: Sequence[int]) -> list[int]:
-        """The first byte of every buffer, placed one after the other."""
+    def place(self, order: Sequence[int], down: bool) -> list[int]:
+        """The first byte of every buffer, placed one after the other; `down`: also before the first
+        one, where a buffer lies over that."""
         offsets: dict[int, int] = {}
         for i in order:
             near = [(k, offsets[k]) for k in self.meeting[i] if k in offsets]
-            begins = (offsets[k] for k in self.together[i] if k in offsets)
+            over = [(k, offsets[k] + by) for k, by in self.together[i] if k in offsets]
             taken = sorted((at, at + self.sizes[k]) for k, at in near)
             offsets[i] = self._best_fit(self.sizes[i], taken)
-            for begin in begins:
-                others = ((k, at) for k, at in near if k not in self.together[i] or at != begin)
-                if all(
-                    begin + self.sizes[i] <= at or at + self.sizes[k] <= begin for k, at in others
-                ):
+            for _, begin in over:
+                others = [(k, at) for k, at in near if (k, begin) not in over]
+                end = begin + self.sizes[i]
+                free = all(end <= at or at + self.sizes[k] <= begin for k, at in others)
+                if free and (down or begin >= 0):
                     offsets[i] = begin
-        return [offsets[i] for i in range(len(self.sizes))]
+        lowest = min(offsets.values(), default=0)
+        return [offsets[i] - lowest for i in range(len(self.sizes))]
 
     def _best_fit(self, size: int, taken: Sequence[tuple[int, int]]) -> int:
         """The start of the smallest gap between `taken` (sorted) that holds `size`; else their
@@ -128,7 +138,7 @@ def lower_bound(buffers: Iterable[Buffer]) -> int:
     saved: dict[int, int] = {}
     for buffer in known.values():
         if buffer.over is not None:
-            shared = min(buffer.size, known[buffer.over].size)
+            shared = buffer.shared(known[buffer.over].size)
             saved[buffer.first] = saved.get(buffer.first, 0) + shared
     # A sum can only grow where a buffer begins, or behind where one was written over another.
     steps = {b.first for b in known.values()} | {step + 1 for step in saved}

@@ -53,12 +53,6 @@ static inline mps_type mps_stored_type(const mps_layer *layer) {
     return layer->sum ? layer->sum->output_type : layer->output_type;
 }
 
-/* True where 8 results are 8 bytes: half up, and codes that are stored in a byte, or packed. */
-static inline int mps_gives_bytes(const mps_layer *layer) {
-    return layer->rounding == MPS_HALF_UP &&
-           (layer->output_type == MPS_U8 || mps_is_packed(layer->output_type));
-}
-
 /* Store a layer's result as element `at`, with what is added to it there. */
 static inline void mps_put(const mps_layer *layer, int32_t result, const void *addend, void *output,
                            size_t at) {

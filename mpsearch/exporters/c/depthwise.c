@@ -75,14 +75,14 @@ static void place_taps(const mps_convolution *c, const int8_t *ring, int lines, 
     *taps = taps[-1];
 }
 
-/* A line of 16 channels at once, where there is such a way; packed codes by way of their bytes. */
+/* A line of 16 channels at once, where there is such a way; packed codes by way of `bytes`, of
+   which there are MPS_STRETCH * MPS_WIDTH. */
 static int finish_line(const mps_convolution *c, const mps_constants *constants,
-                       const int8_t *weights, const int8_t **places, int taps, void *output,
-                       size_t at) {
+                       const int8_t *weights, const int8_t **places, int taps, unsigned char *bytes,
+                       void *output, size_t at) {
     const mps_layer *layer = &c->layer;
     const mps_type type = layer->output_type;
     const size_t step = (size_t)(c->stride_x * MPS_WIDTH), apart = (size_t)c->outputs;
-    unsigned char bytes[MPS_STRETCH * MPS_WIDTH];
     if (!mps_is_packed(type))
         return mps_line_to_bytes(layer, constants, weights, places, taps, step, c->output_width,
                                  (unsigned char *)output + at, apart);
@@ -126,7 +126,7 @@ static void convolve_tile(const mps_convolution *c, int8_t *ring, const unsigned
                       ring + next % lines * columns * MPS_WIDTH);
         place_taps(c, ring, lines, columns, top % lines, places);
         if (count == MPS_WIDTH &&
-            finish_line(c, constants, weights, places, taps, output,
+            finish_line(c, constants, weights, places, taps, (unsigned char *)sums, output,
                         (size_t)(y * c->output_width) * (size_t)c->outputs + (size_t)first))
             continue;
         for (int x = 0; x < c->output_width;) {

@@ -14,10 +14,10 @@ from mpsearch.exporters.c.kernels import (
     kernel_of,
     offset,
     ordered_codes,
-    reads_ahead,
     scratch,
 )
 from mpsearch.exporters.c.layouts import Arranged, arrange
+from mpsearch.exporters.c.overlapping import portable_lag
 from mpsearch.exporters.c.packed import with_packed
 from mpsearch.exporters.c.summing import layer_of
 from mpsearch.integer.fixed_point import Integers
@@ -41,11 +41,12 @@ class Family:
     """(step, its kernel, the image that was flattened) -> the weights as the kernel reads them."""
     offset: Callable[[Kernel, IntegerTensor, int], int]
     """(kernel, what it reads, its zero point) -> what the kernel takes from codes."""
-    reads_ahead: Callable[[Convolution | Linear, Kernel, IntegerTensor, IntegerTensor], bool] = (
-        lambda *_: False
-    )
-    """(step, its kernel, what it reads, what it writes) -> whether it has read all that lies where
-    it writes, if both begin at the same byte."""
+    stack: int
+    """Bytes of stack that firmware keeps for a run and its main function, above what any network
+    was seen to take: 6,660, 1,164 and 2,392."""
+    lag: Callable[[Convolution | Linear, Kernel, IntegerTensor, IntegerTensor], int | None]
+    """(step, its kernel, what it reads, what it writes) -> how many bytes before the first one that
+    it reads it may begin to write; None: it must write elsewhere."""
     packs: bool = False
     """Whether its layers read and write codes that share bytes."""
 
@@ -68,14 +69,17 @@ class Family:
 PORTABLE = Family(
     "portable",
     tuple(
-        "unpacking.h products.h products_avx2.h products_neon.h products_plain.h lines.h".split()
+        "unpacking.h products.h products_avx2.h products_neon.h products_sdot.h products_vnni.h"
+        " products_plain.h centring_neon.h lanes_avx2.h lines.h lines_avx2.h lines_sdot.h"
+        " lines_vnni.h".split()
     ),
     ("patches.c", "depthwise.c"),
     kernel_of,
     scratch,
     ordered_codes,
     offset,
-    reads_ahead,
+    6912,
+    portable_lag,
     packs=True,
 )
 CORTEX_M = Family(
@@ -86,6 +90,8 @@ CORTEX_M = Family(
     pairs.scratch,
     pairs.ordered_codes,
     pairs.offset,
+    2048,
+    pairs.lag,
     packs=True,
 )
 HELIUM = Family(
@@ -96,5 +102,7 @@ HELIUM = Family(
     helium.scratch,
     helium.order,
     offset,
+    3072,
+    helium.lag,
 )
 FAMILIES: Mapping[str, Family] = {family.name: family for family in (PORTABLE, CORTEX_M, HELIUM)}

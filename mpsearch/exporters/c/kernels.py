@@ -8,7 +8,6 @@ from math import prod
 import numpy as np
 
 from mpsearch.exporters.c.layouts import image_order
-from mpsearch.exporters.c.packed import bits_of
 from mpsearch.integer.fixed_point import Integers
 from mpsearch.integer.graph import (
     Convolution,
@@ -23,7 +22,7 @@ from mpsearch.integer.graph import (
 TILE, GROUP, WIDTH = 8, 4, 16  # MPS_TILE, MPS_GROUP in patches.h, MPS_WIDTH in depthwise.c
 _MOST_TAPS = 64  # MPS_TAPS in lines.h
 _CONSTANTS = 12 * TILE  # sizeof(mps_constants) in constants.h
-_CODE_BYTES, _SLACK, _STRETCH = 2, 16, 64
+_CODE_BYTES, _SLACK, STRETCH = 2, 16, 64
 _BLOCK_BYTES, _MOST_POSITIONS, _FEWEST_POSITIONS = 4096, 100, 20
 
 
@@ -180,45 +179,8 @@ def scratch(step: Step, kernel: Kernel, source: IntegerTensor) -> Scratch:
     channels = outputs // shapes.groups if shapes else outputs
     size = -(-channels // TILE) * _CONSTANTS + block * terms * _CODE_BYTES
     if shapes and not shapes.points:
-        size += shapes.window(_STRETCH) * shapes.channels * _CODE_BYTES + (block + 1) * _SLACK
+        size += shapes.window(STRETCH) * shapes.channels * _CODE_BYTES + (block + 1) * _SLACK
     return Scratch(block, size)
-
-
-def reads_ahead(
-    step: Convolution | Linear, kernel: Kernel, source: IntegerTensor, output: IntegerTensor
-) -> bool:
-    """True where the kernel has copied all codes that lie where it writes, so that the output may
-    begin where the source does.
-
-    A depthwise convolution goes through the image once for every 16 channels: there each code must
-    take the place of one of the same channel.
-    """
-    if isinstance(step, TransposedConvolution | Embedding) or kernel is Kernel.PLAIN:
-        return False
-    read, written = bits_of(source), bits_of(output)
-    block = scratch(step, kernel, source).positions
-    if isinstance(step, Linear):
-        outputs, inputs = step.weights.codes.shape
-        fits: bool = outputs * written <= inputs * read
-        return fits or prod(output.shape) <= outputs * block
-    shapes = geometry(step, source)
-    lines = (shapes.kernel_height - 1) * shapes.dilation_y + 1
-    if kernel is Kernel.DEPTHWISE:
-        same = output.shape == source.shape and read == written and step.stride == (1, 1)
-        return same and shapes.top < lines
-    if shapes.points:
-        return shapes.outputs * written <= shapes.channels * read or shapes.positions <= block
-    if shapes.groups > 1 or shapes.output_width > _STRETCH:
-        return False  # what has been copied is copied again
-    line = shapes.width * shapes.channels * read
-    output_line = shapes.output_width * shapes.outputs * written
-    for y in range(shapes.output_height):
-        copied = y * shapes.stride_y - shapes.top + lines
-        if copied >= shapes.height:
-            return True
-        if (y + 1) * output_line > copied * line:
-            return False
-    return True
 
 
 def row_terms(step: Convolution | Linear, flattened: Shape | None) -> Integers:

@@ -8,7 +8,7 @@
 
 #define CHUNK 256  /* terms whose weights are unpacked at once; a multiple of MPS_GROUP */
 #define MOST 100   /* positions of a block; _MOST_POSITIONS in kernels.py */
-#define STRETCH 64 /* output columns for which lines are kept; _STRETCH in kernels.py */
+#define STRETCH 64 /* output columns for which lines are kept; STRETCH in kernels.py */
 #define SLACK 16   /* bytes that are copied at once */
 
 static int at_most(int x, int limit) { return x < limit ? x : limit; }
@@ -65,9 +65,9 @@ static void multiply(const mps_layer *layer, const unsigned char *constants, int
     const size_t width = (size_t)mps_code_bytes(layer);
     const mps_type type = layer->output_type;
     const int packs = mps_is_packed(type);
-    unsigned char bytes[MOST * MPS_TILE];
     int8_t unpacked[CHUNK * MPS_TILE];
     int32_t sums[(MOST + 3) * MPS_TILE]; /* up to a multiple of four */
+    unsigned char *const bytes = (unsigned char *)sums;
     for (int o = 0; o < outputs; o += MPS_TILE, constants += sizeof(mps_constants)) {
         const int count = at_most(MPS_TILE, outputs - o);
         const size_t start = (size_t)(first + o) * (size_t)terms;
@@ -118,7 +118,7 @@ static void centre(const mps_layer *layer, const unsigned char *input, size_t fi
 
 /* `count` padded places. */
 static void pad(const mps_layer *layer, int count, unsigned char *to) {
-    const int16_t zero = (int16_t)(layer->input_zero - layer->offset);
+    const int16_t zero = (int16_t)(layer->input_zero - mps_patch_offset(layer));
     if (mps_code_bytes(layer) == 1)
         memset(to, zero, (size_t)count);
     else

@@ -37,12 +37,13 @@ def tensor_bytes(tensor: IntegerTensor) -> int:
 
 @dataclass(frozen=True)
 class Storage:
-    """The arena, and the name of the buffer in which each tensor lies."""
+    """The arena, the name of the buffer in which each tensor lies, and all buffers."""
 
     arena: Arena
     buffer_of: dict[str, str]
     packed: dict[str, int]
     """Of tensors whose codes share bytes, the bits of a code."""
+    buffers: tuple[Buffer, ...]
 
     def scratch(self, step: Step) -> int | None:
         """The first byte of what a step's kernel needs; None where it needs nothing."""
@@ -83,11 +84,17 @@ def store(
         dying = {name for name in map(buffer_of.__getitem__, step.sources) if last[name] == number}
         over[step.output.name] = written_over(arranged, step, kernels, family, buffer_of, dying)
     buffers += [
-        Buffer(name, tensor_bytes(tensors[name]), first[name], last[name], over.get(name))
+        Buffer(
+            name,
+            tensor_bytes(tensors[name]),
+            first[name],
+            last[name],
+            *(over.get(name) or (None, 0)),
+        )
         for name in first
     ]
     packed = {name: bits_of(t) for name, t in tensors.items() if isinstance(t, PackedTensor)}
-    return Storage(plan(buffers), buffer_of, packed)
+    return Storage(plan(buffers), buffer_of, packed, tuple(buffers))
 
 
 def scratch_of(step: Step) -> str:
