@@ -41,8 +41,8 @@ static inline MPS_INLINE void mps_fill_bytes(int8_t *to, int count, int value) {
 
 /* `count` codes from element `at` of a tensor on -> code - offset, where an offset of 128 turns the
    highest bit around. Packed codes begin with a whole byte. */
-static inline MPS_INLINE void mps_take(const mps_layer *layer, const void *codes, size_t at,
-                                       int count, int8_t *to) {
+static MPS_APART void mps_take(const mps_layer *layer, const void *codes, size_t at, int count,
+                               int8_t *to) {
     const uint8_t *from = (const uint8_t *)codes;
     if (layer->input_type == MPS_U8) {
         mps_copy(from + at, count, layer->offset, to);
