@@ -104,5 +104,6 @@ HELIUM = Family(
     offset,
     3072,
     helium.lag,
+    packs=True,
 )
 FAMILIES: Mapping[str, Family] = {family.name: family for family in (PORTABLE, CORTEX_M, HELIUM)}
