@@ -7,8 +7,10 @@ from math import prod
 
 import numpy as np
 
-from mpsearch.exporters.c.kernels import Kernel, Scratch, geometry, largest_sum, row_terms
+from mpsearch.exporters.c import overlapping
+from mpsearch.exporters.c.kernels import Geometry, Kernel, Scratch, geometry, largest_sum, row_terms
 from mpsearch.exporters.c.kernels import ordered_codes as channels_together
+from mpsearch.exporters.c.packed import PackedTensor, bits_of
 from mpsearch.integer.fixed_point import Integers
 from mpsearch.integer.graph import (
     Convolution,
@@ -27,6 +29,7 @@ _CHUNK, _MOST_TAPS, _CHANNELS = (
 )  # CHUNK in patches.c; MOST_TAPS, CHANNELS in depthwise.c
 _IN_PLACE = (2, 4, 8)  # bits of weights whose words are read where they are stored
 _PATCH_BYTES, _MOST_POSITIONS = 1536, 48
+_LARGE = 256 * 1024  # bytes of an image and what is made of it
 
 
 def kernel_of(step: Convolution | Linear, source: IntegerTensor) -> Kernel:
@@ -61,7 +64,7 @@ def scratch(step: Step, kernel: Kernel, source: IntegerTensor) -> Scratch:
         return Scratch(0, 2 * prod(step.weights.codes.shape[1:]))
     if not isinstance(step, Convolution | Linear) or kernel is Kernel.PLAIN:
         return Scratch(0, 0)
-    return blocks(step, kernel, source, packed=False)
+    return blocks(step, kernel, source, isinstance(source, PackedTensor))
 
 
 def blocks(
@@ -78,10 +81,46 @@ def blocks(
     unpacked = terms - (0 if outputs % 2 else _in_place(step.weights.bits, terms))
     positions = shapes.positions if shapes else prod(step.output.shape) // outputs
     row, size = -(-terms // 4) * 4, -(-min(unpacked, _CHUNK) // 4) * 4 * 2
-    if not packed and (shapes.points if shapes else terms % 4 == 0):
+    if not packed and (_is_direct(step, shapes) if shapes else terms % 4 == 0):
         return Scratch(positions, size)
     block = min(positions, max(2, min(_PATCH_BYTES // row // 2 * 2, _MOST_POSITIONS)))
     return Scratch(block, size + block * row)
+
+
+def lag(
+    step: Convolution | Linear, kernel: Kernel, source: IntegerTensor, output: IntegerTensor
+) -> int | None:
+    """How many bytes before its source a layer may begin to write: patches are copied in blocks,
+    and windows of a depthwise convolution are read where they lie, of 16 channels each time."""
+    if kernel is Kernel.PLAIN or isinstance(step, TransposedConvolution | Embedding):
+        return None
+    block, packs = scratch(step, kernel, source).positions, isinstance(source, PackedTensor)
+    if isinstance(step, Linear):
+        copies = packs or step.weights.codes.shape[1] % 4 != 0
+        return overlapping.block_lag(step, source, output, block) if copies else None
+    shapes = geometry(step, source)
+    if kernel is Kernel.DEPTHWISE:
+        if bits_of(source) != bits_of(output):
+            return None
+        place = shapes.channels * bits_of(source)
+        starts = overlapping.window_starts(
+            (shapes.output_height, shapes.output_width),
+            (shapes.stride_y, shapes.stride_x),
+            (shapes.top, shapes.left),
+            shapes.width,
+        )
+        return overlapping.lag(starts, np.arange(1, len(starts) + 1), place, place, exact=True)
+    if _is_direct(step, shapes) and not packs:
+        return None  # read again for every pair of channels
+    unread = overlapping.after_blocks(shapes.positions, block)
+    return overlapping.patches_lag(step, source, output, unread)
+
+
+def _is_direct(step: Convolution | Linear, shapes: Geometry) -> bool:
+    """Whether a 1x1 convolution reads the image where it lies: not where that and the output are
+    large, for the output can lie over what has been copied."""
+    both = shapes.positions * (shapes.channels + shapes.outputs * step.output.bits // 8)
+    return shapes.points and both <= _LARGE
 
 
 def ordered_codes(step: Convolution | Linear, kernel: Kernel, flattened: Shape | None) -> Integers:
