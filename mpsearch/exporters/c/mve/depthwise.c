@@ -206,8 +206,9 @@ static void convolve_tile(const mps_convolution *c, int8_t *ring, const void *in
         (c->output_width - 1) * c->stride_x + (c->kernel_width - 1) * c->dilation_x + 1;
     const int usual =
         mps_is_usual(layer) && c->kernel_height == 3 && c->kernel_width == 3 && c->dilation_x == 1;
-    int8_t unpacked[TAPS * WIDTH + MPS_UNPACKED_SLACK];
-    const int8_t *weights = unpack_taps(layer, first, count, taps, unpacked), *places[TAPS];
+    int32_t unpacked[(TAPS * WIDTH + MPS_UNPACKED_SLACK) / 4];
+    const int8_t *weights = unpack_taps(layer, first, count, taps, (int8_t *)unpacked),
+                 *places[TAPS];
     tile_constants constants;
     size_t to = (size_t)first;
     int next = 0; /* the first line, from the top, that is not in the ring */

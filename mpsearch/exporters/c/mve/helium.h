@@ -85,15 +85,16 @@ static inline MPS_INLINE void mps_unpack_2(int8x16_t x, int8_t *weights) {
 
 /* `count` weights of `bits` bits from the first one of a byte on -> signed bytes. */
 static MPS_APART void mps_unpack(const uint8_t *packed, int bits, int count, int8_t *weights) {
+    const int words = ((uintptr_t)weights & 3) == 0; /* what is interleaved is stored as words */
     if (bits == 8) {
         mps_copy(packed, count, 0, weights);
-    } else if (bits == 4) {
+    } else if (bits == 4 && words) {
         for (; count >= 32; count -= 32, packed += 16, weights += 32)
             mps_unpack_4(vldrbq_s8((const int8_t *)packed), weights);
         if (count > 0)
             mps_unpack_4(vldrbq_z_s8((const int8_t *)packed, vctp8q((uint32_t)(count + 1) / 2)),
                          weights);
-    } else if (bits == 2) {
+    } else if (bits == 2 && words) {
         for (; count >= 64; count -= 64, packed += 16, weights += 64)
             mps_unpack_2(vldrbq_s8((const int8_t *)packed), weights);
         if (count > 0)
