@@ -62,7 +62,7 @@ PORTABLE = Family(
 )
 CORTEX_M = Family(
     "cortex-m",
-    ("cortex_m/dsp.h", "cortex_m/finishing.h", "cortex_m/pairs.h"),
+    tuple(f"cortex_m/{name}.h" for name in "dsp finishing pairs pairs_thumb2 pairs_armv6m".split()),
     ("cortex_m/patches.c", "cortex_m/depthwise.c", "cortex_m/finishing.c"),
     pairs.kernel_of,
     pairs.scratch,

@@ -44,7 +44,10 @@ void mps_mean(const mps_means *s, const void *input, void *output) {
     for (size_t i = 0; i < kept; i++) {
         const int64_t start = place(i, s->kept_dims, s->kept_shape, s->kept_strides);
         const int64_t sum = sum_from(s, input, start, count);
-        mps_set(output, s->type, i, (int32_t)mps_divide_round(sum, (int64_t)count));
+        mps_set(output, s->output_type, i,
+                s->scaling.multipliers == NULL
+                    ? (int32_t)mps_divide_round(sum, (int64_t)count)
+                    : mps_scaled_mean(&s->scaling, sum, (int64_t)count, 0));
     }
 }
 
