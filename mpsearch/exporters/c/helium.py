@@ -19,7 +19,7 @@ _LANES, _FACTOR_BYTES = 4, 5  # MPS_LANES and sizes in mps_factors of mve/finish
 _CHUNK, _SHORT = 512, 32  # CHUNK, SHORT in mve/patches.c
 _SLACK = 64  # MPS_UNPACKED_SLACK in mve/helium.h
 # Weights are unpacked once for a block of patches, and three positions are computed at once.
-_BLOCK_BYTES, _FEW, _MOST, _LARGEST_BYTES = 768, 12, 48, 6912  # MOST in mve/patches.c
+_BLOCK_BYTES, _FEW, _MOST, _LARGEST_BYTES = 1536, 12, 48, 6912  # MOST in mve/patches.c
 
 
 def kernel(step: Convolution | Linear, source: IntegerTensor) -> Kernel:
