@@ -41,7 +41,9 @@ def scratch(step: Step, kernel: Kernel, source: IntegerTensor) -> Scratch:
     row = terms
     if isinstance(step, Convolution) and terms < _SHORT:
         row = _SHORT if terms > _SHORT // 2 else _SHORT // 2
-    block = max(_few(terms), min(_BLOCK_BYTES // row // 3 * 3, _MOST))
+    # Widths that do not divide a byte take longer to unpack.
+    most = _BLOCK_BYTES if step.weights.bits in (2, 4, 8) else 2 * _BLOCK_BYTES
+    block = max(_few(terms), min(most // row // 3 * 3, _MOST))
     block = min(block, positions)
     size = -(-channels // _LANES) * _LANES * _FACTOR_BYTES + block * row
     if step.weights.bits < 8:
