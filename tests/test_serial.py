@@ -109,6 +109,14 @@ def test_a_damaged_line_is_asked_for_once_more(
     assert board.runs == len(exported.expected) + 1  # `run` itself is not
 
 
+def test_what_is_said_beside_the_answers_is_left_out(exported: Exported) -> None:
+    log = iter([b"I (12) my own log\n", b"", b"my log*0000\n"])
+    board = _board(exported)
+    board.spoil = lambda asked, answer: next(log, b"") + answer if asked[:1] in "rxy" else answer
+    _run(exported, board)
+    assert board.runs == len(exported.expected) + 1
+
+
 def _always(question: str, given: bytes | None) -> Callable[[str, bytes], bytes | None]:
     return lambda asked, answer: given if asked.startswith(question) else answer
 
@@ -300,6 +308,27 @@ def test_the_firmware_refuses_what_is_no_question(native: Path) -> None:
     assert found[-4:] == ["no sum"] * 4
     for (question, wanted), got in zip(QUESTIONS, found[1:-4], strict=True):
         assert re.fullmatch(wanted, got or ""), (question, got)
+
+
+def test_the_firmware_takes_a_part_twice_and_a_sample_once(
+    exported: Exported, native: Path
+) -> None:
+    lines, at = [], 0
+    for place, size in enumerate(exported.inputs):
+        for first in range(0, size, 32):
+            part = exported.one[at + 4 * first : at + 4 * min(size, first + 32)]
+            lines += 2 * [f"x {place} {first} {part.hex()}"]
+        at += 4 * size
+    questions = [*lines, "run", "run", "y 0", lines[-1], "last"]
+    process = subprocess.Popen([native], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    out, _ = process.communicate(b"".join(map(framed, questions)), timeout=60)
+    found = [unframed(each) for each in out.splitlines()][1:]
+    assert found[: len(lines)] == ["ok"] * len(lines)
+    ran, again, outputs, late, last = found[len(lines) :]
+    assert ran == last
+    assert (ran or "").startswith("ran 1 ")
+    assert (again, late) == ("no order", "no order")
+    assert outputs == f"y 0 {' '.join(exported.expected[0].split()[:8])}"
 
 
 @pytest.mark.skipif(

@@ -15,7 +15,8 @@ from mpsearch.device.transport import DeviceError, clean
 
 VERSION = 1
 PART = 32  # floats in a line
-GREETING_SECONDS, ANSWER_SECONDS, QUIET_SECONDS = 10.0, 10.0, 0.4
+GREETING_SECONDS, ANSWER_SECONDS = 10.0, 10.0
+QUIET_SECONDS, MOST_DRAINED_SECONDS = 0.3, 2.0
 TRIES = 4
 _HELLO = re.compile(r"hello (\d{1,9})(?: ([0-9a-f]{16}) (\d{1,12}))?.*", re.ASCII)
 _NUMBERS = re.compile(r"-?\d{1,18}", re.ASCII)
@@ -123,6 +124,7 @@ class Firmware:
                 )
             text = unframed(line)
             if text is None:
+                _drain(self.port)  # it may have been said beside the answer
                 question = again or question
             elif text != "no sum":
                 return self._understood(text, doing)
@@ -188,8 +190,9 @@ def greet(port: SerialPort, digest: str, timeout: float) -> Firmware:
 
 
 def _drain(port: SerialPort) -> None:
-    """Answers to what was asked in vain."""
-    while port.read_line(QUIET_SECONDS) is not None:
+    """Leave out what is still coming, until nothing comes, or it never ends."""
+    end = time.monotonic() + MOST_DRAINED_SECONDS
+    while port.read_line(QUIET_SECONDS) is not None and time.monotonic() < end:
         pass
 
 
