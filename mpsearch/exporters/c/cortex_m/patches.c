@@ -5,6 +5,7 @@
 #include "finishing.h"
 #include "pairs.h"
 
+#define FEW_TERMS 64 /* of a convolution, unpacked if they do not fill words; in pairs.py, too */
 #define CHUNK 1024 /* terms that are unpacked at once; _CHUNK in cortex_m.py */
 
 /* Products of two channels with some positions. */
@@ -47,7 +48,8 @@ static MPS_APART void unpack(const pair *p, int k, int terms) {
         unsigned char *word = p->unpacked + 4 * channel;
         int i = 0;
         for (; i < terms && channel < p->count; i++)
-            word[i / 4 * 8 + i % 4] = (unsigned char)mps_next(&codes);
+            word[i / 4 * 8 + i % 4] =
+                (unsigned char)(codes.bits == 8 ? *codes.from++ : mps_next(&codes));
         for (; i < (terms + 3) / 4 * 4; i++)
             word[i / 4 * 8 + i % 4] = 0;
     }
@@ -236,10 +238,12 @@ static void gather_taps(const mps_convolution *c, const unsigned char *image, in
 
 static size_t whole_words(int terms) { return (size_t)(terms + 3) / 4 * 4; }
 
-static shapes shapes_of(const mps_layer *layer, int groups, int outputs, int terms) {
+/* `few`: with so few terms all are unpacked where some do not fill words. */
+static shapes shapes_of(const mps_layer *layer, int groups, int outputs, int terms, int few) {
     shapes s;
     s.groups = groups, s.outputs = outputs, s.terms = terms;
-    s.in_place = layer->bits == 8 || layer->bits == 4 || layer->bits == 2;
+    s.in_place = (layer->bits == 8 || layer->bits == 4 || layer->bits == 2) &&
+                 (terms > few || terms % (32 / layer->bits) == 0);
     return s;
 }
 
@@ -274,7 +278,7 @@ void mps_convolve_patches(const mps_convolution *c, void *scratch, const void *i
                        c->stride_y == 1 && c->stride_x == 1 && c->channels % 4 == 0 &&
                        c->layer.input_type == MPS_U8;
     const shapes s = shapes_of(&c->layer, c->groups, c->outputs / c->groups,
-                               inputs * c->kernel_height * c->kernel_width);
+                               inputs * c->kernel_height * c->kernel_width, FEW_TERMS);
     pair p = pair_of(&c->layer, scratch, addend, output, (size_t)c->outputs);
     unsigned char *patches = (unsigned char *)scratch + unpacked_bytes(&s, c->layer.bits);
     p.row = whole_words(s.terms);
@@ -306,7 +310,7 @@ void mps_convolve_patches(const mps_convolution *c, void *scratch, const void *i
 void mps_multiply_patches(const mps_linear *l, void *scratch, const void *input, const void *addend,
                           void *output) {
     const int in_place = l->inputs % 4 == 0 && l->layer.input_type == MPS_U8;
-    const shapes s = shapes_of(&l->layer, 1, l->outputs, l->inputs);
+    const shapes s = shapes_of(&l->layer, 1, l->outputs, l->inputs, 0);
     pair p = pair_of(&l->layer, scratch, addend, output, (size_t)l->outputs);
     unsigned char *patches = (unsigned char *)scratch + unpacked_bytes(&s, l->layer.bits);
     p.row = whole_words(l->inputs);
