@@ -29,7 +29,7 @@ kernels: $(VENV)/.dev
 	ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_CBWR=AVX2 OMP_NUM_THREADS=2 \
 		$(RUN)python $(KERNELS)
 
-C = $(wildcard mpsearch/*/*.[ch] mpsearch/*/*/*.[ch] benchmarks/*.c tests/*.c)
+C = $(wildcard mpsearch/*/*.[ch] mpsearch/*/*/*.[ch] mpsearch/*/*/*/*.[ch] benchmarks/*.c tests/*.[ch])
 
 lint: $(VENV)/.dev
 	$(RUN)ruff format --check .

@@ -196,6 +196,7 @@ def test_emulated_runs_are_marked_and_refused(
     assert profile.emulated
     assert profile.launch_prefix == (QEMU, "-cpu", "cortex-a72")
     assert AARCH64 in profile.compiler
+    assert profile.program_bytes is not None
     assert profile.program_bytes > 100_000  # static
     with pytest.raises(InputError, match="obtained under emulation, refused as device latency"):
         device_latency(profile)

@@ -25,6 +25,7 @@ from mpsearch.models import generated
 # Pages whose blocks another test runs, because it also checks what comes out.
 ELSEWHERE = {
     "README.md": "test_readme.py",
+    "boards.md": "test_boards.py",
     "data.md": "test_data_command.py",
     "device.md": "test_device_run.py",
     "explain.md": "test_explain.py",

@@ -13,10 +13,12 @@ from mpsearch.commands.device_options import (
     check_one_place,
     compiler_of,
     device_options,
+    is_given,
     power_of,
     power_options,
     refuse_given,
 )
+from mpsearch.commands.device_serial import ON_SERIAL, SERIAL_REPEAT, run_on_serial
 from mpsearch.commands.device_table import table
 from mpsearch.errors import InputError
 
@@ -33,6 +35,7 @@ def device() -> None:
       mpsearch device run network --host pi@raspberrypi
       mpsearch device run network --host local -o here.json
       mpsearch device run firmware --board mps2-an386
+      mpsearch device run firmware --serial /dev/ttyACM0 --clock 168MHz
       mpsearch device table model.pt --host pi@raspberrypi
     """
 
@@ -60,6 +63,8 @@ device.add_command(table)
 )  # fmt: skip
 @click.option("--launch-prefix", default="", metavar="WORDS", help="An emulator and its options.")
 @click.option("--emulated", is_flag=True, help="The device itself is an emulator.")
+@click.option("--serial", metavar="PORT[:SPEED]", help="A board with the firmware, 115200 baud.")
+@click.option("--clock", metavar="168MHz", help="--serial: its clock [default: as it says].")
 @click.option("--flash", metavar="145KB", help="--board: what the firmware may take of the flash.")
 @click.option("--ram", metavar="64KB", help="--board: of the RAM, with the stack.")
 @power_options
@@ -69,6 +74,8 @@ def run(
     folder: str,
     host: str | None,
     board: str | None,
+    serial: str | None,
+    clock: str | None,
     folder_there: str,
     mode: str,
     runs: int,
@@ -101,6 +108,9 @@ def run(
     in QEMU, must give the reference's integers, and its instructions are counted, in all and of
     each step. Exit code 1 when it takes more flash or RAM than the board, --flash or --ram have.
 
+    With --serial EXPORT is firmware whose build/serial.elf is on a board already: it gets the
+    samples over the port, must give the reference's integers, and counts its cycles.
+
     With --power the network is looped in front of a meter as well: joules per inference above the
     idle device, and the peak less idle. A faulty meter gives no number, and exit code 1.
 
@@ -110,15 +120,20 @@ def run(
       mpsearch device run network --host pi@raspberrypi --compile here --cc aarch64-linux-gnu-gcc
       mpsearch device run network --host pi@raspberrypi --power hwmon:ina219
       mpsearch device run firmware --board mps2-an386 --flash 256KB --ram 64KB
+      mpsearch device run firmware --serial /dev/ttyACM0 --clock 168MHz
     """
-    check_one_place(host=host, board=board)
+    check_one_place(host=host, board=board, serial=serial)
     if not Path(output).absolute().parent.is_dir():
         raise InputError(f"-o: there is no folder {Path(output).parent}; make it first")
     if board is not None:
-        refuse_given("--board", NOT_OF_BOARDS)
+        refuse_given("--board", {*NOT_OF_BOARDS, "clock"})
         return run_on_board(folder, board, flags, flash, ram, timeout, output, as_json)
+    if serial is not None:
+        refuse_given("--serial", set(click.get_current_context().params) - ON_SERIAL)
+        count = repeat if is_given("repeat") else SERIAL_REPEAT
+        return run_on_serial(folder, serial, clock, count, timeout, emulated, output, as_json)
     assert host is not None
-    refuse_given("--host", OF_BOARDS)
+    refuse_given("--host", {*OF_BOARDS, "clock"})
     from mpsearch.commands.console import progress
     from mpsearch.device.exported import read_export, split_words
     from mpsearch.device.measuring import measure, steps_of
@@ -170,6 +185,7 @@ def _print(profile: "DeviceProfile", output: str) -> None:
     echo(f"{profile.host}: {machine.cpu_model or machine.architecture}{cores}{memory}")
     echo(f"  {machine.system} {machine.architecture}; {profile.compiler} {profile.flags}")
     echo(f"  checked: {profile.checked_samples} samples give the integers of the reference")
+    assert profile.program_bytes is not None
     echo(
         f"  program {format_size(profile.program_bytes)}, constants "
         f"{format_size(profile.constant_bytes)}, static memory {format_size(profile.arena_bytes)}"

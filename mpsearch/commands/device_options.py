@@ -76,11 +76,15 @@ def check_one_place(**places: str | None) -> None:
 def refuse_given(place: str, others: Collection[str]) -> None:
     """Raise InputError for an option of the current command that was given, and is one of `others`,
     which do not go with `place`."""
-    context = click.get_current_context()
-    for parameter in context.command.params:
+    for parameter in click.get_current_context().command.params:
         name = parameter.name or ""
-        if name in others and context.get_parameter_source(name) == ParameterSource.COMMANDLINE:
+        if name in others and is_given(name):
             raise InputError(f"{parameter.opts[0]} does not go with {place}; leave it out")
+
+
+def is_given(name: str) -> bool:
+    """Whether this option of the current command was given."""
+    return click.get_current_context().get_parameter_source(name) == ParameterSource.COMMANDLINE
 
 
 def power_options(function: Function) -> Function:

@@ -45,6 +45,8 @@ class SolveRequest:
     rerank: int | None
     format: str | None
     measured: MeasuredRequest | RefineRequest | None
+    ram: str | None
+    target: str | None
     only_ranges: bool
     output: str
     as_json: bool
@@ -78,6 +80,17 @@ class SolveRequest:
         elif (self.rerank or self.from_front) and other:
             raise InputError(
                 "--max-distinct and --minimize do not go with --from-front or --rerank"
+            )
+        if self.target is not None and self.ram is None:
+            raise InputError(
+                "--target says which processor --ram is of; give --ram, or leave it out"
+            )
+        if self.ram is not None and self.format not in (None, "c"):
+            raise InputError(f"--ram is about the C export; leave out --format {self.format}")
+        if self.ram is not None and (self.rerank or self.from_front or self.measured is not None):
+            raise InputError(
+                "--ram is searched with the table alone; leave out --from-front, --rerank, "
+                "--refine and the options of measured accuracy"
             )
         if self.from_front is not None and self.within.recorded:
             raise InputError("a front has its pins and excludes already; leave them out")
@@ -121,6 +134,14 @@ class SolveRequest:
     "--format", type=click.Choice(sorted(FORMATS)),
     help="Leave out choices that this file format would store at other bits.",
 )  # fmt: skip
+@click.option(
+    "--ram", metavar="SIZE",
+    help="Limit on the memory of all tensors, as the C export places it: 64KB (docs/ram.md).",
+)  # fmt: skip
+@click.option(
+    "--target", metavar="PROCESSOR",
+    help="Of --ram: cortex-m0 … cortex-m55, cortex-a72, cortex-a76, x86-64 [default: any].",
+)  # fmt: skip
 @measured_options
 @click.option("--ranges", "only_ranges", is_flag=True, help="What limits can be; no search.")
 @click.option("-o", "--output", metavar="FILE", default="assignment.json", show_default=True)
@@ -147,7 +168,8 @@ def solve(**options: Any) -> int:
       mpsearch solve --limit latency_s=0.02 --exclude w2a2 --solver ortools
       mpsearch solve --ranges
       mpsearch solve --minimize size_bytes --omega-limit 0.5
-      mpsearch solve --size 50% --limit max:activation_bytes=64KB --limit count:w8=5
+      mpsearch solve --size 145KB --ram 64KB --target cortex-m4
+      mpsearch solve --size 50% --limit max:bops=20M --limit count:w8=5
       mpsearch solve --min-accuracy 88% --data test.npz --network model.pt
       mpsearch solve --size 50% --refine 24 --data train.npz --network model.pt
     """
@@ -195,10 +217,19 @@ def _solve_by_omega(
     left_out: what --format has to say. Exit code 1 where nothing is within the limits.
     """
     table, budget = asked.table, asked.budget
+    more: dict[str, Any] = {}
+    lines: list[str] = []
     if request.from_front is not None:
         from mpsearch.search.other_sources import look_up
 
         solution = look_up(table, request.from_front, budget)
+    elif request.ram is not None:
+        from mpsearch.commands import solve_fitted
+
+        options = _parse_solver_options(request.solver_options)
+        fitted = solve_fitted.solve_fitted(request, asked, minimand, options)
+        solution, more["memory"] = fitted.solution, solve_fitted.to_document(fitted)
+        lines = solve_fitted.lines_of(fitted)
     else:
         solution = solve_table(
             table,
@@ -214,8 +245,6 @@ def _solve_by_omega(
     paid = (*budget.limits, *budget.at_least, *minimand.columns)
     unpriced = unpriced_activations(table, request.provenance, paid)
     solution = replace(solution, notes=(*solution.notes, *left_out, *unpriced))
-    more: dict[str, Any] = {}
-    lines: list[str] = []
     refined = None
     if request.rerank and solution.choices:
         solution, more["interactions"], lines = _reranked(request, request.rerank, asked, solution)
@@ -239,6 +268,7 @@ def _solve_by_omega(
         echo(f"note: {note}", err=True)
     if not solution.choices:
         print_failure(solution)
+        echo(*lines, err=True)
         return 1
     print_solution(table, solution)
     print_outside(request.provenance)
@@ -271,8 +301,13 @@ def _save(
     if request.max_distinct is not None:
         recorded["max-distinct"] = (str(request.max_distinct),)
     model = refined.get("model_digest", request.table_model)
+    memory: dict[str, Any] = {}
+    if request.ram is not None:
+        from mpsearch.fitting.fitting import without_memory
+
+        solution, memory = without_memory(solution, request.target)
     assignment = Assignment.from_solution(solution, table.digest, recorded, model)
-    replace(assignment, refined=refined).save(request.output)
+    replace(assignment, refined=refined, memory=memory).save(request.output)
 
 
 def _parse_solver_options(texts: Sequence[str]) -> dict[str, str]:

@@ -33,6 +33,7 @@ from mpsearch.device.transport import DeviceError, clean
 from mpsearch.exporters.firmware.boards import Board
 
 LARGEST = 1 << 25  # bytes of what a firmware prints
+NOTE = "emulated: instructions, not time"
 READINGS = 1000  # of check.c
 _LINE = re.compile(r"# (clock|step|ticks|stack) (\d{1,18})", re.ASCII)
 _EMPTY = State(None, None, None, None)
@@ -68,8 +69,7 @@ def run_on_board(
         built = build(exported, board, flags, Path(folder))
         whole = count(built, CHECK, exported, board, timeout)
         steps = count(built, STEPS, exported, board, timeout)
-    ram = built.static_bytes + whole.stack_bytes
-    check_limits(exported, board, (built.flash_bytes, ram), limits)
+    check_limits(exported, board, built, whole.stack_bytes, limits)
     most = max(range(len(whole.instructions)), key=whole.instructions.__getitem__)
     return DeviceProfile(
         export_digest=exported.digest,
@@ -92,12 +92,13 @@ def run_on_board(
         emulated=True,
         model_digest=exported.model_digest,
         quantized_digest=exported.quantized_digest,
+        notes=(NOTE,),
         board=BoardFigures(
             exported.target,
             whole.instructions[most],
             steps.steps[most],
             built.flash_bytes,
-            ram,
+            built.static_bytes + whole.stack_bytes,
             whole.stack_bytes,
         ),
     )

@@ -9,7 +9,7 @@ import shlex
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
 from math import prod
@@ -49,7 +49,7 @@ class Exported:
     sample, from the reference. target: the processor that it was exported for, `any` for all.
     project: what builds a firmware of it, by name, and firmware: the board and the limits that it
     was exported with; both are empty for a program. macs: of one sample; largest: the layer with
-    the most bytes.
+    the most bytes. inputs: the elements of each.
     """
 
     digest: str
@@ -69,6 +69,7 @@ class Exported:
     firmware: Mapping[str, Any] = field(default_factory=dict)
     macs: int = 0
     largest: str = ""
+    inputs: tuple[int, ...] = ()
 
 
 def read_export(folder: str | os.PathLike[str]) -> Exported:
@@ -104,14 +105,34 @@ def read_firmware(folder: str | os.PathLike[str], board: str) -> Exported:
     return exported
 
 
-def _read(place: Path) -> Exported:
+_OF_NETWORK = ("network.c", "network.h", "scales.h")
+
+
+def read_flashed(folder: str | os.PathLike[str]) -> Exported:
+    """Read a folder of `mpsearch export --target cortex-m…` whose firmware is on a board already.
+
+    Only what says which network it is and what it must compute has to be as it was exported: the
+    rest may have been changed for the board. Raises InputError as `read_firmware`.
+    """
+    exported = _read(Path(folder), lambda name: name in (*_OF_NETWORK, _INPUT, _OUTPUT))
+    if not exported.firmware:
+        raise InputError(
+            f"{folder} is no firmware: it was exported for {exported.target}; export it with "
+            "--target cortex-m4 or another Cortex-M, or run it with --host"
+        )
+    return exported
+
+
+def _read(place: Path, wanted: Callable[[str], bool] = lambda name: True) -> Exported:
     raw, document = _document(place)
     try:
         check_form(document, _FORM, "")
-        contents = _contents(place, document["files"])
+        listed = {name: expected for name, expected in document["files"].items() if wanted(name)}
+        contents = _contents(place, listed)
         samples, results = contents[_INPUT], contents[_OUTPUT].decode("ascii")
         expected = tuple(results.splitlines())
-        size = 4 * sum(prod(entry["shape"]) for entry in document["inputs"])
+        inputs = tuple(prod(entry["shape"]) for entry in document["inputs"])
+        size = 4 * sum(inputs)
         if size <= 0 or not expected or len(samples) != size * len(expected):
             raise ValueError(f"{_INPUT} does not hold the samples of {_OUTPUT}")
         choices = {layer["layer"]: Choice.from_json(layer) for layer in document["layers"]}
@@ -136,6 +157,7 @@ def _read(place: Path) -> Exported:
             largest=max(layers, key=lambda layer: layer["size_bytes"], default={"layer": ""})[
                 "layer"
             ],
+            inputs=inputs,
         )
     except (ValueError, KeyError) as error:
         raise InputError(

@@ -19,7 +19,7 @@ FORMAT, VERSION = "mpsearch.device", 1
 LARGEST_MIB = 1
 _LATER: Mapping[str, Any] = {  # added since version 1: not in old files
     "energy": None, "power_failure": None, "notes": [], "model_digest": None,
-    "quantized_digest": None, "board": None,
+    "quantized_digest": None, "board": None, "cycles": None,
 }  # fmt: skip
 # What a machine that is emulated, or a part of a real one, calls itself: its board (QEMU's device
 # tree on Arm and RISC-V, the maker of its firmware) or its processor.
@@ -125,13 +125,30 @@ class Board:
 
 
 @dataclass(frozen=True)
+class Cycles:
+    """What a firmware counted on a board that answers over a serial port.
+
+    target: the processor that it was exported for. clock_hz: cycles a second, as the user or the
+    firmware says. cycles: of one inference, the median of the runs; step_cycles: of each step of
+    that run. stack_bytes: the deepest that was seen.
+    """
+
+    target: str
+    clock_hz: int
+    cycles: int
+    step_cycles: tuple[int, ...]
+    stack_bytes: int
+
+
+@dataclass(frozen=True)
 class DeviceProfile:
     """One export on one device.
 
     export_digest: of export.json, which holds the digests of all other files of the export.
     network: digest of every layer's bits, `network_digest`; ties it to an assignment.
     host: as the user wrote it, or `local`. flags: of the compiler, in one line.
-    program_bytes: the file that ran; constant_bytes and arena_bytes: flash and SRAM of the export.
+    program_bytes: the file that ran, None for a firmware that was on its board already;
+    constant_bytes and arena_bytes: flash and SRAM of the export.
     checked_samples: that gave the reference's integers before anything was timed.
     process, cold, steady: None where it was not measured. They are never merged.
     invalid: why the times mean nothing; empty for a valid profile.
@@ -140,7 +157,7 @@ class DeviceProfile:
     power_failure: why there is no energy although a meter was named; the times are not touched.
     model_digest: of the float network that was exported; quantized_digest: of its integers. None in
     files of older versions.
-    board: what a firmware took on an emulated board; None for a program.
+    board: what a firmware took on an emulated board, cycles: on a real one; None for a program.
     """
 
     export_digest: str
@@ -149,7 +166,7 @@ class DeviceProfile:
     machine: Machine
     compiler: str
     flags: str
-    program_bytes: int
+    program_bytes: int | None
     constant_bytes: int
     arena_bytes: int
     checked_samples: int
@@ -167,6 +184,7 @@ class DeviceProfile:
     model_digest: str | None = None
     quantized_digest: str | None = None
     board: Board | None = None
+    cycles: Cycles | None = None
 
 
 def is_virtual(machine: Machine) -> bool:

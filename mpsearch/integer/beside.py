@@ -1,16 +1,15 @@
 """Constants beside tensors: a class token in front of the others, a column of positions."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from torch import fx
 
-from mpsearch.graph.layers import argument
-from mpsearch.graph.tensors import get_tensor
 from mpsearch.integer.fixed_point import Integers
-from mpsearch.integer.graph import ComputedStep, IntegerTensor
-from mpsearch.integer.layers import reciprocal
-from mpsearch.integer.operators import sample_axis, sample_shape, stored_part
+from mpsearch.integer.graph import ComputedStep, IntegerTensor, reciprocal
+
+if TYPE_CHECKING:
+    from torch import fx
 
 
 @dataclass(frozen=True)
@@ -34,8 +33,13 @@ class Beside(ComputedStep):
         return result
 
 
-def beside(node: fx.Node, names: tuple[str, ...], output: IntegerTensor) -> Beside | None:
+def beside(node: "fx.Node", names: tuple[str, ...], output: IntegerTensor) -> Beside | None:
     """The step of a concatenation with constants; None for one without."""
+    from torch import fx
+
+    from mpsearch.graph.layers import argument
+    from mpsearch.integer.operators import sample_axis, stored_part
+
     (given,) = node.args[:1]
     assert isinstance(given, list | tuple)
     parts: list[Integers | None] = []
@@ -49,8 +53,11 @@ def beside(node: fx.Node, names: tuple[str, ...], output: IntegerTensor) -> Besi
     return Beside(names, output, axis, tuple(parts))
 
 
-def stored_codes(stored: fx.Node, part: fx.Node, output: IntegerTensor) -> Integers:
+def stored_codes(stored: "fx.Node", part: "fx.Node", output: IntegerTensor) -> Integers:
     """As the quantizer of `output` rounds real numbers, saturated."""
+    from mpsearch.graph.tensors import get_tensor
+    from mpsearch.integer.operators import sample_shape
+
     graph = stored.graph.owning_module
     assert graph is not None
     values = get_tensor(graph, str(stored.target)).cpu().numpy()

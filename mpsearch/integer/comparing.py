@@ -2,15 +2,17 @@
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from torch import fx
 
-from mpsearch.graph.layers import packet
 from mpsearch.integer.fixed_point import Integers
 from mpsearch.integer.graph import ComputedStep, IntegerTensor
-from mpsearch.integer.operators import unsupported
-from mpsearch.integer.pointwise import PointFunction
+
+if TYPE_CHECKING:
+    from torch import fx
+
+    from mpsearch.integer.pointwise import PointFunction
 
 _ENDS = (-(2**31) + 1, 2**31 - 1)
 
@@ -34,10 +36,13 @@ class Interval(ComputedStep):
 
 
 def interval(
-    node: fx.Node, source: IntegerTensor, output: IntegerTensor, function: PointFunction
+    node: "fx.Node", source: IntegerTensor, output: IntegerTensor, function: "PointFunction"
 ) -> Interval:
     """The step of eq, ne, lt, le, gt or ge with a number. Raises InputError for what else is
     computed from whole numbers."""
+    from mpsearch.graph.layers import packet
+    from mpsearch.integer.operators import unsupported
+
     kind, number = packet(node), node.args[1] if len(node.args) > 1 else None
     if len(function.nodes) > 1 or kind not in _INSIDE or not isinstance(number, int | float):
         raise unsupported(node, "computes with whole numbers")

@@ -8,8 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mpsearch.integer.fixed_point import Integers, saturate, shift_round
-from mpsearch.integer.graph import ComputedStep, IntegerTensor
-from mpsearch.integer.layers import reciprocal
+from mpsearch.integer.graph import ComputedStep, IntegerTensor, reciprocal
 
 Floats = npt.NDArray[np.float64]
 

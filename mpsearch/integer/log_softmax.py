@@ -24,8 +24,7 @@ from mpsearch.integer.fixed_point import (
     saturate,
     shift_round,
 )
-from mpsearch.integer.graph import ComputedStep, IntegerTensor
-from mpsearch.integer.layers import reciprocal
+from mpsearch.integer.graph import ComputedStep, IntegerTensor, reciprocal
 
 _LARGEST = 2**31 - 1
 _PLACE_BITS = POWER_BITS - 8  # below the 8 bits that pick an entry

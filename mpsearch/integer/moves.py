@@ -7,7 +7,6 @@ from torch import fx
 
 from mpsearch.graph.layers import argument, packet
 from mpsearch.integer.beside import beside
-from mpsearch.integer.gathering import rearranging_step
 from mpsearch.integer.graph import (
     Add,
     AveragePool,
@@ -18,8 +17,8 @@ from mpsearch.integer.graph import (
     Pad,
     Reshape,
     Step,
+    reciprocal,
 )
-from mpsearch.integer.layers import reciprocal
 from mpsearch.integer.maxima import maximum_steps, part_of
 from mpsearch.integer.operators import (
     AVERAGES,
@@ -38,6 +37,7 @@ from mpsearch.integer.operators import (
     sources,
     unsupported,
 )
+from mpsearch.integer.rearranging import rearranging_step
 from mpsearch.integer.resizing import resizing_step
 
 Names = tuple[str, ...]

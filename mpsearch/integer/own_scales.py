@@ -12,8 +12,8 @@ from mpsearch.integer.comparing import interval
 from mpsearch.integer.fixed_point import rescale_of
 from mpsearch.integer.functions import LARGEST_ERROR, lookup
 from mpsearch.integer.gathering import Fill
-from mpsearch.integer.graph import IntegerTensor, Step
-from mpsearch.integer.layers import LARGEST_BOUND, reciprocal
+from mpsearch.integer.graph import IntegerTensor, Step, reciprocal
+from mpsearch.integer.layers import LARGEST_BOUND
 from mpsearch.integer.log_softmax import log_softmax
 from mpsearch.integer.norms import LARGEST_LENGTH, Norm, normalize
 from mpsearch.integer.operators import (

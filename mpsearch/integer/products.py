@@ -6,8 +6,7 @@ from typing import Any
 import numpy as np
 
 from mpsearch.integer.fixed_point import Integers, Rescale, rescale, rescale_of, saturate
-from mpsearch.integer.graph import ComputedStep, IntegerTensor
-from mpsearch.integer.layers import reciprocal
+from mpsearch.integer.graph import ComputedStep, IntegerTensor, reciprocal
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,15 @@
 """Linear and bilinear upsampling: weights of 15 bits per axis, one rounding."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from torch import fx
 
-from mpsearch.graph.layers import argument
 from mpsearch.integer.fixed_point import Integers, shift_round
 from mpsearch.integer.graph import ComputedStep, IntegerTensor
+
+if TYPE_CHECKING:
+    from torch import fx
 
 WEIGHT_BITS = 15
 Taps = tuple[tuple[int, int, int], ...]
@@ -38,8 +40,10 @@ class Resize(ComputedStep):
         return result.reshape(len(result), *self.output.shape)
 
 
-def resizing_step(node: fx.Node, names: tuple[str, ...], output: IntegerTensor) -> Resize:
+def resizing_step(node: "fx.Node", names: tuple[str, ...], output: IntegerTensor) -> Resize:
     """The step of an upsampling by straight lines."""
+    from mpsearch.graph.layers import argument
+
     (source,) = (given for given in node.all_input_nodes if "shape" in given.meta)
     given: tuple[int, ...] = source.meta["shape"][2:]
     corners = bool(argument(node, "align_corners"))
@@ -54,7 +58,7 @@ def resizing_step(node: fx.Node, names: tuple[str, ...], output: IntegerTensor) 
     return Resize(names, output, rows, found[-1])
 
 
-def _has(node: fx.Node, name: str) -> bool:
+def _has(node: "fx.Node", name: str) -> bool:
     return any(p.name == name for p in node.target._schema.arguments)  # type: ignore[union-attr]
 
 

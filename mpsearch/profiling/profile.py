@@ -15,6 +15,7 @@ from mpsearch.files.whole import digest, write_atomic
 from mpsearch.graph.graph_json import check_storable
 from mpsearch.graph.layers import residual_groups
 from mpsearch.graph.network import Network
+from mpsearch.integer.symbolic import lifetimes
 from mpsearch.interactions.interactions import interactions_path, save_interactions
 from mpsearch.losses.heads import heads_of, without_heads
 from mpsearch.losses.loss import Loss
@@ -30,7 +31,7 @@ from mpsearch.sensitivity.interactions import collect, samples_to_keep
 from mpsearch.sensitivity.perturbation import ACCURACY, KL, LOSS, PERTURBATION, SQNR
 from mpsearch.sensitivity.study import MEMORY_LIMIT, Profiler, Scores, Study
 from mpsearch.tables.choice import Choice
-from mpsearch.tables.provenance import FORMAT, VERSION, provenance_path
+from mpsearch.tables.provenance import FORMAT, LIFETIMES, VERSION, provenance_path
 from mpsearch.tables.table import LayerTable, Row, TableLayer
 from mpsearch.tables.units import whole_number
 
@@ -170,6 +171,8 @@ def profile(
         provenance["heads_taken_off"] = heads_of(sample.loss)
         if exports is not None:
             provenance["exports"] = dict(exports)
+        if workers.rank == 0:
+            provenance[LIFETIMES] = lifetimes(network, sample)
         if settings.interactions:
             interactions = collect(study, journal, lambda: None, network.digest)
             provenance["interactions"] = {

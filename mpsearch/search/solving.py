@@ -165,15 +165,16 @@ def solve(
     options: Mapping[str, Any] | None = None,
     minimize: Minimand | None = None,
     max_distinct: int | None = None,
+    explain: bool = True,
 ) -> Solution:
     """Minimise total Ω under the budget; every answer is re-evaluated from the table exactly.
 
     exclude: layer name (or `""` for every layer) -> choices that it may not have. time_limit:
     seconds; the proof of another solver's answer gets what it leaves, at least a tenth. options:
     for the solver. minimize: another column or a weighted sum instead of Ω. max_distinct: at most
-    so many different choices in the whole network. An answer that breaks a limit or claims too
-    much is caught: it is noted, and the exact search's assignment is returned. Raises InputError
-    for a wrong call or table.
+    so many different choices in the whole network. explain: find the smallest feasible limits of an
+    infeasible budget. An answer that breaks a limit or claims too much is caught: it is noted, and
+    the exact search's assignment is returned. Raises InputError for a wrong call or table.
 
     >>> solution = mpsearch.solve(table, mpsearch.Budget.parse(table, size="60%"))
     >>> solution.status, solution.totals["size_bytes"] <= solution.limits["size_bytes"]
@@ -209,7 +210,9 @@ def solve(
         solver=search.name,
         totals=found.get("totals", {}),
         limits=budget.limits,
-        smallest=smallest_feasible(table, budget, pins, exclude) if status == "infeasible" else {},
+        smallest=smallest_feasible(table, budget, pins, exclude)
+        if status == "infeasible" and explain
+        else {},
         notes=tuple(dict.fromkeys(search.notes)),
         at_least=budget.at_least,
         minimize=str(minimize),

@@ -78,6 +78,8 @@ class Assignment:
     """What `solve --refine` did (docs/formats.md); empty otherwise."""
     model_digest: str | None = None
     """Of the float network that the table is of; None: not known."""
+    memory: Mapping[str, Any] = field(default_factory=dict)
+    """What `solve --ram` predicts of the C export (docs/formats.md); empty otherwise."""
 
     if TYPE_CHECKING:  # bound by the package
 
@@ -147,6 +149,7 @@ class Assignment:
             **({} if self.model_digest is None else {"model_digest": self.model_digest}),
             **({"measured": dict(self.measured)} if self.measured else {}),
             **({"refined": dict(self.refined)} if self.refined else {}),
+            **({"memory": dict(self.memory)} if self.memory else {}),
         }
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -185,6 +188,7 @@ class Assignment:
             measured=document.get("measured") or {},
             refined=document.get("refined") or {},
             model_digest=document.get("model_digest"),
+            memory=document.get("memory") or {},
         )
 
 
@@ -214,6 +218,7 @@ _FORM = {
     "search?": null_or(by_name(list_of(text))),
     "measured?": null_or(_MEASURED),
     "refined?": null_or(_REFINED),
+    "memory?": null_or({"ram_bytes": whole(), "ram_limit": whole(), "target?": null_or(text)}),
 }
 
 

@@ -5,7 +5,7 @@ What can be limited: a column's total, its peak over layers, how many layers hav
 A limit is named by a key:
 
     size_bytes            the total of a column
-    max:activation_bytes  the largest value that any one layer has in a column
+    max:latency_s         the largest value that any one layer has in a column
     count:w8, count:w4a8  how many layers have 8-bit weights, or exactly this choice
 
 Pins and excludes as text: `conv1=w8a8`, `w2a2`, `conv1=w4a4`, and what a layer may have.
@@ -75,7 +75,7 @@ def totals_of(
 
 @dataclass(frozen=True)
 class Budget:
-    """Limits by key: `size_bytes`, `max:activation_bytes`, `count:w8`; ints on integer columns."""
+    """Limits by key: `size_bytes`, `max:latency_s`, `count:w8`; ints on integer columns."""
 
     limits: Mapping[str, int | float] = field(default_factory=dict)
     """Key -> upper limit; empty: none."""
@@ -91,7 +91,7 @@ class Budget:
         at_least: Iterable[str] = (),
         minimize: Iterable[str] = ("omega",),
     ) -> "Budget":
-        """`size="145KB", bops="50%", limits=["max:activation_bytes=64KB", "count:w8=5"]`.
+        """`size="145KB", bops="50%", limits=["max:latency_s=2ms", "count:w8=5"]`.
 
         Relative values are taken from the table: `50%` of every layer's largest choice, `w8` and
         `w8a8` of that choice everywhere. Raises InputError for unknown columns and bad values.

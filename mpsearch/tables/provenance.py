@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 
 FORMAT, VERSION = "mpsearch.provenance", 1
+LIFETIMES = "lifetimes"  # which tensors live at the same time: `integer.template`
 LARGEST_MIB = 64
 WEIGHTS_ALONE = ("hessian", "pyhessian", "weight-mse")  # metrics built on the weights' error
 

@@ -27,8 +27,7 @@ from mpsearch.exporters.c.families import Family
 from mpsearch.exporters.c.kernels import Kernel, products_in_16_bits
 from mpsearch.exporters.c.storage import c_type
 from mpsearch.integer.fixed_point import LARGEST_SHIFT, Integers, Rescale
-from mpsearch.integer.graph import Convolution, IntegerTensor, Linear, Shape
-from mpsearch.integer.layers import reciprocal
+from mpsearch.integer.graph import Convolution, IntegerTensor, Linear, Shape, reciprocal
 from mpsearch.quantization.packing import pack
 from mpsearch.quantization.quantized import QuantizedLayer
 

@@ -68,7 +68,7 @@ static inline size_t mps_size(mps_type type) {
 
 /* Element `i`. memcpy, because the arena holds every type; compilers make one load of it. */
 static inline int32_t mps_get(const void *data, mps_type type, size_t i) {
-    const unsigned char *bytes = data;
+    const unsigned char *bytes = (const unsigned char *)data; /* for C++ */
     uint16_t u16;
     int16_t i16;
     int32_t i32;
@@ -92,7 +92,7 @@ static inline int32_t mps_get(const void *data, mps_type type, size_t i) {
 }
 
 static inline void mps_set(void *data, mps_type type, size_t i, int32_t value) {
-    unsigned char *bytes = data;
+    unsigned char *bytes = (unsigned char *)data;
     uint16_t u16 = (uint16_t)value;
     int16_t i16;
     switch (type) {

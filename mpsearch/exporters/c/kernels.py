@@ -34,21 +34,33 @@ class Kernel(Enum):
     DEPTHWISE = "depthwise.c"
 
 
-def kernel_of(step: Convolution | Linear, source: IntegerTensor) -> Kernel:
-    """What computes a layer, by its shapes, its bits and what its sums can reach."""
+def takes_bytes(step: Convolution | Linear, source: IntegerTensor) -> bool:
+    """True for products of signed bytes, two of which fit 16 bits, with sums of 32 bits."""
     codes = step.weights.codes
     if isinstance(step, TransposedConvolution | Embedding):
-        return Kernel.PLAIN
+        return False
     if step.weights.bits > 8 or source.dtype != np.uint8 or codes.min() < -127:
-        return Kernel.PLAIN  # two products of 8 bits must fit 16 bits
-    if largest_sum(step, source) >= 2**31 or step.rescale.pre_shift:
-        return Kernel.PLAIN
+        return False
+    return largest_sum(step, source) < 2**31 and not step.rescale.pre_shift
+
+
+def is_depthwise(step: Convolution | Linear) -> bool:
+    """True where every channel has one kernel of its own, and there is room for its taps."""
     if isinstance(step, Linear):
+        return False
+    outputs, inputs, *kernel = step.weights.codes.shape
+    return inputs == 1 and outputs == step.groups and prod(kernel) <= _MOST_TAPS
+
+
+def kernel_of(step: Convolution | Linear, source: IntegerTensor) -> Kernel:
+    """What computes a layer, by its shapes, its bits and what its sums can reach."""
+    if not takes_bytes(step, source):
+        return Kernel.PLAIN
+    if is_depthwise(step):
+        return Kernel.DEPTHWISE
+    if isinstance(step, Linear) or len(step.weights.codes) // step.groups > 1:
         return Kernel.PATCHES
-    if len(codes) // step.groups > 1:
-        return Kernel.PATCHES
-    taps = prod(codes.shape[1:])
-    return Kernel.DEPTHWISE if codes.shape[1] == 1 and taps <= _MOST_TAPS else Kernel.PLAIN
+    return Kernel.PLAIN
 
 
 def offset(kernel: Kernel, source: IntegerTensor, zero_point: int) -> int:

@@ -126,10 +126,11 @@ def tensor_bytes(tensor: IntegerTensor) -> int:
 
 @dataclass(frozen=True)
 class Storage:
-    """The arena, and the name of the buffer in which each tensor lies."""
+    """The arena, the name of the buffer in which each tensor lies, and all buffers."""
 
     arena: Arena
     buffer_of: dict[str, str]
+    buffers: tuple[Buffer, ...]
 
     def scratch(self, step: Step) -> int | None:
         """The first byte of what a step's kernel needs; None where it needs nothing."""
@@ -168,7 +169,7 @@ def store(
     buffers += [
         Buffer(name, tensor_bytes(tensors[name]), first[name], last[name]) for name in first
     ]
-    return Storage(plan(buffers), buffer_of)
+    return Storage(plan(buffers), buffer_of, tuple(buffers))
 
 
 def scratch_of(step: Step) -> str:

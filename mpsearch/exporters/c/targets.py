@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mpsearch.errors import InputError
-from mpsearch.exporters.c.families import CORTEX_M, PORTABLE, Family
+from mpsearch.exporters.c.families import CORTEX_M, HELIUM, PORTABLE, Family
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,8 @@ class Target:
 ANY = Target("any", "whatever compiles C99", PORTABLE, "cc", ())
 
 
-def _cortex_m(number: int, family: Family, description: str) -> Target:
-    flags = (f"-mcpu=cortex-m{number}", "-mthumb")
+def _cortex_m(number: int, family: Family, description: str, *more: str) -> Target:
+    flags = (f"-mcpu=cortex-m{number}", "-mthumb", *more)
     compiler = "arm-none-eabi-gcc"
     return Target(f"cortex-m{number}", description, family, compiler, flags, bare=True)
 
@@ -38,7 +38,7 @@ _ALL = (
     _cortex_m(4, CORTEX_M, "Armv7E-M, DSP"),
     _cortex_m(7, CORTEX_M, "Armv7E-M, DSP"),
     _cortex_m(33, CORTEX_M, "Armv8-M, DSP"),
-    _cortex_m(55, PORTABLE, "Armv8.1-M, Helium"),
+    _cortex_m(55, HELIUM, "Armv8.1-M, Helium", "-mfloat-abi=hard"),
     Target("cortex-a72", "Raspberry Pi 4", PORTABLE, _AARCH64, ("-mcpu=cortex-a72",)),
     Target("cortex-a76", "Raspberry Pi 5", PORTABLE, _AARCH64, ("-mcpu=cortex-a76",)),
     Target("x86-64", "x86 with AVX2", PORTABLE, "gcc", ("-march=x86-64-v3",)),

@@ -1,0 +1,268 @@
+"""The least Ω among the assignments whose memory, as the C export places it, is small enough.
+
+The knapsack gets the steps of the network as limits (`limits`), which no assignment that fits
+breaks. What it answers is planned; where it does not fit, it is cut off and the knapsack is asked
+again. So the first answer that fits is the best one that does, as far as the solver proves it.
+"""
+
+import time
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import count
+from typing import Any, Protocol
+
+from mpsearch.errors import InputError
+from mpsearch.fitting.limits import (
+    Limit,
+    cut,
+    footprints,
+    smallest_possible,
+    step_limits,
+    with_columns,
+)
+from mpsearch.fitting.memory import Lives, Moment, Planned
+from mpsearch.fitting.sizes import Sizes
+from mpsearch.tables.budget import Budget, Minimand
+from mpsearch.tables.choice import Choice
+from mpsearch.tables.solution import Smallest, Solution
+from mpsearch.tables.table import LayerTable
+
+RAM = "ram_bytes"
+SECONDS = 60.0  # of cutting, where no time limit is given
+_SMALLEST = 5.0  # seconds for the smallest memory that there is
+_TIGHTER = 8
+_FLOAT_BITS = 32
+
+Excludes = Mapping[str, Collection[Choice]]
+
+
+class Asking(Protocol):
+    """`search.solving.solve` with everything that stays the same from one call to the next."""
+
+    def __call__(
+        self,
+        table: LayerTable,
+        budget: Budget,
+        *,
+        exclude: Excludes,
+        minimize: Minimand,
+        time_limit: float | None,
+        explain: bool,
+    ) -> Solution: ...
+
+
+@dataclass(frozen=True)
+class Holding:
+    """The smallest memory that an assignment takes, and what holds it."""
+
+    size: int
+    is_proven: bool
+    """Whether no assignment takes less."""
+    least: int
+    """What no assignment goes below."""
+    moment: Moment
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A solution whose totals have `ram_bytes`."""
+
+    solution: Solution
+    lives: Lives | None
+    cuts: int
+    holding: Holding | None = None
+    """Where nothing fits."""
+
+
+@dataclass
+class Fitting:
+    """One table, its network's memory, and the solver that is asked."""
+
+    table: LayerTable
+    planned: Planned
+    ask: Asking
+    pins: Mapping[str, Choice]
+    exclude: Excludes
+    minimize: Minimand = field(default_factory=Minimand)
+    sizes: Sizes = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.sizes = Sizes(
+            self.planned, _allowed(self.table, self.planned, self.pins, self.exclude)
+        )
+
+    def fit(self, budget: Budget, most: int, time_limit: float | None = None) -> Fitted:
+        """The best assignment within `budget` and `most` bytes of RAM."""
+        started = time.monotonic()
+        deadline = started + (SECONDS if time_limit is None else time_limit)
+        solution, lives, cuts = self._search(budget, most, deadline, time_limit)
+        if lives is None and solution.choices:
+            solution, lives = self._within_less(solution, budget, most)
+        holding = None
+        if solution.status == "infeasible":
+            holding, smallest = self._explained(budget)
+            solution = replace(solution, smallest=smallest)
+        kept = {*self.table.columns, *budget.limits, *budget.at_least}
+        totals = {key: value for key, value in solution.totals.items() if key in kept}
+        if lives is not None:
+            totals[RAM] = lives.peak_bytes
+        seconds = time.monotonic() - started
+        solution = replace(
+            solution, totals=totals, limits={**budget.limits, RAM: most}, seconds=seconds
+        )
+        return Fitted(solution, lives, cuts, holding)
+
+    def _search(
+        self, budget: Budget, most: int, deadline: float, time_limit: float | None = None
+    ) -> tuple[Solution, Lives | None, int]:
+        """(the best that fits or does until the deadline, its memory where it fits, cuts)."""
+        limits = [*step_limits(self.sizes, most), *footprints(self.sizes)]
+        for cuts in count():
+            left = None if time_limit is None else max(0.0, deadline - time.monotonic())
+            solution = self._asked(budget, limits, left)
+            if not solution.choices:
+                return solution, None, cuts
+            lives = self.planned.lives(solution.choices)
+            if lives.peak_bytes <= most:
+                return solution, lives, cuts
+            if time.monotonic() > deadline:
+                return solution, None, cuts
+            limits.append(cut(self.sizes, solution.choices, most, cuts + 1))
+        raise AssertionError
+
+    def _asked(
+        self,
+        budget: Budget,
+        limits: Sequence[Limit],
+        time_limit: float | None,
+        explain: bool = False,
+    ) -> Solution:
+        table, more = with_columns(self.table, self.sizes, limits)
+        return self.ask(
+            table,
+            Budget({**budget.limits, **more}, budget.at_least),
+            exclude=self._unfit,
+            minimize=self.minimize,
+            time_limit=time_limit,
+            explain=explain,
+        )
+
+    @property
+    def _unfit(self) -> Excludes:
+        """What is excluded, and choices in float, which have no integer form."""
+        floats = {choice for choice in self.table.choices if _is_float(choice)}
+        return {**self.exclude, "": {*self.exclude.get("", ()), *floats}}
+
+    def _within_less(
+        self, relaxed: Solution, budget: Budget, most: int
+    ) -> tuple[Solution, Lives | None]:
+        """Out of time: the best within less memory, of which places take the rest; the bound stays
+        that of the last answer."""
+        tight = most
+        for _ in range(_TIGHTER):
+            limits = [*step_limits(self.sizes, tight), *footprints(self.sizes)]
+            solution = self._asked(budget, limits, 1.0)
+            if not solution.choices:
+                break
+            lives = self.planned.lives(solution.choices)
+            if lives.peak_bytes <= most:
+                gap = None
+                if solution.objective is not None and relaxed.bound is not None:
+                    size = abs(solution.objective)
+                    gap = (solution.objective - relaxed.bound) / size if size else 0.0
+                return replace(solution, status="feasible", bound=relaxed.bound, gap=gap), lives
+            tight -= lives.peak_bytes - most
+        nothing = replace(
+            relaxed,
+            status="no-solution",
+            choices={},
+            objective=None,
+            gap=None,
+            totals={},
+            omega=None,
+        )
+        return nothing, None
+
+    def _explained(self, budget: Budget) -> tuple[Holding | None, dict[str, Smallest]]:
+        """Where nothing fits: the smallest memory and what holds it; alone and with the others."""
+        found: dict[str, Smallest] = {}
+        holding = self.smallest(Budget())
+        within = self.smallest(budget) if budget.limits or budget.at_least else holding
+        if within is None:  # infeasible whatever the memory
+            limited = {*budget.limits, *(f">={key}" for key in budget.at_least)}
+            others = self._asked(budget, footprints(self.sizes), None, explain=True)
+            found = {key: one for key, one in others.smallest.items() if key in limited}
+        if holding is not None:
+            found[RAM] = Smallest(holding.size, None if within is None else within.size)
+        return holding, found
+
+    def smallest(self, budget: Budget) -> Holding | None:
+        """The least memory of any assignment within a budget, by bisection; None where nothing is
+        within it."""
+        deadline = time.monotonic() + _SMALLEST
+        solution = self._asked(budget, footprints(self.sizes), None)
+        if not solution.choices:
+            return None
+        best, least = self.planned.lives(solution.choices), smallest_possible(self.sizes)
+        while least < best.peak_bytes and time.monotonic() < deadline:
+            tried = (least + best.peak_bytes - 1) // 2
+            solution, lives, _ = self._search(budget, tried, deadline)
+            if lives is not None:
+                best = lives
+            elif solution.status == "infeasible":
+                least = tried + 1
+            else:
+                break
+        return Holding(best.peak_bytes, best.peak_bytes <= least, least, best.fullest)
+
+
+def without_memory(solution: Solution, target: str | None) -> tuple[Solution, dict[str, Any]]:
+    """A fitted solution as of its table alone, and what assignment.json says of its memory."""
+    memory = {
+        "ram_bytes": solution.totals[RAM], "ram_limit": solution.limits[RAM], "target": target
+    }  # fmt: skip
+    totals = {key: value for key, value in solution.totals.items() if key != RAM}
+    limits = {key: value for key, value in solution.limits.items() if key != RAM}
+    return replace(solution, totals=totals, limits=limits), memory
+
+
+def _is_float(choice: Choice) -> bool:
+    return _FLOAT_BITS in (choice.w_bits, choice.a_bits)
+
+
+def _allowed(
+    table: LayerTable, planned: Planned, pins: Mapping[str, Choice], exclude: Excludes
+) -> dict[str, list[Choice]]:
+    """What every layer may have, in integers. Raises InputError for a layer that may have nothing,
+    and for layers that table and network do not share."""
+    wanted = set(planned.layers)
+    if not wanted <= set(table.layer_names):
+        name = min(wanted - set(table.layer_names))
+        raise InputError(
+            f"{table.source} has no layer {name!r}, which the lifetimes beside it know",
+            "profile the model again: the two are of different networks",
+        )
+    members: dict[str, list[int]] = {}
+    for number, layer in enumerate(table.layers):
+        members.setdefault(layer.group or f"layer {layer.name}", []).append(number)
+    found = {}
+    for group in members.values():
+        left = set(table.choices)
+        for number in group:
+            name = table.layer_names[number]
+            rows = zip(table.choices, table.row_index[number].tolist(), strict=True)
+            left &= {choice for choice, row in rows if row >= 0}
+            left -= {*exclude.get("", ()), *exclude.get(name, ())}
+            if name in pins:
+                left &= {pins[name]}
+        for number in group:
+            name = table.layer_names[number]
+            integer = sorted(choice for choice in left if not _is_float(choice))
+            if left and not integer:
+                raise InputError(
+                    f"layer {name!r} may only be in float ({min(left)}); --ram is about integers: "
+                    "let it have 2 to 8 or 16 bits"
+                )
+            if name in wanted:
+                found[name] = integer or sorted(table.choices)[:1]
+    return found
