@@ -20,6 +20,7 @@ typedef struct {
     size_t first; /* code of what is unpacked; the second channel's follow */
     int count;    /* of channels, 1 or 2 */
     int bytes;    /* results of one byte without a sum */
+    int added;    /* sums of bytes, to bytes */
     int positions;
     mps_ending ending;
     size_t at, stride; /* element of the output; to that of the next position */
@@ -60,8 +61,28 @@ static void add_unpacked(const pair *p, int two, mps_sums *s) {
     }
 }
 
+/* Two channels at one position with an addend of bytes, to bytes. */
+static inline MPS_INLINE void add_bytes(const pair *p, const mps_sums *s, uint32_t a, uint32_t b,
+                                        size_t at) {
+    const mps_layer *layer = p->layer;
+    const unsigned char *addend = (const unsigned char *)p->ending.addend + at;
+    const int32_t low = layer->low, high = layer->high, first = addend[0], second = addend[1];
+    unsigned char *to = (unsigned char *)p->ending.output + at;
+    const int32_t x = mps_within(mps_code(&s->a, a << layer->raise), low, high);
+    const int32_t y = mps_within(mps_code(&s->b, b << layer->raise), low, high);
+    const int32_t one = mps_summed(&p->ending, layer->sum, x, first);
+    const int32_t other = mps_summed(&p->ending, layer->sum, y, second);
+    to[0] = (unsigned char)one, to[1] = (unsigned char)other;
+}
+
 /* Results that are not just bytes of two channels. */
 static MPS_APART void finish_any(const pair *p, const mps_sums *s, size_t at, int two) {
+    if (p->added) {
+        add_bytes(p, s, s->a0, s->b0, at);
+        if (two)
+            add_bytes(p, s, s->a1, s->b1, at + p->stride);
+        return;
+    }
     mps_finish_one(&p->ending, &s->a, s->a0, at);
     if (p->count > 1)
         mps_finish_one(&p->ending, &s->b, s->b0, at + 1);
@@ -161,8 +182,14 @@ static void multiply(pair *p, const shapes *s, int group) {
         if (read == 8 || !MPS_DSP || p->words == 0)
             p->start.a0 = p->start.base_a, p->start.b0 = p->start.base_b;
         p->start.a1 = p->start.a0, p->start.b1 = p->start.b0;
-        p->bytes = layer->output_type == MPS_U8 && !layer->sum && p->count == 2 &&
-                   p->start.a.shift > 0 && p->start.b.shift > 0;
+        p->bytes = p->added = 0;
+        if (p->count == 2 && p->start.a.shift > 0 && p->start.b.shift > 0) {
+            const mps_sum *sum = layer->sum;
+            if (sum)
+                p->added = sum->addend_type == MPS_U8 && sum->output_type == MPS_U8;
+            else
+                p->bytes = layer->output_type == MPS_U8;
+        }
         multiply_pair(p);
     }
     p->at -= (size_t)(s->outputs + 1) / 2 * 2;
