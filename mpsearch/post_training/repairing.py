@@ -1,7 +1,7 @@
 """Post-training quantization: an assignment and a calibration sample -> a quantized network.
 
 The order is that of the literature: equalise, set the ranges, round, correct the biases; then learn
-scales and biases together.
+scales and biases together. Last come the quantizers of what is stored between the layers.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -31,7 +31,9 @@ from mpsearch.post_training.layer_by_layer import (
     correct_bias,
     has_own_bias,
     quantize_in_order,
+    same_numbers,
 )
+from mpsearch.post_training.stored_tensors import Wide, check_wide, store_tensors
 from mpsearch.quantization.calibrated_inputs import input_ranges
 from mpsearch.quantization.calibration import Histogram, calibrate
 from mpsearch.quantization.quantized import (
@@ -77,8 +79,12 @@ class PostTraining:
     """Draws what adaptive rounding looks at, and the batches that scales are learned from."""
     learn_scales: bool = False
     """Train scales and biases by the network's outputs (`learned_scales`)."""
+    wide: Wide = "auto"
+    """Bits of what is stored between layers, sums and what several read: `8`, `16`, `auto` (8, and
+    16 where the outputs suffer), or `32`: not quantized (`stored_tensors`)."""
 
     def __post_init__(self) -> None:
+        check_wide(self.wide)
         check_method(self.ranges)
         if self.rounding not in ("nearest", "adaptive"):
             raise InputError(f"got rounding {self.rounding!r}; expected nearest or adaptive")
@@ -88,8 +94,8 @@ class PostTraining:
         return asdict(self)
 
 
-# Each layer by itself, no repair.
-PLAIN = PostTraining("mse", correct_bias=False, rounding="nearest")
+# Each layer by itself, no repair, and nothing between layers.
+PLAIN = PostTraining("mse", correct_bias=False, rounding="nearest", wide="32")
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,11 +168,14 @@ def quantize_after_training(
             state, names = repair(run, state)
             undone.update({option: tuple(names)} if names else {})
     quantized = replace(
-        state.quantized,
+        store_tensors(
+            state.network, state.layers, calibration, settings.wide, state.yardstick.noise,
+            batch_size,
+        ),
         undone=undone,
         input_ranges=shared.input_ranges,
         post_training=settings.to_json(),
-    )
+    )  # fmt: skip
     return quantized.made_from(network)
 
 
@@ -365,23 +374,9 @@ def _kept(run: _Run, start: _State, decide: Decide) -> Repaired:
     changed = {
         layer.name: found[layer.name]
         for layer in network.layers
-        if not _same(found[layer.name], (start.layers[layer.name], network.bias(layer)))
+        if not same_numbers(found[layer.name], (start.layers[layer.name], network.bias(layer)))
     }
     return _keep_layers(start, changed)
-
-
-def _same(one: Decision, other: Decision) -> bool:
-    return all(
-        x is y or (x is not None and y is not None and torch.equal(x, y))
-        for x, y in zip(_numbers(one), _numbers(other), strict=True)
-    )
-
-
-def _numbers(decision: Decision) -> tuple[torch.Tensor | None, ...]:
-    """What a repair of rounding or bias may change: codes, and a bias that stays in float."""
-    quantized, bias = decision
-    codes = None if quantized.weight is None else quantized.weight.codes
-    return codes, quantized.bias_codes, bias if quantized.bias_codes is None else None
 
 
 def _keep_layers(start: _State, changed: Mapping[str, Decision]) -> Repaired:

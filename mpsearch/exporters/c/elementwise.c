@@ -79,7 +79,7 @@ static size_t requantize_wide(const mps_requantization *s, const unsigned char *
 
 void mps_requantize(const mps_requantization *s, const void *input, void *output) {
     for (size_t i = requantize_wide(s, input, output); i < s->count; i++) {
-        const int32_t x = mps_get(input, s->input_type, i);
+        const int32_t x = mps_get(input, s->input_type, i) - s->input_zero;
         const int64_t scaled = mps_rescale(x, s->multiplier, s->shift, 0) + s->output_zero;
         mps_set(output, s->output_type, i, mps_clip(scaled, s->low, s->high));
     }

@@ -38,7 +38,7 @@ from mpsearch.integer.graph import IntegerGraph
 from mpsearch.integer.inference import IntegerNetwork, outputs, quantize_input, ranges_from, run
 from mpsearch.integer.lowering import lower
 from mpsearch.quantization.packing import bops, layer_bytes, size_bytes
-from mpsearch.quantization.quantized import QuantizedNetwork
+from mpsearch.quantization.quantized import QuantizedNetwork, without_stored
 from mpsearch.tables.units import format_size
 
 FORMAT, VERSION = "mpsearch.c_export", 1
@@ -90,7 +90,7 @@ def export_c(
     quantized: QuantizedNetwork,
     calibration: Data,
     folder: str | os.PathLike[str],
-    wide_bits: int = 32,
+    wide_bits: int | None = None,
     target: Target = ANY,
     firmware: Firmware | None = None,
 ) -> CExport:
@@ -215,7 +215,10 @@ def check(graph: IntegerGraph, quantized: QuantizedNetwork, data: Data) -> tuple
     data = data if len(data) <= count else data.take(count, 0)
     batch = max(1, min(64, _MACS_OF_BATCH // macs))
     got = outputs(IntegerNetwork(graph), data, batch)
-    rounded = any(tensor.signed and tensor.bits == 16 for tensor in graph.tensors.values())
+    rounded = any(
+        tensor.signed and tensor.bits == 16 and tensor.name != graph.output.name
+        for tensor in graph.tensors.values()
+    )
     return judge(reference_of(quantized, data), got.numpy(), rounded)
 
 
@@ -225,16 +228,18 @@ def write(request: ExportRequest) -> Exported:
     Raises InputError as `export_c`, and without calibration data. Not `ok`, and nothing written,
     where an output differs beyond the limits.
     """
-    data, wide_bits = ranges_from(request.data), request.wide_bits or 32
+    data, quantized = ranges_from(request.data), request.quantized
+    if request.wide_bits is not None:  # another network: nothing is stored between layers
+        quantized = without_stored(quantized)
     target = find_target(request.target)
     firmware = firmware_for(request.target, request.board, request.flash, request.ram)
     check_folder(Path(request.output), FORMAT)
-    graph = lower(request.quantized, data, wide_bits=wide_bits)
+    graph = lower(quantized, data, wide_bits=request.wide_bits)
     agreement: tuple[Agreement, ...] = ()
     if request.check is not False:
-        agreement = check(graph, request.quantized, data)
+        agreement = check(graph, quantized, data)
     if not all(found.ok for found in agreement):
-        finer = " (--wide 32 is finer)" if wide_bits == 16 else ""
+        finer = "" if request.wide_bits == 32 else " (--wide 32 is finer)"
         lines = (
             f"not written: the integers do not give what the network computes{finer}; --no-check "
             "writes the folder",
@@ -242,7 +247,7 @@ def write(request: ExportRequest) -> Exported:
         )
         return Exported({"agreement": [found.figures() for found in agreement]}, lines, ok=False)
     document = write_folder(
-        graph, request.quantized, data, request.output, agreement, target, firmware
+        graph, quantized, data, request.output, agreement, target, firmware
     ).document
     constants, arena = document["constant_bytes"], document["arena"]
     total, peak = sum(constants.values()), arena["peak_bytes"]

@@ -125,7 +125,9 @@ void mps_average_pool(const mps_average_pooling *s, const void *input, void *out
     size_t at = 0;
     for (int y = 0; y < s->output_height; y++) {
         for (int x = 0; x < s->output_width; x++) {
-            const int32_t count = s->counts[y * s->output_width + x];
+            const size_t place = (size_t)y * (size_t)s->output_width + (size_t)x;
+            const int64_t taken = (int64_t)(s->rows[2 * y + 1] - s->rows[2 * y]) *
+                                  (s->columns[2 * x + 1] - s->columns[2 * x]);
             for (size_t channel = 0; channel < channels; channel++) {
                 int64_t sum = 0;
                 for (int32_t sy = s->rows[2 * y]; sy < s->rows[2 * y + 1]; sy++)
@@ -133,7 +135,9 @@ void mps_average_pool(const mps_average_pooling *s, const void *input, void *out
                         sum += mps_get(input, s->type,
                                        ((size_t)sy * (size_t)s->width + (size_t)sx) * channels +
                                            channel);
-                mps_set(output, s->type, at++, (int32_t)mps_divide_round(sum, count));
+                mps_set(output, s->output_type, at++,
+                        s->counts != NULL ? (int32_t)mps_divide_round(sum, s->counts[place])
+                                          : mps_scaled_mean(&s->scaling, sum, taken, place));
             }
         }
     }

@@ -28,7 +28,10 @@ void mps_mean(const mps_means *s, const void *input, void *output) {
             const int64_t at = start + place(k, s->mean_dims, s->mean_shape, s->mean_strides);
             sum += mps_get(input, s->type, (size_t)at);
         }
-        mps_set(output, s->type, i, (int32_t)mps_divide_round(sum, (int64_t)count));
+        mps_set(output, s->output_type, i,
+                s->scaling.multipliers == NULL
+                    ? (int32_t)mps_divide_round(sum, (int64_t)count)
+                    : mps_scaled_mean(&s->scaling, sum, (int64_t)count, 0));
     }
 }
 

@@ -117,19 +117,11 @@ class StepWriter:
                 )
                 self.call("mps_max_pool", number, step)
             case AveragePool():
-                tables = {
-                    "rows": self.constants.array("int32_t", f"rows_{number}", np.array(step.rows)),
-                    "columns": self.constants.array(
-                        "int32_t", f"columns_{number}", np.array(step.columns)
-                    ),
-                    "counts": self.constants.array("int32_t", f"counts_{number}", step.counts),
-                }
-                self.constants.struct("mps_average_pooling", number, self._planes(step) | tables)
+                self.constants.struct("mps_average_pooling", number, self._averages(number, step))
                 self.call("mps_average_pool", number, step)
             case Mean():
-                self.constants.struct(
-                    "mps_means", number, _means(step, self._in(step), self._strides(step)[0])
-                )
+                means = _means(step, self._in(step), self._strides(step)[0])
+                self.constants.struct("mps_means", number, means | self._scaling(number, step))
                 self.call("mps_mean", number, step)
             case Concatenate():
                 shapes = [self.arranged.tensors[name].shape for name in step.sources]
@@ -203,6 +195,32 @@ class StepWriter:
         shapes = asdict(geometry(step, self._in(step)))
         return {"layer": self._layer(number, step), **shapes, "block": self._block(step)}
 
+    def _averages(self, number: int, step: AveragePool) -> dict[str, object]:
+        array, planes = self.constants.array, self._planes(step)
+        divided = step.scaling is None
+        tables = {
+            "rows": array("int32_t", f"rows_{number}", np.array(step.rows)),
+            "columns": array("int32_t", f"columns_{number}", np.array(step.columns)),
+            "counts": array("int32_t", f"counts_{number}", step.counts) if divided else "NULL",
+        }
+        return {**planes, "type": c_type(self._in(step)), **tables, **self._scaling(number, step)}
+
+    def _scaling(self, number: int, step: AveragePool | Mean) -> dict[str, object]:
+        """The fields of a mean that has a factor; of one that has none."""
+        by = step.scaling
+        output: dict[str, object] = {"output_type": c_type(step.output)}
+        if by is None:
+            return output
+        multipliers, shifts = by.rescale.multipliers, by.rescale.shifts
+        factors = {
+            "multipliers": self.constants.array("int32_t", f"multipliers_{number}", multipliers),
+            "shifts": self.constants.array("int8_t", f"shifts_{number}", shifts),
+            "each": int(multipliers.size > 1), "pre_shift": by.rescale.pre_shift,
+            "input_zero": by.source_zero, "output_zero": step.output.zero_point,
+            "low": by.low, "high": by.high,
+        }  # fmt: skip
+        return output | {"scaling": factors}
+
     def _planes(self, step: Step) -> dict[str, object]:
         """The images of a pooling; a one-dimensional one has height 1."""
         source, output = self._in(step).shape, step.output.shape
@@ -237,8 +255,9 @@ def _requantization(step: Requantize, source: IntegerTensor) -> dict[str, object
     return {
         "input_type": c_type(source), "output_type": c_type(step.output),
         "count": elements(source), "multiplier": int(step.rescale.multipliers[0]),
-        "shift": int(step.rescale.shifts[0]), "output_zero": step.output.zero_point,
-        "low": step.low, "high": step.high, **rounding(step.rescale, source.high).fields,
+        "shift": int(step.rescale.shifts[0]), "input_zero": step.source_zero,
+        "output_zero": step.output.zero_point, "low": step.low, "high": step.high,
+        **rounding(step.rescale, source.high).fields,
     }  # fmt: skip
 
 
