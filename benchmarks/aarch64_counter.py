@@ -14,7 +14,11 @@ from pathlib import Path
 from typing import Any
 
 COMPILER = "aarch64-linux-gnu-gcc"
-FLAGS = ("-std=c99", "-O2", "-mcpu=cortex-a72", "-nostdlib", "-static")
+FLAGS = ("-std=c99", "-O2", "-nostdlib", "-static")
+# what gcc compiles for, and the model of unicorn that runs it: it knows no A76, whose dot products
+# its largest model has
+CPU = "cortex-a72"
+CPUS = {CPU: "UC_CPU_ARM64_A72", "cortex-a76": "UC_CPU_ARM64_MAX"}
 _STACK, _STACK_BYTES, _RETURN = 0x7000_0000, 1 << 20, 0x6000_0000
 _PAGE = 4096
 _INSTRUCTION = 4
@@ -42,10 +46,12 @@ void *memset(void *to, int value, size_t n) {
 
 @dataclass(frozen=True)
 class Program:
-    """A linked program: bytes to load by address, the size that they take, functions by address."""
+    """A linked program: bytes to load by address, the size that they take, functions by address;
+    `cpu` is one of CPUS."""
 
     segments: tuple[tuple[int, bytes, int], ...]
     symbols: dict[str, tuple[int, int]]
+    cpu: str
 
 
 @dataclass(frozen=True)
@@ -65,12 +71,15 @@ def missing() -> str | None:
     return None if shutil.which(COMPILER) else f"there is no {COMPILER}"
 
 
-def build(sources: Sequence[Path], folder: Path, entry: str, flags: Sequence[str] = ()) -> Program:
-    """Compile and link without a library; `entry` is kept as the start."""
+def build(
+    sources: Sequence[Path], folder: Path, entry: str, flags: Sequence[str] = (), cpu: str = CPU
+) -> Program:
+    """Compile for one of CPUS and link without a library; `entry` is kept as the start."""
     memory, linked = folder / "memory.c", folder / "counted"
     memory.write_text(MEMORY)
-    command = [COMPILER, *FLAGS, *flags, "-fno-tree-loop-distribute-patterns", f"-Wl,-e,{entry}"]
-    subprocess.run([*command, "-o", linked, *sources, memory, "-lgcc"], check=True)
+    command = [COMPILER, *FLAGS, f"-mcpu={cpu}", *flags, "-fno-tree-loop-distribute-patterns"]
+    command += [f"-Wl,-e,{entry}", "-o", str(linked), *map(str, sources), str(memory), "-lgcc"]
+    subprocess.run(command, check=True)
     listing = subprocess.run(
         ["aarch64-linux-gnu-nm", "-S", linked], check=True, capture_output=True, text=True
     ).stdout
@@ -78,7 +87,7 @@ def build(sources: Sequence[Path], folder: Path, entry: str, flags: Sequence[str
     for words in map(str.split, listing.splitlines()):
         if len(words) == 4:  # address, size, kind, name
             symbols[words[3]] = (int(words[0], 16), int(words[1], 16))
-    return Program(tuple(_segments(linked.read_bytes())), symbols)
+    return Program(tuple(_segments(linked.read_bytes())), symbols, cpu)
 
 
 def _segments(elf: bytes) -> list[tuple[int, bytes, int]]:
@@ -94,7 +103,7 @@ def _segments(elf: bytes) -> list[tuple[int, bytes, int]]:
 
 
 class Machine:
-    """A program in an emulated Cortex-A72."""
+    """A program in an emulated processor."""
 
     def __init__(self, program: Program) -> None:
         unicorn: Any = importlib.import_module("unicorn")
@@ -102,7 +111,7 @@ class Machine:
         self.program = program
         self.registers = arm64_const
         self.cpu: Any = unicorn.Uc(unicorn.UC_ARCH_ARM64, unicorn.UC_MODE_ARM)
-        self.cpu.ctl_set_cpu_model(arm64_const.UC_CPU_ARM64_A72)
+        self.cpu.ctl_set_cpu_model(getattr(arm64_const, CPUS[program.cpu]))
         self.blocks: list[tuple[int, int]] = []
         pages = set()
         for address, _, size in program.segments:

@@ -2,9 +2,9 @@
 
     python benchmarks/instructions.py --networks tinym2net-battlefield --steps
 
-Every network is exported at every assignment, compiled for a Cortex-A72, run on one sample in an
-emulated CPU, and its output compared with the reference. Counted is network_run() alone. Also
-counted, where valgrind is there: x86 instructions, with AVX2 and in plain C (--x86).
+Every network is exported at every assignment, compiled for a Cortex-A72 and a Cortex-A76, run on
+one sample in an emulated CPU, and its output compared with the reference. Counted is network_run()
+alone. Also counted, where valgrind is there: x86 instructions, with AVX2 and in plain C (--x86).
 ResNet-20 needs MPSEARCH_DATA; TinyM²Net has random weights, which does not change its speed.
 """
 
@@ -22,7 +22,7 @@ from typing import Any
 import click
 import numpy as np
 import torch
-from aarch64_counter import Counts, Machine, build, missing
+from aarch64_counter import CPU, CPUS, Counts, Machine, build, missing
 
 from mpsearch.data import Data, bind, read_arrays
 from mpsearch.exporters.c.folder import export_c, kernel_sources
@@ -88,12 +88,11 @@ def export(
     return document, codes, expected
 
 
-def measure(name: str, assignment: str, folder: Path, *flags: str) -> Measured:
+def measure(name: str, assignment: str, folder: Path, *flags: str, cpu: str = CPU) -> Measured:
     """Export, run on the emulated CPU, compare, count. Raises ValueError for a wrong output."""
     document, codes, expected = export(name, assignment, folder)
-    program = build(
-        [folder / name for name in ("network.c", *kernel_sources())], folder, "network_run", flags
-    )
+    sources = [folder / source for source in ("network.c", *kernel_sources())]
+    program = build(sources, folder, "network_run", flags, cpu)
     machine = Machine(program)
     for entry, values in enumerate(codes):
         machine.cpu.mem_write(machine.call("network_entry", entry), values.tobytes())
@@ -138,38 +137,40 @@ def x86_count(folder: Path, *flags: str) -> int:
 @click.command()
 @click.option("--networks", default=",".join(NETWORKS), show_default=True)
 @click.option("--assignments", default=",".join(ASSIGNMENTS), show_default=True)
+@click.option("--cpus", default=",".join(CPUS), show_default=True)
 @click.option("--steps", is_flag=True, help="Also every step and every function.")
 @click.option("--x86", is_flag=True, help="Also x86, with valgrind (slow).")
 @click.option("--portable", is_flag=True, help="Also plain C (-DMPS_PORTABLE) on aarch64.")
-def main(networks: str, assignments: str, steps: bool, x86: bool, portable: bool) -> None:
+def main(
+    networks: str, assignments: str, cpus: str, steps: bool, x86: bool, portable: bool
+) -> None:
     """Print a table of instructions per multiplication."""
     if reason := missing():
         raise click.ClickException(reason)
-    click.echo("| network | bits | MACs | aarch64 instructions | per MAC | others per MAC |")
-    click.echo("|---|---|---|---|---|---|")
+    models = cpus.split(",")
+    if unknown := sorted(set(models) - set(CPUS)):
+        raise click.ClickException(f"got {unknown[0]!r}; expected some of {', '.join(CPUS)}")
+    head = ["network", "bits", "MACs", *(f"{cpu} per MAC" for cpu in models), "others per MAC"]
+    click.echo(f"| {' | '.join(head)} |\n|{'---|' * len(head)}")
     for name in networks.split(","):
         for assignment in assignments.split(","):
             with tempfile.TemporaryDirectory() as folder:
-                found = measure(name, assignment, Path(folder))
-                others = []
+                found = {
+                    cpu: measure(name, assignment, Path(folder, cpu), cpu=cpu) for cpu in models
+                }
+                macs, others = found[models[0]].macs, []
                 if portable:
                     plain = measure(name, assignment, Path(folder, "plain"), "-DMPS_PORTABLE")
                     others.append(f"plain C {plain.per_mac:.3f}")
                 if x86 and shutil.which("valgrind"):
-                    counts = [
-                        x86_count(Path(folder), flag) for flag in ("-mavx2", "-DMPS_PORTABLE")
-                    ]
-                    labels = ("AVX2", "x86 plain C")
-                    others += [
-                        f"{label} {count / found.macs:.3f}"
-                        for label, count in zip(labels, counts, strict=True)
-                    ]
-            click.echo(
-                f"| {name} | {assignment} | {found.macs:,} | {found.counts.total:,} "
-                f"| {found.per_mac:.3f} | {', '.join(others)} |"
-            )
-            if steps:
-                _details(found)
+                    for label, flag in (("AVX2", "-mavx2"), ("x86 plain C", "-DMPS_PORTABLE")):
+                        count = x86_count(Path(folder, models[0]), flag)
+                        others.append(f"{label} {count / macs:.3f}")
+            counts = " | ".join(f"{one.per_mac:.3f}" for one in found.values())
+            click.echo(f"| {name} | {assignment} | {macs:,} | {counts} | {', '.join(others)} |")
+            for cpu, one in found.items() if steps else ():
+                click.echo(f"  {cpu}: {one.counts.total:,} instructions")
+                _details(one)
 
 
 def _details(found: Measured) -> None:

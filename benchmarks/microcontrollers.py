@@ -5,7 +5,8 @@
 
 Every network is exported as a firmware project at every assignment, built with `make` and run as
 `mpsearch device run` does it: its outputs must be those of the integer reference, and its
-instructions are counted exactly. Needs gcc-arm-none-eabi, libnewlib-arm-none-eabi and qemu-system-arm.
+instructions are counted exactly. Needs gcc-arm-none-eabi, libnewlib-arm-none-eabi and
+qemu-system-arm.
 
 TinyM²Net-battlefield and ResNet-8 are bundled networks and DS-CNN is MLPerf Tiny's; they have
 random weights, seeded, which changes no instruction but those of saturation. "code" is flash above
@@ -81,10 +82,10 @@ def network_and_data(name: str) -> tuple[Network, Data]:
     torch.manual_seed(0)
     if name == "ds-cnn":
         module: torch.nn.Module = DSCNN().eval()
-        shapes = [(1, 49, 10)]
+        shapes: list[tuple[int, ...]] = [(1, 49, 10)]
     else:
         module = build_model(name)
-        shapes = list(architecture(name).inputs.values())
+        shapes = [tuple(shape) for shape in architecture(name).inputs.values()]
     inputs = tuple(torch.randn(_SAMPLES, *shape) for shape in shapes)
     return Network.from_module(module, inputs), Data("random", inputs, None)
 

@@ -1,6 +1,9 @@
-"""A device profile for tests: every field set, none of it measured."""
+"""Device profiles for tests, none of it measured: of a computer, and of an emulated board."""
+
+from dataclasses import replace
 
 from mpsearch.device.profile import (
+    Board,
     ColdRuns,
     DeviceProfile,
     Energy,
@@ -32,4 +35,17 @@ PROFILE = DeviceProfile(
     energy=Energy("manual:2800,3700", 2800.0, 3600.0, 3700.0, 10.5, 1400, 0.006, 900.0, 11),
     model_digest="sha256:" + "c" * 64,
     quantized_digest="sha256:" + "d" * 64,
+)
+ON_BOARD = replace(
+    PROFILE,
+    host="mps2-an386",
+    machine=Machine("no system", "cortex-m4", "Cortex-M4 in QEMU", 1, 4_194_304),
+    process=None,
+    cold=None,
+    steady=None,
+    energy=None,
+    launch_prefix=("qemu-system-arm", "-machine", "mps2-an386"),
+    emulated=True,
+    notes=("emulated: instructions, not time",),
+    board=Board("cortex-m4", 20_000_000, (12_000_000, 8_000_000), 148_480, 65_536, 6_000),
 )

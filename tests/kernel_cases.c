@@ -83,7 +83,7 @@ int main(void) {
             const int8_t *taps[10];
             mps_constants constants[2];
             int positions;
-            layer.run = (int)next(), positions = (int)next();
+            layer.run = (int)next(), layer.offset = 128, positions = (int)next();
             layer.rounding = next() ? MPS_HALF_UP : MPS_EXACT, layer.raise = (int)next();
             layer.output_zero = (int32_t)next();
             layer.low = (int32_t)next(), layer.high = (int32_t)next();

@@ -3,7 +3,7 @@
 import random
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
@@ -37,7 +37,8 @@ MAIN = Path(__file__).parent / "kernel_cases.c"  # a line of numbers in, a line 
 GUARDED = Path(__file__).parent / "guarded_memory.c"  # codes in, integers out
 STRICT = ("-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic")
 CPU = Path("/proc/cpuinfo")
-HAS_AVX2 = CPU.is_file() and " avx2" in CPU.read_text()
+FLAGS = CPU.read_text().split() if CPU.is_file() else []
+NEEDS = {"avx2": "avx2", "vnni": "avx512_vnni"}  # what the processor must have
 ARM, QEMU = "aarch64-linux-gnu-gcc", "qemu-aarch64-static"
 
 
@@ -54,7 +55,9 @@ class Variant:
 VARIANTS = {
     "portable": Variant("gcc", ("-DMPS_PORTABLE",)),
     "avx2": Variant("gcc", ("-mavx2",)),
+    "vnni": Variant("gcc", ("-mavx512vnni", "-mavx512vl")),
     "neon": Variant(ARM, ("-static", "-mcpu=cortex-a72"), (QEMU, "-cpu", "cortex-a72")),
+    "sdot": Variant(ARM, ("-static", "-mcpu=cortex-a76"), (QEMU, "-cpu", "cortex-a76")),
     "arm-portable": Variant(ARM, ("-static", "-DMPS_PORTABLE"), (QEMU, "-cpu", "cortex-a72")),
 }
 CORTEX_M = {"cortex-m": Variant("gcc", ("-DMPS_DSP_TWIN",), target=TARGETS["cortex-m4"])}
@@ -66,8 +69,8 @@ def _variant(name: str) -> Variant:
     for program in (variant.compiler, *variant.launch[:1]):
         if shutil.which(program) is None:
             pytest.skip(f"there is no {program}")
-    if name == "avx2" and not HAS_AVX2:
-        pytest.skip("this processor has no AVX2")
+    if name in NEEDS and NEEDS[name] not in FLAGS:
+        pytest.skip(f"this processor has no {NEEDS[name]}")
     return variant
 
 
@@ -252,37 +255,51 @@ def test_kernels_equal_python(name: str, tmp_path: Path) -> None:
         assert list(map(int, row[:-1])) == expected, numbers[:6]
 
 
-@cache
-def _networks() -> list[tuple[Network, Data]]:
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two networks at random bits; test_c_export.py has more, compiled without AVX2."""
     generator = torch.Generator().manual_seed(0)
     shapes = architecture("tinym2net-battlefield").inputs.values()
     inputs = tuple(torch.randn(3, *shape, generator=generator) for shape in shapes)
-    pairs = [(build("tinym2net-battlefield"), inputs)]
-    pairs.append(integer_networks.build("option-a", 4))
-    return [(Network.from_module(m, x), Data("random", x, None)) for m, x in pairs]
-
-
-@pytest.mark.parametrize("name", [name for name in VARIANTS if name != "portable"])
-def test_networks_give_the_integers_of_the_reference(name: str, tmp_path: Path) -> None:
-    variant = _variant(name)
-    source = random.Random(5)
-    # test_c_export.py has more networks, compiled without AVX2: the portable variant
-    for place, (network, data) in enumerate(_networks()):
+    source, folders = random.Random(5), []
+    for model, x in (
+        (build("tinym2net-battlefield"), inputs),
+        integer_networks.build("option-a", 4),
+    ):
+        network, data = Network.from_module(model, x), Data("random", x, None)
         choices = {
             layer.name: Choice(source.choice((2, 3, 4, 5, 6, 7, 8, 16)), source.randint(2, 8))
             for layer in network.layers
         }
-        folder = tmp_path / str(place)
+        folders.append(tmp_path_factory.mktemp("exported") / "network")
         quantized = quantize(network, choices, calibrate(network, data))
-        offsets = export_c(quantized, data, folder).document["arena"]["offsets"]
+        offsets = export_c(quantized, data, folders[-1]).document["arena"]["offsets"]
         assert any(buffer.startswith("patches of") for buffer in offsets)
-        _build(variant, folder / "program", *sorted(folder.glob("*.c")))
+    return folders
+
+
+@pytest.mark.parametrize("name", [name for name in VARIANTS if name != "portable"])
+def test_networks_give_the_integers_of_the_reference(
+    name: str, exported: list[Path], tmp_path: Path
+) -> None:
+    variant = _variant(name)
+    for folder in exported:
+        _build(variant, tmp_path / "program", *sorted(folder.glob("*.c")))
         samples = folder / "check" / "input.f32"
         done = subprocess.run(
-            [*variant.launch, folder / "program", "--input", samples, "--integers"],
+            [*variant.launch, tmp_path / "program", "--input", samples, "--integers"],
             capture_output=True, text=True, check=True,
         )  # fmt: skip
         assert done.stdout == (folder / "check" / "output.txt").read_text()
+
+
+@dataclass(frozen=True)
+class Guarded:
+    """Generated source, with gaps.h; the codes that it reads, and the integers that it gives."""
+
+    files: Mapping[str, str]
+    codes: bytes
+    expected: np.ndarray
 
 
 @cache
@@ -297,12 +314,40 @@ def _small_shapes() -> tuple[QuantizedNetwork, Data]:
     return quantize(network, choices, calibrate(network, data)), data
 
 
+@cache
+def _guarded(target: Target) -> list[Guarded]:
+    """The small shapes with guards behind every buffer, with sums in 16 bits and in 32."""
+    gaps: list[tuple[int, int]] = []
+
+    def apart(buffers: Sequence[Buffer]) -> Arena:
+        offsets, at = {}, 0
+        for buffer in buffers:
+            offsets[buffer.name], end = at, at + buffer.size
+            at = (end + 64) // 8 * 8
+            gaps.append((end, at - end))
+        return Arena(offsets, at, at)
+
+    made = []
+    quantized, data = _small_shapes()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mpsearch.exporters.c.storage.plan", apart)
+        for wide_bits in (16, 32):
+            gaps.clear()
+            graph = lower(quantized, data, wide_bits=wide_bits)
+            files = dict(generate(graph, quantized, target).files)
+            files["gaps.h"] = ",\n".join(f"{{{at}, {size}}}" for at, size in gaps)
+            codes = [
+                quantize_input(1.5 * data.inputs[e.index].numpy(), e.tensor) for e in graph.inputs
+            ]
+            raw = b"".join(x[row].tobytes() for row in range(len(data)) for x in codes)
+            made.append(Guarded(files, raw, infer(graph, *codes).reshape(-1)))
+    return made
+
+
 @pytest.mark.parametrize(
     "name", [*(name for name in VARIANTS if name != "arm-portable"), *CORTEX_M]
 )
-def test_small_shapes_give_the_integers_within_their_memory(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_small_shapes_give_the_integers_within_their_memory(name: str, tmp_path: Path) -> None:
     """A kernel that writes beyond its memory spoils integers only where something else lies there:
     here every buffer has guards behind it, and each way of compiling runs the same networks."""
     variant = _variant(name)
@@ -314,31 +359,15 @@ def test_small_shapes_give_the_integers_within_their_memory(
     objects = [tmp_path / f"{Path(kernel).stem}.o" for kernel in kernels]
     for kernel, path in zip(kernels, objects, strict=True):
         _compile(variant, *flags, "-c", CORE / kernel, "-o", path)
-    gaps: list[tuple[int, int]] = []
-
-    def apart(buffers: Sequence[Buffer]) -> Arena:
-        offsets, at = {}, 0
-        for buffer in buffers:
-            offsets[buffer.name], end = at, at + buffer.size
-            at = (end + 64) // 8 * 8
-            gaps.append((end, at - end))
-        return Arena(offsets, at, at)
-
-    monkeypatch.setattr("mpsearch.exporters.c.storage.plan", apart)
-    quantized, data = _small_shapes()
-    for wide_bits in (16, 32):
-        gaps.clear()
-        graph = lower(quantized, data, wide_bits=wide_bits)
-        folder = tmp_path / str(wide_bits)
+    for place, case in enumerate(_guarded(variant.target)):
+        folder = tmp_path / str(place)
         folder.mkdir()
-        for file, text in generate(graph, quantized, variant.target).files.items():
+        for file, text in case.files.items():
             (folder / file).write_text(text)
-        (folder / "gaps.h").write_text(",\n".join(f"{{{at}, {size}}}" for at, size in gaps))
         here = [*flags, "-O0", f"-I{folder}", f"-I{CORE}"]
         _compile(variant, *here, GUARDED, *objects, "-o", folder / "program")
-        codes = [quantize_input(1.5 * data.inputs[e.index].numpy(), e.tensor) for e in graph.inputs]
-        raw = b"".join(x[row].tobytes() for row in range(len(data)) for x in codes)
-        done = subprocess.run([*variant.launch, folder / "program"], input=raw, capture_output=True)
+        program = [*variant.launch, str(folder / "program")]
+        done = subprocess.run(program, input=case.codes, capture_output=True)
         assert done.returncode == 0, done.stderr.decode()[:3000]
         got = np.array(done.stdout.split(), dtype=np.int64)
-        np.testing.assert_array_equal(got, infer(graph, *codes).reshape(-1))
+        np.testing.assert_array_equal(got, case.expected)

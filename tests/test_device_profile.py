@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from device_profiles import PROFILE
+from device_profiles import ON_BOARD, PROFILE
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -27,7 +27,7 @@ NOTHING = replace(
 )
 
 
-@pytest.mark.parametrize("profile", [PROFILE, NOTHING])
+@pytest.mark.parametrize("profile", [PROFILE, NOTHING, ON_BOARD])
 def test_a_profile_is_loaded_as_it_was_saved(profile: DeviceProfile, tmp_path: Path) -> None:
     path = tmp_path / "device.json"
     save_device_profile(profile, path)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from device_profiles import PROFILE
+from device_profiles import ON_BOARD, PROFILE
 
 from mpsearch.cli import run
 from mpsearch.device.power import manual
@@ -18,6 +18,7 @@ from mpsearch.tables.provenance import network_digest
 CHOSEN = {"one": Choice(4, 4), "two": Choice(8, 8)}
 BY_EYE = manual("manual:2700,3498", "2700,3498").energy()
 MEASURED = replace(PROFILE, network=network_digest(CHOSEN))
+COUNTED = replace(ON_BOARD, network=MEASURED.network)
 
 
 @pytest.fixture
@@ -67,6 +68,11 @@ def test_each_condition_passes_at_its_limit_and_fails_beyond(
             ["--max-energy", "1J"],
             "has no energy (the meter stopped)",
         ),
+        (
+            {},
+            ["--max-instructions", "20M"],
+            "has no instructions; count them with `mpsearch device",
+        ),
         ({}, ["--max-latency", "5"], None),
         ({}, ["--max-latency", "5MB"], "expected a time such as 5ms"),
         ({}, ["--max-latency", "50%"], "relative to a table"),
@@ -90,6 +96,38 @@ def test_what_no_device_gave_is_an_error(
     assert code == 2
     assert message in printed.err
     assert len(printed.err.splitlines()) <= 2
+
+
+@pytest.mark.parametrize(
+    ("condition", "code"),
+    [
+        (["--max-instructions", "20M"], 0),
+        (["--max-instructions", "19.99M"], 1),
+        (["--max-latency", "1s"], 2),
+        (["--max-peak-memory", "1GB"], 2),
+        (["--max-energy", "1J"], 2),
+    ],
+)
+def test_an_emulated_board_gives_instructions_and_nothing_else(
+    folder: Path, condition: list[str], code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_device_profile(COUNTED, "device.json")
+    assert run(["gate", *condition]) == code
+    said = capsys.readouterr()
+    assert ("instructions (emulated)" if code < 2 else "refused as device latency") in (
+        said.out + said.err
+    )
+
+
+def test_instructions_are_compared_with_the_baseline_to_the_last_one(folder: Path) -> None:
+    save_device_profile(COUNTED, "device.json")
+    assert run(["gate", "--update-baseline", "main.json"]) == 0
+    words = ["gate", "--baseline", "main.json", "--max-instructions-growth", "0%"]
+    assert run(words) == 0
+    assert COUNTED.board is not None
+    more = replace(COUNTED.board, instructions=20_000_001)
+    save_device_profile(replace(COUNTED, board=more), "device.json")
+    assert run(words) == 1
 
 
 def test_without_a_profile_the_message_names_the_command(

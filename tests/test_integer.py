@@ -24,7 +24,15 @@ from mpsearch.evaluation.measuring import evaluate
 from mpsearch.graph.exporting import export_graph
 from mpsearch.graph.network import Network
 from mpsearch.integer.gathering import Fill, Gather
-from mpsearch.integer.graph import Clamp, ComputedStep, Convolution, Linear, Requantize, Softmax
+from mpsearch.integer.graph import (
+    Clamp,
+    ComputedStep,
+    Convolution,
+    Linear,
+    Pad,
+    Requantize,
+    Softmax,
+)
 from mpsearch.integer.inference import (
     IntegerNetwork,
     integer_network,
@@ -386,3 +394,34 @@ def test_a_network_that_is_all_zero_stays_zero() -> None:
     nn.init.zeros_(linear.weight)
     quantized, data = _quantize(nn.Sequential(linear), (torch.zeros(2, 3),), "w8a8")
     assert torch.equal(integer_network(quantized, data)(*data.inputs), torch.zeros(2, 2))
+
+
+def test_zeros_around_an_image_are_the_padding_of_the_convolutions_that_read_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Padded(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = nn.Conv2d(2, 4, 3)
+            self.wide = nn.Conv2d(4, 4, (2, 3), stride=2, padding=1)
+            self.deep = nn.Conv2d(4, 4, 3, groups=4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = torch.relu(self.first(x))
+            one = functional.pad(x, (0, 1), value=0.5)  # no zeros: a step of its own
+            wide: torch.Tensor = self.wide(functional.pad(x, (1, 0, 2, 3)))
+            deep: torch.Tensor = self.deep(one)
+            return wide.mean((2, 3)) + deep.mean((2, 3))
+
+    torch.manual_seed(0)
+    x = torch.randn(8, 2, 7, 9)
+    network, data = Network.from_module(Padded().eval(), (x,)), Data("sample", (x,), None)
+    choices = dict.fromkeys(("first", "wide", "deep"), Choice(8, 8))
+    quantized = quantize(network, choices, calibrate(network, data))
+    folded = lower(quantized, data)
+    monkeypatch.setattr("mpsearch.integer.lowering.fold_pads", lambda _, steps, __: steps)
+    plain = lower(quantized, data)
+    assert [sum(isinstance(s, Pad) for s in graph.steps) for graph in (folded, plain)] == [1, 2]
+    (entry,) = folded.inputs
+    codes = quantize_input(x.numpy(), entry.tensor)
+    np.testing.assert_array_equal(run(folded, codes), run(plain, codes))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from device_profiles import PROFILE
+from device_profiles import ON_BOARD, PROFILE
 from report_runs import HOSTILE, W4, W8, make_run, table
 
 from mpsearch.cli import run
@@ -439,6 +439,19 @@ def test_a_measured_device_stands_beside_the_papers_table_5(tmp_path: Path) -> N
     ):  # fmt: skip
         assert text in page
         assert text in render_markdown(facts)
+
+
+def test_an_emulated_board_shows_counts_and_no_paper(tmp_path: Path) -> None:
+    make_run(tmp_path)
+    chosen = Assignment.load(tmp_path / "assignment.json")
+    counted = replace(ON_BOARD, network=network_digest(chosen.layers))
+    save_device_profile(counted, tmp_path / "device.json")
+    facts = gather(read_run(tmp_path))
+    for page in (render(facts), render_markdown(facts)):
+        for text in ("On an emulated board", "20.000 M", "64.0 KB", "instructions, not time"):
+            assert text in page
+        assert "Table 5" not in page
+    assert not any("emulation" in warning for warning in facts.warnings)
 
 
 def test_power_read_by_eye_is_a_peak_and_nothing_else(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from mpsearch.commands.options import ModelOptions, model_options
 from mpsearch.errors import InputError
 from mpsearch.exporters.formats import FORMATS
 from mpsearch.exporters.formats import export as write_export
+from mpsearch.exporters.packages.layout import PACKAGES
 from mpsearch.tables.units import parse_bytes
 
 if TYPE_CHECKING:
@@ -46,6 +47,10 @@ if TYPE_CHECKING:
 @click.option("--flash", metavar="145KB", help="The same: what the firmware may take of its flash.")
 @click.option("--ram", metavar="64KB", help="The same: of its RAM, with the stack.")
 @click.option(
+    "--package", type=click.Choice(list(PACKAGES)),
+    help="c: a library of this ecosystem instead, with its manifests and an example.",
+)  # fmt: skip
+@click.option(
     "--check/--no-check", default=None,
     help="Run what is exported on the data and compare [default: where possible].",
 )  # fmt: skip
@@ -62,6 +67,7 @@ def export(
     board: str | None,
     flash: str | None,
     ram: str | None,
+    package: str | None,
     check: bool | None,
     as_json: bool,
     model: ModelOptions,
@@ -82,6 +88,9 @@ def export(
     What cannot be written is said with every operator and node that stops it; `mpsearch check`
     says so before any time is spent.
 
+    --package writes the C as a library of the Arduino IDE, ESP-IDF, Zephyr, PlatformIO or CMake,
+    named after its folder. --format tflm writes a folder for TensorFlow Lite Micro.
+
     The LiteRT file computes with 8-bit activations and 4- or 8-bit weights; what was assigned other
     bits is raised to these and listed.
 
@@ -90,6 +99,7 @@ def export(
       mpsearch export quantized.pt --fp32 model.pt -o network
       mpsearch export quantized.pt --format c --calibration train.npz -o network
       mpsearch export quantized.pt --target cortex-m4 --flash 256KB --ram 64KB -o firmware
+      mpsearch export quantized.pt --fp32 model.pt --package zephyr -o network
       mpsearch export quantized.pt --format onnx --fp32 model.pt -o network.onnx
       mpsearch export quantized.pt --format litert --fp32 model.pt -o network.tflite
     """
@@ -109,6 +119,7 @@ def export(
     written = write_export(
         quantized, output, form, data, None if wide is None else int(wide), check, target, board,
         None if flash is None else parse_bytes(flash), None if ram is None else parse_bytes(ram),
+        package,
     )  # fmt: skip
     if as_json:
         print_json({"output": output, "export_format": form, **written.figures})

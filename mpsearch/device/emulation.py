@@ -33,6 +33,7 @@ from mpsearch.device.transport import DeviceError, clean
 from mpsearch.exporters.firmware.boards import Board
 
 LARGEST = 1 << 25  # bytes of what a firmware prints
+NOTE = "emulated: instructions, not time"
 READINGS = 1000  # of check.c
 _LINE = re.compile(r"# (clock|step|ticks|stack) (\d{1,18})", re.ASCII)
 _EMPTY = State(None, None, None, None)
@@ -91,6 +92,7 @@ def run_on_board(
         emulated=True,
         model_digest=exported.model_digest,
         quantized_digest=exported.quantized_digest,
+        notes=(NOTE,),
         board=BoardFigures(
             exported.target,
             whole.instructions[most],

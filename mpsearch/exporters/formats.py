@@ -33,6 +33,7 @@ class ExportRequest:
     board: str | None = None
     flash: int | None = None
     ram: int | None = None
+    package: str | None = None
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ FORMATS: Mapping[str, ExportFormat] = {
         "a new or empty folder",
         "mpsearch.exporters.c.folder:write",
         "mpsearch.exporters.c.folder:trial",
-        ("wide_bits", "check", "target", "board", "flash", "ram"),
+        ("wide_bits", "check", "target", "board", "flash", "ram", "package"),
     ),
     "litert": ExportFormat(
         "a LiteRT (TFLite) file that computes with 8-bit and 4-bit integers",
@@ -129,7 +130,7 @@ FORMATS: Mapping[str, ExportFormat] = {
     ),
 }
 OPTIONS = {"wide_bits": "--wide", "check": "--check and --no-check"} | {
-    name: f"--{name}" for name in ("target", "board", "flash", "ram")
+    name: f"--{name}" for name in ("target", "board", "flash", "ram", "package")
 }
 
 
@@ -152,6 +153,7 @@ def export(
     board: str | None = None,
     flash: int | None = None,
     ram: int | None = None,
+    package: str | None = None,
 ) -> Exported:
     """Write a quantized network as code or as a file that a device runs, as `mpsearch export` does.
 
@@ -160,8 +162,9 @@ def export(
     InputError. wide_bits: 16 or 32, of sums and outputs (`c` alone). check: run what was written
     and compare (None: where possible). target: the processor, such as `cortex-m4` (`c` alone;
     None: any). board, flash, ram: where the firmware of a Cortex-M is linked, such as
-    `mps2-an386`, and the bytes that it may take there. Raises InputError for a format that is none,
-    an option that the format lacks, and what it cannot hold.
+    `mps2-an386`, and the bytes that it may take there. package: `arduino`, `esp-idf`, `zephyr`,
+    `platformio` or `cmake`: a library instead (`c` alone). Raises InputError for a format that is
+    none, an option that the format lacks, and what it cannot hold.
 
     >>> quantized = mpsearch.apply(network, solution, data)
     >>> mpsearch.export(quantized, "network", data=data, check=False).ok
@@ -170,7 +173,7 @@ def export(
     if form not in FORMATS:
         raise InputError(f"got the format {form!r}; expected {', '.join(FORMATS)}")
     request = ExportRequest(
-        quantized, data, os.fspath(output), wide_bits, check, target, board, flash, ram
+        quantized, data, os.fspath(output), wide_bits, check, target, board, flash, ram, package
     )
     check_options(form, request)
     return FORMATS[form].write(request)

@@ -16,7 +16,7 @@ from mpsearch.tables.table import LayerTable
 
 FORMAT, VERSION = "mpsearch.baseline", 1
 LARGEST_MIB = 64
-DEVICE = ("steady", "process", "cold", "peak_memory_bytes", "energy_j")
+DEVICE = ("steady", "process", "cold", "peak_memory_bytes", "energy_j", "instructions")
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,8 @@ class Baseline:
     """What was known of a network; None and empty: not known.
 
     totals: `size_bytes`, `bops`; device: median seconds by mode (`steady`, `process`, `cold`),
-    `peak_memory_bytes`, `energy_j`. row: accuracy with one entry per sample, so that another
-    network can be paired with it on the same data.
+    `peak_memory_bytes`, `energy_j`, `instructions`. row: accuracy with one entry per sample, so
+    that another network can be paired with it on the same data.
     """
 
     identity: Identity

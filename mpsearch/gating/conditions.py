@@ -151,7 +151,7 @@ CONDITIONS = (
         "Joules of one inference above idle.",
     ),
     Condition(
-        "max_instructions", ("device",), "instructions", "instructions", "", "20M",
+        "max_instructions", ("device",), "instructions", "instructions (emulated)", "", "20M",
         "Of one inference on an emulated board: a count, no time.",
     ),
     Condition(
@@ -170,6 +170,10 @@ CONDITIONS = (
     Condition(
         "max_latency_growth", ("device", "baseline"), "latency_s_growth", "latency growth", "%",
         "5%", None, parse_growth,
+    ),
+    Condition(
+        "max_instructions_growth", ("device", "baseline"), "instructions_growth",
+        "growth of instructions (emulated)", "%", "0%", None, parse_growth,
     ),
 )  # fmt: skip
 BY_QUANTITY: Mapping[str, Condition] = {
@@ -204,6 +208,7 @@ class Limits(TypedDict, total=False):
     max_size_growth: str | None
     max_bops_growth: str | None
     max_latency_growth: str | None
+    max_instructions_growth: str | None
 
 
 @dataclass(frozen=True)

@@ -51,6 +51,7 @@ from mpsearch.integer.operators import (
     unsupported,
 )
 from mpsearch.integer.own_scales import own_step
+from mpsearch.integer.pads import fold_pads
 from mpsearch.integer.pointwise import PointFunction, needed, point_functions, sources_of
 from mpsearch.integer.ranges import Ranges, tensor_ranges
 from mpsearch.integer.samples import of_one_sample
@@ -332,4 +333,5 @@ class Lowering:
         output = self.tensors[result.name, WIDE]
         low, high = self.ranges.get(result.name, (0.0, 0.0))
         step = affine(8, min(low, 0.0), max(high, 0.0)).scale
-        return IntegerGraph(tuple(self.inputs), fuse_clamps(self.steps, output), output, step)
+        steps = fold_pads(self.inputs, self.steps, output)
+        return IntegerGraph(tuple(self.inputs), fuse_clamps(steps, output), output, step)

@@ -67,7 +67,7 @@ def _encoded(value: Any) -> Any:
     if isinstance(value, Rescale):
         return {"factors": len(value.multipliers)}
     if isinstance(value, Scaling):
-        return {"scaling": len(value.rescale.multipliers), "low": value.low, "high": value.high}
+        return {"scaled": list(value.rescale.multipliers.shape)}
     if isinstance(value, Weights):
         return {"layer": value.layer, "codes": list(value.codes.shape)}
     if isinstance(value, tuple | list):
@@ -86,9 +86,9 @@ def _decoded(value: Any, w_bits: Mapping[str, int]) -> Any:
         return _zeros(value["array"], value["dtype"])
     if "factors" in value:
         return Rescale(_zeros([value["factors"]], "int32"), _zeros([value["factors"]], "int8"))
-    if "scaling" in value:
-        factors = _decoded({"factors": value["scaling"]}, w_bits)
-        return Scaling(0, factors, value["low"], value["high"])
+    if "scaled" in value:
+        factors = _zeros(value["scaled"], "int32"), _zeros(value["scaled"], "int8")
+        return Scaling(0, Rescale(*factors), 0, 0)
     name, shape = value["layer"], value["codes"]
     bias = _zeros(shape[:1], "int32")
     return Weights(name, w_bits[name], _zeros(shape, "int16"), bias, zero_point=0, bound=0)

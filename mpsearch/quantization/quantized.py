@@ -248,7 +248,7 @@ def assemble(
     stored: Mapping[str, ActivationQuantizer] | None = None,
 ) -> QuantizedNetwork:
     """The quantized network of layers that are quantized already, and of tensors by node name that
-    are stored in codes of their own."""
+    are stored in codes of their own; a graph that was cut may lack some."""
     source = copy_graph(network.graph)
     for layer in network.layers:
         quantized = layers[layer.name]
@@ -265,7 +265,8 @@ def assemble(
         for name in layer.nodes:
             _quantize_input(graph, nodes[name], layers[layer.name].activation)
     for name, quantizer in (stored or {}).items():
-        _quantize_output(graph, nodes[name], quantizer)
+        if name in nodes:
+            _quantize_output(graph, nodes[name], quantizer)
     graph.recompile()
     return QuantizedNetwork(
         replace(network, graph=source),

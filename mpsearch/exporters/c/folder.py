@@ -33,6 +33,13 @@ from mpsearch.exporters.firmware.project import (
 )
 from mpsearch.exporters.folders import check_folder, write_files
 from mpsearch.exporters.formats import Exported, ExportRequest, Trial
+from mpsearch.exporters.packages.layout import (
+    PACKAGE_FORMAT,
+    PACKAGES,
+    arrange,
+    check_package,
+    package_name,
+)
 from mpsearch.exporters.reference_outputs import reference_of
 from mpsearch.integer.graph import IntegerGraph
 from mpsearch.integer.inference import IntegerNetwork, outputs, quantize_input, ranges_from, run
@@ -97,9 +104,10 @@ def export_c(
     """Write the network as C99 into `folder`, which is new, empty, or an export without changes.
 
     A microcontroller gets a firmware project, for the board in `firmware` or the usual one. Ranges
-    of sums and outputs come from `calibration`, whose first samples are stored for `make check`.
-    Raises InputError for a layer in float, an operator without an integer form, and for a folder
-    with anything else in it; nothing is written then.
+    of outputs, and of sums where `wide_bits` (16 or 32) are given or the network has no quantizers
+    for them, come from `calibration`, whose first samples are stored for `make check`. Raises
+    InputError for a layer in float, an operator without an integer form, and for a folder with
+    anything else in it; nothing is written then.
     """
     graph = lower(quantized, calibration, wide_bits=wide_bits)
     return write_folder(graph, quantized, calibration, folder, (), target, firmware)
@@ -113,20 +121,33 @@ def write_folder(
     agreement: Sequence[Agreement] = (),
     target: Target = ANY,
     firmware: Firmware | None = None,
+    package: str | None = None,
 ) -> CExport:
     """As `export_c`, for a graph that was lowered from `quantized`; `agreement` goes into
-    export.json."""
-    if target.bare:
+    export.json. package: an ecosystem, whose library it becomes instead of a program or firmware.
+    """
+    if target.bare and package is None:
         firmware = firmware or firmware_for(target.name)
     place = Path(folder)
-    check_folder(place, FORMAT)
+    check_folder(place, PACKAGE_FORMAT if package else FORMAT)
     source = generate(graph, quantized, target)
     document = describe(graph, quantized, source)
-    document |= {"target": target.name, "firmware": firmware.to_json() if firmware else None}
+    document |= {
+        "target": target.name,
+        "stack_bytes": target.family.stack,
+        "firmware": firmware.to_json() if firmware else None,
+    }
     document["agreement"] = [found.figures() for found in agreement]
     contents: dict[str, bytes] = {name: code.encode() for name, code in source.files.items()}
     for name, template in templates(target).items():
         contents[name] = (files("mpsearch.exporters.c") / template).read_bytes()
+    if package is not None:
+        name = package_name(place, contents)
+        document |= {"format": PACKAGE_FORMAT, "package": {"kind": package, "name": name}}
+        compiled = (*kernel_sources(target), "network.c", "border.c")
+        contents = arrange(package, name, contents, compiled, target.flags, document)
+        contents["README.md"] = readme(graph, document, None).encode()
+        return CExport(place, write_files(place, contents, document))
     if firmware is None:
         contents |= {name: text.encode() for name, text in builds(target).items()}
     else:
@@ -232,8 +253,13 @@ def write(request: ExportRequest) -> Exported:
     if request.wide_bits is not None:  # another network: nothing is stored between layers
         quantized = without_stored(quantized)
     target = find_target(request.target)
-    firmware = firmware_for(request.target, request.board, request.flash, request.ram)
-    check_folder(Path(request.output), FORMAT)
+    package = request.package
+    if package is None:
+        firmware = firmware_for(request.target, request.board, request.flash, request.ram)
+    else:
+        check_package(package, request.board, request.flash, request.ram)
+        firmware = None
+    check_folder(Path(request.output), PACKAGE_FORMAT if package else FORMAT)
     graph = lower(quantized, data, wide_bits=request.wide_bits)
     agreement: tuple[Agreement, ...] = ()
     if request.check is not False:
@@ -247,7 +273,7 @@ def write(request: ExportRequest) -> Exported:
         )
         return Exported({"agreement": [found.figures() for found in agreement]}, lines, ok=False)
     document = write_folder(
-        graph, quantized, data, request.output, agreement, target, firmware
+        graph, quantized, data, request.output, agreement, target, firmware, package
     ).document
     constants, arena = document["constant_bytes"], document["arena"]
     total, peak = sum(constants.values()), arena["peak_bytes"]
@@ -258,12 +284,14 @@ def write(request: ExportRequest) -> Exported:
         f"  constants (flash)    {format_size(total)}: {parts}",
         f"  static memory (SRAM) {format_size(peak)}, {100 * above:.1f} % above the lower bound",
         *_agreement_lines(agreement),
-        f"next: {_next(request.output, firmware)}",
+        f"next: {_next(request.output, firmware, package)}",
     )
     return Exported({key: value for key, value in document.items() if key != "files"}, lines)
 
 
-def _next(output: str, firmware: Firmware | None) -> str:
+def _next(output: str, firmware: Firmware | None, package: str | None) -> str:
+    if package is not None:
+        return f"{output}/README.md says how to take it into {PACKAGES[package].title}"
     if firmware is None:
         return f"make -C {output} check"
     return f"mpsearch device run {output} --board {firmware.board.name}"

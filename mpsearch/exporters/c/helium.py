@@ -16,7 +16,8 @@ from mpsearch.integer.fixed_point import Integers
 from mpsearch.integer.graph import Convolution, IntegerTensor, Linear, Shape, Step
 
 _LANES, _FACTOR_BYTES = 4, 5  # MPS_LANES and sizes in mps_factors of mve/finishing.h
-_CHUNK, _SLACK = 512, 64  # CHUNK in mve/patches.c, MPS_UNPACKED_SLACK in mve/helium.h
+_CHUNK, _SHORT = 512, 32  # CHUNK, SHORT in mve/patches.c
+_SLACK = 64  # MPS_UNPACKED_SLACK in mve/helium.h
 # Weights are unpacked once for a block of patches, and three positions are computed at once.
 _BLOCK_BYTES, _FEW, _MOST, _LARGEST_BYTES = 768, 12, 48, 6912  # MOST in mve/patches.c
 
@@ -37,9 +38,12 @@ def scratch(step: Step, kernel: Kernel, source: IntegerTensor) -> Scratch:
         positions, channels = geometry(step, source).positions, outputs // step.groups
     else:
         positions, channels = prod(step.output.shape) // outputs, outputs
-    block = max(_few(terms), min(_BLOCK_BYTES // terms // 3 * 3, _MOST))
+    row = terms
+    if isinstance(step, Convolution) and terms < _SHORT:
+        row = _SHORT if terms > _SHORT // 2 else _SHORT // 2
+    block = max(_few(terms), min(_BLOCK_BYTES // row // 3 * 3, _MOST))
     block = min(block, positions)
-    size = -(-channels // _LANES) * _LANES * _FACTOR_BYTES + block * terms
+    size = -(-channels // _LANES) * _LANES * _FACTOR_BYTES + block * row
     if step.weights.bits < 8:
         size += _LANES * (terms if terms <= _CHUNK else _CHUNK + 8) + 8 + _SLACK
     return Scratch(block, size)

@@ -1,7 +1,7 @@
 /* A line of a depthwise convolution for 16 channels: position p multiplies tap t, 16 weights at
-   w + 16 * t, with the 16 codes - offset at taps[t] + at + p * step. Three ways to the same
-   integers: AVX2, NEON, and plain C. Sums of channels 0 to 7 go to lower[position][channel], those
-   of 8 to 15 to upper. */
+   w + 16 * t, with the 16 codes - offset at taps[t] + at + p * step. Ways to the same
+   integers: AVX2 and VNNI, NEON and SDOT, and plain C. Sums of channels 0 to 7 go to
+   lower[position][channel], those of 8 to 15 to upper. */
 #ifndef MPS_LINES_H
 #define MPS_LINES_H
 
@@ -11,55 +11,18 @@
 #define MPS_TAPS 64    /* at most; with one more there are weights 0, for an odd number */
 #define MPS_STRETCH 32 /* positions whose sums are kept, a multiple of 4 */
 
+/* Three rows of three taps beside each other, one place apart like the positions. */
+static inline int mps_three_columns(const int8_t *const *taps, int count, size_t step) {
+    if (count != 9 || step != MPS_WIDTH || taps[1] != taps[0] + MPS_WIDTH)
+        return 0;
+    for (int t = 0; t < 9; t += 3)
+        if (taps[t + 2] != taps[t] + 2 * MPS_WIDTH)
+            return 0;
+    return 1;
+}
+
 #if defined(__AVX2__) && !defined(MPS_PORTABLE)
-#include <immintrin.h>
-
-/* 16 codes - offset to each of `count` places; offset is 128, whose bit is turned, or 0. */
-static MPS_APART void mps_copy_places(const unsigned char *codes, size_t step, int offset,
-                                      int count, int8_t *to) {
-    const __m128i turn = _mm_set1_epi8((char)offset);
-    for (; count > 0; count--, codes += step, to += MPS_WIDTH)
-        _mm_storeu_si128(
-            (__m128i *)(void *)to,
-            _mm_xor_si128(_mm_loadu_si128((const __m128i *)(const void *)codes), turn));
-}
-
-static inline __m256i mps_wide(const int8_t *x) {
-    return _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(const void *)x));
-}
-
-/* Two products of 8 bits each are added up in 32 bits: two taps at a time. */
-static void mps_line(int run, const int8_t *w, const int8_t *const *taps, int count, size_t step,
-                     size_t at, int positions, int32_t *lower, int32_t *upper) {
-    __m256i even[MPS_TAPS / 2], odd[MPS_TAPS / 2];
-    (void)run;
-    for (int t = 0; t < count; t += 2) {
-        const __m256i a = mps_wide(w + MPS_WIDTH * t), b = mps_wide(w + MPS_WIDTH * (t + 1));
-        even[t / 2] = _mm256_unpacklo_epi16(a, b);
-        odd[t / 2] = _mm256_unpackhi_epi16(a, b);
-    }
-    for (int p = 0; p < positions; p++, at += step) {
-        __m256i a = _mm256_setzero_si256(), b = a;
-        for (int t = 0; t < count; t += 2) {
-            const __m256i x = mps_wide(taps[t] + at), y = mps_wide(taps[t + 1] + at);
-            a = _mm256_add_epi32(a, _mm256_madd_epi16(_mm256_unpacklo_epi16(x, y), even[t / 2]));
-            b = _mm256_add_epi32(b, _mm256_madd_epi16(_mm256_unpackhi_epi16(x, y), odd[t / 2]));
-        }
-        _mm256_storeu_si256((__m256i *)(void *)(lower + 8 * p),
-                            _mm256_permute2x128_si256(a, b, 0x20));
-        _mm256_storeu_si256((__m256i *)(void *)(upper + 8 * p),
-                            _mm256_permute2x128_si256(a, b, 0x31));
-    }
-}
-
-/* Only NEON finishes sums in registers. */
-static inline int mps_line_to_bytes(const mps_layer *layer, const mps_constants *constants,
-                                    const int8_t *w, const int8_t *const *taps, int count,
-                                    size_t step, int positions, unsigned char *to, size_t apart) {
-    (void)layer, (void)constants, (void)w, (void)taps, (void)count, (void)step, (void)positions;
-    (void)to, (void)apart;
-    return 0;
-}
+#include "lines_avx2.h"
 
 #elif defined(__ARM_NEON) && defined(__aarch64__) && !defined(MPS_PORTABLE)
 #include <arm_neon.h>
@@ -197,6 +160,19 @@ static inline MPS_INLINE void mps_nine_taps(const mps_layer *layer, const mps_co
     }
 }
 
+#ifdef __ARM_FEATURE_DOTPROD
+#include "lines_sdot.h"
+#else
+static inline int mps_columns_to_bytes(const mps_layer *layer, const mps_constants *constants,
+                                       const int8_t *w, const int8_t *const *taps, int count,
+                                       size_t step, int positions, unsigned char *to,
+                                       size_t apart) {
+    (void)layer, (void)constants, (void)w, (void)taps, (void)count, (void)step, (void)positions;
+    (void)to, (void)apart;
+    return 0;
+}
+#endif
+
 /* 0: this layer needs mps_line and mps_finish_rows. */
 static MPS_APART int mps_line_to_bytes(const mps_layer *layer, const mps_constants *constants,
                                        const int8_t *w, const int8_t *const *taps, int count,
@@ -207,6 +183,8 @@ static MPS_APART int mps_line_to_bytes(const mps_layer *layer, const mps_constan
         return 0;
     if (count != 9)
         return 0;
+    if (mps_columns_to_bytes(layer, constants, w, taps, count, step, positions, to, apart))
+        return 1;
     if (layer->run >= 9)
         mps_nine_taps(layer, constants, 9, 1, w, taps, step, 0, positions, to, apart);
     else if (clip)
@@ -240,7 +218,7 @@ static void mps_line(int run, const int8_t *w, const int8_t *const *taps, int co
     }
 }
 
-/* Only NEON finishes sums in registers. */
+/* Plain C does not finish sums in registers. */
 static inline int mps_line_to_bytes(const mps_layer *layer, const mps_constants *constants,
                                     const int8_t *w, const int8_t *const *taps, int count,
                                     size_t step, int positions, unsigned char *to, size_t apart) {

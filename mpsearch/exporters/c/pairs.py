@@ -26,7 +26,7 @@ _CHUNK, _MOST_TAPS, _CHANNELS = (
     16,
 )  # CHUNK in patches.c; MOST_TAPS, CHANNELS in depthwise.c
 _IN_PLACE = (2, 4, 8)  # bits of weights whose words are read where they are stored
-_PATCH_BYTES, _MOST_POSITIONS = 1024, 32
+_PATCH_BYTES, _MOST_POSITIONS = 1536, 48
 
 
 def kernel_of(step: Convolution | Linear, source: IntegerTensor) -> Kernel:

@@ -100,7 +100,7 @@ static void multiply(const mps_layer *layer, const unsigned char *constants, int
 
 /* `count` padded places. */
 static void pad(const mps_layer *layer, int count, unsigned char *to) {
-    const int16_t zero = (int16_t)(layer->input_zero - layer->offset);
+    const int16_t zero = (int16_t)(layer->input_zero - mps_patch_offset(layer));
     if (mps_code_bytes(layer) == 1)
         memset(to, zero, (size_t)count);
     else

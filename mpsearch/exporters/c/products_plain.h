@@ -4,6 +4,9 @@ static inline int mps_code_bytes(const mps_layer *layer) {
     return 1;
 }
 
+/* What is taken from the codes of a patch. */
+static inline int mps_patch_offset(const mps_layer *layer) { return layer->offset; }
+
 static inline void mps_centre(const mps_layer *layer, const unsigned char *codes, int count,
                               void *patch) {
     int8_t *to = patch;
@@ -33,7 +36,7 @@ static void mps_products(const mps_layer *layer, const int8_t *w, const void *pa
     }
 }
 
-/* Only NEON finishes sums in registers. */
+/* Plain C does not finish sums in registers. */
 static inline int mps_products_to_bytes(const mps_layer *layer, const mps_constants *constants,
                                         const int8_t *w, const void *x, size_t stride,
                                         int positions, int groups, unsigned char *to,

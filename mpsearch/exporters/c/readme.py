@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mpsearch.exporters.firmware.project import Firmware
+from mpsearch.exporters.packages.layout import how_to_take
 from mpsearch.integer.graph import IntegerGraph, IntegerInput
 from mpsearch.running.streams import markdown_text
 from mpsearch.tables.units import format_size
@@ -11,6 +12,8 @@ from mpsearch.tables.units import format_size
 
 def readme(graph: IntegerGraph, document: Mapping[str, Any], firmware: Firmware | None) -> str:
     """The text for people who hold only the folder."""
+    if "package" in document:
+        return _head(document) + how_to_take(document["package"]) + _memory(document)
     if firmware is None:
         return _head(document) + _program(document) + _memory(document) + _embedding(graph)
     return _head(document) + _firmware(firmware, document) + _memory(document)
@@ -84,6 +87,7 @@ def _memory(document: Mapping[str, Any]) -> str:
     )
     sram = f"{arena['peak_bytes']:,} bytes ({format_size(arena['peak_bytes'])})"
     sizes = "make" if document["firmware"] else "make size"
+    shows = "your build shows them" if "package" in document else f"`{sizes}` shows them"
     return f"""## Memory
 
 | constants (flash) | bytes |
@@ -91,12 +95,12 @@ def _memory(document: Mapping[str, Any]) -> str:
 {flash}
 | together | {sum(constants.values()):,} |
 
-Code and the steps' descriptions come on top: `{sizes}` shows them. Weights, biases and scales
+Code and the steps' descriptions come on top: {shows}. Weights, biases and scales
 together are the size that mpsearch predicted: {document["size_bytes"]:,} bytes.
 
 Static memory (SRAM) of all tensors: {sram}. No placing can go
 below {arena["lower_bound_bytes"]:,} bytes, the largest sum of tensors that are alive at once.
-The stack needs about 6 KB.
+The stack needs less than {document["stack_bytes"]:,} bytes.
 
 | layer | weight bits | activation bits | MACs | weight bytes |
 |---|---|---|---|---|

@@ -10,6 +10,16 @@
 
 #include "constants.h"
 
+/* Codes of one byte without ties: what kernels finish in registers. */
+static inline int mps_to_bytes(const mps_layer *layer) {
+    return layer->rounding == MPS_HALF_UP && layer->output_type == MPS_U8;
+}
+
+/* Whether these codes need more than the range of their type. */
+static inline int mps_raised_or_clipped(const mps_layer *layer) {
+    return layer->low != 0 || layer->high != 255 || layer->raise != 0;
+}
+
 #if defined(__AVX2__) && !defined(MPS_PORTABLE)
 #include <immintrin.h>
 
@@ -33,45 +43,62 @@ static inline mps_vectors mps_vectors_of(const mps_constants *c) {
 }
 
 /* a = 32: the upper half of a 64-bit product; shift >= 33 */
-static inline __m256i mps_half_up(const mps_vectors *v, int raise, const int32_t *sums) {
-    __m256i x = _mm256_add_epi32(mps_load(sums), v->base), even, odd, upper;
+static inline MPS_INLINE __m256i mps_rescaled(const mps_vectors *v, int raise, __m256i x) {
+    __m256i even, odd, upper;
     if (raise)
         x = _mm256_slli_epi32(x, raise);
     even = _mm256_mul_epi32(x, v->even);
     odd = _mm256_mul_epi32(_mm256_srli_epi64(x, 32), v->odd);
+#ifdef __AVX512VL__
+    upper = _mm256_mask_shuffle_epi32(odd, 0x55, even, _MM_PERM_DDBB);
+#else
     upper = _mm256_blend_epi32(_mm256_srli_epi64(even, 32), odd, 0xaa);
+#endif
     return _mm256_srav_epi32(_mm256_add_epi32(upper, v->half), v->shift);
 }
 
-/* Rows of 8 sums -> 8 codes of one byte each, clipped where `clip` says that the byte's range is
-   not enough; sums are there up to a multiple of four rows. `clip` and a `raise` of 0 are
+static inline __m256i mps_half_up(const mps_vectors *v, int raise, const int32_t *sums) {
+    return mps_rescaled(v, raise, _mm256_add_epi32(mps_load(sums), v->base));
+}
+
+/* Four rows of 8 sums with their base -> 8 codes of one byte each, clipped where `clip` says that
+   the byte's range is not enough; `rows` of them, 1 to 4, are stored. `clip` and a `raise` of 0 are
    constants. */
+static inline MPS_INLINE void mps_four_rows(const mps_layer *layer, const mps_vectors *v, int clip,
+                                            int raise, const __m256i *sums, int rows,
+                                            unsigned char *to, size_t stride) {
+    const __m256i zero = _mm256_set1_epi16((short)layer->output_zero);
+    const __m256i a =
+        _mm256_packs_epi32(mps_rescaled(v, raise, sums[0]), mps_rescaled(v, raise, sums[1]));
+    const __m256i b =
+        _mm256_packs_epi32(mps_rescaled(v, raise, sums[2]), mps_rescaled(v, raise, sums[3]));
+    __m256i codes = _mm256_packus_epi16(_mm256_adds_epi16(a, zero), _mm256_adds_epi16(b, zero));
+    __m128i lower, upper, half;
+    if (clip)
+        codes = _mm256_min_epu8(_mm256_max_epu8(codes, _mm256_set1_epi8((char)layer->low)),
+                                _mm256_set1_epi8((char)layer->high));
+    lower = _mm256_castsi256_si128(codes);
+    upper = _mm256_extracti128_si256(codes, 1);
+    half = _mm_unpacklo_epi32(lower, upper);
+    _mm_storel_epi64((__m128i *)(void *)to, half);
+    if (rows > 1)
+        _mm_storel_epi64((__m128i *)(void *)(to + stride), _mm_srli_si128(half, 8));
+    half = _mm_unpackhi_epi32(lower, upper);
+    if (rows > 2)
+        _mm_storel_epi64((__m128i *)(void *)(to + 2 * stride), half);
+    if (rows > 3)
+        _mm_storel_epi64((__m128i *)(void *)(to + 3 * stride), _mm_srli_si128(half, 8));
+}
+
+/* Rows of 8 sums, which are there up to a multiple of four rows, to codes. */
 static inline void mps_bytes(const mps_layer *layer, const mps_vectors *v, int clip, int raise,
                              const int32_t *sums, int rows, unsigned char *to, size_t stride) {
-    const __m256i zero = _mm256_set1_epi16((short)layer->output_zero);
-    const __m256i low = _mm256_set1_epi8((char)layer->low);
-    const __m256i high = _mm256_set1_epi8((char)layer->high);
     for (; rows > 0; rows -= 4, sums += 4 * MPS_TILE, to += 4 * stride) {
-        const __m256i first =
-            _mm256_packs_epi32(mps_half_up(v, raise, sums), mps_half_up(v, raise, sums + 8));
-        const __m256i second =
-            _mm256_packs_epi32(mps_half_up(v, raise, sums + 16), mps_half_up(v, raise, sums + 24));
-        __m256i codes =
-            _mm256_packus_epi16(_mm256_adds_epi16(first, zero), _mm256_adds_epi16(second, zero));
-        __m128i lower, upper, half;
-        if (clip)
-            codes = _mm256_min_epu8(_mm256_max_epu8(codes, low), high);
-        lower = _mm256_castsi256_si128(codes);
-        upper = _mm256_extracti128_si256(codes, 1);
-        half = _mm_unpacklo_epi32(lower, upper);
-        _mm_storel_epi64((__m128i *)(void *)to, half);
-        if (rows > 1)
-            _mm_storel_epi64((__m128i *)(void *)(to + stride), _mm_srli_si128(half, 8));
-        half = _mm_unpackhi_epi32(lower, upper);
-        if (rows > 2)
-            _mm_storel_epi64((__m128i *)(void *)(to + 2 * stride), half);
-        if (rows > 3)
-            _mm_storel_epi64((__m128i *)(void *)(to + 3 * stride), _mm_srli_si128(half, 8));
+        __m256i x[4];
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; i++)
+            x[i] = _mm256_add_epi32(mps_load(sums + i * MPS_TILE), v->base);
+        mps_four_rows(layer, v, clip, raise, x, rows, to, stride);
     }
 }
 
@@ -130,6 +157,13 @@ static inline MPS_INLINE int16x8_t mps_narrow(const mps_vectors *v, int32x4_t x,
     x = vrshlq_s32(vqdmulhq_s32(x, v->multiplier[0]), v->shift[0]);
     y = vrshlq_s32(vqdmulhq_s32(y, v->multiplier[1]), v->shift[1]);
     return vqmovn_high_s32(vqmovn_s32(x), y);
+}
+
+/* 8 codes, and step on: compilers do not use this form of addressing. */
+static inline MPS_INLINE void mps_store_codes(unsigned char **to, size_t apart, uint8x8_t codes) {
+    __asm__("st1 {%2.8b}, [%0], %3"
+            : "+r"(*to), "=m"(*(unsigned char (*)[8]) * to)
+            : "w"(codes), "r"(apart));
 }
 
 static inline MPS_INLINE int16x8_t mps_upper(const mps_vectors *v, int raise, int32x4_t x,

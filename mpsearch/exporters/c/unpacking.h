@@ -46,6 +46,13 @@ static int mps_unpack_4(const uint8_t *packed, int count, int8_t *weights) {
     }
     for (end += count % 128 / 32 * 32; weights != end; packed += 16, weights += 32)
         mps_unpack_32(packed, weights);
+    for (end += count % 32 / 8 * 8; weights != end; packed += 4, weights += 8) {
+        int32_t four;
+        int8x8_t bytes;
+        memcpy(&four, packed, 4);
+        bytes = vreinterpret_s8_s32(vdup_n_s32(four));
+        vst1_s8(weights, vzip1_s8(vshr_n_s8(vshl_n_s8(bytes, 4), 4), vshr_n_s8(bytes, 4)));
+    }
     return (int)(weights - start);
 }
 

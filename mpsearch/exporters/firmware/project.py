@@ -21,8 +21,6 @@ FIXED = tuple(
     "firmware.h startup.c clock.c uart.c semihosting.c main.c check.c protocol.c "
     "firmware.ld".split()
 )
-STACK = 6912
-"""Bytes that the linker keeps for the stack: above what networks were seen to take, 6,660."""
 _ANSWER = re.compile(r"    int best = 0;\n|    for \(int i = 1;.*?best = i;\n", re.DOTALL)
 
 
@@ -91,7 +89,7 @@ def project(
         board=firmware.board.name,
         core=firmware.board.core,
         flags=flags,
-        stack=STACK,
+        stack=document["stack_bytes"],
         sources=" ".join(name.removesuffix(".c") for name in sources),
     )
     texts["sample.c"] = _sample([entry["shape"] for entry in document["inputs"]])

@@ -10,22 +10,23 @@
 /* Products of two channels with some positions. */
 typedef struct {
     const mps_layer *layer;
-    const unsigned char *weights; /* as they are stored */
     unsigned char *unpacked;
-    int words;    /* of each channel in place */
+    mps_sums start; /* words that are read in place */
+    int words;      /* of each channel; how they are read; how far their sums are shifted */
+    void (*words_1)(mps_sums *), (*words_2)(mps_sums *);
+    int down;
     int terms;    /* of each channel that are unpacked, at most CHUNK at once */
     size_t first; /* code of these; the second channel's follow */
-    int32_t base[2];
-    mps_channel channels[2];
-    int bits, raise; /* those of the layer */
-    int count;       /* of channels, 1 or 2 */
-    int bytes;       /* results of one byte, in registers, without a sum */
-    int clipped;     /* by less than a byte */
+    uint32_t base[2];
+    mps_channel a, b;
+    int raise;   /* that of the layer */
+    int count;   /* of channels, 1 or 2 */
+    int bytes;   /* results of one byte, in registers, without a sum */
+    int clipped; /* by less than a byte */
     const unsigned char *codes;
     size_t row; /* bytes from one position to the next */
     int positions;
-    const void *addend;
-    void *output;
+    mps_ending ending;
     size_t at, stride; /* element of the output; to that of the next position */
 } pair;
 
@@ -36,14 +37,6 @@ typedef struct {
 } shapes;
 
 static int at_most(int x, int limit) { return x < limit ? x : limit; }
-
-/* The results of a pair that are not just bytes: channels a and b at positions 0 and 1. */
-static MPS_APART void finish_any(const pair *p, size_t at, int positions, const int32_t *sums) {
-    for (int position = 0; position < positions; position++, at += p->stride)
-        for (int channel = 0; channel < p->count; channel++)
-            mps_finish_one(p->layer, p->channels + channel, sums[2 * channel + position], p->addend,
-                           p->output, at + (size_t)channel);
-}
 
 /* `terms` of the terms that are not in place, from the k-th on: the first channel's and the
    second's as words in turn, filled up with zeros. */
@@ -60,44 +53,54 @@ static MPS_APART void unpack(const pair *p, int k, int terms) {
     }
 }
 
+/* The terms that are not in place. */
+static void add_unpacked(const pair *p, int two, mps_sums *s) {
+    for (int k = 0; k < p->terms; k += CHUNK) {
+        const int terms = at_most(CHUNK, p->terms - k);
+        if (p->terms > CHUNK)
+            unpack(p, k, terms);
+        mps_expect(s, 8, p->unpacked, (terms + 3) / 4);
+        (two ? mps_words_8_2 : mps_words_8_1)(s);
+    }
+}
+
+/* Results that are not just bytes of two channels. */
+static MPS_APART void finish_any(const pair *p, const mps_sums *s, size_t at, int two) {
+    mps_finish_one(&p->ending, &p->a, s->a0, at);
+    if (p->count > 1)
+        mps_finish_one(&p->ending, &p->b, s->b0, at + 1);
+    if (!two)
+        return;
+    mps_finish_one(&p->ending, &p->a, s->a1, at + p->stride);
+    if (p->count > 1)
+        mps_finish_one(&p->ending, &p->b, s->b1, at + p->stride + 1);
+}
+
+/* Two positions at a time, and a last one. */
 static MPS_APART void multiply_pair(const pair *p) {
     const unsigned char *codes = p->codes;
-    const mps_channel a = p->channels[0], b = p->channels[1];
     size_t at = p->at;
     for (int left = p->positions; left > 0; left -= 2) {
-        const int two = left > 1, down = MPS_DSP ? 8 - p->bits : 0;
-        mps_sums s = {0, 0, 0, 0, p->weights, codes, codes + p->row};
-        int words = 0, next = 0;
-        if (p->bits == 8)
-            words = p->words;
-        else if (p->words) {
-            if (p->bits == 4)
-                two ? mps_words(4, 1, p->words, &s) : mps_words(4, 0, p->words, &s);
-            else
-                two ? mps_words(2, 1, p->words, &s) : mps_words(2, 0, p->words, &s);
-            s.a0 = (uint32_t)((int32_t)s.a0 >> down), s.a1 = (uint32_t)((int32_t)s.a1 >> down);
-            s.b0 = (uint32_t)((int32_t)s.b0 >> down), s.b1 = (uint32_t)((int32_t)s.b1 >> down);
+        const int two = left > 1;
+        mps_sums s = p->start;
+        s.x0 = codes, s.x1 = codes + p->row;
+        if (p->words)
+            (two ? p->words_2 : p->words_1)(&s);
+        if (p->down) {
+            s.a0 = (uint32_t)((int32_t)s.a0 >> p->down) + p->base[0];
+            s.a1 = (uint32_t)((int32_t)s.a1 >> p->down) + p->base[0];
+            s.b0 = (uint32_t)((int32_t)s.b0 >> p->down) + p->base[1];
+            s.b1 = (uint32_t)((int32_t)s.b1 >> p->down) + p->base[1];
         }
-        for (;;) { /* words of bytes in place, then those that are unpacked */
-            two ? mps_words(8, 1, words, &s) : mps_words(8, 0, words, &s);
-            if (next >= p->terms)
-                break;
-            words = at_most(CHUNK, p->terms - next);
-            if (p->terms > CHUNK)
-                unpack(p, next, words);
-            next += words;
-            words = (words + 3) / 4;
-            s.w = p->unpacked;
-        }
-        s.a0 += (uint32_t)p->base[0], s.a1 += (uint32_t)p->base[0];
-        s.b0 += (uint32_t)p->base[1], s.b1 += (uint32_t)p->base[1];
+        if (p->terms)
+            add_unpacked(p, two, &s);
         if (p->bytes) {
-            unsigned char *to = (unsigned char *)p->output + at, *beside = to + p->stride;
+            unsigned char *to = (unsigned char *)p->ending.output + at, *beside = to + p->stride;
             int32_t a0, a1, b0, b1;
             if (p->raise)
                 s.a0 <<= p->raise, s.a1 <<= p->raise, s.b0 <<= p->raise, s.b1 <<= p->raise;
-            a0 = mps_code(&a, s.a0), a1 = mps_code(&a, s.a1);
-            b0 = mps_code(&b, s.b0), b1 = mps_code(&b, s.b1);
+            a0 = mps_code(&p->a, s.a0), a1 = mps_code(&p->a, s.a1);
+            b0 = mps_code(&p->b, s.b0), b1 = mps_code(&p->b, s.b1);
             if (p->clipped) {
                 const int32_t low = p->layer->low, high = p->layer->high;
                 a0 = mps_within(a0, low, high), a1 = mps_within(a1, low, high);
@@ -105,18 +108,11 @@ static MPS_APART void multiply_pair(const pair *p) {
             } else {
                 a0 = mps_byte(a0), a1 = mps_byte(a1), b0 = mps_byte(b0), b1 = mps_byte(b1);
             }
-            if (p->count == 1) {
-                to[0] = (unsigned char)a0;
-                if (two)
-                    beside[0] = (unsigned char)a1;
-            } else {
-                to[0] = (unsigned char)a0, to[1] = (unsigned char)b0;
-                if (two)
-                    beside[0] = (unsigned char)a1, beside[1] = (unsigned char)b1;
-            }
+            to[0] = (unsigned char)a0, to[1] = (unsigned char)b0;
+            if (two)
+                beside[0] = (unsigned char)a1, beside[1] = (unsigned char)b1;
         } else {
-            const int32_t sums[4] = {(int32_t)s.a0, (int32_t)s.a1, (int32_t)s.b0, (int32_t)s.b1};
-            finish_any(p, at, 1 + two, sums);
+            finish_any(p, &s, at, two);
         }
         codes += 2 * p->row, at += 2 * p->stride;
     }
@@ -132,21 +128,24 @@ static void multiply(pair *p, const shapes *s, int group) {
     size_t place = (size_t)(group * pairs) * stored;
     size_t next =
         (size_t)(s->groups * pairs) * stored + (size_t)group * (size_t)(2 * pairs * rest + single);
-    const int top = group * s->outputs;
     for (int o = 0; o < s->outputs; o += 2, p->at += 2, place += stored) {
+        const int channel = group * s->outputs + o;
         p->count = at_most(2, s->outputs - o);
         p->terms = p->count == 2 ? rest : s->terms;
         p->words = p->count == 2 ? whole / (32 / bits) : 0;
+        mps_expect(&p->start, bits, layer->weights + place / 8 * (size_t)bits, p->words);
         p->first = next;
-        p->weights = layer->weights + place / 8 * (size_t)bits;
         next += (size_t)(p->count * p->terms);
-        p->bytes = layer->output_type == MPS_U8 && !layer->sum;
-        for (int i = 0; i < 2; i++) {
-            const int channel = top + (i < p->count ? o + i : o);
-            p->base[i] = layer->base ? layer->base[channel] : 0;
-            p->channels[i] = mps_channel_of(layer, channel);
-            p->bytes &= p->channels[i].shift > 0;
+        p->a = p->b = mps_channel_of(layer, channel);
+        p->base[0] = p->base[1] = layer->base ? (uint32_t)layer->base[channel] : 0;
+        if (p->count == 2) {
+            p->b = mps_channel_of(layer, channel + 1);
+            p->base[1] = layer->base ? (uint32_t)layer->base[channel + 1] : 0;
         }
+        p->start.a0 = p->start.a1 = p->down ? 0 : p->base[0];
+        p->start.b0 = p->start.b1 = p->down ? 0 : p->base[1];
+        p->bytes = layer->output_type == MPS_U8 && !layer->sum && p->count == 2 && p->a.shift > 0 &&
+                   p->b.shift > 0;
         if (p->terms > 0 && p->terms <= CHUNK)
             unpack(p, 0, p->terms);
         multiply_pair(p);
@@ -154,16 +153,8 @@ static void multiply(pair *p, const shapes *s, int group) {
     p->at -= (size_t)(s->outputs + 1) / 2 * 2;
 }
 
-/* `count` codes from element `at` on. Words are copied where both sides lie as this processor can
-   read them. */
-static void copy(mps_type type, const unsigned char *from, size_t at, int count,
-                 unsigned char *to) {
-    if (type != MPS_U8) {
-        for (int i = 0; i < count; i++)
-            to[i] = (unsigned char)mps_get(from, type, at + (size_t)i);
-        return;
-    }
-    from += at;
+/* Words where both sides lie as this processor can read them. */
+static inline MPS_INLINE void copy_bytes(const unsigned char *from, int count, unsigned char *to) {
 #if !defined(__ARM_FEATURE_UNALIGNED)
     if ((((uintptr_t)from | (uintptr_t)to) & 3) == 0)
 #endif
@@ -177,47 +168,68 @@ static void copy(mps_type type, const unsigned char *from, size_t at, int count,
         *to++ = *from++;
 }
 
-static void pad(const mps_layer *layer, int count, unsigned char *to) {
-    for (; count > 0; count--)
-        *to++ = (unsigned char)layer->input_zero;
+/* `count` codes from element `at` on, a byte for each. */
+static MPS_APART void copy(mps_type type, const unsigned char *from, size_t at, int count,
+                           unsigned char *to) {
+    const int bits = type == MPS_U4 ? 4 : type == MPS_U2 ? 2 : 8;
+    int shift = (int)(at * (size_t)bits % 8);
+    unsigned held;
+    if (bits == 8) {
+        copy_bytes(from + at, count, to);
+        return;
+    }
+    from += at * (size_t)bits / 8;
+    held = (unsigned)*from >> shift;
+    for (; count > 0; count--, shift += bits, held >>= bits) {
+        if (shift == 8)
+            held = *++from, shift = 0;
+        *to++ = (unsigned char)(held & ((1U << bits) - 1));
+    }
 }
 
-/* What output (y, x) sees of a group. */
-static void gather(const mps_convolution *c, const unsigned char *image, int group, int y, int x,
-                   unsigned char *to) {
-    const mps_layer *layer = &c->layer;
-    const int inputs = c->channels / c->groups, left = x * c->stride_x - c->left;
-    const int beside = c->groups == 1 && c->dilation_x == 1;
-    /* taps that are copied at once: those of a line, of which `before` and `after` lie outside */
-    const int before = beside && left < 0 ? at_most(-left, c->kernel_width) : 0;
-    const int after = beside && left + c->kernel_width > c->width
-                          ? at_most(left + c->kernel_width - c->width, c->kernel_width - before)
-                          : 0;
+/* What output (y, x) sees of all channels, where taps of a line lie beside each other. */
+static void gather_lines(const mps_convolution *c, const unsigned char *image, int y, int x,
+                         unsigned char *to) {
+    const int zero = c->layer.input_zero, channels = c->channels, lines = c->height;
+    const int left = x * c->stride_x - c->left, line = c->kernel_width * channels;
+    const int beyond = left + c->kernel_width - c->width;
+    const int before = left < 0 ? at_most(-left, c->kernel_width) * channels : 0;
+    const int after = beyond > 0 ? at_most(beyond * channels, line - before) : 0;
+    const int seen = line - before - after;
+    const ptrdiff_t below = (ptrdiff_t)c->dilation_y * c->width * channels;
     int sy = y * c->stride_y - c->top;
-    for (int ky = 0; ky < c->kernel_height; ky++, sy += c->dilation_y) {
-        const size_t line = (size_t)sy * (size_t)c->width;
-        if (sy < 0 || sy >= c->height) {
-            pad(layer, c->kernel_width * inputs, to);
-            to += c->kernel_width * inputs;
-        } else if (beside) {
-            const int taps = c->kernel_width - before - after;
-            pad(layer, before * inputs, to);
-            to += before * inputs;
-            copy(layer->input_type, image, (line + (size_t)(left + before)) * (size_t)inputs,
-                 taps * inputs, to);
-            to += taps * inputs;
-            pad(layer, after * inputs, to);
-            to += after * inputs;
-        } else {
-            for (int kx = 0, sx = left; kx < c->kernel_width;
-                 kx++, sx += c->dilation_x, to += inputs) {
-                if (sx < 0 || sx >= c->width)
-                    pad(layer, inputs, to);
-                else
-                    copy(layer->input_type, image,
-                         (line + (size_t)sx) * (size_t)c->channels + (size_t)(group * inputs),
-                         inputs, to);
-            }
+    ptrdiff_t at = ((ptrdiff_t)sy * c->width + left) * channels + before;
+    for (int ky = c->kernel_height; ky > 0; ky--, sy += c->dilation_y, at += below, to += line) {
+        if (seen == 0 || (unsigned)sy >= (unsigned)lines) {
+            memset(to, zero, (size_t)line);
+            continue;
+        }
+        if (before)
+            memset(to, zero, (size_t)before);
+        if (c->layer.input_type == MPS_U8)
+            copy_bytes(image + at, seen, to + before);
+        else
+            copy(c->layer.input_type, image, (size_t)at, seen, to + before);
+        if (after)
+            memset(to + line - after, zero, (size_t)after);
+    }
+}
+
+/* What output (y, x) sees of a group of channels. */
+static void gather_taps(const mps_convolution *c, const unsigned char *image, int group, int y,
+                        int x, unsigned char *to) {
+    const int inputs = c->channels / c->groups;
+    int sy = y * c->stride_y - c->top;
+    for (int ky = c->kernel_height; ky > 0; ky--, sy += c->dilation_y) {
+        int sx = x * c->stride_x - c->left;
+        for (int kx = c->kernel_width; kx > 0; kx--, sx += c->dilation_x, to += inputs) {
+            if (sy < 0 || sy >= c->height || sx < 0 || sx >= c->width)
+                memset(to, c->layer.input_zero, (size_t)inputs);
+            else
+                copy(c->layer.input_type, image,
+                     ((size_t)sy * (size_t)c->width + (size_t)sx) * (size_t)c->channels +
+                         (size_t)(group * inputs),
+                     inputs, to);
         }
     }
 }
@@ -236,10 +248,15 @@ static pair pair_of(const mps_layer *layer, unsigned char *scratch, const void *
                     void *output, size_t stride) {
     pair p;
     p.layer = layer;
-    p.bits = layer->bits, p.raise = layer->raise;
+    p.raise = layer->raise;
+    p.down = MPS_DSP && layer->bits < 8 ? 8 - layer->bits : 0;
+    p.words_1 = layer->bits == 8 ? mps_words_8_1 : layer->bits == 4 ? mps_words_4_1 : mps_words_2_1;
+    p.words_2 = layer->bits == 8 ? mps_words_8_2 : layer->bits == 4 ? mps_words_4_2 : mps_words_2_2;
+    p.start.x0 = p.start.x1 = NULL;
     p.unpacked = scratch;
     p.clipped = layer->low > 0 || layer->high < 255;
-    p.addend = addend, p.output = output, p.stride = stride;
+    p.ending = mps_ending_of(layer, addend, output);
+    p.stride = stride;
     return p;
 }
 
@@ -272,7 +289,11 @@ void mps_convolve_patches(const mps_convolution *c, void *scratch, const void *i
         for (int done = 0; done < count; done += p.positions) {
             p.positions = at_most(c->block, count - done);
             for (int i = 0; i < p.positions; i++) {
-                gather(c, input, group, y, x, patches + (size_t)i * p.row);
+                unsigned char *patch = patches + (size_t)i * p.row;
+                if (c->groups == 1 && c->dilation_x == 1)
+                    gather_lines(c, input, y, x, patch);
+                else
+                    gather_taps(c, input, group, y, x, patch);
                 if (++x == c->output_width)
                     x = 0, y++;
             }

@@ -67,30 +67,38 @@ static inline MPS_INLINE void mps_take(const mps_layer *layer, const void *codes
 
 #define MPS_UNPACKED_SLACK 64 /* bytes that mps_unpack writes beyond `count`, at most */
 
+static inline MPS_INLINE void mps_unpack_4(int8x16_t x, int8_t *weights) {
+    int8x16x2_t two;
+    two.val[0] = vshrq_n_s8(vshlq_n_s8(x, 4), 4);
+    two.val[1] = vshrq_n_s8(x, 4);
+    vst2q_s8(weights, two);
+}
+
+static inline MPS_INLINE void mps_unpack_2(int8x16_t x, int8_t *weights) {
+    int8x16x4_t four;
+    four.val[0] = vshrq_n_s8(vshlq_n_s8(x, 6), 6);
+    four.val[1] = vshrq_n_s8(vshlq_n_s8(x, 4), 6);
+    four.val[2] = vshrq_n_s8(vshlq_n_s8(x, 2), 6);
+    four.val[3] = vshrq_n_s8(x, 6);
+    vst4q_s8(weights, four);
+}
+
 /* `count` weights of `bits` bits from the first one of a byte on -> signed bytes. */
 static MPS_APART void mps_unpack(const uint8_t *packed, int bits, int count, int8_t *weights) {
     if (bits == 8) {
         mps_copy(packed, count, 0, weights);
     } else if (bits == 4) {
-        for (; count > 0; count -= 32, packed += 16, weights += 32) {
-            const int8x16_t x =
-                vldrbq_z_s8((const int8_t *)packed, vctp8q((uint32_t)(count + 1) / 2));
-            int8x16x2_t two;
-            two.val[0] = vshrq_n_s8(vshlq_n_s8(x, 4), 4);
-            two.val[1] = vshrq_n_s8(x, 4);
-            vst2q_s8(weights, two);
-        }
+        for (; count >= 32; count -= 32, packed += 16, weights += 32)
+            mps_unpack_4(vldrbq_s8((const int8_t *)packed), weights);
+        if (count > 0)
+            mps_unpack_4(vldrbq_z_s8((const int8_t *)packed, vctp8q((uint32_t)(count + 1) / 2)),
+                         weights);
     } else if (bits == 2) {
-        for (; count > 0; count -= 64, packed += 16, weights += 64) {
-            const int8x16_t x =
-                vldrbq_z_s8((const int8_t *)packed, vctp8q((uint32_t)(count + 3) / 4));
-            int8x16x4_t four;
-            four.val[0] = vshrq_n_s8(vshlq_n_s8(x, 6), 6);
-            four.val[1] = vshrq_n_s8(vshlq_n_s8(x, 4), 6);
-            four.val[2] = vshrq_n_s8(vshlq_n_s8(x, 2), 6);
-            four.val[3] = vshrq_n_s8(x, 6);
-            vst4q_s8(weights, four);
-        }
+        for (; count >= 64; count -= 64, packed += 16, weights += 64)
+            mps_unpack_2(vldrbq_s8((const int8_t *)packed), weights);
+        if (count > 0)
+            mps_unpack_2(vldrbq_z_s8((const int8_t *)packed, vctp8q((uint32_t)(count + 3) / 4)),
+                         weights);
     } else { /* 8 codes are `bits` bytes; one is in two of them at most */
         const uint16x8_t start = vmulq_n_u16(vidupq_n_u16(0, 1), (uint16_t)bits);
         const uint16x8_t first = vshrq_n_u16(start, 3);

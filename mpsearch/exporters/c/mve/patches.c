@@ -62,6 +62,73 @@ static __attribute__((naked, noinline)) void multiply_pair(pair *p) {
     (void)p;
 }
 
+/* Patches of up to 32 terms are filled up with zeros to 16 or 32 bytes. Their codes stay in
+   registers: 4 outputs at 3, 6, … positions, sums[position][output], without base. The weights are
+   read as far as patches go. */
+#define SHORT 32
+typedef struct {
+    const int8_t *weights[4];
+    const int8_t *patches;
+    int32_t *sums, *end;
+} four_short;
+
+#define SUM_32(ROW, A, B, C)       \
+    "vldrb.8 q6, [" ROW "]\n"      \
+    "vldrb.8 q7, [" ROW ", #16]\n" \
+    "vmladav.s8 " A ", q0, q6\n"   \
+    "vmladav.s8 " B ", q2, q6\n"   \
+    "vmladav.s8 " C ", q4, q6\n"   \
+    "vmladava.s8 " A ", q1, q7\n"  \
+    "vmladava.s8 " B ", q3, q7\n"  \
+    "vmladava.s8 " C ", q5, q7\n"
+#define SUM_16(ROW, A, B, C)     \
+    "vldrb.8 q3, [" ROW "]\n"    \
+    "vmladav.s8 " A ", q0, q3\n" \
+    "vmladav.s8 " B ", q1, q3\n" \
+    "vmladav.s8 " C ", q2, q3\n"
+#define CODES_32              \
+    "vldrb.8 q0, [r9]\n"      \
+    "vldrb.8 q1, [r9, #16]\n" \
+    "vldrb.8 q2, [r9, #32]\n" \
+    "vldrb.8 q3, [r9, #48]\n" \
+    "vldrb.8 q4, [r9, #64]\n" \
+    "vldrb.8 q5, [r9, #80]\n" \
+    "add r9, r9, #96\n"
+#define CODES_16              \
+    "vldrb.8 q0, [r9]\n"      \
+    "vldrb.8 q1, [r9, #16]\n" \
+    "vldrb.8 q2, [r9, #32]\n" \
+    "add r9, r9, #48\n"
+#define FOUR_SHORT(CODES, SUM)                                                           \
+    __asm__("push {r4-r11, lr}\n"                                                        \
+            "vpush {d8-d15}\n"                                                           \
+            "ldrd r1, r3, [r0]\n"                                                        \
+            "ldrd r5, r7, [r0, #8]\n"                                                    \
+            "ldrd r9, r11, [r0, #16]\n"                                                  \
+            "ldr r12, [r0, #24]\n"                                                       \
+            "1:\n" CODES SUM("r1", "r0", "r4", "r8")                                     \
+                SUM("r3", "r2", "r6",                                                    \
+                    "r10") "strd r0, r2, [r11]\n"                                        \
+                           "strd r4, r6, [r11, #16]\n"                                   \
+                           "strd r8, r10, [r11, #32]\n" SUM("r5", "r0", "r4", "r8")      \
+                               SUM("r7", "r2", "r6", "r10") "strd r0, r2, [r11, #8]\n"   \
+                                                            "strd r4, r6, [r11, #24]\n"  \
+                                                            "strd r8, r10, [r11, #40]\n" \
+                                                            "add r11, r11, #48\n"        \
+                                                            "cmp r11, r12\n"             \
+                                                            "bne 1b\n"                   \
+                                                            "vpop {d8-d15}\n"            \
+                                                            "pop {r4-r11, pc}\n");       \
+    (void)p
+
+static __attribute__((naked, noinline)) void multiply_16(const four_short *p) {
+    FOUR_SHORT(CODES_16, SUM_16);
+}
+
+static __attribute__((naked, noinline)) void multiply_32(const four_short *p) {
+    FOUR_SHORT(CODES_32, SUM_32);
+}
+
 /* The sums of 4 channels at one position; see multiply_rows. */
 static MPS_APART void multiply_four(const int8_t *weights, ptrdiff_t apart, int count,
                                     const int32_t *base, int terms, const int8_t *x,
@@ -121,6 +188,23 @@ static void multiply_rows(const int8_t *weights, ptrdiff_t apart, int count, con
     }
 }
 
+/* The same for 4 channels, short patches and at least 3 positions, but without base. */
+static void multiply_short_rows(const int8_t *weights, int terms, const int8_t *patches, int row,
+                                int positions, int32_t *sums) {
+    const int threes = positions / 3 * 3;
+    four_short p;
+    for (int i = 0; i < 4; i++)
+        p.weights[i] = weights + i * terms;
+    p.patches = patches, p.sums = sums, p.end = sums + threes * MPS_LANES;
+    for (int again = threes < positions;; again = 0) {
+        (row == SHORT ? multiply_32 : multiply_16)(&p);
+        if (!again)
+            return;
+        p.patches = patches + (positions - 3) * row; /* the last three, some of them once more */
+        p.sums = sums + (positions - 3) * MPS_LANES, p.end = p.sums + 3 * MPS_LANES;
+    }
+}
+
 /* A layer at work on one group of channels. */
 typedef struct {
     const mps_layer *layer;
@@ -133,35 +217,43 @@ typedef struct {
     void *output;
 } work;
 
-/* Rows of 4 sums -> what is stored. */
-static void finish_rows(const work *w, int channel, int count, const int32_t *sums, int positions,
-                        size_t at, size_t stride) {
+/* Rows of 4 sums -> bytes; ADD is what comes first. */
+#define FINISH(ADD)                                                                                \
+    __asm__ volatile("dls lr, %[positions]\n"                                                      \
+                     "1: vldrw.32 q0, [%[sums]], #16\n" ADD "vqdmulh.s32 q0, q0, %q[multiplier]\n" \
+                     "vrshl.s32 q0, q0, %q[shift]\n"                                               \
+                     "vadd.i32 q0, q0, %[zero]\n"                                                  \
+                     "vmax.s32 q0, q0, %q[low]\n"                                                  \
+                     "vmin.s32 q0, q0, %q[high]\n"                                                 \
+                     "vstrb.32 q0, [%[to]]\n"                                                      \
+                     "add %[to], %[to], %[stride]\n"                                               \
+                     "le lr, 1b"                                                                   \
+                     : [sums] "+r"(sums), [to] "+r"(to)                                            \
+                     : [positions] "r"(positions), [stride] "r"(stride),                           \
+                       [zero] "r"(layer->output_zero), [multiplier] "w"(multiplier),               \
+                       [shift] "w"(shift), [low] "w"(low), [high] "w"(high), [base] "w"(base)      \
+                     : "lr", "q0", "memory")
+
+/* Rows of 4 sums -> what is stored; `more` is added first, unless it is NULL. */
+static void finish_rows(const work *w, int channel, int count, const int32_t *more,
+                        const int32_t *sums, int positions, size_t at, size_t stride) {
     const mps_layer *layer = w->layer;
     const int32x4_t multiplier = vldrwq_s32(w->factors.multipliers + channel);
     const int32x4_t shift = vldrbq_s32(w->factors.shifts + channel);
+    const int32x4_t base = more ? vldrwq_s32(more) : vdupq_n_s32(0);
     if (w->usual && count == MPS_LANES) {
         int8_t *to = (int8_t *)w->output + at;
         const int32x4_t low = vdupq_n_s32(layer->low), high = vdupq_n_s32(layer->high);
-        __asm__ volatile(
-            "dls lr, %[positions]\n"
-            "1: vldrw.32 q0, [%[sums]], #16\n"
-            "vqdmulh.s32 q0, q0, %q[multiplier]\n"
-            "vrshl.s32 q0, q0, %q[shift]\n"
-            "vadd.i32 q0, q0, %[zero]\n"
-            "vmax.s32 q0, q0, %q[low]\n"
-            "vmin.s32 q0, q0, %q[high]\n"
-            "vstrb.32 q0, [%[to]]\n"
-            "add %[to], %[to], %[stride]\n"
-            "le lr, 1b"
-            : [sums] "+r"(sums), [to] "+r"(to)
-            : [positions] "r"(positions), [stride] "r"(stride), [zero] "r"(layer->output_zero),
-              [multiplier] "w"(multiplier), [shift] "w"(shift), [low] "w"(low), [high] "w"(high)
-            : "lr", "q0", "memory");
+        if (more)
+            FINISH("vadd.i32 q0, q0, %q[base]\n");
+        else
+            FINISH("");
         return;
     }
     for (; positions > 0; positions--, sums += MPS_LANES, at += stride) {
-        const int32x4_t x = mps_rescaled(layer, vldrwq_s32(sums), multiplier, shift);
-        mps_write(layer, &w->parts, x, w->addend, w->output, at, count);
+        const int32x4_t x = vaddq_s32(vldrwq_s32(sums), base);
+        mps_write(layer, &w->parts, mps_rescaled(layer, x, multiplier, shift), w->addend, w->output,
+                  at, count);
     }
 }
 
@@ -189,26 +281,32 @@ static MPS_APART void multiply_chunks(const work *w, int channel, int count, con
 
 /* All outputs of `positions` patches, `row` bytes apart, to elements at + channel + position *
    stride. */
-static void multiply(const work *w, const int8_t *patches, ptrdiff_t row, int positions, size_t at,
+static void multiply(const work *w, const int8_t *patches, int row, int positions, size_t at,
                      size_t stride) {
     const mps_layer *layer = w->layer;
+    const int in_place = layer->bits == 8;
     int32_t sums[MOST * MPS_LANES];
     for (int channel = 0; channel < w->outputs; channel += MPS_LANES) {
         const int count = mps_at_most(MPS_LANES, w->outputs - channel), o = w->first + channel;
-        const int32_t *base = layer->base ? layer->base + o : NULL;
+        const int32_t *base = layer->base ? layer->base + o : NULL, *more = NULL;
         const size_t start = (size_t)o * (size_t)w->terms;
         const int8_t *weights = (const int8_t *)layer->weights + start;
-        if (layer->bits < 8 && w->terms > CHUNK) {
-            multiply_chunks(w, o, count, base, patches, row, positions, sums);
-        } else {
-            if (layer->bits < 8) {
-                mps_unpack(layer->weights + start / 8 * (size_t)layer->bits, layer->bits,
-                           (int)(start % 8) + count * w->terms, w->unpacked);
-                weights = w->unpacked + start % 8;
-            }
-            multiply_rows(weights, w->terms, count, base, w->terms, patches, row, positions, sums);
+        if (!in_place && w->terms <= CHUNK) {
+            mps_unpack(layer->weights + start / 8 * (size_t)layer->bits, layer->bits,
+                       (int)(start % 8) + count * w->terms, w->unpacked);
+            weights = w->unpacked + start % 8;
         }
-        finish_rows(w, channel, count, sums, positions, at + (size_t)o, stride);
+        /* as many weights as a short patch has bytes: what lies behind is multiplied with zeros */
+        if ((row == SHORT || row == SHORT / 2) && count == MPS_LANES && positions >= 3 &&
+            (!in_place || (w->outputs - channel - MPS_LANES) * w->terms >= row - w->terms)) {
+            multiply_short_rows(weights, w->terms, patches, row, positions, sums);
+            more = base;
+        } else if (in_place || w->terms <= CHUNK) {
+            multiply_rows(weights, w->terms, count, base, w->terms, patches, row, positions, sums);
+        } else {
+            multiply_chunks(w, o, count, base, patches, row, positions, sums);
+        }
+        finish_rows(w, channel, count, more, sums, positions, at + (size_t)o, stride);
     }
 }
 
@@ -255,10 +353,10 @@ static range inside_of(int padding, int stride, int span, int length, int count)
     return r;
 }
 
-/* Patches of `positions` positions from (*y, *x) on, which are moved. Those in the midst of an
-   image of bytes, whose lines are pieces each, are copied at once. */
+/* Patches of `positions` positions from (*y, *x) on, which are moved, `row` bytes apart. Those in
+   the midst of an image of bytes, whose lines are pieces each, are copied at once. */
 static void gather_block(const mps_convolution *c, const void *image, int *y, int *x, int channel,
-                         int inputs, int positions, int8_t *patches) {
+                         int inputs, int positions, int8_t *patches, int row) {
     const int size = c->kernel_width * inputs, flip = c->layer.offset;
     const ptrdiff_t line = (ptrdiff_t)c->width * c->channels, below = c->dilation_y * line;
     const ptrdiff_t beside = (ptrdiff_t)c->stride_x * c->channels;
@@ -270,16 +368,17 @@ static void gather_block(const mps_convolution *c, const void *image, int *y, in
     while (positions > 0) {
         if (*y < rows.first || *y >= rows.end || *x < columns.first || *x >= columns.end) {
             gather(c, image, *y, *x, channel, inputs, patches);
-            patches += c->kernel_height * size;
+            patches += row;
             positions--, ++*x;
         } else {
             const int some = mps_at_most(positions, columns.end - *x);
             const uint8_t *from = (const uint8_t *)image + (*y * c->stride_y - c->top) * line +
                                   (*x * c->stride_x - c->left) * c->channels;
-            for (int p = some; p > 0; p--, from += beside) {
+            for (int p = some; p > 0; p--, from += beside, patches += row) {
                 const uint8_t *piece = from;
-                for (int ky = c->kernel_height; ky > 0; ky--, piece += below, patches += size)
-                    mps_copy(piece, size, flip, patches);
+                int8_t *to = patches;
+                for (int ky = c->kernel_height; ky > 0; ky--, piece += below, to += size)
+                    mps_copy(piece, size, flip, to);
             }
             positions -= some, *x += some;
         }
@@ -312,11 +411,14 @@ void mps_convolve_patches(const mps_convolution *c, void *scratch, const void *i
     const int points = terms == c->channels && count == c->height * c->width && c->top == 0 &&
                        c->left == 0 && c->stride_y == 1 && c->stride_x == 1;
     const int in_place = points && c->layer.offset == 0 && c->layer.input_type == MPS_U8;
+    const int row = points || terms > SHORT ? terms : terms > SHORT / 2 ? SHORT : SHORT / 2;
     for (int group = 0; group < c->groups; group++) {
         int8_t *patches;
         const work w =
             begin(&c->layer, group * outputs, outputs, terms, scratch, addend, output, &patches);
         int y = 0, x = 0;
+        if (row > terms)
+            mps_fill_bytes(patches, c->block * row, 0);
         for (int first = 0, some; first < count; first += some) {
             const size_t at = (size_t)first * (size_t)c->outputs;
             const int8_t *block = patches;
@@ -326,9 +428,9 @@ void mps_convolve_patches(const mps_convolution *c, void *scratch, const void *i
             } else if (points) {
                 mps_take(&c->layer, input, (size_t)first * (size_t)terms, some * terms, patches);
             } else {
-                gather_block(c, input, &y, &x, group * inputs, inputs, some, patches);
+                gather_block(c, input, &y, &x, group * inputs, inputs, some, patches, row);
             }
-            multiply(&w, block, terms, some, at, (size_t)c->outputs);
+            multiply(&w, block, row, some, at, (size_t)c->outputs);
         }
     }
 }
