@@ -98,6 +98,13 @@ class Template:
         }
         return {**content, "digest": digest(json_text(content, sort_keys=True))}
 
+    def moved_from(self, name: str) -> list[str]:
+        """The node, and what it only moves the elements of."""
+        node = self.by_name[name]
+        if node.role not in (MOVE, JOIN):
+            return [name]
+        return [name, *(each for source in node.sources for each in self.moved_from(source))]
+
 
 def template_from_json(document: object, path: str) -> Template:
     """Read what `Template.to_json` wrote. Raises InputError for a file of before, for a network
