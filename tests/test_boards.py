@@ -204,8 +204,8 @@ def test_a_board_that_is_too_small_says_by_how_many_bytes(built: Built, exported
         f"the firmware does not fit mps2-an386: flash: 100 bytes more than the "
         f"{built.flash_bytes - 100:,} of the board; RAM: 8 bytes more than the "
         f"{built.static_bytes - 8:,} of the board",
-        "Solve for a smaller budget; the largest layer is 'head', the tensors take "
-        f"{exported.arena_bytes:,} bytes of RAM.",
+        "Solve with --size, or with --ram, which names the fullest step; the largest layer is "
+        f"'head', the tensors take {exported.arena_bytes:,} bytes of RAM.",
     )
 
 

@@ -151,8 +151,8 @@ def _too_large(lines: str, board: Board) -> str:
 
 def _help(exported: Exported) -> str:
     return (
-        f"Solve for a smaller budget; the largest layer is {exported.largest!a}, the tensors "
-        f"take {exported.arena_bytes:,} bytes of RAM"
+        "Solve with --size, or with --ram, which names the fullest step; the largest layer is "
+        f"{exported.largest!a}, the tensors take {exported.arena_bytes:,} bytes of RAM"
     )
 
 
@@ -168,4 +168,6 @@ def _call(words: list[str], folder: Path) -> "subprocess.CompletedProcess[str]":
 
 
 # A make around this program, or the user's shell, must not change what is built.
-_MAKES = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "MAKEOVERRIDES", "CROSS", "CFLAGS", "STACK")
+_MAKES = tuple(
+    "MAKEFLAGS GNUMAKEFLAGS MAKEFILES MAKELEVEL MFLAGS MAKEOVERRIDES CROSS CFLAGS STACK".split()
+)
