@@ -24,7 +24,7 @@ _LANES, _FACTOR_BYTES = 4, 5  # MPS_LANES and sizes in mps_factors of mve/finish
 _CHUNK, _SHORT = 512, 32  # CHUNK, SHORT in mve/patches.c
 _SLACK = 64  # MPS_UNPACKED_SLACK in mve/helium.h
 # Weights are unpacked once for a block of patches, and three positions are computed at once.
-_BLOCK_BYTES, _FEW, _MOST, _LARGEST_BYTES = 768, 12, 48, 6912  # MOST in mve/patches.c
+_BLOCK_BYTES, _FEW, _MOST, _LARGEST_BYTES = 1536, 12, 48, 6912  # MOST in mve/patches.c
 
 
 def kernel(step: Convolution | Linear, source: IntegerTensor) -> Kernel:
@@ -46,7 +46,9 @@ def scratch(step: Step, kernel: Kernel, source: IntegerTensor) -> Scratch:
     row = terms
     if isinstance(step, Convolution) and terms < _SHORT:
         row = _SHORT if terms > _SHORT // 2 else _SHORT // 2
-    block = max(_few(terms), min(_BLOCK_BYTES // row // 3 * 3, _MOST))
+    # Widths that do not divide a byte take longer to unpack.
+    most = _BLOCK_BYTES if step.weights.bits in (2, 4, 8) else 2 * _BLOCK_BYTES
+    block = max(_few(terms), min(most // row // 3 * 3, _MOST))
     block = min(block, positions)
     size = -(-channels // _LANES) * _LANES * _FACTOR_BYTES + block * row
     if step.weights.bits < 8:

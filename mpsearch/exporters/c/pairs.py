@@ -27,8 +27,9 @@ _CHUNK, _MOST_TAPS, _CHANNELS = (
     64,
     16,
 )  # CHUNK in patches.c; MOST_TAPS, CHANNELS in depthwise.c
+_FEW_TERMS = 64  # FEW_TERMS in patches.c
 _IN_PLACE = (2, 4, 8)  # bits of weights whose words are read where they are stored
-_PATCH_BYTES, _MOST_POSITIONS = 1536, 48
+_PATCH_BYTES, _MOST_POSITIONS = 3072, 48
 _LARGE = 256 * 1024  # bytes of an image and what is made of it
 
 
@@ -53,9 +54,14 @@ def offset(kernel: Kernel, source: IntegerTensor, zero_point: int) -> int:
     return zero_point if kernel is Kernel.PLAIN else 0
 
 
-def _in_place(bits: int, terms: int) -> int:
-    """Terms of a row whose weights fill words."""
-    return terms // (32 // bits) * (32 // bits) if bits in _IN_PLACE else 0
+def _in_place(step: Convolution | Linear) -> int:
+    """Terms of a row whose weights fill words that are read where they are stored; none in a
+    convolution of few terms that do not fill words, which are soon unpacked for many positions."""
+    bits, terms = step.weights.bits, prod(step.weights.codes.shape[1:])
+    if bits not in _IN_PLACE:
+        return 0
+    rest = terms % (32 // bits)
+    return 0 if rest and isinstance(step, Convolution) and terms <= _FEW_TERMS else terms - rest
 
 
 def scratch(step: Step, kernel: Kernel, source: IntegerTensor) -> Scratch:
@@ -78,7 +84,7 @@ def blocks(
         pairs = -(-terms // 2)
         return Scratch(0, _CHANNELS + 16 * pairs + 4 * _CHANNELS * pairs)
     outputs = len(step.weights.codes) // (shapes.groups if shapes else 1)
-    unpacked = terms - (0 if outputs % 2 else _in_place(step.weights.bits, terms))
+    unpacked = terms - (0 if outputs % 2 else _in_place(step))
     positions = shapes.positions if shapes else prod(step.output.shape) // outputs
     row, size = -(-terms // 4) * 4, -(-min(unpacked, _CHUNK) // 4) * 4 * 2
     if not packed and (_is_direct(step, shapes) if shapes else terms % 4 == 0):
@@ -134,7 +140,7 @@ def ordered_codes(step: Convolution | Linear, kernel: Kernel, flattened: Shape |
     if kernel is not Kernel.PATCHES:
         return channels_together(step, kernel, flattened)
     rows, bits = row_terms(step, flattened), step.weights.bits
-    whole = _in_place(bits, rows.shape[1])
+    whole = _in_place(step)
     words, others = [], []
     for group in np.split(rows, step.groups if isinstance(step, Convolution) else 1):
         paired = len(group) // 2 * 2
