@@ -50,34 +50,44 @@ static int largest(const seen *w, int count, unsigned char *best) {
     return i;
 }
 
-#else
+#elif defined(__ARM_FEATURE_MVE) && !defined(MPS_PORTABLE)
 
-/* The larger of all bytes. */
-static void keep_larger(const unsigned char *codes, int count, unsigned char *best) {
-#if defined(__ARM_FEATURE_MVE) && !defined(MPS_PORTABLE)
-    unsigned char *to = best;
-    __asm__ volatile("wlstp.8 lr, %[count], 2f\n"
-                     "1: vldrb.8 q0, [%[codes]], #16\n"
-                     "vldrb.8 q1, [%[best]], #16\n"
-                     "vmax.u8 q0, q0, q1\n"
-                     "vstrb.8 q0, [%[to]], #16\n"
-                     "letp lr, 1b\n"
-                     "2:"
-                     : [codes] "+r"(codes), [best] "+r"(best), [to] "+r"(to)
-                     : [count] "r"(count)
-                     : "lr", "q0", "q1", "memory");
-#else
-    for (int i = 0; i < count; i++)
-        if (codes[i] > best[i])
-            best[i] = codes[i];
-#endif
+/* The largest codes of all channels, 16 at a time. */
+static int largest(const seen *w, int count, unsigned char *best) {
+    const unsigned char *row = w->first;
+    for (int y = 0; y < w->rows; y++, row += w->below) {
+        const unsigned char *place = row;
+        for (int x = 0; x < w->columns; x++, place += w->beside) {
+            const unsigned char *from = place, *so_far = y + x ? best : place;
+            unsigned char *to = best;
+            __asm__ volatile("wlstp.8 lr, %[count], 2f\n"
+                             "1: vldrb.8 q0, [%[from]], #16\n"
+                             "vldrb.8 q1, [%[so_far]], #16\n"
+                             "vmax.u8 q0, q0, q1\n"
+                             "vstrb.8 q0, [%[to]], #16\n"
+                             "letp lr, 1b\n"
+                             "2:"
+                             : [from] "+r"(from), [so_far] "+r"(so_far), [to] "+r"(to)
+                             : [count] "r"(count)
+                             : "lr", "q0", "q1", "memory");
+        }
+    }
+    return count;
 }
 
+#else
+
 static int largest(const seen *w, int count, unsigned char *best) {
-    memcpy(best, w->first, (size_t)count);
-    for (int y = 0; y < w->rows; y++)
-        for (int x = 0; x < w->columns; x++)
-            keep_larger(w->first + (size_t)y * w->below + (size_t)x * w->beside, count, best);
+    for (int i = 0; i < count; i++)
+        best[i] = w->first[i];
+    for (int y = 0; y < w->rows; y++) {
+        for (int x = 0; x < w->columns; x++) {
+            const unsigned char *codes = w->first + (size_t)y * w->below + (size_t)x * w->beside;
+            for (int i = 0; i < count; i++)
+                if (codes[i] > best[i])
+                    best[i] = codes[i];
+        }
+    }
     return count;
 }
 
