@@ -60,7 +60,8 @@ static size_t requantize_wide(const mps_requantization *s, const unsigned char *
     mps_constants constants;
     int32_t sums[STRETCH];
     size_t i = 0;
-    if (s->input_type != MPS_I32 || s->output_type != MPS_U8 || s->rounding != MPS_HALF_UP)
+    if (s->input_type != MPS_I32 || s->rounding != MPS_HALF_UP ||
+        (s->output_type != MPS_U8 && !mps_is_packed(s->output_type)))
         return 0;
     layer.output_type = s->output_type, layer.rounding = s->rounding, layer.raise = s->raise;
     layer.output_zero = s->output_zero, layer.low = s->low, layer.high = s->high;
@@ -71,7 +72,7 @@ static size_t requantize_wide(const mps_requantization *s, const unsigned char *
     }
     for (; i + STRETCH <= s->count; i += STRETCH) {
         memcpy(sums, input + 4 * i, sizeof sums);
-        mps_finish_rows(&layer, &constants, sums, STRETCH / MPS_TILE, MPS_TILE, output, i,
+        mps_finish_rows(&layer, &constants, sums, STRETCH / MPS_TILE, MPS_TILE, NULL, output, i,
                         MPS_TILE);
     }
     return i;
