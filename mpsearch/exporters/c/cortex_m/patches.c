@@ -316,7 +316,7 @@ void mps_convolve_patches(const mps_convolution *c, void *scratch, const void *i
     const int points = c->kernel_height == 1 && c->kernel_width == 1 && c->groups == 1 &&
                        c->output_height == c->height && c->output_width == c->width &&
                        c->stride_y == 1 && c->stride_x == 1 && c->channels % 4 == 0 &&
-                       c->layer.input_type == MPS_U8;
+                       c->layer.input_type == MPS_U8 && c->block == count;
     const shapes s = shapes_of(&c->layer, c->groups, c->outputs / c->groups,
                                inputs * c->kernel_height * c->kernel_width, FEW_TERMS);
     pair p = pair_of(&c->layer, scratch, addend, output, (size_t)c->outputs);
