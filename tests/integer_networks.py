@@ -11,7 +11,10 @@ from moved_networks import IMAGE, LINE, LINE_MOVES, MOVES, Chain, Moved, Upwards
 from torch import nn
 from torch.nn import functional
 
+from mpsearch.data import Data
 from mpsearch.graph.network import Network
+from mpsearch.post_training.stored_tensors import store_tensors
+from mpsearch.quantization.quantized import QuantizedNetwork
 
 
 class Function(nn.Module):
@@ -272,6 +275,11 @@ def exported(name: str) -> tuple[Network, tuple[torch.Tensor, ...]]:
     """The network and 60 samples: exporting takes longer than what several tests do with it."""
     model, inputs = build(name, 60)
     return Network.from_module(model, inputs), inputs
+
+
+def storing(quantized: QuantizedNetwork, data: Data, wide: str = "8") -> QuantizedNetwork:
+    """With quantizers for what is stored between layers."""
+    return store_tensors(quantized.source, quantized.layers, data, wide, lambda _: 0.0)
 
 
 def build_random(seed: int, samples: int) -> tuple[nn.Module, tuple[torch.Tensor, ...]]:

@@ -33,6 +33,7 @@ from mpsearch.integer.graph import (
     Permute,
     Requantize,
     Reshape,
+    Scaling,
     Slice,
     Softmax,
     Step,
@@ -106,7 +107,7 @@ def element(step: Step, sources: list[Sample], place: tuple[int, ...], lowest: i
             code = scaled(total, step.rescale, place[-1]) + step.output.zero_point
             return clip(code, step.low, step.high)
         case Requantize():
-            code = scaled(x[place], step.rescale, 0) + step.output.zero_point
+            code = scaled(x[place] - step.source_zero, step.rescale, 0) + step.output.zero_point
             return clip(code, step.low, step.high)
         case Clamp():
             return clip(x[place], step.low, step.high)
@@ -119,8 +120,11 @@ def element(step: Step, sources: list[Sample], place: tuple[int, ...], lowest: i
             (a, b) = (0, 1) if flat else step.rows[place[1]]
             image = x[place[0]][None] if flat else x[place[0]]
             start, end = step.columns[place[-1]]
-            total = sum(image[i][j] for i, j in product(range(a, b), range(start, end)))
-            return round(Fraction(total, int(step.counts[0 if flat else place[1]][place[-1]])))
+            values = [image[i][j] for i, j in product(range(a, b), range(start, end))]
+            spot = (0 if flat else place[1], place[-1])
+            if step.scaling is not None:
+                return _rescaled_mean(step.scaling, values, spot, step.output.zero_point)
+            return round(Fraction(sum(values), int(step.counts[spot])))
         case Mean():
             return _mean(step, x, place)
         case Concatenate():
@@ -291,7 +295,17 @@ def _mean(step: Mean, x: Sample, place: tuple[int, ...]) -> int:
         kept = iter([index for axis, index in enumerate(place) if axis not in step.axes])
     ranges = [range(x.shape[a]) if a in step.axes else [next(kept)] for a in range(x.ndim)]
     values = [x[where] for where in product(*ranges)]
+    if step.scaling is not None:
+        return _rescaled_mean(step.scaling, values, (0, 0), step.output.zero_point)
     return round(Fraction(sum(values), len(values)))
+
+
+def _rescaled_mean(by: Scaling, values: list[int], at: tuple[int, int], zero: int) -> int:
+    multipliers, shifts = by.rescale.multipliers, by.rescale.shifts
+    if multipliers.size > 1:
+        multipliers, shifts = multipliers[at].reshape(1), shifts[at].reshape(1)
+    one = Rescale(multipliers, shifts, by.rescale.pre_shift)
+    return clip(scaled(sum(q - by.source_zero for q in values), one, 0) + zero, by.low, by.high)
 
 
 def _softmax(step: Softmax, x: Sample, place: tuple[int, ...]) -> int:

@@ -102,6 +102,9 @@ def _check_against_oracle_and_reference(quantized: QuantizedNetwork, data: Data)
     fast, plain = (run_all(integer.graph, *codes, exact_blas=blas) for blas in (True, False))
     expected = replay(integer.graph, *codes)
     assert set(expected) == set(fast) == set(plain)
+    if quantized.stored is not None:
+        counts = {"argmax", *(n for n, t in integer.graph.tensors.items() if t.scale == 1.0)}
+        assert {n for n, t in integer.graph.tensors.items() if t.bits > 16} <= counts
     for name, values in expected.items():
         np.testing.assert_array_equal(fast[name].astype(object), values, err_msg=name)
         np.testing.assert_array_equal(plain[name], fast[name], err_msg=name)
@@ -119,7 +122,9 @@ def _check_against_oracle_and_reference(quantized: QuantizedNetwork, data: Data)
     softmax = any(isinstance(s, Softmax) for s in integer.graph.steps)
     difference = (got.double() - meant).abs()
     exact = (Fill, Gather, Resize)
-    if any(isinstance(s, ComputedStep) and not isinstance(s, exact) for s in integer.graph.steps):
+    if quantized.stored or any(
+        isinstance(s, ComputedStep) and not isinstance(s, exact) for s in integer.graph.steps
+    ):
         # 16 bits between layers turn some codes into their neighbours: fine ones may be compared
         if all(layer.choice.a_bits >= 8 for layer in quantized.layers.values()):
             assert float(difference.square().mean().sqrt()) < 0.3 * step
@@ -133,8 +138,8 @@ def _check_against_oracle_and_reference(quantized: QuantizedNetwork, data: Data)
 @pytest.mark.parametrize(
     ("name", "choice"),
     [
-        *((name, "1") for name in EVERY),
         *((name, "w8a8") for name in EVERY if name not in integer_networks.LARGE),
+        *((name, "1") for name in ("residual", "moved", "upwards")),
         ("pools", "w16a16"),
         ("option-a", "w16a16"),
         *((name, "w8a8") for name in attention_networks.NETWORKS),
@@ -146,11 +151,29 @@ def test_every_operator_equals_the_oracle_and_the_fake_quantized_network(
     _check_against_oracle_and_reference(*_prepare(name, choice))
 
 
+@pytest.mark.parametrize(
+    ("name", "choice", "wide"),
+    [
+        *((name, "1", "8") for name in EVERY),
+        *((name, "w8a8", "8") for name in ("residual", "shared", "line", "unet")),
+        *((name, "w8a8", "16") for name in ("option-a", "pools", "removed-constants")),
+    ],
+)
+def test_sums_of_stored_codes_equal_the_oracle_and_what_was_simulated(
+    name: str, choice: str, wide: str
+) -> None:
+    quantized, data = _prepare(name, choice)
+    _check_against_oracle_and_reference(integer_networks.storing(quantized, data, wide), data)
+
+
 @settings(max_examples=8, derandomize=True, deadline=None)
 @given(st.integers(0, 10**6))
 def test_random_networks_with_random_assignments(seed: int) -> None:
     model, inputs = integer_networks.build_random(seed, samples=3)
-    _check_against_oracle_and_reference(*_quantize(model, inputs, str(seed)))
+    quantized, data = _quantize(model, inputs, str(seed))
+    if seed % 3:
+        quantized = integer_networks.storing(quantized, data, "16" if seed % 3 == 1 else "8")
+    _check_against_oracle_and_reference(quantized, data)
 
 
 class IntegerOnly(np.ndarray):
@@ -387,7 +410,8 @@ def test_zeros_around_an_image_are_the_padding_of_the_convolutions_that_read_it(
             x = torch.relu(self.first(x))
             one = functional.pad(x, (0, 1), value=0.5)  # no zeros: a step of its own
             wide: torch.Tensor = self.wide(functional.pad(x, (1, 0, 2, 3)))
-            return wide.mean((2, 3)) + self.deep(one).mean((2, 3))
+            deep: torch.Tensor = self.deep(one)
+            return wide.mean((2, 3)) + deep.mean((2, 3))
 
     torch.manual_seed(0)
     x = torch.randn(8, 2, 7, 9)

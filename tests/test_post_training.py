@@ -216,7 +216,8 @@ def test_apply_takes_every_option_and_notes_missing_classes(
     settings = PostTraining("percentile:99.9", True, True, True, "adaptive", 3, True)
     sample = Data("sample", inputs, labels)
     outputs = []
-    for name, way in (("usual", PostTraining()), ("all", settings), ("plain", PLAIN)):
+    plain = replace(PLAIN, wide="auto")
+    for name, way in (("usual", PostTraining()), ("all", settings), ("plain", plain)):
         expected = quantize_after_training(network, _uniform(network, Choice(3, 8)), sample, way)
         stored = load_quantized(f"{name}.pt")
         assert stored.post_training == way.to_json()

@@ -14,6 +14,7 @@ from mpsearch.post_training.words import usual_ranges
 if TYPE_CHECKING:
     from mpsearch.importers.loading import ModelSource
     from mpsearch.post_training.repairing import PostTraining, Rounding
+    from mpsearch.post_training.stored_tensors import Wide
     from mpsearch.tables.budget import Budget, Minimand
     from mpsearch.tables.choice import Choice
     from mpsearch.tables.table import LayerTable
@@ -188,6 +189,7 @@ class PostTrainingOptions:
     equalize: bool = False
     seed: int = 0
     learn_scales: bool = False
+    wide: "Wide" = "auto"
 
     def settings(self) -> "PostTraining":
         """The same as a PostTraining. Raises InputError for an unknown range method."""
@@ -196,7 +198,7 @@ class PostTrainingOptions:
         return PostTraining(
             self.ranges or usual_ranges(self.rounding, self.bias_correction),
             self.per_tensor, self.equalize, self.bias_correction, self.rounding, self.seed,
-            self.learn_scales,
+            self.learn_scales, self.wide,
         )  # fmt: skip
 
 
@@ -226,6 +228,10 @@ _POST_TRAINING = (
     click.option(
         "--learn-scales", is_flag=True,
         help="Train scales and biases (no labels) so that the outputs are FP32's.",
+    ),
+    click.option(
+        "--wide", type=click.Choice(["auto", "8", "16", "32"]), default="auto", show_default=True,
+        help="Bits of sums and of what several layers read; auto: 8, 16 where that loses.",
     ),
 )  # fmt: skip
 

@@ -21,11 +21,11 @@ from mpsearch.graph.network import Network
 from mpsearch.graph.refusals import Refusal
 from mpsearch.importers.kinds import QUANTIZED, detect
 from mpsearch.importers.loading import ModelSource, load_network
+from mpsearch.post_training.stored_tensors import store_tensors
 from mpsearch.quantization.calibration import calibrate
 from mpsearch.quantization.quantized import (
     QuantizedLayer,
     QuantizedNetwork,
-    assemble,
     with_activation,
 )
 from mpsearch.quantization.quantized_file import load_quantized
@@ -147,7 +147,8 @@ def _some(network: Network, data: Data | None) -> Data:
 
 
 def at_8_bits(network: Network, data: Data) -> QuantizedNetwork:
-    """Every layer at w8a8 with the whole range of its weights and inputs: no search for scales."""
+    """Every layer at w8a8 with the whole range of its weights and inputs: no search for scales; and
+    8 bits for what is stored between layers."""
     histograms = calibrate(network, data)
     high = weight_codes_range(_ASSUMED.w_bits)[1]
     layers: dict[str, QuantizedLayer] = {}
@@ -159,4 +160,4 @@ def at_8_bits(network: Network, data: Data) -> QuantizedNetwork:
         activation = affine(_ASSUMED.a_bits, min(seen.low, 0.0), max(seen.high, 0.0))
         weight = weight_at(rows, scales, _ASSUMED.w_bits)
         layers[layer.name] = with_activation(network, layer, _ASSUMED, weight, activation)
-    return assemble(network, layers)
+    return store_tensors(network, layers, data, "8", lambda _: 0.0)

@@ -100,7 +100,9 @@ def _without(
     layers = {layer.name: quantized.layers[layer.name] for layer in changed.layers}
     generator = torch.Generator().manual_seed(0)
     further = [torch.randn(len(data), *shape[1:], generator=generator) for shape in entered]
-    return assemble(changed, layers), replace(data, inputs=(*data.inputs, *further))
+    return assemble(changed, layers, quantized.stored), replace(
+        data, inputs=(*data.inputs, *further)
+    )
 
 
 def _parts_of(quantized: QuantizedNetwork, names: set[str]) -> set[str]:

@@ -16,6 +16,7 @@ from mpsearch.errors import InputError
 from mpsearch.graph.layers import EMBEDDING, Layer, output_channels_view, packet
 from mpsearch.graph.network import Network, copy_graph
 from mpsearch.graph.tensors import get_tensor, set_tensor, tensor_nodes
+from mpsearch.integer.stored import stored_tensors
 from mpsearch.quantization.quantized import (
     QuantizedLayer,
     QuantizedNetwork,
@@ -33,12 +34,15 @@ from mpsearch.quantization.quantizer import (
 )
 
 _TRAINED_ARGUMENTS = ("weight", "bias")  # of any operator: layers, norms, embeddings, PReLU
-_WEIGHT_STEP, _INPUT_STEP = ":weight step", ":input step"
+_WEIGHT_STEP, _INPUT_STEP, _STORED_STEP = ":weight step", ":input step", ":stored step"
+_STEPS = _WEIGHT_STEP, _INPUT_STEP, _STORED_STEP
 
 
 @dataclass(frozen=True)
 class Student:
-    """`parameters` by tensor name, and by layer name + `:weight step` or `:input step`.
+    """`parameters` by tensor name, by layer name + `:weight step` or `:input step`, and by name of
+    a node that is stored between layers + `:stored step`, which is that of layers that read its
+    codes, too: `input_steps`.
 
     `network` is the start's, with what repairs before training have changed. A tensor is
     parameter × unit, a step is its start × exp(parameter). `graph` takes the tensors of
@@ -52,6 +56,7 @@ class Student:
     parameters: Mapping[str, torch.nn.Parameter]
     units: Mapping[str, torch.Tensor]
     nodes: Mapping[str, fx.Node]  # where each layer is used first
+    input_steps: Mapping[str, str]  # of layers with integer inputs
 
     def __call__(self, *inputs: torch.Tensor) -> torch.Tensor:
         """Outputs with the codes' rounding in the forward pass, straight through in the
@@ -65,7 +70,7 @@ class Student:
                 steps = self.tensor(layer.name + _WEIGHT_STEP)
                 tensors[layer.weight_name] = restore(quantize_rows(rows, steps, choice.w_bits))
                 if layer.bias_name and choice.a_bits != FLOAT_BITS:
-                    bias_steps = steps.double() * tensors[layer.name + _INPUT_STEP].double()
+                    bias_steps = steps.double() * tensors[self.input_steps[layer.name]].double()
                     tensors[layer.bias_name] = _rounded(tensors[layer.bias_name], bias_steps)
         outputs = self.graph(*tensors.values(), *(x.to(self.network.device) for x in inputs))
         assert isinstance(outputs, torch.Tensor)
@@ -74,7 +79,7 @@ class Student:
     def tensor(self, name: str) -> torch.Tensor:
         """A network tensor or a step as it is now, with its gradient's path."""
         value, unit = self.parameters[name], self.units[name]
-        return unit * (value.exp() if name.endswith((_WEIGHT_STEP, _INPUT_STEP)) else value)
+        return unit * (value.exp() if name.endswith(_STEPS) else value)
 
     def codes(self, layer: Layer) -> torch.Tensor:
         """Codes [channels, n] (int8) of a layer with 2 to 8 bits, as the forward pass rounds."""
@@ -96,17 +101,21 @@ class Student:
         source = copy_graph(self.network.graph)
         with torch.no_grad():
             for name in self.parameters:
-                if not name.endswith((_WEIGHT_STEP, _INPUT_STEP)):
+                if not name.endswith(_STEPS):
                     set_tensor(source, name, self.tensor(name))
             trained = replace(self.network, graph=source)
             layers = {layer.name: self._quantized_layer(trained, layer) for layer in trained.layers}
-        return assemble(trained, layers)
+            stored = self.start.stored and {
+                node: replace(begun, scale=float(self.tensor(node + _STORED_STEP)))
+                for node, begun in self.start.stored.items()
+            }
+        return assemble(trained, layers, stored)
 
     def _quantized_layer(self, trained: Network, layer: Layer) -> QuantizedLayer:
         begun = self.start.layers[layer.name]
         choice, activation = begun.choice, begun.activation
-        if layer.name + _INPUT_STEP in self.parameters:
-            scale = float(self.tensor(layer.name + _INPUT_STEP))
+        if layer.name in self.input_steps:
+            scale = float(self.tensor(self.input_steps[layer.name]))
             activation = ActivationQuantizer(choice.a_bits, scale, activation.zero_point)
         if choice.w_bits == FLOAT_BITS:
             return QuantizedLayer(choice, None, None, activation)
@@ -129,7 +138,6 @@ def student(network: Network, start: QuantizedNetwork) -> Student:
     for name in trained_tensors(network):
         tensors[name] = get_tensor(network.graph, name).clone()
     nodes = first_nodes(network)
-    by_name = {node.name: node for node in network.graph.graph.nodes}
     for layer in network.layers:
         quantized = start.layers[layer.name]
         rows, restore = output_channels_view(nodes[layer.name], tensors[layer.weight_name])
@@ -138,9 +146,12 @@ def student(network: Network, start: QuantizedNetwork) -> Student:
             units[layer.name + _WEIGHT_STEP] = quantized.weight.scales.clone()
         tensors[layer.weight_name] = restore(rows)
         units[layer.weight_name] = restore(_channel_units(rows).expand_as(rows))
-        if _has_input_step(by_name, layer, start):
-            scale = quantized.activation.scale
-            units[layer.name + _INPUT_STEP] = torch.full((), scale, device=rows.device)
+    quantizers = {node + _STORED_STEP: q for node, q in (start.stored or {}).items()}
+    input_steps = _input_steps(network, start)
+    for layer_name, step in input_steps.items():
+        quantizers.setdefault(step, start.layers[layer_name].activation)
+    for step, quantizer in quantizers.items():
+        units[step] = torch.full((), quantizer.scale, device=network.device)
     parameters = {}
     for name, tensor in tensors.items():
         units.setdefault(name, _unit(tensor))
@@ -151,8 +162,8 @@ def student(network: Network, start: QuantizedNetwork) -> Student:
             alike = units[name].dim() == 1 and bool((units[name] == units[name][0]).all())
             shape = (1,) if alike else units[name].shape
             parameters[name] = torch.nn.Parameter(torch.zeros(shape, device=units[name].device))
-    graph, arguments = _with_arguments(network, start, tensors)
-    return Student(network, start, graph, arguments, parameters, units, nodes)
+    graph, arguments = _with_arguments(network, start, tensors, input_steps, tuple(quantizers))
+    return Student(network, start, graph, arguments, parameters, units, nodes, input_steps)
 
 
 def check_same_network(network: Network, start: QuantizedNetwork) -> None:
@@ -220,13 +231,16 @@ def _power_of_two(size: torch.Tensor) -> torch.Tensor:
 
 
 def _with_arguments(
-    network: Network, start: QuantizedNetwork, tensors: Mapping[str, torch.Tensor]
+    network: Network,
+    start: QuantizedNetwork,
+    tensors: Mapping[str, torch.Tensor],
+    input_steps: Mapping[str, str],
+    steps: tuple[str, ...],
 ) -> tuple[fx.GraphModule, tuple[str, ...]]:
-    """The graph with trained tensors and input steps as its first arguments, and their names."""
+    """The graph with trained tensors and steps as its first arguments, and their names."""
     graph = copy_graph(network.graph)
     by_name = {node.name: node for node in graph.graph.nodes}
-    steps = [layer for layer in network.layers if _has_input_step(by_name, layer, start)]
-    names = (*tensors, *(layer.name + _INPUT_STEP for layer in steps))
+    names = (*tensors, *steps)
     places = {}
     with graph.graph.inserting_before(next(iter(graph.graph.nodes))):
         for index, name in enumerate(names):
@@ -235,31 +249,48 @@ def _with_arguments(
         if name in tensors:
             node.replace_all_uses_with(places[name])
             graph.graph.erase_node(node)
-    for layer in steps:
-        activation = start.layers[layer.name].activation
+
+    def quantized(node: fx.Node, step: str, quantizer: ActivationQuantizer) -> fx.Node:
+        arguments = (node, places[step], quantizer.zero_point, quantizer.bits)
+        count = math.prod(node.meta["shape"])
+        return graph.graph.call_function(quantize_input, (*arguments, count))
+
+    for layer in (layer for layer in network.layers if layer.name in input_steps):
+        step, activation = input_steps[layer.name], start.layers[layer.name].activation
         for node in (by_name[name] for name in layer.nodes):
-            if packet(node) == EMBEDDING:
-                continue
+            source = node.args[0]
+            if packet(node) == EMBEDDING or f"{source}{_STORED_STEP}" == step:
+                continue  # that reads indices; this what is quantized already
             with graph.graph.inserting_before(node):
-                fake = graph.graph.call_function(
-                    quantize_input,
-                    (
-                        node.args[0],
-                        places[layer.name + _INPUT_STEP],
-                        activation.zero_point,
-                        activation.bits,
-                        math.prod(node.args[0].meta["shape"]),
-                    ),
-                )
-            node.args = (fake, *node.args[1:])
+                node.args = (quantized(source, step, activation), *node.args[1:])
+    last = next(n for n in reversed(graph.graph.nodes) if n.op == "placeholder")
+    for name, quantizer in (start.stored or {}).items():
+        node = by_name[name]
+        with graph.graph.inserting_after(last if node.op == "placeholder" else node):
+            fake = quantized(node, name + _STORED_STEP, quantizer)
+        node.replace_all_uses_with(fake, lambda user, fake=fake: user is not fake)
     graph.recompile()
     return graph, names
 
 
-def _has_input_step(nodes: Mapping[str, fx.Node], layer: Layer, start: QuantizedNetwork) -> bool:
-    """False for a layer with float inputs, and for an embedding table, which reads indices."""
-    reads = any(packet(nodes[name]) != EMBEDDING for name in layer.nodes)
-    return reads and start.layers[layer.name].activation.bits != FLOAT_BITS
+def _input_steps(network: Network, start: QuantizedNetwork) -> dict[str, str]:
+    """Layer name -> the parameter that is its input's step: its own, or that of the stored tensor
+    whose codes it reads. Without layers with float inputs, and embedding tables, which read
+    indices."""
+    nodes = {node.name: node for node in network.graph.graph.nodes}
+    steps = {
+        layer.name: layer.name + _INPUT_STEP
+        for layer in network.layers
+        if start.layers[layer.name].activation.bits != FLOAT_BITS
+        and any(packet(nodes[name]) != EMBEDDING for name in layer.nodes)
+    }
+    if start.stored:
+        a_bits = {name: choice.a_bits for name, choice in start.assignment.items()}
+        for tensor in stored_tensors(network.graph, network.layers, a_bits):
+            quantizer = start.stored.get(tensor.node)
+            same = [n for n in tensor.layers if start.layers[n].activation == quantizer]
+            steps |= dict.fromkeys(same, tensor.node + _STORED_STEP)
+    return steps
 
 
 def _rounded(bias: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:

@@ -81,11 +81,17 @@ def affine(
     constant: Floats,
     output: IntegerTensor,
 ) -> Affine:
-    """Σ factor·x + constant, in real numbers; arrays have as many axes as the output, or none."""
+    """Σ factor·x + constant, in real numbers; arrays have as many axes as the output, or none.
+
+    Zero points of the sources are part of the offset.
+    """
     inverse = reciprocal(output)
     scaled = [f * s.scale * inverse for f, s in zip(factors, sources, strict=True)]
     multipliers, shift = _fixed(scaled)
-    exact = np.clip(np.ldexp(constant * inverse, shift), -_LARGEST_OFFSET, _LARGEST_OFFSET)
+    exact = np.ldexp(constant * inverse, shift)
+    for multiplier, source in zip(multipliers, sources, strict=True):
+        exact = exact - multiplier.astype(np.float64) * source.zero_point
+    exact = np.clip(exact, -_LARGEST_OFFSET, _LARGEST_OFFSET)
     largest = float(np.max(np.abs(exact), initial=0.0))
     raised = max(0, int(np.frexp(largest)[1]) - (_MULTIPLIER_BITS - 1))
     offset = np.rint(np.ldexp(exact, -raised)).astype(np.int32)

@@ -2,15 +2,18 @@
 
 from collections import Counter
 from dataclasses import replace
+from typing import Any
 
 from mpsearch.integer.arithmetic import Affine, Multiply, Prelu
 from mpsearch.integer.functions import Lookup
 from mpsearch.integer.graph import (
     Add,
+    AveragePool,
     Clamp,
     Convolution,
     IntegerTensor,
     Linear,
+    Mean,
     Requantize,
     Step,
 )
@@ -44,14 +47,25 @@ def fuse_clamps(steps: list[Step], output: IntegerTensor) -> tuple[Step, ...]:
                 | Multiply
                 | Prelu
                 | Normalize
-                | MatMul,
+                | MatMul
+                | Mean
+                | AveragePool,
             )
+            and getattr(before, "scaling", before) is not None
             and uses[step.sources[0]] == 1
         ):
-            low, high = (min(max(end, step.low), step.high) for end in (before.low, before.high))
-            fused[place] = replace(before, output=step.output, low=low, high=high)
+            fused[place] = replace(before, output=step.output, **_clipped(before, step))
             made[step.output.name] = place
             continue
         made[step.output.name] = len(fused)
         fused.append(step)
     return tuple(fused)
+
+
+def _clipped(before: Any, step: Clamp) -> dict[str, Any]:
+    """The ends of a step, or of its scaling, with those of a clamp behind it."""
+    ends = before if hasattr(before, "low") else before.scaling
+    low, high = (min(max(end, step.low), step.high) for end in (ends.low, ends.high))
+    if ends is before:
+        return {"low": low, "high": high}
+    return {"scaling": replace(ends, low=low, high=high)}

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from mpsearch.integer.fixed_point import Integers, Rescale
+from mpsearch.integer.fixed_point import Integers, Rescale, rescale, saturate
 
 Shape = tuple[int, ...]
 Pair = tuple[int, int]
@@ -20,8 +20,8 @@ Pair = tuple[int, int]
 class IntegerTensor:
     """A named tensor whose value q stands for scale·(q - zero_point).
 
-    Codes of an activation quantizer are unsigned with 2 to 8 or 16 `bits`; everything else (what is
-    added, averaged, or leaves the network) is signed with 16 or 32 bits and zero point 0.
+    Codes of an activation quantizer are unsigned with 2 to 8 or 16 `bits`; everything else is
+    signed with 16 bits (or 32, where the network has no quantizers for its sums) and zero point 0.
     """
 
     name: str
@@ -139,12 +139,12 @@ class Embedding(Linear):
 
 @dataclass(frozen=True)
 class Requantize(Step):
-    """Another scale: round(q·factor) + zero point, clipped to [low, high]; the source has zero
-    point 0."""
+    """Another scale: round((q - source_zero)·factor) + zero point, clipped to [low, high]."""
 
     rescale: Rescale
     low: int
     high: int
+    source_zero: int = 0
 
 
 @dataclass(frozen=True)
@@ -174,20 +174,39 @@ class MaxPool(Step):
 
 
 @dataclass(frozen=True)
+class Scaling:
+    """What becomes of Σ (q - source_zero): times a factor, rounded once, plus the output's zero
+    point, clipped to [low, high]. The factors have the shape [1], or that of the divisors."""
+
+    source_zero: int
+    rescale: Rescale
+    low: int
+    high: int
+
+    def means(self, sums: Integers, taken: Integers | int, zero_point: int) -> Integers:
+        """Of sums of `taken` codes, for an output with this zero point; integers only."""
+        scaled = rescale(sums - self.source_zero * taken, self.rescale) + zero_point
+        return saturate(scaled, self.low, self.high)
+
+
+@dataclass(frozen=True)
 class AveragePool(Step):
     """Mean over windows of the last two axes: output (i, j) sums rows[i] × columns[j] (start, end),
-    without padding, and divides by `counts`[i, j], rounded half to even; int64 sums."""
+    without padding, and divides by `counts`[i, j], rounded half to even; int64 sums. With a
+    `scaling` that division is part of its factors; without, the output has the source's scale."""
 
     rows: tuple[Pair, ...]
     columns: tuple[Pair, ...]
     counts: Integers
+    scaling: Scaling | None = None
 
 
 @dataclass(frozen=True)
 class Mean(Step):
-    """Mean over whole `axes`, rounded half to even; int64 sums."""
+    """Mean over whole `axes`, rounded half to even; int64 sums. `scaling` as for `AveragePool`."""
 
     axes: tuple[int, ...]
+    scaling: Scaling | None = None
 
 
 @dataclass(frozen=True)

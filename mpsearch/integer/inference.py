@@ -215,7 +215,12 @@ def average_pool(step: AveragePool, codes: Integers) -> Integers:
     image = codes[..., None, :] if codes.ndim == 3 else codes
     by_row = np.stack([image[..., a:b, :].sum(axis=-2, dtype=np.int64) for a, b in step.rows], -2)
     sums = np.stack([by_row[..., a:b].sum(axis=-1, dtype=np.int64) for a, b in step.columns], -1)
-    return divide_round(sums, step.counts).reshape(len(codes), *step.output.shape)
+    if step.scaling is None:
+        means = divide_round(sums, step.counts)
+    else:
+        taken = np.array([[(b - a) * (d - c) for c, d in step.columns] for a, b in step.rows])
+        means = step.scaling.means(sums, taken, step.output.zero_point)
+    return means.reshape(len(codes), *step.output.shape)
 
 
 def mean(step: Mean, codes: Integers) -> Integers:
@@ -223,7 +228,11 @@ def mean(step: Mean, codes: Integers) -> Integers:
     axes = tuple(axis + 1 for axis in step.axes)
     count = int(np.prod([codes.shape[axis] for axis in axes]))
     sums = codes.sum(axis=axes, dtype=np.int64)
-    return divide_round(sums, count).reshape(len(codes), *step.output.shape)
+    if step.scaling is None:
+        means = divide_round(sums, count)
+    else:
+        means = step.scaling.means(sums, count, step.output.zero_point)
+    return means.reshape(len(codes), *step.output.shape)
 
 
 Operation = (
@@ -272,7 +281,8 @@ def _apply(step: Operation, sources: list[Integers], lowest: int, exact_blas: bo
         case Linear():
             return linear(step, x, exact_blas)
         case Requantize():
-            scaled = rescale(x, step.rescale) + step.output.zero_point
+            centred = x.astype(np.int64) - step.source_zero
+            scaled = rescale(centred, step.rescale) + step.output.zero_point
             return saturate(scaled, step.low, step.high)
         case Clamp():
             return saturate(x, step.low, step.high)
@@ -345,9 +355,12 @@ class IntegerNetwork:
 
 
 def integer_network(
-    quantized: QuantizedNetwork, calibration: Data, batch_size: int = 64, wide_bits: int = 32
+    quantized: QuantizedNetwork,
+    calibration: Data,
+    batch_size: int = 64,
+    wide_bits: int | None = None,
 ) -> IntegerNetwork:
-    """Lower `quantized`, with ranges of wide tensors from `calibration`. Raises as `lower`.
+    """Lower `quantized`, with ranges of wide tensors from `calibration`. Arguments as of `lower`.
 
     Integers are computed on the CPU, wherever `quantized` is.
     """

@@ -5,11 +5,15 @@ In which integer form each tensor of a network is kept.
 A layer reads the codes of its activation quantizer. A quantizer is monotone and works element by
 element, so it may move back through ReLU, max-pooling, concatenation and everything that only moves
 elements: the layer before can write its results directly as the codes that the next layer reads.
-What is added, averaged, leaves the network, or is read by layers with different quantizers keeps
-the wide form: signed, 16 or 32 bits, zero point 0. Tensors in wide form that meet in additions,
-averages or moves form a class with one scale, so that adding them takes no multiplication. A class
-that a function, a product or another step at scales of its own reads or writes has 16 bits; a much
-larger tensor that it is put beside does not join it: there it is written once more, at that scale.
+What is added, averaged, or read by several layers is stored in codes of its own (`stored`), and
+read with a factor. Everything else keeps the wide form: signed, 16 bits, zero point 0. Tensors in
+wide form that meet in moves form a class with one scale; a much larger tensor that one which a
+function, a product or another step at scales of its own reads or writes is put beside does not join
+its class: there it is written once more, at that scale.
+
+Without stored tensors (`--wide 32` and 16) what is added and averaged is wide, too, with 32 bits or
+16, in one class, so that adding takes no multiplication; a class that a step at scales of its own
+reads or writes has 16 bits.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -39,12 +43,13 @@ from mpsearch.integer.operators import (
     PRODUCTS,
     REARRANGEMENTS,
     SOFTMAXES,
+    adds_at_one_scale,
     convolution_padding,
     pair,
-    sample_shape,
     sources,
 )
 from mpsearch.integer.pointwise import PointFunction, sources_of
+from mpsearch.integer.stored import carried, is_scaled
 from mpsearch.quantization.quantized import QuantizedLayer
 from mpsearch.quantization.quantizer import FLOAT_BITS, ActivationQuantizer
 
@@ -130,13 +135,18 @@ class Forms:
     """`wanted`: by node name, the forms that its users read, in order of use; `kept`: the form that
     the node's own operation writes; `classes`: by node name, the class of its wide form; `short`:
     the classes that have 16 bits, whatever others have, each with the unit that its range is a
-    power of two of (0: any range); `operands`: the forms that products of two activations read."""
+    power of two of (0: any range); `operands`: the forms that products of two activations read, and
+    sums of codes; `scaled`: the nodes that sum codes; `codes`: of stored tensors, and of what moves
+    their elements, the form; `is_stored`: whether the network has quantizers for these."""
 
     wanted: Mapping[str, tuple[Form, ...]]
     kept: Mapping[str, Form]
     classes: Mapping[str, str]
     short: Mapping[str, int]
     operands: Mapping[str, tuple[Form, ...]]
+    scaled: frozenset[str]
+    codes: Mapping[str, ActivationQuantizer]
+    is_stored: bool
 
 
 def choose_forms(
@@ -145,15 +155,20 @@ def choose_forms(
     quantizers: Mapping[str, ActivationQuantizer],
     functions: Mapping[str, PointFunction],
     sizes: Mapping[str, float],
+    stored: Mapping[str, ActivationQuantizer] | None,
 ) -> Forms:
     """Forms for the nodes of `order`, of which `result` leaves the network; `quantizers` are those
-    of the layers, and `sizes` the largest magnitudes of tensors, by node name."""
-    operands = {
-        node.name: tuple(map(_operand_form, sources(node)))
-        for node in order
-        if packet(node) in PRODUCTS
-    }
-    own = {node.name for node in order if node.name in functions or at_own_scale(node)}
+    of the layers, and `sizes` the largest magnitudes of tensors, by node name. `stored`: the
+    quantizers of stored tensors; None: there are none, and sums are wide."""
+    codes = carried(order, functions, stored or {})
+    scaled = {node.name for node in order if stored is not None and is_scaled(node, functions)}
+    operands: dict[str, tuple[Form, ...]] = {}
+    for node in order:
+        if packet(node) in PRODUCTS:
+            operands[node.name] = tuple(map(_operand_form, sources(node)))
+        elif node.name in scaled:
+            operands[node.name] = tuple(codes.get(source.name, WIDE) for source in sources(node))
+    own = {node.name for node in order if node.name in functions or at_own_scale(node)} | scaled
     wanted: dict[str, list[Form]] = {node.name: [] for node in order}
     kept: dict[str, Form] = {}
     if packet(result) not in {"argmax", *SOFTMAXES}:  # these leave in a form of their own
@@ -161,7 +176,7 @@ def choose_forms(
     for node in reversed(order):
         forms = wanted[node.name]
         single = len(forms) == 1 and (packet(node) in LAYERS | MOVES or node.name in own)
-        kept[node.name] = forms[0] if single else WIDE
+        kept[node.name] = codes.get(node.name, forms[0] if single else WIDE)
         if node.op == "placeholder":
             continue
         read = sources_of(node, functions)
@@ -196,7 +211,7 @@ def choose_forms(
                     short[classes[name]] = max(unit, short.get(classes[name], 0))
     return Forms(
         {name: tuple(reversed(forms)) for name, forms in wanted.items()}, kept, classes, short,
-        operands,
+        operands, frozenset(scaled), codes, stored is not None,
     )  # fmt: skip
 
 
@@ -220,14 +235,6 @@ def _operand_form(source: fx.Node) -> Form:
 def at_own_scale(node: fx.Node) -> bool:
     """True for what reads 16 bits and writes them, or a layer's codes, with a factor of its own."""
     return packet(node) in OWN_SCALES and not adds_at_one_scale(node)
-
-
-def adds_at_one_scale(node: fx.Node) -> bool:
-    """True for the sum of two tensors of one shape, which share a scale: it takes no factor."""
-    if packet(node) != "add" or argument(node, "alpha") != 1:
-        return False
-    shapes = [sample_shape(source) for source in sources(node)]
-    return len(shapes) == 2 and shapes[0] == shapes[1]
 
 
 def _classes(

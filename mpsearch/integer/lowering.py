@@ -55,6 +55,7 @@ from mpsearch.integer.pads import fold_pads
 from mpsearch.integer.pointwise import PointFunction, needed, point_functions, sources_of
 from mpsearch.integer.ranges import Ranges, tensor_ranges
 from mpsearch.integer.samples import of_one_sample
+from mpsearch.integer.sums import summing_step
 from mpsearch.quantization.quantized import QuantizedNetwork
 from mpsearch.quantization.quantizer import affine
 
@@ -64,13 +65,18 @@ HEADROOM = {16: 1.25, 32: 2.0}
 
 
 def lower(
-    quantized: QuantizedNetwork, calibration: Data, batch_size: int = 64, wide_bits: int = 32
+    quantized: QuantizedNetwork,
+    calibration: Data,
+    batch_size: int = 64,
+    wide_bits: int | None = None,
 ) -> IntegerGraph:
     """The integer graph of a quantized network; ranges of wide tensors from `calibration`.
 
-    `wide_bits` (16 or 32) are those of tensors that are added, averaged or leave the network.
-    Raises InputError naming the layer that is left in float, or the operator and the node that has
-    no integer form; also for a network that mixes the samples of a batch.
+    What is added and averaged has the codes of `quantized.stored`, and what leaves the network 16
+    bits. `wide_bits` (16 or 32) are those of all of these instead, without regard to stored codes;
+    32 where the network has no quantizers for them. Raises InputError naming the layer that is left
+    in float, or the operator and the node that has no integer form; also for a network that mixes
+    the samples of a batch.
     """
     lowering, result = lowered(Lowering, quantized, calibration, batch_size, wide_bits)
     return lowering.finish(result)
@@ -84,11 +90,13 @@ def lowered(
     quantized: QuantizedNetwork,
     calibration: Data,
     batch_size: int = 64,
-    wide_bits: int = 32,
+    wide_bits: int | None = None,
 ) -> tuple[Kind, fx.Node]:
     """What has made all steps, one `kind` of `Lowering`, and the node of the output; as `lower`."""
-    if wide_bits not in HEADROOM:
-        raise InputError(f"got {wide_bits} bits for wide tensors; expected 16 or 32")
+    stored = quantized.stored if wide_bits is None else None
+    bits = wide_bits or (32 if stored is None else 16)
+    if bits not in HEADROOM:
+        raise InputError(f"got {bits} bits for wide tensors; expected 16 or 32")
     network, refusals = quantized.source, Refusals()
     for name, layer in quantized.layers.items():
         with refusals.of_layer():
@@ -115,9 +123,9 @@ def lowered(
     sizes = {name: max(map(abs, ends)) for name, ends in ranges.items()}
     lowering = kind(
         quantized,
-        choose_forms(result, order, quantizers, functions, sizes),
+        choose_forms(result, order, quantizers, functions, sizes, stored),
         ranges,
-        wide_bits,
+        bits,
         layer_of,
         functions,
     )
@@ -154,10 +162,13 @@ class Lowering:
     names: set[str] = field(default_factory=set)
 
     def enter(self, node: fx.Node, index: int) -> None:
-        """The network's input, once for every form that is read."""
-        for form in self.forms.wanted[node.name]:
+        """The network's input, once for every form that is read; where it is stored, once."""
+        codes = self.forms.codes.get(node.name)
+        for form in self.forms.wanted[node.name] if codes is None else (codes,):
             self.tensors[node.name, form] = self.tensor(node, form)
             self.inputs.append(IntegerInput(index, self.tensors[node.name, form]))
+        if codes is not None:
+            self.convert(node, self.tensors[node.name, codes])
 
     def add(self, node: fx.Node) -> None:
         """The node's own step, then its result in the other forms that are read."""
@@ -171,6 +182,8 @@ class Lowering:
                 self.tensors[node.name, kept] = self.repeated(node, self.tensor(node, kept))
             elif packet(node) in LAYERS:
                 self.tensors[node.name, kept] = self.layer(node, self.tensor(node, kept))
+            elif node.name in self.forms.scaled:
+                self.tensors[node.name, kept] = self.summed(node, self.tensor(node, kept))
             elif node.name in self.functions or at_own_scale(node):
                 self.tensors[node.name, kept] = self.own(node, self.tensor(node, kept))
             else:
@@ -200,10 +213,18 @@ class Lowering:
         self.steps.append(Fill((self.inputs[0].tensor.name,), output, codes))
         return output
 
-    def own(self, node: fx.Node, output: IntegerTensor) -> IntegerTensor:
+    def operands(self, node: fx.Node) -> list[IntegerTensor]:
+        """What a step at scales of its own reads."""
         read = sources_of(node, self.functions)
         forms = self.forms.operands.get(node.name, (WIDE,) * len(read))
-        tensors = [self.tensors[s.name, form] for s, form in zip(read, forms, strict=True)]
+        return [self.tensors[s.name, form] for s, form in zip(read, forms, strict=True)]
+
+    def summed(self, node: fx.Node, output: IntegerTensor) -> IntegerTensor:
+        self.steps.append(summing_step(node, self.operands(node), output))
+        return output
+
+    def own(self, node: fx.Node, output: IntegerTensor) -> IntegerTensor:
+        read, tensors = sources_of(node, self.functions), self.operands(node)
         within = self.ranges.get(read[0].name, (0.0, 0.0))
         function = self.functions.get(node.name)
         self.steps.append(own_step(node, tensors, output, function, within))
@@ -239,7 +260,9 @@ class Lowering:
                 continue
             output = self.tensor(node, form)
             factor = rescale_of(result.scale * reciprocal(output))
-            self.steps.append(Requantize((result.name,), output, factor, output.low, output.high))
+            ends = output.low, output.high
+            step = Requantize((result.name,), output, factor, *ends, result.zero_point)
+            self.steps.append(step)
             self.tensors[node.name, form] = output
 
     def softmax(self, node: fx.Node) -> None:
@@ -291,11 +314,16 @@ class Lowering:
 
     def wide_scale(self, node: fx.Node, bits: int) -> float:
         """HEADROOM times the largest magnitude in the node's class over the largest integer; in
-        classes that tables read or write, rounded up to a power of two of their unit."""
+        classes that tables read or write, rounded up to a power of two of their unit.
+
+        Beside stored codes 16 bits are fine enough for the room of 32, where no table wants steps.
+        """
         classes = self.forms.classes
         members = [name for name in classes if classes[name] == classes[node.name]]
         largest = max(abs(end) for name in members for end in self.ranges.get(name, (0.0,)))
-        reach, unit = HEADROOM[bits] * (largest or 1.0), self.forms.short.get(classes[node.name])
+        unit = self.forms.short.get(classes[node.name])
+        has_room = self.forms.is_stored and unit is None
+        reach = HEADROOM[32 if has_room else bits] * (largest or 1.0)
         if unit:
             return math.ldexp(unit, math.ceil(math.log2(reach / unit)) - (bits - 1))
         return reach / float((1 << (bits - 1)) - 1)

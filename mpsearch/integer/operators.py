@@ -198,6 +198,14 @@ def is_repeated(node: fx.Node) -> bool:
     )
 
 
+def adds_at_one_scale(node: fx.Node) -> bool:
+    """True for the sum of two tensors of one shape, which share a scale: it takes no factor."""
+    if packet(node) != "add" or argument(node, "alpha") != 1:
+        return False
+    shapes = [sample_shape(source) for source in sources(node)]
+    return len(shapes) == 2 and shapes[0] == shapes[1]
+
+
 def sample_shape(node: fx.Node) -> Shape:
     """The recorded shape without the batch."""
     shape: Shape = node.meta["shape"]

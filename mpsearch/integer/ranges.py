@@ -16,8 +16,14 @@ from torch import fx
 from mpsearch.data import Data
 from mpsearch.errors import InputError
 from mpsearch.graph.layers import argument, packet
-from mpsearch.integer.layers import adds_at_one_scale
-from mpsearch.integer.operators import MOVES, SOFTMAXES, SUPPORTED, per_sample, sources
+from mpsearch.integer.operators import (
+    MOVES,
+    SOFTMAXES,
+    SUPPORTED,
+    adds_at_one_scale,
+    per_sample,
+    sources,
+)
 from mpsearch.quantization.quantized import QuantizedNetwork
 from mpsearch.quantization.quantizer import ActivationQuantizer
 
@@ -32,6 +38,10 @@ _LEVEL = {
     "gelu": (-6.0, math.inf), "softplus": (-12.0, math.inf), "exp": (-12.0, math.inf),
 }  # fmt: skip
 _NO_PROBABILITY = 31 * math.log(2)  # below the largest logit: the integer softmax gives zero
+
+
+class InfiniteValuesError(InputError):
+    """Integers cannot stand for a tensor, and it is not only moved."""
 
 
 class _Recorder(fx.Interpreter):
@@ -70,7 +80,7 @@ def tensor_ranges(quantized: QuantizedNetwork, data: Data, batch_size: int) -> R
     Read by a move, that of the move's result; by a layer, the ends of its quantizer; by an
     addition with sum [l, h], of its operand a: [l - max b, h - min b], beyond which the sum
     saturates too; by a softmax, what is not a probability of zero; by everything else, all of it.
-    Raises InputError naming a node where infinite values, or what is not a number, matter.
+    Raises InfiniteValuesError naming a node where infinite values, or NaN, matter.
     """
     recorder = _Recorder(quantized.graph)
     with torch.no_grad():
@@ -97,7 +107,7 @@ def tensor_ranges(quantized: QuantizedNetwork, data: Data, batch_size: int) -> R
                 matters[source.name] = _widened(matters.get(source.name, kept), kept)
     for name, ends in matters.items():
         if not all(map(math.isfinite, ends)):
-            raise InputError(
+            raise InfiniteValuesError(
                 f"node {name!r} gives infinite values, or what is not a number, and they are not "
                 "only moved: integers cannot stand for them; use a finite constant there"
             )

@@ -17,4 +17,4 @@ def of_one_sample(quantized: QuantizedNetwork, inputs: Sequence[torch.Tensor]) -
     graph = batch_first(products_apart(given, inputs), inputs)
     if graph is given:
         return quantized
-    return assemble(replace(quantized.source, graph=graph), quantized.layers)
+    return assemble(replace(quantized.source, graph=graph), quantized.layers, quantized.stored)

@@ -23,7 +23,7 @@ from mpsearch.integer import (
     resizing,
 )
 from mpsearch.integer.fixed_point import Rescale
-from mpsearch.integer.graph import ComputedStep, IntegerTensor, Step, Weights
+from mpsearch.integer.graph import ComputedStep, IntegerTensor, Scaling, Step, Weights
 
 _MODULES = (
     graph, arithmetic, beside, comparing, functions, gathering, log_softmax, norms, products,
@@ -66,6 +66,8 @@ def _encoded(value: Any) -> Any:
         return {"array": list(value.shape), "dtype": value.dtype.name}
     if isinstance(value, Rescale):
         return {"factors": len(value.multipliers)}
+    if isinstance(value, Scaling):
+        return {"scaled": list(value.rescale.multipliers.shape)}
     if isinstance(value, Weights):
         return {"layer": value.layer, "codes": list(value.codes.shape)}
     if isinstance(value, tuple | list):
@@ -84,6 +86,9 @@ def _decoded(value: Any, w_bits: Mapping[str, int]) -> Any:
         return _zeros(value["array"], value["dtype"])
     if "factors" in value:
         return Rescale(_zeros([value["factors"]], "int32"), _zeros([value["factors"]], "int8"))
+    if "scaled" in value:
+        factors = _zeros(value["scaled"], "int32"), _zeros(value["scaled"], "int8")
+        return Scaling(0, Rescale(*factors), 0, 0)
     name, shape = value["layer"], value["codes"]
     bias = _zeros(shape[:1], "int32")
     return Weights(name, w_bits[name], _zeros(shape, "int16"), bias, zero_point=0, bound=0)

@@ -201,3 +201,18 @@ def channel_sums(node: fx.Node, outputs: torch.Tensor) -> torch.Tensor:
     """Sums over everything but the channels: [channels]."""
     channels = outputs.dim() - 1 if packet(node) == "linear" else 1
     return outputs.sum([d for d in range(outputs.dim()) if d != channels])
+
+
+def same_numbers(one: Decision, other: Decision) -> bool:
+    """Whether two decisions agree in what a repair of rounding or bias may change: codes, and a
+    bias that stays in float."""
+    return all(
+        x is y or (x is not None and y is not None and torch.equal(x, y))
+        for x, y in zip(_numbers(one), _numbers(other), strict=True)
+    )
+
+
+def _numbers(decision: Decision) -> tuple[torch.Tensor | None, ...]:
+    quantized, bias = decision
+    codes = None if quantized.weight is None else quantized.weight.codes
+    return codes, quantized.bias_codes, bias if quantized.bias_codes is None else None

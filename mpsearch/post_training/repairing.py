@@ -1,7 +1,7 @@
 """Post-training quantization: an assignment and a calibration sample -> a quantized network.
 
 The order is that of the literature: equalise, set the ranges, round, correct the biases; then learn
-scales and biases together.
+scales and biases together. Last come the quantizers of what is stored between the layers.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +16,7 @@ from mpsearch.errors import InputError
 from mpsearch.graph.layers import EMBEDDING, Layer, packet
 from mpsearch.graph.network import Network, copy_graph
 from mpsearch.graph.tensors import set_tensor
+from mpsearch.post_training import stored_tensors
 from mpsearch.post_training.activation_ranges import (
     MEASURING,
     check_method,
@@ -31,7 +32,9 @@ from mpsearch.post_training.layer_by_layer import (
     correct_bias,
     has_own_bias,
     quantize_in_order,
+    same_numbers,
 )
+from mpsearch.post_training.stored_tensors import Wide
 from mpsearch.quantization.calibrated_inputs import input_ranges
 from mpsearch.quantization.calibration import Histogram, calibrate
 from mpsearch.quantization.quantized import (
@@ -77,8 +80,12 @@ class PostTraining:
     """Draws what adaptive rounding looks at, and the batches that scales are learned from."""
     learn_scales: bool = False
     """Train scales and biases by the network's outputs (`learned_scales`)."""
+    wide: Wide = "auto"
+    """Bits of what is stored between layers, sums and what several read: `8`, `16`, `auto` (8, and
+    16 where the outputs suffer), or `32`: not quantized (`stored_tensors`)."""
 
     def __post_init__(self) -> None:
+        stored_tensors.check_wide(self.wide)
         check_method(self.ranges)
         if self.rounding not in ("nearest", "adaptive"):
             raise InputError(f"got rounding {self.rounding!r}; expected nearest or adaptive")
@@ -88,8 +95,8 @@ class PostTraining:
         return asdict(self)
 
 
-# Each layer by itself, no repair.
-PLAIN = PostTraining("mse", correct_bias=False, rounding="nearest")
+# Each layer by itself, no repair, and nothing between layers.
+PLAIN = PostTraining("mse", correct_bias=False, rounding="nearest", wide="32")
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,11 +169,14 @@ def quantize_after_training(
             state, names = repair(run, state)
             undone.update({option: tuple(names)} if names else {})
     quantized = replace(
-        state.quantized,
+        stored_tensors.store_tensors(
+            state.network, state.layers, calibration, settings.wide, state.yardstick.noise,
+            batch_size,
+        ),
         undone=undone,
         input_ranges=shared.input_ranges,
         post_training=settings.to_json(),
-    )
+    )  # fmt: skip
     return quantized.made_from(network)
 
 
@@ -262,14 +272,16 @@ def _measured_ranges(run: _Run, start: _State) -> Repaired:
             run.batch_size,
         )  # fmt: skip
         known.update({keys[name]: quantizer for name, quantizer in found.items()})
+    wanted = {name: known[key] for name, key in keys.items()}
+    if run.settings.wide != "32":
+        wanted = stored_tensors.shared_quantizers(network, wanted)
     changed = {
         layer.name: (
             with_activation(network, layer, before.choice, before.weight, activation),
             network.bias(layer),
         )
         for layer in network.layers
-        if (before := start.layers[layer.name]).activation
-        != (activation := known[keys[layer.name]])
+        if (before := start.layers[layer.name]).activation != (activation := wanted[layer.name])
     }
     return _keep_layers(start, changed)
 
@@ -365,23 +377,9 @@ def _kept(run: _Run, start: _State, decide: Decide) -> Repaired:
     changed = {
         layer.name: found[layer.name]
         for layer in network.layers
-        if not _same(found[layer.name], (start.layers[layer.name], network.bias(layer)))
+        if not same_numbers(found[layer.name], (start.layers[layer.name], network.bias(layer)))
     }
     return _keep_layers(start, changed)
-
-
-def _same(one: Decision, other: Decision) -> bool:
-    return all(
-        x is y or (x is not None and y is not None and torch.equal(x, y))
-        for x, y in zip(_numbers(one), _numbers(other), strict=True)
-    )
-
-
-def _numbers(decision: Decision) -> tuple[torch.Tensor | None, ...]:
-    """What a repair of rounding or bias may change: codes, and a bias that stays in float."""
-    quantized, bias = decision
-    codes = None if quantized.weight is None else quantized.weight.codes
-    return codes, quantized.bias_codes, bias if quantized.bias_codes is None else None
 
 
 def _keep_layers(start: _State, changed: Mapping[str, Decision]) -> Repaired:

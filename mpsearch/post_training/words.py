@@ -24,4 +24,6 @@ def options_of(settings: Mapping[str, Any] | None) -> list[str]:
     words += ["--per-tensor"] if settings.get("per_tensor") else []
     words += ["--equalize"] if settings.get("equalize") else []
     words += ["--learn-scales"] if settings.get("learn_scales") else []
+    wide = settings.get("wide", "32")  # before there was a choice, sums had 32 bits
+    words += ["--wide", str(wide)] if wide != "auto" else []
     return [*words, *([] if settings.get("correct_bias", True) else ["--no-bias-correction"])]

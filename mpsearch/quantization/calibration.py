@@ -1,7 +1,7 @@
 """What reaches each layer: histograms of the input activations over the calibration data."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,7 @@ from mpsearch.graph.network import Network
 from mpsearch.quantization.quantizer import ActivationQuantizer, activation_quantizer
 
 _BINS = 2048
+Range = tuple[float, float]
 Observe = Callable[[str, torch.Tensor], None]  # (layer name, what reaches it)
 
 
@@ -34,22 +35,30 @@ class Histogram:
         return activation_quantizer(bits, self.counts, self.low, self.high)
 
 
-class _Inputs(fx.Interpreter):
-    """Runs the graph and shows what reaches chosen nodes, each tensor while it is there anyway."""
+class _Watching(fx.Interpreter):
+    """Runs the graph and shows what reaches chosen nodes, or what they give, each tensor while it
+    is there anyway."""
 
     def __init__(
-        self, graph: fx.GraphModule, layer_of: Mapping[str, str], observe: Observe
+        self,
+        graph: fx.GraphModule,
+        observe: Observe,
+        layer_of: Mapping[str, str],
+        given: Container[str] = (),
     ) -> None:
         super().__init__(graph)
-        self.layer_of = layer_of
-        self.observe = observe
+        self.observe, self.layer_of, self.given = observe, layer_of, given
 
     def run_node(self, n: fx.Node) -> object:
         if n.name in self.layer_of:
             (value,) = self.fetch_args_kwargs_from_env(n)[0][:1]
             assert isinstance(value, torch.Tensor)
             self.observe(self.layer_of[n.name], value)
-        return super().run_node(n)
+        result = super().run_node(n)
+        if n.name in self.given:
+            assert isinstance(result, torch.Tensor)
+            self.observe(n.name, result)
+        return result
 
 
 def show_inputs(network: Network, data: Data, batch_size: int, observe: Observe) -> None:
@@ -61,10 +70,13 @@ def show_inputs(network: Network, data: Data, batch_size: int, observe: Observe)
     layer_of = {
         node: layer.name for layer in network.layers for node in layer.nodes if node not in tables
     }
+    _run(_Watching(network.graph, observe, layer_of), network.device, data, batch_size)
+
+
+def _run(watching: fx.Interpreter, device: torch.device, data: Data, batch_size: int) -> None:
     for inputs, _ in data.batches(batch_size):
-        inputs = tuple(x.to(network.device) for x in inputs)
         with torch.no_grad():
-            _Inputs(network.graph, layer_of, observe).run(*inputs)
+            watching.run(*(x.to(device) for x in inputs))
 
 
 def calibrate(network: Network, data: Data, batch_size: int = 64) -> dict[str, Histogram]:
@@ -76,7 +88,7 @@ def calibrate(network: Network, data: Data, batch_size: int = 64) -> dict[str, H
     is empty: its quantizer is never used. Raises InputError naming a layer that reads what is not
     finite.
     """
-    ranges: dict[str, tuple[float, float]] = {}
+    ranges: dict[str, Range] = {}
 
     def widen(name: str, value: torch.Tensor) -> None:
         low, high = (float(end) for end in torch.aminmax(value))
@@ -91,6 +103,30 @@ def calibrate(network: Network, data: Data, batch_size: int = 64) -> dict[str, H
                 f"layer {name!r} reads infinite values, or not a number, on the calibration data; "
                 "expected finite numbers: check the data and what is in front of the layer"
             )
+    found = _counted(ranges, lambda observe: show_inputs(network, data, batch_size, observe))
+    empty = Histogram(np.zeros(_BINS, dtype=np.int64), 0.0, 0.0)
+    return {layer.name: found.get(layer.name, empty) for layer in network.layers}
+
+
+def calibrate_nodes(
+    graph: fx.GraphModule,
+    ranges: Mapping[str, Range],
+    device: torch.device,
+    data: Data,
+    batch_size: int = 64,
+) -> dict[str, Histogram]:
+    """Histogram of what nodes of a graph give over `data`, by name; values beyond a node's range
+    count as its ends."""
+
+    def show(observe: Observe) -> None:
+        watching = _Watching(graph, lambda n, x: observe(n, x.clamp(*ranges[n])), {}, ranges)
+        _run(watching, device, data, batch_size)
+
+    return _counted(ranges, show)
+
+
+def _counted(ranges: Mapping[str, Range], show: Callable[[Observe], None]) -> dict[str, Histogram]:
+    """Of all that `show` shows, under the names that it gives."""
     counts = {name: np.zeros(_BINS, dtype=np.int64) for name in ranges}
 
     def count(name: str, value: torch.Tensor) -> None:
@@ -101,14 +137,8 @@ def calibrate(network: Network, data: Data, batch_size: int = 64) -> dict[str, H
         else:
             counts[name][0] += value.numel()
 
-    show_inputs(network, data, batch_size, count)
-    empty = Histogram(np.zeros(_BINS, dtype=np.int64), 0.0, 0.0)
-    return {
-        layer.name: Histogram(counts[layer.name], *ranges[layer.name])
-        if layer.name in ranges
-        else empty
-        for layer in network.layers
-    }
+    show(count)
+    return {name: Histogram(counts[name], *ends) for name, ends in ranges.items()}
 
 
 def missing_classes(network: Network, data: Data) -> tuple[int, ...]:

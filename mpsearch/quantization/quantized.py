@@ -76,6 +76,10 @@ class QuantizedNetwork:
     post_training: Mapping[str, Any] | None = None
     """The settings of `PostTraining` that it was made with; None after training and where not
     known."""
+    stored: Mapping[str, ActivationQuantizer] | None = None
+    """Node name -> the quantizer of a tensor that is stored in codes of its own, between layers
+    (what is added, averaged, or read by several layers); None where no such choice was made:
+    integers keep these tensors in 32 bits then."""
 
     def to(self, device: torch.device) -> "QuantizedNetwork":
         """The same on `device`; the network itself when it is there already."""
@@ -106,6 +110,10 @@ class QuantizedNetwork:
             *(
                 f"{name}={layer.choice} {layer.activation.scale!r} {layer.activation.zero_point}"
                 for name, layer in sorted(self.layers.items())
+            ),
+            *(
+                f"stored {name}={q.bits} {q.scale!r} {q.zero_point}"
+                for name, q in sorted((self.stored or {}).items())
             ),
         )
 
@@ -234,8 +242,13 @@ def _with_fine_bias(weight: QuantizedWeight, bias: torch.Tensor, step: float) ->
     return weight.with_channel_scales(torch.where(finer, wanted, scales))
 
 
-def assemble(network: Network, layers: Mapping[str, QuantizedLayer]) -> QuantizedNetwork:
-    """The quantized network of layers that are quantized already."""
+def assemble(
+    network: Network,
+    layers: Mapping[str, QuantizedLayer],
+    stored: Mapping[str, ActivationQuantizer] | None = None,
+) -> QuantizedNetwork:
+    """The quantized network of layers that are quantized already, and of tensors by node name that
+    are stored in codes of their own; a graph that was cut may lack some."""
     source = copy_graph(network.graph)
     for layer in network.layers:
         quantized = layers[layer.name]
@@ -251,8 +264,24 @@ def assemble(network: Network, layers: Mapping[str, QuantizedLayer]) -> Quantize
     for layer in network.layers:
         for name in layer.nodes:
             _quantize_input(graph, nodes[name], layers[layer.name].activation)
+    for name, quantizer in (stored or {}).items():
+        if name in nodes:
+            _quantize_output(graph, nodes[name], quantizer)
     graph.recompile()
-    return QuantizedNetwork(replace(network, graph=source), graph, dict(layers))
+    return QuantizedNetwork(
+        replace(network, graph=source),
+        graph,
+        dict(layers),
+        stored=None if stored is None else dict(stored),
+    )
+
+
+def without_stored(quantized: QuantizedNetwork) -> QuantizedNetwork:
+    """The same layers, and what lies between them as it comes."""
+    if quantized.stored is None:
+        return quantized
+    plain = assemble(quantized.source, quantized.layers)
+    return replace(quantized, graph=plain.graph, stored=None)
 
 
 def _quantize_input(graph: fx.GraphModule, node: fx.Node, quantizer: ActivationQuantizer) -> None:
@@ -260,10 +289,28 @@ def _quantize_input(graph: fx.GraphModule, node: fx.Node, quantizer: ActivationQ
         return
     if packet(node) == EMBEDDING:
         return  # indices stay as they are
-    source = node.args[0]
     with graph.graph.inserting_before(node):
-        fake = graph.graph.call_function(
-            torch.ops.aten.fake_quantize_per_tensor_affine.default,
-            (source, quantizer.scale, quantizer.zero_point, 0, 2**quantizer.bits - 1),
-        )
+        fake = _fake_quantizer(graph, node.args[0], quantizer)
     node.args = (fake, *node.args[1:])
+
+
+def _quantize_output(graph: fx.GraphModule, node: fx.Node, quantizer: ActivationQuantizer) -> None:
+    """For all that reads it; a layer with the same quantizer needs no second one."""
+    last = next(n for n in reversed(graph.graph.nodes) if n.op == "placeholder" or n is node)
+    with graph.graph.inserting_after(last if node.op == "placeholder" else node):
+        fake = _fake_quantizer(graph, node, quantizer)
+    for user in list(node.users):
+        if user is fake:
+            continue
+        if user.target == fake.target and user.args[1:] == fake.args[1:]:
+            user.replace_all_uses_with(fake)
+            graph.graph.erase_node(user)
+        else:
+            user.replace_input_with(node, fake)
+
+
+def _fake_quantizer(graph: fx.GraphModule, source: Any, quantizer: ActivationQuantizer) -> fx.Node:
+    return graph.graph.call_function(
+        torch.ops.aten.fake_quantize_per_tensor_affine.default,
+        (source, quantizer.scale, quantizer.zero_point, 0, 2**quantizer.bits - 1),
+    )

@@ -4,7 +4,8 @@ A zip like the mpsearch file (see network_file) in which `LAYER:packed` holds th
 their bit width, `LAYER:scales` float32 and `LAYER:bias` int32: together the bytes that the layer
 table predicts. Tensors that belong to no quantized layer are stored in float. `undone` of the
 header names the repairs that did harm, and the layers that they were undone for; `input_ranges`
-what each input was on the calibration data; `post_training` how it was quantized.
+what each input was on the calibration data; `post_training` how it was quantized; `stored` the
+quantizers of tensors between layers.
 """
 
 import math
@@ -17,7 +18,16 @@ from typing import Any
 import torch
 
 from mpsearch.errors import InputError
-from mpsearch.files.json_file import anything, by_name, check_form, list_of, null_or, number, text
+from mpsearch.files.json_file import (
+    anything,
+    by_name,
+    check_form,
+    list_of,
+    null_or,
+    number,
+    text,
+    whole,
+)
 from mpsearch.graph import memory_budget
 from mpsearch.graph.graph_json import graph_to_json
 from mpsearch.graph.layers import Layer
@@ -39,6 +49,7 @@ from mpsearch.quantization.quantizer import (
     FLOAT_BITS,
     ActivationQuantizer,
     QuantizedWeight,
+    check_bits,
     check_choice,
     layout_of,
 )
@@ -96,6 +107,11 @@ def save_quantized(network: QuantizedNetwork, path: str | os.PathLike[str]) -> N
         ]
     if network.post_training is not None:
         header["post_training"] = dict(network.post_training)
+    if network.stored is not None:
+        header["stored"] = {
+            name: {"bits": q.bits, "scale": q.scale, "zero_point": q.zero_point}
+            for name, q in network.stored.items()
+        }
     if network.undone:
         header["undone"] = {repair: list(names) for repair, names in network.undone.items()}
 
@@ -108,6 +124,8 @@ def save_quantized(network: QuantizedNetwork, path: str | os.PathLike[str]) -> N
                 again.layers[name].activation,
             ):
                 raise InputError(f"its layer {name} comes back with other bits or another range")
+        if network.stored != again.stored:
+            raise InputError("its stored tensors come back with other bits or ranges")
         with torch.no_grad():
             shapes = zip(source.input_shapes, source.input_dtypes, strict=True)
             again(*(torch.zeros(1, *shape, dtype=dtype) for shape, dtype in shapes))
@@ -159,6 +177,7 @@ def _load_quantized(path: str | os.PathLike[str]) -> QuantizedNetwork:
         check_form(post_training, null_or(by_name(anything)), "post_training")
         ranges = header.get("input_ranges")
         check_form(ranges, null_or(list_of(null_or([number(), number()]))), "input_ranges")
+        stored = _read_stored(header.get("stored"))
     except InputError as error:
         raise InputError(*error.lines_after(f"{path}: ")) from error
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
@@ -178,8 +197,14 @@ def _load_quantized(path: str | os.PathLike[str]) -> QuantizedNetwork:
         raise InputError(f"{path}: damaged mpsearch file: its layers do not match its graph")
     made_from = header.get("model_digest")
     known = made_from if isinstance(made_from, str) else None
+    nodes = {node.name for node in graph.graph.nodes if node.op != "output"}
+    for name in stored or {}:
+        if name not in nodes:
+            raise InputError(
+                f"{path}: damaged mpsearch file: it stores {name!a}, which its graph lacks"
+            )
     with memory_budget.watched():
-        quantized = assemble(network, layers)
+        quantized = assemble(network, layers, stored)
     check_apart(path, quantized.source, examples)
     if ranges is not None and len(ranges) != len(network.input_names):
         raise InputError(
@@ -195,15 +220,37 @@ def _load_quantized(path: str | os.PathLike[str]) -> QuantizedNetwork:
     )
 
 
+def _read_stored(entries: Any) -> dict[str, ActivationQuantizer] | None:
+    """The quantizers of tensors between layers; None in files of before there were any."""
+    if entries is None:
+        return None
+    form = {"bits": whole(2, 16), "scale": number(), "zero_point": whole()}
+    check_form(entries, by_name(form), "stored")
+    stored = {
+        name: ActivationQuantizer(
+            check_bits(entry["bits"]), float(entry["scale"]), entry["zero_point"]
+        )
+        for name, entry in entries.items()
+    }
+    for name, quantizer in stored.items():
+        _check_range(name, quantizer)
+    return stored
+
+
+def _check_range(name: str, quantizer: ActivationQuantizer) -> None:
+    inside = 0 <= quantizer.zero_point < 2**quantizer.bits
+    if not (inside and 0 < quantizer.scale < math.inf):
+        raise ValueError(f"range of {name!a}: {quantizer}")
+
+
 def _read_layer(entry: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> QuantizedLayer:
     name, channels = str(entry["name"]), int(entry["channels"])
     choice = check_choice(Choice.from_json(entry))
     activation = ActivationQuantizer(
         choice.a_bits, float(entry["a_scale"]), int(entry["a_zero_point"])
     )
-    inside = 0 <= activation.zero_point < 2**choice.a_bits
-    if choice.a_bits != FLOAT_BITS and not (inside and 0 < activation.scale < math.inf):
-        raise ValueError(f"range of {name!a}: {activation}")
+    if choice.a_bits != FLOAT_BITS:
+        _check_range(name, activation)
     if f"{name}:packed" not in tensors:
         return QuantizedLayer(choice, None, None, activation)
     count = torch.Size(entry["shape"]).numel()

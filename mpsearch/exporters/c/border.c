@@ -22,19 +22,22 @@ void network_quantize_part(int entry, size_t first, size_t count, const float *v
     void *codes = network_entry(entry);
     const mps_type type = network_entries[entry].type;
     for (size_t i = 0; i < count; i++) {
-        double code;
+#if SIGNED_ENTRIES
         if (b->is_signed) {
-            code = rint((double)values[i] / b->scale);
-        } else {
-            const float scaled = values[i] * b->inverse;
-            code = rint((double)scaled);
+            const double code = rint((double)values[i] / b->scale) + b->zero;
+            /* the first comparison is also true of what is not a number */
+            mps_set(codes, type, first + i,
+                    !(code > b->low) ? b->low
+                    : code > b->high ? b->high
+                                     : (int32_t)code);
+            continue;
         }
-        code += b->zero;
-        if (!(code > b->low))
-            code = b->low; /* also what is not a number */
-        if (code > b->high)
-            code = b->high;
-        mps_set(codes, type, first + i, (int32_t)code);
+#endif
+        const float code = rintf(values[i] * b->inverse) + (float)b->zero; /* exact up to 2^24 */
+        mps_set(codes, type, first + i,
+                !(code > (float)b->low) ? b->low
+                : code > (float)b->high ? b->high
+                                        : (int32_t)code);
     }
 }
 

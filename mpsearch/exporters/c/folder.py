@@ -45,7 +45,7 @@ from mpsearch.integer.graph import IntegerGraph
 from mpsearch.integer.inference import IntegerNetwork, outputs, quantize_input, ranges_from, run
 from mpsearch.integer.lowering import lower
 from mpsearch.quantization.packing import bops, layer_bytes, size_bytes
-from mpsearch.quantization.quantized import QuantizedNetwork
+from mpsearch.quantization.quantized import QuantizedNetwork, without_stored
 from mpsearch.tables.units import format_size
 
 FORMAT, VERSION = "mpsearch.c_export", 1
@@ -97,16 +97,17 @@ def export_c(
     quantized: QuantizedNetwork,
     calibration: Data,
     folder: str | os.PathLike[str],
-    wide_bits: int = 32,
+    wide_bits: int | None = None,
     target: Target = ANY,
     firmware: Firmware | None = None,
 ) -> CExport:
     """Write the network as C99 into `folder`, which is new, empty, or an export without changes.
 
     A microcontroller gets a firmware project, for the board in `firmware` or the usual one. Ranges
-    of sums and outputs come from `calibration`, whose first samples are stored for `make check`.
-    Raises InputError for a layer in float, an operator without an integer form, and for a folder
-    with anything else in it; nothing is written then.
+    of outputs, and of sums where `wide_bits` (16 or 32) are given or the network has no quantizers
+    for them, come from `calibration`, whose first samples are stored for `make check`. Raises
+    InputError for a layer in float, an operator without an integer form, and for a folder with
+    anything else in it; nothing is written then.
     """
     graph = lower(quantized, calibration, wide_bits=wide_bits)
     return write_folder(graph, quantized, calibration, folder, (), target, firmware)
@@ -193,6 +194,7 @@ def describe(graph: IntegerGraph, quantized: QuantizedNetwork, source: Source) -
             "peak_bytes": arena.peak_bytes,
             "lower_bound_bytes": arena.lower_bound_bytes,
             "offsets": dict(arena.offsets),
+            "packed": source.storage.packed,
         },
         "constant_bytes": constants,
         "size_bytes": size_bytes(network, chosen),
@@ -235,7 +237,10 @@ def check(graph: IntegerGraph, quantized: QuantizedNetwork, data: Data) -> tuple
     data = data if len(data) <= count else data.take(count, 0)
     batch = max(1, min(64, _MACS_OF_BATCH // macs))
     got = outputs(IntegerNetwork(graph), data, batch)
-    rounded = any(tensor.signed and tensor.bits == 16 for tensor in graph.tensors.values())
+    rounded = any(
+        tensor.signed and tensor.bits == 16 and tensor.name != graph.output.name
+        for tensor in graph.tensors.values()
+    )
     return judge(reference_of(quantized, data), got.numpy(), rounded)
 
 
@@ -245,7 +250,9 @@ def write(request: ExportRequest) -> Exported:
     Raises InputError as `export_c`, and without calibration data. Not `ok`, and nothing written,
     where an output differs beyond the limits.
     """
-    data, wide_bits = ranges_from(request.data), request.wide_bits or 32
+    data, quantized = ranges_from(request.data), request.quantized
+    if request.wide_bits is not None:  # another network: nothing is stored between layers
+        quantized = without_stored(quantized)
     target = find_target(request.target)
     package = request.package
     if package is None:
@@ -254,12 +261,12 @@ def write(request: ExportRequest) -> Exported:
         check_package(package, request.board, request.flash, request.ram)
         firmware = None
     check_folder(Path(request.output), PACKAGE_FORMAT if package else FORMAT)
-    graph = lower(request.quantized, data, wide_bits=wide_bits)
+    graph = lower(quantized, data, wide_bits=request.wide_bits)
     agreement: tuple[Agreement, ...] = ()
     if request.check is not False:
-        agreement = check(graph, request.quantized, data)
+        agreement = check(graph, quantized, data)
     if not all(found.ok for found in agreement):
-        finer = " (--wide 32 is finer)" if wide_bits == 16 else ""
+        finer = "" if request.wide_bits == 32 else " (--wide 32 is finer)"
         lines = (
             f"not written: the integers do not give what the network computes{finer}; --no-check "
             "writes the folder",
@@ -267,7 +274,7 @@ def write(request: ExportRequest) -> Exported:
         )
         return Exported({"agreement": [found.figures() for found in agreement]}, lines, ok=False)
     document = write_folder(
-        graph, request.quantized, data, request.output, agreement, target, firmware, package
+        graph, quantized, data, request.output, agreement, target, firmware, package
     ).document
     constants, arena = document["constant_bytes"], document["arena"]
     total, peak = sum(constants.values()), arena["peak_bytes"]

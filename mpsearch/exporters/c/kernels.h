@@ -63,7 +63,7 @@ typedef struct {
     size_t count;
     int32_t multiplier;
     int shift;
-    int32_t output_zero, low, high;
+    int32_t input_zero, output_zero, low, high;
     mps_rounding rounding;
     int raise;
 } mps_requantization;
@@ -81,11 +81,21 @@ typedef struct {
     int32_t lowest;
 } mps_max_pooling;
 
+/* Sums of (code - input_zero) to means at another scale: one factor, or one for every place. */
 typedef struct {
-    mps_type type;
+    const int32_t *multipliers; /* NULL: the sum is divided, and keeps its scale */
+    const int8_t *shifts;
+    int each; /* 1: every place of the output has a factor of its own */
+    int pre_shift;
+    int32_t input_zero, output_zero, low, high;
+} mps_scaling;
+
+typedef struct {
+    mps_type type, output_type;
     int channels, height, width, output_height, output_width;
     const int32_t *rows, *columns; /* (start, end) of every output row and column */
-    const int32_t *counts;         /* divisor of every output place */
+    const int32_t *counts;         /* divisor of every output place; NULL with a scaling */
+    mps_scaling scaling;
 } mps_average_pooling;
 
 typedef struct {
@@ -95,10 +105,11 @@ typedef struct {
 } mps_resizing;
 
 typedef struct {
-    mps_type type;
+    mps_type type, output_type;
     int kept_dims, mean_dims;
     int32_t kept_shape[MPS_DIMS], kept_strides[MPS_DIMS];
     int32_t mean_shape[MPS_DIMS], mean_strides[MPS_DIMS];
+    mps_scaling scaling;
 } mps_means;
 
 /* Elements of `size` bytes from one strided box to another: concatenate, permute, slice, pad. */
@@ -159,7 +170,7 @@ typedef struct {
    are NULL. The grid: output, a, multipliers of a, offset, b, multipliers of b. */
 typedef struct {
     mps_grid grid;
-    mps_type output_type;
+    mps_type types[2], output_type; /* of a, of b */
     const int32_t *multipliers[2], *offset;
     int raise, shift;
     int32_t output_zero, low, high;
@@ -204,6 +215,16 @@ typedef struct {
     int shift, pre_shift; /* brings 64-bit sums to 32 bits */
     int32_t output_zero, low, high;
 } mps_matrix_product;
+
+/* A mean of `taken` codes from their sum. */
+static inline int32_t mps_scaled_mean(const mps_scaling *s, int64_t sum, int64_t taken,
+                                      size_t place) {
+    const size_t i = s->each ? place : 0;
+    return mps_clip(
+        mps_rescale(sum - s->input_zero * taken, s->multipliers[i], s->shifts[i], s->pre_shift) +
+            s->output_zero,
+        s->low, s->high);
+}
 
 /* Layers as in layers.c, patches.c and depthwise.c; `scratch` is memory that these work in,
    `addend` what the layer's sum adds, or NULL. */

@@ -60,11 +60,11 @@ void mps_combine(const mps_affine *s, const void *a, const void *b, void *output
     walk w = {{0}, {0}};
     for (size_t line = lines_of(grid); line > 0; line--, next_line(grid, &w))
         for (int32_t i = 0; i < length; i++) {
-            int64_t sum = (int64_t)mps_get(a, MPS_I16, element(grid, &w, 1, i)) *
+            int64_t sum = (int64_t)mps_get(a, s->types[0], element(grid, &w, 1, i)) *
                           s->multipliers[0][element(grid, &w, 2, i)];
             sum += s->offset[element(grid, &w, 3, i)] * (INT64_C(1) << s->raise);
             if (b != NULL)
-                sum += (int64_t)mps_get(b, MPS_I16, element(grid, &w, 4, i)) *
+                sum += (int64_t)mps_get(b, s->types[1], element(grid, &w, 4, i)) *
                        s->multipliers[1][element(grid, &w, 5, i)];
             mps_set(output, s->output_type, element(grid, &w, 0, i),
                     mps_clip(mps_shift_round(sum, s->shift) + s->output_zero, s->low, s->high));

@@ -52,7 +52,9 @@ def _affine(writer: "StepWriter", number: int, step: Affine) -> None:
     own = [_constant_strides(values, output) for values in step.multipliers]
     strides = [read[0], own[0], _constant_strides(step.offset, output), *read[1:], *own[1:]]
     fields = {
-        "grid": _grid(writer, step.output, strides), "output_type": c_type(step.output),
+        "grid": _grid(writer, step.output, strides),
+        "types": tuple(c_type(writer.arranged.tensors[name]) for name in step.sources),
+        "output_type": c_type(step.output),
         "multipliers": (factors[0], factors[1] if len(factors) > 1 else "NULL"),
         "offset": constants.shared_array("int32_t", f"offset_{number}", step.offset),
         "raise": step.raised, "shift": step.shift, **_ends(step),

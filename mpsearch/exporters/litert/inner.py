@@ -1,6 +1,7 @@
 """8-bit quantizers for what no layer quantizes: sums, means, outputs, which LiteRT keeps in 8 bits.
 
-The integer graph has 32 bits there. Here every such tensor gets the range that it has in the
+The integer graph has 32 bits there. What the network stores in 8 bits has the quantizer that it was
+assigned. Every other tensor gets the range that it has in the
 fake-quantized network on the calibration data (as far as it matters, see `tensor_ranges`), zero
 included, in 255 steps. Tensors that an operator moves without rescaling share one quantizer;
 outputs that are put together do not. Where layers read a group through one quantizer, the group may
@@ -79,14 +80,20 @@ _MOVES = (
 
 
 def quantizers(
-    graph: IntegerGraph, network: QuantizedNetwork, data: Data, batch_size: int = 64
+    graph: IntegerGraph,
+    network: QuantizedNetwork,
+    data: Data,
+    batch_size: int = 64,
+    stored: Mapping[str, ActivationQuantizer] | None = None,
 ) -> dict[str, ActivationQuantizer]:
     """Tensor name -> the 8-bit quantizer that LiteRT keeps it at; class numbers are left out, and
     what only joins outputs, which is in float.
 
     A group in a layer's codes spares the layer a second rounding. So it is kept in them where what
     else reads the group, an addition, gets at most twice the squared error of the whole range.
+    A group with a tensor that the network has a quantizer for, in `stored`, has that.
     """
+    assigned = stored or {}
     tensors = graph.tensors
     of_softmax = {step.output.name for step in graph.steps if isinstance(step, Softmax)}
     found: dict[str, ActivationQuantizer] = dict.fromkeys(of_softmax, PROBABILITIES)
@@ -107,6 +114,11 @@ def quantizers(
     for members in _groups(wide, moving):
         if len(members) == 1 and requantized.get(members[0]) in of_softmax:
             found[members[0]] = PROBABILITIES  # no rounding between a softmax and an output
+            continue
+        nodes = [node_of(name, ranges) for name in members]
+        known = next((assigned[node] for node in nodes if node in assigned), None)
+        if known is not None:
+            found.update(dict.fromkeys(members, known))
             continue
         given = [ranges.get(node_of(name, ranges), (0.0, 0.0)) for name in members]
         low, high = min(0.0, *(low for low, _ in given)), max(0.0, *(high for _, high in given))

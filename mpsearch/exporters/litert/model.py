@@ -97,7 +97,18 @@ def finer_activations(quantized: QuantizedNetwork) -> QuantizedNetwork:
         )
         for name, layer in quantized.layers.items()
     }
-    return assemble(quantized.source, layers)
+    return assemble(quantized.source, layers, {**(quantized.stored or {}), **in_bytes(quantized)})
+
+
+def in_bytes(quantized: QuantizedNetwork) -> dict[str, ActivationQuantizer]:
+    """The quantizers of stored tensors that a file of 8-bit activations can follow: all but those
+    of 16 bits, by node name."""
+    stored = (quantized.stored or {}).items()
+    return {
+        name: finer(quantizer, LITERT_ACTIVATIONS)
+        for name, quantizer in stored
+        if quantizer.bits <= LITERT_ACTIVATIONS
+    }
 
 
 def _stored_choice(layer: Layer, assigned: Choice, micro: bool) -> Choice:
@@ -186,7 +197,7 @@ def build(
     except Refused as error:
         raise Refused([*refusals.found, *error.refusals], error.hint) from None
     refusals.check()
-    found = quantizers(graph, network, calibration, batch_size)
+    found = quantizers(graph, network, calibration, batch_size, in_bytes(quantized))
     file = LiteRtFile(micro=micro)
     tensors = Tensors(file, quantizers=dict(found), integers=graph.tensors)
     entries = frozenset(entry.tensor.name for entry in graph.inputs)

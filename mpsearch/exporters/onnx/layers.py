@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import fx
 
-from mpsearch.exporters.onnx.call import Call
+from mpsearch.exporters.onnx.call import Call, Tensor, Written
 from mpsearch.exporters.onnx.graph_builder import (
     GraphBuilder,
     convolution_attributes,
@@ -27,7 +27,8 @@ class LayerWriter:
 
     Every use has a DequantizeLinear of its own, as runtimes expect. Constants are LAYER/weight/…,
     LAYER/weight_by_input/… (for MatMul) and LAYER/bias/…; NODE/weight, NODE/bias, NODE/input and
-    NODE/input/… belong to a use. No name of a layer or node has a slash.
+    NODE/input/… belong to a use, NODE/stored/… to what is stored. No name of a layer or node has a
+    slash.
     """
 
     builder: GraphBuilder
@@ -68,8 +69,18 @@ class LayerWriter:
             f"{name}/input/zero_point", np.array(quantizer.zero_point), quantizer.bits, False
         )
         codes = build.add("QuantizeLinear", [read, scale, zero], f"{name}/input/codes")
-        self.inputs[key] = build.add("DequantizeLinear", [codes, scale, zero], f"{name}/input")
-        return self.inputs[key]
+        result = build.add("DequantizeLinear", [codes, scale, zero], f"{name}/input")
+        self.inputs[key] = self.inputs[result, quantizer] = result  # twice is once
+        return result
+
+    def stored(
+        self, node: fx.Node, written: Written, quantizer: ActivationQuantizer | None
+    ) -> Written:
+        """What is read of a node that is stored in codes of its own."""
+        if quantizer is None or not isinstance(written, Tensor):
+            return written
+        name = self.quantized(f"{node.name}/stored", written.name, quantizer)
+        return Tensor(name, written.form)
 
     def quantized_early(self, node: fx.Node, sources: list[str]) -> list[str]:
         """The sources of a concatenation with QDQ pairs, where its readers have one quantizer.

@@ -1,6 +1,7 @@
 """QuantizedNetwork -> ONNX model in QDQ form: the fake-quantized graph, node by node.
 
-Every layer reads QuantizeLinear -> DequantizeLinear where the fake-quantizer sits, its weights are
+Every layer reads QuantizeLinear -> DequantizeLinear where the fake-quantizer sits, as does what is
+read of a tensor that is stored between layers. A layer's weights are
 packed integers behind a DequantizeLinear with one scale per output channel, and its bias is int32
 at scale (weight scale × input scale). Everything else is float. What onnxruntime then fuses into
 integer kernels is its own decision.
@@ -102,12 +103,14 @@ def _write(builder: GraphBuilder, network: QuantizedNetwork) -> list[Tensor]:
     results = output_nodes(module, source.outputs)
     needed = _needed(results)
     found = found_forms(module, examples)
+    last = {origins.get(node.name, node).name: node for node in module.graph.nodes}
+    stored = {last[name]: q for name, q in (network.stored or {}).items() if name in last}
     written: dict[fx.Node, Written] = {}
     refusals = Refusals()
     for node in module.graph.nodes:
         form = found.get(node)
         if node.op == "placeholder" and isinstance(form, Form):
-            written[node] = Tensor(str(node.target), form)
+            written[node] = layers.stored(node, Tensor(str(node.target), form), stored.get(node))
         if (
             node not in needed
             or node.op != "call_function"
@@ -128,6 +131,7 @@ def _write(builder: GraphBuilder, network: QuantizedNetwork) -> list[Tensor]:
                 if packet(node) == "cat":
                     call = Call(builder, node, module, found, _early(layers, node, written))
                 written[node] = write_operator(call)
+            written[node] = layers.stored(node, written[node], stored.get(node))
         if node not in written:
             written[node] = _stand_in(node, form)
     refusals.check()

@@ -60,14 +60,12 @@ static inline MPS_INLINE uint32_t codes_at(mps_type type, const unsigned char *p
 
 /* A block of channels: all that one position needs. */
 typedef struct {
-    const mps_layer *layer;
     mps_type type; /* of the input */
     int count, taps, raise;
-    int bytes;   /* results of one byte without a sum */
-    int clipped; /* by less than a byte */
+    int bytes; /* results of one byte without a sum */
+    int fours; /* of channels, that assembly computes */
     int low, high;
-    const void *addend;
-    void *output;
+    mps_ending ending;
     int32_t base[CHANNELS];
     mps_channel channels[CHANNELS];
 } block;
@@ -91,50 +89,21 @@ static void unpack(const mps_layer *layer, int first, int count, int taps, int p
                                                        << 16 * (t % 2);
 }
 
-#if MPS_DSP_ASSEMBLY
-/* 17 instructions for two taps of four channels. */
-static inline MPS_INLINE four add_taps(four s, const unsigned char *base, const int32_t *places,
-                                       int taps, const weight *w) {
-    const int32_t *end = places + taps;
-    uint32_t x, y, u, v, l;
-    __asm__ volatile(
-        "1:\n\t"
-        "ldrd %[u], %[v], [%[places]], #8\n\t"
-        "ldr %[u], [%[base], %[u]]\n\t"
-        "ldr %[v], [%[base], %[v]]\n\t"
-        "pkhbt %[x], %[u], %[v], lsl #16\n\t"
-        "pkhtb %[y], %[v], %[u], asr #16\n\t"
-        "ldrd %[u], %[v], [%[w]], #8\n\t"
-        "uxtb16 %[l], %[x]\n\t"
-        "uxtb16 %[x], %[x], ror #8\n\t"
-        "smlad %[a], %[u], %[l], %[a]\n\t"
-        "smlad %[b], %[v], %[x], %[b]\n\t"
-        "ldrd %[u], %[v], [%[w]], #8\n\t"
-        "uxtb16 %[l], %[y]\n\t"
-        "uxtb16 %[y], %[y], ror #8\n\t"
-        "smlad %[c], %[u], %[l], %[c]\n\t"
-        "smlad %[d], %[v], %[y], %[d]\n\t"
-        "cmp %[places], %[end]\n\t"
-        "bne 1b"
-        : [a] "+r"(s.a), [b] "+r"(s.b), [c] "+r"(s.c), [d] "+r"(s.d), [places] "+r"(places),
-          [w] "+r"(w), [x] "=&r"(x), [y] "=&r"(y), [u] "=&r"(u), [v] "=&r"(v), [l] "=&r"(l)
-        : [base] "r"(base), [end] "r"(end)
-        : "memory", "cc");
-    return s;
-}
-#define add_bytes add_taps
-#endif
-
-static inline MPS_INLINE four add_any(four s, mps_type type, const unsigned char *base, int k,
-                                      int count, const int32_t *places, int taps, const weight *w) {
+static MPS_APART four add_any(four s, mps_type type, const unsigned char *codes, int k, int count,
+                              const int32_t *places, int taps, const weight *w) {
     for (int t = 0; t < taps; t += 2, w += 4) {
-        const uint32_t x = codes_at(type, base + places[t], k, count);
-        const uint32_t y = codes_at(type, base + places[t + 1], k, count);
+        const uint32_t x = codes_at(type, codes + places[t], k, count);
+        const uint32_t y = codes_at(type, codes + places[t + 1], k, count);
         const uint32_t lower = mps_lower(x, y), upper = mps_higher(x, y);
         s.a = mps_dual(mps_even(lower), w[0], s.a), s.b = mps_dual(mps_odd(lower), w[1], s.b);
         s.c = mps_dual(mps_even(upper), w[2], s.c), s.d = mps_dual(mps_odd(upper), w[3], s.d);
     }
     return s;
+}
+
+static inline four add_bytes(four s, const unsigned char *codes, const int32_t *places, int taps,
+                             const weight *w) {
+    return add_any(s, MPS_U8, codes, 0, 4, places, taps, w);
 }
 
 #else
@@ -147,75 +116,142 @@ static void unpack(const mps_layer *layer, int first, int count, int taps, int p
             to[(i / 4 * padded + t) * 4 + i % 4] = (weight)mps_next(&codes);
 }
 
-static inline MPS_INLINE four add_any(four s, mps_type type, const unsigned char *base, int k,
-                                      int count, const int32_t *places, int taps, const weight *w) {
+static MPS_APART four add_any(four s, mps_type type, const unsigned char *codes, int k, int count,
+                              const int32_t *places, int taps, const weight *w) {
     for (int t = 0; t < taps; t++, w += 4) {
-        const uint32_t x = codes_at(type, base + places[t], k, count);
+        const uint32_t x = codes_at(type, codes + places[t], k, count);
         s.a += (uint32_t)((int)(x & 255) * w[0]), s.b += (uint32_t)((int)(x >> 8 & 255) * w[1]);
         s.c += (uint32_t)((int)(x >> 16 & 255) * w[2]), s.d += (uint32_t)((int)(x >> 24) * w[3]);
     }
     return s;
 }
 
-#endif
-
-#if !MPS_DSP
-static inline MPS_INLINE four add_bytes(four s, const unsigned char *base, const int32_t *places,
+static inline MPS_INLINE four add_bytes(four s, const unsigned char *codes, const int32_t *places,
                                         int taps, const weight *w) {
     for (; taps > 0; taps--, w += 4) {
-        const unsigned char *place = base + *places++;
+        const unsigned char *place = codes + *places++;
         s.a += (uint32_t)(place[0] * w[0]), s.b += (uint32_t)(place[1] * w[1]);
         s.c += (uint32_t)(place[2] * w[2]), s.d += (uint32_t)(place[3] * w[3]);
     }
     return s;
 }
-#elif !MPS_DSP_ASSEMBLY
-static inline four add_bytes(four s, const unsigned char *base, const int32_t *places, int taps,
-                             const weight *w) {
-    return add_any(s, MPS_U8, base, 0, 4, places, taps, w);
-}
+
 #endif
 
 /* Results that are not just bytes, of the block's channel k on. */
 static MPS_APART void finish_any(const block *b, four s, int k, size_t to) {
     const uint32_t sums[4] = {s.a, s.b, s.c, s.d};
     for (int i = 0; i < at_most(4, b->count - k); i++)
-        mps_finish_one(b->layer, b->channels + k + i, (int32_t)sums[i], b->addend, b->output,
-                       to + (size_t)i);
+        mps_finish_one(&b->ending, b->channels + k + i, sums[i], to + (size_t)i);
 }
 
+#if MPS_DSP_ASSEMBLY
+
+/* What is next of one position. Assembly knows this order. */
+typedef struct {
+    const int32_t *base, *places, *end;
+    const weight *w;
+    const unsigned char *codes;
+    const mps_channel *channels;
+    uint32_t above, both, low; /* four times 255 - high, that + low, low */
+    unsigned char *to;
+    int fours;
+} position;
+
+/* Channels in fours, to bytes: 17 instructions for two taps of four, 38 for their codes. */
+static MPS_APART void fours_to_bytes(position *next) {
+    register position *p __asm__("r0") = next;
+    __asm__ volatile("ldr r6, [r0, #8]\n\tldr r7, [r0, #12]\n\tldr r8, [r0, #16]\n\t"
+                     "1:\n\t"
+                     "ldr r5, [r0]\n\tldm r5!, {r1, r2, r3, r4}\n\tstr r5, [r0]\n\t"
+                     "ldr r5, [r0, #4]\n\t"
+                     "2:\n\t"
+                     "ldrd r11, r12, [r5], #8\n\t"
+                     "ldr r11, [r8, r11]\n\t"
+                     "ldr r12, [r8, r12]\n\t"
+                     "pkhbt r9, r11, r12, lsl #16\n\t"
+                     "pkhtb r10, r12, r11, asr #16\n\t"
+                     "ldrd r11, r12, [r7], #8\n\t"
+                     "uxtb16 lr, r9\n\t"
+                     "uxtb16 r9, r9, ror #8\n\t"
+                     "smlad r1, r11, lr, r1\n\t"
+                     "smlad r2, r12, r9, r2\n\t"
+                     "ldrd r11, r12, [r7], #8\n\t"
+                     "uxtb16 lr, r10\n\t"
+                     "uxtb16 r10, r10, ror #8\n\t"
+                     "smlad r3, r11, lr, r3\n\t"
+                     "smlad r4, r12, r10, r4\n\t"
+                     "cmp r5, r6\n\tbne 2b\n\t"
+                     "ldr r5, [r0, #20]\n\t" /* multiplier, shift, what is added, its shift */
+                     "ldm r5!, {r9, r10, r11, r12}\n\tsmmla r1, r1, r9, r11\n\tasr r1, r1, r12\n\t"
+                     "ldm r5!, {r9, r10, r11, r12}\n\tsmmla r2, r2, r9, r11\n\tasr r2, r2, r12\n\t"
+                     "ldm r5!, {r9, r10, r11, r12}\n\tsmmla r3, r3, r9, r11\n\tasr r3, r3, r12\n\t"
+                     "ldm r5!, {r9, r10, r11, r12}\n\tsmmla r4, r4, r9, r11\n\tasr r4, r4, r12\n\t"
+                     "str r5, [r0, #20]\n\t"
+                     "usat r1, #8, r1\n\tusat r2, #8, r2\n\tusat r3, #8, r3\n\tusat r4, #8, r4\n\t"
+                     "orr r1, r1, r2, lsl #8\n\torr r3, r3, r4, lsl #8\n\t"
+                     "orr r1, r1, r3, lsl #16\n\t"
+                     "ldrd r9, r10, [r0, #24]\n\tldrd r11, r12, [r0, #32]\n\t"
+                     "uqadd8 r1, r1, r9\n\tuqsub8 r1, r1, r10\n\tuqadd8 r1, r1, r11\n\t"
+                     "str r1, [r12], #4\n\tstr r12, [r0, #36]\n\t"
+                     "add r8, r8, #4\n\t"
+                     "ldr r9, [r0, #40]\n\tsubs r9, r9, #1\n\tstr r9, [r0, #40]\n\tbne 1b"
+                     : "+r"(p)
+                     :
+                     : "r1", "r2", "r3", "r4", "r5", "r6", "r7", "r8", "r9", "r10", "r11", "r12",
+                       "lr", "memory", "cc");
+}
+
+/* How many channels were done. */
+static int whole_fours(const block *b, const unsigned char *codes, const int32_t *places,
+                       const weight *w, size_t to) {
+    position p;
+    if (b->fours == 0)
+        return 0;
+    p.base = b->base, p.places = places, p.end = places + b->taps;
+    p.w = w, p.codes = codes, p.channels = b->channels;
+    p.above = 0x01010101u * (uint32_t)(255 - b->high), p.low = 0x01010101u * (uint32_t)b->low;
+    p.both = p.above + p.low;
+    p.to = (unsigned char *)b->ending.output + to, p.fours = b->fours;
+    fours_to_bytes(&p);
+    return 4 * b->fours;
+}
+
+#else
+
+static int whole_fours(const block *b, const unsigned char *codes, const int32_t *places,
+                       const weight *w, size_t to) {
+    (void)b, (void)codes, (void)places, (void)w, (void)to;
+    return 0;
+}
+
+#endif
+
 /* All channels at one position; `to` is the first element of the output. */
-static inline void one_position(const block *b, const unsigned char *base, const int32_t *places,
+static inline void one_position(const block *b, const unsigned char *codes, const int32_t *places,
                                 const weight *w, size_t to) {
-    const mps_channel *f = b->channels;
-    const int32_t *added = b->base, *end = added + b->count;
-    for (; added < end; added += 4, f += 4, to += 4) {
-        const int left = (int)(end - added);
-        four s = {(uint32_t)added[0], (uint32_t)added[1], (uint32_t)added[2], (uint32_t)added[3]};
-        if (b->type == MPS_U8 && left >= 4) {
-            s = add_bytes(s, base + (added - b->base), places, b->taps, w);
-        } else {
-            s = add_any(s, b->type, base, b->count - left, left, places, b->taps, w);
-        }
-        w += MPS_DSP ? 2 * b->taps : 4 * b->taps;
+    const int each = MPS_DSP ? 2 * b->taps : 4 * b->taps; /* weights of four channels */
+    for (int k = whole_fours(b, codes, places, w, to); k < b->count; k += 4) {
+        const mps_channel *f = b->channels + k;
+        const int32_t *base = b->base + k;
+        const int left = b->count - k;
+        four s = {(uint32_t)base[0], (uint32_t)base[1], (uint32_t)base[2], (uint32_t)base[3]};
+        if (b->type == MPS_U8 && left >= 4)
+            s = add_bytes(s, codes + k, places, b->taps, w + k / 4 * each);
+        else
+            s = add_any(s, b->type, codes, k, left, places, b->taps, w + k / 4 * each);
         if (b->bytes && left >= 4) {
-            unsigned char *bytes = (unsigned char *)b->output + to;
-            int32_t p, q, r, v;
-            if (b->raise)
-                s.a <<= b->raise, s.b <<= b->raise, s.c <<= b->raise, s.d <<= b->raise;
-            p = mps_code(f, s.a), q = mps_code(f + 1, s.b);
-            r = mps_code(f + 2, s.c), v = mps_code(f + 3, s.d);
-            if (b->clipped) {
-                const int32_t low = b->low, high = b->high;
-                p = mps_within(p, low, high), q = mps_within(q, low, high);
-                r = mps_within(r, low, high), v = mps_within(v, low, high);
-            } else {
-                p = mps_byte(p), q = mps_byte(q), r = mps_byte(r), v = mps_byte(v);
-            }
-            bytes[0] = (unsigned char)p, bytes[1] = (unsigned char)q;
-            bytes[2] = (unsigned char)r, bytes[3] = (unsigned char)v;
+            unsigned char *bytes = (unsigned char *)b->ending.output + to + k;
+            const int32_t low = b->low, high = b->high, raise = b->raise;
+            const int32_t first = mps_code(f, s.a << raise), second = mps_code(f + 1, s.b << raise);
+            const int32_t third = mps_code(f + 2, s.c << raise);
+            const int32_t fourth = mps_code(f + 3, s.d << raise);
+            bytes[0] = (unsigned char)mps_within(first, low, high);
+            bytes[1] = (unsigned char)mps_within(second, low, high);
+            bytes[2] = (unsigned char)mps_within(third, low, high);
+            bytes[3] = (unsigned char)mps_within(fourth, low, high);
         } else {
-            finish_any(b, s, b->count - left, to);
+            finish_any(b, s, k, to + (size_t)k);
         }
     }
 }
@@ -227,17 +263,17 @@ static void convolve_block(const window *w, weight *weights, const void *addend,
     const int columns = (c->kernel_width - 1) * c->dilation_x;
     size_t to = (size_t)w->first;
     block b;
-    b.layer = layer, b.addend = addend, b.output = output;
+    b.ending = mps_ending_of(layer, addend, output);
     b.type = layer->input_type, b.raise = layer->raise, b.low = layer->low, b.high = layer->high;
     b.taps = w->taps;
     b.count = at_most(CHANNELS, c->outputs - w->first);
     b.bytes = layer->output_type == MPS_U8 && !layer->sum;
-    b.clipped = layer->low > 0 || layer->high < 255;
     for (int i = 0; i < b.count; i++) {
         b.channels[i] = mps_channel_of(layer, w->first + i);
         b.base[i] = layer->base ? layer->base[w->first + i] : 0;
         b.bytes &= b.channels[i].shift > 0;
     }
+    b.fours = b.bytes && b.raise == 0 && b.type == MPS_U8 ? b.count / 4 : 0;
     unpack(layer, w->first, b.count, c->kernel_height * c->kernel_width, w->taps, weights);
     for (int y = 0; y < c->output_height; y++) {
         const int top = y * c->stride_y - c->top;

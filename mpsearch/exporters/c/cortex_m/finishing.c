@@ -16,21 +16,35 @@ mps_channel mps_channel_of(const mps_layer *layer, int channel) {
     return c;
 }
 
-void mps_finish_one(const mps_layer *layer, const mps_channel *c, int32_t x, const void *addend,
-                    void *output, size_t at) {
-    const mps_sum *s = layer->sum;
+mps_ending mps_ending_of(const mps_layer *layer, const void *addend, void *output) {
+    const mps_sum *sum = layer->sum;
+    mps_ending e = {layer, addend, output, 0, 0};
+    if (sum) {
+        const int64_t last = INT64_C(1) << (sum->shift - 1);
+        e.constant = (int64_t)sum->offset * (INT64_C(1) << sum->raise) + last;
+        e.mask = 2 * (last - 1) + 1;
+    }
+    return e;
+}
+
+void mps_finish_one(const mps_ending *e, const mps_channel *c, uint32_t x, size_t at) {
+    const mps_layer *layer = e->layer;
+    const mps_sum *sum = layer->sum;
+    unsigned char *bytes = e->output;
     mps_type type = layer->output_type;
     int32_t code;
     if (c->shift)
-        code = mps_within(mps_code(c, (uint32_t)x << layer->raise), layer->low, layer->high);
+        code = mps_within(mps_code(c, x << layer->raise), layer->low, layer->high);
     else
-        code = mps_finish(layer, c->scale, x);
-    if (s) {
-        const int32_t other = mps_get(addend, s->addend_type, at);
-        const int64_t sum = (int64_t)code * s->multiplier + (int64_t)other * s->other +
-                            (int64_t)s->offset * (INT64_C(1) << s->raise);
-        code = mps_clip(mps_shift_round(sum, s->shift) + s->output_zero, s->low, s->high);
-        type = s->output_type;
+        code = mps_finish(layer, c->scale, (int32_t)x);
+    if (sum) {
+        const int32_t other = sum->addend_type == MPS_U8 ? ((const unsigned char *)e->addend)[at]
+                                                         : mps_get(e->addend, sum->addend_type, at);
+        code = mps_summed(e, sum, code, other);
+        type = sum->output_type;
     }
-    mps_set(output, type, at, code);
+    if (type == MPS_U8)
+        bytes[at] = (unsigned char)code;
+    else
+        mps_set(bytes, type, at, code);
 }

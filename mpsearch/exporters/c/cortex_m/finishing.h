@@ -24,9 +24,28 @@ static inline int32_t mps_within(int32_t x, int32_t low, int32_t high) {
     return x < low ? low : x > high ? high : x;
 }
 
+/* Where results go, and what a sum's own terms and half of its last bit are together. */
+typedef struct {
+    const mps_layer *layer;
+    const void *addend;
+    void *output;
+    int64_t constant, mask; /* of the bits that the sum drops */
+} mps_ending;
+
+mps_ending mps_ending_of(const mps_layer *layer, const void *addend, void *output);
+
+/* The sum of a result and an addend, as mps_sum says. */
+static inline MPS_INLINE int32_t mps_summed(const mps_ending *e, const mps_sum *sum, int32_t code,
+                                            int32_t other) {
+    const int64_t all = (int64_t)code * sum->multiplier + (int64_t)other * sum->other + e->constant;
+    int32_t result = (int32_t)(all >> sum->shift);
+    if ((all & e->mask) == 0) /* a half, rounded up */
+        result &= ~1;
+    return mps_within(result + sum->output_zero, sum->low, sum->high);
+}
+
 /* Any layer's result for element `at`: also one with a sum, of another type, or for which halves
    are rounded to even. */
-void mps_finish_one(const mps_layer *layer, const mps_channel *c, int32_t x, const void *addend,
-                    void *output, size_t at);
+void mps_finish_one(const mps_ending *e, const mps_channel *c, uint32_t x, size_t at);
 
 #endif
