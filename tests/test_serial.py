@@ -47,9 +47,9 @@ def _board(exported: Exported, **options: Callable[[str, bytes], bytes | None]) 
     return Board(exported, identity(exported.sources), **options)
 
 
-def _run(exported: Exported, board: Board) -> None:
+def _run(exported: Exported, board: Board, timeout: int = 60) -> None:
     with plugged_in(board) as port:
-        run_on_serial(exported, SerialSettings(port, timeout=1, repeat=1))
+        run_on_serial(exported, SerialSettings(port, timeout=timeout, repeat=1))
 
 
 @pytest.mark.parametrize("text", ["hello", "x 0 0 00ff", "", "no sum", "y 0 -12 4"])
@@ -99,7 +99,7 @@ def _once(question: str, change: Callable[[bytes], bytes]) -> Callable[[str, byt
     return spoil
 
 
-@pytest.mark.parametrize("question", ["x 0", "run", "y", "s", "last"])
+@pytest.mark.parametrize("question", ["x 0", "run", "y", "s ", "last"])
 @pytest.mark.parametrize("answer", [b"\xff\xfe\x00\n", b"no sum*0000\n"])
 def test_a_damaged_line_is_asked_for_once_more(
     exported: Exported, question: str, answer: bytes
@@ -125,21 +125,29 @@ HELLO = serial_boards.line("hello 1 0123456789abcdef 25000000")
 NEWER = serial_boards.line("hello 2 and whatever comes")
 RESET = "was reset while"
 FAULTS: dict[str, tuple[Callable[[str, bytes], bytes | None], str]] = {
-    "silence": (_always("", None), r"did not answer within 1 s; is build/serial.elf"),
+    "silence": (_always("", None), r"did not answer within 2 s; is build/serial.elf"),
     "garbage": (_always("", b"\x80\x81~\n"), r"says .*no line of mpsearch's firmware; .* speed"),
+    "deaf": (_always("sync", None), "stopped to answer while greeting"),
     "endless": (_always("", b"\x55" * 9000), r"says .*no line of mpsearch's firmware"),
     "another network": (_always("hello", HELLO), r"is of another network \(0123456789abcdef; "),
     "another version": (_always("hello", NEWER), "speaks version 2 of the protocol, this mps.* 1"),
     "reset while sending": (_once("x 1", lambda _: HELLO), f"{RESET} sending a sample"),
     "reset while running": (_once("run", lambda _: HELLO), f"{RESET} running the network"),
     "forgotten": (_once("x 1", lambda _: serial_boards.line("no order")), RESET),
-    "hangs": (_always("run", None), "did not answer within 1 s while running the network; if"),
+    "hangs": (_always("run", None), "did not answer within 2 s while running the network; if"),
     "garbled": (_always("y", b"y 0 12*9999\n"), "garbles what it sends or gets, again and again"),
     "lost run": (_always("run", serial_boards.line("ran 0 1 1")), "garbles .* run 0 after run 0"),
-    "strange": (_always("s", serial_boards.line("s 1 x")), "answered 's 1 x' while reading the st"),
+    "strange": (
+        _always("s ", serial_boards.line("s 1 x")),
+        "answered 's 1 x' while reading the st",
+    ),
     "too many": (_always("y 0", serial_boards.line("y 0 1 1 1 1 1 1 1")), "answered 'y 7' while"),
     "empty": (_always("y 0", serial_boards.line("y 0")), "answered 'y 0' while reading the output"),
 }
+
+
+# Found by waiting in vain; the others come at once, however slow this machine is.
+SILENT = ("silence", "garbage", "deaf", "endless", "hangs")
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -148,7 +156,7 @@ def test_a_board_that_does_not_do_it_is_told_from_the_others(
 ) -> None:
     spoil, said = FAULTS[fault]
     with pytest.raises(DeviceError, match=said) as caught:
-        _run(exported, _board(exported, spoil=spoil))
+        _run(exported, _board(exported, spoil=spoil), 2 if fault in SILENT else 60)
     assert len(caught.value.lines) <= 2
     assert caught.value.exit_code == 2
 
@@ -277,6 +285,8 @@ def test_the_firmware_s_own_code_answers(exported: Exported, native: Path) -> No
 QUESTIONS = [  # in order, with the answers of a firmware that has just been started
     ("hello", r"hello 1 [0-9a-f]{16} 25000000"),
     ("nonsense", "no form"),
+    ("sync 1234567", "sync 1234567"),
+    ("sync", "no form"),
     ("run", "no order"),
     ("x 0 32 00000000", "no order"),
     ("x 1 0 00000000", "no order"),
