@@ -35,6 +35,9 @@ def network(of_classes: bool = False) -> tuple[QuantizedNetwork, Data]:
     if not of_classes:
         return small_network()
     model, inputs = integer_networks.build("classes", 8)
-    network, data = Network.from_module(model, inputs), Data("test", inputs, None)
+    network = Network.from_module(model, inputs)
+    data = Data(
+        "test", tuple(x.roll(-1, 0) for x in inputs), None
+    )  # begins with another class than 0
     choices = {layer.name: Choice(8, 8) for layer in network.layers}
     return quantize(network, choices, calibrate(network, data)), data

@@ -30,10 +30,9 @@ from mpsearch.graph.network import Network
 from mpsearch.graph.network_file import save
 from mpsearch.integer.graph import IntegerGraph
 from mpsearch.integer.lowering import lower
-from mpsearch.integer.symbolic import lifetimes
 from mpsearch.integer.template import Template, refused, template_from_json
-from mpsearch.quantization.calibration import calibrate
-from mpsearch.quantization.quantized import quantize
+from mpsearch.post_training.repairing import PostTraining, quantize_after_training
+from mpsearch.profiling.lifetimes import lifetimes
 from mpsearch.search.solving import solve
 from mpsearch.tables.assignment import Assignment
 from mpsearch.tables.budget import Budget
@@ -71,13 +70,14 @@ def placed(graph: IntegerGraph, family: Family) -> tuple[int, dict[str, int]]:
 def test_memory_is_that_of_a_lowered_network(name: str | int) -> None:
     """To the byte, and every tensor at the same place; at bits that differ from layer to layer."""
     found, data = network(name)
-    histograms, rng = calibrate(found, data), random.Random(1)
+    settings = PostTraining("auto", correct_bias=False, rounding="nearest", wide="8")
+    rng = random.Random(1)
     for _ in range(2):
         choices = {
             layer.name: Choice(rng.choice([2, 8]), rng.choice([4, 8, 8, 16]))
             for layer in found.layers
         }
-        graph = lower(quantize(found, choices, histograms), data)
+        graph = lower(quantize_after_training(found, choices, data, settings), data)
         for family in FAMILIES.values():
             assert placed(template(name).graph(choices), family) == placed(graph, family)
 

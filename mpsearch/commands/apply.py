@@ -1,6 +1,7 @@
 """`mpsearch apply`."""
 
 from contextlib import suppress
+from dataclasses import replace
 
 import click
 
@@ -63,7 +64,10 @@ def apply(
 
     settings = post_training.settings()
     place = find_device(device)
-    choices = Assignment.load(assignment).layers
+    chosen = Assignment.load(assignment)
+    choices = chosen.layers
+    if chosen.memory and settings.wide == "auto":
+        settings = replace(settings, wide="8")  # what `solve --ram` counted with
     source = model.source(path)
     loaded, bound = load_model_and_data(source, data, "calibration", need_labels=False)
     network = loaded.network

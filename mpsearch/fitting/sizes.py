@@ -96,8 +96,10 @@ class Sizes:
             layers = {node.removeprefix(SCRATCH)}
         else:
             layers = set(template.readers[node])
-            if own := template.by_name[node].layer:
-                layers.add(own)  # what its kernel can write
+            for name in template.moved_from(node):  # packed together, or not at all
+                layers |= template.readers[name]
+                if own := template.by_name[name].layer:
+                    layers.add(own)  # what its kernel can write
         return frozenset(name for name in layers if len(self.classes[name]) > 1)
 
     @cached_property

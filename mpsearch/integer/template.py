@@ -19,63 +19,32 @@ from mpsearch.integer.graph import (
     IntegerInput,
     IntegerTensor,
     Requantize,
-    Shape,
     Step,
 )
+from mpsearch.integer.nodes import (
+    ARGMAX,
+    INPUT,
+    JOIN,
+    LAYER,
+    MOVE,
+    OWN,
+    PROBABILITIES,
+    PROBABILITY_BITS,
+    SCALED,
+    SOFTMAX,
+    SUM,
+    WRITES_ANY,
+    Codes,
+    Form,
+    Node,
+)
 from mpsearch.integer.steps_json import step_from_json
+from mpsearch.integer.storing import Storing, storing
 from mpsearch.running.streams import json_text
 from mpsearch.tables.choice import Choice
 
 VERSION = 1
-PROBABILITY_BITS = 16
-
-# How a node meets the forms of its neighbours.
-INPUT = "input"  # enters once for every form that is read
-LAYER = "layer"  # reads its quantizer's codes, writes whatever is read
-TABLE = "table"  # an embedding: reads numbers of rows
-MOVE = "move"  # same form in and out
-JOIN = "join"  # the same for several tensors, which are brought to one scale
-OWN = "own"  # reads wide tensors at scales of their own, writes whatever is read
-SUM = "sum"  # wide tensors of one scale, in and out
-SOFTMAX, ARGMAX = "softmax", "argmax"
-ROLES = (INPUT, LAYER, TABLE, MOVE, JOIN, OWN, SUM, SOFTMAX, ARGMAX)
-_WRITES_ANY = (LAYER, TABLE, MOVE, JOIN, OWN)
-
-
-@dataclass(frozen=True)
-class Codes:
-    """A form: the codes of a quantizer of `bits`; equal where the quantizers are the same."""
-
-    bits: int
-    quantizer: str
-
-
-Form = Codes | None  # None: wide, signed
-PROBABILITIES = Codes(PROBABILITY_BITS, "probabilities")
-
-
-@dataclass(frozen=True)
-class Node:
-    """One node of the graph that integers are made of."""
-
-    name: str
-    role: str
-    sources: tuple[str, ...] = ()
-    shape: Shape = ()
-    layer: str = ""
-    """Whose weights it has."""
-    index: int = 0
-    """Of an input: which one it is."""
-    whole: bool = False
-    """Numbers of rows, which have 32 bits."""
-    probabilities: tuple[bool, ...] = ()
-    """Which sources are read as a softmax writes them."""
-    apart: tuple[bool, ...] = ()
-    """Of a join: which sources are so small that they keep a scale of 16 bits of their own."""
-    steps: tuple[Mapping[str, Any], ...] = ()
-    """`step_to_json` of each. "from": sources by number, "entry" for the first input, or what
-    follows the node's name in a part of it; "to": likewise, "" for the node's own tensor; "shape".
-    Without any, the first source is the result."""
+_MEASURED_BELOW = 8  # bits: post_training.activation_ranges
 
 
 @dataclass(frozen=True)
@@ -84,8 +53,10 @@ class Template:
 
     nodes: tuple[Node, ...]
     quantizers: Mapping[str, str]
-    """Layer -> a name that layers have in common which read the same numbers: at equal bits they
-    have one quantizer."""
+    """Layer -> a name that layers have in common which read the same numbers: from 8 bits on they
+    have one quantizer; below, ranges are measured for each."""
+    is_stored: bool = True
+    """Whether sums are of codes; else they are wide, with 32 bits."""
 
     @cached_property
     def by_name(self) -> dict[str, Node]:
@@ -95,15 +66,13 @@ class Template:
     def result(self) -> Node:
         return self.nodes[-1]
 
-    def graph(self, choices: Mapping[str, Choice], wide_bits: int = 32) -> IntegerGraph:
+    def graph(self, choices: Mapping[str, Choice]) -> IntegerGraph:
         """The integer graph of an assignment: shapes and bits as `lower` gives them, no numbers."""
-        return self.assembled(choices, wide_bits)[0]
+        return self.assembled(choices)[0]
 
-    def assembled(
-        self, choices: Mapping[str, Choice], wide_bits: int = 32
-    ) -> tuple[IntegerGraph, Mapping[str, str]]:
+    def assembled(self, choices: Mapping[str, Choice]) -> tuple[IntegerGraph, Mapping[str, str]]:
         """The same, and the node that each of its tensors is of."""
-        assembly = _Assembly(self, choices, wide_bits)
+        assembly = _Assembly(self, choices)
         return assembly.run(), assembly.origin
 
     @cached_property
@@ -125,8 +94,16 @@ class Template:
             "version": VERSION,
             "nodes": [_node_to_json(node) for node in self.nodes],
             "quantizers": dict(self.quantizers),
+            "is_stored": self.is_stored,
         }
         return {**content, "digest": digest(json_text(content, sort_keys=True))}
+
+    def moved_from(self, name: str) -> list[str]:
+        """The node, and what it only moves the elements of."""
+        node = self.by_name[name]
+        if node.role not in (MOVE, JOIN):
+            return [name]
+        return [name, *(each for source in node.sources for each in self.moved_from(source))]
 
 
 def template_from_json(document: object, path: str) -> Template:
@@ -147,7 +124,7 @@ def template_from_json(document: object, path: str) -> Template:
         first, *others = content["refused"]
         raise InputError(f"the network has no integer form for C: {first}", *others)
     nodes = tuple(_node_from_json(node) for node in content["nodes"])
-    return Template(nodes, content["quantizers"])
+    return Template(nodes, content["quantizers"], content["is_stored"])
 
 
 def refused(error: InputError) -> dict[str, Any]:
@@ -172,52 +149,68 @@ def _node_from_json(document: Mapping[str, Any]) -> Node:
 
 @dataclass(frozen=True)
 class Forms:
-    """By node: the forms that are read, in order, and the one that is written; the class of its
-    wide form; and the classes of 16 bits."""
+    """By node: the forms that are read, in order, the one that is written, and those that its
+    sources are read in; the class of its wide form; the classes of 16 bits; and the codes of stored
+    tensors."""
 
     wanted: Mapping[str, tuple[Form, ...]]
     kept: Mapping[str, Form]
+    needed: Mapping[str, tuple[Form, ...]]
     classes: Mapping[str, str]
     short: frozenset[str]
+    codes: Mapping[str, Codes]
 
 
 def choose_forms(template: Template, a_bits: Mapping[str, int]) -> Forms:
     """As `layers.choose_forms` on nodes without numbers."""
+    own = {name: Codes(a_bits[name], _quantizer(template, name, a_bits)) for name in a_bits}
+    kept_codes = storing(template.nodes, a_bits, own) if template.is_stored else Storing({}, {})
+    codes, quantizers = kept_codes.codes, {**own, **kept_codes.layers}
     wanted: dict[str, list[Form]] = {node.name: [] for node in template.nodes}
     kept: dict[str, Form] = {}
+    needed: dict[str, tuple[Form, ...]] = {}
     if template.result.role not in (SOFTMAX, ARGMAX):
         wanted[template.result.name].append(None)
     for node in reversed(template.nodes):
         forms = wanted[node.name]
-        kept[node.name] = forms[0] if len(forms) == 1 and node.role in _WRITES_ANY else None
+        single = forms[0] if len(forms) == 1 and node.role in WRITES_ANY else None
+        kept[node.name] = codes.get(node.name, single)
+        needed[node.name] = ()
         if node.role == INPUT:
             continue
-        for source, form in zip(
-            node.sources, _read_forms(template, node, a_bits, kept), strict=True
-        ):
+        needed[node.name] = _needed(node, quantizers, kept, codes)
+        for source, form in zip(node.sources, needed[node.name], strict=True):
             if form not in wanted[source]:
                 wanted[source].append(form)
-    classes, short = _classes(template, kept)
+    classes, short = _classes(template, kept, needed)
     read = {name: tuple(reversed(forms)) for name, forms in wanted.items()}
-    return Forms(read, kept, classes, short)
+    return Forms(read, kept, needed, classes, short, codes)
 
 
-def _read_forms(
-    template: Template, node: Node, a_bits: Mapping[str, int], kept: Mapping[str, Form]
-) -> tuple[Form, ...]:
+def _quantizer(template: Template, layer: str, a_bits: Mapping[str, int]) -> str:
+    return layer if a_bits[layer] < _MEASURED_BELOW else template.quantizers.get(layer, layer)
+
+
+def _needed(
+    node: Node, quantizers: Mapping[str, Codes], kept: Mapping[str, Form],
+    codes: Mapping[str, Codes],
+) -> tuple[Form, ...]:  # fmt: skip
     """The form in which a node reads each source."""
+    if node.role == SCALED:
+        return tuple(codes.get(source) for source in node.sources)
+    if node.probabilities:
+        return tuple(PROBABILITIES if each else None for each in node.probabilities)
     form: Form = None
     if node.role == LAYER:
-        bits = a_bits[node.layer]
-        form = Codes(bits, template.quantizers[node.layer])
+        form = quantizers[node.layer]
     elif node.role in (MOVE, JOIN):
         form = kept[node.name]
-    elif node.probabilities:
-        return tuple(PROBABILITIES if each else None for each in node.probabilities)
     return (form,) * len(node.sources)
 
 
-def _classes(template: Template, kept: Mapping[str, Form]) -> tuple[dict[str, str], frozenset[str]]:
+def _classes(
+    template: Template, kept: Mapping[str, Form], needed: Mapping[str, tuple[Form, ...]]
+) -> tuple[dict[str, str], frozenset[str]]:
     """Nodes whose wide forms have one scale, by a name; and the names of those with 16 bits."""
     parent = {node.name: node.name for node in template.nodes}
 
@@ -227,13 +220,13 @@ def _classes(template: Template, kept: Mapping[str, Form]) -> tuple[dict[str, st
         return name
 
     def touched(node: Node) -> list[str]:
-        forms = (kept[node.name], *_read_forms(template, node, {}, kept))
+        forms = (kept[node.name], *needed[node.name])
         return [
             name for name, form in zip((node.name, *node.sources), forms, strict=True)
             if form is None
         ]  # fmt: skip
 
-    owns = [node for node in template.nodes if node.role == OWN]
+    owns = [node for node in template.nodes if node.role in (OWN, SCALED)]
     for node in template.nodes:
         if node.role in (MOVE, SUM) and kept[node.name] is None:
             for source in node.sources:
@@ -258,7 +251,6 @@ class _Assembly:
 
     template: Template
     choices: Mapping[str, Choice]
-    wide_bits: int
     steps: list[Step] = field(default_factory=list)
     inputs: list[IntegerInput] = field(default_factory=list)
     tensors: dict[tuple[str, Form], IntegerTensor] = field(default_factory=dict)
@@ -269,18 +261,23 @@ class _Assembly:
         self.w_bits = {name: choice.w_bits for name, choice in self.choices.items()}
         self.forms = choose_forms(self.template, a_bits)
         for node in self.template.nodes:
-            self.add(node, a_bits)
+            self.add(node)
         output = self.tensors[self.template.result.name, None]
         return IntegerGraph(tuple(self.inputs), fuse_clamps(self.steps, output), output, 1.0)
 
-    def add(self, node: Node, a_bits: Mapping[str, int]) -> None:
-        wanted, kept = self.forms.wanted[node.name], self.forms.kept[node.name]
+    def enter(self, node: Node) -> None:
+        codes = self.forms.codes.get(node.name)
+        for form in self.forms.wanted[node.name] if codes is None else (codes,):
+            self.tensors[node.name, form] = self.tensor(node, form)
+            self.inputs.append(IntegerInput(node.index, self.tensors[node.name, form]))
+        if codes is not None:
+            self.convert(node, self.tensors[node.name, codes])
+
+    def add(self, node: Node) -> None:
         if node.role == INPUT:
-            for form in wanted:
-                self.tensors[node.name, form] = self.tensor(node, form)
-                self.inputs.append(IntegerInput(node.index, self.tensors[node.name, form]))
+            self.enter(node)
             return
-        forms = _read_forms(self.template, node, a_bits, self.forms.kept)
+        kept, forms = self.forms.kept[node.name], self.forms.needed[node.name]
         read = [self.tensors[key] for key in zip(node.sources, forms, strict=True)]
         if node.role in (SOFTMAX, ARGMAX):
             output = self.last(node, read)
@@ -362,8 +359,8 @@ class _Assembly:
             return IntegerTensor(name, node.shape, 32, True, 1.0, 0)
         if form is not None:
             return IntegerTensor(name, node.shape, form.bits, False, 1.0, 0)
-        short = self.forms.classes[node.name] in self.forms.short
-        return IntegerTensor(name, node.shape, 16 if short else self.wide_bits, True, 1.0, 0)
+        short = self.template.is_stored or self.forms.classes[node.name] in self.forms.short
+        return IntegerTensor(name, node.shape, 16 if short else 32, True, 1.0, 0)
 
     def name(self, node: Node) -> str:
         """The node's name; `NAME_as2`, … for further forms."""

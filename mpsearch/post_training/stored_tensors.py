@@ -135,10 +135,12 @@ class _Storing:
             known = next((layers[n].activation for n in fitting if n in tensor.direct), None)
             quantizer = known or self.histograms[tensor.node].quantizer(bits)
             stored[tensor.node] = quantizer
-            for name in fitting:
+            of_width = {bits: quantizer}  # one copy for all layers of another width, too
+            for name in tensor.layers:
                 given = layers[name]
-                if given.activation != quantizer:
+                shared = of_width.setdefault(given.choice.a_bits, given.activation)
+                if given.activation != shared:
                     layers[name] = with_activation(
-                        self.network, by_name[name], given.choice, given.weight, quantizer
+                        self.network, by_name[name], given.choice, given.weight, shared
                     )
         return assemble(self.network, layers, stored)

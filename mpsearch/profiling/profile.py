@@ -15,12 +15,12 @@ from mpsearch.files.whole import digest, write_atomic
 from mpsearch.graph.graph_json import check_storable
 from mpsearch.graph.layers import residual_groups
 from mpsearch.graph.network import Network
-from mpsearch.integer.symbolic import lifetimes
 from mpsearch.interactions.interactions import interactions_path, save_interactions
 from mpsearch.losses.heads import heads_of, without_heads
 from mpsearch.losses.loss import Loss
 from mpsearch.post_training.repairing import Rounding
 from mpsearch.profiling.float_operators import float_part
+from mpsearch.profiling.lifetimes import lifetimes
 from mpsearch.quantization.packing import float_bytes_outside, layer_bytes
 from mpsearch.quantization.quantizer import check_choice
 from mpsearch.running.journal import Journal

@@ -194,6 +194,7 @@ def describe(graph: IntegerGraph, quantized: QuantizedNetwork, source: Source) -
             "peak_bytes": arena.peak_bytes,
             "lower_bound_bytes": arena.lower_bound_bytes,
             "offsets": dict(arena.offsets),
+            "packed": source.storage.packed,
         },
         "constant_bytes": constants,
         "size_bytes": size_bytes(network, chosen),
@@ -227,9 +228,9 @@ _MACS_OF_BATCH = 1_000_000_000  # columns of patches at once: 9 floats for a MAC
 def check(graph: IntegerGraph, quantized: QuantizedNetwork, data: Data) -> tuple[Agreement, ...]:
     """Compare output by output on up to 256 samples, or as many as take 12 G MACs, at least 8.
 
-    Tensors of 16 bits between layers (functions, gates, sums before they are stored, all sums with
-    `--wide 16`) add noise of their own, which is judged by its size; with codes and 32 bits alone
-    the integers must give what floats give, up to the order of additions.
+    Tensors of 16 bits between layers (functions, gates, all sums with `--wide 16`) add noise of
+    their own, which is judged by its size; with 32 bits alone the integers must give what floats
+    give, up to the order of additions.
     """
     macs = max(1, sum(layer.macs for layer in quantized.source.layers))
     count = min(SAMPLES, max(_FEWEST_SAMPLES, _MACS // macs))

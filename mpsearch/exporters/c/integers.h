@@ -66,6 +66,11 @@ static inline size_t mps_size(mps_type type) {
     return type == MPS_U8 ? 1 : type == MPS_I32 ? 4 : 2;
 }
 
+static inline int mps_is_packed(mps_type type) { return type == MPS_U4 || type == MPS_U2; }
+
+/* Codes of a packed type in a byte. */
+static inline int mps_in_a_byte(mps_type type) { return type == MPS_U4 ? 2 : 4; }
+
 /* Element `i`. memcpy, because the arena holds every type; compilers make one load of it. */
 static inline int32_t mps_get(const void *data, mps_type type, size_t i) {
     const unsigned char *bytes = (const unsigned char *)data; /* for C++ */
@@ -132,7 +137,8 @@ typedef struct {
 static inline mps_scale mps_factor(uint32_t bits, uint64_t factor, int exponent) {
     const uint32_t mantissa = (bits & 0x7fffff) | 0x800000;
     const uint64_t product = /* 55 or 56 bits */
-        (uint64_t)mantissa * (uint32_t)(factor >> 32) + ((uint64_t)mantissa * (uint32_t)factor >> 32);
+        (uint64_t)mantissa * (uint32_t)(factor >> 32) +
+        ((uint64_t)mantissa * (uint32_t)factor >> 32);
     const int drop = product >> 55 ? 25 : 24;
     const uint32_t half = UINT32_C(1) << (drop - 1), rest = (uint32_t)product & (2 * half - 1);
     uint32_t multiplier = (uint32_t)(product >> drop);

@@ -124,7 +124,7 @@ static __attribute__((naked, noinline)) void multiply_32(const four_short *p) {
     FOUR_SHORT(CODES_32, SUM_32);
 }
 
-/* The sums of 4 channels at one position; see multiply_rows. */
+/* The sums of `count` <= 4 channels at one position; see multiply_rows. */
 static MPS_APART void multiply_four(const int8_t *weights, ptrdiff_t apart, int count,
                                     const int32_t *base, int terms, const int8_t *x,
                                     int32_t *sums) {
@@ -154,6 +154,34 @@ static MPS_APART void multiply_four(const int8_t *weights, ptrdiff_t apart, int 
         sums[2] = c;
     if (count > 3)
         sums[3] = d;
+}
+
+/* The same with weights of 4 bits as they are stored, two to a byte, for whole 32 terms; `apart` is
+   that of the bytes, and `x` is that of words. */
+static MPS_APART void multiply_nibbles(const uint8_t *weights, ptrdiff_t apart, int count,
+                                       const int32_t *base, int terms, const int8_t *x,
+                                       int32_t *sums) {
+    const uint8_t *w1 = count > 1 ? weights + apart : weights, *w2 = count > 2 ? w1 + apart : w1;
+    const uint8_t *w3 = count > 3 ? w2 + apart : w2;
+    int32_t a = 0, b = 0, c = 0, d = 0;
+#define NIBBLES(W, SUM)                \
+    "vldrb.8 q2, [%[" W "]], #16\n"    \
+    "vshl.i8 q3, q2, #4\n"             \
+    "vshr.s8 q2, q2, #4\n"             \
+    "vshr.s8 q3, q3, #4\n"             \
+    "vmladava.s8 %[" SUM "], q0, q3\n" \
+    "vmladava.s8 %[" SUM "], q1, q2\n"
+    __asm__ volatile("dls lr, %[rounds]\n"
+                     "1: vld20.8 {q0, q1}, [%[x]]\n"
+                     "vld21.8 {q0, q1}, [%[x]]!\n" NIBBLES("w0", "a") NIBBLES("w1", "b")
+                         NIBBLES("w2", "c") NIBBLES("w3", "d") "le lr, 1b"
+                     : [a] "+Te"(a), [b] "+Te"(b), [c] "+Te"(c), [d] "+Te"(d), [x] "+r"(x),
+                       [w0] "+r"(weights), [w1] "+r"(w1), [w2] "+r"(w2), [w3] "+r"(w3)
+                     : [rounds] "r"(terms / 32)
+                     : "lr", "q0", "q1", "q2", "q3", "memory");
+    sums[0] = a, sums[1] = b, sums[2] = c, sums[3] = d;
+    for (int i = 0; i < count && base; i++)
+        sums[i] += base[i];
 }
 
 /* The sums of `count` <= 4 channels, whose weights are `apart` bytes from each other:

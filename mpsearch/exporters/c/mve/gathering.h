@@ -10,16 +10,21 @@ static MPS_APART void gather(const mps_convolution *c, const void *image, int y,
     const mps_layer *layer = &c->layer;
     const int zero = layer->input_zero - layer->offset, size = c->kernel_width * inputs;
     const int left = x * c->stride_x - c->left;
-    const int inside = left >= 0 && left + (c->kernel_width - 1) * c->dilation_x < c->width;
-    const int together = inside && c->dilation_x == 1 && inputs == c->channels;
-    int sy = y * c->stride_y - c->top;
+    const int together = c->dilation_x == 1 && inputs == c->channels;
+    const int from = left < 0 ? mps_at_most(-left, c->kernel_width) : 0; /* columns inside */
+    int to = mps_at_most(c->width - left, c->kernel_width), sy = y * c->stride_y - c->top;
+    if (to < from)
+        to = from;
     for (int ky = 0; ky < c->kernel_height; ky++, sy += c->dilation_y) {
         const size_t line = (size_t)sy * (size_t)c->width;
         if (sy < 0 || sy >= c->height) {
             mps_fill_bytes(patch, size, zero);
             patch += size;
         } else if (together) {
-            mps_take(layer, image, (line + (size_t)left) * (size_t)c->channels, size, patch);
+            mps_fill_bytes(patch, from * inputs, zero);
+            mps_take(layer, image, (line + (size_t)(left + from)) * (size_t)inputs,
+                     (to - from) * inputs, patch + from * inputs);
+            mps_fill_bytes(patch + to * inputs, (c->kernel_width - to) * inputs, zero);
             patch += size;
         } else {
             for (int kx = 0, sx = left; kx < c->kernel_width; kx++, sx += c->dilation_x) {

@@ -108,6 +108,13 @@ static void multiply(work *w, const int8_t *patches, int row, int positions, siz
         const int32_t *base = layer->base ? layer->base + o : NULL, *more = NULL;
         const size_t start = (size_t)o * (size_t)w->terms;
         const int8_t *weights = (const int8_t *)layer->weights + start;
+        if (layer->bits == 4 && positions < 3 && w->terms % 32 == 0) {
+            for (int p = 0; p < positions; p++)
+                multiply_nibbles(layer->weights + start / 2, w->terms / 2, count, base, w->terms,
+                                 patches + p * row, sums + p * MPS_LANES);
+            finish_rows(w, channel, count, NULL, sums, positions, at + (size_t)o, stride);
+            continue;
+        }
         if (!in_place && w->terms <= CHUNK) {
             mps_unpack(layer->weights + start / 8 * (size_t)layer->bits, layer->bits,
                        (int)(start % 8) + count * w->terms, w->unpacked);

@@ -10,18 +10,30 @@ from torch import fx
 
 from mpsearch.data import Data
 from mpsearch.errors import InputError
-from mpsearch.graph.layers import packet
+from mpsearch.graph.layers import is_transposed, packet
 from mpsearch.graph.network import Network
-from mpsearch.integer import template
+from mpsearch.integer import nodes
 from mpsearch.integer.graph import IntegerTensor
 from mpsearch.integer.layers import MUCH_LARGER, PROBABILITIES, at_own_scale
 from mpsearch.integer.lowering import Lowering, lowered
-from mpsearch.integer.operators import JOINING, LAYERS, MOVES, SOFTMAXES, is_repeated
+from mpsearch.integer.nodes import Node
+from mpsearch.integer.operators import (
+    AVERAGES,
+    CLAMPS,
+    IDENTITIES,
+    JOINING,
+    LAYERS,
+    MOVES,
+    PRODUCTS,
+    SOFTMAXES,
+    is_repeated,
+)
 from mpsearch.integer.pointwise import sources_of
 from mpsearch.integer.steps_json import step_to_json
-from mpsearch.integer.template import Node, Template
+from mpsearch.integer.template import Template, refused
+from mpsearch.post_training.stored_tensors import store_tensors
 from mpsearch.quantization.calibration import Histogram, calibrate
-from mpsearch.quantization.quantized import assemble, quantize_layer
+from mpsearch.quantization.quantized import QuantizedNetwork, quantize_layer
 from mpsearch.tables.choice import Choice
 
 _SAMPLES = 32  # of which ranges come: they decide next to nothing
@@ -33,7 +45,7 @@ def lifetimes(network: Network, data: Data) -> dict[str, Any]:
     try:
         return template_of(network, data.take(min(_SAMPLES, len(data)), 0)).to_json()
     except InputError as error:
-        return template.refused(error)
+        return refused(error)
 
 
 def template_of(network: Network, data: Data) -> Template:
@@ -44,9 +56,14 @@ def template_of(network: Network, data: Data) -> Template:
         rows, _ = network.weight_rows(layer)
         scales = (rows.abs().amax(1) / 127).clamp_min(torch.finfo(torch.float32).tiny)
         layers[layer.name] = quantize_layer(network, layer, _ANY, histograms[layer.name], scales)
-    quantized = assemble(network, layers)
+    quantized = store_tensors(network, layers, data, "8", _unasked)
     recorded, _ = lowered(_Recording, quantized, data)
-    return Template(tuple(recorded.nodes), _quantizers(histograms))
+    is_stored = quantized.stored is not None
+    return Template(tuple(recorded.nodes), _quantizers(histograms), is_stored)
+
+
+def _unasked(_: QuantizedNetwork) -> float:
+    raise AssertionError("a fixed number of bits needs no measure")
 
 
 def _quantizers(histograms: Mapping[str, Histogram]) -> dict[str, str]:
@@ -79,7 +96,8 @@ class _Recording(Lowering):
             self._note(node, self.tensors[node.name, None])
 
     def convert(self, node: fx.Node, result: IntegerTensor) -> None:
-        self._note(node, result)
+        if node.op != "placeholder":
+            self._note(node, result)
         super().convert(node, result)
 
     def at_scale(
@@ -97,7 +115,8 @@ class _Recording(Lowering):
             for (name, _), tensor in self.tensors.items()
             if name == source.name
         } | self.scaled
-        operands = self.forms.operands.get(node.name, ())
+        products = packet(node) in PRODUCTS
+        operands = self.forms.operands.get(node.name, ()) if products else ()
         sizes = {name: max(map(abs, ends)) for name, ends in self.ranges.items()}
         role = self._role(node)
         self.nodes.append(Node(
@@ -107,12 +126,15 @@ class _Recording(Lowering):
             shape=tuple(node.meta["shape"][1:]),
             layer=self.layer_of[node.name].name if node.name in self.layer_of else "",
             index=index,
-            whole=node.meta["dtype"] in (torch.int64, torch.int32) and role != template.ARGMAX,
+            whole=node.meta["dtype"] in (torch.int64, torch.int32) and role != nodes.ARGMAX,
             probabilities=tuple(form == PROBABILITIES for form in operands),
             apart=tuple(
                 MUCH_LARGER * sizes.get(source.name, 0.0) < sizes.get(node.name, 0.0)
                 for source in sources
-            ) if role == template.JOIN else (),
+            ) if role == nodes.JOIN else (),
+            averages=packet(node) in AVERAGES,
+            clips=packet(node) in CLAMPS | IDENTITIES and role == nodes.MOVE,
+            transposed=role == nodes.LAYER and is_transposed(node),
             steps=() if result is None else self._own_steps(result, places),
         ))  # fmt: skip
 
@@ -141,17 +163,19 @@ class _Recording(Lowering):
     def _role(self, node: fx.Node) -> str:
         kind = packet(node)
         if node.op == "placeholder":
-            return template.INPUT
+            return nodes.INPUT
         if kind == "argmax":
-            return template.ARGMAX
+            return nodes.ARGMAX
         if kind in SOFTMAXES:
-            return template.SOFTMAX
+            return nodes.SOFTMAX
         if is_repeated(node):
-            return template.MOVE
+            return nodes.MOVE
         if kind in LAYERS:
-            return template.TABLE if kind == "embedding" else template.LAYER
+            return nodes.TABLE if kind == "embedding" else nodes.LAYER
+        if node.name in self.forms.scaled:
+            return nodes.SCALED
         if node.name in self.functions or at_own_scale(node):
-            return template.OWN
+            return nodes.OWN
         if kind in JOINING:
-            return template.JOIN
-        return template.MOVE if kind in MOVES else template.SUM
+            return nodes.JOIN
+        return nodes.MOVE if kind in MOVES else nodes.SUM
