@@ -54,15 +54,24 @@ class Sizes:
     seen: list[tuple[dict[str, int], Lives]] = field(default_factory=list)
 
     @cached_property
-    def classes(self) -> dict[str, list[list[Choice]]]:
-        """Layer -> its choices by class, in the order of bits."""
+    def _kernels(self) -> dict[Choice, Mapping[str, tuple[str, int]]]:
+        """With a choice wherever it may be: kernels and scratch by layer."""
         everything = sorted({choice for allowed in self.choices.values() for choice in allowed})
-        kernels = {
+        return {
             choice: self.planned.lives(
                 {name: choice if choice in own else own[0] for name, own in self.choices.items()}
             ).kernels
             for choice in everything
         }
+
+    def kernel_of(self, layer: str, choice: Choice) -> str:
+        """The name of the kernel that computes a layer."""
+        return self._kernels[choice][layer][0]
+
+    @cached_property
+    def classes(self) -> dict[str, list[list[Choice]]]:
+        """Layer -> its choices by class, in the order of bits."""
+        kernels = self._kernels
         found: dict[str, list[list[Choice]]] = {}
         for name, own in self.choices.items():
             alike: dict[tuple[int, str, int], list[Choice]] = {}
