@@ -28,6 +28,8 @@ from mpsearch.errors import MpsearchError
 from mpsearch.exporters.c.folder import export_c
 from mpsearch.files.whole import write_atomic
 
+WAYS = {"AVX2": "-O2 -mavx2", "VNNI": "-O2 -mavx512vnni -mavx512vl"}  # of compiling
+NEEDS = {"AVX2": "avx2", "VNNI": "avx512_vnni"}  # words of /proc/cpuinfo
 ROOM = 40 * 1024  # what a program may take beside its weights
 Rounds = Mapping[str, Sequence[float]]
 
@@ -41,16 +43,31 @@ class Program:
     document: Mapping[str, Any]
 
 
-def compile_program(subject: Subject, assignment: str, folder: Path, make: list[str]) -> Program:
-    """Export, build, and let it check itself: what computes something else is not timed."""
-    target = folder / f"c-{assignment}"
-    document = export_c(subject.quantized(assignment), subject.data, target).document
-    for goal in ("build/network", "check"):
-        call = ["make", "-s", "-C", str(target), *make, goal]
-        done = subprocess.run(call, capture_output=True, text=True)
-        if done.returncode:
-            raise click.ClickException(f"{' '.join(call)} failed:\n{done.stderr[:2000]}")
-    return Program(f"C {assignment.upper()}", target / "build" / "network", document)
+def compile_programs(
+    subject: Subject, assignment: str, folder: Path, ways: Mapping[str, str]
+) -> list[Program]:
+    """Export, build in every way, and let it check itself: what computes something else is not
+    timed."""
+    source = folder / f"c-{assignment}"
+    document = export_c(subject.quantized(assignment), subject.data, source).document
+    programs = []
+    for way, flags in ways.items():
+        target = shutil.copytree(source, folder / f"c-{assignment}-{way}")
+        for goal in ("build/network", "check"):
+            call = ["make", "-s", "-C", str(target), f"CFLAGS={flags}", goal]
+            done = subprocess.run(call, capture_output=True, text=True)
+            if done.returncode:
+                raise click.ClickException(f"{' '.join(call)} failed:\n{done.stderr[:2000]}")
+        name = f"C {assignment.upper()} {way}".strip()
+        programs.append(Program(name, target / "build" / "network", document))
+    return programs
+
+
+def ways_here() -> dict[str, str]:
+    """Those of WAYS that this processor can run."""
+    cpu = Path("/proc/cpuinfo")
+    words = set(cpu.read_text().split()) if cpu.exists() else set()
+    return {way: flags for way, flags in WAYS.items() if NEEDS[way] in words}
 
 
 def interleaved(candidates: Mapping[str, Callable[[], float]], rounds: int) -> Rounds:
@@ -114,9 +131,12 @@ def processes(
     return times, {name: values[1:] for name, values in peaks.items()}
 
 
-def measure(subject: Subject, folder: Path, make: list[str], rounds: int, repeat: int) -> Any:
+def measure(
+    subject: Subject, folder: Path, ways: Mapping[str, str], rounds: int, repeat: int
+) -> Any:
     """Everything about one network, as plain data."""
-    programs = [compile_program(subject, name, folder, make) for name in ASSIGNMENTS]
+    by_assignment = [compile_programs(subject, name, folder, ways) for name in ASSIGNMENTS]
+    programs = [program for way in zip(*by_assignment, strict=True) for program in way]
     peers = [make_peer(subject, folder) for make_peer in (*PEERS, *LITERT)]
     sample, spawn = folder / "sample.f32", folder / "spawn"
     sample.write_bytes(subject.sample)
@@ -203,25 +223,25 @@ def table(head: str, rows: Sequence[str]) -> None:
 @click.option("--networks", default=",".join(NETWORKS), show_default=True)
 @click.option("--rounds", type=click.IntRange(1), default=15, show_default=True)
 @click.option("--repeat", type=click.IntRange(1, 100000), default=100, show_default=True)
-@click.option("--cflags", default="-O2 -mavx2", show_default=True)
+@click.option("--cflags", help="One way of compiling instead of those that the processor can run.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
 @click.option("-o", "--output", type=click.Path(dir_okay=False), help="Also write the JSON here.")
 def main(
-    networks: str, rounds: int, repeat: int, cflags: str, as_json: bool, output: str | None
+    networks: str, rounds: int, repeat: int, cflags: str | None, as_json: bool, output: str | None
 ) -> None:
     """Print one set of tables per network."""
     for tool in ("cc", "make"):
         if shutil.which(tool) is None:
             raise click.ClickException(f"there is no {tool}; install a C compiler and make")
-    about = {**machine(), "cflags": cflags, "rounds": rounds, "repeat": repeat}
+    ways = {"": cflags} if cflags else ways_here() or {"": "-O2"}
+    about = {**machine(), "cflags": ways, "rounds": rounds, "repeat": repeat}
     document: dict[str, Any] = {**about, "load": os.getloadavg()[0], "networks": []}
     if not as_json:
         click.echo(", ".join(f"{key} {value}" for key, value in document.items() if value))
     try:
         for name in networks.split(","):
             with tempfile.TemporaryDirectory() as folder:
-                make = [f"CFLAGS={cflags}"]
-                found = measure(load_subject(name), Path(folder), make, rounds, repeat)
+                found = measure(load_subject(name), Path(folder), ways, rounds, repeat)
             document["networks"].append(found)
             if not as_json:
                 show(found)

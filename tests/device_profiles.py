@@ -5,6 +5,7 @@ from dataclasses import replace
 from mpsearch.device.profile import (
     Board,
     ColdRuns,
+    Cycles,
     DeviceProfile,
     Energy,
     Latency,
@@ -35,6 +36,7 @@ PROFILE = DeviceProfile(
     energy=Energy("manual:2800,3700", 2800.0, 3600.0, 3700.0, 10.5, 1400, 0.006, 900.0, 11),
     model_digest="sha256:" + "c" * 64,
     quantized_digest="sha256:" + "d" * 64,
+    cycles=Cycles("cortex-m4", 168_000_000, 1_192_800, (1_000_000, 192_800), 2_048),
 )
 ON_BOARD = replace(
     PROFILE,

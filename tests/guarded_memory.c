@@ -27,7 +27,7 @@ int main(void) {
         guard(arena.bytes + gaps[g][0], gaps[g][1]);
     for (;;) {
         for (int e = 0; e < NETWORK_ENTRIES; e++) {
-            const size_t size = network_entries[e].count * mps_size(network_entries[e].type);
+            const size_t size = mps_bytes_of(network_entries[e].type, network_entries[e].count);
             if (fread(network_entry(e), 1, size, stdin) != size)
                 return 0;
         }

@@ -76,7 +76,7 @@ int main(void) {
                                        groups, result, 11)) {
                 mps_products(&layer, w, patches, (size_t)(4 * groups * mps_code_bytes(&layer)),
                              positions, groups, sums, 0);
-                mps_finish_rows(&layer, &constants, sums, positions, 8, result, 0, 11);
+                mps_finish_rows(&layer, &constants, sums, positions, 8, NULL, result, 0, 11);
             }
             show_codes(result, 11 * positions); /* the three in between must stay */
         } else if (kind == 5) { /* nine taps to bytes: run, positions; as above; 16 constants */
@@ -101,7 +101,7 @@ int main(void) {
                 mps_line(layer.run, w, taps, 9, 16, 0, positions, line_sums[0][0], line_sums[1][0]);
                 for (int half = 0; half < 2; half++)
                     mps_finish_rows(&layer, &constants[half], line_sums[half][0], positions, 8,
-                                    result, (size_t)(8 * half), 17);
+                                    NULL, result, (size_t)(8 * half), 17);
             }
             show_codes(result, 17 * positions);
         } else if (kind == 1) { /* taps: run, count, positions; weights; codes, one place apart */
@@ -132,10 +132,16 @@ int main(void) {
             memset(sums, 0, sizeof sums);
             for (int i = 0; i < 40; i++)
                 sums[i] = (int32_t)next();
-            mps_finish_rows(&layer, &constants, sums, 5, 8, patches, 0, 8);
+            mps_finish_rows(&layer, &constants, sums, 5, 8, NULL, patches, 0, 8);
             for (int i = 0; i < 40; i++)
                 printf("%ld ", (long)mps_get(patches, layer.output_type, (size_t)i));
             printf("%s\n", VARIANT);
+        } else if (kind == 6) { /* codes that share bytes: bits, count; bytes */
+            const int bits = (int)next(), count = (int)next();
+            for (int i = 0; i < (bits * count + 7) / 8; i++)
+                patches[i] = (unsigned char)next();
+            mps_spread(bits == 4 ? MPS_U4 : MPS_U2, patches, count, codes);
+            show_codes(codes, count);
         } else { /* unpacking: bits, first code, count; bytes */
             const int bits = (int)next(), start = (int)next(), count = (int)next();
             for (int i = 0; i < (bits * (start + count) + 7) / 8; i++)

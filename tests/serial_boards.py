@@ -56,6 +56,8 @@ class Board:
         match head:
             case "hello":
                 return self.hello
+            case "sync":
+                return question
             case "x":
                 place, at = int(words[0]), int(words[1])
                 start = 4 * (sum(self.sizes[:place]) + at)

@@ -9,7 +9,7 @@ import pytest
 from mpsearch.errors import InputError
 from mpsearch.exporters.c.layouts import (
     Box,
-    arranged,
+    arranged_box,
     concatenated,
     image_order,
     join,
@@ -81,7 +81,7 @@ def test_moves_equal_numpy(seed: int) -> None:
     check(expected, (padded(pad, shape, strides, to), given), fill=-7)
 
     to = _strides(shape, to_last)
-    check(x, (arranged(shape, strides, to), given))
+    check(x, (arranged_box(shape, strides, to), given))
 
     parts = [x, x + 1000, x[(*[slice(None)] * axis, slice(1))]]
     orders = [last, not last, last]

@@ -14,12 +14,13 @@ import numpy as np
 import pytest
 import small_shapes
 import torch
+from tight_graphs import build_tight, random_codes
 
 from mpsearch.data import Data
+from mpsearch.exporters.c.arena import Arena, Buffer
 from mpsearch.exporters.c.constants import EXACT, rounding
 from mpsearch.exporters.c.folder import export_c, kernel_sources, templates
 from mpsearch.exporters.c.source import generate
-from mpsearch.exporters.c.storage import Arena, Buffer
 from mpsearch.exporters.c.targets import ANY, TARGETS, Target
 from mpsearch.graph.network import Network
 from mpsearch.integer.fixed_point import Rescale, rescale_of
@@ -39,6 +40,7 @@ STRICT = ("-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic")
 CPU = Path("/proc/cpuinfo")
 FLAGS = CPU.read_text().split() if CPU.is_file() else []
 NEEDS = {"avx2": "avx2", "vnni": "avx512_vnni"}  # what the processor must have
+TIGHT = 3  # seeds of graphs whose tensors share memory
 ARM, QEMU = "aarch64-linux-gnu-gcc", "qemu-aarch64-static"
 
 
@@ -235,12 +237,19 @@ def _unpacking(source: np.random.Generator, case: int) -> Case:
     return [3, bits, start, count, *pack(codes, bits).tolist()], codes[start:].tolist()
 
 
+def _spreading(source: np.random.Generator, case: int) -> Case:
+    bits, count = (2, 4)[case % 2], int(source.integers(1, 120))
+    codes = source.integers(0, 2**bits, count)
+    return [6, bits, count, *pack(codes, bits).tolist()], codes.tolist()
+
+
 @pytest.mark.parametrize("name", VARIANTS)
 def test_kernels_equal_python(name: str, tmp_path: Path) -> None:
     variant = _variant(name)
     source = np.random.default_rng(0)
     kinds = (
         _products, _taps, _rescaling, _half_up, _unpacking, _products_to_bytes, _nine_taps_to_bytes,
+        _spreading,
     )  # fmt: skip
     cases = [kind(source, case) for kind in kinds for case in range(60)]
     _build(variant, tmp_path / "main", MAIN, define=f'-DVARIANT="{name}"')
@@ -316,31 +325,52 @@ def _small_shapes() -> tuple[QuantizedNetwork, Data]:
 
 @cache
 def _guarded(target: Target) -> list[Guarded]:
-    """The small shapes with guards behind every buffer, with sums in 16 bits and in 32."""
+    """Networks with guards behind every buffer: small shapes with sums in 16 bits and in 32, then
+    what shares memory."""
     gaps: list[tuple[int, int]] = []
 
     def apart(buffers: Sequence[Buffer]) -> Arena:
-        offsets, at = {}, 0
-        for buffer in buffers:
-            offsets[buffer.name], end = at, at + buffer.size
+        """Whatever may lie over another one does; guards lie between the others."""
+        regions: list[dict[str, tuple[int, int]]] = []  # of buffers that lie over each other
+        region_of: dict[str, dict[str, tuple[int, int]]] = {}
+        for buffer in sorted(buffers, key=lambda buffer: buffer.first):
+            begin = 0
+            region: dict[str, tuple[int, int]] = {}
+            if buffer.over is None:
+                regions.append(region)
+            else:
+                region = region_of[buffer.over]
+                begin = region[buffer.over][0] - buffer.before
+            region_of[buffer.name] = region
+            region[buffer.name] = (begin, begin + buffer.size)
+        offsets: dict[str, int] = {}
+        at = 0
+        for region in regions:
+            lowest = min(begin for begin, _ in region.values())
+            offsets |= {name: at + begin - lowest for name, (begin, _) in region.items()}
+            end = at + max(end for _, end in region.values()) - lowest
             at = (end + 64) // 8 * 8
             gaps.append((end, at - end))
         return Arena(offsets, at, at)
 
-    made = []
     quantized, data = _small_shapes()
+    cases = [(lower(quantized, data, wide_bits=wide), quantized) for wide in (16, 32)]
+    codes = [
+        [quantize_input(1.5 * data.inputs[e.index].numpy(), e.tensor) for e in graph.inputs]
+        for graph, _ in cases
+    ]
+    for seed in range(TIGHT):
+        cases.append(build_tight(seed))
+        codes.append(random_codes(cases[-1][0], 3, seed))
+    made = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("mpsearch.exporters.c.storage.plan", apart)
-        for wide_bits in (16, 32):
+        for (graph, network), given in zip(cases, codes, strict=True):
             gaps.clear()
-            graph = lower(quantized, data, wide_bits=wide_bits)
-            files = dict(generate(graph, quantized, target).files)
+            files = dict(generate(graph, network, target).files)
             files["gaps.h"] = ",\n".join(f"{{{at}, {size}}}" for at, size in gaps)
-            codes = [
-                quantize_input(1.5 * data.inputs[e.index].numpy(), e.tensor) for e in graph.inputs
-            ]
-            raw = b"".join(x[row].tobytes() for row in range(len(data)) for x in codes)
-            made.append(Guarded(files, raw, infer(graph, *codes).reshape(-1)))
+            raw = b"".join(x[row].tobytes() for row in range(len(given[0])) for x in given)
+            made.append(Guarded(files, raw, infer(graph, *given).reshape(-1)))
     return made
 
 

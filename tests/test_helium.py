@@ -51,6 +51,7 @@ class Shapes:
     padding: int = 0
     dilation: tuple[int, int] = (1, 1)
     groups: int = 1
+    bits: tuple[int, int] | None = None  # of weights and codes, where these matter
 
 
 CHANNELS = (1, 2, 3, 5, 8, 16, 17, 40)
@@ -73,6 +74,8 @@ SHAPES = [
     Shapes(4, 4, 9, 9, (7, 7), padding=3, groups=4),
     *(Shapes(c, o, r, 1) for c, o, r in ((1, 1, 1), (17, 5, 1), (64, 10, 2), (40, 8, 7))),
     Shapes(700, 3, 1, 1),
+    Shapes(540, 5, 4, 1, bits=(4, 8)),  # rows begin in the midst of words
+    *(Shapes(96, 7, rows, 1, bits=(4, a)) for rows, a in ((1, 8), (2, 5))),
 ]  # fmt: skip
 
 
@@ -273,8 +276,8 @@ def cases() -> list[Case]:
     pairs = list(product(range(2, 9), range(2, 9)))
     source.shuffle(pairs)
     return [
-        _made(source, SHAPES[i % len(SHAPES)], *pairs[i % len(pairs)], i)
-        for i in range(4 * len(SHAPES))
+        _made(source, shapes, *(shapes.bits or pairs[i % len(pairs)]), i)
+        for i, shapes in enumerate(4 * SHAPES)
     ]
 
 

@@ -63,16 +63,16 @@ def test_rounds_are_interleaved_and_ratios_taken_within_them() -> None:
 @pytest.mark.skipif(shutil.which("make") is None, reason="there is no make")
 def test_every_candidate_is_measured(tmp_path: Path) -> None:
     subject = load_subject("tinym2net-battlefield")
-    found = runtime.measure(subject, tmp_path, ["CFLAGS=-O1"], rounds=1, repeat=2)
-    names = ["C W8A8", "C W4A8", "C MIXED"]
+    found = runtime.measure(subject, tmp_path, {"O1": "-O1"}, rounds=1, repeat=2)
+    names = ["C W8A8 O1", "C W4A8 O1", "C MIXED O1"]
     assert list(found["steady"])[:3] == list(found["sizes"]) == names
     assert len(found["steady"]) == 3 + len(PEERS) + len(LITERT)
     assert found["int8_peer"] in found["steady"]
     assert found["steady"][found["int8_peer"]]["of_int8_peer"] == 1.0
     assert list(found["processes"])[:3] == names
     assert len(found["processes"]) == 5 + len(LITERT)
-    assert found["processes"]["C W8A8"]["times_longer"] == 1.0
+    assert found["processes"]["C W8A8 O1"]["times_longer"] == 1.0
     assert all(row["ms"] > 0 and row["peak_kb"] > 500 for row in found["processes"].values())
-    size = found["sizes"]["C W8A8"]
+    size = found["sizes"]["C W8A8 O1"]
     assert size["above_weights"] == size["program"] - size["weights"] > 0
     assert size["arena_peak"] >= size["arena_lower_bound"] > 0

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 @click.option("--fp32", metavar="MODEL", help="Or the float model, whose sample is used.")
 @click.option(
     "--wide", type=click.Choice(["32", "16"]),
-    help="c: bits of residual sums, means and outputs [default: 32]; 16 halves their memory and "
-    "adds noise.",
+    help="c: keep residual sums, means and outputs in 32 bits, or 16, without regard to what the "
+    "file stores in 8 or 16 [default: as the file says; 32 where it does not].",
 )  # fmt: skip
 @click.option(
     "--target", metavar="T",

@@ -80,21 +80,21 @@ def count_table(
     layers: dict[str, dict[str, float]] = {}
     wholes: dict[str, int] = {}
     compiler = ""
-    for name, choices in wanted.items():
-        with tempfile.TemporaryDirectory() as folder:
-            place = Path(folder, "export")
+    with tempfile.TemporaryDirectory() as folder:
+        project = Path(folder, "project")
+        project.mkdir()
+        for name, choices in wanted.items():
+            place = Path(folder, name)
             quantized = quantize(network, choices, calibration)
             export_c(quantized, data, place, target=find_target(target), firmware=Firmware(board))
             exported = read_firmware(place, board.name)
-            project = Path(folder, "project")
-            project.mkdir()
-            built = build(exported, board, flags, project)
+            built = build(exported, board, flags, project, (CHECK, STEPS))
             whole = count(built, CHECK, exported, board, timeout)
             steps = count(built, STEPS, exported, board, timeout)
-        layers[name] = by_layer(exported.steps, steps.steps[_most(steps)])
-        wholes[name] = whole.instructions[_most(whole)]
-        compiler = built.compiler
-        step()
+            layers[name] = by_layer(exported.steps, steps.steps[_most(steps)])
+            wholes[name] = whole.instructions[_most(whole)]
+            compiler = built.compiler
+            step()
     made = with_columns(table, {INSTRUCTIONS: column_of(table, layers)})
     networks = tuple(
         CountedNetwork(name, int(made.total(choices, INSTRUCTIONS)), wholes[name])

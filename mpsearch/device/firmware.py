@@ -68,19 +68,25 @@ def _has_library() -> bool:
 
 
 def build(
-    exported: Exported, board: Board, flags: tuple[str, ...], folder: Path, steps: bool = True
+    exported: Exported,
+    board: Board,
+    flags: tuple[str, ...],
+    folder: Path,
+    names: tuple[str, ...] = (WHOLE, CHECK, STEPS),
 ) -> Built:
-    """Write the project into `folder`, an empty one, and build it with `flags` to optimize.
+    """Write the project into `folder` and build its programs with `flags` to optimize.
 
-    steps: also the program that counts every step. Raises TooLarge for a board with too little
-    memory, InputError for what does not compile.
+    What lies in the folder of another export for the same target is built again where it differs.
+    The bytes are those of the first program. Raises TooLarge for a board with too little memory,
+    InputError for what does not compile.
     """
     contents = {**exported.sources, **exported.project, **board_files(Firmware(board))}
     contents["check/input.f32"] = exported.samples
-    (folder / "check").mkdir()
+    (folder / "check").mkdir(exist_ok=True)
     for name, data in contents.items():
-        (folder / name).write_bytes(data)
-    names = [WHOLE, CHECK, *([STEPS] if steps else [])]
+        path = folder / name
+        if not path.is_file() or path.read_bytes() != data:
+            path.write_bytes(data)
     programs = {name: folder / "build" / f"{name}.elf" for name in names}
     words = shlex.join(flags).replace("$", "$$")
     targets = [str(program.relative_to(folder)) for program in programs.values()]
@@ -145,8 +151,8 @@ def _too_large(lines: str, board: Board) -> str:
 
 def _help(exported: Exported) -> str:
     return (
-        f"Solve for a smaller budget; the largest layer is {exported.largest!a}, the tensors "
-        f"take {exported.arena_bytes:,} bytes of RAM"
+        "Solve with --size, or with --ram, which names the fullest step; the largest layer is "
+        f"{exported.largest!a}, the tensors take {exported.arena_bytes:,} bytes of RAM"
     )
 
 
@@ -162,4 +168,6 @@ def _call(words: list[str], folder: Path) -> "subprocess.CompletedProcess[str]":
 
 
 # A make around this program, or the user's shell, must not change what is built.
-_MAKES = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "MAKEOVERRIDES", "CROSS", "CFLAGS", "STACK")
+_MAKES = tuple(
+    "MAKEFLAGS GNUMAKEFLAGS MAKEFILES MAKELEVEL MFLAGS MAKEOVERRIDES CROSS CFLAGS STACK".split()
+)

@@ -12,6 +12,7 @@ import stat
 import termios
 import time
 import tty
+from contextlib import suppress
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
@@ -67,6 +68,8 @@ class SerialPort:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        with suppress(termios.error):  # closing waits for what was not sent
+            termios.tcflush(self.handle, termios.TCIOFLUSH)
         os.close(self.handle)
 
     def write(self, line: bytes, seconds: float = 5.0) -> None:

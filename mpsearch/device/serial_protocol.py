@@ -15,7 +15,7 @@ from mpsearch.device.transport import DeviceError, clean
 
 VERSION = 1
 PART = 32  # floats in a line
-GREETING_SECONDS, ANSWER_SECONDS, QUIET_SECONDS = 10.0, 10.0, 0.4
+GREETING_SECONDS, ANSWER_SECONDS = 10.0, 10.0
 TRIES = 4
 _HELLO = re.compile(r"hello (\d{1,9})(?: ([0-9a-f]{16}) (\d{1,12}))?.*", re.ASCII)
 _NUMBERS = re.compile(r"-?\d{1,18}", re.ASCII)
@@ -123,6 +123,9 @@ class Firmware:
                 )
             text = unframed(line)
             if text is None:
+                _synchronize(
+                    self.port, doing, self.timeout
+                )  # it may have been said beside the answer
                 question = again or question
             elif text != "no sum":
                 return self._understood(text, doing)
@@ -170,8 +173,9 @@ def greet(port: SerialPort, digest: str, timeout: float) -> Firmware:
         while (line := port.read_line(min(1.0, max(0.0, end - time.monotonic())))) is not None:
             match = _HELLO.fullmatch(unframed(line) or "")
             if match:
-                _drain(port)
-                return _accepted(port, match, digest, timeout)
+                firmware = _accepted(port, match, digest, timeout)
+                _synchronize(port, "greeting", timeout)
+                return firmware
             heard = line or heard
             if time.monotonic() >= end:
                 break
@@ -187,10 +191,20 @@ def greet(port: SerialPort, digest: str, timeout: float) -> Firmware:
     )
 
 
-def _drain(port: SerialPort) -> None:
-    """Answers to what was asked in vain."""
-    while port.read_line(QUIET_SECONDS) is not None:
-        pass
+def _synchronize(port: SerialPort, doing: str, timeout: float) -> None:
+    """Leave out what is still coming: ask for a number that was never asked for, and read until it
+    comes. Raises DeviceError where it does not."""
+    end = time.monotonic() + min(timeout, ANSWER_SECONDS)
+    asked = time.monotonic_ns() // 1000 % 10_000_000
+    port.write(framed(f"sync {asked}"))
+    while (left := end - time.monotonic()) > 0 and (line := port.read_line(left)) is not None:
+        text = unframed(line)
+        if text == f"sync {asked}":
+            return
+        if text == "no sum":  # to this question, or to one before it
+            asked += 1
+            port.write(framed(f"sync {asked}"))
+    raise DeviceError(f"{port.path} stopped to answer while {doing}; reset the board and run again")
 
 
 def _accepted(port: SerialPort, match: re.Match[str], digest: str, timeout: float) -> Firmware:

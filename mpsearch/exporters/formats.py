@@ -159,12 +159,12 @@ def export(
 
     form: `c` or `tflm` (`output` is a new or empty folder), `onnx` or `litert` (a file). data:
     calibration samples; without them nothing is compared, and formats that need them raise
-    InputError. wide_bits: 16 or 32, of sums and outputs (`c` alone). check: run what was written
-    and compare (None: where possible). target: the processor, such as `cortex-m4` (`c` alone;
-    None: any). board, flash, ram: where the firmware of a Cortex-M is linked, such as
-    `mps2-an386`, and the bytes that it may take there. package: `arduino`, `esp-idf`, `zephyr`,
-    `platformio` or `cmake`: a library instead (`c` alone). Raises InputError for a format that is
-    none, an option that the format lacks, and what it cannot hold.
+    InputError. wide_bits: 16 or 32, of sums and outputs, whatever the network stores (`c` alone).
+    check: run what was written and compare (None: where possible). target: the processor, such as
+    `cortex-m4` (`c` alone; None: any). board, flash, ram: where the firmware of a Cortex-M is
+    linked, such as `mps2-an386`, and the bytes that it may take there. package: `arduino`,
+    `esp-idf`, `zephyr`, `platformio` or `cmake`: a library instead (`c` alone). Raises InputError
+    for a format that is none, an option that the format lacks, and what it cannot hold.
 
     >>> quantized = mpsearch.apply(network, solution, data)
     >>> mpsearch.export(quantized, "network", data=data, check=False).ok

@@ -3,10 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from mpsearch.exporters.c.arena import Buffer
 from mpsearch.exporters.c.families import Family
-from mpsearch.exporters.c.layouts import Arrange, Arranged, arrange
-from mpsearch.exporters.c.storage import Buffer, Storage, scratch_of, store
-from mpsearch.integer.graph import Convolution, Linear, Requantize, Reshape, Step
+from mpsearch.exporters.c.layouts import Arrange, Arranged
+from mpsearch.exporters.c.steps import kind_of
+from mpsearch.exporters.c.storage import Storage, scratch_of, store
+from mpsearch.exporters.c.summing import layer_of
+from mpsearch.integer.graph import Requantize, Reshape, Step
 from mpsearch.integer.template import Template
 from mpsearch.tables.choice import Choice
 
@@ -84,14 +87,14 @@ class Planned:
 
     def _planned(self, choices: Mapping[str, Choice]) -> Lives:
         graph, origin = self.template.assembled(choices)
-        arranged = arrange(graph)
+        arranged = self.family.arrange(graph)
         chosen = self.family.kernels(arranged)
         storage = store(graph, arranged, chosen, self.family)
         scratch = {buffer.name: buffer.size for buffer in storage.buffers}
         used: dict[str, tuple[str, int]] = {}
         for step in arranged.steps:
-            if isinstance(step, Convolution | Linear):
-                name = step.weights.layer
+            if (layer := layer_of(step)) is not None:
+                name = layer.weights.layer
                 most = max(scratch.get(scratch_of(step), 0), used.get(name, ("", 0))[1])
                 used[name] = (chosen[name].name, most)
         moments = _moments(arranged, storage, origin)
@@ -100,9 +103,9 @@ class Planned:
 
 def _moments(arranged: Arranged, storage: Storage, origin: Mapping[str, str]) -> dict[str, Moment]:
     scratch = {
-        scratch_of(step): step.weights.layer
+        scratch_of(step): layer.weights.layer
         for step in arranged.steps
-        if isinstance(step, Convolution | Linear)
+        if (layer := layer_of(step)) is not None
     }
 
     def node_of(name: str) -> str:
@@ -119,19 +122,31 @@ def _moments(arranged: Arranged, storage: Storage, origin: Mapping[str, str]) ->
             key = f"{PASSING} {key} {step.output.name}"
         live = [b for b in storage.buffers if b.first <= number <= b.last]
         parts = [
-            Part(frozenset(map(node_of, names)), names, size) for names, size in together(live)
+            Part(frozenset(map(node_of, names)), names, size)
+            for names, size in together(live, number)
         ]
-        moments[key] = Moment(f"{type(step).__name__} {step.output.name}", tuple(parts))
+        moments[key] = Moment(f"{kind_of(step)} {step.output.name}", tuple(parts))
     return moments
 
 
 def _key(step: Step, node: str) -> str:
     """A name that the step has in every assignment, where it is there in every one."""
-    if isinstance(step, Convolution | Linear):
-        return f"layer {step.weights.layer} {node}"
+    if (layer := layer_of(step)) is not None:
+        return f"layer {layer.weights.layer} {node}"
     return f"{type(step).__name__} {node}"
 
 
-def together(live: Sequence[Buffer]) -> list[tuple[tuple[str, ...], int]]:
-    """(names, bytes) of the buffers of one step."""
-    return [((buffer.name,), buffer.size) for buffer in live]
+def together(live: Sequence[Buffer], number: int) -> list[tuple[tuple[str, ...], int]]:
+    """(names, bytes) of the buffers of step `number`; one that is written over another then counts
+    with it."""
+    sizes = {buffer.name: buffer.size for buffer in live}
+    covering = {b.over: b for b in live if b.over is not None and b.first == number}
+    parts = []
+    for name, size in sizes.items():
+        names = [name]
+        if name in covering:
+            names.append(covering[name].name)
+            size += covering[name].size - covering[name].shared(size)
+        if name not in {buffer.name for buffer in covering.values()}:
+            parts.append((tuple(names), size))
+    return parts

@@ -16,6 +16,7 @@ from mpsearch.errors import InputError
 from mpsearch.graph.layers import EMBEDDING, Layer, packet
 from mpsearch.graph.network import Network, copy_graph
 from mpsearch.graph.tensors import set_tensor
+from mpsearch.post_training import stored_tensors
 from mpsearch.post_training.activation_ranges import (
     MEASURING,
     check_method,
@@ -33,7 +34,7 @@ from mpsearch.post_training.layer_by_layer import (
     quantize_in_order,
     same_numbers,
 )
-from mpsearch.post_training.stored_tensors import Wide, check_wide, store_tensors
+from mpsearch.post_training.stored_tensors import Wide
 from mpsearch.quantization.calibrated_inputs import input_ranges
 from mpsearch.quantization.calibration import Histogram, calibrate
 from mpsearch.quantization.quantized import (
@@ -84,7 +85,7 @@ class PostTraining:
     16 where the outputs suffer), or `32`: not quantized (`stored_tensors`)."""
 
     def __post_init__(self) -> None:
-        check_wide(self.wide)
+        stored_tensors.check_wide(self.wide)
         check_method(self.ranges)
         if self.rounding not in ("nearest", "adaptive"):
             raise InputError(f"got rounding {self.rounding!r}; expected nearest or adaptive")
@@ -168,7 +169,7 @@ def quantize_after_training(
             state, names = repair(run, state)
             undone.update({option: tuple(names)} if names else {})
     quantized = replace(
-        store_tensors(
+        stored_tensors.store_tensors(
             state.network, state.layers, calibration, settings.wide, state.yardstick.noise,
             batch_size,
         ),
@@ -271,14 +272,16 @@ def _measured_ranges(run: _Run, start: _State) -> Repaired:
             run.batch_size,
         )  # fmt: skip
         known.update({keys[name]: quantizer for name, quantizer in found.items()})
+    wanted = {name: known[key] for name, key in keys.items()}
+    if run.settings.wide != "32":
+        wanted = stored_tensors.shared_quantizers(network, wanted)
     changed = {
         layer.name: (
             with_activation(network, layer, before.choice, before.weight, activation),
             network.bias(layer),
         )
         for layer in network.layers
-        if (before := start.layers[layer.name]).activation
-        != (activation := known[keys[layer.name]])
+        if (before := start.layers[layer.name]).activation != (activation := wanted[layer.name])
     }
     return _keep_layers(start, changed)
 

@@ -24,7 +24,7 @@ from mpsearch.quantization.quantized import (
     assemble,
     with_activation,
 )
-from mpsearch.quantization.quantizer import FLOAT_BITS
+from mpsearch.quantization.quantizer import FLOAT_BITS, ActivationQuantizer
 
 Wide = Literal["auto", "8", "16", "32"]
 WIDTHS = ("auto", "8", "16", "32")
@@ -43,6 +43,21 @@ def has_stored_tensors(layers: Mapping[str, QuantizedLayer]) -> bool:
     """False where a layer is left in float: nothing runs that in integers."""
     choices = [layer.choice for layer in layers.values()]
     return not any(FLOAT_BITS in (choice.w_bits, choice.a_bits) for choice in choices)
+
+
+def shared_quantizers(
+    network: Network, quantizers: Mapping[str, ActivationQuantizer]
+) -> dict[str, ActivationQuantizer]:
+    """Layers' quantizers with one for all that will read the same codes: that of the first of them
+    which reads the tensor itself."""
+    found = dict(quantizers)
+    a_bits = {name: quantizer.bits for name, quantizer in quantizers.items()}
+    for tensor in stored_tensors(network.graph, network.layers, a_bits):
+        fitting = [name for name in tensor.layers if a_bits[name] == tensor.bits()]
+        first = next((name for name in fitting if name in tensor.direct), None)
+        if first is not None:
+            found |= dict.fromkeys(fitting, quantizers[first])
+    return found
 
 
 def store_tensors(

@@ -41,4 +41,24 @@ static inline int32_t mps_finish(const mps_layer *layer, mps_scale scale, int64_
     return mps_clip(scaled + layer->output_zero, layer->low, layer->high);
 }
 
+/* A layer's result and the addend at the same place -> the code of the output. */
+static inline int32_t mps_add_up(const mps_sum *sum, int32_t result, int32_t addend) {
+    const int64_t total = (int64_t)result * sum->multiplier + (int64_t)addend * sum->other +
+                          sum->offset * (INT64_C(1) << sum->raise);
+    return mps_clip(mps_shift_round(total, sum->shift) + sum->output_zero, sum->low, sum->high);
+}
+
+/* The type of what a layer stores. */
+static inline mps_type mps_stored_type(const mps_layer *layer) {
+    return layer->sum ? layer->sum->output_type : layer->output_type;
+}
+
+/* Store a layer's result as element `at`, with what is added to it there. */
+static inline void mps_put(const mps_layer *layer, int32_t result, const void *addend, void *output,
+                           size_t at) {
+    if (layer->sum)
+        result = mps_add_up(layer->sum, result, mps_get(addend, layer->sum->addend_type, at));
+    mps_set(output, mps_stored_type(layer), at, result);
+}
+
 #endif

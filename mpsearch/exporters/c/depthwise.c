@@ -20,20 +20,38 @@ static void unpack_taps(const mps_layer *layer, int first, int count, int taps, 
                    weights + t * MPS_WIDTH);
 }
 
-/* Line `sy` of the image, from column -left on, `columns` of 16 channels. */
-static void copy_line(const mps_convolution *c, const unsigned char *image, int count, int sy,
-                      int columns, int8_t *line) {
+/* `count` packed codes, 16 at most, at each of `places` places, `step` bytes from one to the next
+   -> 16 bytes for each. */
+static void spread_places(mps_type type, const unsigned char *packed, size_t step, int count,
+                          int places, unsigned char *codes) {
+    if (type == MPS_U4 && count == 16)
+        for (; places > 0; places--, packed += step, codes += 16)
+            mps_spread_4(packed, 16, codes);
+    else
+        for (; places > 0; places--, packed += step, codes += 16)
+            mps_spread(type, packed, count, codes);
+}
+
+/* Line `sy` of the image, from column -left on, `columns` of 16 channels from `first` on. */
+static void copy_line(const mps_convolution *c, const unsigned char *image, int first, int count,
+                      int sy, int columns, int8_t *line) {
+    const mps_type type = c->layer.input_type;
     const int from = at_most(c->left, columns), to = at_most(c->left + c->width, columns);
     const int flip = c->layer.offset;
     const int8_t zero = (int8_t)(c->layer.input_zero - flip);
     const unsigned char *codes;
+    size_t at;
     if (sy < 0 || sy >= c->height) {
         memset(line, zero, (size_t)(columns * MPS_WIDTH));
         return;
     }
     memset(line, zero, (size_t)(from * MPS_WIDTH));
-    codes = image + (size_t)sy * (size_t)c->width * (size_t)c->channels;
-    if (count == MPS_WIDTH)
+    at = (size_t)sy * (size_t)c->width * (size_t)c->channels + (size_t)first;
+    codes = image + at;
+    if (mps_is_packed(type)) /* whose offset is 0 */
+        spread_places(type, image + mps_bytes_of(type, at), mps_bytes_of(type, (size_t)c->channels),
+                      count, to - from, (unsigned char *)line + from * MPS_WIDTH);
+    else if (count == MPS_WIDTH)
         mps_copy_places(codes, (size_t)c->channels, flip, to - from, line + from * MPS_WIDTH);
     else
         for (int x = from; x < to; x++, codes += c->channels)
@@ -57,8 +75,32 @@ static void place_taps(const mps_convolution *c, const int8_t *ring, int lines, 
     *taps = taps[-1];
 }
 
+/* A line of 16 channels at once, where there is such a way; packed codes by way of `bytes`, of
+   which there are MPS_STRETCH * MPS_WIDTH. */
+static int finish_line(const mps_convolution *c, const mps_constants *constants,
+                       const int8_t *weights, const int8_t **places, int taps, unsigned char *bytes,
+                       void *output, size_t at) {
+    const mps_layer *layer = &c->layer;
+    const mps_type type = layer->output_type;
+    const size_t step = (size_t)(c->stride_x * MPS_WIDTH), apart = (size_t)c->outputs;
+    if (!mps_is_packed(type))
+        return mps_line_to_bytes(layer, constants, weights, places, taps, step, c->output_width,
+                                 (unsigned char *)output + at, apart);
+    for (int x = 0; x < c->output_width; x += MPS_STRETCH, at += MPS_STRETCH * apart) {
+        const int some = at_most(MPS_STRETCH, c->output_width - x);
+        if (!mps_line_to_bytes(layer, constants, weights, places, taps, step, some, bytes,
+                               MPS_WIDTH))
+            return 0;
+        for (int p = 0; p < some; p++)
+            mps_pack_rows(bytes + p * MPS_WIDTH, 2, type, output, at + (size_t)p * apart, MPS_TILE);
+        for (int t = 0; t <= taps; t++)
+            places[t] += (size_t)some * step;
+    }
+    return 1;
+}
+
 static void convolve_tile(const mps_convolution *c, int8_t *ring, const unsigned char *input,
-                          int first, int count, unsigned char *output) {
+                          int first, int count, const void *addend, void *output) {
     const mps_layer *layer = &c->layer;
     const int taps = c->kernel_height * c->kernel_width;
     const int lines = (c->kernel_height - 1) * c->dilation_y + 1;
@@ -80,13 +122,12 @@ static void convolve_tile(const mps_convolution *c, int8_t *ring, const unsigned
     for (int y = 0; y < c->output_height; y++) {
         const int top = y * c->stride_y;
         for (next = next < top ? top : next; next < top + lines; next++)
-            copy_line(c, input + first, count, next - c->top, columns,
+            copy_line(c, input, first, count, next - c->top, columns,
                       ring + next % lines * columns * MPS_WIDTH);
         place_taps(c, ring, lines, columns, top % lines, places);
         if (count == MPS_WIDTH &&
-            mps_line_to_bytes(layer, constants, weights, places, taps, step, c->output_width,
-                              output + (size_t)(y * c->output_width) * (size_t)c->outputs + first,
-                              (size_t)c->outputs))
+            finish_line(c, constants, weights, places, taps, (unsigned char *)sums, output,
+                        (size_t)(y * c->output_width) * (size_t)c->outputs + (size_t)first))
             continue;
         for (int x = 0; x < c->output_width;) {
             const int some = at_most(MPS_STRETCH - filled, c->output_width - x);
@@ -97,7 +138,7 @@ static void convolve_tile(const mps_convolution *c, int8_t *ring, const unsigned
                 continue;
             for (int half = 0; half < 2 && half * MPS_TILE < count; half++)
                 mps_finish_rows(layer, &constants[half], sums[half], filled,
-                                at_most(MPS_TILE, count - half * MPS_TILE), output,
+                                at_most(MPS_TILE, count - half * MPS_TILE), addend, output,
                                 (size_t)done * (size_t)c->outputs +
                                     (size_t)(first + half * MPS_TILE),
                                 (size_t)c->outputs);
@@ -108,7 +149,7 @@ static void convolve_tile(const mps_convolution *c, int8_t *ring, const unsigned
 
 void mps_convolve_depthwise(const mps_convolution *c, void *scratch, const void *input,
                             const void *addend, void *output) {
-    (void)addend;
     for (int first = 0; first < c->outputs; first += MPS_WIDTH)
-        convolve_tile(c, scratch, input, first, at_most(MPS_WIDTH, c->outputs - first), output);
+        convolve_tile(c, scratch, input, first, at_most(MPS_WIDTH, c->outputs - first), addend,
+                      output);
 }

@@ -60,7 +60,8 @@ static size_t requantize_wide(const mps_requantization *s, const unsigned char *
     mps_constants constants;
     int32_t sums[STRETCH];
     size_t i = 0;
-    if (s->input_type != MPS_I32 || s->output_type != MPS_U8 || s->rounding != MPS_HALF_UP)
+    if (s->input_type != MPS_I32 || s->rounding != MPS_HALF_UP ||
+        (s->output_type != MPS_U8 && !mps_is_packed(s->output_type)))
         return 0;
     layer.output_type = s->output_type, layer.rounding = s->rounding, layer.raise = s->raise;
     layer.output_zero = s->output_zero, layer.low = s->low, layer.high = s->high;
@@ -71,18 +72,37 @@ static size_t requantize_wide(const mps_requantization *s, const unsigned char *
     }
     for (; i + STRETCH <= s->count; i += STRETCH) {
         memcpy(sums, input + 4 * i, sizeof sums);
-        mps_finish_rows(&layer, &constants, sums, STRETCH / MPS_TILE, MPS_TILE, output, i,
+        mps_finish_rows(&layer, &constants, sums, STRETCH / MPS_TILE, MPS_TILE, NULL, output, i,
                         MPS_TILE);
     }
     return i;
 }
 
+static int32_t requantized(const mps_requantization *s, int32_t code) {
+    const int64_t scaled = mps_rescale(code - s->input_zero, s->multiplier, s->shift, 0);
+    return mps_clip(scaled + s->output_zero, s->low, s->high);
+}
+
+/* Many bytes to bytes, by a table of what becomes of each; how many were done. */
+static size_t requantize_bytes(const mps_requantization *s, const unsigned char *input,
+                               unsigned char *output) {
+    const size_t count = s->count;
+    unsigned char table[256];
+    if (s->input_type != MPS_U8 || s->output_type != MPS_U8 || count < 2 * sizeof table)
+        return 0;
+    for (int32_t code = 0; code < 256; code++)
+        table[code] = (unsigned char)requantized(s, code);
+    for (size_t i = 0; i < count; i++)
+        output[i] = table[input[i]];
+    return count;
+}
+
 void mps_requantize(const mps_requantization *s, const void *input, void *output) {
-    for (size_t i = requantize_wide(s, input, output); i < s->count; i++) {
-        const int32_t x = mps_get(input, s->input_type, i) - s->input_zero;
-        const int64_t scaled = mps_rescale(x, s->multiplier, s->shift, 0) + s->output_zero;
-        mps_set(output, s->output_type, i, mps_clip(scaled, s->low, s->high));
-    }
+    size_t i = requantize_bytes(s, input, output);
+    if (i == 0)
+        i = requantize_wide(s, input, output);
+    for (; i < s->count; i++)
+        mps_set(output, s->output_type, i, requantized(s, mps_get(input, s->input_type, i)));
 }
 
 void mps_clamp(const mps_elementwise *s, const void *input, void *output) {

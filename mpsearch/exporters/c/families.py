@@ -8,10 +8,20 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from mpsearch.exporters.c import helium, pairs
-from mpsearch.exporters.c.kernels import Kernel, Scratch, kernel_of, offset, ordered_codes, scratch
-from mpsearch.exporters.c.layouts import Arranged
+from mpsearch.exporters.c.kernels import (
+    Kernel,
+    Scratch,
+    kernel_of,
+    offset,
+    ordered_codes,
+    scratch,
+)
+from mpsearch.exporters.c.layouts import Arranged, arrange
+from mpsearch.exporters.c.overlapping import portable_lag
+from mpsearch.exporters.c.packed import with_packed
+from mpsearch.exporters.c.summing import layer_of
 from mpsearch.integer.fixed_point import Integers
-from mpsearch.integer.graph import Convolution, IntegerTensor, Linear, Shape, Step
+from mpsearch.integer.graph import Convolution, IntegerGraph, IntegerTensor, Linear, Shape, Step
 
 
 @dataclass(frozen=True)
@@ -34,14 +44,24 @@ class Family:
     stack: int
     """Bytes of stack that firmware keeps for a run and its main function, above what any network
     was seen to take: 6,660, 1,164 and 2,392."""
+    lag: Callable[[Convolution | Linear, Kernel, IntegerTensor, IntegerTensor], int | None]
+    """(step, its kernel, what it reads, what it writes) -> how many bytes before the first one that
+    it reads it may begin to write; None: it must write elsewhere."""
+    packs: bool = False
+    """Whether its layers read and write codes that share bytes."""
+
+    def arrange(self, graph: IntegerGraph) -> Arranged:
+        """The steps in order, and how each tensor lies in memory."""
+        arranged = arrange(graph)
+        return with_packed(graph, arranged) if self.packs else arranged
 
     def kernels(self, arranged: Arranged) -> dict[str, Kernel]:
         """The kernel of every layer; one that is used twice stores its weights in one order."""
         chosen: dict[str, Kernel] = {}
         for step in arranged.steps:
-            if isinstance(step, Convolution | Linear):
-                kernel = self.kernel(step, arranged.tensors[step.sources[0]])
-                name = step.weights.layer
+            if (layer := layer_of(step)) is not None:
+                kernel = self.kernel(layer, arranged.tensors[layer.sources[0]])
+                name = layer.weights.layer
                 chosen[name] = kernel if chosen.get(name, kernel) == kernel else Kernel.PLAIN
         return chosen
 
@@ -59,6 +79,8 @@ PORTABLE = Family(
     ordered_codes,
     offset,
     6912,
+    portable_lag,
+    packs=True,
 )
 CORTEX_M = Family(
     "cortex-m",
@@ -69,15 +91,19 @@ CORTEX_M = Family(
     pairs.ordered_codes,
     pairs.offset,
     2048,
+    pairs.lag,
+    packs=True,
 )
 HELIUM = Family(
     "helium",
-    ("mve/helium.h", "mve/finishing.h"),
+    tuple(f"mve/{name}.h" for name in "helium adding finishing dot_products gathering".split()),
     ("mve/patches.c", "mve/depthwise.c"),
     helium.kernel,
     helium.scratch,
     helium.order,
     offset,
     3072,
+    helium.lag,
+    packs=True,
 )
 FAMILIES: Mapping[str, Family] = {family.name: family for family in (PORTABLE, CORTEX_M, HELIUM)}

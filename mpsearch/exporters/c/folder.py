@@ -194,6 +194,7 @@ def describe(graph: IntegerGraph, quantized: QuantizedNetwork, source: Source) -
             "peak_bytes": arena.peak_bytes,
             "lower_bound_bytes": arena.lower_bound_bytes,
             "offsets": dict(arena.offsets),
+            "packed": source.storage.packed,
         },
         "constant_bytes": constants,
         "size_bytes": size_bytes(network, chosen),

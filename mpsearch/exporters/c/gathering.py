@@ -12,7 +12,8 @@ import numpy as np
 
 from mpsearch.errors import InputError
 from mpsearch.exporters.c.layouts import DIMS, Box, row_major, stored_offsets
-from mpsearch.exporters.c.storage import c_type, element_bytes, elements
+from mpsearch.exporters.c.packed import bits_of
+from mpsearch.exporters.c.storage import c_type, elements
 from mpsearch.integer.gathering import Digits, Fill, Gather, digits_of
 from mpsearch.integer.graph import Shape, Step
 from mpsearch.integer.resizing import Resize
@@ -96,7 +97,7 @@ def _gather(writer: "StepWriter", number: int, step: Gather) -> None:
         return
     offsets = np.array([offset for table in found.offsets for offset in table])
     fields = {
-        "size": element_bytes(step.output), "run": found.run, "start": found.start,
+        "size": bits_of(step.output) // 8, "run": found.run, "start": found.start,
         "dims": len(found.shape), "shape": found.shape, "to_strides": found.to_strides,
         "offsets": writer.constants.shared_array("int32_t", f"offsets_{number}", offsets),
     }  # fmt: skip

@@ -66,6 +66,11 @@ static inline size_t mps_size(mps_type type) {
     return type == MPS_U8 ? 1 : type == MPS_I32 ? 4 : 2;
 }
 
+static inline int mps_is_packed(mps_type type) { return type == MPS_U4 || type == MPS_U2; }
+
+/* Codes of a packed type in a byte. */
+static inline int mps_in_a_byte(mps_type type) { return type == MPS_U4 ? 2 : 4; }
+
 /* Element `i`. memcpy, because the arena holds every type; compilers make one load of it. */
 static inline int32_t mps_get(const void *data, mps_type type, size_t i) {
     const unsigned char *bytes = (const unsigned char *)data; /* for C++ */

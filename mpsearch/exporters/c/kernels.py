@@ -22,7 +22,7 @@ from mpsearch.integer.graph import (
 TILE, GROUP, WIDTH = 8, 4, 16  # MPS_TILE, MPS_GROUP in patches.h, MPS_WIDTH in depthwise.c
 _MOST_TAPS = 64  # MPS_TAPS in lines.h
 _CONSTANTS = 12 * TILE  # sizeof(mps_constants) in constants.h
-_CODE_BYTES, _SLACK, _STRETCH = 2, 16, 64
+_CODE_BYTES, _SLACK, STRETCH = 2, 16, 64
 _BLOCK_BYTES, _MOST_POSITIONS, _FEWEST_POSITIONS = 4096, 100, 20
 
 
@@ -179,7 +179,7 @@ def scratch(step: Step, kernel: Kernel, source: IntegerTensor) -> Scratch:
     channels = outputs // shapes.groups if shapes else outputs
     size = -(-channels // TILE) * _CONSTANTS + block * terms * _CODE_BYTES
     if shapes and not shapes.points:
-        size += shapes.window(_STRETCH) * shapes.channels * _CODE_BYTES + (block + 1) * _SLACK
+        size += shapes.window(STRETCH) * shapes.channels * _CODE_BYTES + (block + 1) * _SLACK
     return Scratch(block, size)
 
 

@@ -5,35 +5,55 @@
 #define STRETCH 64 /* places of a line at once */
 #define CHUNK 64   /* weights that a linear layer unpacks at once */
 
-static uint16_t code16(const unsigned char *codes, int i) {
+static uint16_t code16(const unsigned char *codes, size_t i) {
     uint16_t value;
-    memcpy(&value, codes + 2 * (size_t)i, 2);
+    memcpy(&value, codes + 2 * i, 2);
     return value;
 }
 
-#define INPUT(p, i) (p)[i]
-#define WIDTH 1
+#define INPUT(layer, p, i) (p)[i]
 #define SUM int32_t
 #define NAME(x) x##_8_32
 #include "sums.h"
 
-#define INPUT(p, i) (p)[i]
-#define WIDTH 1
+#define INPUT(layer, p, i) (p)[i]
 #define SUM int64_t
 #define NAME(x) x##_8_64
 #include "sums.h"
 
-#define INPUT(p, i) code16(p, i)
-#define WIDTH 2
+#define INPUT(layer, p, i) code16(p, i)
 #define SUM int32_t
 #define NAME(x) x##_16_32
 #include "sums.h"
 
-#define INPUT(p, i) code16(p, i)
-#define WIDTH 2
+#define INPUT(layer, p, i) code16(p, i)
 #define SUM int64_t
 #define NAME(x) x##_16_64
 #include "sums.h"
+
+/* Packed codes. */
+#define INPUT(layer, p, i) mps_get(p, (layer)->input_type, i)
+#define SUM int64_t
+#define NAME(x) x##_any_64
+#include "sums.h"
+
+/* The function of sums.h for a layer's codes, with sums of 64 and of 32 bits. */
+#define WIDE(NAME, layer)                               \
+    (mps_is_packed((layer)->input_type) ? NAME##_any_64 \
+     : (layer)->input_type == MPS_U8    ? NAME##_8_64   \
+                                        : NAME##_16_64)
+#define NARROW(NAME, layer) ((layer)->input_type == MPS_U8 ? NAME##_8_32 : NAME##_16_32)
+
+static int needs_wide(const mps_layer *layer) {
+    return layer->wide_sums || mps_is_packed(layer->input_type);
+}
+
+static int64_t dot(const mps_layer *layer, const int16_t *weights, const unsigned char *codes,
+                   size_t at, int count) {
+    if (needs_wide(layer))
+        return WIDE(dot, layer)(layer, weights, codes, at, count);
+    return NARROW(dot, layer)(layer, weights, codes, at, count);
+}
 
 static int at_most(int x, int limit) { return x < limit ? x : limit; }
 
@@ -41,35 +61,32 @@ void mps_convolve(const mps_convolution *c, const void *input, const void *adden
     const mps_layer *layer = &c->layer;
     int64_t wide[STRETCH];
     int32_t narrow[STRETCH];
-    (void)addend;
+    const int is_wide = needs_wide(layer);
     for (int o = 0; o < c->outputs; o++) {
         const mps_scale scale = mps_scale_of(layer, o);
         for (int y = 0; y < c->output_height; y++) {
             for (int x = 0; x < c->output_width; x += STRETCH) {
                 const int columns = at_most(STRETCH, c->output_width - x);
                 const size_t at = (size_t)y * (size_t)c->output_width + (size_t)x;
-                if (layer->wide_sums)
-                    (layer->input_type == MPS_U8 ? line_8_64 : line_16_64)(c, input, o, y, x,
-                                                                           columns, wide);
+                if (is_wide)
+                    WIDE(line, layer)(c, input, o, y, x, columns, wide);
                 else
-                    (layer->input_type == MPS_U8 ? line_8_32 : line_16_32)(c, input, o, y, x,
-                                                                           columns, narrow);
+                    NARROW(line, layer)(c, input, o, y, x, columns, narrow);
                 for (int i = 0; i < columns; i++)
-                    mps_set(output, layer->output_type,
-                            (at + (size_t)i) * (size_t)c->outputs + (size_t)o,
-                            mps_finish(layer, scale, layer->wide_sums ? wide[i] : narrow[i]));
+                    mps_put(layer, mps_finish(layer, scale, is_wide ? wide[i] : narrow[i]), addend,
+                            output, (at + (size_t)i) * (size_t)c->outputs + (size_t)o);
             }
         }
     }
 }
 
-/* Output (y, x) sums the places of the kernel that an input lands on it with: those where
+/* Output (y, x) sums the places of the kernel that an input lands on it with, from channel
+   `first` on: those where
    y + top - ky * dilation is a multiple of the stride. Zeros between inputs are never multiplied.
  */
 static int64_t landed(const mps_convolution *c, const int16_t *weights, const unsigned char *image,
-                      int y, int x) {
-    const int inputs = c->channels / c->groups, wide = c->layer.wide_sums;
-    const size_t width = mps_size(c->layer.input_type);
+                      size_t first, int y, int x) {
+    const int inputs = c->channels / c->groups;
     int64_t sum = 0;
     for (int ky = 0; ky < c->kernel_height; ky++) {
         const int below = y + c->top - ky * c->dilation_y;
@@ -77,19 +94,15 @@ static int64_t landed(const mps_convolution *c, const int16_t *weights, const un
             continue;
         for (int kx = 0; kx < c->kernel_width; kx++) {
             const int beside = x + c->left - kx * c->dilation_x;
-            const unsigned char *codes;
             const int16_t *taps = weights + (ky * c->kernel_width + kx) * inputs;
             if (beside < 0 || beside % c->stride_x || beside / c->stride_x >= c->width)
                 continue;
-            codes = image + ((size_t)(below / c->stride_y) * (size_t)c->width +
-                             (size_t)(beside / c->stride_x)) *
-                                (size_t)c->channels * width;
-            if (wide)
-                sum +=
-                    (width == 1 ? dot_8_64 : dot_16_64)(taps, codes, inputs, c->layer.input_zero);
-            else
-                sum +=
-                    (width == 1 ? dot_8_32 : dot_16_32)(taps, codes, inputs, c->layer.input_zero);
+            sum += dot(&c->layer, taps, image,
+                       ((size_t)(below / c->stride_y) * (size_t)c->width +
+                        (size_t)(beside / c->stride_x)) *
+                               (size_t)c->channels +
+                           first,
+                       inputs);
         }
     }
     return sum;
@@ -104,15 +117,13 @@ void mps_convolve_transposed(const mps_convolution *c, void *scratch, const void
     for (int o = 0; o < c->outputs; o++) {
         const mps_scale scale = mps_scale_of(layer, o);
         const size_t first = (size_t)(o / (c->outputs / c->groups) * inputs);
-        const unsigned char *image =
-            (const unsigned char *)input + first * mps_size(layer->input_type);
         for (size_t i = 0; i < terms; i++)
             weights[i] = (int16_t)mps_weight(layer->weights, layer->bits, (size_t)o * terms + i);
         for (int y = 0; y < c->output_height; y++) {
             for (int x = 0; x < c->output_width; x++) {
                 const size_t at = (size_t)y * (size_t)c->output_width + (size_t)x;
                 const int64_t sum =
-                    (layer->base ? layer->base[o] : 0) + landed(c, weights, image, y, x);
+                    (layer->base ? layer->base[o] : 0) + landed(c, weights, input, first, y, x);
                 mps_set(output, layer->output_type, at * (size_t)c->outputs + (size_t)o,
                         mps_finish(layer, scale, sum));
             }
@@ -122,30 +133,21 @@ void mps_convolve_transposed(const mps_convolution *c, void *scratch, const void
 
 void mps_multiply(const mps_linear *l, const void *input, const void *addend, void *output) {
     const mps_layer *layer = &l->layer;
-    const size_t width = mps_size(layer->input_type);
     int16_t weights[CHUNK];
-    (void)addend;
     for (int row = 0; row < l->rows; row++) {
-        const unsigned char *codes =
-            (const unsigned char *)input + (size_t)row * (size_t)l->inputs * width;
+        const size_t at = (size_t)row * (size_t)l->inputs;
         for (int o = 0; o < l->outputs; o++) {
             int64_t sum = layer->base ? layer->base[o] : 0;
             for (int i = 0; i < l->inputs; i += CHUNK) {
                 const int count = at_most(CHUNK, l->inputs - i);
                 const size_t start = (size_t)o * (size_t)l->inputs + (size_t)i;
-                const unsigned char *from = codes + (size_t)i * width;
                 for (int k = 0; k < count; k++)
                     weights[k] =
                         (int16_t)mps_weight(layer->weights, layer->bits, start + (size_t)k);
-                if (layer->wide_sums)
-                    sum += (layer->input_type == MPS_U8 ? dot_8_64 : dot_16_64)(
-                        weights, from, count, layer->input_zero);
-                else
-                    sum += (layer->input_type == MPS_U8 ? dot_8_32 : dot_16_32)(
-                        weights, from, count, layer->input_zero);
+                sum += dot(layer, weights, input, at + (size_t)i, count);
             }
-            mps_set(output, layer->output_type, (size_t)row * (size_t)l->outputs + (size_t)o,
-                    mps_finish(layer, mps_scale_of(layer, o), sum));
+            mps_put(layer, mps_finish(layer, mps_scale_of(layer, o), sum), addend, output,
+                    (size_t)row * (size_t)l->outputs + (size_t)o);
         }
     }
 }

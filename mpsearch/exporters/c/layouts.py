@@ -8,6 +8,7 @@ an image for a linear layer moves nothing: the layer's columns are stored in the
 Moves of tensors as copies between strided boxes, and means as sums over them.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
@@ -15,6 +16,7 @@ from math import prod
 import numpy as np
 
 from mpsearch.errors import InputError
+from mpsearch.exporters.c.summing import Summed, layer_of, with_sums
 from mpsearch.integer.arithmetic import Affine, Multiply, Prelu
 from mpsearch.integer.comparing import Interval
 from mpsearch.integer.fixed_point import Integers
@@ -96,7 +98,7 @@ def padded(step: Pad, source: Shape, strides: Shape, to: Shape) -> Box:
     return Box(shape, start, strides, to_start, to)
 
 
-def arranged(shape: Shape, strides: Shape, to: Shape) -> Box:
+def arranged_box(shape: Shape, strides: Shape, to: Shape) -> Box:
     """All elements of a tensor from one order to another, in the order of writing."""
     axes = sorted(range(len(shape)), key=lambda axis: -to[axis])
     pick = [tuple(t[axis] for axis in axes) for t in (shape, strides, to)]
@@ -171,6 +173,27 @@ class Arranged:
         return last_strides(shape) if name in self.channels_last else row_major(shape)
 
 
+def boxes(arranged: Arranged, step: Step) -> list[tuple[Box, str]]:
+    """What a step moves, each box with its source; none for a step that does something else."""
+    to = arranged.strides(step.output.name)
+    strides = [arranged.strides(name) for name in step.sources]
+    match step:
+        case Concatenate():
+            shapes = [arranged.tensors[name].shape for name in step.sources]
+            return list(zip(concatenated(step, shapes, strides, to), step.sources, strict=True))
+        case Permute():
+            box = permuted(step, strides[0], to)
+        case Slice():
+            box = sliced(step, strides[0], to)
+        case Pad():
+            box = padded(step, arranged.tensors[step.sources[0]].shape, strides[0], to)
+        case Arrange():
+            box = arranged_box(step.output.shape, strides[0], to)
+        case _:
+            return []
+    return [(box, step.sources[0])]
+
+
 def last_strides(shape: Shape) -> Shape:
     """Strides with axis 0 innermost: (2, 3, 4) -> (1, 8, 2)."""
     return (1, *(shape[0] * stride for stride in row_major(shape[1:])))
@@ -201,17 +224,37 @@ def stored_offsets(
 def arrange(graph: IntegerGraph) -> Arranged:
     """Choose orders step by step, and put in the moves that they need."""
     plan = _Plan(graph)
-    for step in graph.steps:
+    for step in plan.given:
         plan.add(step)
     output = plan.wanted(graph.output.name, last=False)
-    return Arranged(
+    found = Arranged(
         tuple(plan.steps), plan.tensors, output, frozenset(plan.last), dict(plan.flattened)
     )
+    return replace(found, steps=tuple(_without_copy(found, step) for step in found.steps))
+
+
+def _without_copy(arranged: Arranged, step: Step) -> Step:
+    """A move that leaves every byte in its place is a reshape."""
+    moved = boxes(arranged, step)
+    if len(moved) != 1:
+        return step
+    ((box, source),) = moved
+    axes = sorted(range(len(box.shape)), key=lambda axis: -box.to_strides[axis])
+    shape, strides = join(
+        tuple(box.shape[axis] for axis in axes),
+        [tuple(s[axis] for axis in axes) for s in (box.from_strides, box.to_strides)],
+    )
+    whole = prod(step.output.shape) == prod(arranged.tensors[source].shape) == prod(shape)
+    dense = len(shape) == 1 and (shape[0] == 1 or strides == [(1,), (1,)])
+    if whole and dense and box.start == box.to_start == 0:
+        return Reshape(step.sources, step.output)
+    return step
 
 
 class _Plan:
     def __init__(self, graph: IntegerGraph) -> None:
-        self.graph = graph
+        self.given = with_sums(graph)
+        self.result = graph.output.name
         self.tensors = dict(graph.tensors)
         self.steps: list[Step] = []
         self.last: set[str] = set()
@@ -240,6 +283,11 @@ class _Plan:
         """The step on tensors in the order that it takes."""
         sources, name = step.sources, step.output.name
         match step:
+            case Summed():
+                order = isinstance(step.layer, Convolution)
+                keeps = not order and sources[0] in self.flattened
+                read = sources[0] if keeps else self.wanted(sources[0], order)
+                sources = (read, self.wanted(sources[1], order))
             case Convolution() | MaxPool() | AveragePool() | Resize():
                 order, sources = True, (self.wanted(sources[0], True),)
             case Requantize() | Clamp() | Slice() | Pad() | Lookup() | Interval():
@@ -269,7 +317,9 @@ class _Plan:
                 self.flattened[name] = self.tensors[sources[0]].shape
             case _:
                 order, sources = False, tuple(self.wanted(source, False) for source in sources)
-        self.steps.append(replace(step, sources=sources))
+        self.steps.append(
+            step.reading(*sources) if isinstance(step, Summed) else replace(step, sources=sources)
+        )
         if order and len(step.output.shape) > 1:
             self.last.add(name)
 
@@ -278,10 +328,17 @@ class _Plan:
         source = step.sources[0]
         if not self.is_last(source) or same_bytes(self.tensors[source].shape):
             return False
-        readers = [s for s in self.graph.steps if step.output.name in s.sources]
-        layers = [s.weights.layer for s in self.graph.steps if isinstance(s, Linear | Convolution)]
+        name = step.output.name
+        layers = [layer for layer in map(layer_of, self.given) if layer is not None]
+        uses = Counter(layer.weights.layer for layer in layers)
+        # the reshaped tensor may be what a sum adds, too
+        readers = [
+            layer_of(s) if s.sources[0] == name else None for s in self.given if name in s.sources
+        ]
         return (
             len(step.output.shape) == 1
-            and step.output.name != self.graph.output.name
-            and all(isinstance(s, Linear) and layers.count(s.weights.layer) == 1 for s in readers)
+            and name != self.result
+            and all(
+                isinstance(layer, Linear) and uses[layer.weights.layer] == 1 for layer in readers
+            )
         )

@@ -179,7 +179,7 @@ static MPS_APART int mps_line_to_bytes(const mps_layer *layer, const mps_constan
                                        size_t step, int positions, unsigned char *to,
                                        size_t apart) {
     const int clip = layer->low != 0 || layer->high != 255 || layer->raise != 0;
-    if (layer->rounding != MPS_HALF_UP || layer->output_type != MPS_U8)
+    if (!mps_to_bytes(layer))
         return 0;
     if (count != 9)
         return 0;

@@ -38,7 +38,7 @@ static long long now(void) {
 }
 
 static size_t bytes_of(int entry) {
-    return network_entries[entry].count * mps_size(network_entries[entry].type);
+    return mps_bytes_of(network_entries[entry].type, network_entries[entry].count);
 }
 
 /* Keep a copy of every entry's codes: a run reuses the memory of its inputs. */

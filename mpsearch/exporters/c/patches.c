@@ -8,7 +8,7 @@
 
 #define CHUNK 256  /* terms whose weights are unpacked at once; a multiple of MPS_GROUP */
 #define MOST 100   /* positions of a block; _MOST_POSITIONS in kernels.py */
-#define STRETCH 64 /* output columns for which lines are kept; _STRETCH in kernels.py */
+#define STRETCH 64 /* output columns for which lines are kept; STRETCH in kernels.py */
 #define SLACK 16   /* bytes that are copied at once */
 
 static int at_most(int x, int limit) { return x < limit ? x : limit; }
@@ -61,10 +61,13 @@ static unsigned char *make_constants(const mps_layer *layer, int first, int outp
    at + channel + position * stride; patches are `row` bytes apart. */
 static void multiply(const mps_layer *layer, const unsigned char *constants, int first, int outputs,
                      int terms, const unsigned char *patches, size_t row, int positions,
-                     void *output, size_t at, size_t stride) {
+                     const void *addend, void *output, size_t at, size_t stride) {
     const size_t width = (size_t)mps_code_bytes(layer);
+    const mps_type type = layer->output_type;
+    const int packs = mps_is_packed(type);
     int8_t unpacked[CHUNK * MPS_TILE];
     int32_t sums[(MOST + 3) * MPS_TILE]; /* up to a multiple of four */
+    unsigned char *const bytes = (unsigned char *)sums;
     for (int o = 0; o < outputs; o += MPS_TILE, constants += sizeof(mps_constants)) {
         const int count = at_most(MPS_TILE, outputs - o);
         const size_t start = (size_t)(first + o) * (size_t)terms;
@@ -73,14 +76,19 @@ static void multiply(const mps_layer *layer, const unsigned char *constants, int
         memcpy(&tile, constants, sizeof tile);
         if (count == MPS_TILE && (in_place || terms <= CHUNK)) {
             const int8_t *weights = unpacked;
+            const size_t place = at + (size_t)(first + o);
+            unsigned char *to = packs ? bytes : (unsigned char *)output + place;
             if (in_place)
                 weights = (const int8_t *)layer->weights + start;
             else
                 unpack_tile(layer, start, count, 0, terms, unpacked);
-            if (mps_products_to_bytes(layer, &tile, weights, patches, row, positions,
-                                      whole_groups(terms),
-                                      (unsigned char *)output + at + (size_t)(first + o), stride))
+            if ((!packs || mps_rows_are_whole(type, place, stride)) &&
+                mps_products_to_bytes(layer, &tile, weights, patches, row, positions,
+                                      whole_groups(terms), to, packs ? MPS_TILE : stride)) {
+                if (packs)
+                    mps_pack_rows(bytes, positions, type, output, place, stride);
                 continue;
+            }
         }
         for (int k = 0; k < terms;) {
             const int some = in_place ? terms : at_most(CHUNK, terms - k);
@@ -93,9 +101,19 @@ static void multiply(const mps_layer *layer, const unsigned char *constants, int
                          whole_groups(some), sums, k > 0);
             k += some;
         }
-        mps_finish_rows(layer, &tile, sums, positions, count, output, at + (size_t)(first + o),
-                        stride);
+        mps_finish_rows(layer, &tile, sums, positions, count, addend, output,
+                        at + (size_t)(first + o), stride);
     }
+}
+
+/* Codes first ... of the input as codes - offset; packed ones begin a byte, and their offset is 0.
+ */
+static void centre(const mps_layer *layer, const unsigned char *input, size_t first, int count,
+                   unsigned char *to) {
+    if (mps_is_packed(layer->input_type))
+        mps_spread(layer->input_type, input + mps_bytes_of(layer->input_type, first), count, to);
+    else
+        mps_centre(layer, input + first, count, to);
 }
 
 /* `count` padded places. */
@@ -117,7 +135,8 @@ static void copy_line(const mps_convolution *c, const unsigned char *image, int 
     if (sy < 0 || sy >= c->height || to < from)
         from = to = 0;
     pad(layer, from * c->channels, line);
-    mps_centre(layer, image + ((ptrdiff_t)sy * c->width + first + from) * c->channels,
+    if (from < to)
+        centre(layer, image, (size_t)((sy * c->width + first + from)) * (size_t)c->channels,
                (to - from) * c->channels, line + from * width);
     pad(layer, (columns - to) * c->channels, line + to * width);
 }
@@ -191,8 +210,8 @@ static void gather(const layout *l, const unsigned char *ring, int start, int st
 
 /* One group of channels; `ring` is behind the patches. */
 static void convolve_group(const mps_convolution *c, int group, const unsigned char *constants,
-                           unsigned char *patches, const unsigned char *image,
-                           unsigned char *output) {
+                           unsigned char *patches, const unsigned char *image, const void *addend,
+                           void *output) {
     const mps_layer *layer = &c->layer;
     const int outputs = c->outputs / c->groups;
     const int terms = c->channels / c->groups * c->kernel_height * c->kernel_width;
@@ -221,7 +240,8 @@ static void convolve_group(const mps_convolution *c, int group, const unsigned c
                 if (filled < c->block && done + filled < c->output_height * c->output_width)
                     continue;
                 multiply(layer, constants, group * outputs, outputs, terms, patches, (size_t)row,
-                         filled, output, (size_t)done * (size_t)c->outputs, (size_t)c->outputs);
+                         filled, addend, output, (size_t)done * (size_t)c->outputs,
+                         (size_t)c->outputs);
                 done += filled, filled = 0;
             }
         }
@@ -230,15 +250,15 @@ static void convolve_group(const mps_convolution *c, int group, const unsigned c
 
 /* 1x1 and no steps: the image is a matrix already. */
 static void convolve_points(const mps_convolution *c, const unsigned char *constants,
-                            unsigned char *patches, const unsigned char *image,
-                            unsigned char *output) {
+                            unsigned char *patches, const unsigned char *image, const void *addend,
+                            void *output) {
     const int count = c->output_height * c->output_width;
     for (int first = 0; first < count; first += c->block) {
         const int positions = at_most(c->block, count - first);
-        mps_centre(&c->layer, image + (size_t)first * (size_t)c->channels, positions * c->channels,
-                   patches);
+        centre(&c->layer, image, (size_t)first * (size_t)c->channels, positions * c->channels,
+               patches);
         multiply(&c->layer, constants, 0, c->outputs, c->channels, patches,
-                 (size_t)(c->channels * mps_code_bytes(&c->layer)), positions, output,
+                 (size_t)(c->channels * mps_code_bytes(&c->layer)), positions, addend, output,
                  (size_t)first * (size_t)c->outputs, (size_t)c->outputs);
     }
 }
@@ -249,27 +269,25 @@ void mps_convolve_patches(const mps_convolution *c, void *scratch, const void *i
     const int points = c->kernel_height == 1 && c->kernel_width == 1 && c->groups == 1 &&
                        c->output_height == c->height && c->output_width == c->width &&
                        c->stride_y == 1 && c->stride_x == 1 && c->channels % MPS_GROUP == 0;
-    (void)addend;
     for (int group = 0; group < c->groups; group++) {
         unsigned char *patches = make_constants(&c->layer, group * outputs, outputs, scratch);
         if (points)
-            convolve_points(c, scratch, patches, input, output);
+            convolve_points(c, scratch, patches, input, addend, output);
         else
-            convolve_group(c, group, scratch, patches, input, output);
+            convolve_group(c, group, scratch, patches, input, addend, output);
     }
 }
 
 void mps_multiply_patches(const mps_linear *l, void *scratch, const void *input, const void *addend,
                           void *output) {
-    const unsigned char *codes = input;
     const int row = whole_groups(l->inputs) * MPS_GROUP * mps_code_bytes(&l->layer);
     unsigned char *patches = make_constants(&l->layer, 0, l->outputs, scratch);
-    (void)addend;
     for (int first = 0; first < l->rows; first += l->block) {
         const int rows = at_most(l->block, l->rows - first);
-        for (int p = 0; p < rows; p++, codes += l->inputs)
-            mps_centre(&l->layer, codes, l->inputs, patches + p * row);
-        multiply(&l->layer, scratch, 0, l->outputs, l->inputs, patches, (size_t)row, rows, output,
-                 (size_t)first * (size_t)l->outputs, (size_t)l->outputs);
+        for (int p = 0; p < rows; p++)
+            centre(&l->layer, input, (size_t)(first + p) * (size_t)l->inputs, l->inputs,
+                   patches + p * row);
+        multiply(&l->layer, scratch, 0, l->outputs, l->inputs, patches, (size_t)row, rows, addend,
+                 output, (size_t)first * (size_t)l->outputs, (size_t)l->outputs);
     }
 }

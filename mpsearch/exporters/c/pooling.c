@@ -27,6 +27,30 @@ static int largest(const seen *w, int count, unsigned char *best) {
     return i;
 }
 
+#define MPS_PACKED_VECTORS
+/* The same for bytes of packed codes, each among bits of its own: `mask` leaves the lowest. */
+static int largest_packed(const seen *w, int mask, int bits, int count, unsigned char *best) {
+    int i = 0;
+    for (; i + 16 <= count; i += 16) {
+        __m128i all = _mm_setzero_si128();
+        for (int kept = mask; kept < 256; kept <<= bits) {
+            const __m128i one = _mm_set1_epi8((char)kept);
+            __m128i most = _mm_setzero_si128();
+            const unsigned char *row = w->first + i;
+            for (int y = 0; y < w->rows; y++, row += w->below)
+                for (int x = 0; x < w->columns; x++)
+                    most = _mm_max_epu8(
+                        most,
+                        _mm_and_si128(
+                            one, _mm_loadu_si128((
+                                     const __m128i *)(const void *)(row + (size_t)x * w->beside))));
+            all = _mm_or_si128(all, most);
+        }
+        _mm_storeu_si128((__m128i *)(void *)(best + i), all);
+    }
+    return i;
+}
+
 #elif defined(__ARM_NEON) && defined(__aarch64__) && !defined(MPS_PORTABLE)
 #include <arm_neon.h>
 
@@ -46,6 +70,26 @@ static int largest(const seen *w, int count, unsigned char *best) {
                     most = vmaxq_u8(most, vld1q_u8(row + (size_t)x * w->beside));
         }
         vst1q_u8(best + i, most);
+    }
+    return i;
+}
+
+#define MPS_PACKED_VECTORS
+/* The same for bytes of packed codes, each among bits of its own: `mask` leaves the lowest. */
+static int largest_packed(const seen *w, int mask, int bits, int count, unsigned char *best) {
+    int i = 0;
+    for (; i + 16 <= count; i += 16) {
+        uint8x16_t all = vdupq_n_u8(0);
+        for (int kept = mask; kept < 256; kept <<= bits) {
+            const uint8x16_t one = vdupq_n_u8((uint8_t)kept);
+            const unsigned char *row = w->first + i;
+            uint8x16_t most = vdupq_n_u8(0);
+            for (int y = 0; y < w->rows; y++, row += w->below)
+                for (int x = 0; x < w->columns; x++)
+                    most = vmaxq_u8(most, vandq_u8(one, vld1q_u8(row + (size_t)x * w->beside)));
+            all = vorrq_u8(all, most);
+        }
+        vst1q_u8(best + i, all);
     }
     return i;
 }
@@ -93,6 +137,34 @@ static int largest(const seen *w, int count, unsigned char *best) {
 
 #endif
 
+#ifndef MPS_PACKED_VECTORS
+static int largest_packed(const seen *w, int mask, int bits, int count, unsigned char *best) {
+    (void)w, (void)mask, (void)bits, (void)count, (void)best;
+    return 0;
+}
+
+#endif
+
+/* The largest codes of `count` bytes: codes compare as they lie. */
+static void largest_of_packed(const seen *w, mps_type type, int count, unsigned char *best) {
+    const int bits = type == MPS_U4 ? 4 : 2, mask = (1 << bits) - 1;
+    for (int i = largest_packed(w, mask, bits, count, best); i < count; i++) {
+        int all = 0;
+        for (int kept = mask; kept < 256; kept <<= bits) {
+            const unsigned char *row = w->first + i;
+            int most = 0;
+            for (int y = 0; y < w->rows; y++, row += w->below) {
+                for (int x = 0; x < w->columns; x++) {
+                    const int code = row[(size_t)x * w->beside] & kept;
+                    most = code > most ? code : most;
+                }
+            }
+            all |= most;
+        }
+        best[i] = (unsigned char)all;
+    }
+}
+
 /* How many of `count` taps, `dilation` apart from `start` on, lie before `length`. */
 static int taps_before(int start, int dilation, int count, int length) {
     const int before = start >= length ? 0 : (length - start + dilation - 1) / dilation;
@@ -100,7 +172,7 @@ static int taps_before(int start, int dilation, int count, int length) {
 }
 
 void mps_max_pool(const mps_max_pooling *s, const void *input, void *output) {
-    const size_t size = mps_size(s->type), place = (size_t)s->channels * size;
+    const size_t place = mps_bytes_of(s->type, (size_t)s->channels); /* whole bytes */
     unsigned char *best = output;
     for (int y = 0; y < s->output_height; y++) {
         const int top = y * s->stride_y - s->top;
@@ -126,6 +198,10 @@ void mps_max_pool(const mps_max_pooling *s, const void *input, void *output) {
                       ((size_t)(top + first_row * s->dilation_y) * (size_t)s->width +
                        (size_t)(left + first * s->dilation_x)) *
                           place;
+            if (mps_is_packed(s->type)) {
+                largest_of_packed(&w, s->type, (int)place, best);
+                continue;
+            }
             if (s->type == MPS_U8)
                 i = largest(&w, s->channels, best);
             for (; i < s->channels; i++) {

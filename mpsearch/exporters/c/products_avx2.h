@@ -200,10 +200,10 @@ static void mps_products(const mps_layer *layer, const int8_t *w, const void *pa
 }
 
 static inline MPS_INLINE void mps_all_codes(const mps_layer *layer, const mps_vectors *v, int bytes,
-                                            int clip, const int8_t *w, const unsigned char *x,
-                                            size_t stride, int positions, int groups,
-                                            unsigned char *to, size_t apart) {
-    const int run = mps_unsigned_run(layer), raise = clip ? layer->raise : 0;
+                                            const int8_t *w, const unsigned char *x, size_t stride,
+                                            int positions, int groups, unsigned char *to,
+                                            size_t apart) {
+    const int run = mps_unsigned_run(layer);
     __m256i sums[4];
     sums[1] = sums[2] = sums[3] = v->base;
     for (; positions >= 4; positions -= 4, x += 4 * stride, to += 4 * apart) {
@@ -211,12 +211,12 @@ static inline MPS_INLINE void mps_all_codes(const mps_layer *layer, const mps_ve
 #pragma GCC unroll 4
         for (int p = 0; p < 4; p++)
             sums[p] = _mm256_add_epi32(sums[p], v->base);
-        mps_four_rows(layer, v, clip, raise, sums, 4, to, apart);
+        mps_four_rows(layer, v, 1, layer->raise, sums, 4, to, apart);
     }
     for (; positions > 0; positions--, x += stride, to += apart) {
         mps_dots(bytes, 1, run, w, x, stride, groups, sums);
         sums[0] = _mm256_add_epi32(sums[0], v->base);
-        mps_four_rows(layer, v, clip, raise, sums, 1, to, apart);
+        mps_four_rows(layer, v, 1, layer->raise, sums, 1, to, apart);
     }
 }
 
@@ -226,18 +226,13 @@ static MPS_APART int mps_products_to_bytes(const mps_layer *layer, const mps_con
                                            const int8_t *w, const void *x, size_t stride,
                                            int positions, int groups, unsigned char *to,
                                            size_t apart) {
-    const int clip = mps_raised_or_clipped(layer);
     mps_vectors v = mps_vectors_of(constants);
     if (!mps_to_bytes(layer))
         return 0;
     v.base = _mm256_sub_epi32(v.base, mps_excess(layer, w, groups));
-    if (mps_code_bytes(layer) == 1 && clip)
-        mps_all_codes(layer, &v, 1, 1, w, x, stride, positions, groups, to, apart);
-    else if (mps_code_bytes(layer) == 1)
-        mps_all_codes(layer, &v, 1, 0, w, x, stride, positions, groups, to, apart);
-    else if (clip)
-        mps_all_codes(layer, &v, 0, 1, w, x, stride, positions, groups, to, apart);
+    if (mps_code_bytes(layer) == 1)
+        mps_all_codes(layer, &v, 1, w, x, stride, positions, groups, to, apart);
     else
-        mps_all_codes(layer, &v, 0, 0, w, x, stride, positions, groups, to, apart);
+        mps_all_codes(layer, &v, 0, w, x, stride, positions, groups, to, apart);
     return 1;
 }

@@ -317,7 +317,7 @@ static MPS_APART int mps_products_to_bytes(const mps_layer *layer, const mps_con
                                            size_t apart) {
     const int pairs = layer->run < MPS_SHORT && groups > 1;
     const int clip = layer->low != 0 || layer->high != 255 || layer->raise != 0;
-    if (layer->rounding != MPS_HALF_UP || layer->output_type != MPS_U8)
+    if (!mps_to_bytes(layer))
         return 0;
     if (!pairs && groups > layer->run)
         return 0;

@@ -88,6 +88,8 @@ def _memory(document: Mapping[str, Any]) -> str:
     sram = f"{arena['peak_bytes']:,} bytes ({format_size(arena['peak_bytes'])})"
     sizes = "make" if document["firmware"] else "make size"
     shows = "your build shows them" if "package" in document else f"`{sizes}` shows them"
+    count = len(arena["packed"])
+    packed = f"; {count} of the tensors have two or four codes in a byte" if count else ""
     return f"""## Memory
 
 | constants (flash) | bytes |
@@ -99,7 +101,7 @@ Code and the steps' descriptions come on top: {shows}. Weights, biases and scale
 together are the size that mpsearch predicted: {document["size_bytes"]:,} bytes.
 
 Static memory (SRAM) of all tensors: {sram}. No placing can go
-below {arena["lower_bound_bytes"]:,} bytes, the largest sum of tensors that are alive at once.
+below {arena["lower_bound_bytes"]:,} bytes, the largest sum of what is alive at once{packed}.
 The stack needs less than {document["stack_bytes"]:,} bytes.
 
 | layer | weight bits | activation bits | MACs | weight bytes |

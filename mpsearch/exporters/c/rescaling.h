@@ -10,9 +10,12 @@
 
 #include "constants.h"
 
-/* Codes of one byte without ties: what kernels finish in registers. */
+#define MPS_ROWS 16 /* that are packed at once, a multiple of 4 */
+
+/* Codes of up to a byte without ties: what kernels finish in registers, as bytes. */
 static inline int mps_to_bytes(const mps_layer *layer) {
-    return layer->rounding == MPS_HALF_UP && layer->output_type == MPS_U8;
+    return layer->rounding == MPS_HALF_UP &&
+           (layer->output_type == MPS_U8 || mps_is_packed(layer->output_type));
 }
 
 /* Whether these codes need more than the range of their type. */
@@ -135,6 +138,46 @@ static inline void mps_exact(const mps_constants *c, int raise, int32_t zero, in
     _mm256_storeu_si256((__m256i *)(void *)codes, _mm256_add_epi32(both, _mm256_set1_epi32(zero)));
 }
 
+/* Two rows of 8 codes of 4 bits, a byte each -> 4 bytes each. */
+static inline void mps_pack_two(const unsigned char *codes, unsigned char *to,
+                                unsigned char *then) {
+    const __m128i bytes = _mm_loadu_si128((const __m128i *)(const void *)codes);
+    const __m128i pairs = _mm_maddubs_epi16(bytes, _mm_set1_epi16(0x1001)); /* even + 16 odd */
+    const __m128i packed = _mm_packus_epi16(pairs, pairs);
+    const int32_t first = _mm_cvtsi128_si32(packed), second = _mm_extract_epi32(packed, 1);
+    memcpy(to, &first, 4);
+    memcpy(then, &second, 4);
+}
+#define MPS_PACK_TWO mps_pack_two
+
+/* mps_exact where no product is a tie: two products of 31 bits less to round. */
+static inline void mps_near(const mps_layer *layer, const mps_vectors *v, const int32_t *sums,
+                            int32_t *codes) {
+    __m256i x = mps_half_up(v, layer->raise, sums);
+    x = _mm256_add_epi32(x, _mm256_set1_epi32(layer->output_zero));
+    x = _mm256_max_epi32(x, _mm256_set1_epi32(layer->low));
+    x = _mm256_min_epi32(x, _mm256_set1_epi32(layer->high));
+    _mm256_storeu_si256((__m256i *)(void *)codes, x);
+}
+
+/* mps_add_up for 8 results. */
+static inline void mps_add_tile(const mps_sum *sum, const int32_t *addends, int32_t *results) {
+    const __m256i m = _mm256_set1_epi32(sum->multiplier), o = _mm256_set1_epi32(sum->other);
+    const __m256i offset = _mm256_set1_epi64x(sum->offset * (INT64_C(1) << sum->raise));
+    const __m256i n = _mm256_set1_epi64x(sum->shift);
+    const __m256i lowest = _mm256_set1_epi64x((int64_t)sum->low - sum->output_zero);
+    const __m256i highest = _mm256_set1_epi64x((int64_t)sum->high - sum->output_zero);
+    const __m256i a = mps_load(results), b = mps_load(addends);
+    __m256i even = _mm256_add_epi64(_mm256_mul_epi32(a, m), _mm256_mul_epi32(b, o));
+    __m256i odd = _mm256_add_epi64(_mm256_mul_epi32(_mm256_srli_epi64(a, 32), m),
+                                   _mm256_mul_epi32(_mm256_srli_epi64(b, 32), o));
+    even = mps_even_quotient(_mm256_add_epi64(even, offset), n, lowest, highest);
+    odd = mps_even_quotient(_mm256_add_epi64(odd, offset), n, lowest, highest);
+    even = _mm256_blend_epi32(even, _mm256_slli_epi64(odd, 32), 0xaa);
+    _mm256_storeu_si256((__m256i *)(void *)results,
+                        _mm256_add_epi32(even, _mm256_set1_epi32(sum->output_zero)));
+}
+
 #elif defined(__ARM_NEON) && defined(__aarch64__) && !defined(MPS_PORTABLE)
 #include <arm_neon.h>
 
@@ -221,6 +264,46 @@ static inline void mps_exact(const mps_constants *c, int raise, int32_t zero, in
     }
 }
 
+/* Two rows of 8 codes of 4 bits, a byte each -> 4 bytes each. */
+static inline void mps_pack_two(const unsigned char *codes, unsigned char *to,
+                                unsigned char *then) {
+    const uint16x8_t pairs = vreinterpretq_u16_u8(vld1q_u8(codes));
+    const uint8x8_t packed = vmovn_u16(vorrq_u16(pairs, vshrq_n_u16(pairs, 4)));
+    vst1_lane_u32((uint32_t *)(void *)to, vreinterpret_u32_u8(packed), 0);
+    vst1_lane_u32((uint32_t *)(void *)then, vreinterpret_u32_u8(packed), 1);
+}
+#define MPS_PACK_TWO mps_pack_two
+
+/* mps_exact where no product is a tie: two products of 31 bits less to round. */
+static inline void mps_near(const mps_layer *layer, const mps_vectors *v, const int32_t *sums,
+                            int32_t *codes) {
+    const int32x4_t raise = vdupq_n_s32(layer->raise), zero = vdupq_n_s32(layer->output_zero);
+    const int32x4_t low = vdupq_n_s32(layer->low), high = vdupq_n_s32(layer->high);
+    for (int i = 0; i < 2; i++) {
+        int32x4_t x = vshlq_s32(vaddq_s32(vld1q_s32(sums + 4 * i), v->base[i]), raise);
+        x = vrshlq_s32(vqdmulhq_s32(x, v->multiplier[i]), v->shift[i]);
+        vst1q_s32(codes + 4 * i, vminq_s32(vmaxq_s32(vaddq_s32(x, zero), low), high));
+    }
+}
+
+/* mps_add_up for 8 results. */
+static inline void mps_add_tile(const mps_sum *sum, const int32_t *addends, int32_t *results) {
+    const int64x2_t offset = vdupq_n_s64(sum->offset * (INT64_C(1) << sum->raise));
+    const int64x2_t n = vdupq_n_s64(-sum->shift);
+    const int32x4_t m = vdupq_n_s32(sum->multiplier), o = vdupq_n_s32(sum->other);
+    for (int i = 0; i < MPS_TILE; i += 4) {
+        const int32x4_t a = vld1q_s32(results + i), b = vld1q_s32(addends + i);
+        int64x2_t first = vmlal_s32(offset, vget_low_s32(a), vget_low_s32(m));
+        int64x2_t second = vmlal_high_s32(offset, a, m);
+        int32x4_t q;
+        first = mps_even_quotient(vmlal_s32(first, vget_low_s32(b), vget_low_s32(o)), n);
+        second = mps_even_quotient(vmlal_high_s32(second, b, o), n);
+        q = vqaddq_s32(vqmovn_high_s64(vqmovn_s64(first), second), vdupq_n_s32(sum->output_zero));
+        vst1q_s32(results + i,
+                  vminq_s32(vmaxq_s32(q, vdupq_n_s32(sum->low)), vdupq_n_s32(sum->high)));
+    }
+}
+
 #else
 
 typedef struct {
@@ -255,16 +338,94 @@ static inline void mps_bytes(const mps_layer *layer, const mps_vectors *v, int c
     }
 }
 
+static inline void mps_near(const mps_layer *layer, const mps_vectors *v, const int32_t *sums,
+                            int32_t *codes) {
+    mps_exact(v->constants, layer->raise, layer->output_zero, layer->low, layer->high, sums, codes);
+}
+
+static inline void mps_add_tile(const mps_sum *sum, const int32_t *addends, int32_t *results) {
+    for (int i = 0; i < MPS_TILE; i++)
+        results[i] = mps_add_up(sum, results[i], addends[i]);
+}
+
 #endif
 
+/* Elements at ... at + count - 1, count <= MPS_TILE; the others are 0. */
+static inline void mps_read_tile(const void *data, mps_type type, size_t at, int count,
+                                 int32_t *codes) {
+    const unsigned char *bytes = (const unsigned char *)data + at;
+    if (type == MPS_U8 && count == MPS_TILE) {
+        for (int i = 0; i < MPS_TILE; i++)
+            codes[i] = bytes[i];
+        return;
+    }
+    for (int i = 0; i < MPS_TILE; i++)
+        codes[i] = i < count ? mps_get(data, type, at + (size_t)i) : 0;
+}
+
+/* 8 codes of a byte each -> one after the other in 4 or 2 bytes. */
+static inline void mps_pack_tile(const unsigned char *codes, mps_type type, unsigned char *to) {
+    unsigned char four[4];
+    const int up = type == MPS_U4 ? 4 : 2;
+    for (int i = 0; i < 4; i++)
+        four[i] = (unsigned char)(codes[2 * i] | codes[2 * i + 1] << up);
+    if (type == MPS_U4) {
+        memcpy(to, four, 4);
+        return;
+    }
+    to[0] = (unsigned char)(four[0] | four[1] << 4);
+    to[1] = (unsigned char)(four[2] | four[3] << 4);
+}
+
+/* Rows of 8 codes of a byte each, one after the other -> packed rows, which begin a byte. */
+static inline void mps_pack_rows(const unsigned char *codes, int rows, mps_type type, void *output,
+                                 size_t at, size_t stride) {
+    const size_t in_a_byte = (size_t)mps_in_a_byte(type), apart = stride / in_a_byte;
+    unsigned char *to = (unsigned char *)output + at / in_a_byte;
+#ifdef MPS_PACK_TWO
+    if (type == MPS_U4)
+        for (; rows > 1; rows -= 2, codes += 2 * MPS_TILE, to += 2 * apart)
+            MPS_PACK_TWO(codes, to, to + apart);
+#endif
+    for (; rows > 0; rows--, codes += MPS_TILE, to += apart)
+        mps_pack_tile(codes, type, to);
+}
+
+/* True where each row of 8 channels begins a byte. */
+static inline int mps_rows_are_whole(mps_type type, size_t at, size_t stride) {
+    const size_t in_a_byte = (size_t)mps_in_a_byte(type);
+    return at % in_a_byte == 0 && stride % in_a_byte == 0;
+}
+
+static inline void mps_write_tile(const int32_t *codes, void *data, mps_type type, size_t at,
+                                  int count) {
+    unsigned char *bytes = (unsigned char *)data + at, row[MPS_TILE];
+    if (type == MPS_U8 && count == MPS_TILE)
+        for (int i = 0; i < MPS_TILE; i++)
+            bytes[i] = (unsigned char)codes[i];
+    else if (count == MPS_TILE && mps_is_packed(type) && mps_rows_are_whole(type, at, 0)) {
+        for (int i = 0; i < MPS_TILE; i++)
+            row[i] = (unsigned char)codes[i];
+        mps_pack_tile(row, type, (unsigned char *)data + at / (size_t)mps_in_a_byte(type));
+    } else if (type == MPS_I32)
+        memcpy((unsigned char *)data + 4 * at, codes, 4 * (size_t)count);
+    else
+        for (int i = 0; i < count; i++)
+            mps_set(data, type, at + (size_t)i, codes[i]);
+}
+
 /* `rows` rows of 8 sums -> the codes of `count` channels, from element `at` of the output on and
-   every `stride` elements. There is room for sums up to a multiple of four rows. */
+   every `stride` elements; the layer's sum takes the addend's elements at the same places. There
+   is room for sums up to a multiple of four rows. */
 static inline void mps_finish_rows(const mps_layer *layer, const mps_constants *constants,
-                                   const int32_t *sums, int rows, int count, void *output,
-                                   size_t at, size_t stride) {
-    int32_t codes[MPS_TILE];
-    if (layer->rounding == MPS_HALF_UP && layer->output_type == MPS_U8 && count == MPS_TILE) {
-        const mps_vectors vectors = mps_vectors_of(constants);
+                                   const int32_t *sums, int rows, int count, const void *addend,
+                                   void *output, size_t at, size_t stride) {
+    const mps_vectors vectors = mps_vectors_of(constants);
+    const mps_type type = mps_stored_type(layer);
+    const int is_near = layer->rounding == MPS_HALF_UP;
+    const int is_raw = layer->sum == NULL && is_near && count == MPS_TILE; /* a byte each */
+    int32_t codes[MPS_TILE], addends[MPS_TILE];
+    if (is_raw && type == MPS_U8) {
         unsigned char *to = (unsigned char *)output + at;
         if (layer->raise == 0 && layer->low == 0 && layer->high == 255)
             mps_bytes(layer, &vectors, 0, 0, sums, rows, to, stride);
@@ -272,14 +433,27 @@ static inline void mps_finish_rows(const mps_layer *layer, const mps_constants *
             mps_bytes(layer, &vectors, 1, layer->raise, sums, rows, to, stride);
         return;
     }
+    if (is_raw && mps_is_packed(type) && mps_rows_are_whole(type, at, stride)) {
+        unsigned char bytes[MPS_ROWS * MPS_TILE];
+        for (; rows > 0; rows -= MPS_ROWS, sums += MPS_ROWS * MPS_TILE) {
+            const int some = rows < MPS_ROWS ? rows : MPS_ROWS;
+            mps_bytes(layer, &vectors, 1, layer->raise, sums, some, bytes, MPS_TILE);
+            mps_pack_rows(bytes, some, type, output, at, stride);
+            at += MPS_ROWS * stride;
+        }
+        return;
+    }
     for (int row = 0; row < rows; row++, sums += MPS_TILE, at += stride) {
-        mps_exact(constants, layer->raise, layer->output_zero, layer->low, layer->high, sums,
-                  codes);
-        if (layer->output_type == MPS_I32)
-            memcpy((unsigned char *)output + 4 * at, codes, 4 * (size_t)count);
+        if (is_near)
+            mps_near(layer, &vectors, sums, codes);
         else
-            for (int i = 0; i < count; i++)
-                mps_set(output, layer->output_type, at + (size_t)i, codes[i]);
+            mps_exact(constants, layer->raise, layer->output_zero, layer->low, layer->high, sums,
+                      codes);
+        if (layer->sum) {
+            mps_read_tile(addend, layer->sum->addend_type, at, count, addends);
+            mps_add_tile(layer->sum, addends, codes);
+        }
+        mps_write_tile(codes, output, type, at, count);
     }
 }
 

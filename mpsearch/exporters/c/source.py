@@ -10,18 +10,11 @@ from math import prod
 import numpy as np
 
 from mpsearch.exporters.c.constants import LayerWriter
-from mpsearch.exporters.c.layouts import arrange
-from mpsearch.exporters.c.steps import StepWriter
+from mpsearch.exporters.c.steps import StepWriter, kind_of
 from mpsearch.exporters.c.storage import Storage, c_type, elements, store, tensor_bytes
+from mpsearch.exporters.c.summing import layer_of
 from mpsearch.exporters.c.targets import ANY, Target
-from mpsearch.integer.graph import (
-    Convolution,
-    IntegerGraph,
-    IntegerTensor,
-    Linear,
-    Step,
-    reciprocal,
-)
+from mpsearch.integer.graph import IntegerGraph, IntegerTensor, Step, reciprocal
 from mpsearch.quantization.quantized import QuantizedNetwork
 from mpsearch.running.streams import c_comment
 
@@ -37,8 +30,8 @@ def owners(steps: Sequence[Step]) -> tuple[str, ...]:
     found: list[str] = []
     for number, step in enumerate(steps):
         read = [owner_of[source] for source in step.sources if source in owner_of]
-        if isinstance(step, Convolution | Linear):
-            owner = (number, step.weights.layer)
+        if (layer := layer_of(step)) is not None:
+            owner = (number, layer.weights.layer)
         else:
             owner = max(read, default=(-1, ""))
         if owner[1]:
@@ -73,8 +66,8 @@ class Source:
 def generate(graph: IntegerGraph, quantized: QuantizedNetwork, target: Target = ANY) -> Source:
     """C for a graph that was lowered from `quantized`. Raises InputError for a move along more
     axes than the kernels have."""
-    arranged = arrange(graph)
     family = target.family
+    arranged = family.arrange(graph)
     chosen = family.kernels(arranged)
     storage = store(graph, arranged, chosen, family)
     writer = StepWriter(arranged, storage, LayerWriter(quantized.layers, chosen, family))
@@ -88,7 +81,7 @@ def generate(graph: IntegerGraph, quantized: QuantizedNetwork, target: Target = 
         "scales.h": _scales(graph),
     }
     steps = [
-        {"kind": type(step).__name__, "output": step.output.name, "layer": owner}
+        {"kind": kind_of(step), "output": step.output.name, "layer": owner}
         for step, owner in zip(arranged.steps, owners(arranged.steps), strict=True)
     ]
     return Source(files, storage, writer.constants.bytes, writer.layers.bytes, steps)
@@ -96,13 +89,13 @@ def generate(graph: IntegerGraph, quantized: QuantizedNetwork, target: Target = 
 
 def check_steps(graph: IntegerGraph, quantized: QuantizedNetwork, target: Target = ANY) -> None:
     """Raise InputError as `generate`, which takes longer: the layers' constants are not written."""
-    arranged = arrange(graph)
     family = target.family
+    arranged = family.arrange(graph)
     chosen = family.kernels(arranged)
     storage = store(graph, arranged, chosen, family)
     writer = StepWriter(arranged, storage, LayerWriter(quantized.layers, chosen, family))
     for number, step in enumerate(arranged.steps, start=1):
-        if not isinstance(step, Convolution | Linear):
+        if layer_of(step) is None:
             writer.write(number, step)
 
 

@@ -48,7 +48,7 @@ static long long median(long long *of, int runs) {
 }
 
 static size_t bytes_of(int entry) {
-    return network_entries[entry].count * mps_size(network_entries[entry].type);
+    return mps_bytes_of(network_entries[entry].type, network_entries[entry].count);
 }
 
 static void run_once(void) {

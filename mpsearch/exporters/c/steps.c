@@ -18,16 +18,32 @@ static int64_t place(size_t index, int dims, const int32_t *shape, const int32_t
     return offset;
 }
 
+/* The sum of what one mean is taken of. */
+static int64_t sum_from(const mps_means *s, const void *input, int64_t start, size_t count) {
+    const int32_t apart = s->mean_strides[0];
+    int64_t sum = 0;
+    if (s->mean_dims == 1 && s->type == MPS_U8) {
+        const unsigned char *code = (const unsigned char *)input + start;
+        for (size_t k = 0; k < count; k++, code += apart)
+            sum += *code;
+    } else if (s->mean_dims == 1) {
+        for (size_t k = 0; k < count; k++, start += apart)
+            sum += mps_get(input, s->type, (size_t)start);
+    } else {
+        for (size_t k = 0; k < count; k++)
+            sum +=
+                mps_get(input, s->type,
+                        (size_t)(start + place(k, s->mean_dims, s->mean_shape, s->mean_strides)));
+    }
+    return sum;
+}
+
 void mps_mean(const mps_means *s, const void *input, void *output) {
     const size_t kept = number_of(s->kept_dims, s->kept_shape);
     const size_t count = number_of(s->mean_dims, s->mean_shape);
     for (size_t i = 0; i < kept; i++) {
         const int64_t start = place(i, s->kept_dims, s->kept_shape, s->kept_strides);
-        int64_t sum = 0;
-        for (size_t k = 0; k < count; k++) {
-            const int64_t at = start + place(k, s->mean_dims, s->mean_shape, s->mean_strides);
-            sum += mps_get(input, s->type, (size_t)at);
-        }
+        const int64_t sum = sum_from(s, input, start, count);
         mps_set(output, s->output_type, i,
                 s->scaling.multipliers == NULL
                     ? (int32_t)mps_divide_round(sum, (int64_t)count)
@@ -89,8 +105,11 @@ void mps_gather(const mps_gathering *s, const void *input, void *output) {
 }
 
 void mps_fill(mps_type type, size_t count, int32_t value, void *output) {
-    for (size_t i = 0; i < count; i++)
-        mps_set(output, type, i, value);
+    if (type == MPS_U8)
+        memset(output, value, count);
+    else
+        for (size_t i = 0; i < count; i++)
+            mps_set(output, type, i, value);
 }
 
 #define FRACTION 20

@@ -1,17 +1,19 @@
 """Every step of an `IntegerGraph` as C: constants, and the call that computes it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from math import prod
 
 import numpy as np
 
 from mpsearch.exporters.c import gathering, layouts, norms, pointwise
-from mpsearch.exporters.c.constants import Constants, LayerWriter, rounding
+from mpsearch.exporters.c.constants import Constants, LayerWriter, rounding, struct
 from mpsearch.exporters.c.kernels import Kernel, geometry
 from mpsearch.exporters.c.layouts import Arrange, Arranged
+from mpsearch.exporters.c.packed import PackedTensor, bits_of, in_bytes
 from mpsearch.exporters.c.pointwise import along_axis
-from mpsearch.exporters.c.storage import Storage, c_type, element_bytes, elements
+from mpsearch.exporters.c.storage import Storage, c_type, elements
+from mpsearch.exporters.c.summing import Summed, layer_of
 from mpsearch.integer.fixed_point import power_table
 from mpsearch.integer.graph import (
     Add,
@@ -63,38 +65,27 @@ class StepWriter:
     def write(self, number: int, step: Step) -> None:
         """Add one step; its constants are called NAME_number."""
         shape = "x".join(map(str, step.output.shape)) or "scalar"
-        layer = f" {step.weights.layer}" if isinstance(step, Convolution | Linear) else ""
-        note = f"{type(step).__name__}{layer} -> {step.output.name} [{shape}]"
+        layer = layer_of(step)
+        name = f" {layer.weights.layer}" if layer else ""
+        note = f"{kind_of(step)}{name} -> {step.output.name} [{shape}]"
         self.calls.append(f"    {c_comment(note)}")
         match step:
-            case Convolution():
-                self.constants.struct("mps_convolution", number, self._convolution(number, step))
-                if isinstance(step, TransposedConvolution):
-                    self.call("mps_convolve_transposed", number, step, *self._scratch(step))
-                else:
-                    function = _CONVOLUTIONS[self.layers.kernel(step)]
-                    self.call(function, number, step, *self._scratch(step), after=["NULL"])
+            case Summed():
+                self._layer_call(number, step, step.layer)
+            case TransposedConvolution():
+                self.constants.struct("mps_convolution", number, self._fields(number, step, step))
+                self.call("mps_convolve_transposed", number, step, *self._scratch(step, step))
             case Embedding():
                 outputs, inputs = step.weights.codes.shape
                 fields = {
-                    "layer": self._layer(number, step), "rows": elements(self._in(step)),
+                    "layer": self._layer(number, step, step), "rows": elements(self._in(step)),
                     "inputs": inputs, "outputs": outputs,
                     "block": int(len(step.rescale.multipliers) > 1),
                 }  # fmt: skip
                 self.constants.struct("mps_linear", number, fields)
                 self.call("mps_embed", number, step)
-            case Linear():
-                inputs = step.weights.codes.shape[1]
-                fields = {
-                    "layer": self._layer(number, step),
-                    "rows": elements(step.output) // len(step.weights.codes),
-                    "inputs": inputs,
-                    "outputs": len(step.weights.codes),
-                    "block": self._block(step),
-                }
-                self.constants.struct("mps_linear", number, fields)
-                function = _PRODUCTS[self.layers.kernel(step)]
-                self.call(function, number, step, *self._scratch(step), after=["NULL"])
+            case Convolution() | Linear():
+                self._layer_call(number, step, step)
             case Requantize():
                 self.constants.struct(
                     "mps_requantization", number, _requantization(step, self._in(step))
@@ -123,25 +114,15 @@ class StepWriter:
                 means = _means(step, self._in(step), self._strides(step)[0])
                 self.constants.struct("mps_means", number, means | self._scaling(number, step))
                 self.call("mps_mean", number, step)
-            case Concatenate():
-                shapes = [self.arranged.tensors[name].shape for name in step.sources]
-                sources = [self.arranged.strides(name) for name in step.sources]
-                boxes = layouts.concatenated(step, shapes, sources, self._strides(step)[1])
-                for part, (box, name) in enumerate(zip(boxes, step.sources, strict=True)):
-                    self.move(f"{number}_{part}", step, box, name)
-            case Permute():
-                self.move(str(number), step, layouts.permuted(step, *self._strides(step)))
-            case Slice():
-                self.move(str(number), step, layouts.sliced(step, *self._strides(step)))
-            case Pad():
-                count, kind = elements(step.output), c_type(step.output)
-                to = self._at(step.output.name)
-                self.calls.append(f"    mps_fill({kind}, {count}, {step.value}, {to});")
-                box = layouts.padded(step, self._in(step).shape, *self._strides(step))
-                self.move(str(number), step, box)
-            case Arrange():
-                box = layouts.arranged(step.output.shape, *self._strides(step))
-                self.move(str(number), step, box)
+            case Pad() | Concatenate() | Permute() | Slice() | Arrange():
+                if isinstance(step, Pad):
+                    count, kind = elements(step.output), c_type(step.output)
+                    to = self._at(step.output.name)
+                    self.calls.append(f"    mps_fill({kind}, {count}, {step.value}, {to});")
+                moved = layouts.boxes(self.arranged, step)
+                for part, (box, name) in enumerate(moved):
+                    label = f"{number}_{part}" if len(moved) > 1 else str(number)
+                    self.move(label, step, box, name)
             case Softmax():
                 table = self.constants.shared_array(
                     "int32_t", "power_table", np.array(power_table())
@@ -168,9 +149,9 @@ class StepWriter:
         """Of the first source and of the output."""
         return self.arranged.strides(step.sources[0]), self.arranged.strides(step.output.name)
 
-    def _scratch(self, step: Convolution | Linear) -> list[str]:
-        transposed = isinstance(step, TransposedConvolution)
-        if self.layers.kernel(step) is Kernel.PLAIN and not transposed:
+    def _scratch(self, step: Step, layer: Convolution | Linear) -> list[str]:
+        transposed = isinstance(layer, TransposedConvolution)
+        if self.layers.kernel(layer) is Kernel.PLAIN and not transposed:
             return []
         return [f"arena.bytes + {self.storage.scratch(step) or 0}"]
 
@@ -178,22 +159,40 @@ class StepWriter:
         kernel = self.layers.kernel(step)
         return self.layers.family.scratch(step, kernel, self._in(step)).positions
 
-    def call(
-        self, function: str, number: int | str, step: Step, *extra: str, after: Sequence[str] = ()
-    ) -> None:
-        """The call of a kernel: its constants, further arguments, the sources, arguments `after`
-        them, and the output."""
-        arguments = [f"&step_{number}", *extra, *(self._at(name) for name in step.sources)]
-        arguments += [*after, self._at(step.output.name)]
+    def call(self, function: str, number: int | str, step: Step, *extra: str) -> None:
+        """The call of a kernel: its constants, further arguments, the sources and the output."""
+        names = (*step.sources, step.output.name)
+        arguments = [f"&step_{number}", *extra, *(self._at(name) for name in names)]
         self.calls.append(f"    {function}({', '.join(arguments)});")
 
-    def _layer(self, number: int, step: Convolution | Linear) -> dict[str, object]:
-        flattened = self.arranged.flattened.get(step.sources[0])
-        return self.layers.write(self.constants, number, step, self._in(step), flattened)
+    def _layer_call(self, number: int, step: Step, layer: Convolution | Linear) -> None:
+        """The call of a layer; that of a sum also reads the addend."""
+        kind, functions = "mps_linear", _PRODUCTS
+        if isinstance(layer, Convolution):
+            kind, functions = "mps_convolution", _CONVOLUTIONS
+        self.constants.struct(kind, number, self._fields(number, step, layer))
+        addend = self._at(step.sources[1]) if isinstance(step, Summed) else "NULL"
+        arguments = [*self._scratch(step, layer), self._at(step.sources[0]), addend]
+        arguments = [f"&step_{number}", *arguments, self._at(step.output.name)]
+        self.calls.append(f"    {functions[self.layers.kernel(layer)]}({', '.join(arguments)});")
 
-    def _convolution(self, number: int, step: Convolution) -> dict[str, object]:
-        shapes = asdict(geometry(step, self._in(step)))
-        return {"layer": self._layer(number, step), **shapes, "block": self._block(step)}
+    def _fields(self, number: int, step: Step, layer: Convolution | Linear) -> dict[str, object]:
+        if isinstance(layer, Convolution):
+            shapes = asdict(geometry(layer, self._in(step)))
+        else:
+            outputs, inputs = layer.weights.codes.shape
+            rows = elements(layer.output) // outputs
+            shapes = {"rows": rows, "inputs": inputs, "outputs": outputs}
+        return {"layer": self._layer(number, step, layer), **shapes, "block": self._block(layer)}
+
+    def _layer(self, number: int, step: Step, layer: Convolution | Linear) -> dict[str, object]:
+        flattened = self.arranged.flattened.get(step.sources[0])
+        fields = self.layers.write(self.constants, number, layer, self._in(step), flattened)
+        if isinstance(step, Summed):
+            tensors = self.arranged.tensors
+            fields["sum"] = f"&sum_{number}"
+            self.constants.text.append(struct("mps_sum", f"sum_{number}", _sum(step, tensors)))
+        return fields
 
     def _averages(self, number: int, step: AveragePool) -> dict[str, object]:
         array, planes = self.constants.array, self._planes(step)
@@ -238,17 +237,38 @@ class StepWriter:
     ) -> None:  # fmt: skip
         """A copy from `source`, or the step's first one, or from the array `constant`, between
         strided boxes."""
+        size = bits_of(step.output) // 8
+        if isinstance(step.output, PackedTensor):
+            whole = in_bytes(box, 8 // step.output.stored_bits)
+            assert whole is not None  # else it would not be packed
+            box, size = whole, 1
         shape, (from_strides, to_strides) = layouts.inner_longest(
             *layouts.join(box.shape, [box.from_strides, box.to_strides])
         )
         fields = {
-            "size": element_bytes(step.output), "from_start": box.start, "to_start": box.to_start,
+            "size": size, "from_start": box.start, "to_start": box.to_start,
             "dims": len(shape), "shape": shape, "from_strides": from_strides,
             "to_strides": to_strides,
         }  # fmt: skip
         self.constants.struct("mps_movement", number, fields)
         places = (constant or self._at(source or step.sources[0]), self._at(step.output.name))
         self.calls.append(f"    mps_move(&step_{number}, {', '.join(places)});")
+
+
+def kind_of(step: Step) -> str:
+    """The kind of a step in words: "Convolution", "Convolution + Affine"."""
+    parts = (step.layer, step.sum) if isinstance(step, Summed) else (step,)
+    return " + ".join(type(part).__name__ for part in parts)
+
+
+def _sum(step: Summed, tensors: Mapping[str, IntegerTensor]) -> dict[str, object]:
+    own, other = step.factors
+    return {
+        "addend_type": c_type(tensors[step.sources[1]]), "output_type": c_type(step.output),
+        "multiplier": own, "other": other, "offset": int(step.sum.offset),
+        "raise": step.sum.raised, "shift": step.sum.shift,
+        "output_zero": step.output.zero_point, "low": step.sum.low, "high": step.sum.high,
+    }  # fmt: skip
 
 
 def _requantization(step: Requantize, source: IntegerTensor) -> dict[str, object]:

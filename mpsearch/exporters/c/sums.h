@@ -1,20 +1,23 @@
 /* Sums of products for one type of codes and of sums; layers.c includes this file once for each.
-   INPUT(p, i) reads code i at the byte pointer p, WIDTH is its size, SUM the type of the sums,
-   NAME(x) the name of function x. No partial sum overflows: the export has proven a bound. */
+   INPUT(layer, p, i) reads code i of the input p, SUM is the type of the sums, NAME(x) the name of
+   function x. No partial sum overflows: the export has proven a bound. */
 
-/* Sum of weights[i] * (code i - zero). */
-static SUM NAME(dot)(const int16_t *weights, const unsigned char *codes, int count, SUM zero) {
+/* Sum of weights[i] * (code at + i - zero). */
+static SUM NAME(dot)(const mps_layer *layer, const int16_t *weights, const unsigned char *codes,
+                     size_t at, int count) {
+    const SUM zero = layer->input_zero;
     SUM sum = 0;
     for (int i = 0; i < count; i++)
-        sum += weights[i] * ((SUM)INPUT(codes, i) - zero);
+        sum += weights[i] * ((SUM)INPUT(layer, codes, at + (size_t)i) - zero);
     return sum;
 }
 
 /* sums[x] += the weight * (code - zero) of column x * stride, for `columns` columns. */
-static void NAME(tap)(SUM weight, const unsigned char *codes, int stride, SUM zero, int columns,
-                      SUM *sums) {
-    for (int x = 0; x < columns; x++, codes += stride * WIDTH)
-        sums[x] += weight * ((SUM)INPUT(codes, 0) - zero);
+static void NAME(tap)(const mps_layer *layer, SUM weight, const unsigned char *codes, size_t at,
+                      int stride, int columns, SUM *sums) {
+    const SUM zero = layer->input_zero;
+    for (int x = 0; x < columns; x++, at += (size_t)stride)
+        sums[x] += weight * ((SUM)INPUT(layer, codes, at) - zero);
 }
 
 /* One output channel at `columns` places of line y, from x on; its weights are [ky][kx][channel].
@@ -48,15 +51,14 @@ static void NAME(line)(const mps_convolution *c, const unsigned char *image, int
             for (int channel = 0; channel < inputs; channel++) {
                 const size_t at = (size_t)output * (size_t)terms +
                                   (size_t)((ky * c->kernel_width + kx) * inputs + channel);
-                NAME(tap)(mps_weight(c->layer.weights, c->layer.bits, at),
-                          image + (place + (size_t)channel) * WIDTH, c->stride_x * c->channels,
-                          c->layer.input_zero, to - from, sums + (from - x));
+                NAME(tap)(&c->layer, mps_weight(c->layer.weights, c->layer.bits, at), image,
+                          place + (size_t)channel, c->stride_x * c->channels, to - from,
+                          sums + (from - x));
             }
         }
     }
 }
 
 #undef INPUT
-#undef WIDTH
 #undef SUM
 #undef NAME

@@ -1,4 +1,4 @@
-/* Packed codes of 2 to 8 bits -> signed bytes. */
+/* Packed weights of 2 to 8 bits -> signed bytes; packed codes -> bytes. */
 #ifndef MPS_UNPACKING_H
 #define MPS_UNPACKING_H
 
@@ -20,6 +20,36 @@ static int mps_unpack_4(const uint8_t *packed, int count, int8_t *weights) {
                          _mm_sub_epi8(_mm_xor_si128(first, sign), sign));
         _mm_storeu_si128((__m128i *)(void *)(weights + i + 16),
                          _mm_sub_epi8(_mm_xor_si128(second, sign), sign));
+    }
+    return i;
+}
+
+/* 4-bit codes, 16 at a time; how many were unpacked */
+static inline int mps_spread_4(const unsigned char *packed, int count, unsigned char *codes) {
+    const __m128i low = _mm_set1_epi8(15);
+    int i = 0;
+    for (; i + 16 <= count; i += 16) {
+        const __m128i bytes = _mm_loadl_epi64((const __m128i *)(const void *)(packed + i / 2));
+        const __m128i even = _mm_and_si128(bytes, low);
+        const __m128i odd = _mm_and_si128(_mm_srli_epi16(bytes, 4), low);
+        _mm_storeu_si128((__m128i *)(void *)(codes + i), _mm_unpacklo_epi8(even, odd));
+    }
+    return i;
+}
+
+/* 2-bit codes, 16 at a time */
+static inline int mps_spread_2(const unsigned char *packed, int count, unsigned char *codes) {
+    const __m128i low = _mm_set1_epi8(3);
+    int i = 0;
+    for (; i + 16 <= count; i += 16) {
+        int32_t four;
+        __m128i bytes, even, odd;
+        memcpy(&four, packed + i / 4, 4);
+        bytes = _mm_cvtsi32_si128(four);
+        bytes = _mm_unpacklo_epi8(bytes, _mm_srli_epi16(bytes, 4)); /* codes 0 and 1, 2 and 3 */
+        even = _mm_and_si128(bytes, low);
+        odd = _mm_and_si128(_mm_srli_epi16(bytes, 2), low);
+        _mm_storeu_si128((__m128i *)(void *)(codes + i), _mm_unpacklo_epi8(even, odd));
     }
     return i;
 }
@@ -56,6 +86,37 @@ static int mps_unpack_4(const uint8_t *packed, int count, int8_t *weights) {
     return (int)(weights - start);
 }
 
+/* 4-bit codes, 16 at a time; how many were unpacked */
+static inline int mps_spread_4(const unsigned char *packed, int count, unsigned char *codes) {
+    int i = 0;
+    for (; i + 16 <= count; i += 16) {
+        const uint8x8_t bytes = vld1_u8(packed + i / 2);
+        uint8x8x2_t both;
+        both.val[0] = vand_u8(bytes, vdup_n_u8(15));
+        both.val[1] = vshr_n_u8(bytes, 4);
+        vst2_u8(codes + i, both);
+    }
+    return i;
+}
+
+/* 2-bit codes, 16 at a time */
+static inline int mps_spread_2(const unsigned char *packed, int count, unsigned char *codes) {
+    const uint8x8_t low = vdup_n_u8(3);
+    int i = 0;
+    for (; i + 16 <= count; i += 16) {
+        uint32_t four;
+        uint8x8_t bytes;
+        uint8x8x2_t both;
+        memcpy(&four, packed + i / 4, 4);
+        bytes = vreinterpret_u8_u32(vdup_n_u32(four));
+        bytes = vzip1_u8(bytes, vshr_n_u8(bytes, 4)); /* codes 0 and 1, 2 and 3 */
+        both.val[0] = vand_u8(bytes, low);
+        both.val[1] = vand_u8(vshr_n_u8(bytes, 2), low);
+        vst2_u8(codes + i, both);
+    }
+    return i;
+}
+
 #else
 
 /* 4-bit weights; how many were unpacked */
@@ -68,7 +129,41 @@ static int mps_unpack_4(const uint8_t *packed, int count, int8_t *weights) {
     return i;
 }
 
+/* 4-bit codes; how many were unpacked */
+static inline int mps_spread_4(const unsigned char *packed, int count, unsigned char *codes) {
+    int i = 0;
+    for (; i + 2 <= count; i += 2, packed++) {
+        codes[i] = *packed & 15;
+        codes[i + 1] = *packed >> 4;
+    }
+    return i;
+}
+
+/* 2-bit codes */
+static inline int mps_spread_2(const unsigned char *packed, int count, unsigned char *codes) {
+    int i = 0;
+    for (; i + 4 <= count; i += 4, packed++) {
+        codes[i] = *packed & 3;
+        codes[i + 1] = *packed >> 2 & 3;
+        codes[i + 2] = *packed >> 4 & 3;
+        codes[i + 3] = *packed >> 6;
+    }
+    return i;
+}
+
 #endif
+
+/* `count` packed codes from the first bits of a byte on -> a byte each. */
+static void mps_spread(mps_type type, const unsigned char *packed, int count,
+                       unsigned char *codes) {
+    int i = 0;
+    if (type == MPS_U4)
+        i = mps_spread_4(packed, count, codes);
+    else
+        i = mps_spread_2(packed, count, codes);
+    for (; i < count; i++)
+        codes[i] = (unsigned char)mps_get(packed, type, (size_t)i);
+}
 
 /* Weights start ... start + count - 1 as 8-bit integers. */
 static void mps_unpack(const uint8_t *packed, int bits, size_t start, int count, int8_t *weights) {

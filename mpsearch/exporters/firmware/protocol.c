@@ -2,6 +2,7 @@
 
    A line is TEXT*CCCC: CCCC is the CRC-16 (CCITT, from 0xffff) of TEXT in hexadecimal digits.
      hello      -> hello VERSION DIGEST CLOCK     CLOCK: ticks a second
+     sync N     -> sync N                         all that was asked before is answered
      x I N HEX  -> ok                             input I from element N on, as float32 in memory
      run        -> ran COUNT READING STACK        COUNT: runs since the start; READING: ticks of
      last       -> the same once more             1000 readings of the clock; STACK: bytes
@@ -191,6 +192,14 @@ static const char *say_steps(const char *at) {
     return NULL;
 }
 
+static const char *say_sync(const char *at) {
+    const long which = number(&at);
+    if (which < 0 || *at)
+        return "form";
+    send_number("sync ", (uint64_t)which);
+    return NULL;
+}
+
 static const char *say_hello(void) {
     send_number("hello ", VERSION);
     send(" " NETWORK_DIGEST);
@@ -205,6 +214,8 @@ static const char *answer(void) {
         return run();
     if (strcmp(line, "last") == 0)
         return say_run();
+    if (strncmp(line, "sync", 4) == 0)
+        return say_sync(line + 4);
     switch (line[0]) {
     case 'x':
         return take(line + 1);

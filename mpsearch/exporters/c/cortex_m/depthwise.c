@@ -89,8 +89,8 @@ static void unpack(const mps_layer *layer, int first, int count, int taps, int p
                                                        << 16 * (t % 2);
 }
 
-static inline MPS_INLINE four add_any(four s, mps_type type, const unsigned char *codes, int k,
-                                      int count, const int32_t *places, int taps, const weight *w) {
+static MPS_APART four add_any(four s, mps_type type, const unsigned char *codes, int k, int count,
+                              const int32_t *places, int taps, const weight *w) {
     for (int t = 0; t < taps; t += 2, w += 4) {
         const uint32_t x = codes_at(type, codes + places[t], k, count);
         const uint32_t y = codes_at(type, codes + places[t + 1], k, count);
@@ -116,8 +116,8 @@ static void unpack(const mps_layer *layer, int first, int count, int taps, int p
             to[(i / 4 * padded + t) * 4 + i % 4] = (weight)mps_next(&codes);
 }
 
-static inline MPS_INLINE four add_any(four s, mps_type type, const unsigned char *codes, int k,
-                                      int count, const int32_t *places, int taps, const weight *w) {
+static MPS_APART four add_any(four s, mps_type type, const unsigned char *codes, int k, int count,
+                              const int32_t *places, int taps, const weight *w) {
     for (int t = 0; t < taps; t++, w += 4) {
         const uint32_t x = codes_at(type, codes + places[t], k, count);
         s.a += (uint32_t)((int)(x & 255) * w[0]), s.b += (uint32_t)((int)(x >> 8 & 255) * w[1]);

@@ -40,12 +40,7 @@ void mps_finish_one(const mps_ending *e, const mps_channel *c, uint32_t x, size_
     if (sum) {
         const int32_t other = sum->addend_type == MPS_U8 ? ((const unsigned char *)e->addend)[at]
                                                          : mps_get(e->addend, sum->addend_type, at);
-        const int64_t all =
-            (int64_t)code * sum->multiplier + (int64_t)other * sum->other + e->constant;
-        code = (int32_t)(all >> sum->shift);
-        if ((all & e->mask) == 0) /* a half, rounded up */
-            code &= ~1;
-        code = mps_within(code + sum->output_zero, sum->low, sum->high);
+        code = mps_summed(e, sum, code, other);
         type = sum->output_type;
     }
     if (type == MPS_U8)

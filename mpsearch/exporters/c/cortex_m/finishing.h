@@ -34,6 +34,16 @@ typedef struct {
 
 mps_ending mps_ending_of(const mps_layer *layer, const void *addend, void *output);
 
+/* The sum of a result and an addend, as mps_sum says. */
+static inline MPS_INLINE int32_t mps_summed(const mps_ending *e, const mps_sum *sum, int32_t code,
+                                            int32_t other) {
+    const int64_t all = (int64_t)code * sum->multiplier + (int64_t)other * sum->other + e->constant;
+    int32_t result = (int32_t)(all >> sum->shift);
+    if ((all & e->mask) == 0) /* a half, rounded up */
+        result &= ~1;
+    return mps_within(result + sum->output_zero, sum->low, sum->high);
+}
+
 /* Any layer's result for element `at`: also one with a sum, of another type, or for which halves
    are rounded to even. */
 void mps_finish_one(const mps_ending *e, const mps_channel *c, uint32_t x, size_t at);

@@ -9,13 +9,23 @@
 #ifndef MPS_PAIRS_H
 #define MPS_PAIRS_H
 
-#include "dsp.h"
+#include "finishing.h"
 
-/* Sums of channels a and b at positions 0 and 1; what is read next; where the weights end that are
-   done four words of codes at a time, and where all end. Assembly knows this order. */
+/* Sums of channels a and b at positions 0 and 1, from these on; the weights and the codes of
+   position 0 that are next, and how far those of position 1 are; where weights end that are done
+   four words of codes at a time, and where all end. Where `times` is not 0, so many times two
+   positions go on to bytes: see mps_fused. Assembly knows this order. */
 typedef struct {
     uint32_t a0, a1, b0, b1;
-    const unsigned char *w, *x0, *x1, *unrolled, *end;
+    const unsigned char *w, *x;
+    size_t row;
+    const unsigned char *unrolled, *end;
+    int times;
+    mps_channel a, b;
+    uint32_t above, both, low; /* four times 255 - high, that + low, low */
+    unsigned char *to;
+    size_t stride;
+    uint32_t base_a, base_b; /* weights of less than 8 bits: added at the end */
 } mps_sums;
 
 /* `words` words of weights of each channel are next, from `w` on. */
@@ -25,6 +35,9 @@ static inline void mps_expect(mps_sums *s, int bits, const unsigned char *w, int
     s->unrolled = MPS_DSP && bits > 2 ? w + 8 * (words / once * once) : w;
     s->end = w + 8 * words;
 }
+
+/* Whether functions for two positions can make bytes of their sums. */
+#define mps_fused (MPS_DSP_ASSEMBLY)
 
 #if defined(__thumb2__) && defined(__GNUC__) && !defined(MPS_PORTABLE)
 #include "pairs_thumb2.h"
@@ -38,32 +51,19 @@ static inline MPS_INLINE int mps_field(int bits, int up, const unsigned char *by
     return MPS_DSP ? (top >> (32 - bits)) * (1 << (8 - bits)) : top >> (32 - bits);
 }
 
-static inline MPS_INLINE void mps_term(int bits, int up, int two, int i, mps_sums *s) {
-    const int a = mps_field(bits, up, s->w + i), b = mps_field(bits, up, s->w + 4 + i);
-    s->a0 += (uint32_t)(s->x0[i] * a), s->b0 += (uint32_t)(s->x0[i] * b);
-    if (two)
-        s->a1 += (uint32_t)(s->x1[i] * a), s->b1 += (uint32_t)(s->x1[i] * b);
-}
-
-static inline MPS_INLINE void mps_quad(int bits, int up, int two, mps_sums *s) {
-    mps_term(bits, up, two, 0, s), mps_term(bits, up, two, 1, s);
-    mps_term(bits, up, two, 2, s), mps_term(bits, up, two, 3, s);
-    s->x0 += 4;
-    if (two)
-        s->x1 += 4;
-}
-
 /* `bits` and `two` are constants. */
 static inline MPS_INLINE void mps_words(int bits, int two, mps_sums *sums) {
-    mps_sums s = *sums;
-    for (; s.w != s.end; s.w += 8) {
-        if (bits == 2)
-            mps_quad(2, 6, two, &s), mps_quad(2, 4, two, &s), mps_quad(2, 2, two, &s);
-        if (bits == 4)
-            mps_quad(4, 4, two, &s);
-        mps_quad(bits, 0, two, &s);
-    }
-    *sums = s;
+    uint32_t a0 = sums->a0, a1 = sums->a1, b0 = sums->b0, b1 = sums->b1;
+    const unsigned char *w = sums->w, *x = sums->x;
+    for (; w != sums->end; w += 8)
+        for (int up = 8 - bits; up >= 0; up -= bits)
+            for (int i = 0; i < 4; i++, x++) {
+                const int a = mps_field(bits, up, w + i), b = mps_field(bits, up, w + 4 + i);
+                a0 += (uint32_t)(*x * a), b0 += (uint32_t)(*x * b);
+                if (two)
+                    a1 += (uint32_t)(x[sums->row] * a), b1 += (uint32_t)(x[sums->row] * b);
+            }
+    sums->a0 = a0, sums->a1 = a1, sums->b0 = b0, sums->b1 = b1, sums->x = x;
 }
 
 static MPS_APART void mps_words_8_2(mps_sums *s) { mps_words(8, 1, s); }

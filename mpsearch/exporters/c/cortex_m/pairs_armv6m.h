@@ -19,7 +19,7 @@
 
 #define MPS_WORDS(NAME, BODY, CODES)                                                              \
     static MPS_APART void NAME(mps_sums *s) {                                                     \
-        const unsigned char *w = s->w, *x0 = s->x0, *x1 = s->x1;                                  \
+        const unsigned char *w = s->w, *x0 = s->x, *x1 = s->x + s->row;                           \
         mps_sums *t = s;                                                                          \
         uint32_t x, y, a;                                                                         \
         if (w == s->end)                                                                          \
@@ -42,7 +42,7 @@
               [a] "=&l"(a)                                                                        \
             :                                                                                     \
             : "memory", "cc", "r12");                                                             \
-        t->w = w, t->x0 = x0, t->x1 = x1;                                                         \
+        t->x = x0;                                                                                \
     }
 
 #define MPS_QUAD_8(TERM) MPS_QUAD(TERM, "0", "1", "2", "3", "24", "24")

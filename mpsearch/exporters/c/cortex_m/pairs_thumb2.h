@@ -76,25 +76,53 @@
 #define MPS_STEPS_2(STEP) \
     STEP(MPS_2_FIRST) STEP(MPS_2_SECOND) STEP(MPS_2_THIRD) STEP(MPS_2_LAST) MPS_NEXT
 
-/* All words, first `FOUR`, four steps at a time, then `WORD`. */
-#define MPS_WORDS(NAME, FOUR, WORD)                                                            \
+#if MPS_DSP
+/* Sums -> bytes, and to the next two positions, while `times` counts down. */
+#define MPS_TO_BYTES                                                                  \
+    "ldr r9, [r0, #36]\n\tcmp r9, #0\n\tbeq 6f\n\t"                                   \
+    "add r12, r0, #40\n\tldm r12, {r5, r6, r7, r8, r9, r10, r11, r12}\n\t"            \
+    "smmla r1, r1, r5, r7\n\tsmmla r2, r2, r5, r7\n\t"                                \
+    "smmla r3, r3, r9, r11\n\tsmmla r4, r4, r9, r11\n\t"                              \
+    "asr r1, r1, r8\n\tasr r2, r2, r8\n\tasr r3, r3, r12\n\tasr r4, r4, r12\n\t"      \
+    "usat r1, #8, r1\n\tusat r2, #8, r2\n\tusat r3, #8, r3\n\tusat r4, #8, r4\n\t"    \
+    "orr r1, r1, r3, lsl #8\n\torr r2, r2, r4, lsl #8\n\torr r1, r1, r2, lsl #16\n\t" \
+    "ldrd r5, r6, [r0, #72]\n\tldrd r7, r8, [r0, #80]\n\tldr r9, [r0, #88]\n\t"       \
+    "uqadd8 r1, r1, r5\n\tuqsub8 r1, r1, r6\n\tuqadd8 r1, r1, r7\n\t"                 \
+    "strh r1, [r8]\n\tlsr r1, r1, #16\n\tstrh r1, [r8, r9]\n\t"                       \
+    "add r8, r8, r9, lsl #1\n\tstr r8, [r0, #84]\n\t"                                 \
+    "ldrd r5, r6, [r0, #20]\n\tadd r5, r5, r6, lsl #1\n\tstr r5, [r0, #20]\n\t"       \
+    "ldr r9, [r0, #36]\n\tsubs r9, r9, #1\n\tstr r9, [r0, #36]\n\tbne 1b\n\tb 7f\n\t"
+/* Weights were multiplied by 2^DOWN. */
+#define MPS_DOWN(DOWN)                                                                      \
+    "ldrd r8, r9, [r0, #92]\n\tadd r1, r8, r1, asr #" DOWN "\n\tadd r2, r8, r2, asr #" DOWN \
+    "\n\tadd r3, r9, r3, asr #" DOWN "\n\tadd r4, r9, r4, asr #" DOWN "\n\t"
+#else
+#define MPS_TO_BYTES ""
+#define MPS_DOWN(DOWN) ""
+#endif
+
+/* All words: first `FOUR`, four steps at a time, then `WORD`; what follows with their sums. */
+#define MPS_WORDS(NAME, FOUR, WORD, DOWN, ON)                                                  \
     static MPS_APART void NAME(mps_sums *sums) {                                               \
         register mps_sums *s __asm__("r0") = sums;                                             \
-        __asm__ volatile("push {r0}\n\tldm r0, {r1, r2, r3, r4, r5, r6, r7, r8}\n\t"           \
-                         "cmp r5, r8\n\tbeq 2f\n\t"                                            \
-                         "1:\n\t" FOUR "cmp r5, r8\n\tbne 1b\n\t"                              \
-                         "2:\n\tldr r0, [sp]\n\tldr r8, [r0, #32]\n\t"                         \
-                         "cmp r5, r8\n\tbeq 4f\n\t"                                            \
-                         "3:\n\t" WORD "cmp r5, r8\n\tbne 3b\n\t"                              \
-                         "4:\n\tpop {r0}\n\tstm r0, {r1, r2, r3, r4, r5, r6, r7}"              \
+        __asm__ volatile("push {r0}\n\t"                                                       \
+                         "1:\n\tldm r0, {r1, r2, r3, r4, r5, r6, r7, r8}\n\t"                  \
+                         "add r7, r6, r7\n\tcmp r5, r8\n\tbeq 3f\n\t"                          \
+                         "2:\n\t" FOUR "cmp r5, r8\n\tbne 2b\n\t"                              \
+                         "3:\n\tldr r0, [sp]\n\tldr r8, [r0, #32]\n\t"                         \
+                         "cmp r5, r8\n\tbeq 5f\n\t"                                            \
+                         "4:\n\t" WORD "cmp r5, r8\n\tbne 4b\n\tldr r0, [sp]\n\t"              \
+                         "5:\n\t" DOWN ON "6:\n\tstm r0, {r1, r2, r3, r4, r5, r6}\n\t"         \
+                         "7:\n\tadd sp, sp, #4"                                                \
                          : "+r"(s)                                                             \
                          :                                                                     \
                          : "r1", "r2", "r3", "r4", "r5", "r6", "r7", "r8", "r9", "r10", "r11", \
                            "r12", "lr", "memory", "cc");                                       \
     }
-MPS_WORDS(mps_words_8_2, MPS_FOUR(MPS_STEPS_8(MPS_TWO)), MPS_STEPS_8(MPS_TWO))
-MPS_WORDS(mps_words_8_1, MPS_FOUR(MPS_STEPS_8(MPS_ONE)), MPS_STEPS_8(MPS_ONE))
-MPS_WORDS(mps_words_4_2, MPS_TWICE(MPS_STEPS_4(MPS_TWO)), MPS_STEPS_4(MPS_TWO))
-MPS_WORDS(mps_words_4_1, MPS_TWICE(MPS_STEPS_4(MPS_ONE)), MPS_STEPS_4(MPS_ONE))
-MPS_WORDS(mps_words_2_2, "", MPS_STEPS_2(MPS_TWO))
-MPS_WORDS(mps_words_2_1, "", MPS_STEPS_2(MPS_ONE))
+MPS_WORDS(mps_words_8_2, MPS_FOUR(MPS_STEPS_8(MPS_TWO)), MPS_STEPS_8(MPS_TWO), "", MPS_TO_BYTES)
+MPS_WORDS(mps_words_8_1, MPS_FOUR(MPS_STEPS_8(MPS_ONE)), MPS_STEPS_8(MPS_ONE), "", "")
+MPS_WORDS(mps_words_4_2, MPS_TWICE(MPS_STEPS_4(MPS_TWO)), MPS_STEPS_4(MPS_TWO), MPS_DOWN("4"),
+          MPS_TO_BYTES)
+MPS_WORDS(mps_words_4_1, MPS_TWICE(MPS_STEPS_4(MPS_ONE)), MPS_STEPS_4(MPS_ONE), MPS_DOWN("4"), "")
+MPS_WORDS(mps_words_2_2, "", MPS_STEPS_2(MPS_TWO), MPS_DOWN("6"), MPS_TO_BYTES)
+MPS_WORDS(mps_words_2_1, "", MPS_STEPS_2(MPS_ONE), MPS_DOWN("6"), "")

@@ -5,26 +5,22 @@
 #include "finishing.h"
 #include "pairs.h"
 
-#define CHUNK 1024 /* terms that are unpacked at once; _CHUNK in cortex_m.py */
+#define FEW_TERMS 64 /* of a convolution, unpacked if they do not fill words; in pairs.py, too */
+#define CHUNK 1024   /* terms that are unpacked at once; _CHUNK in cortex_m.py */
 
 /* Products of two channels with some positions. */
 typedef struct {
     const mps_layer *layer;
     unsigned char *unpacked;
-    mps_sums start; /* words that are read in place */
-    int words;      /* of each channel; how they are read; how far their sums are shifted */
+    mps_sums start; /* what each two positions begin with */
+    int words;      /* of each channel; how they are read */
     void (*words_1)(mps_sums *), (*words_2)(mps_sums *);
-    int down;
-    int terms;    /* of each channel that are unpacked, at most CHUNK at once */
-    size_t first; /* code of these; the second channel's follow */
-    uint32_t base[2];
-    mps_channel a, b;
-    int raise;   /* that of the layer */
-    int count;   /* of channels, 1 or 2 */
-    int bytes;   /* results of one byte, in registers, without a sum */
-    int clipped; /* by less than a byte */
-    const unsigned char *codes;
-    size_t row; /* bytes from one position to the next */
+    int down;     /* how far their sums are shifted */
+    int terms;    /* of each channel that are unpacked besides, at most CHUNK at once */
+    size_t first; /* code of what is unpacked; the second channel's follow */
+    int count;    /* of channels, 1 or 2 */
+    int bytes;    /* results of one byte without a sum */
+    int added;    /* sums of bytes, to bytes */
     int positions;
     mps_ending ending;
     size_t at, stride; /* element of the output; to that of the next position */
@@ -47,7 +43,8 @@ static MPS_APART void unpack(const pair *p, int k, int terms) {
         unsigned char *word = p->unpacked + 4 * channel;
         int i = 0;
         for (; i < terms && channel < p->count; i++)
-            word[i / 4 * 8 + i % 4] = (unsigned char)mps_next(&codes);
+            word[i / 4 * 8 + i % 4] =
+                (unsigned char)(codes.bits == 8 ? *codes.from++ : mps_next(&codes));
         for (; i < (terms + 3) / 4 * 4; i++)
             word[i / 4 * 8 + i % 4] = 0;
     }
@@ -64,57 +61,82 @@ static void add_unpacked(const pair *p, int two, mps_sums *s) {
     }
 }
 
+/* Two channels at one position with an addend of bytes, to bytes. */
+static inline MPS_INLINE void add_bytes(const pair *p, const mps_sums *s, uint32_t a, uint32_t b,
+                                        size_t at) {
+    const mps_layer *layer = p->layer;
+    const unsigned char *addend = (const unsigned char *)p->ending.addend + at;
+    const int32_t low = layer->low, high = layer->high, first = addend[0], second = addend[1];
+    unsigned char *to = (unsigned char *)p->ending.output + at;
+    const int32_t x = mps_within(mps_code(&s->a, a << layer->raise), low, high);
+    const int32_t y = mps_within(mps_code(&s->b, b << layer->raise), low, high);
+    const int32_t one = mps_summed(&p->ending, layer->sum, x, first);
+    const int32_t other = mps_summed(&p->ending, layer->sum, y, second);
+    to[0] = (unsigned char)one, to[1] = (unsigned char)other;
+}
+
 /* Results that are not just bytes of two channels. */
 static MPS_APART void finish_any(const pair *p, const mps_sums *s, size_t at, int two) {
-    mps_finish_one(&p->ending, &p->a, s->a0, at);
+    if (p->added) {
+        add_bytes(p, s, s->a0, s->b0, at);
+        if (two)
+            add_bytes(p, s, s->a1, s->b1, at + p->stride);
+        return;
+    }
+    mps_finish_one(&p->ending, &s->a, s->a0, at);
     if (p->count > 1)
-        mps_finish_one(&p->ending, &p->b, s->b0, at + 1);
+        mps_finish_one(&p->ending, &s->b, s->b0, at + 1);
     if (!two)
         return;
-    mps_finish_one(&p->ending, &p->a, s->a1, at + p->stride);
+    mps_finish_one(&p->ending, &s->a, s->a1, at + p->stride);
     if (p->count > 1)
-        mps_finish_one(&p->ending, &p->b, s->b1, at + p->stride + 1);
+        mps_finish_one(&p->ending, &s->b, s->b1, at + p->stride + 1);
 }
 
 /* Two positions at a time, and a last one. */
 static MPS_APART void multiply_pair(const pair *p) {
-    const unsigned char *codes = p->codes;
+    const int last = p->positions & 1;
+    int left = p->positions;
     size_t at = p->at;
-    for (int left = p->positions; left > 0; left -= 2) {
+    mps_sums s = p->start;
+    if (mps_fused && left > 1 && p->bytes && p->terms == 0 && p->layer->raise == 0) {
+        s.times = left / 2;
+        s.to += at;
+        p->words_2(&s);
+        s = p->start;
+        s.x += (size_t)(left - last) * s.row, at += (size_t)(left - last) * p->stride;
+        left = last;
+    }
+    for (; left > 0; left -= 2) {
         const int two = left > 1;
-        mps_sums s = p->start;
-        s.x0 = codes, s.x1 = codes + p->row;
+        const unsigned char *codes = s.x;
         if (p->words)
             (two ? p->words_2 : p->words_1)(&s);
         if (p->down) {
-            s.a0 = (uint32_t)((int32_t)s.a0 >> p->down) + p->base[0];
-            s.a1 = (uint32_t)((int32_t)s.a1 >> p->down) + p->base[0];
-            s.b0 = (uint32_t)((int32_t)s.b0 >> p->down) + p->base[1];
-            s.b1 = (uint32_t)((int32_t)s.b1 >> p->down) + p->base[1];
+            s.a0 = (uint32_t)((int32_t)s.a0 >> p->down) + s.base_a;
+            s.a1 = (uint32_t)((int32_t)s.a1 >> p->down) + s.base_a;
+            s.b0 = (uint32_t)((int32_t)s.b0 >> p->down) + s.base_b;
+            s.b1 = (uint32_t)((int32_t)s.b1 >> p->down) + s.base_b;
         }
         if (p->terms)
             add_unpacked(p, two, &s);
         if (p->bytes) {
-            unsigned char *to = (unsigned char *)p->ending.output + at, *beside = to + p->stride;
-            int32_t a0, a1, b0, b1;
-            if (p->raise)
-                s.a0 <<= p->raise, s.a1 <<= p->raise, s.b0 <<= p->raise, s.b1 <<= p->raise;
-            a0 = mps_code(&p->a, s.a0), a1 = mps_code(&p->a, s.a1);
-            b0 = mps_code(&p->b, s.b0), b1 = mps_code(&p->b, s.b1);
-            if (p->clipped) {
-                const int32_t low = p->layer->low, high = p->layer->high;
-                a0 = mps_within(a0, low, high), a1 = mps_within(a1, low, high);
-                b0 = mps_within(b0, low, high), b1 = mps_within(b1, low, high);
-            } else {
-                a0 = mps_byte(a0), a1 = mps_byte(a1), b0 = mps_byte(b0), b1 = mps_byte(b1);
+            const int32_t low = p->layer->low, high = p->layer->high, raise = p->layer->raise;
+            const int32_t a0 = mps_code(&s.a, s.a0 << raise), b0 = mps_code(&s.b, s.b0 << raise);
+            const int32_t a1 = mps_code(&s.a, s.a1 << raise), b1 = mps_code(&s.b, s.b1 << raise);
+            unsigned char *to = s.to + at;
+            to[0] = (unsigned char)mps_within(a0, low, high);
+            to[1] = (unsigned char)mps_within(b0, low, high);
+            if (two) {
+                to[p->stride] = (unsigned char)mps_within(a1, low, high);
+                to[p->stride + 1] = (unsigned char)mps_within(b1, low, high);
             }
-            to[0] = (unsigned char)a0, to[1] = (unsigned char)b0;
-            if (two)
-                beside[0] = (unsigned char)a1, beside[1] = (unsigned char)b1;
         } else {
             finish_any(p, &s, at, two);
         }
-        codes += 2 * p->row, at += 2 * p->stride;
+        s.a0 = p->start.a0, s.a1 = p->start.a1, s.b0 = p->start.b0, s.b1 = p->start.b1;
+        s.w = p->start.w, s.unrolled = p->start.unrolled, s.end = p->start.end;
+        s.x = codes + 2 * s.row, at += 2 * p->stride;
     }
 }
 
@@ -130,24 +152,44 @@ static void multiply(pair *p, const shapes *s, int group) {
         (size_t)(s->groups * pairs) * stored + (size_t)group * (size_t)(2 * pairs * rest + single);
     for (int o = 0; o < s->outputs; o += 2, p->at += 2, place += stored) {
         const int channel = group * s->outputs + o;
+        const int32_t *base = layer->base ? layer->base + channel : NULL;
+        int read = bits; /* those of the weights that are read */
         p->count = at_most(2, s->outputs - o);
         p->terms = p->count == 2 ? rest : s->terms;
         p->words = p->count == 2 ? whole / (32 / bits) : 0;
-        mps_expect(&p->start, bits, layer->weights + place / 8 * (size_t)bits, p->words);
         p->first = next;
         next += (size_t)(p->count * p->terms);
-        p->a = p->b = mps_channel_of(layer, channel);
-        p->base[0] = p->base[1] = layer->base ? (uint32_t)layer->base[channel] : 0;
-        if (p->count == 2) {
-            p->b = mps_channel_of(layer, channel + 1);
-            p->base[1] = layer->base ? (uint32_t)layer->base[channel + 1] : 0;
-        }
-        p->start.a0 = p->start.a1 = p->down ? 0 : p->base[0];
-        p->start.b0 = p->start.b1 = p->down ? 0 : p->base[1];
-        p->bytes = layer->output_type == MPS_U8 && !layer->sum && p->count == 2 && p->a.shift > 0 &&
-                   p->b.shift > 0;
-        if (p->terms > 0 && p->terms <= CHUNK)
+        mps_expect(&p->start, bits, layer->weights + place / 8 * (size_t)bits, p->words);
+        if (p->terms > 0 && p->terms <= CHUNK) {
             unpack(p, 0, p->terms);
+            if (p->words == 0) { /* they are all there is */
+                read = 8;
+                p->words = (p->terms + 3) / 4;
+                p->terms = 0;
+                mps_expect(&p->start, 8, p->unpacked, p->words);
+            }
+        }
+        p->words_1 = read == 8 ? mps_words_8_1 : read == 4 ? mps_words_4_1 : mps_words_2_1;
+        p->words_2 = read == 8 ? mps_words_8_2 : read == 4 ? mps_words_4_2 : mps_words_2_2;
+        p->down = MPS_DSP && !mps_fused && p->words > 0 ? 8 - read : 0;
+        p->start.a = p->start.b = mps_channel_of(layer, channel);
+        p->start.base_a = p->start.base_b = base ? (uint32_t)base[0] : 0;
+        if (p->count == 2) {
+            p->start.b = mps_channel_of(layer, channel + 1);
+            p->start.base_b = base ? (uint32_t)base[1] : 0;
+        }
+        p->start.a0 = p->start.b0 = 0; /* where they are added at the end */
+        if (read == 8 || !MPS_DSP || p->words == 0)
+            p->start.a0 = p->start.base_a, p->start.b0 = p->start.base_b;
+        p->start.a1 = p->start.a0, p->start.b1 = p->start.b0;
+        p->bytes = p->added = 0;
+        if (p->count == 2 && p->start.a.shift > 0 && p->start.b.shift > 0) {
+            const mps_sum *sum = layer->sum;
+            if (sum)
+                p->added = sum->addend_type == MPS_U8 && sum->output_type == MPS_U8;
+            else
+                p->bytes = layer->output_type == MPS_U8;
+        }
         multiply_pair(p);
     }
     p->at -= (size_t)(s->outputs + 1) / 2 * 2;
@@ -236,10 +278,12 @@ static void gather_taps(const mps_convolution *c, const unsigned char *image, in
 
 static size_t whole_words(int terms) { return (size_t)(terms + 3) / 4 * 4; }
 
-static shapes shapes_of(const mps_layer *layer, int groups, int outputs, int terms) {
+/* `few`: with so few terms all are unpacked where some do not fill words. */
+static shapes shapes_of(const mps_layer *layer, int groups, int outputs, int terms, int few) {
     shapes s;
     s.groups = groups, s.outputs = outputs, s.terms = terms;
-    s.in_place = layer->bits == 8 || layer->bits == 4 || layer->bits == 2;
+    s.in_place = (layer->bits == 8 || layer->bits == 4 || layer->bits == 2) &&
+                 (terms > few || terms % (32 / layer->bits) == 0);
     return s;
 }
 
@@ -248,15 +292,15 @@ static pair pair_of(const mps_layer *layer, unsigned char *scratch, const void *
                     void *output, size_t stride) {
     pair p;
     p.layer = layer;
-    p.raise = layer->raise;
-    p.down = MPS_DSP && layer->bits < 8 ? 8 - layer->bits : 0;
-    p.words_1 = layer->bits == 8 ? mps_words_8_1 : layer->bits == 4 ? mps_words_4_1 : mps_words_2_1;
-    p.words_2 = layer->bits == 8 ? mps_words_8_2 : layer->bits == 4 ? mps_words_4_2 : mps_words_2_2;
-    p.start.x0 = p.start.x1 = NULL;
     p.unpacked = scratch;
-    p.clipped = layer->low > 0 || layer->high < 255;
     p.ending = mps_ending_of(layer, addend, output);
     p.stride = stride;
+    p.start.times = 0;
+    p.start.above = UINT32_C(0x01010101) * (uint32_t)(255 - layer->high);
+    p.start.low = UINT32_C(0x01010101) * (uint32_t)layer->low;
+    p.start.both = p.start.above + p.start.low;
+    p.start.to = output;
+    p.start.stride = stride;
     return p;
 }
 
@@ -272,24 +316,24 @@ void mps_convolve_patches(const mps_convolution *c, void *scratch, const void *i
     const int points = c->kernel_height == 1 && c->kernel_width == 1 && c->groups == 1 &&
                        c->output_height == c->height && c->output_width == c->width &&
                        c->stride_y == 1 && c->stride_x == 1 && c->channels % 4 == 0 &&
-                       c->layer.input_type == MPS_U8;
+                       c->layer.input_type == MPS_U8 && c->block == count;
     const shapes s = shapes_of(&c->layer, c->groups, c->outputs / c->groups,
-                               inputs * c->kernel_height * c->kernel_width);
+                               inputs * c->kernel_height * c->kernel_width, FEW_TERMS);
     pair p = pair_of(&c->layer, scratch, addend, output, (size_t)c->outputs);
     unsigned char *patches = (unsigned char *)scratch + unpacked_bytes(&s, c->layer.bits);
-    p.row = whole_words(s.terms);
+    p.start.row = whole_words(s.terms);
     if (points) {
-        p.codes = input, p.positions = count, p.at = 0;
+        p.start.x = input, p.positions = count, p.at = 0;
         multiply(&p, &s, 0);
         return;
     }
-    p.codes = patches;
+    p.start.x = patches;
     for (int group = 0; group < c->groups; group++) {
         int y = 0, x = 0;
         for (int done = 0; done < count; done += p.positions) {
             p.positions = at_most(c->block, count - done);
             for (int i = 0; i < p.positions; i++) {
-                unsigned char *patch = patches + (size_t)i * p.row;
+                unsigned char *patch = patches + (size_t)i * p.start.row;
                 if (c->groups == 1 && c->dilation_x == 1)
                     gather_lines(c, input, y, x, patch);
                 else
@@ -306,16 +350,16 @@ void mps_convolve_patches(const mps_convolution *c, void *scratch, const void *i
 void mps_multiply_patches(const mps_linear *l, void *scratch, const void *input, const void *addend,
                           void *output) {
     const int in_place = l->inputs % 4 == 0 && l->layer.input_type == MPS_U8;
-    const shapes s = shapes_of(&l->layer, 1, l->outputs, l->inputs);
+    const shapes s = shapes_of(&l->layer, 1, l->outputs, l->inputs, 0);
     pair p = pair_of(&l->layer, scratch, addend, output, (size_t)l->outputs);
     unsigned char *patches = (unsigned char *)scratch + unpacked_bytes(&s, l->layer.bits);
-    p.row = whole_words(l->inputs);
+    p.start.row = whole_words(l->inputs);
     for (int done = 0; done < l->rows; done += p.positions) {
         p.positions = in_place ? l->rows : at_most(l->block, l->rows - done);
-        p.codes = in_place ? input : patches;
+        p.start.x = in_place ? input : patches;
         for (int i = 0; i < p.positions && !in_place; i++)
             copy(l->layer.input_type, input, (size_t)(done + i) * (size_t)l->inputs, l->inputs,
-                 patches + (size_t)i * p.row);
+                 patches + (size_t)i * p.start.row);
         p.at = (size_t)done * (size_t)l->outputs;
         multiply(&p, &s, 0);
     }

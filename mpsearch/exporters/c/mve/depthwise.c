@@ -57,12 +57,21 @@ static void copy_line(const mps_convolution *c, const void *image, int first, in
     }
     mps_fill_bytes(line, from * WIDTH, zero);
     if (layer->input_type == MPS_U8) {
-        const uint8x16_t flip = vdupq_n_u8((uint8_t)layer->offset);
-        const mve_pred16_t some = vctp8q((uint32_t)count);
         const uint8_t *codes = (const uint8_t *)image + at;
-        uint8_t *place = (uint8_t *)line + from * WIDTH;
-        for (int x = from; x < to; x++, codes += c->channels, place += WIDTH)
-            vst1q_u8(place, veorq_u8(vldrbq_z_u8(codes, some), flip));
+        int8_t *place = line + from * WIDTH;
+        __asm__ volatile(
+            "wls lr, %[places], 2f\n"
+            "1: vpst\n"
+            "vldrbt.8 q0, [%[codes]]\n"
+            "veor q0, q0, %q[flip]\n"
+            "add %[codes], %[codes], %[channels]\n"
+            "vstrb.8 q0, [%[place]], #16\n"
+            "le lr, 1b\n"
+            "2:"
+            : [codes] "+r"(codes), [place] "+r"(place)
+            : [places] "r"(to - from), [channels] "r"(c->channels),
+              [flip] "w"(vdupq_n_u8((uint8_t)layer->offset)), [some] "Up"(vctp8q((uint32_t)count))
+            : "lr", "q0", "memory");
     } else {
         for (int x = from; x < to; x++)
             mps_take(layer, image, at + (size_t)(x - from) * (size_t)c->channels, count,
@@ -177,10 +186,10 @@ static MPS_APART void store(const mps_layer *layer, const mps_parts *parts, cons
         : "lr", "q0", "q1", "q2", "q3", "memory")
 
 static MPS_APART void convolve_line(const mps_convolution *c, const tile_constants *t,
-                                    const int8_t *weights, const int8_t *const *places, int count,
+                                    const int8_t *weights, const int8_t *const *rows, int count,
                                     uint8_t *to) {
     const mps_layer *layer = &c->layer;
-    const int8_t *top = places[0], *middle = places[3], *bottom = places[6];
+    const int8_t *top = rows[0], *middle = rows[1], *bottom = rows[2];
     const int step = c->stride_x * WIDTH, columns = c->output_width;
     const mve_pred16_t some = vctp8q((uint32_t)count);
     tile_sums s;
@@ -206,30 +215,32 @@ static void convolve_tile(const mps_convolution *c, int8_t *ring, const void *in
         (c->output_width - 1) * c->stride_x + (c->kernel_width - 1) * c->dilation_x + 1;
     const int usual =
         mps_is_usual(layer) && c->kernel_height == 3 && c->kernel_width == 3 && c->dilation_x == 1;
-    int8_t unpacked[TAPS * WIDTH + MPS_UNPACKED_SLACK];
-    const int8_t *weights = unpack_taps(layer, first, count, taps, unpacked), *places[TAPS];
+    int32_t unpacked[(TAPS * WIDTH + MPS_UNPACKED_SLACK) / 4];
+    const int8_t *weights = unpack_taps(layer, first, count, taps, (int8_t *)unpacked);
+    const int8_t *rows[TAPS], *places[TAPS];
     tile_constants constants;
     size_t to = (size_t)first;
     int next = 0; /* the first line, from the top, that is not in the ring */
     make_constants(layer, first, count, &constants);
     for (int y = 0; y < c->output_height; y++) {
         const int top = y * c->stride_y;
-        int tap = 0, slot = top % lines;
         for (next = next < top ? top : next; next < top + lines; next++)
             copy_line(c, input, first, count, next - c->top, columns,
                       ring + next % lines * columns * WIDTH);
-        for (int ky = 0; ky < c->kernel_height; ky++) {
-            for (int kx = 0; kx < c->kernel_width; kx++)
-                places[tap++] = ring + (slot * columns + kx * c->dilation_x) * WIDTH;
+        for (int ky = 0, slot = top % lines; ky < c->kernel_height; ky++) {
+            rows[ky] = ring + slot * columns * WIDTH;
             slot += c->dilation_y;
             if (slot >= lines)
                 slot -= lines;
         }
         if (usual) {
-            convolve_line(c, &constants, weights, places, count, (uint8_t *)output + to);
+            convolve_line(c, &constants, weights, rows, count, (uint8_t *)output + to);
             to += (size_t)c->output_width * (size_t)c->outputs;
             continue;
         }
+        for (int tap = 0; tap < taps; tap++)
+            places[tap] =
+                rows[tap / c->kernel_width] + tap % c->kernel_width * c->dilation_x * WIDTH;
         for (int x = 0; x < c->output_width; x++, to += (size_t)c->outputs) {
             tile_sums sums;
             sums.a = vldrwq_s32(constants.base), sums.b = vldrwq_s32(constants.base + 4);

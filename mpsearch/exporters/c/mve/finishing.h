@@ -5,7 +5,7 @@
 #ifndef MPS_FINISHING_H
 #define MPS_FINISHING_H
 
-#include "helium.h"
+#include "adding.h"
 
 #define MPS_LANES 4
 
@@ -38,46 +38,6 @@ static inline mps_factors mps_factors_of(const mps_layer *layer, int first, int 
 static inline int mps_is_usual(const mps_layer *layer) {
     return layer->rounding == MPS_HALF_UP && layer->raise == 0 && !layer->sum &&
            layer->output_type == MPS_U8;
-}
-
-/* What a sum adds, in two parts: value = upper * 2^18 + lower. With 16 bits times 31 bits, both
-   parts of a product and their sums fit 32 bits. */
-#define MPS_PART 18
-typedef struct {
-    int vectors; /* 0: one after the other, in 64 bits */
-    int32_t upper, lower, half, shift;
-} mps_parts;
-
-static inline mps_parts mps_parts_of(const mps_sum *sum) {
-    const int64_t offset = (int64_t)((uint64_t)(int64_t)sum->offset << sum->raise);
-    const int64_t upper = offset >> MPS_PART;
-    mps_parts parts = {0, 0, 0, 0, 0};
-    if (sum->shift <= MPS_PART || sum->shift > MPS_PART + 30 || sum->addend_type == MPS_I32 ||
-        upper != mps_clip(upper, -(1 << 29), 1 << 29))
-        return parts;
-    parts.vectors = 1;
-    parts.upper = (int32_t)upper;
-    parts.lower = (int32_t)(offset & ((1 << MPS_PART) - 1));
-    parts.shift = sum->shift - MPS_PART;
-    parts.half = (1 << (parts.shift - 1)) - 1;
-    return parts;
-}
-
-/* a * multiplier + b * other + offset, / 2^shift, half to even, for 17-bit integers. */
-static inline MPS_INLINE int32x4_t mps_add_parts(const mps_sum *sum, const mps_parts *parts,
-                                                 int32x4_t a, int32x4_t b) {
-    const int32x4_t mask = vdupq_n_s32((1 << MPS_PART) - 1);
-    int32x4_t upper = vqdmulhq_n_s32(vshlq_n_s32(a, 31 - MPS_PART), sum->multiplier);
-    int32x4_t lower = vandq_s32(vmulq_n_s32(a, sum->multiplier), mask);
-    upper = vaddq_s32(upper, vqdmulhq_n_s32(vshlq_n_s32(b, 31 - MPS_PART), sum->other));
-    lower = vaddq_s32(lower, vandq_s32(vmulq_n_s32(b, sum->other), mask));
-    upper = vaddq_n_s32(upper, parts->upper), lower = vaddq_n_s32(lower, parts->lower);
-    upper = vaddq_s32(upper, vshrq_n_s32(lower, MPS_PART)), lower = vandq_s32(lower, mask);
-    /* + 2^(shift - 1) - 1, and one more where the quotient is odd */
-    lower = vaddq_s32(lower, mask);
-    lower = vaddq_s32(lower, vandq_s32(vshlq_r_s32(upper, -parts->shift), vdupq_n_s32(1)));
-    upper = vaddq_s32(vaddq_n_s32(upper, parts->half), vshrq_n_s32(lower, MPS_PART));
-    return vshlq_r_s32(upper, -parts->shift);
 }
 
 static inline MPS_INLINE int32x4_t mps_clipped(int32x4_t x, int32_t zero, int32_t low,
@@ -129,30 +89,31 @@ static inline MPS_INLINE int32x4_t mps_scaled(int32x4_t x, int32x4_t multiplier,
     return vrshlq_s32(vqdmulhq_s32(x, multiplier), shift);
 }
 
-/* The layer's results for 4 channels; `multiplier` and `shift` are those of the factors.
- */
+/* The general way, one channel after the other. */
+static MPS_APART int32x4_t mps_rescaled_exactly(const mps_layer *layer, int32x4_t x,
+                                                int32x4_t multiplier, int32x4_t shift) {
+    int32_t sums[MPS_LANES], multipliers[MPS_LANES], shifts[MPS_LANES];
+    vstrwq_s32(sums, x), vstrwq_s32(multipliers, multiplier), vstrwq_s32(shifts, shift);
+    for (int i = 0; i < MPS_LANES; i++) {
+        mps_scale scale;
+        scale.multiplier = multipliers[i], scale.shift = shifts[i];
+        sums[i] = mps_finish(layer, scale, sums[i]);
+    }
+    return vldrwq_s32(sums);
+}
+
+/* The layer's results for 4 channels; `multiplier` and `shift` are those of the factors. */
 static inline MPS_INLINE int32x4_t mps_rescaled(const mps_layer *layer, int32x4_t x,
                                                 int32x4_t multiplier, int32x4_t shift) {
-    if (layer->rounding == MPS_HALF_UP) {
-        if (layer->raise)
-            x = vshlq_r_s32(x, layer->raise);
-        return mps_clipped(mps_scaled(x, multiplier, shift), layer->output_zero, layer->low,
-                           layer->high);
-    } else {
-        int32_t sums[MPS_LANES], multipliers[MPS_LANES], shifts[MPS_LANES];
-        vstrwq_s32(sums, x), vstrwq_s32(multipliers, multiplier), vstrwq_s32(shifts, shift);
-        for (int i = 0; i < MPS_LANES; i++) {
-            mps_scale scale;
-            scale.multiplier = multipliers[i], scale.shift = shifts[i];
-            sums[i] = mps_finish(layer, scale, sums[i]);
-        }
-        return vldrwq_s32(sums);
-    }
+    if (layer->rounding != MPS_HALF_UP)
+        return mps_rescaled_exactly(layer, x, multiplier, shift);
+    x = mps_scaled(vshlq_r_s32(x, layer->raise), multiplier, shift);
+    return mps_clipped(x, layer->output_zero, layer->low, layer->high);
 }
 
 /* A layer's results at element `at`, `count` of them -> what is stored. */
-static inline MPS_INLINE void mps_write(const mps_layer *layer, const mps_parts *parts, int32x4_t a,
-                                        const void *addend, void *output, size_t at, int count) {
+static MPS_APART void mps_write(const mps_layer *layer, const mps_parts *parts, int32x4_t a,
+                                const void *addend, void *output, size_t at, int count) {
     const mve_pred16_t some = vctp32q((uint32_t)count);
     const mps_sum *sum = layer->sum;
     if (!sum) {

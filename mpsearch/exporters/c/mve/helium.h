@@ -41,8 +41,8 @@ static inline MPS_INLINE void mps_fill_bytes(int8_t *to, int count, int value) {
 
 /* `count` codes from element `at` of a tensor on -> code - offset, where an offset of 128 turns the
    highest bit around. Packed codes begin with a whole byte. */
-static inline MPS_INLINE void mps_take(const mps_layer *layer, const void *codes, size_t at,
-                                       int count, int8_t *to) {
+static MPS_APART void mps_take(const mps_layer *layer, const void *codes, size_t at, int count,
+                               int8_t *to) {
     const uint8_t *from = (const uint8_t *)codes;
     if (layer->input_type == MPS_U8) {
         mps_copy(from + at, count, layer->offset, to);
@@ -83,17 +83,25 @@ static inline MPS_INLINE void mps_unpack_2(int8x16_t x, int8_t *weights) {
     vst4q_s8(weights, four);
 }
 
+/* Codes whose first and last bits are in these bytes. */
+static inline MPS_INLINE void mps_unpack_8(uint16x8_t low, uint16x8_t high, int16x8_t up, int bits,
+                                           int8_t *weights) {
+    const int16x8_t both = vreinterpretq_s16_u16(vsliq_n_u16(low, high, 8));
+    vstrbq_s16(weights, vshlq_r_s16(vshlq_s16(both, up), bits - 16));
+}
+
 /* `count` weights of `bits` bits from the first one of a byte on -> signed bytes. */
 static MPS_APART void mps_unpack(const uint8_t *packed, int bits, int count, int8_t *weights) {
+    const int words = ((uintptr_t)weights & 3) == 0; /* what is interleaved is stored as words */
     if (bits == 8) {
         mps_copy(packed, count, 0, weights);
-    } else if (bits == 4) {
+    } else if (bits == 4 && words) {
         for (; count >= 32; count -= 32, packed += 16, weights += 32)
             mps_unpack_4(vldrbq_s8((const int8_t *)packed), weights);
         if (count > 0)
             mps_unpack_4(vldrbq_z_s8((const int8_t *)packed, vctp8q((uint32_t)(count + 1) / 2)),
                          weights);
-    } else if (bits == 2) {
+    } else if (bits == 2 && words) {
         for (; count >= 64; count -= 64, packed += 16, weights += 64)
             mps_unpack_2(vldrbq_s8((const int8_t *)packed), weights);
         if (count > 0)
@@ -106,12 +114,13 @@ static MPS_APART void mps_unpack(const uint8_t *packed, int bits, int count, int
         /* to the top, and back with the sign */
         const int16x8_t up = vsubq_s16(vdupq_n_s16((int16_t)(16 - bits)),
                                        vreinterpretq_s16_u16(vandq_u16(start, vdupq_n_u16(7))));
-        for (; count > 0; count -= 8, packed += bits, weights += 8) {
+        for (; count >= 8; count -= 8, packed += bits, weights += 8)
+            mps_unpack_8(vldrbq_gather_offset_u16(packed, first),
+                         vldrbq_gather_offset_u16(packed, last), up, bits, weights);
+        if (count > 0) {
             const mve_pred16_t some = vctp16q((uint32_t)count);
-            const uint16x8_t low = vldrbq_gather_offset_z_u16(packed, first, some);
-            const uint16x8_t high = vldrbq_gather_offset_z_u16(packed, last, some);
-            const int16x8_t both = vreinterpretq_s16_u16(vsliq_n_u16(low, high, 8));
-            vstrbq_s16(weights, vshlq_r_s16(vshlq_s16(both, up), bits - 16));
+            mps_unpack_8(vldrbq_gather_offset_z_u16(packed, first, some),
+                         vldrbq_gather_offset_z_u16(packed, last, some), up, bits, weights);
         }
     }
 }
