@@ -24,7 +24,7 @@ from torch import nn
 
 from mpsearch.data import Data
 from mpsearch.device.exported import read_firmware
-from mpsearch.device.firmware import build
+from mpsearch.device.firmware import WHOLE, build
 from mpsearch.exporters.c.folder import export_c, kernel_sources
 from mpsearch.exporters.c.targets import TARGETS, Target
 from mpsearch.exporters.firmware.boards import boards_of
@@ -100,7 +100,7 @@ def measure(target: Target) -> dict[str, object]:
         board = boards_of(target.name)[0]
         place = Path(name) / "build"
         place.mkdir()
-        built = build(read_firmware(folder, board.name), board, ("-O2",), place, steps=False)
+        built = build(read_firmware(folder, board.name), board, ("-O2",), place, (WHOLE,))
         used = ("mps_convolve_patches", "mps_multiply_patches")
         rest = together[" ".join(used)] + sum(functions[name]["step"] for name in used)
         base = built.flash_bytes - sum(constants.values()) - rest

@@ -8,7 +8,7 @@ from test_fitting import CHOICES, every, layer_table, network, template
 
 from mpsearch.cli import run
 from mpsearch.device.exported import read_firmware
-from mpsearch.device.firmware import build, check_tools
+from mpsearch.device.firmware import WHOLE, build, check_tools
 from mpsearch.errors import InputError
 from mpsearch.exporters.c.folder import export_c
 from mpsearch.exporters.c.targets import TARGETS
@@ -78,7 +78,7 @@ def test_no_firmware_takes_more_than_predicted(target: str, tmp_path: Path) -> N
     board = boards_of(target)[0]
     (tmp_path / "build").mkdir()
     exported = read_firmware(tmp_path / "firmware", board.name)
-    built = build(exported, board, ("-O2",), tmp_path / "build", steps=False)
+    built = build(exported, board, ("-O2",), tmp_path / "build", (WHOLE,))
     planned = Planned.of(template("option-a"), TARGETS[target].family)
     sizes = Sizes(planned, {name: [choices[name]] for name in planned.layers})
     known = charges(sizes, flash_of(target))

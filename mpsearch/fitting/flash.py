@@ -18,16 +18,17 @@ import numpy as np
 
 from mpsearch.errors import InputError
 from mpsearch.exporters.c.kernels import Kernel
-from mpsearch.exporters.c.layouts import arrange
+from mpsearch.exporters.c.summing import Summed, layer_of
 from mpsearch.fitting.sizes import Sizes
 from mpsearch.integer.fixed_point import Rescale
 from mpsearch.integer.functions import Lookup
-from mpsearch.integer.graph import Convolution, Linear, Scaling, Step
+from mpsearch.integer.graph import Scaling, Step
 from mpsearch.tables.choice import Choice
 
 TABLE = "code_bytes.json"
 _CALL = 80  # bytes of one step's call and of what describes its tensors, at most
 _KNOTS = 2049 * 2  # of a function's table, at most
+_SUM = 64  # what describes a sum that is part of a layer, at most
 _SHARED = 3 * 1024  # tables that steps of one kind share
 _PER_CHANNEL = 8  # of a layer's factors, where float32 scales do not give them exactly
 
@@ -113,8 +114,8 @@ def functions_of(kind: str, kernel: str) -> tuple[str, ...]:
 
 def _table_bytes(step: Step) -> int:
     """Of constants that are no layer's, at most."""
-    if isinstance(step, Convolution | Linear):
-        return 0
+    if layer_of(step) is not None:
+        return _SUM if isinstance(step, Summed) else 0
     constants = [value for name, value in vars(step).items() if name not in ("sources", "output")]
     return 4 * sum(map(_numbers, constants)) + (_KNOTS if isinstance(step, Lookup) else 0)
 
@@ -175,14 +176,14 @@ def charges(sizes: Sizes, flash: Flash) -> Charges:
     for chosen, _ in sizes.seen:
         choices = {name: classes[chosen[name]][0] for name, classes in sizes.classes.items()}
         graph, origin = planned.template.assembled(choices)
-        arranged = arrange(graph)
+        arranged = planned.family.arrange(graph)
         own: dict[str, int] = {}
         kernels = planned.family.kernels(arranged)
         for step in arranged.steps:
-            kernel = ""
-            if isinstance(step, Convolution | Linear):
-                kernel = kernels[step.weights.layer].name
-            functions = functions_of(type(step).__name__, kernel)
+            layer, kernel = layer_of(step), ""
+            if layer is not None:
+                kernel = kernels[layer.weights.layer].name
+            functions = functions_of(type(layer or step).__name__, kernel)
             node = origin.get(step.output.name, step.sources[0])
             own[node] = own.get(node, 0) + flash.of_step(step, functions)
             if not kernel:
