@@ -137,7 +137,8 @@ typedef struct {
 static inline mps_scale mps_factor(uint32_t bits, uint64_t factor, int exponent) {
     const uint32_t mantissa = (bits & 0x7fffff) | 0x800000;
     const uint64_t product = /* 55 or 56 bits */
-        (uint64_t)mantissa * (uint32_t)(factor >> 32) + ((uint64_t)mantissa * (uint32_t)factor >> 32);
+        (uint64_t)mantissa * (uint32_t)(factor >> 32) +
+        ((uint64_t)mantissa * (uint32_t)factor >> 32);
     const int drop = product >> 55 ? 25 : 24;
     const uint32_t half = UINT32_C(1) << (drop - 1), rest = (uint32_t)product & (2 * half - 1);
     uint32_t multiplier = (uint32_t)(product >> drop);
