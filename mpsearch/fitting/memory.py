@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from mpsearch.exporters.c.arena import Buffer
 from mpsearch.exporters.c.families import Family
 from mpsearch.exporters.c.layouts import Arrange, Arranged
-from mpsearch.exporters.c.steps import kind_of
 from mpsearch.exporters.c.storage import Storage, scratch_of, store
-from mpsearch.exporters.c.summing import layer_of
+from mpsearch.exporters.c.summing import kind_of, layer_of
 from mpsearch.integer.graph import Requantize, Reshape, Step
 from mpsearch.integer.template import Template
 from mpsearch.tables.choice import Choice
