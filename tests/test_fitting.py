@@ -241,7 +241,7 @@ def test_wrong_calls_are_one_line(folder: Path, capsys: pytest.CaptureFixture[st
         (["--ram", "50%"], "got '50%'; expected a size such as 512MB"),
         (["--ram", "64"], "has no unit; did you mean 64KB or 64B?"),
         (["--ram", "64KB", "--target", "cortex-m9"], "got the target 'cortex-m9'"),
-        (["--target", "cortex-m4"], "--target says which processor --ram is of"),
+        (["--target", "cortex-m4"], "--target says which processor --ram and --flash are of"),
         (["--ram", "64KB", "--format", "litert"], "--ram is about the C export"),
         (["--ram", "64KB", "--rerank", "3"], "--ram is searched with the table alone"),
     ):

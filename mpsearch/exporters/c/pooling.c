@@ -96,6 +96,7 @@ static int largest_packed(const seen *w, int mask, int bits, int count, unsigned
 
 #elif defined(__ARM_FEATURE_MVE) && !defined(MPS_PORTABLE)
 #include <arm_mve.h>
+#define MPS_PACKED_VECTORS
 
 /* The largest codes of all channels, 16 at a time. */
 static int largest(const seen *w, int count, unsigned char *best) {

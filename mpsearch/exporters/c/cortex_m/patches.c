@@ -5,6 +5,20 @@
 #include "finishing.h"
 #include "pairs.h"
 
+/* -DMPS_WITHOUT_4, -DMPS_WITHOUT_2: no layer has weights of 4 or of 2 bits; their loops stay out.
+ */
+typedef void (*loop)(mps_sums *);
+#ifdef MPS_WITHOUT_4
+#define WORDS_4(POSITIONS) (loop)0
+#else
+#define WORDS_4(POSITIONS) mps_words_4_##POSITIONS
+#endif
+#ifdef MPS_WITHOUT_2
+#define WORDS_2(POSITIONS) (loop)0
+#else
+#define WORDS_2(POSITIONS) mps_words_2_##POSITIONS
+#endif
+
 #define FEW_TERMS 64 /* of a convolution, unpacked if they do not fill words; in pairs.py, too */
 #define CHUNK 1024   /* terms that are unpacked at once; _CHUNK in cortex_m.py */
 
@@ -14,7 +28,7 @@ typedef struct {
     unsigned char *unpacked;
     mps_sums start; /* what each two positions begin with */
     int words;      /* of each channel; how they are read */
-    void (*words_1)(mps_sums *), (*words_2)(mps_sums *);
+    loop words_1, words_2;
     int down;     /* how far their sums are shifted */
     int terms;    /* of each channel that are unpacked besides, at most CHUNK at once */
     size_t first; /* code of what is unpacked; the second channel's follow */
@@ -169,8 +183,8 @@ static void multiply(pair *p, const shapes *s, int group) {
                 mps_expect(&p->start, 8, p->unpacked, p->words);
             }
         }
-        p->words_1 = read == 8 ? mps_words_8_1 : read == 4 ? mps_words_4_1 : mps_words_2_1;
-        p->words_2 = read == 8 ? mps_words_8_2 : read == 4 ? mps_words_4_2 : mps_words_2_2;
+        p->words_1 = read == 8 ? mps_words_8_1 : read == 4 ? WORDS_4(1) : WORDS_2(1);
+        p->words_2 = read == 8 ? mps_words_8_2 : read == 4 ? WORDS_4(2) : WORDS_2(2);
         p->down = MPS_DSP && !mps_fused && p->words > 0 ? 8 - read : 0;
         p->start.a = p->start.b = mps_channel_of(layer, channel);
         p->start.base_a = p->start.base_b = base ? (uint32_t)base[0] : 0;
