@@ -163,7 +163,7 @@ def arrange(
         "RETURN": "    return 0;\n" if PACKAGES[package].returns else "",
     }
     found = {f"{SOURCES}/{each}": contents[each] for each in kept}
-    for path, template in {f"{SOURCES}/{name}.h": "wrapper.h", **PACKAGES[package].files}.items():
+    for path, template in {f"{SOURCES}/{name}.h": "wrapper.h.template", **PACKAGES[package].files}.items():
         found[path] = _filled(_template(template), words).encode()
     return found
 
