@@ -144,7 +144,8 @@ const float *const sample[] = {{{", ".join(names)}}};
 
 def _with_class(main: str) -> str:
     """The main function of a network whose output is the class itself."""
-    return _ANSWER.sub("", main).replace("(uint64_t)best", "(uint64_t)network_real(0)")
+    its = "(uint64_t)mps_get(output, network_result.type, 0)"
+    return _ANSWER.sub("", main).replace("(uint64_t)best", its)
 
 
 def _text(name: str) -> str:

@@ -92,9 +92,11 @@ static inline MPS_INLINE void add_bytes(const pair *p, const mps_sums *s, uint32
 /* Results that are not just bytes of two channels. */
 static MPS_APART void finish_any(const pair *p, const mps_sums *s, size_t at, int two) {
     if (p->added) {
-        add_bytes(p, s, s->a0, s->b0, at);
-        if (two)
-            add_bytes(p, s, s->a1, s->b1, at + p->stride);
+        uint32_t first = s->a0, second = s->b0;
+        for (int position = 0; position <= two; position++, at += p->stride) {
+            add_bytes(p, s, first, second, at);
+            first = s->a1, second = s->b1;
+        }
         return;
     }
     mps_finish_one(&p->ending, &s->a, s->a0, at);
@@ -155,7 +157,7 @@ static MPS_APART void multiply_pair(const pair *p) {
 }
 
 /* The channels of a group for some positions; p has codes, row, positions, at and stride. */
-static void multiply(pair *p, const shapes *s, int group) {
+static MPS_SMALL void multiply(pair *p, const shapes *s, int group) {
     const mps_layer *layer = p->layer;
     const int pairs = s->outputs / 2, bits = layer->bits;
     const int whole = s->in_place ? s->terms / (32 / bits) * (32 / bits) : 0;
@@ -302,8 +304,8 @@ static shapes shapes_of(const mps_layer *layer, int groups, int outputs, int ter
 }
 
 /* The first bytes of the scratch are for unpacked weights. */
-static pair pair_of(const mps_layer *layer, unsigned char *scratch, const void *addend,
-                    void *output, size_t stride) {
+static MPS_SMALL pair pair_of(const mps_layer *layer, unsigned char *scratch, const void *addend,
+                              void *output, size_t stride) {
     pair p;
     p.layer = layer;
     p.unpacked = scratch;
@@ -361,8 +363,8 @@ void mps_convolve_patches(const mps_convolution *c, void *scratch, const void *i
     }
 }
 
-void mps_multiply_patches(const mps_linear *l, void *scratch, const void *input, const void *addend,
-                          void *output) {
+MPS_SMALL void mps_multiply_patches(const mps_linear *l, void *scratch, const void *input,
+                                    const void *addend, void *output) {
     const int in_place = l->inputs % 4 == 0 && l->layer.input_type == MPS_U8;
     const shapes s = shapes_of(&l->layer, 1, l->outputs, l->inputs, 0);
     pair p = pair_of(&l->layer, scratch, addend, output, (size_t)l->outputs);
