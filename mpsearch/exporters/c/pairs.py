@@ -22,11 +22,8 @@ from mpsearch.integer.graph import (
     TransposedConvolution,
 )
 
-_CHUNK, _MOST_TAPS, _CHANNELS = (
-    1024,
-    64,
-    16,
-)  # CHUNK in patches.c; MOST_TAPS, CHANNELS in depthwise.c
+_CHUNK = 1024  # CHUNK in patches.c
+_MOST_TAPS, _CHANNELS = 64, 16  # CHANNELS in depthwise.c
 _FEW_TERMS = 64  # FEW_TERMS in patches.c
 _IN_PLACE = (2, 4, 8)  # bits of weights whose words are read where they are stored
 _PATCH_BYTES, _MOST_POSITIONS = 4096, 48

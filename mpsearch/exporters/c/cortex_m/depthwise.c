@@ -4,7 +4,6 @@
 #include "finishing.h"
 
 #define CHANNELS 16
-#define MOST_TAPS 64
 
 static int at_most(int x, int limit) { return x < limit ? x : limit; }
 

@@ -85,11 +85,6 @@ static inline MPS_INLINE int32_t mps_upper(int32_t x, int32_t m, int32_t c) {
     __asm__("smmla %0, %1, %2, %3" : "=r"(y) : "r"(x), "r"(m), "r"(c));
     return y;
 }
-static inline MPS_INLINE int32_t mps_byte(int32_t x) {
-    int32_t y;
-    __asm__("usat %0, #8, %1" : "=r"(y) : "r"(x));
-    return y;
-}
 
 #else
 #define MPS_DSP_ASSEMBLY 0
@@ -127,7 +122,6 @@ static inline int32_t mps_upper(int32_t x, int32_t m, int32_t c) {
     return c + (int32_t)((int64_t)x * m >> 32);
 }
 #endif
-static inline int32_t mps_byte(int32_t x) { return x < 0 ? 0 : x > 255 ? 255 : x; }
 
 #endif
 
