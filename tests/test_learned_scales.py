@@ -21,8 +21,8 @@ from mpsearch.quantization.quantized import QuantizedLayer, QuantizedNetwork
 from mpsearch.quantization.quantized_file import load_quantized, save_quantized
 from mpsearch.tables.choice import Choice
 
-REPAIRED = PostTraining()
-LEARNED = PostTraining(learn_scales=True)
+REPAIRED = PostTraining(wide="32")  # nothing that is quantized after the repairs
+LEARNED = PostTraining(learn_scales=True, wide="32")
 
 
 class Tied(nn.Module):
