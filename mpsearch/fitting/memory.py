@@ -36,6 +36,8 @@ class Moment:
 
     title: str
     parts: tuple[Part, ...]
+    near: frozenset[str]
+    """The nodes that the step reads and writes: what may lie over each other in it."""
 
     @property
     def size(self) -> int:
@@ -124,7 +126,8 @@ def _moments(arranged: Arranged, storage: Storage, origin: Mapping[str, str]) ->
             Part(frozenset(map(node_of, names)), names, size)
             for names, size in together(live, number)
         ]
-        moments[key] = Moment(f"{kind_of(step)} {step.output.name}", tuple(parts))
+        near = frozenset(map(node_of, (*step.sources, step.output.name)))
+        moments[key] = Moment(f"{kind_of(step)} {step.output.name}", tuple(parts), near)
     return moments
 
 

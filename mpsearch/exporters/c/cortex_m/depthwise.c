@@ -78,7 +78,8 @@ typedef struct {
 #if MPS_DSP
 typedef uint32_t weight; /* of two taps, as halfwords; four channels, then two more taps of these */
 
-static void unpack(const mps_layer *layer, int first, int count, int taps, int padded, weight *to) {
+static MPS_SMALL MPS_APART void unpack(const mps_layer *layer, int first, int count, int taps,
+                                       int padded, weight *to) {
     mps_reader codes = mps_reader_at(layer, (size_t)first * (size_t)taps);
     const int pairs = padded / 2;
     for (int i = 0; i < 4 * pairs * ((count + 3) / 4); i++)
@@ -109,7 +110,8 @@ static inline four add_bytes(four s, const unsigned char *codes, const int32_t *
 #else
 typedef int8_t weight; /* of a tap: four channels, then the next tap of these */
 
-static void unpack(const mps_layer *layer, int first, int count, int taps, int padded, weight *to) {
+static MPS_SMALL MPS_APART void unpack(const mps_layer *layer, int first, int count, int taps,
+                                       int padded, weight *to) {
     mps_reader codes = mps_reader_at(layer, (size_t)first * (size_t)taps);
     for (int t = 0; t < taps; t++)
         for (int i = 0; i < count; i++)
@@ -291,8 +293,8 @@ static void convolve_block(const window *w, weight *weights, const void *addend,
     }
 }
 
-void mps_convolve_depthwise(const mps_convolution *c, void *scratch, const void *input,
-                            const void *addend, void *output) {
+MPS_SMALL void mps_convolve_depthwise(const mps_convolution *c, void *scratch, const void *input,
+                                      const void *addend, void *output) {
     const int taps = c->kernel_height * c->kernel_width;
     const int fields = c->layer.input_type == MPS_U4 ? 2 : c->layer.input_type == MPS_U2 ? 4 : 1;
     unsigned char *padding = scratch;
