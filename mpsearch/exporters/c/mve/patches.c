@@ -19,7 +19,7 @@ typedef struct {
     mps_row_adder add; /* or NULL: one row after the other */
     int8_t *unpacked;  /* memory for MPS_LANES rows of weights */
     int first, outputs, terms;
-    int usual;
+    int usual, nibbles; /* with two codes to a byte, but as usual */
     const void *addend;
     void *output;
 } work;
@@ -36,7 +36,7 @@ typedef struct {
                      "add %[to], %[to], %[stride]\n"                                               \
                      "le lr, 1b"                                                                   \
                      : [sums] "+r"(sums), [to] "+r"(to)                                            \
-                     : [positions] "r"(positions), [stride] "r"(stride),                           \
+                     : [positions] "r"(positions), [stride] "r"(apart),                            \
                        [zero] "r"(layer->output_zero), [multiplier] "w"(multiplier),               \
                        [shift] "w"(shift), [low] "w"(low), [high] "w"(high), [base] "w"(base)      \
                      : "lr", "q0", "memory")
@@ -48,13 +48,21 @@ static void finish_rows(work *w, int channel, int count, const int32_t *more, co
     const int32x4_t multiplier = vldrwq_s32(w->factors.multipliers + channel);
     const int32x4_t shift = vldrbq_s32(w->factors.shifts + channel);
     const int32x4_t base = more ? vldrwq_s32(more) : vdupq_n_s32(0);
-    if (w->usual && count == MPS_LANES) {
-        int8_t *to = (int8_t *)w->output + at;
+    const int nibbles = w->nibbles && (at | stride) % 2 == 0;
+    if ((w->usual || nibbles) && count == MPS_LANES) {
+        uint32_t bytes[MOST];
+        int8_t *to = nibbles ? (int8_t *)bytes : (int8_t *)w->output + at;
+        const size_t apart = nibbles ? MPS_LANES : stride;
         const int32x4_t low = vdupq_n_s32(layer->low), high = vdupq_n_s32(layer->high);
         if (more)
             FINISH("vadd.i32 q0, q0, %q[base]\n");
         else
             FINISH("");
+        for (int i = 0; nibbles && i < positions; i++) { /* four bytes become two */
+            uint8_t *packed = (uint8_t *)w->output + (at + (size_t)i * stride) / 2;
+            const uint32_t pairs = bytes[i] | bytes[i] >> 4;
+            packed[0] = (uint8_t)pairs, packed[1] = (uint8_t)(pairs >> 16);
+        }
         return;
     }
     if (w->add && count == MPS_LANES) {
@@ -142,6 +150,8 @@ static work begin(const mps_layer *layer, int first, int outputs, int terms, voi
     w.factors = mps_factors_of(layer, first, outputs, scratch);
     w.unpacked = w.factors.shifts + (outputs + MPS_LANES - 1) / MPS_LANES * MPS_LANES;
     w.usual = mps_is_usual(layer);
+    w.nibbles = layer->rounding == MPS_HALF_UP && layer->raise == 0 && !layer->sum &&
+                layer->output_type == MPS_U4;
     *patches = w.unpacked;
     if (layer->bits < 8)
         *patches += MPS_LANES * (terms > CHUNK ? APART : terms) + 8 + MPS_UNPACKED_SLACK;
