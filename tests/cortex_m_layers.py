@@ -145,6 +145,8 @@ def make_case(source: np.random.Generator, case: int) -> Case:
         numbers = [int(v) for v in source.integers(2**20, 2**24, 2)]
         raised, shift = int(source.integers(0, 9)), int(source.integers(24, 31))
         offset = int(source.integers(-(2**20), 2**20))
+        if case % 4 == 3:  # ties
+            numbers, offset = [1 << (shift - 1), 1 << (shift - 2)], 0
         affine = Affine(
             ("output", "addend"), result, tuple(np.full((1,) * len(out.shape), v) for v in numbers),
             np.full((1,) * len(out.shape), offset), raised, shift, result.low, result.high,

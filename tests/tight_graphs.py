@@ -153,8 +153,10 @@ class TightGraph:
         if kind == "beside":
             output = self.like(x, (2 * channels, height, width))
             return self.add(Concatenate((x.name, x.name), output, 0))
-        output = self.like(x, (channels, (height + 2 - 3) // 2 + 1, (width + 2 - 3) // 2 + 1))
-        return self.add(MaxPool(names, output, (3, 3), (2, 2), (1, 1), (1, 1)))
+        kernel, stride = self.source.choice((2, 3)), self.source.choice((1, 2, 2))
+        size = tuple((n + 2 - kernel) // stride + 1 for n in (height, width))
+        output = self.like(x, (channels, *size))
+        return self.add(MaxPool(names, output, (kernel,) * 2, (stride,) * 2, (1, 1), (1, 1)))
 
     def images(self, channels: int) -> None:
         """A chain of layers with sums, from an image to a vector."""

@@ -8,6 +8,8 @@ from mpsearch.commands.device_table import cells, next_command, write_table
 from mpsearch.commands.loading import load_model_and_data
 from mpsearch.tables.units import format_count
 
+NOTABLE = 0.05  # of predicted over counted; networks with one choice are at 1.00
+
 if TYPE_CHECKING:
     from mpsearch.device.counting import CountedTable
     from mpsearch.importers.loading import ModelSource
@@ -81,3 +83,9 @@ def _print(found: "CountedTable", column: str) -> None:
             for one in found.networks
         ],
     )
+    if any(abs(one.predicted / max(1, one.counted) - 1) > NOTABLE for one in found.networks):
+        echo(
+            f"note: predicted and counted differ by more than {NOTABLE:.0%}; a layer stores its "
+            "output at the bits of the layer that reads it, and fewer bits than 8 take longer",
+            "judge an answer by its own count: mpsearch device run, gate --max-instructions",
+        )

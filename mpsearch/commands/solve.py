@@ -46,6 +46,7 @@ class SolveRequest:
     format: str | None
     measured: MeasuredRequest | RefineRequest | None
     ram: str | None
+    flash: str | None
     target: str | None
     only_ranges: bool
     output: str
@@ -81,13 +82,20 @@ class SolveRequest:
             raise InputError(
                 "--max-distinct and --minimize do not go with --from-front or --rerank"
             )
-        if self.target is not None and self.ram is None:
+        fitted = self.ram is not None or self.flash is not None
+        if self.target is not None and not fitted:
             raise InputError(
-                "--target says which processor --ram is of; give --ram, or leave it out"
+                "--target says which processor --ram and --flash are of; give one of them, or "
+                "leave it out"
             )
-        if self.ram is not None and self.format not in (None, "c"):
+        if self.flash is not None and self.target is None:
+            raise InputError(
+                "--flash counts code, which differs from processor to processor; name one with "
+                "--target, such as cortex-m4, or limit the constants alone with --size"
+            )
+        if fitted and self.format not in (None, "c"):
             raise InputError(f"--ram is about the C export; leave out --format {self.format}")
-        if self.ram is not None and (self.rerank or self.from_front or self.measured is not None):
+        if fitted and (self.rerank or self.from_front or self.measured is not None):
             raise InputError(
                 "--ram is searched with the table alone; leave out --from-front, --rerank, "
                 "--refine and the options of measured accuracy"
@@ -139,8 +147,12 @@ class SolveRequest:
     help="Limit on the memory of all tensors, as the C export places it: 64KB (docs/ram.md).",
 )  # fmt: skip
 @click.option(
+    "--flash", metavar="SIZE",
+    help="Limit on constants and code of the firmware, with --target: 145KB (docs/ram.md).",
+)  # fmt: skip
+@click.option(
     "--target", metavar="PROCESSOR",
-    help="Of --ram: cortex-m0 … cortex-m55, cortex-a72, cortex-a76, x86-64 [default: any].",
+    help="Of --ram and --flash: cortex-m0 … cortex-m55, cortex-a72, … [default: any].",
 )  # fmt: skip
 @measured_options
 @click.option("--ranges", "only_ranges", is_flag=True, help="What limits can be; no search.")
@@ -223,7 +235,7 @@ def _solve_by_omega(
         from mpsearch.search.other_sources import look_up
 
         solution = look_up(table, request.from_front, budget)
-    elif request.ram is not None:
+    elif request.ram is not None or request.flash is not None:
         from mpsearch.commands import solve_fitted
 
         options = _parse_solver_options(request.solver_options)
@@ -302,7 +314,7 @@ def _save(
         recorded["max-distinct"] = (str(request.max_distinct),)
     model = refined.get("model_digest", request.table_model)
     memory: dict[str, Any] = {}
-    if request.ram is not None:
+    if request.ram is not None or request.flash is not None:
         from mpsearch.fitting.fitting import without_memory
 
         solution, memory = without_memory(solution, request.target)

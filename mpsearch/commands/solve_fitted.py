@@ -6,13 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 from mpsearch.exporters.c.targets import find_target
 from mpsearch.fitting.fitting import Fitted, Fitting
+from mpsearch.fitting.flash import flash_of
+from mpsearch.fitting.in_flash import fit_in_flash
 from mpsearch.fitting.memory import Moment, Planned
 from mpsearch.integer.template import template_from_json
 from mpsearch.refining.candidates import Asked
 from mpsearch.search.solving import solve as solve_table
 from mpsearch.tables.budget import Minimand
 from mpsearch.tables.provenance import LIFETIMES, load_provenance
-from mpsearch.tables.units import format_exactly, parse_bytes
+from mpsearch.tables.units import LARGEST_SIZE, format_exactly, parse_bytes
 
 if TYPE_CHECKING:
     from mpsearch.commands.solve import SolveRequest
@@ -25,8 +27,8 @@ def solve_fitted(
 ) -> Fitted:
     """The best assignment within the budget and --ram. Raises InputError for a table without
     lifetimes, a network without integer form, and an unknown --target."""
-    assert request.ram is not None
-    most = parse_bytes(request.ram)
+    most = LARGEST_SIZE if request.ram is None else parse_bytes(request.ram)
+    room = None if request.flash is None else parse_bytes(request.flash)
     family = find_target(request.target).family
     document = load_provenance(request.table_path).get(LIFETIMES)
     template = template_from_json(document, request.table_path)
@@ -40,7 +42,10 @@ def solve_fitted(
     fitting = Fitting(
         asked.table, Planned.of(template, family), ask, asked.pins, asked.exclude, minimand
     )
-    return fitting.fit(asked.budget, most, request.time_limit)
+    if room is None:
+        return fitting.fit(asked.budget, most, request.time_limit)
+    flash = flash_of(str(request.target))
+    return fit_in_flash(fitting, asked.budget, most, flash, room, request.time_limit)
 
 
 def to_document(fitted: Fitted) -> dict[str, Any]:

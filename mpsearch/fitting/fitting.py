@@ -27,7 +27,7 @@ from mpsearch.tables.choice import Choice
 from mpsearch.tables.solution import Smallest, Solution
 from mpsearch.tables.table import LayerTable
 
-RAM = "ram_bytes"
+RAM, FLASH = "ram_bytes", "flash_bytes"
 SECONDS = 60.0  # of cutting, where no time limit is given
 _SMALLEST = 5.0  # seconds for the smallest memory that there is
 _TIGHTER = 8
@@ -218,11 +218,13 @@ class Fitting:
 
 def without_memory(solution: Solution, target: str | None) -> tuple[Solution, dict[str, Any]]:
     """A fitted solution as of its table alone, and what assignment.json says of its memory."""
-    memory = {
-        "ram_bytes": solution.totals[RAM], "ram_limit": solution.limits[RAM], "target": target
-    }  # fmt: skip
-    totals = {key: value for key, value in solution.totals.items() if key != RAM}
-    limits = {key: value for key, value in solution.limits.items() if key != RAM}
+    memory: dict[str, Any] = {"target": target}
+    for key in (RAM, FLASH):
+        if key in solution.limits:
+            name = key.removesuffix("_bytes")
+            memory |= {key: solution.totals[key], f"{name}_limit": solution.limits[key]}
+    totals = {key: value for key, value in solution.totals.items() if key not in (RAM, FLASH)}
+    limits = {key: value for key, value in solution.limits.items() if key not in (RAM, FLASH)}
     return replace(solution, totals=totals, limits=limits), memory
 
 

@@ -21,6 +21,7 @@ from mpsearch.tables.table import LayerTable
 
 FOOTPRINT = "footprint of activations"
 _MOST_CHECKED = 256  # combinations of one cut
+_MOST_PLACED = 8  # of these, where each has to be placed
 
 
 @dataclass(frozen=True)
@@ -164,10 +165,14 @@ def cut(sizes: Sizes, choices: Mapping[str, Choice], most: int, number: int) -> 
             return sizes.lives(others).peak_bytes > most
 
     sets = {name: {chosen[name]} for name in layers}
+    many = _MOST_CHECKED if over else _MOST_PLACED
     for name in layers:
         for other in range(len(sizes.classes[name])):
             tried = {**sets, name: {other}}
-            if other in sets[name] or prod(map(len, tried.values())) > _MOST_CHECKED:
+            if (
+                other in sets[name]
+                or prod(map(len, {**sets, name: {*sets[name], other}}.values())) > many
+            ):
                 continue
             if all(
                 too_much({**chosen, **dict(zip(tried, combination, strict=True))})

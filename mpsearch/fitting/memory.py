@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from mpsearch.exporters.c.arena import Buffer
 from mpsearch.exporters.c.families import Family
 from mpsearch.exporters.c.layouts import Arrange, Arranged
-from mpsearch.exporters.c.steps import kind_of
 from mpsearch.exporters.c.storage import Storage, scratch_of, store
-from mpsearch.exporters.c.summing import layer_of
+from mpsearch.exporters.c.summing import kind_of, layer_of
 from mpsearch.integer.graph import Requantize, Reshape, Step
 from mpsearch.integer.template import Template
 from mpsearch.tables.choice import Choice
@@ -37,6 +36,8 @@ class Moment:
 
     title: str
     parts: tuple[Part, ...]
+    near: frozenset[str]
+    """The nodes that the step reads and writes: what may lie over each other in it."""
 
     @property
     def size(self) -> int:
@@ -125,7 +126,8 @@ def _moments(arranged: Arranged, storage: Storage, origin: Mapping[str, str]) ->
             Part(frozenset(map(node_of, names)), names, size)
             for names, size in together(live, number)
         ]
-        moments[key] = Moment(f"{kind_of(step)} {step.output.name}", tuple(parts))
+        near = frozenset(map(node_of, (*step.sources, step.output.name)))
+        moments[key] = Moment(f"{kind_of(step)} {step.output.name}", tuple(parts), near)
     return moments
 
 

@@ -54,15 +54,24 @@ class Sizes:
     seen: list[tuple[dict[str, int], Lives]] = field(default_factory=list)
 
     @cached_property
-    def classes(self) -> dict[str, list[list[Choice]]]:
-        """Layer -> its choices by class, in the order of bits."""
+    def _kernels(self) -> dict[Choice, Mapping[str, tuple[str, int]]]:
+        """With a choice wherever it may be: kernels and scratch by layer."""
         everything = sorted({choice for allowed in self.choices.values() for choice in allowed})
-        kernels = {
+        return {
             choice: self.planned.lives(
                 {name: choice if choice in own else own[0] for name, own in self.choices.items()}
             ).kernels
             for choice in everything
         }
+
+    def kernel_of(self, layer: str, choice: Choice) -> str:
+        """The name of the kernel that computes a layer."""
+        return self._kernels[choice][layer][0]
+
+    @cached_property
+    def classes(self) -> dict[str, list[list[Choice]]]:
+        """Layer -> its choices by class, in the order of bits."""
+        kernels = self._kernels
         found: dict[str, list[list[Choice]]] = {}
         for name, own in self.choices.items():
             alike: dict[tuple[int, str, int], list[Choice]] = {}
@@ -108,7 +117,7 @@ class Sizes:
         self._observe(dict.fromkeys(self.classes, 0))
         self._observe({name: len(classes) - 1 for name, classes in self.classes.items()})
         for _ in range(_ROUNDS):
-            wanted = {layers for _, _, layers in self._parts()}
+            wanted = {layers for _, _, layers in self._parts()} | set(self._near().values())
             missing = [pair for layers in wanted for pair in self._missing(layers)]
             if not missing:
                 break
@@ -129,13 +138,16 @@ class Sizes:
 
     def _parts(self) -> list[tuple[str, frozenset[str], frozenset[str]]]:
         """(step, nodes, the layers that decide them): nodes that ever lie over each other in the
-        step are one part."""
+        step are one part, and those of which not all combinations have been seen that could."""
+        near = self._near()
         steps = {key for key in self.seen[0][1].moments if not key.startswith(PASSING)}
         for _, lives in self.seen:
             steps &= set(lives.moments)
         found = []
         for key in sorted(steps):
             groups: list[set[str]] = []
+            if any(self._missing(near[key])) or self._are_many(near[key]):
+                groups = [set[str]().union(*(lives.moments[key].near for _, lives in self.seen))]
             for _, lives in self.seen:
                 for part in lives.moments[key].parts:
                     meeting = [group for group in groups if group & part.nodes]
@@ -146,10 +158,22 @@ class Sizes:
                 found.append((key, frozenset(group), layers))
         return found
 
+    def _near(self) -> dict[str, frozenset[str]]:
+        """Step -> the layers that decide what may lie over each other in it."""
+        found: dict[str, frozenset[str]] = {}
+        for _, lives in self.seen:
+            for key, moment in lives.moments.items():
+                layers = frozenset[str]().union(*map(self.deciding, moment.near))
+                found[key] = found.get(key, frozenset()) | layers
+        return found
+
+    def _are_many(self, layers: frozenset[str]) -> bool:
+        return prod(len(self.classes[name]) for name in layers) > MOST_COMBINATIONS
+
     def _missing(self, layers: frozenset[str]) -> Iterator[dict[str, int]]:
         names = sorted(layers)
         counts = [len(self.classes[name]) for name in names]
-        if prod(counts) > MOST_COMBINATIONS:
+        if self._are_many(layers):
             return
         there = {tuple(chosen[name] for name in names) for chosen, _ in self.seen}
         for combination in product(*map(range, counts)):

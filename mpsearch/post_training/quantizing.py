@@ -16,11 +16,11 @@ from mpsearch.errors import InputError
 from mpsearch.graph.layers import Layer
 from mpsearch.graph.network import Network
 from mpsearch.post_training.repairing import PLAIN, PostTraining, Shared, quantize_after_training
+from mpsearch.post_training.stored_tensors import store_tensors
 from mpsearch.quantization.calibration import Histogram, calibrate
 from mpsearch.quantization.quantized import (
     QuantizedLayer,
     QuantizedNetwork,
-    assemble,
     check_layers,
     quantize_layer,
 )
@@ -111,7 +111,7 @@ class Quantizing:
     nothing: then it equals `quantize(network, choices, histograms)` with the histograms of
     `calibration`, which are made at the first call; between assignments that share layers only the
     others are quantized anew, and choices that differ in the activations alone share the search
-    for the weights' scales.
+    for the weights' scales. So it is where `wide` differs from `PLAIN` alone.
     """
 
     network: Network
@@ -144,7 +144,7 @@ class Quantizing:
 
     def __call__(self, choices: Mapping[str, Choice]) -> QuantizedNetwork:
         """The quantized network. Raises InputError as `check_layers`."""
-        if self.post_training != PLAIN:
+        if replace(self.post_training, wide=PLAIN.wide) != PLAIN:
             return quantize_after_training(
                 self.network, choices, self.calibration, self.post_training, self.batch_size,
                 self._step,
@@ -154,8 +154,12 @@ class Quantizing:
         layers = {
             layer.name: self._layer(layer, choices[layer.name]) for layer in self.network.layers
         }
-        quantized = assemble(self.network, layers).made_from(self.network)
-        return replace(quantized, post_training=PLAIN.to_json())
+        quantized = store_tensors(
+            self.network, layers, self.calibration, self.post_training.wide,
+            lambda found: self._shared.yardstick.noise(found), self.batch_size,
+        )  # fmt: skip
+        quantized = quantized.made_from(self.network)
+        return replace(quantized, post_training=self.post_training.to_json())
 
     def _layer(self, layer: Layer, choice: Choice) -> QuantizedLayer:
         key = (layer.name, choice)

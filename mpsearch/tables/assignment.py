@@ -218,7 +218,12 @@ _FORM = {
     "search?": null_or(by_name(list_of(text))),
     "measured?": null_or(_MEASURED),
     "refined?": null_or(_REFINED),
-    "memory?": null_or({"ram_bytes": whole(), "ram_limit": whole(), "target?": null_or(text)}),
+    "memory?": null_or(
+        {
+            **dict.fromkeys(("ram_bytes?", "ram_limit?", "flash_bytes?", "flash_limit?"), whole()),
+            "target?": null_or(text),
+        }
+    ),
 }
 
 

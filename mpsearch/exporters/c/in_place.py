@@ -88,4 +88,5 @@ def _pool_lag(step: MaxPool, source: IntegerTensor) -> int:
         size, stride, pads = (1, *size), (1, stride[1]), (0, pads[1])
     starts = window_starts((size[0], size[1]), stride, pads, source.shape[-1])
     place = source.shape[0] * bits_of(source)
-    return lag(starts, np.arange(1, len(starts) + 1), place, place)
+    # the largest codes so far of a window lie in the output while the rest of it is read
+    return lag(starts, np.arange(len(starts)), place, place)

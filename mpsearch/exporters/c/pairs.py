@@ -29,7 +29,7 @@ _CHUNK, _MOST_TAPS, _CHANNELS = (
 )  # CHUNK in patches.c; MOST_TAPS, CHANNELS in depthwise.c
 _FEW_TERMS = 64  # FEW_TERMS in patches.c
 _IN_PLACE = (2, 4, 8)  # bits of weights whose words are read where they are stored
-_PATCH_BYTES, _MOST_POSITIONS = 3072, 48
+_PATCH_BYTES, _MOST_POSITIONS = 4096, 48
 _LARGE = 256 * 1024  # bytes of an image and what is made of it
 
 

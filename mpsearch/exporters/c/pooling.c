@@ -95,6 +95,8 @@ static int largest_packed(const seen *w, int mask, int bits, int count, unsigned
 }
 
 #elif defined(__ARM_FEATURE_MVE) && !defined(MPS_PORTABLE)
+#include <arm_mve.h>
+#define MPS_PACKED_VECTORS
 
 /* The largest codes of all channels, 16 at a time. */
 static int largest(const seen *w, int count, unsigned char *best) {
@@ -117,6 +119,25 @@ static int largest(const seen *w, int count, unsigned char *best) {
         }
     }
     return count;
+}
+
+/* The same for bytes of packed codes, each among bits of its own: `mask` leaves the lowest. */
+static int largest_packed(const seen *w, int mask, int bits, int count, unsigned char *best) {
+    int i = 0;
+    for (; i + 16 <= count; i += 16) {
+        uint8x16_t all = vdupq_n_u8(0);
+        for (int kept = mask; kept < 256; kept <<= bits) {
+            const uint8x16_t one = vdupq_n_u8((uint8_t)kept);
+            const unsigned char *row = w->first + i;
+            uint8x16_t most = vdupq_n_u8(0);
+            for (int y = 0; y < w->rows; y++, row += w->below)
+                for (int x = 0; x < w->columns; x++)
+                    most = vmaxq_u8(most, vandq_u8(one, vld1q_u8(row + (size_t)x * w->beside)));
+            all = vorrq_u8(all, most);
+        }
+        vst1q_u8(best + i, all);
+    }
+    return i;
 }
 
 #else

@@ -10,9 +10,9 @@ from math import prod
 import numpy as np
 
 from mpsearch.exporters.c.constants import LayerWriter
-from mpsearch.exporters.c.steps import StepWriter, kind_of
+from mpsearch.exporters.c.steps import StepWriter
 from mpsearch.exporters.c.storage import Storage, c_type, elements, store, tensor_bytes
-from mpsearch.exporters.c.summing import layer_of
+from mpsearch.exporters.c.summing import kind_of, layer_of
 from mpsearch.exporters.c.targets import ANY, Target
 from mpsearch.integer.graph import IntegerGraph, IntegerTensor, Step, reciprocal
 from mpsearch.quantization.quantized import QuantizedNetwork

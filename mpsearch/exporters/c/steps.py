@@ -13,7 +13,7 @@ from mpsearch.exporters.c.layouts import Arrange, Arranged
 from mpsearch.exporters.c.packed import PackedTensor, bits_of, in_bytes
 from mpsearch.exporters.c.pointwise import along_axis
 from mpsearch.exporters.c.storage import Storage, c_type, elements
-from mpsearch.exporters.c.summing import Summed, layer_of
+from mpsearch.exporters.c.summing import Summed, kind_of, layer_of
 from mpsearch.integer.fixed_point import power_table
 from mpsearch.integer.graph import (
     Add,
@@ -253,12 +253,6 @@ class StepWriter:
         self.constants.struct("mps_movement", number, fields)
         places = (constant or self._at(source or step.sources[0]), self._at(step.output.name))
         self.calls.append(f"    mps_move(&step_{number}, {', '.join(places)});")
-
-
-def kind_of(step: Step) -> str:
-    """The kind of a step in words: "Convolution", "Convolution + Affine"."""
-    parts = (step.layer, step.sum) if isinstance(step, Summed) else (step,)
-    return " + ".join(type(part).__name__ for part in parts)
 
 
 def _sum(step: Summed, tensors: Mapping[str, IntegerTensor]) -> dict[str, object]:

@@ -50,6 +50,12 @@ def layer_of(step: Step) -> Convolution | Linear | None:
     return step if isinstance(step, Convolution | Linear) else None
 
 
+def kind_of(step: Step) -> str:
+    """The kind of a step in words: "Convolution", "Convolution + Affine"."""
+    parts = (step.layer, step.sum) if isinstance(step, Summed) else (step,)
+    return " + ".join(type(part).__name__ for part in parts)
+
+
 def with_sums(graph: IntegerGraph) -> tuple[Step, ...]:
     """The steps of a graph, with sums as part of layers where that can be."""
     made: dict[str, int] = {step.output.name: place for place, step in enumerate(graph.steps)}

@@ -55,7 +55,7 @@ write your name and address into `library.properties`.
             "examples/run/CMakeLists.txt": "esp-idf/example.CMakeLists.txt",
             "examples/run/main/CMakeLists.txt": "esp-idf/main.CMakeLists.txt",
             "examples/run/main/idf_component.yml": "esp-idf/main.idf_component.yml",
-            "examples/run/main/main.c": "example.c",
+            "examples/run/main/main.c": "example.c.template",
         },
         """A component: copy this folder as `components/@NAME@` of your project, or name it in
 `main/idf_component.yml` with `override_path`, as the example does:
@@ -74,7 +74,7 @@ write your name and address into `library.properties`.
             "samples/run/CMakeLists.txt": "zephyr/sample.CMakeLists.txt",
             "samples/run/prj.conf": "zephyr/prj.conf",
             "samples/run/sample.yaml": "zephyr/sample.yaml",
-            "samples/run/src/main.c": "example.c",
+            "samples/run/src/main.c": "example.c.template",
         },
         """A module: name this folder in `EXTRA_ZEPHYR_MODULES`, or as a project of your west
 manifest, and set `CONFIG_@SYMBOL@=y`:
@@ -100,7 +100,7 @@ the example does:
         {
             "CMakeLists.txt": "cmake/CMakeLists.txt",
             "example/CMakeLists.txt": "cmake/example.CMakeLists.txt",
-            "example/main.c": "example.c",
+            "example/main.c": "example.c.template",
         },
         """A package: `add_subdirectory` of this folder, or `FetchContent`, or installed:
 

@@ -78,7 +78,8 @@ typedef struct {
 #if MPS_DSP
 typedef uint32_t weight; /* of two taps, as halfwords; four channels, then two more taps of these */
 
-static void unpack(const mps_layer *layer, int first, int count, int taps, int padded, weight *to) {
+static MPS_SMALL MPS_APART void unpack(const mps_layer *layer, int first, int count, int taps,
+                                       int padded, weight *to) {
     mps_reader codes = mps_reader_at(layer, (size_t)first * (size_t)taps);
     const int pairs = padded / 2;
     for (int i = 0; i < 4 * pairs * ((count + 3) / 4); i++)
@@ -109,7 +110,8 @@ static inline four add_bytes(four s, const unsigned char *codes, const int32_t *
 #else
 typedef int8_t weight; /* of a tap: four channels, then the next tap of these */
 
-static void unpack(const mps_layer *layer, int first, int count, int taps, int padded, weight *to) {
+static MPS_SMALL MPS_APART void unpack(const mps_layer *layer, int first, int count, int taps,
+                                       int padded, weight *to) {
     mps_reader codes = mps_reader_at(layer, (size_t)first * (size_t)taps);
     for (int t = 0; t < taps; t++)
         for (int i = 0; i < count; i++)
@@ -161,45 +163,46 @@ typedef struct {
 /* Channels in fours, to bytes: 17 instructions for two taps of four, 38 for their codes. */
 static MPS_APART void fours_to_bytes(position *next) {
     register position *p __asm__("r0") = next;
-    __asm__ volatile("ldr r6, [r0, #8]\n\tldr r7, [r0, #12]\n\tldr r8, [r0, #16]\n\t"
-                     "1:\n\t"
-                     "ldr r5, [r0]\n\tldm r5!, {r1, r2, r3, r4}\n\tstr r5, [r0]\n\t"
-                     "ldr r5, [r0, #4]\n\t"
-                     "2:\n\t"
-                     "ldrd r11, r12, [r5], #8\n\t"
-                     "ldr r11, [r8, r11]\n\t"
-                     "ldr r12, [r8, r12]\n\t"
-                     "pkhbt r9, r11, r12, lsl #16\n\t"
-                     "pkhtb r10, r12, r11, asr #16\n\t"
-                     "ldrd r11, r12, [r7], #8\n\t"
-                     "uxtb16 lr, r9\n\t"
-                     "uxtb16 r9, r9, ror #8\n\t"
-                     "smlad r1, r11, lr, r1\n\t"
-                     "smlad r2, r12, r9, r2\n\t"
-                     "ldrd r11, r12, [r7], #8\n\t"
-                     "uxtb16 lr, r10\n\t"
-                     "uxtb16 r10, r10, ror #8\n\t"
-                     "smlad r3, r11, lr, r3\n\t"
-                     "smlad r4, r12, r10, r4\n\t"
-                     "cmp r5, r6\n\tbne 2b\n\t"
-                     "ldr r5, [r0, #20]\n\t" /* multiplier, shift, what is added, its shift */
-                     "ldm r5!, {r9, r10, r11, r12}\n\tsmmla r1, r1, r9, r11\n\tasr r1, r1, r12\n\t"
-                     "ldm r5!, {r9, r10, r11, r12}\n\tsmmla r2, r2, r9, r11\n\tasr r2, r2, r12\n\t"
-                     "ldm r5!, {r9, r10, r11, r12}\n\tsmmla r3, r3, r9, r11\n\tasr r3, r3, r12\n\t"
-                     "ldm r5!, {r9, r10, r11, r12}\n\tsmmla r4, r4, r9, r11\n\tasr r4, r4, r12\n\t"
-                     "str r5, [r0, #20]\n\t"
-                     "usat r1, #8, r1\n\tusat r2, #8, r2\n\tusat r3, #8, r3\n\tusat r4, #8, r4\n\t"
-                     "orr r1, r1, r2, lsl #8\n\torr r3, r3, r4, lsl #8\n\t"
-                     "orr r1, r1, r3, lsl #16\n\t"
-                     "ldrd r9, r10, [r0, #24]\n\tldrd r11, r12, [r0, #32]\n\t"
-                     "uqadd8 r1, r1, r9\n\tuqsub8 r1, r1, r10\n\tuqadd8 r1, r1, r11\n\t"
-                     "str r1, [r12], #4\n\tstr r12, [r0, #36]\n\t"
-                     "add r8, r8, #4\n\t"
-                     "ldr r9, [r0, #40]\n\tsubs r9, r9, #1\n\tstr r9, [r0, #40]\n\tbne 1b"
-                     : "+r"(p)
-                     :
-                     : "r1", "r2", "r3", "r4", "r5", "r6", "r7", "r8", "r9", "r10", "r11", "r12",
-                       "lr", "memory", "cc");
+    __asm__ volatile(
+        "push {r7}\n\tldr r6, [r0, #8]\n\tldr r7, [r0, #12]\n\tldr r8, [r0, #16]\n\t"
+        "1:\n\t"
+        "ldr r5, [r0]\n\tldm r5!, {r1, r2, r3, r4}\n\tstr r5, [r0]\n\t"
+        "ldr r5, [r0, #4]\n\t"
+        "2:\n\t"
+        "ldrd r11, r12, [r5], #8\n\t"
+        "ldr r11, [r8, r11]\n\t"
+        "ldr r12, [r8, r12]\n\t"
+        "pkhbt r9, r11, r12, lsl #16\n\t"
+        "pkhtb r10, r12, r11, asr #16\n\t"
+        "ldrd r11, r12, [r7], #8\n\t"
+        "uxtb16 lr, r9\n\t"
+        "uxtb16 r9, r9, ror #8\n\t"
+        "smlad r1, r11, lr, r1\n\t"
+        "smlad r2, r12, r9, r2\n\t"
+        "ldrd r11, r12, [r7], #8\n\t"
+        "uxtb16 lr, r10\n\t"
+        "uxtb16 r10, r10, ror #8\n\t"
+        "smlad r3, r11, lr, r3\n\t"
+        "smlad r4, r12, r10, r4\n\t"
+        "cmp r5, r6\n\tbne 2b\n\t"
+        "ldr r5, [r0, #20]\n\t" /* multiplier, shift, what is added, its shift */
+        "ldm r5!, {r9, r10, r11, r12}\n\tsmmla r1, r1, r9, r11\n\tasr r1, r1, r12\n\t"
+        "ldm r5!, {r9, r10, r11, r12}\n\tsmmla r2, r2, r9, r11\n\tasr r2, r2, r12\n\t"
+        "ldm r5!, {r9, r10, r11, r12}\n\tsmmla r3, r3, r9, r11\n\tasr r3, r3, r12\n\t"
+        "ldm r5!, {r9, r10, r11, r12}\n\tsmmla r4, r4, r9, r11\n\tasr r4, r4, r12\n\t"
+        "str r5, [r0, #20]\n\t"
+        "usat r1, #8, r1\n\tusat r2, #8, r2\n\tusat r3, #8, r3\n\tusat r4, #8, r4\n\t"
+        "orr r1, r1, r2, lsl #8\n\torr r3, r3, r4, lsl #8\n\t"
+        "orr r1, r1, r3, lsl #16\n\t"
+        "ldrd r9, r10, [r0, #24]\n\tldrd r11, r12, [r0, #32]\n\t"
+        "uqadd8 r1, r1, r9\n\tuqsub8 r1, r1, r10\n\tuqadd8 r1, r1, r11\n\t"
+        "str r1, [r12], #4\n\tstr r12, [r0, #36]\n\t"
+        "add r8, r8, #4\n\t"
+        "ldr r9, [r0, #40]\n\tsubs r9, r9, #1\n\tstr r9, [r0, #40]\n\tbne 1b\n\tpop {r7}"
+        : "+r"(p)
+        :
+        : "r1", "r2", "r3", "r4", "r5", "r6", "r8", "r9", "r10", "r11", "r12", "lr", "memory",
+          "cc");
 }
 
 /* How many channels were done. */
@@ -290,8 +293,8 @@ static void convolve_block(const window *w, weight *weights, const void *addend,
     }
 }
 
-void mps_convolve_depthwise(const mps_convolution *c, void *scratch, const void *input,
-                            const void *addend, void *output) {
+MPS_SMALL void mps_convolve_depthwise(const mps_convolution *c, void *scratch, const void *input,
+                                      const void *addend, void *output) {
     const int taps = c->kernel_height * c->kernel_width;
     const int fields = c->layer.input_type == MPS_U4 ? 2 : c->layer.input_type == MPS_U2 ? 4 : 1;
     unsigned char *padding = scratch;

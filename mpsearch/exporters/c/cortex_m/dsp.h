@@ -8,6 +8,9 @@
 
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC optimize("O2")
+#define MPS_SMALL __attribute__((optimize("Os"))) /* what is done once for a layer or a block */
+#else
+#define MPS_SMALL
 #endif
 
 #include "constants.h"

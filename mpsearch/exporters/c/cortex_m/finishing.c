@@ -16,7 +16,7 @@ mps_channel mps_channel_of(const mps_layer *layer, int channel) {
     return c;
 }
 
-mps_ending mps_ending_of(const mps_layer *layer, const void *addend, void *output) {
+MPS_SMALL mps_ending mps_ending_of(const mps_layer *layer, const void *addend, void *output) {
     const mps_sum *sum = layer->sum;
     mps_ending e = {layer, addend, output, 0, 0};
     if (sum) {

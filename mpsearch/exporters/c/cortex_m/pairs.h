@@ -68,10 +68,14 @@ static inline MPS_INLINE void mps_words(int bits, int two, mps_sums *sums) {
 
 static MPS_APART void mps_words_8_2(mps_sums *s) { mps_words(8, 1, s); }
 static MPS_APART void mps_words_8_1(mps_sums *s) { mps_words(8, 0, s); }
+#ifndef MPS_WITHOUT_4
 static MPS_APART void mps_words_4_2(mps_sums *s) { mps_words(4, 1, s); }
 static MPS_APART void mps_words_4_1(mps_sums *s) { mps_words(4, 0, s); }
+#endif
+#ifndef MPS_WITHOUT_2
 static MPS_APART void mps_words_2_2(mps_sums *s) { mps_words(2, 1, s); }
 static MPS_APART void mps_words_2_1(mps_sums *s) { mps_words(2, 0, s); }
+#endif
 
 #endif
 

@@ -57,7 +57,11 @@
 
 MPS_WORDS(mps_words_8_2, MPS_QUAD_8(MPS_TERM_2), "4")
 MPS_WORDS(mps_words_8_1, MPS_QUAD_8(MPS_TERM_1), "4")
+#ifndef MPS_WITHOUT_4
 MPS_WORDS(mps_words_4_2, MPS_QUADS_4(MPS_TERM_2), "8")
 MPS_WORDS(mps_words_4_1, MPS_QUADS_4(MPS_TERM_1), "8")
+#endif
+#ifndef MPS_WITHOUT_2
 MPS_WORDS(mps_words_2_2, MPS_QUADS_2(MPS_TERM_2), "16")
 MPS_WORDS(mps_words_2_1, MPS_QUADS_2(MPS_TERM_1), "16")
+#endif

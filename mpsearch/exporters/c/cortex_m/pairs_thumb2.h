@@ -101,28 +101,33 @@
 #define MPS_DOWN(DOWN) ""
 #endif
 
-/* All words: first `FOUR`, four steps at a time, then `WORD`; what follows with their sums. */
-#define MPS_WORDS(NAME, FOUR, WORD, DOWN, ON)                                                  \
-    static MPS_APART void NAME(mps_sums *sums) {                                               \
-        register mps_sums *s __asm__("r0") = sums;                                             \
-        __asm__ volatile("push {r0}\n\t"                                                       \
-                         "1:\n\tldm r0, {r1, r2, r3, r4, r5, r6, r7, r8}\n\t"                  \
-                         "add r7, r6, r7\n\tcmp r5, r8\n\tbeq 3f\n\t"                          \
-                         "2:\n\t" FOUR "cmp r5, r8\n\tbne 2b\n\t"                              \
-                         "3:\n\tldr r0, [sp]\n\tldr r8, [r0, #32]\n\t"                         \
-                         "cmp r5, r8\n\tbeq 5f\n\t"                                            \
-                         "4:\n\t" WORD "cmp r5, r8\n\tbne 4b\n\tldr r0, [sp]\n\t"              \
-                         "5:\n\t" DOWN ON "6:\n\tstm r0, {r1, r2, r3, r4, r5, r6}\n\t"         \
-                         "7:\n\tadd sp, sp, #4"                                                \
-                         : "+r"(s)                                                             \
-                         :                                                                     \
-                         : "r1", "r2", "r3", "r4", "r5", "r6", "r7", "r8", "r9", "r10", "r11", \
-                           "r12", "lr", "memory", "cc");                                       \
+/* All words: first `FOUR`, four steps at a time, then `WORD`; what follows with their sums. Some
+   compile with r7 as frame pointer: compilers are not told that it changes. */
+#define MPS_WORDS(NAME, FOUR, WORD, DOWN, ON)                                                   \
+    static MPS_APART void NAME(mps_sums *sums) {                                                \
+        register mps_sums *s __asm__("r0") = sums;                                              \
+        __asm__ volatile("push {r0, r7}\n\t"                                                    \
+                         "1:\n\tldm r0, {r1, r2, r3, r4, r5, r6, r7, r8}\n\t"                   \
+                         "add r7, r6, r7\n\tcmp r5, r8\n\tbeq 3f\n\t"                           \
+                         "2:\n\t" FOUR "cmp r5, r8\n\tbne 2b\n\t"                               \
+                         "3:\n\tldr r0, [sp]\n\tldr r8, [r0, #32]\n\t"                          \
+                         "cmp r5, r8\n\tbeq 5f\n\t"                                             \
+                         "4:\n\t" WORD "cmp r5, r8\n\tbne 4b\n\tldr r0, [sp]\n\t"               \
+                         "5:\n\t" DOWN ON "6:\n\tstm r0, {r1, r2, r3, r4, r5, r6}\n\t"          \
+                         "7:\n\tpop {r0, r7}"                                                   \
+                         : "+r"(s)                                                              \
+                         :                                                                      \
+                         : "r1", "r2", "r3", "r4", "r5", "r6", "r8", "r9", "r10", "r11", "r12", \
+                           "lr", "memory", "cc");                                               \
     }
 MPS_WORDS(mps_words_8_2, MPS_FOUR(MPS_STEPS_8(MPS_TWO)), MPS_STEPS_8(MPS_TWO), "", MPS_TO_BYTES)
 MPS_WORDS(mps_words_8_1, MPS_FOUR(MPS_STEPS_8(MPS_ONE)), MPS_STEPS_8(MPS_ONE), "", "")
+#ifndef MPS_WITHOUT_4
 MPS_WORDS(mps_words_4_2, MPS_TWICE(MPS_STEPS_4(MPS_TWO)), MPS_STEPS_4(MPS_TWO), MPS_DOWN("4"),
           MPS_TO_BYTES)
 MPS_WORDS(mps_words_4_1, MPS_TWICE(MPS_STEPS_4(MPS_ONE)), MPS_STEPS_4(MPS_ONE), MPS_DOWN("4"), "")
+#endif
+#ifndef MPS_WITHOUT_2
 MPS_WORDS(mps_words_2_2, "", MPS_STEPS_2(MPS_TWO), MPS_DOWN("6"), MPS_TO_BYTES)
 MPS_WORDS(mps_words_2_1, "", MPS_STEPS_2(MPS_ONE), MPS_DOWN("6"), "")
+#endif

@@ -5,6 +5,20 @@
 #include "finishing.h"
 #include "pairs.h"
 
+/* -DMPS_WITHOUT_4, -DMPS_WITHOUT_2: no layer has weights of 4 or of 2 bits; their loops stay out.
+ */
+typedef void (*loop)(mps_sums *);
+#ifdef MPS_WITHOUT_4
+#define WORDS_4(POSITIONS) (loop)0
+#else
+#define WORDS_4(POSITIONS) mps_words_4_##POSITIONS
+#endif
+#ifdef MPS_WITHOUT_2
+#define WORDS_2(POSITIONS) (loop)0
+#else
+#define WORDS_2(POSITIONS) mps_words_2_##POSITIONS
+#endif
+
 #define FEW_TERMS 64 /* of a convolution, unpacked if they do not fill words; in pairs.py, too */
 #define CHUNK 1024   /* terms that are unpacked at once; _CHUNK in cortex_m.py */
 
@@ -14,7 +28,7 @@ typedef struct {
     unsigned char *unpacked;
     mps_sums start; /* what each two positions begin with */
     int words;      /* of each channel; how they are read */
-    void (*words_1)(mps_sums *), (*words_2)(mps_sums *);
+    loop words_1, words_2;
     int down;     /* how far their sums are shifted */
     int terms;    /* of each channel that are unpacked besides, at most CHUNK at once */
     size_t first; /* code of what is unpacked; the second channel's follow */
@@ -78,9 +92,11 @@ static inline MPS_INLINE void add_bytes(const pair *p, const mps_sums *s, uint32
 /* Results that are not just bytes of two channels. */
 static MPS_APART void finish_any(const pair *p, const mps_sums *s, size_t at, int two) {
     if (p->added) {
-        add_bytes(p, s, s->a0, s->b0, at);
-        if (two)
-            add_bytes(p, s, s->a1, s->b1, at + p->stride);
+        uint32_t first = s->a0, second = s->b0;
+        for (int position = 0; position <= two; position++, at += p->stride) {
+            add_bytes(p, s, first, second, at);
+            first = s->a1, second = s->b1;
+        }
         return;
     }
     mps_finish_one(&p->ending, &s->a, s->a0, at);
@@ -141,7 +157,7 @@ static MPS_APART void multiply_pair(const pair *p) {
 }
 
 /* The channels of a group for some positions; p has codes, row, positions, at and stride. */
-static void multiply(pair *p, const shapes *s, int group) {
+static MPS_SMALL void multiply(pair *p, const shapes *s, int group) {
     const mps_layer *layer = p->layer;
     const int pairs = s->outputs / 2, bits = layer->bits;
     const int whole = s->in_place ? s->terms / (32 / bits) * (32 / bits) : 0;
@@ -169,8 +185,8 @@ static void multiply(pair *p, const shapes *s, int group) {
                 mps_expect(&p->start, 8, p->unpacked, p->words);
             }
         }
-        p->words_1 = read == 8 ? mps_words_8_1 : read == 4 ? mps_words_4_1 : mps_words_2_1;
-        p->words_2 = read == 8 ? mps_words_8_2 : read == 4 ? mps_words_4_2 : mps_words_2_2;
+        p->words_1 = read == 8 ? mps_words_8_1 : read == 4 ? WORDS_4(1) : WORDS_2(1);
+        p->words_2 = read == 8 ? mps_words_8_2 : read == 4 ? WORDS_4(2) : WORDS_2(2);
         p->down = MPS_DSP && !mps_fused && p->words > 0 ? 8 - read : 0;
         p->start.a = p->start.b = mps_channel_of(layer, channel);
         p->start.base_a = p->start.base_b = base ? (uint32_t)base[0] : 0;
@@ -288,8 +304,8 @@ static shapes shapes_of(const mps_layer *layer, int groups, int outputs, int ter
 }
 
 /* The first bytes of the scratch are for unpacked weights. */
-static pair pair_of(const mps_layer *layer, unsigned char *scratch, const void *addend,
-                    void *output, size_t stride) {
+static MPS_SMALL pair pair_of(const mps_layer *layer, unsigned char *scratch, const void *addend,
+                              void *output, size_t stride) {
     pair p;
     p.layer = layer;
     p.unpacked = scratch;
@@ -347,8 +363,8 @@ void mps_convolve_patches(const mps_convolution *c, void *scratch, const void *i
     }
 }
 
-void mps_multiply_patches(const mps_linear *l, void *scratch, const void *input, const void *addend,
-                          void *output) {
+MPS_SMALL void mps_multiply_patches(const mps_linear *l, void *scratch, const void *input,
+                                    const void *addend, void *output) {
     const int in_place = l->inputs % 4 == 0 && l->layer.input_type == MPS_U8;
     const shapes s = shapes_of(&l->layer, 1, l->outputs, l->inputs, 0);
     pair p = pair_of(&l->layer, scratch, addend, output, (size_t)l->outputs);
