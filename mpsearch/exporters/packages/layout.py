@@ -163,7 +163,8 @@ def arrange(
         "RETURN": "    return 0;\n" if PACKAGES[package].returns else "",
     }
     found = {f"{SOURCES}/{each}": contents[each] for each in kept}
-    for path, template in {f"{SOURCES}/{name}.h": "wrapper.h.template", **PACKAGES[package].files}.items():
+    written = {f"{SOURCES}/{name}.h": "wrapper.h.template", **PACKAGES[package].files}
+    for path, template in written.items():
         found[path] = _filled(_template(template), words).encode()
     return found
 
