@@ -38,6 +38,7 @@ PRODUCT = ("mpsearch", "models", "reports", "sensitivity", "solvers")
 # what this program wrote itself and nobody else can have: pieces signed with their digest, a
 # checkpoint's history under the digest of all of it, the reply of our own child
 OWN_JSON = {
+    "mpsearch/fitting/flash.py",
     "mpsearch/running/journal.py",
     "mpsearch/finetuning/training.py",
     "solvers/pulp_model.py",

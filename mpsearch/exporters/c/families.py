@@ -71,7 +71,7 @@ PORTABLE = Family(
     tuple(
         "unpacking.h products.h products_avx2.h products_neon.h products_sdot.h products_vnni.h"
         " products_plain.h centring_neon.h lanes_avx2.h lines.h lines_avx2.h lines_sdot.h"
-        " lines_vnni.h".split()
+        " lines_vnni.h rescaling_avx2.h rescaling_neon.h".split()
     ),
     ("patches.c", "depthwise.c"),
     kernel_of,

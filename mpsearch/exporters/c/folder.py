@@ -52,7 +52,7 @@ FORMAT, VERSION = "mpsearch.c_export", 1
 CHECK_SAMPLES = 4
 # What is compiled with every network, beside the layers of a family and network.c.
 _COMMON = "layers.c pooling.c elementwise.c pointwise.c norms.c steps.c".split()
-_HEADERS = "integers.h kernels.h constants.h rescaling.h sums.h border.h".split()
+_HEADERS = "integers.h kernels.h constants.h rescaling.h rescaling_plain.h sums.h border.h".split()
 _PROGRAM = "main.c step_times.c".split()
 
 
