@@ -36,7 +36,7 @@ from mpsearch.files.whole import read_rows, read_toml
 ROOT = Path(__file__).parent.parent
 PRODUCT = ("mpsearch", "models", "reports", "sensitivity", "solvers")
 # what this program wrote itself and nobody else can have: pieces signed with their digest, a
-# checkpoint's history under the digest of all of it, the reply of our own child
+# checkpoint's history under the digest of all of it, the reply of our own child, our own table
 OWN_JSON = {
     "mpsearch/fitting/flash.py",
     "mpsearch/running/journal.py",

@@ -25,6 +25,7 @@ from mpsearch.integer.operators import (
     adds_at_one_scale,
     per_sample,
     sources,
+    unsupported,
 )
 from mpsearch.integer.pointwise import PointFunction, needed, point_functions, sources_of
 
@@ -105,10 +106,13 @@ def _moves_one(node: fx.Node, functions: Mapping[str, PointFunction]) -> bool:
 def _readers(
     order: Sequence[fx.Node], functions: Mapping[str, PointFunction], result: fx.Node
 ) -> dict[fx.Node, list[fx.Node | None]]:
-    """Who reads each node, in order; None: it leaves the network."""
+    """Who reads each node, in order; None: it leaves the network. Raises InputError for a tensor
+    that is computed from constants alone."""
     readers: dict[fx.Node, list[fx.Node | None]] = {node: [] for node in order}
     for node in order:
         for source in dict.fromkeys(sources_of(node, functions)):
+            if source not in readers:
+                raise unsupported(source, "reads constants alone")
             readers[source].append(node)
     readers[result].append(None)
     return readers
