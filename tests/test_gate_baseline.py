@@ -169,9 +169,10 @@ def test_other_weights_are_told_and_not_refused(
 
 
 PLAIN, USUAL = (
-    {"ranges": ranges, "rounding": rounding, "correct_bias": rounding == "adaptive", "seed": 0}
+    {"ranges": ranges, "rounding": rounding, "correct_bias": rounding == "adaptive", "seed": 0,
+     "wide": "auto"}
     for ranges, rounding in (("mse", "nearest"), ("auto", "adaptive"))
-)
+)  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -184,6 +185,11 @@ PLAIN, USUAL = (
         (None, PLAIN, "with --rounding nearest --no-bias-correction: before version 0.2.0"),
         (PLAIN, USUAL, "quantized with --rounding nearest --no-bias-correction, here with the def"),
         ({**USUAL, "seed": 3, "ranges": "mse"}, USUAL, "with --ranges mse --seed 3, here with"),
+        (
+            {name: value for name, value in USUAL.items() if name != "wide"},
+            USUAL,
+            "quantized with --wide 32, here with the defa",  # files of before know no other
+        ),
     ],
 )
 def test_a_baseline_that_was_quantized_otherwise_is_told(
