@@ -178,7 +178,7 @@ static MPS_APART int mps_line_to_bytes(const mps_layer *layer, const mps_constan
                                        const int8_t *w, const int8_t *const *taps, int count,
                                        size_t step, int positions, unsigned char *to,
                                        size_t apart) {
-    const int clip = layer->low != 0 || layer->high != 255 || layer->raise != 0;
+    const int clip = mps_raised_or_clipped(layer);
     if (!mps_to_bytes(layer))
         return 0;
     if (count != 9)

@@ -27,30 +27,6 @@ static int largest(const seen *w, int count, unsigned char *best) {
     return i;
 }
 
-#define MPS_PACKED_VECTORS
-/* The same for bytes of packed codes, each among bits of its own: `mask` leaves the lowest. */
-static int largest_packed(const seen *w, int mask, int bits, int count, unsigned char *best) {
-    int i = 0;
-    for (; i + 16 <= count; i += 16) {
-        __m128i all = _mm_setzero_si128();
-        for (int kept = mask; kept < 256; kept <<= bits) {
-            const __m128i one = _mm_set1_epi8((char)kept);
-            __m128i most = _mm_setzero_si128();
-            const unsigned char *row = w->first + i;
-            for (int y = 0; y < w->rows; y++, row += w->below)
-                for (int x = 0; x < w->columns; x++)
-                    most = _mm_max_epu8(
-                        most,
-                        _mm_and_si128(
-                            one, _mm_loadu_si128((
-                                     const __m128i *)(const void *)(row + (size_t)x * w->beside))));
-            all = _mm_or_si128(all, most);
-        }
-        _mm_storeu_si128((__m128i *)(void *)(best + i), all);
-    }
-    return i;
-}
-
 #elif defined(__ARM_NEON) && defined(__aarch64__) && !defined(MPS_PORTABLE)
 #include <arm_neon.h>
 
@@ -74,29 +50,8 @@ static int largest(const seen *w, int count, unsigned char *best) {
     return i;
 }
 
-#define MPS_PACKED_VECTORS
-/* The same for bytes of packed codes, each among bits of its own: `mask` leaves the lowest. */
-static int largest_packed(const seen *w, int mask, int bits, int count, unsigned char *best) {
-    int i = 0;
-    for (; i + 16 <= count; i += 16) {
-        uint8x16_t all = vdupq_n_u8(0);
-        for (int kept = mask; kept < 256; kept <<= bits) {
-            const uint8x16_t one = vdupq_n_u8((uint8_t)kept);
-            const unsigned char *row = w->first + i;
-            uint8x16_t most = vdupq_n_u8(0);
-            for (int y = 0; y < w->rows; y++, row += w->below)
-                for (int x = 0; x < w->columns; x++)
-                    most = vmaxq_u8(most, vandq_u8(one, vld1q_u8(row + (size_t)x * w->beside)));
-            all = vorrq_u8(all, most);
-        }
-        vst1q_u8(best + i, all);
-    }
-    return i;
-}
-
 #elif defined(__ARM_FEATURE_MVE) && !defined(MPS_PORTABLE)
 #include <arm_mve.h>
-#define MPS_PACKED_VECTORS
 
 /* The largest codes of all channels, 16 at a time. */
 static int largest(const seen *w, int count, unsigned char *best) {
@@ -121,7 +76,50 @@ static int largest(const seen *w, int count, unsigned char *best) {
     return count;
 }
 
+#else
+
+static int largest(const seen *w, int count, unsigned char *best) {
+    for (int i = 0; i < count; i++)
+        best[i] = w->first[i];
+    for (int y = 0; y < w->rows; y++) {
+        for (int x = 0; x < w->columns; x++) {
+            const unsigned char *codes = w->first + (size_t)y * w->below + (size_t)x * w->beside;
+            for (int i = 0; i < count; i++)
+                if (codes[i] > best[i])
+                    best[i] = codes[i];
+        }
+    }
+    return count;
+}
+
+#endif
+
 /* The same for bytes of packed codes, each among bits of its own: `mask` leaves the lowest. */
+#if defined(__AVX2__) && !defined(MPS_PORTABLE)
+static int largest_packed(const seen *w, int mask, int bits, int count, unsigned char *best) {
+    int i = 0;
+    for (; i + 16 <= count; i += 16) {
+        __m128i all = _mm_setzero_si128();
+        for (int kept = mask; kept < 256; kept <<= bits) {
+            const __m128i one = _mm_set1_epi8((char)kept);
+            __m128i most = _mm_setzero_si128();
+            const unsigned char *row = w->first + i;
+            for (int y = 0; y < w->rows; y++, row += w->below)
+                for (int x = 0; x < w->columns; x++)
+                    most = _mm_max_epu8(
+                        most,
+                        _mm_and_si128(
+                            one, _mm_loadu_si128((
+                                     const __m128i *)(const void *)(row + (size_t)x * w->beside))));
+            all = _mm_or_si128(all, most);
+        }
+        _mm_storeu_si128((__m128i *)(void *)(best + i), all);
+    }
+    return i;
+}
+
+#elif (defined(__ARM_NEON) && defined(__aarch64__) || defined(__ARM_FEATURE_MVE)) && \
+    !defined(MPS_PORTABLE)
 static int largest_packed(const seen *w, int mask, int bits, int count, unsigned char *best) {
     int i = 0;
     for (; i + 16 <= count; i += 16) {
@@ -142,23 +140,6 @@ static int largest_packed(const seen *w, int mask, int bits, int count, unsigned
 
 #else
 
-static int largest(const seen *w, int count, unsigned char *best) {
-    for (int i = 0; i < count; i++)
-        best[i] = w->first[i];
-    for (int y = 0; y < w->rows; y++) {
-        for (int x = 0; x < w->columns; x++) {
-            const unsigned char *codes = w->first + (size_t)y * w->below + (size_t)x * w->beside;
-            for (int i = 0; i < count; i++)
-                if (codes[i] > best[i])
-                    best[i] = codes[i];
-        }
-    }
-    return count;
-}
-
-#endif
-
-#ifndef MPS_PACKED_VECTORS
 static int largest_packed(const seen *w, int mask, int bits, int count, unsigned char *best) {
     (void)w, (void)mask, (void)bits, (void)count, (void)best;
     return 0;

@@ -316,7 +316,7 @@ static MPS_APART int mps_products_to_bytes(const mps_layer *layer, const mps_con
                                            int positions, int groups, unsigned char *to,
                                            size_t apart) {
     const int pairs = layer->run < MPS_SHORT && groups > 1;
-    const int clip = layer->low != 0 || layer->high != 255 || layer->raise != 0;
+    const int clip = mps_raised_or_clipped(layer);
     if (!mps_to_bytes(layer))
         return 0;
     if (!pairs && groups > layer->run)

@@ -87,7 +87,7 @@ manifest, and set `CONFIG_@SYMBOL@=y`:
         {
             "library.json": "platformio/library.json",
             "examples/run/platformio.ini": "platformio/platformio.ini",
-            "examples/run/src/main.cpp": "platformio/main.cpp",
+            "examples/run/src/main.cpp": "arduino/run.ino",
         },
         """A library: copy this folder as `lib/@NAME@` of your project, or name it in `lib_deps`, as
 the example does:

@@ -1,6 +1,8 @@
 // A sample in, what the output's integers stand for out.
 #include <@NAME@.h>
 
+#include <Arduino.h>
+
 // Your values instead of zeros.
 static float sensor(int input, size_t element) {
   (void)input;
