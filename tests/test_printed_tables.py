@@ -125,7 +125,7 @@ def _asked(site: str, call: ast.Call) -> Table | None:
     elif isinstance(call.args[0], ast.List | ast.Tuple):
         for item in call.args[0].elts:
             if isinstance(item, ast.Constant):
-                columns.append(item.value)
+                columns.append(str(item.value))
             else:
                 columns += [f"w{bits}a8" for bits in range(2, 8)]
     if not columns:
@@ -156,8 +156,8 @@ def names_and_cells(table: Table, rng: random.Random) -> list[list[str]]:
 def check(table: Table, rows: list[list[str]], layout: Layout, width: int | None) -> None:
     lines = [line.text for line in layout.lines]
     names = {"  ".join(row[: table.naming]) for row in rows}
-    for line in lines if width is not None else ():
-        assert cell_len(line) <= width or line.strip() in names, (table, width)
+    for line in lines:
+        assert width is None or cell_len(line) <= width or line.strip() in names, (table, width)
     assert set(layout.left_out) <= set(table.least)
     if width is None:
         assert layout.left_out == ()
