@@ -29,9 +29,8 @@ class _OneOf(click.Choice[Any]):
         try:
             return super().convert(value, param, ctx)
         except click.BadParameter as error:
-            error.message = error.message.rstrip(".")
-            error.message += did_you_mean(str(value), map(str, self.choices))
-            raise
+            close = did_you_mean(str(value), map(str, self.choices))
+            self.fail(f"{error.message.rstrip('.')}{close}", param, ctx)
 
 
 def suggesting(command: Command) -> Command:
