@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mpsearch.errors import InputError
-from mpsearch.files.whole import read_toml
+from mpsearch.errors import InputError, did_you_mean
+from mpsearch.files.whole import like_file, read_toml
 from mpsearch.models.features import BATTLEFIELD_AUDIO, COVID_COUGH, COVID_SPEECH, MfccSettings
 
 FEATURES = {
@@ -71,7 +71,7 @@ def read_config(path: str | os.PathLike[str]) -> DatasetConfig:
     try:
         document = read_toml(file)
     except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from None
+        raise InputError(f"cannot read {path}: {error.strerror}{like_file(path)}") from None
     top = _Section(str(path), document)
     split = _Section(f"{path}, [split]", top.take("split", dict, {}))
     pairs = _Section(f"{path}, [pairs]", top.take("pairs", dict, {}))
@@ -218,7 +218,8 @@ class _Section:
     def finish(self) -> None:
         for key in self.table:
             raise InputError(
-                f"{self.where}: unknown key {key!r}; known here: {', '.join(self._known)}"
+                f"{self.where}: unknown key {key!r}{did_you_mean(key, self._known)}; "
+                f"known here: {', '.join(self._known)}"
             )
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from mpsearch.errors import InputError
+from mpsearch.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
     from torch import nn
@@ -93,14 +93,17 @@ def architecture(reference: str) -> Architecture:
     """
     name, _, chosen = reference.partition(":")
     if name not in ARCHITECTURES:
-        raise InputError(f"unknown network {name!r}; known: {', '.join(ARCHITECTURES)}")
+        close = did_you_mean(name, ARCHITECTURES)
+        raise InputError(f"unknown network {name!r}{close}; known: {', '.join(ARCHITECTURES)}")
     found = ARCHITECTURES[name]
     if not chosen:
         return found
     names = chosen.split(",")
     for modality in names:
         if modality not in found.inputs:
-            raise InputError(f"{name} has no input {modality!r}; it has {', '.join(found.inputs)}")
+            close = did_you_mean(modality, found.inputs)
+            there = ", ".join(found.inputs)
+            raise InputError(f"{name} has no input {modality!r}{close}; it has {there}")
     inputs = {key: shape for key, shape in found.inputs.items() if key in names}
     return Architecture(
         found.make, inputs, found.classes, found.dataset, found.reference, found.description

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mpsearch.errors import InputError
+from mpsearch.errors import InputError, did_you_mean
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,8 @@ class Dataset:
         """The named split; an unknown name is an InputError listing the known ones."""
         if name not in self.splits:
             raise InputError(
-                f"the dataset {self.name} has no split {name!r}; it has {', '.join(self.splits)}"
+                f"the dataset {self.name} has no split {name!r}{did_you_mean(name, self.splits)}; "
+                f"it has {', '.join(self.splits)}"
             )
         return self.splits[name]
 
@@ -83,7 +84,8 @@ class Dataset:
         for name in names:
             if name not in self.input_names:
                 raise InputError(
-                    f"the dataset {self.name} has no input {name!r}; "
+                    f"the dataset {self.name} has no input {name!r}"
+                    f"{did_you_mean(name, self.input_names)}; "
                     f"it has {', '.join(self.input_names)}"
                 )
         kept = [i for i, name in enumerate(self.input_names) if name in names]
