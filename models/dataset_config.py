@@ -46,6 +46,7 @@ class InputConfig:
     mfcc: MfccSettings | None  # None for pictures
     step: float  # seconds between the beginnings of windows
     size: int  # pixels
+    channels: int  # 3 are RGB, 1 is grey
 
 
 @dataclass(frozen=True)
@@ -125,6 +126,9 @@ def _input(section: "_Section", name: str, base: Path) -> InputConfig:
     size = section.take("size", int, 32) if mfcc is None else 0
     if mfcc is None and not 1 <= size <= 4096:
         raise InputError(f"{section.where}: got size {size}; expected 1 to 4096 pixels")
+    channels = section.take("channels", int, 3) if mfcc is None else 1
+    if channels not in (1, 3):
+        raise InputError(f"{section.where}: got channels {channels}; expected 1 (grey) or 3 (RGB)")
     config = InputConfig(
         name=name,
         kind=kind,
@@ -137,6 +141,7 @@ def _input(section: "_Section", name: str, base: Path) -> InputConfig:
         mfcc=mfcc,
         step=step,
         size=size,
+        channels=channels,
     )
     section.finish()
     if not config.folder.is_dir():

@@ -64,6 +64,12 @@ class Dataset:
     digest: str
     """Changes whenever a source file, a setting or the split does."""
 
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of one training sample by input, for example `{"image": (3, 32, 32)}`."""
+        inputs = self.split("train").inputs
+        return {name: x.shape[1:] for name, x in zip(self.input_names, inputs, strict=True)}
+
     def split(self, name: str) -> Split:
         """The named split; an unknown name is an InputError listing the known ones."""
         if name not in self.splits:
