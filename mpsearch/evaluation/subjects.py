@@ -244,10 +244,8 @@ def _quantized_file(request: EvaluationRequest) -> Evaluations:
         )
     place = find_device(request.device)
     quantized = load_quantized(request.source.path, request.source.max_memory)
-    if request.data is None:
+    if request.data is None and request.fp32 is None:
         raise InputError(f"{request.source.path} carries no data; give data with --data")
-    arrays = read_arrays(request.data)
-    data = bind(arrays, quantized.source, request.losses)
     quantized, chosen = quantized.to(place), quantized.assignment
     subject = None
     if request.fp32 is not None:
@@ -257,6 +255,16 @@ def _quantized_file(request: EvaluationRequest) -> Evaluations:
             losses=request.losses, metrics=request.metrics, need_labels=False,
             device=request.device,
         )  # fmt: skip
+    if request.data is not None:
+        data = bind(read_arrays(request.data), quantized.source, request.losses)
+    else:  # the sample of the float model, which has the same inputs
+        assert subject is not None
+        if subject.network.input_shapes != quantized.source.input_shapes:
+            raise InputError(
+                f"{request.fp32} has other inputs than {request.source.path}; expected the network "
+                "that it was made from, or --data"
+            )
+        data = subject.data
     reference = None if subject is None else subject.reference
     row = evaluate(
         "quantized", quantized, data, request.batch_size,
