@@ -158,6 +158,15 @@ def layers_of(assignment: Assignment | None, table: LayerTable | None) -> dict[s
     return found
 
 
+def totals_of_layers(layers: Mapping[str, NetworkLayer]) -> dict[str, int | float]:
+    """Size and BOPS of all layers; a column that some layer does not know is not there."""
+    costs = {column: [layer.cost(column) for layer in layers.values()] for column in (SIZE, BOPS)}
+    return {
+        column: sum(known) for column, values in costs.items()
+        if len(known := [value for value in values if value is not None]) == len(values)
+    }  # fmt: skip
+
+
 def changes_between(
     before: Mapping[str, NetworkLayer], after: Mapping[str, NetworkLayer]
 ) -> tuple[LayerChange, ...]:
