@@ -142,7 +142,11 @@ def layers_of(assignment: Assignment | None, table: LayerTable | None) -> dict[s
     layer or a choice of the assignment."""
     if table is None:
         chosen = {} if assignment is None else assignment.layers
-        return {name: NetworkLayer(choice=choice) for name, choice in chosen.items()}
+        weights = {} if assignment is None else assignment.weights
+        return {
+            name: NetworkLayer(weights.get(name, 0), choice=choice)
+            for name, choice in chosen.items()
+        }
     found = {}
     for layer in table.layers:
         if assignment is None or layer.name not in assignment.layers:

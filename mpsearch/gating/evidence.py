@@ -363,7 +363,7 @@ def _read_model(
     a quantized file of other bits than the assignment.
     """
     from mpsearch.comparing.networks import layers_of_network, read_model
-    from mpsearch.quantization.quantized import check_layers
+    from mpsearch.quantization.quantized import check_assignment
 
     found = read_model(source)
     if found.choices is not None:
@@ -374,7 +374,7 @@ def _read_model(
             f"{source.path} is a float model, and no assignment says its bits; name one with "
             "--assignment, or give the file that `mpsearch apply` wrote"
         )
-    check_layers(found.network, assignment.layers)
+    check_assignment(found.network, assignment)
     return layers_of_network(found.network, assignment.layers), assignment, found.model_digest
 
 
