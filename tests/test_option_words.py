@@ -23,7 +23,10 @@ MEANINGS = {
         "profile, solve, apply, finetune, evaluate, check, device table, gate, train, reproduce, "
         "convert, demo, run",
     ),
-    "--device": ("where to compute: cpu, cuda", "profile, apply, finetune, evaluate, solve, run, gate"),
+    "--device": (
+        "where to compute: cpu, cuda",
+        "profile, apply, finetune, evaluate, solve, run, gate",
+    ),
     "--device-file": ("a file of `device run`", "report, gate"),
     "--epochs": ("passes over the training samples", "finetune, train, demo, reproduce"),
     "--evaluation": ("a file of `evaluate`", "report, gate"),
