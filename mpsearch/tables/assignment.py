@@ -83,6 +83,9 @@ class Assignment:
     not_binding: Mapping[str, Useful] = field(default_factory=dict)
     """Limits that made no difference to the search, as of a `Solution`."""
 
+    weights: Mapping[str, int] = field(default_factory=dict)
+    """Layer -> how many weights it has in the table that this was chosen from; empty: not known."""
+
     if TYPE_CHECKING:  # bound by the package
 
         def apply(
@@ -155,6 +158,7 @@ class Assignment:
             **({"refined": dict(self.refined)} if self.refined else {}),
             **({"memory": dict(self.memory)} if self.memory else {}),
             **({"not_binding": idle} if idle else {}),
+            **({"weights": dict(self.weights)} if self.weights else {}),
         }
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -198,6 +202,7 @@ class Assignment:
                 key: Useful(one["tightest"], one["free"])
                 for key, one in (document.get("not_binding") or {}).items()
             },
+            weights=document.get("weights") or {},
         )
 
 
@@ -227,6 +232,7 @@ _FORM = {
     "search?": null_or(by_name(list_of(text))),
     "measured?": null_or(_MEASURED),
     "refined?": null_or(_REFINED),
+    "weights?": null_or(by_name(whole(1))),
     "memory?": null_or(
         {
             **dict.fromkeys(("ram_bytes?", "ram_limit?", "flash_bytes?", "flash_limit?"), whole()),
