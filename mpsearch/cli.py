@@ -14,7 +14,7 @@ import click
 from mpsearch import __version__
 from mpsearch.commands.console import echo, print_json
 from mpsearch.commands.suggesting import Commands, suggesting
-from mpsearch.errors import InputError, MpsearchError, lacks_memory
+from mpsearch.errors import InputError, MpsearchError, did_you_mean, lacks_memory
 from mpsearch.running import streams
 
 # name -> what it does; the command lives in mpsearch/commands/<name>.py under the same name.
@@ -157,7 +157,13 @@ def _show(error: click.ClickException) -> None:
             "",
             err=True,
         )
-    echo(f"Error: {error.format_message()}", err=True)
+    message = error.format_message()
+    if isinstance(error, click.NoSuchOption) and error.ctx is not None:
+        known = [name for one in error.ctx.command.get_params(error.ctx) for name in one.opts
+                 if not getattr(one, "hidden", False)]  # fmt: skip
+        name = error.option_name
+        message = f"no such option {name!r}{did_you_mean(name, known)}"
+    echo(f"Error: {message}", err=True)
 
 
 def run(arguments: list[str]) -> int:
