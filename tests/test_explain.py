@@ -478,7 +478,7 @@ BAD_CALLS = {
     "choice": (["--what-if", "conv1=8"], "expected the form w4a8"),
     "lacks": (["--what-if", "conv1=w2a2"], "layer 'conv1' has no choice w2a2; it has w4a4, w8a8"),
     "unknown": (["--what-if", "conv9=w4a4"], "no layer 'conv9'; did you mean"),
-    "twice": (["--what-if", "fc=w4a4", "--what-if", "fc=w8a8"], "twice for layer 'fc'"),
+    "twice": (["--what-if", "fc=w4a4", "--what-if", "fc=w8a8"], "--what-if for layer 'fc' twice"),
     "pin form": (["--pin", "conv1"], "expected LAYER=CHOICE"),
     "ruled out": (["--exclude", "conv1=w8a8"], "conv1=w8a8, which --pin or --exclude rules out"),
     "pinned away": (["--pin", "conv1=w4a4"], "conv1=w8a8, which --pin or --exclude rules out"),

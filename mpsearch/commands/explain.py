@@ -8,12 +8,10 @@ import click
 
 from mpsearch.commands.console import echo, json_option, print_json, print_table
 from mpsearch.commands.solution_text import print_failure
-from mpsearch.errors import InputError
 from mpsearch.explaining.explaining import Alternative, Decision, Explanation, WhatIf, what_if
 from mpsearch.explaining.explaining import explain as explain_assignment
 from mpsearch.tables.assignment import Assignment
-from mpsearch.tables.budget import parse_excludes, parse_pins
-from mpsearch.tables.choice import Choice
+from mpsearch.tables.layer_choices import excludes_of, pins_of
 from mpsearch.tables.solution import Solution
 from mpsearch.tables.table import LayerTable
 from mpsearch.tables.units import format_amount
@@ -59,10 +57,12 @@ def explain(
     assignment = Assignment.load(assignment_path)
     table = LayerTable.read_csv(table_path)
     asked = assignment.search
-    pinned = parse_pins((*asked.get("pin", ()), *pins))
-    excluded = parse_excludes((*asked.get("exclude", ()), *excludes), asked.get("allow", ()), table)
+    pinned = pins_of(table, (*asked.get("pin", ()), *pins), "--pin")
+    excluded = excludes_of(
+        table, (*asked.get("exclude", ()), *excludes), asked.get("allow", ()), "--"
+    )
     if changes:
-        wanted = _changes(changes)
+        wanted = pins_of(table, changes, "--what-if")
         answer = what_if(table, assignment, wanted, pinned, excluded, time_limit)
         if as_json:
             print_json(_what_if_document(answer))
@@ -79,19 +79,6 @@ def explain(
         if not found.solution.choices:
             print_failure(found.solution)
     return 0 if found.solution.choices else 1
-
-
-def _changes(texts: Sequence[str]) -> dict[str, Choice]:
-    """`["conv1=w8a8"]` -> {"conv1": Choice(8, 8)}."""
-    changes: dict[str, Choice] = {}
-    for text in texts:
-        layer, _, choice = text.rpartition("=")
-        if not layer:
-            raise InputError(f"got --what-if {text!r}; expected LAYER=CHOICE such as conv1=w8a8")
-        wanted = Choice.parse(choice)
-        if changes.setdefault(layer, wanted) != wanted:
-            raise InputError(f"got --what-if twice for layer {layer!r}: {changes[layer]}, {choice}")
-    return changes
 
 
 def _print_decisions(

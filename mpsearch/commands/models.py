@@ -3,9 +3,10 @@
 import click
 
 from mpsearch.commands.console import echo, json_option, print_json, print_table
+from mpsearch.commands.suggesting import Commands
 
 
-@click.group(invoke_without_command=True)
+@click.group(cls=Commands, invoke_without_command=True)
 @json_option
 @click.pass_context
 def models(ctx: click.Context, as_json: bool) -> None:
