@@ -72,6 +72,7 @@ def run(ctx: click.Context, /, **options: Any) -> None:
     request = RunRequest(**options)
     request.check()
     steps = Steps(request, _converts(request))
+    steps.check()
     folder = Path(request.folder)
     folder.mkdir(parents=True, exist_ok=True)
     runner = _Runner(ctx, Record.open(folder, __version__))
@@ -159,7 +160,7 @@ def _no_limit(table: "LayerTable", steps: Steps) -> InputError:
     from mpsearch.tables.units import format_size
 
     within = steps.request.within
-    found = ranges(table, within.pinned(), within.excluded(table))["size_bytes"]
+    found = ranges(table, within.pinned(table), within.excluded(table))["size_bytes"]
     most = found.most if found.useful is None else found.useful
     middle = format_size((found.least + most) / 2).replace(" ", "")
     return InputError(

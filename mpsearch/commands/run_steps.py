@@ -93,6 +93,14 @@ class Steps:
     request: RunRequest
     converts: bool
 
+    def check(self) -> None:
+        """Raise InputError where a step would write over the model that it reads."""
+        network, path = self.network, self.request.path
+        if self.converts and os.path.exists(network) and os.path.samefile(network, path):
+            raise InputError(
+                f"{path} is what the run writes with --data; choose another folder with -o"
+            )
+
     def file(self, name: str) -> str:
         """A file of the run's folder, as the commands name it."""
         return os.path.join(self.request.folder, name)
