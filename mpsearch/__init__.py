@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from mpsearch.commands.console import progress as progress
+    from mpsearch.comparing.diffing import Comparison as Comparison
+    from mpsearch.comparing.diffing import diff as diff
     from mpsearch.data import Data as Data
     from mpsearch.data import bind as bind
     from mpsearch.data import read_arrays as read_arrays
@@ -117,6 +119,7 @@ _HOME = {
     "apply": "mpsearch.post_training.quantizing",
     "check": "mpsearch.exporters.checking",
     "convert": "mpsearch.importers.loading",
+    "diff": "mpsearch.comparing.diffing",
     "evaluate": "mpsearch.evaluation.measuring",
     "explain": "mpsearch.explaining.explaining",
     "export": "mpsearch.exporters.formats",
@@ -182,6 +185,7 @@ _HOME = {
     "mcnemar_p": "mpsearch.statistics",
     "samples_for_drop": "mpsearch.statistics",
     "save_quantized": "mpsearch.quantization.quantized_file",
+    "Comparison": "mpsearch.comparing.diffing",
     "Epoch": "mpsearch.finetuning.training",
     "Evaluation": "mpsearch.evaluation.evaluation",
     "Exported": "mpsearch.exporters.formats",

@@ -34,6 +34,7 @@ COMMANDS = {
     "predict": "Loss and accuracy of assignments from stored interactions, in no time.",
     "report": "One self-contained page about a run, or several runs compared.",
     "gate": "Exit code 0 or 1: is the network small and accurate enough?",
+    "diff": "What changed from one network to another: layers, bits, size, accuracy.",
     "data": "Make datasets from own sounds, pictures and videos; check them for leaks.",
     "train": "Train a bundled network on a named or own dataset.",
     "reproduce": "Repeat TinyM²Net's accuracy table: train, search, fine-tune, measure.",

@@ -384,9 +384,9 @@ def test_printed_explanation(folder: Path, capsys: pytest.CaptureFixture[str]) -
     lines = capsys.readouterr().out.splitlines()
     cells = [re.split(r"\s{2,}", line.strip()) for line in lines]
     at = next(n for n, row in enumerate(cells) if row[0] == "conv2")
-    assert cells[at][:5] == ["conv2", "w4a4", "0.25", "3.9 KB", "32.000 K"]
+    assert cells[at][:6] == ["conv2", "now", "w4a4", "0.25", "3.9 KB", "32.000 K"]
     assert cells[at + 1] == ["next better", "w8a8", "-0.2", "+3.9 KB", "+96.000 K",
-                             "no: size_bytes +3.7 KB, bops +78.400 K"]  # fmt: skip
+                             "no: size +3.7 KB, BOPS +78.400 K"]  # fmt: skip
     assert cells[at + 2] == ["next cheaper", "none"]
     size = next(row for row in cells if row[0] == "size_bytes")
     assert size[:3] == ["size_bytes", "7.0 KB", "+168 B"]
