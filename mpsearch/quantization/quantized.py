@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import fx
@@ -22,6 +22,9 @@ from mpsearch.quantization.quantizer import (
     weight_at,
 )
 from mpsearch.tables.choice import Choice
+
+if TYPE_CHECKING:
+    import mpsearch
 
 _LARGEST_BIAS = 2**31 - 1
 _ROOM = _LARGEST_BIAS / 2  # for a bias, and as much for the products that are added to it
@@ -80,6 +83,11 @@ class QuantizedNetwork:
     """Node name -> the quantizer of a tensor that is stored in codes of its own, between layers
     (what is added, averaged, or read by several layers); None where no such choice was made:
     integers keep these tensors in 32 bits then."""
+    origin: Any = field(default=None, repr=False, compare=False)
+    """In memory, (float network, calibration samples) that it was made from; None: not known."""
+
+    if TYPE_CHECKING:  # bound by the package
+        export = mpsearch.export
 
     def to(self, device: torch.device) -> "QuantizedNetwork":
         """The same on `device`; the network itself when it is there already."""
@@ -128,11 +136,6 @@ def quantize(
     """Quantize every layer of `network` as `choices` says.
 
     Raises InputError naming the first layer that `choices` and the network do not share.
-
-    >>> histograms = mpsearch.calibrate(network, data)
-    >>> quantized = mpsearch.quantize(network, solution.choices, histograms)
-    >>> quantized(x).shape == network(x).shape
-    True
     """
     check_layers(network, choices)
     layers = {
