@@ -2,6 +2,7 @@
 # make test: install and run the whole test suite
 # make kernels: the tests that train or sample, as two other processors would compute them
 # make lint: formatting (also of C), linting, types, the order of the rooms
+# make dist: what a release uploads: an sdist and a wheel in dist/, checked, and run in a bare environment
 # make docs: the documentation as a site in build/site, offline; any warning is an error
 
 PYTHON ?= python3
@@ -10,7 +11,7 @@ RUN = $(VENV)/bin/
 # The two processes of the tests would spin on each other's threads.
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: demo test kernels lint docs clean
+.PHONY: demo test kernels lint dist docs clean
 
 demo: $(VENV)/.demo
 	$(RUN)mpsearch demo
@@ -37,6 +38,15 @@ lint: $(VENV)/.dev
 	$(RUN)mypy
 	$(RUN)lint-imports
 	$(RUN)clang-format --dry-run -Werror $(C)
+
+# The wheel is built from the sdist, so both are whole or neither.
+dist: $(VENV)/.dev
+	rm -rf dist build/lib build/bare
+	$(RUN)python -m build --outdir dist .
+	$(RUN)python .ci/check_dist.py names dist/*.whl
+	$(PYTHON) -m venv build/bare
+	build/bare/bin/python -m pip install --quiet --constraint constraints.txt dist/*.whl
+	build/bare/bin/python .ci/check_dist.py works
 
 docs: $(VENV)/.docs
 	$(RUN)python -m sphinx -q -E -W --keep-going -n -c docs . build/site

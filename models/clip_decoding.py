@@ -28,7 +28,7 @@ from mpsearch.models.features import (
     read_image,
     read_sound,
     resampled,
-    square_rgb,
+    square,
     window,
 )
 
@@ -36,8 +36,8 @@ ENOUGH = 0.5  # a second counts when at least this much of it is there; the rest
 NO_VIDEOS = ("tty", "image2")  # FFmpeg draws a text file, letter by letter
 
 
-def video_frames(path: Path, size: int) -> np.ndarray:
-    """The frame in the middle of every second: RGB uint8 `[seconds, 3, size, size]`.
+def video_frames(path: Path, size: int, channels: int = 3) -> np.ndarray:
+    """The frame in the middle of every second: uint8 `[seconds, channels, size, size]`.
 
     Raises InputError for an unreadable file, one without pictures, and one shorter than half a
     second; MissingExtraError without PyAV.
@@ -56,10 +56,10 @@ def video_frames(path: Path, size: int) -> np.ndarray:
                 began = frame.time
             # Every moment before this frame's time shows the one before it.
             while shown is not None and frame.time - began > len(frames) + 0.5:
-                frames.append(square_rgb(shown.to_image(), size))
+                frames.append(square(shown.to_image(), size, channels))
             shown = frame
         if shown is not None and _end(container, shown) - began > len(frames) + 0.5:
-            frames.append(square_rgb(shown.to_image(), size))
+            frames.append(square(shown.to_image(), size, channels))
     if not frames:
         raise InputError(f"the video {path} is shorter than half a second or has no pictures")
     return np.stack(frames)
@@ -174,7 +174,15 @@ def decode(path: Path, config: InputConfig, starts: tuple[float, ...] | None) ->
     if config.kind == "image":
         arrays = build()
     else:
-        settings = (RECIPE, config.kind, config.mfcc, config.step, config.size, starts)
+        settings = (
+            RECIPE,
+            config.kind,
+            config.mfcc,
+            config.step,
+            config.size,
+            config.channels,
+            starts,
+        )
         arrays = cached("data", digest(repr(settings), _file_digest(path)), build)
     return Decoded(arrays["starts"], arrays["features"], arrays["contents"], int(arrays["empty"]))
 
@@ -203,7 +211,7 @@ def _video_sound(path: Path, config: InputConfig, starts: tuple[float, ...] | No
 
 
 def _video_frame(path: Path, config: InputConfig, starts: tuple[float, ...] | None) -> Arrays:
-    frames = video_frames(path, config.size)
+    frames = video_frames(path, config.size, config.channels)
     seconds = np.arange(len(frames)) * VIDEO_STEP
     wanted = _wanted(path, seconds, starts)
     seconds, frames = seconds[wanted], frames[wanted]
@@ -214,7 +222,7 @@ def _video_frame(path: Path, config: InputConfig, starts: tuple[float, ...] | No
 
 
 def _image(path: Path, config: InputConfig, starts: tuple[float, ...] | None) -> Arrays:
-    pixels = read_image(path, config.size)[None]
+    pixels = read_image(path, config.size, config.channels)[None]
     return _arrays(np.array([np.nan]), pixels, pixels, 0)
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mpsearch.errors import InputError
-from mpsearch.files.whole import read_toml
+from mpsearch.errors import InputError, did_you_mean
+from mpsearch.files.whole import like_file, read_toml
 from mpsearch.models.features import BATTLEFIELD_AUDIO, COVID_COUGH, COVID_SPEECH, MfccSettings
 
 FEATURES = {
@@ -46,6 +46,7 @@ class InputConfig:
     mfcc: MfccSettings | None  # None for pictures
     step: float  # seconds between the beginnings of windows
     size: int  # pixels
+    channels: int  # 3 are RGB, 1 is grey
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def read_config(path: str | os.PathLike[str]) -> DatasetConfig:
     try:
         document = read_toml(file)
     except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from None
+        raise InputError(f"cannot read {path}: {error.strerror}{like_file(path)}") from None
     top = _Section(str(path), document)
     split = _Section(f"{path}, [split]", top.take("split", dict, {}))
     pairs = _Section(f"{path}, [pairs]", top.take("pairs", dict, {}))
@@ -125,6 +126,9 @@ def _input(section: "_Section", name: str, base: Path) -> InputConfig:
     size = section.take("size", int, 32) if mfcc is None else 0
     if mfcc is None and not 1 <= size <= 4096:
         raise InputError(f"{section.where}: got size {size}; expected 1 to 4096 pixels")
+    channels = section.take("channels", int, 3) if mfcc is None else 1
+    if channels not in (1, 3):
+        raise InputError(f"{section.where}: got channels {channels}; expected 1 (grey) or 3 (RGB)")
     config = InputConfig(
         name=name,
         kind=kind,
@@ -137,6 +141,7 @@ def _input(section: "_Section", name: str, base: Path) -> InputConfig:
         mfcc=mfcc,
         step=step,
         size=size,
+        channels=channels,
     )
     section.finish()
     if not config.folder.is_dir():
@@ -213,7 +218,8 @@ class _Section:
     def finish(self) -> None:
         for key in self.table:
             raise InputError(
-                f"{self.where}: unknown key {key!r}; known here: {', '.join(self._known)}"
+                f"{self.where}: unknown key {key!r}{did_you_mean(key, self._known)}; "
+                f"known here: {', '.join(self._known)}"
             )
 
 

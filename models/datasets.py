@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from mpsearch.errors import InputError
+from mpsearch.errors import InputError, did_you_mean
 from mpsearch.files.archives import read_npz
 from mpsearch.files.json_file import by_name, check_form, flag, list_of, read_document, text
-from mpsearch.files.whole import digest, read_rows
+from mpsearch.files.whole import digest, like_file, read_rows
 from mpsearch.models import real_data
 from mpsearch.models.dataset_checks import Leak, Source, equal_samples, leaks
 from mpsearch.models.generated import generated_battlefield
@@ -243,7 +243,7 @@ def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from None
+        raise InputError(f"cannot read {path}: {error.strerror}{like_file(path)}") from None
 
 
 def _replace(target: Path, files: Mapping[str, bytes]) -> None:
@@ -334,7 +334,8 @@ def load_dataset(reference: str, *, fold: int | None = None) -> Dataset:
     name, _, split = reference.partition(":")
     if name not in DATASETS and not Path(name).is_dir():
         raise InputError(
-            f"unknown dataset {name!r}; known: {', '.join(DATASETS)}, "
+            f"unknown dataset {name!r}{did_you_mean(name, DATASETS)}; "
+            f"known: {', '.join(DATASETS)}, "
             "or a folder made by mpsearch data build"
         )
     if fold is not None and name != "cough-speech":

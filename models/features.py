@@ -126,8 +126,10 @@ def window(sound: np.ndarray, settings: MfccSettings, start_s: float = 0.0) -> n
     return np.pad(part, (0, settings.samples - len(part)))
 
 
-def read_image(path: str | os.PathLike[str], size: int = 32) -> np.ndarray:
-    """A picture as RGB uint8 `[3, size, size]`; grey becomes RGB, other sizes are resampled.
+def read_image(path: str | os.PathLike[str], size: int = 32, channels: int = 3) -> np.ndarray:
+    """A picture as uint8 `[channels, size, size]`: RGB, or grey with one channel.
+
+    Grey becomes RGB and the other way round (luma, ITU-R 601); other sizes are resampled by area.
 
     Raises InputError for a missing or unreadable file and for four channels (alpha, CMYK), because
     what to do with the fourth is not ours to guess.
@@ -144,19 +146,19 @@ def read_image(path: str | os.PathLike[str], size: int = 32) -> np.ndarray:
             if len(picture.getbands()) not in (1, 3):
                 bands = "".join(picture.getbands())
                 raise InputError(f"the image {path} has the channels {bands}; expected RGB or grey")
-            return square_rgb(picture, size)
+            return square(picture, size, channels)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise InputError(f"cannot read the image {path}: {error}") from None
 
 
-def square_rgb(picture: "Image.Image", size: int) -> np.ndarray:
-    """A Pillow picture as RGB uint8 `[3, size, size]`, resampled by area where its size differs."""
+def square(picture: "Image.Image", size: int, channels: int = 3) -> np.ndarray:
+    """A Pillow picture as uint8 `[channels, size, size]`, resampled by area where it differs."""
     from PIL import Image
 
-    rgb = picture.convert("RGB")
-    if rgb.size != (size, size):
-        rgb = rgb.resize((size, size), Image.Resampling.BOX)
-    return np.asarray(rgb).transpose(2, 0, 1)
+    whole = picture.convert("RGB" if channels == 3 else "L")
+    if whole.size != (size, size):
+        whole = whole.resize((size, size), Image.Resampling.BOX)
+    return np.asarray(whole).reshape(size, size, channels).transpose(2, 0, 1)
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,9 @@ from torch.nn import functional as F
 class ResNet8(nn.Module):
     """One stem convolution and three residual blocks of 16, 32 and 64 filters."""
 
-    def __init__(self, classes: int = 10) -> None:
+    def __init__(self, classes: int = 10, channels: int = 3) -> None:
         super().__init__()
-        self.conv0, self.bn0 = nn.Conv2d(3, 16, 3, padding=1), _norm(16)
+        self.conv0, self.bn0 = nn.Conv2d(channels, 16, 3, padding=1), _norm(16)
         self.conv1a, self.bn1a = nn.Conv2d(16, 16, 3, padding=1), _norm(16)
         self.conv1b, self.bn1b = nn.Conv2d(16, 16, 3, padding=1), _norm(16)
         self.conv2a, self.bn2a = nn.Conv2d(16, 32, 3, stride=2), _norm(32)
@@ -71,9 +71,9 @@ class Block(nn.Module):
 class ResNetCifar(nn.Module):
     """A CIFAR ResNet of depth 6n+2: three stages of n blocks with 16, 32 and 64 filters."""
 
-    def __init__(self, blocks_per_stage: int, classes: int = 10) -> None:
+    def __init__(self, blocks_per_stage: int, classes: int = 10, channels: int = 3) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(3, 16, 3, padding=1, bias=False)
+        self.conv1 = nn.Conv2d(channels, 16, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(16)
         self.layer1 = _stage(16, 16, 1, blocks_per_stage)
         self.layer2 = _stage(16, 32, 2, blocks_per_stage)
@@ -87,9 +87,9 @@ class ResNetCifar(nn.Module):
         return logits
 
 
-def resnet20(classes: int = 10) -> ResNetCifar:
-    """ResNet-20: 269,722 parameters with ten classes."""
-    return ResNetCifar(blocks_per_stage=3, classes=classes)
+def resnet20(classes: int = 10, channels: int = 3) -> ResNetCifar:
+    """ResNet-20: 269,722 parameters with ten classes and RGB."""
+    return ResNetCifar(blocks_per_stage=3, classes=classes, channels=channels)
 
 
 def _stage(channels: int, filters: int, stride: int, blocks: int) -> nn.Sequential:

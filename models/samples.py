@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mpsearch.errors import InputError
+from mpsearch.errors import InputError, did_you_mean
 
 
 @dataclass(frozen=True)
@@ -64,11 +64,18 @@ class Dataset:
     digest: str
     """Changes whenever a source file, a setting or the split does."""
 
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of one training sample by input, for example `{"image": (3, 32, 32)}`."""
+        inputs = self.split("train").inputs
+        return {name: x.shape[1:] for name, x in zip(self.input_names, inputs, strict=True)}
+
     def split(self, name: str) -> Split:
         """The named split; an unknown name is an InputError listing the known ones."""
         if name not in self.splits:
             raise InputError(
-                f"the dataset {self.name} has no split {name!r}; it has {', '.join(self.splits)}"
+                f"the dataset {self.name} has no split {name!r}{did_you_mean(name, self.splits)}; "
+                f"it has {', '.join(self.splits)}"
             )
         return self.splits[name]
 
@@ -77,7 +84,8 @@ class Dataset:
         for name in names:
             if name not in self.input_names:
                 raise InputError(
-                    f"the dataset {self.name} has no input {name!r}; "
+                    f"the dataset {self.name} has no input {name!r}"
+                    f"{did_you_mean(name, self.input_names)}; "
                     f"it has {', '.join(self.input_names)}"
                 )
         kept = [i for i, name in enumerate(self.input_names) if name in names]

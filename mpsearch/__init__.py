@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from mpsearch.commands.console import progress as progress
+    from mpsearch.comparing.diffing import Comparison as Comparison
+    from mpsearch.comparing.diffing import diff as diff
     from mpsearch.data import Data as Data
     from mpsearch.data import bind as bind
     from mpsearch.data import read_arrays as read_arrays
@@ -136,6 +138,7 @@ _HOME = {
     "solve": "mpsearch.python.searching",
     "what_if": "mpsearch.python.searching",
     "convert": "mpsearch.importers.loading",
+    "diff": "mpsearch.comparing.diffing",
     "load": "mpsearch.graph.network_file",
     "predict": "mpsearch.python.searching",
     "train": "mpsearch.models.training",
@@ -187,6 +190,7 @@ _HOME = {
     "mcnemar_p": "mpsearch.statistics",
     "samples_for_drop": "mpsearch.statistics",
     "save_quantized": "mpsearch.quantization.quantized_file",
+    "Comparison": "mpsearch.comparing.diffing",
     "Epoch": "mpsearch.finetuning.training",
     "Evaluation": "mpsearch.evaluation.evaluation",
     "Evaluations": "mpsearch.evaluation.evaluation",

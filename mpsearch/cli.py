@@ -1,6 +1,7 @@
 """`mpsearch`: the command line. Commands are imported when they are called."""
 
 import contextlib
+import errno
 import os
 import re
 import signal
@@ -12,6 +13,7 @@ import click
 
 from mpsearch import __version__
 from mpsearch.commands.console import echo, print_json
+from mpsearch.commands.suggesting import Commands, suggesting
 from mpsearch.errors import InputError, MpsearchError, lacks_memory
 from mpsearch.running import streams
 
@@ -31,6 +33,7 @@ COMMANDS = {
     "predict": "Loss and accuracy of assignments from stored interactions, in no time.",
     "report": "One self-contained page about a run, or several runs compared.",
     "gate": "Exit code 0 or 1: is the network small and accurate enough?",
+    "diff": "What changed from one network to another: layers, bits, size, accuracy.",
     "data": "Make datasets from own sounds, pictures and videos; check them for leaks.",
     "train": "Train a bundled network on a named or own dataset.",
     "reproduce": "Repeat TinyM²Net's accuracy table: train, search, fine-tune, measure.",
@@ -48,7 +51,7 @@ INTERNAL_ERROR = 3
 INTERRUPTED = 130
 
 
-class _Commands(click.Group):
+class _Commands(Commands):
     """The group that knows every command's name and imports only the one that is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -60,7 +63,7 @@ class _Commands(click.Group):
         command = getattr(import_module(f"mpsearch.commands.{name}"), name)
         assert isinstance(command, click.Command)
         _complete_paths(command)
-        return command
+        return suggesting(command)
 
     def invoke(self, ctx: click.Context) -> Any:
         """As always; but of an interrupt click makes an empty line before we say so in one."""
@@ -198,11 +201,14 @@ def _fail(error: Exception) -> int:
         streams.say(*error.lines_after("mpsearch: error: "))
         return error.exit_code
     if isinstance(error, OSError):
+        from mpsearch.files.whole import like_file
+
         where = f" ({os.fsdecode(error.filename)})" if error.filename else ""
         if not where and error.errno in streams.FULL:  # a file would have its name
             where = " (standard output)"
             streams.give_up_output()
-        streams.say(f"mpsearch: error: {error.strerror or error}{where}")
+        close = like_file(error.filename) if error.errno == errno.ENOENT and where else ""
+        streams.say(f"mpsearch: error: {error.strerror or error}{where}{close}")
         return 2
     text = " ".join(str(error).split())[:300]
     streams.say(

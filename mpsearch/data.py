@@ -12,9 +12,9 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from mpsearch.errors import InputError, first_line
+from mpsearch.errors import InputError, did_you_mean, first_line
 from mpsearch.files.archives import is_archive, read_npz
-from mpsearch.files.whole import digest
+from mpsearch.files.whole import digest, like_file
 from mpsearch.graph.arrays import Arrays, bind_arrays
 from mpsearch.graph.inputs import is_label_name
 from mpsearch.graph.network import Network
@@ -146,7 +146,8 @@ def read_arrays(source: str) -> Arrays:
     module, colon, function = source.partition(":")
     if not colon or os.sep in source:
         raise InputError(
-            f"no data {source!r}; expected an existing .npz or .safetensors file, "
+            f"no data {source!r}{like_file(source) or did_you_mean(source, DATASETS)}; "
+            "expected an existing .npz or .safetensors file, "
             f"package.module:function, or one of {', '.join(DATASETS)}"
         )
     return Arrays(source, _from_function(source, module, function))

@@ -1,5 +1,7 @@
 """What can go wrong at the border, and the exit code that says so."""
 
+from collections.abc import Iterable
+
 
 class MpsearchError(Exception):
     r"""An error that the user can act on: one or two lines, got / expected / what to do.
@@ -35,6 +37,27 @@ class MissingExtraError(MpsearchError):
             f"{purpose} needs the package {package}, which is not installed; "
             f"install it with: pip install 'mpsearch[{extra}]'"
         )
+
+
+_LONGEST = 200  # of a word: the comparison takes its square
+_MOST = 20_000  # words
+
+
+def closest(word: str, words: Iterable[str]) -> str | None:
+    """The word that was probably meant, None where none is like it. Case makes no difference."""
+    from difflib import get_close_matches  # of errors alone
+    from itertools import islice
+
+    known = {one.lower(): one for one in islice(words, _MOST) if len(one) <= _LONGEST}
+    close = [] if len(word) > _LONGEST else get_close_matches(word.lower(), known, n=1)
+    return known[close[0]] if close else None
+
+
+def did_you_mean(word: str, words: Iterable[str]) -> str:
+    """`"; did you mean 'conv1'?"`, which ends a message about a word that is none of `words`;
+    empty where none is like it."""
+    close = closest(word, words)
+    return "" if close is None else f"; did you mean {close!r}?"
 
 
 def first_line(error: Exception) -> str:

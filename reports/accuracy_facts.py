@@ -129,15 +129,20 @@ def confusion_facts(evaluations: Evaluations | None) -> tuple[ConfusionFacts, ..
     return tuple(ConfusionFacts(row.name, row.confusion) for row in rows if row and row.confusion)
 
 
+def bundled_name(table: LayerTable | None) -> str | None:
+    """Which of the paper's networks has these layers: `battlefield`, `covid` or None."""
+    if table is None:
+        return None
+    shape = (len(table.layers), sum(layer.weights for layer in table.layers))
+    return next((case for case, of_case in NETWORKS.items() if of_case == shape), None)
+
+
 def published_facts(
     table: LayerTable | None, accuracies: tuple[AccuracyFacts, ...]
 ) -> PublishedFacts | None:
     """The paper's rows beside ours; None where the table is not of one of its networks."""
-    if table is None or not accuracies:
-        return None
-    shape = (len(table.layers), sum(layer.weights for layer in table.layers))
-    name = next((case for case, of_case in NETWORKS.items() if of_case == shape), None)
-    if name is None:
+    name = bundled_name(table)
+    if name is None or not accuracies:
         return None
     case: Case = CASES[name]
     rows = []

@@ -26,7 +26,7 @@ def commands_of(run: Run) -> tuple[str, ...]:
     table = run.paths.get("profile", "profile.csv")
     commands = []
     if run.provenance:
-        model = _model(str(run.provenance.get("data", "")))
+        model = model_of(run.provenance)
         grouped = run.table is not None and any(layer.group for layer in run.table.layers)
         words = [*_profile(run.provenance), *(["--group-residual"] if grouped else [])]
         commands.append(["profile", model, *words, "-o", table])
@@ -42,6 +42,32 @@ def commands_of(run: Run) -> tuple[str, ...]:
         model = _model(str(run.provenance.get("data", run.evaluations.data_name)))
         commands.append(["evaluate", model, *_evaluate(run, run.evaluations)])
     return tuple("mpsearch " + shlex.join(words) for words in commands)
+
+
+def model_of(provenance: Mapping[str, Any]) -> str:
+    """The model file as far as it is recorded; `model.pt` stands for it elsewhere."""
+    return _model(str(provenance.get("data", "")))
+
+
+def measuring_commands(run: Run) -> tuple[str, ...]:
+    """What measures the accuracies, where none are, and points of the front, where none are."""
+    model = model_of(run.provenance)
+    table = run.paths.get("profile", "profile.csv")
+    commands = []
+    if run.assignment is not None and run.evaluations is None:
+        chosen = run.paths.get("assignment", "assignment.json")
+        commands.append(["evaluate", model, "--assignment", chosen, "--uniform", "w8a8"])
+    if run.table is not None and (run.front is None or not run.front.measured):
+        front = Path(run.paths.get("front", str(Path(table).with_name("front.csv"))))
+        if run.front is None:
+            commands.append(["front", table, "-o", str(front.with_suffix(".csv"))])
+        commands.append(["evaluate", model, "--front", str(front.with_suffix(".csv")),
+                         "--points", "8"])  # fmt: skip
+    unseen = ["--data", "test.npz"]
+    return tuple(
+        "mpsearch " + shlex.join([*words, *(unseen if words[0] == "evaluate" else [])])
+        for words in commands
+    )
 
 
 def _model(data: str) -> str:
@@ -110,7 +136,7 @@ def _measured_front(run: Run, front: Front, output: str) -> list[list[str]]:
     words = [word for size in sizes for word in ("--point", size)]
     if len(sizes) == len(front):
         words = ["--points", "all"]
-    model = _model(str(run.provenance.get("data", "")))
+    model = model_of(run.provenance)
     words += [*_measured_on(front.measurement), *options_of(front.measurement.get("settings"))]
     return [["evaluate", model, "--front", output, *words]]
 

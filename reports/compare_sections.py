@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mpsearch.reports.compare_facts import ComparedRun, CompareFacts, Meeting
-from mpsearch.reports.html import page, section_html, table_styles
+from mpsearch.reports.html import contents, section_html, table_styles
+from mpsearch.reports.page import page
 from mpsearch.reports.prose import NAMES
 from mpsearch.reports.style import (
     BLUE,
@@ -124,8 +125,8 @@ MOST = 6  # changes of the lead that are spelled out
 def render_comparison(facts: CompareFacts, folders: Sequence[str]) -> str:
     """The page; no script is in it."""
     made = compare_sections(facts, folders)
-    sections = "\n".join(section_html(section) for section in made)
-    return page(TITLE, sections, facts.version, table_styles(made))
+    sections = [contents(made), *(section_html(section) for section in made)]
+    return page(TITLE, "\n".join(sections), facts.version, table_styles(made))
 
 
 def comparison_markdown(

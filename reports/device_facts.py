@@ -13,7 +13,7 @@ from mpsearch.reports.facts import DeviceFacts, DeviceRow, LayerPrice, LimitPric
 from mpsearch.reports.run_folder import Run
 from mpsearch.reproduction.published import DEVICES
 from mpsearch.tables.assignment import Assignment
-from mpsearch.tables.budget import parse_excludes, parse_pins
+from mpsearch.tables.layer_choices import excludes_of, pins_of
 from mpsearch.tables.table import LayerTable
 from mpsearch.tables.units import COUNT_UNITS, format_amount, is_size
 
@@ -117,8 +117,8 @@ def price_facts(table: LayerTable | None, assignment: Assignment | None) -> Pric
     column = "size_bytes" if "size_bytes" in table.columns else table.columns[0]
     asked = assignment.search
     try:
-        pins = parse_pins(asked.get("pin", ()))
-        excluded = parse_excludes(asked.get("exclude", ()), asked.get("allow", ()), table)
+        pins = pins_of(table, asked.get("pin", ()))
+        excluded = excludes_of(table, asked.get("exclude", ()), asked.get("allow", ()))
         found = explain(table, assignment, pins, excluded, SECONDS)
     except InputError as error:
         return PriceFacts(column, "", (), (), " ".join(str(error).split()))

@@ -292,6 +292,8 @@ class DeviceFacts:
 class Facts:
     """A report's content.
 
+    name: what the network is called; date: of the newest file, `2026-11-29`; empty: not known.
+    measure: commands that measure what is not, the accuracies and then points of the front.
     generated: the data were made by a program, so accuracies say nothing about the world.
     fp32: the float network, whose Ω is 0. missing: pieces that were not there or cannot be read.
     warnings: files that do not fit each other.
@@ -320,6 +322,9 @@ class Facts:
     commands: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    name: str = ""
+    date: str = ""
+    measure: tuple[str, ...] = ()
 
 
 def to_document(value: Any) -> Any:

@@ -1,19 +1,16 @@
-"""The figure of the Pareto front: Ω against a resource, with the chosen and the uniform points.
+"""The figure of the Pareto front: Ω against a resource, with the chosen and the uniform points, and
+its parts, in which points that lie close together stand apart."""
 
-The panel of measured accuracy over a front's resource, with intervals.
-
-Names beside marked points that cover neither each other nor, where there is room, the curve.
-"""
-
-from collections.abc import Sequence
-from dataclasses import dataclass
-from math import cos, pi, sin
+from dataclasses import replace
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mpsearch.reports.facts import Facts, FrontFacts, MeasuredFacts, Point
+from mpsearch.reports.accuracy_figure import draw_measured
+from mpsearch.reports.facts import Facts, FrontFacts, Point
+from mpsearch.reports.labels import Label, place_labels
 from mpsearch.reports.prose import NAMES, front_caption
 from mpsearch.reports.style import (
     BLUE,
@@ -33,181 +30,80 @@ from mpsearch.tables.units import format_amount
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from matplotlib.transforms import Bbox
-
-
-FEW = 40  # with more measured points the bars of their intervals become a band
-
-
-def draw_accuracy(axes: "Axes", found: MeasuredFacts, unit: float) -> None:
-    """Measured accuracy in percent over the resource, with 95 % intervals and FP32's line."""
-    x = np.array(found.totals, dtype=np.float64) / unit
-    y, low, high = (100 * np.array(part) for part in (found.accuracy, found.low, found.high))
-    if found.fp32 is not None:
-        if found.fp32_interval is not None:
-            least, most = (100 * end for end in found.fp32_interval)
-            axes.axhspan(least, most, color=MUTED, alpha=0.15, linewidth=0)
-        axes.axhline(
-            100 * found.fp32, color=MUTED, linewidth=1, linestyle=(0, (1, 2)), label="FP32"
-        )
-    if len(x) <= FEW:
-        axes.errorbar(
-            x, y, yerr=[np.maximum(y - low, 0), np.maximum(high - y, 0)], color=GREEN, marker="o",
-            markersize=4, linewidth=1.2, elinewidth=1, capsize=2.5,
-        )  # fmt: skip
-    else:
-        axes.fill_between(x, low, high, color=GREEN, alpha=0.25, linewidth=0)
-        axes.plot(x, y, color=GREEN, linewidth=1.2)
-    axes.set_ylabel(f"{found.score} (%)")
-    axes.grid()
-    axes.set_axisbelow(True)
-    axes.margins(y=0.1)
-
-
-DISTANCES = (8.0, 14.0, 22.0, 34.0, 50.0)  # points; from the third on a line leads to the name
-DIRECTIONS = 16
-STEP = 3.0  # pixels
-MARK = 5.0  # half the side of a mark
-
-
-@dataclass(frozen=True)
-class Label:
-    """A name at a place in data coordinates."""
-
-    text: str
-    x: float
-    y: float
-    colour: str
-    bold: bool = False
-
-
-def place_labels(
-    axes: "Axes", labels: Sequence[Label], curve: NDArray[np.float64] | None = None
-) -> tuple[str, ...]:
-    """Write the names, most important first; returns those for which there was no room.
-
-    curve: data coordinates [N, 2] of a line that names should not cover. The layout of the figure
-    must be as it will be drawn but for these names.
-    """
-    layout = axes.figure.get_layout_engine()
-    if layout is not None:
-        layout.execute(axes.figure)  # type: ignore[arg-type]
-    inside = axes.get_window_extent()
-    scale = axes.figure.dpi / 72
-    marks = axes.transData.transform([(label.x, label.y) for label in labels])
-    avoided = np.zeros((0, 2)) if curve is None else _along(axes.transData.transform(curve))
-    taken: list[Bbox] = []
-    left_out = []
-    for label, mark in zip(labels, marks, strict=True):
-        text = axes.annotate(
-            label.text, (label.x, label.y), xytext=(0, 0), textcoords="offset points",
-            ha="center", va="center", color=label.colour, fontsize=8,
-            fontweight="bold" if label.bold else "normal", annotation_clip=False,
-        )  # fmt: skip
-        text.set_in_layout(False)
-        box = text.get_window_extent()
-        found = _best(box.width, box.height, mark, scale, inside, taken, marks, avoided)
-        if found is None:
-            text.remove()
-            left_out.append(label.text)
-            continue
-        offset, place, distance = found
-        text.set_position(offset)
-        taken.append(place)
-        if distance > DISTANCES[1]:
-            line = axes.annotate(
-                "", (label.x, label.y), xytext=_edge(offset, place, scale),
-                textcoords="offset points", annotation_clip=False,
-                arrowprops={"arrowstyle": "-", "linewidth": 0.6, "color": label.colour},
-            )  # fmt: skip
-            line.set_in_layout(False)
-    return tuple(left_out)
-
-
-def _best(
-    width: float,
-    height: float,
-    mark: NDArray[np.float64],
-    scale: float,
-    inside: "Bbox",
-    taken: "Sequence[Bbox]",
-    marks: NDArray[np.float64],
-    curve: NDArray[np.float64],
-) -> "tuple[tuple[float, float], Bbox, float] | None":
-    """Offset in points, box and distance: nearest first, with the least of the curve covered."""
-    from matplotlib.transforms import Bbox
-
-    best = None
-    for distance in DISTANCES:
-        for step in range(DIRECTIONS):
-            angle = pi / 4 + 2 * pi * step / DIRECTIONS  # upper right first
-            x = mark[0] + cos(angle) * (distance * scale + width / 2)
-            y = mark[1] + sin(angle) * (distance * scale + height / 2)
-            box = Bbox.from_bounds(x - width / 2 - 1, y - height / 2, width + 2, height)
-            contained = (
-                inside.x0 <= box.x0 and box.x1 <= inside.x1
-                and inside.y0 <= box.y0 and box.y1 <= inside.y1
-            )  # fmt: skip
-            if not contained or any(box.overlaps(other) for other in taken):
-                continue
-            covered = _inside(box, marks, MARK * scale)
-            hidden = _inside(box, curve, 1.0)
-            cost = (100 * covered + min(hidden, 50), distance)
-            if best is None or cost < best[0]:
-                offset = ((x - mark[0]) / scale, (y - mark[1]) / scale)
-                best = (cost, offset, box, distance)
-    if best is None or best[0][0] >= 100:  # a name over another mark misleads
-        return None
-    return best[1:]
-
-
-def _along(corners: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Points of the line every few pixels, however far its corners lie apart."""
-    lengths = np.abs(np.diff(corners, axis=0)).max(axis=1, initial=0.0)
-    counts = np.clip(lengths / STEP, 1, 400).astype(np.int64)
-    parts = [
-        corners[n] + (corners[n + 1] - corners[n]) * (np.arange(count) / count)[:, None]
-        for n, count in enumerate(counts.tolist())
-    ]
-    return np.concatenate([*parts, corners[-1:]])
-
-
-def _inside(box: "Bbox", points: NDArray[np.float64], around: float) -> int:
-    x, y = points[:, 0], points[:, 1]
-    inside = (x > box.x0 - around) & (x < box.x1 + around)
-    inside &= (y > box.y0 - around) & (y < box.y1 + around)
-    return int(np.count_nonzero(inside))
-
-
-def _edge(offset: tuple[float, float], box: "Bbox", scale: float) -> tuple[float, float]:
-    """Where the line from the mark meets the box of the name."""
-    x, y = offset
-    half_width, half_height = box.width / 2 / scale, box.height / 2 / scale
-    shrink = max(
-        0.0, 1 - min(half_width / abs(x) if x else 1e9, half_height / abs(y) if y else 1e9)
-    )
-    return x * shrink, y * shrink
-
 
 DOTS = 150  # a front of more points is drawn as a line alone
+PART = 25  # points of a part, at least: those of so short a front stand apart as they are
+PARTS = 6
 
 
-def front_drawing(facts: Facts) -> Drawing:
-    """The front of `facts`, which must have one."""
+def front_drawing(facts: Facts, panel: bool = True, name: str = "front") -> Drawing:
+    """The front of `facts`, which must have one. panel: measured accuracies above it."""
     found = facts.front
     assert found is not None
+    panel = panel and found.measured is not None
 
     def draw(figure: "Figure") -> Anchors | None:
-        return _draw(figure, facts, found)
+        return _draw(figure, facts, found, panel)
 
     return Drawing(
-        name="front",
+        name=name,
         title="Pareto front",
         text=describe_front(facts),
-        caption=front_caption(facts),
-        height=4.1 if found.measured is None else 6.2,
+        caption=front_caption(facts, panel),
+        height=6.2 if panel else 4.1,
         draw=draw,
     )
+
+
+def front_parts(facts: Facts) -> tuple[Facts, ...]:
+    """The same facts with a part of the front each, as many points in every part: where they lie
+    densely a part is narrow. Empty for a front of few points.
+
+    Neighbours share a point. What is marked and lies outside of a part is left out of it.
+    """
+    found = facts.front
+    count = 0 if found is None else min(PARTS, len(found.omega) // PART)
+    if found is None or count < 2:
+        return ()
+    ends = np.linspace(0, len(found.omega) - 1, count + 1).round().astype(int).tolist()
+    return tuple(_part(facts, found, first, last + 1) for first, last in pairwise(ends))
+
+
+def _part(facts: Facts, found: FrontFacts, first: int, end: int) -> Facts:
+    totals, omega = found.totals[first:end], found.omega[first:end]
+
+    def near(point: Point) -> bool:
+        total = point.totals.get(found.resource)
+        inside = total is not None and totals[0] <= total <= totals[-1]
+        return inside and point.omega <= 2 * omega[0]
+
+    kept = found.assignments
+    if kept is not None:
+        pairs = [(point - first, code) for point, code in zip(kept.points, kept.codes, strict=True)
+                 if first <= point < end]  # fmt: skip
+        kept = replace(kept, points=tuple(point for point, _ in pairs),
+                       codes=tuple(code for _, code in pairs))  # fmt: skip
+    measured = found.measured
+    if measured is not None:
+        there = [n for n, total in enumerate(measured.totals) if totals[0] <= total <= totals[-1]]
+        part = replace(
+            measured,
+            totals=tuple(measured.totals[n] for n in there),
+            omega=tuple(measured.omega[n] for n in there),
+            accuracy=tuple(measured.accuracy[n] for n in there),
+            low=tuple(measured.low[n] for n in there),
+            high=tuple(measured.high[n] for n in there),
+        )
+        measured = part if there else None
+    return replace(
+        facts,
+        front=replace(found, totals=totals, omega=omega, measured=measured, assignments=kept),
+        answer=facts.answer if facts.answer and near(facts.answer.point) else None,
+        uniform=tuple(point for point in facts.uniform if near(point)),
+        limits=tuple(asked for asked in facts.limits
+                     if asked.column == found.resource and totals[0] <= asked.limit <= totals[-1]),
+        fp32=None,
+    )  # fmt: skip
 
 
 def marked_points(facts: Facts) -> tuple[Point, ...]:
@@ -222,15 +118,15 @@ def marked_points(facts: Facts) -> tuple[Point, ...]:
     )
 
 
-def _draw(figure: "Figure", facts: Facts, found: FrontFacts) -> Anchors | None:
+def _draw(figure: "Figure", facts: Facts, found: FrontFacts, panel: bool) -> Anchors | None:
     marked = marked_points(facts)
     largest = max([*found.totals, *(point.totals[found.resource] for point in marked)])
     unit, unit_name = scale_of(found.resource, largest)
-    if found.measured is None:
-        axes = figure.subplots()
-    else:
+    if panel and found.measured is not None:
         above, axes = figure.subplots(2, 1, sharex=True, height_ratios=(2, 3))
-        draw_accuracy(above, found.measured, unit)
+        draw_measured(above, found.measured, unit)
+    else:
+        axes = figure.subplots()
     x = np.array(found.totals, dtype=np.float64) / unit
     y = np.array(found.omega)
     few = len(x) <= DOTS
@@ -265,7 +161,7 @@ def _draw(figure: "Figure", facts: Facts, found: FrontFacts) -> Anchors | None:
         )
         for point in marked
     ]  # fmt: skip
-    place_labels(axes, labels, _outline(x, y))
+    place_labels(axes, labels, [_outline(x, y)])
     shown = found.assignments
     if shown is None:
         return None

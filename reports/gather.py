@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
+from pathlib import Path
 
 import mpsearch
 from mpsearch.errors import InputError
@@ -9,6 +10,7 @@ from mpsearch.pareto.front import Front
 from mpsearch.reports.accuracy_facts import (
     accuracy_facts,
     accuracy_warnings,
+    bundled_name,
     check_evidence,
     confusion_facts,
     metric_facts,
@@ -16,7 +18,7 @@ from mpsearch.reports.accuracy_facts import (
     published_facts,
     untied,
 )
-from mpsearch.reports.commands import commands_of
+from mpsearch.reports.commands import MODEL, commands_of, measuring_commands, model_of
 from mpsearch.reports.device_facts import device_facts, price_facts
 from mpsearch.reports.facts import AnswerFacts, Facts, LayerFacts, LimitFacts, Point
 from mpsearch.reports.front_facts import (
@@ -76,6 +78,9 @@ def gather(run: Run) -> Facts:
         commands=commands_of(run),
         missing=run.missing,
         warnings=tuple(warnings),
+        name=network_name(run),
+        date=run.date,
+        measure=measuring_commands(run),
     )
 
 
@@ -99,6 +104,18 @@ def fitting_table(run: Run, warnings: list[str]) -> LayerTable | None:
     if other:
         warnings.append(not_its_table(run.assignment, run.table))
     return run.table
+
+
+def network_name(run: Run) -> str:
+    """A bundled network's name, else that of its file, else of the folder that the run lies in.
+
+    `model.pt` says no more than that it is a model, so its folder is named.
+    """
+    bundled = bundled_name(run.table)
+    if bundled is not None:
+        return f"tinym2net-{bundled}"
+    stem = Path(model_of(run.provenance)).stem
+    return run.folder or stem if stem == Path(MODEL).stem else stem
 
 
 def answer_facts(assignment: Assignment | None, table: LayerTable | None) -> AnswerFacts | None:

@@ -29,7 +29,7 @@ def _amount(column: str, value: float) -> str:
     return format_amount(column, value).strip().replace(" ", "\u00a0")
 
 
-def _name(key: str) -> str:
+def limit_name(key: str) -> str:
     """`max:activation_bytes` -> `the largest layer's activation_bytes`."""
     if key.startswith(PEAK):
         return f"the largest layer's {column_of(key)}"
@@ -39,7 +39,7 @@ def _name(key: str) -> str:
 
 
 def _limit(asked: LimitFacts) -> str:
-    text = f"{_name(asked.column)} at most {_amount(asked.column, asked.limit)}"
+    text = f"{limit_name(asked.column)} at most {_amount(asked.column, asked.limit)}"
     if asked.share_of_w8 is None:
         return text
     return f"{text} ({100 * asked.share_of_w8:.0f} % of uniform w8a8)"
@@ -102,8 +102,15 @@ def near_amount(one: MetricFacts) -> str:
     return f"{name} {value} {unit} (95 % interval {low} to {high} {unit})"
 
 
-def front_caption(facts: Facts) -> str:
-    """How many points the front has, whether it is exact, and what the marks mean."""
+OMEGA = (
+    "Ω estimates how much rounding the layers to so few bits changes the loss: the solver "
+    "minimises its sum, lower is better, and how many answers stay right only measuring tells."
+)
+
+
+def front_caption(facts: Facts, panel: bool = True) -> str:
+    """How many points the front has, whether it is exact, and what the marks mean. panel: there are
+    accuracies above it."""
     found = facts.front
     assert found is not None
     kind = "exact: no point is missing"
@@ -116,7 +123,8 @@ def front_caption(facts: Facts) -> str:
     words = [f"{len(found.omega):,} non-dominated {noun} ({kind})"]
     for name, limit in found.limits.items():
         words.append(f"{NAMES.get(name, name)} at most {format_amount(name, limit)}")
-    text = "; ".join(words) + ". Lower and further left is better. Squares: one choice everywhere"
+    text = f"{OMEGA} {'; '.join(words)}. Lower and further left is better."
+    text += " Squares: one choice everywhere"
     text += "; diamond: the chosen assignment" if facts.answer else ""
     limited = any(asked.column == found.resource for asked in facts.limits)
     text += "; dashed: the limit." if limited else "."
@@ -126,6 +134,8 @@ def front_caption(facts: Facts) -> str:
             f" Above, and as dots: {len(found.measured.accuracy)} points that were measured on "
             f"{where}, bars their 95 % intervals"
             + (", the band that of FP32." if found.measured.fp32 is not None else ".")
+            if panel
+            else f" Dots: {len(found.measured.accuracy)} points that were measured on {where}."
         )
     if above_front(facts):
         text += (

@@ -1,8 +1,9 @@
 """Reading a run: the folder that profile, solve, front and evaluate wrote their files to."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ class Run:
 
     paths: piece (a key of USUAL) -> the file that was read;
     missing: one phrase for each piece that was not there, with the command that makes it.
+    folder: its own name, without what it lies in; date: of its newest piece, `2026-11-29` in UTC.
     """
 
     table: LayerTable | None = None
@@ -48,6 +50,8 @@ class Run:
     device: DeviceProfile | None = None
     paths: Mapping[str, str] = field(default_factory=dict)
     missing: tuple[str, ...] = ()
+    folder: str = ""
+    date: str = ""
 
 
 def read_run(
@@ -105,11 +109,19 @@ def read_run(
         device=read("device", load_device_profile),
         paths=paths,
         missing=(*missing, *(f"{DAMAGED}: {text}" for text in damaged)),
+        folder=Path(os.path.abspath(folder)).name,
+        date=_newest(paths.values()),
     )
     pieces = (run.table, run.assignment, run.front, run.evaluations, run.device)
     if all(piece is None for piece in pieces):
         raise InputError(damaged[0])
     return run
+
+
+def _newest(paths: Iterable[str]) -> str:
+    """The day, in UTC, on which the newest of these files was written; empty without any."""
+    times = [Path(path).stat().st_mtime for path in paths if Path(path).is_file()]
+    return datetime.fromtimestamp(max(times), UTC).date().isoformat() if times else ""
 
 
 def _table_path(usual: str, assignment: str) -> str:

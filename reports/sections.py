@@ -1,8 +1,10 @@
 """From facts to a report's sections, in the order of a reader's questions."""
 
 from mpsearch.evaluation.evaluation import with_unit
+from mpsearch.reports.accuracy_figure import accuracy_drawing, accuracy_picture
 from mpsearch.reports.device_facts import device_table
 from mpsearch.reports.facts import AccuracyFacts, ConfusionFacts, Facts, PublishedFacts
+from mpsearch.reports.first_screen import answer_sentence, headlines_of
 from mpsearch.reports.front_facts import front_points_table
 from mpsearch.reports.front_figure import front_drawing
 from mpsearch.reports.heat_figure import (
@@ -17,19 +19,27 @@ from mpsearch.reports.layer_sections import (
     price_section,
     sensitivity_section,
 )
-from mpsearch.reports.prose import NAMES, answer_text, near_figures, notices, question_text
+from mpsearch.reports.prose import (
+    NAMES,
+    answer_text,
+    near_figures,
+    notices,
+    question_text,
+)
 from mpsearch.reports.style import Code, Drawing, More, Paragraph, Part, Section, Table
+from mpsearch.tables.provenance import LIFETIMES
 from mpsearch.tables.units import format_amount, format_count, format_size
 
 CONFUSION_ROWS = 10
 
 
 def sections_of(facts: Facts) -> tuple[Section, ...]:
-    """Question and answer, front, bits, float operators, sensitivity, predicted and measured,
-    accuracies, device, confusion, prices, provenance; those without facts are left out."""
+    """Answer, accuracy and front, what was asked, bits, float operators, sensitivity, predicted and
+    measured, accuracies, device, confusion, prices, provenance; without facts they are left out."""
     made = (
         _answer(facts),
         _front(facts),
+        _asked(facts),
         bits_section(facts),
         float_section(facts),
         sensitivity_section(facts),
@@ -54,8 +64,17 @@ def drawings_of(facts: Facts) -> tuple[Drawing, ...]:
 
 
 def _answer(facts: Facts) -> Section:
-    parts: list[Part] = [Paragraph(f"{question_text(facts)} {answer_text(facts)}", "lead")]
+    """What a reader came for, and what to know before believing it."""
+    numbers = headlines_of(facts)
+    parts: list[Part] = [] if numbers is None else [numbers]
+    parts.append(Paragraph(answer_sentence(facts), "lead"))
     parts += [Paragraph(text, "notice") for text in notices(facts)]
+    return Section("answer", "Answer", parts)
+
+
+def _asked(facts: Facts) -> Section:
+    """The question and its answer at length, with what is left of every limit."""
+    parts: list[Part] = [Paragraph(f"{question_text(facts)} {answer_text(facts)}")]
     if facts.limits:
         rows = []
         for asked in facts.limits:
@@ -71,12 +90,26 @@ def _answer(facts: Facts) -> Section:
             ])  # fmt: skip
         columns = ["resource", "limit", "of uniform w8a8", "used", "left"]
         parts.append(Table("Limits and what is left of them", columns, rows))
-    return Section("answer", "Question and answer", parts)
+    return Section("question", "What was asked", parts)
 
 
 def _front(facts: Facts) -> Section | None:
-    if facts.front is None:
+    """Measured accuracy first, then Ω, which stands alone where nothing is measured."""
+    picture = accuracy_picture(facts)
+    measured = accuracy_drawing(facts)
+    if measured is None and facts.front is None:
         return None
+    parts: list[Part] = [] if measured is None else [measured]
+    if measured is None and facts.measure:
+        parts += [Paragraph("No accuracy is measured yet. To measure it:"), Code(facts.measure)]
+    if facts.front is not None:
+        parts.append(front_drawing(facts, panel=picture is None or not picture.front))
+    parts += _marked(facts)
+    title = "Pareto front" if measured is None else "Accuracy and the Pareto front"
+    return Section("front", title, parts)
+
+
+def _marked(facts: Facts) -> list[Part]:
     chosen = [facts.answer.point] if facts.answer else []
     points = [*chosen, *facts.uniform, *([facts.fp32] if facts.fp32 else [])]
     columns = list(dict.fromkeys(column for point in points for column in point.totals))
@@ -89,13 +122,12 @@ def _front(facts: Facts) -> Section | None:
         for point in points
     ]
     header = ["assignment", "total Ω", *(NAMES.get(column, column) for column in columns)]
-    parts: list[Part] = [front_drawing(facts)]
-    if rows:
-        parts.append(Table("Marked points", header, rows))
+    if facts.front is None:
+        return []
     more = front_points_table(facts.front)
-    if more is not None:
-        parts.append(More("Points of the front, as a table", more))
-    return Section("front", "Pareto front", parts)
+    parts: list[Part] = [Table("Marked points", header, rows)] if rows else []
+    parts += [] if more is None else [More("Points of the front, as a table", more)]
+    return parts
 
 
 def _predictions(facts: Facts) -> Section | None:
@@ -271,9 +303,13 @@ def _mistakes(found: ConfusionFacts) -> Table:
 def _provenance(facts: Facts) -> Section | None:
     rows = []
     for name, value in facts.provenance.items():
-        if name == "float_operators":
-            continue  # has a section of its own
-        if isinstance(value, dict):
+        if name in ("float_operators", LIFETIMES):
+            continue  # has a section of its own, or is for `solve --ram` and long
+        if name == "exports" and isinstance(value, dict):
+            taken = [export for export, found in value.items()
+                     if isinstance(found, dict) and found.get("ok") is True]  # fmt: skip
+            rows.append(["exports that take it at 8 bits", ", ".join(taken) or "none"])
+        elif isinstance(value, dict):
             rows += [[f"{name}: {key}", str(item)] for key, item in value.items()]
         elif name not in ("format", "version"):
             text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)

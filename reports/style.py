@@ -183,6 +183,21 @@ class Paragraph:
 
 
 @dataclass(frozen=True)
+class Headline:
+    """A number to be seen first, with its unit, and the line that says what it is."""
+
+    value: str
+    label: str
+
+
+@dataclass(frozen=True)
+class Headlines:
+    """What a reader came for, as large numbers side by side."""
+
+    items: Sequence[Headline]
+
+
+@dataclass(frozen=True)
 class Table:
     """Cells as text; the first of each row names it. prose: the others are words, not numbers."""
 
@@ -207,7 +222,7 @@ class More:
     table: Table
 
 
-Part = Paragraph | Table | Code | More | Drawing
+Part = Paragraph | Headlines | Table | Code | More | Drawing
 
 
 @dataclass(frozen=True)

@@ -19,15 +19,17 @@ from mpsearch.errors import InputError
 from mpsearch.files.whole import atomic_path, write_atomic
 from mpsearch.pareto.front import Front
 from mpsearch.reports.facts import Facts, Point, to_document
+from mpsearch.reports.first_screen import title_of
 from mpsearch.reports.front_facts import finite, fp32_point, front_facts
 from mpsearch.reports.front_figure import front_drawing
 from mpsearch.reports.gather import gather
-from mpsearch.reports.html import TITLE, render
+from mpsearch.reports.html import render
 from mpsearch.reports.run_folder import Run, read_run
 from mpsearch.reports.sections import drawings_of, sections_of
 from mpsearch.reports.style import (
     Code,
     Drawing,
+    Headlines,
     More,
     Paragraph,
     Part,
@@ -44,7 +46,7 @@ LONG = 200  # rows; the rest of a longer table is only in the HTML and the JSON
 def render_markdown(facts: Facts, figures: Mapping[str, str] | None = None) -> str:
     """The whole report. figures: name of a drawing -> its picture's path, relative to the report;
     a drawing without one is given in words."""
-    return markdown_of(TITLE, sections_of(facts), facts.version, figures)
+    return markdown_of(title_of(facts), sections_of(facts), facts.version, figures)
 
 
 def markdown_of(
@@ -64,6 +66,10 @@ def _part(part: Part, figures: Mapping[str, str]) -> str:
         case Paragraph():
             text = markdown_text(part.text)
             return f"> {text}" if part.kind == "notice" else text
+        case Headlines():
+            lines = [f"- **{markdown_text(one.value)}** {markdown_text(one.label)}"
+                     for one in part.items]  # fmt: skip
+            return "\n".join(lines)
         case Code():
             return markdown_code(part.lines, "sh")
         case More():

@@ -126,7 +126,7 @@ def test_convert_makes_a_file_that_profiles_without_more(
         ("evaluate model.pt --fp32 model.pt", "goes with a quantized"),
         ("convert model.pt -o x.pt", "an mpsearch file already"),
         ("solve --size 145KB", "profile.csv"),
-        ("nonsense", "No such command"),
+        ("nonsense", "no such command 'nonsense'"),
         ("profile", "Missing argument"),
     ],
 )

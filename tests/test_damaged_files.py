@@ -93,6 +93,8 @@ KINDS = (
     Kind("evaluation.json", "gate --min-accuracy 1% --max-drop 99", in_json, 40),
     Kind("evaluation.json", REPORT, in_json, 1),
     Kind("baseline.json", "gate --baseline baseline.json --max-size-growth 1%", in_json, 20),
+    Kind("baseline.json", "diff baseline.json assignment.json", in_json, 20),
+    Kind("assignment.json", "diff profile.csv assignment.json", in_json, 10),
     Kind("device.json", "gate --device device.json --max-latency 5s", in_json, 20),
     Kind("device.json", REPORT, in_json, 1),
     Kind("mpsearch.toml", "gate --config mpsearch.toml", in_toml, 20),

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 pytest.importorskip("librosa")
 pytest.importorskip("soundfile")
@@ -134,6 +135,35 @@ def test_training_and_evaluation_take_the_folder(
     assert rows[0] == rows[1] == rows[2]
 
 
+def test_networks_get_the_shapes_of_the_data(
+    mydata: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = SOUNDS + "coefficients = 10" + PICTURES + "size = 12\nchannels = 1\n"
+    write_config(mydata.parent, small)
+    assert run(["data", "build", "data.toml", "-o", "mydata"]) == 0
+    arguments = ["train", "tinym2net-battlefield", "--data", "mydata", "--epochs", "1"]
+    assert run(arguments) == 0
+    stored = load(mydata.parent / "model.pt")
+    assert {x.shape[1:] for x in stored.sample.values()} >= {(1, 44, 10), (1, 12, 12)}
+    for name in ("resnet20", "resnet8"):
+        grey = build(name, shapes={"image": (1, 20, 24)})
+        assert grey(torch.zeros(2, 1, 20, 24)).shape == (2, 10)
+    write_config(mydata.parent, small.replace("size = 12", "size = 3"))
+    assert run(["data", "build", "data.toml", "-o", "mydata"]) == 0
+    capsys.readouterr()
+    assert run(arguments) == 2
+    assert "nothing is left of the input image (1, 3, 3) after pooling" in capsys.readouterr().err
+    for shapes, complaint in (
+        ({"sound": (1, 8, 8)}, "resnet8 has no input 'sound'; it has image"),
+        (
+            {"image": (8, 8)},
+            r"got the shape \(8, 8\) for image; expected \(channels, height, width",
+        ),
+    ):
+        with pytest.raises(InputError, match=complaint):
+            build("resnet8", shapes=shapes)
+
+
 def test_networks_get_as_many_outputs_as_there_are_classes() -> None:
     for name in ("tinym2net-battlefield", "tinym2net-covid:cough", "resnet20", "resnet8"):
         last = [its for its in build(name, classes=7).modules() if hasattr(its, "out_features")][-1]
@@ -181,6 +211,7 @@ def test_faults_are_listed_and_strict_makes_them_an_error(
         (SOUNDS.replace('"audio"', '"sound"'), "kind is 'sound'; expected audio or"),
         (SOUNDS.replace('"sounds"', '"absent"'), "there is no folder absent"),
         (SOUNDS + "rate = 0", "must be above 0"),
+        (PICTURES + "channels = 4", r"got channels 4; expected 1 \(grey\) or 3 \(RGB\)"),
         (SOUNDS + "step = 0", "got step 0; expected seconds above 0"),
         (SOUNDS + "rate = true", "rate is True; expected a whole number"),
         (SOUNDS + "frames = 45", "got frames 45; the window has 1 to 44"),
@@ -250,8 +281,7 @@ def test_what_does_not_train_is_said_before(mydata: Path) -> None:
         dataset_for("tinym2net-battlefield", "mydata")
     write_config(mydata.parent, SOUNDS + "hop = 441\n" + PICTURES)
     assert run(["data", "build", "data.toml", "-o", "mydata"]) == 0
-    with pytest.raises(InputError, match=r"mydata has .*\(1, 51, 13\)"):
-        dataset_for("tinym2net-battlefield", "mydata")
+    assert dataset_for("tinym2net-battlefield", "mydata").shapes["audio"] == (1, 51, 13)
 
 
 def test_classes_without_training_samples_and_single_samples_do_not_train(

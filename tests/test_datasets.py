@@ -68,9 +68,9 @@ def test_without_the_folder_the_error_says_how_to_set_it(
 
 @pytest.mark.usefixtures("tiny")
 def test_wrong_names_splits_and_folds() -> None:
-    with pytest.raises(InputError, match=r"unknown dataset 'image'; known: generated-battlefield"):
+    with pytest.raises(InputError, match=r"unknown dataset 'image'; did you mean 'image-audio'"):
         load_dataset("image")
-    with pytest.raises(InputError, match=r"no split 'tset'; it has train, val, test"):
+    with pytest.raises(InputError, match=r"no split 'tset'; did you mean 'test'"):
         load_dataset("image-audio:tset")
     with pytest.raises(InputError, match=r"image-audio has no folds"):
         load_dataset("image-audio", fold=1)
@@ -161,8 +161,7 @@ def test_networks_get_the_inputs_they_take(monkeypatch: pytest.MonkeyPatch) -> N
         dataset_for("tinym2net-covid", "image-audio")
     assert dataset_for("tinym2net-battlefield", "image-audio").classes == ("cat", "dog")
     monkeypatch.setitem(DATASETS, "cough-speech", replace(DATASETS["image-audio"], load=cough))
-    with pytest.raises(InputError, match=r"takes .* in this order; cough-speech has .*"):
-        dataset_for("tinym2net-covid", "cough-speech")
+    assert dataset_for("tinym2net-covid", "cough-speech").shapes["speech"] == (3, 32, 32)
     with pytest.raises(InputError, match="training needs all splits"):
         dataset_for("tinym2net-battlefield", "image-audio:train")
 

@@ -384,9 +384,9 @@ def test_printed_explanation(folder: Path, capsys: pytest.CaptureFixture[str]) -
     lines = capsys.readouterr().out.splitlines()
     cells = [re.split(r"\s{2,}", line.strip()) for line in lines]
     at = next(n for n, row in enumerate(cells) if row[0] == "conv2")
-    assert cells[at][:5] == ["conv2", "w4a4", "0.25", "3.9 KB", "32.000 K"]
+    assert cells[at][:6] == ["conv2", "now", "w4a4", "0.25", "3.9 KB", "32.000 K"]
     assert cells[at + 1] == ["next better", "w8a8", "-0.2", "+3.9 KB", "+96.000 K",
-                             "no: size_bytes +3.7 KB, bops +78.400 K"]  # fmt: skip
+                             "no: size +3.7 KB, BOPS +78.400 K"]  # fmt: skip
     assert cells[at + 2] == ["next cheaper", "none"]
     size = next(row for row in cells if row[0] == "size_bytes")
     assert size[:3] == ["size_bytes", "7.0 KB", "+168 B"]
@@ -478,7 +478,7 @@ BAD_CALLS = {
     "choice": (["--what-if", "conv1=8"], "expected the form w4a8"),
     "lacks": (["--what-if", "conv1=w2a2"], "layer 'conv1' has no choice w2a2; it has w4a4, w8a8"),
     "unknown": (["--what-if", "conv9=w4a4"], "no layer 'conv9'; did you mean"),
-    "twice": (["--what-if", "fc=w4a4", "--what-if", "fc=w8a8"], "twice for layer 'fc'"),
+    "twice": (["--what-if", "fc=w4a4", "--what-if", "fc=w8a8"], "--what-if for layer 'fc' twice"),
     "pin form": (["--pin", "conv1"], "expected LAYER=CHOICE"),
     "ruled out": (["--exclude", "conv1=w8a8"], "conv1=w8a8, which --pin or --exclude rules out"),
     "pinned away": (["--pin", "conv1=w4a4"], "conv1=w8a8, which --pin or --exclude rules out"),

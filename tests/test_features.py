@@ -101,6 +101,12 @@ def test_images_become_rgb_of_32_pixels(tmp_path: Path) -> None:
     assert (array[0, :, 16:] == 0).all()
     Image.fromarray(picture[..., 0]).save(tmp_path / "grey.png")
     assert (read_image(tmp_path / "grey.png") == array[0]).all()
+    one = read_image(tmp_path / "grey.png", 16, 1)
+    assert one.shape == (1, 16, 16)
+    assert (one[0, :, :8] == 200).all()
+    luma = read_image(tmp_path / "large.png", channels=1)
+    assert luma.shape == (1, 32, 32)
+    assert (luma[0, :, :16] == round(0.299 * 200)).all()
 
 
 def test_unreadable_images_are_named(tmp_path: Path) -> None:

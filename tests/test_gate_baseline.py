@@ -12,9 +12,10 @@ from device_profiles import PROFILE
 from test_gate import CHOSEN, FP32, MODEL, ROW, TABLE, TOTALS, evaluations, measured
 
 from mpsearch.cli import run
+from mpsearch.comparing.baseline import load_baseline
+from mpsearch.comparing.layers import NetworkLayer
 from mpsearch.device.profile import save_device_profile
 from mpsearch.evaluation.evaluation import Evaluations, save_evaluations
-from mpsearch.gating.baseline import layers_digest, load_baseline
 from mpsearch.statistics import drop_interval
 from mpsearch.tables.assignment import Assignment
 from mpsearch.tables.choice import Choice
@@ -69,6 +70,10 @@ def test_what_is_written_is_what_was_known(folder: Path) -> None:
     assert baseline.row.correct == ROW.correct
     assert baseline.data_digest == "sha256:00"
     assert baseline.identity.weights == MODEL
+    assert baseline.layers == {
+        "one": NetworkLayer(1200, 1000, Choice(4, 4), 600, 16000),
+        "two": NetworkLayer(848, 100, Choice(8, 8), 848, 6400),
+    }
     assert baseline.identity.assignment == network_digest(CHOSEN)
     assert baseline.device == {
         "steady": 0.0071, "process": 0.012, "cold": 0.0095, "peak_memory_bytes": 2_000_000,
@@ -210,36 +215,60 @@ def test_a_baseline_that_was_quantized_otherwise_is_told(
     assert "quantized" not in capsys.readouterr().out  # of no accuracy, no matter
 
 
-def of_other_layers() -> None:
-    names = {"first": "one", "second": "two"}
-    text = FULL.replace("one,", "first,").replace("two,", "second,")
-    Path("profile.csv").write_text(text)
-    Assignment({new: CHOSEN[old] for new, old in names.items()}, totals=TOTALS).save(
-        "assignment.json"
-    )
+def grow() -> None:
+    """Another architecture: `one` has 30 % more weights, `two` is gone, `three` and `four` new."""
+    Path("profile.csv").write_text(FULL.replace("1200,1000,4,4,2.0,600", "1560,1300,4,4,2.0,780")
+        .replace("1200,1000,8,8,0.5,1200", "1560,1300,8,8,0.5,1560").replace("two,", "three,")
+        + "four,2000,50,8,8,0.1,2000,3200\n")  # fmt: skip
+    chosen = {"one": Choice(8, 8), "three": Choice(8, 8), "four": Choice(8, 8)}
+    totals = {"size_bytes": 1560 + 848 + 2000, "bops": 64000 + 6400 + 3200}
+    Assignment(chosen, totals=totals, model_digest="sha256:0b").save("assignment.json")
+    Path("profile.json").unlink()
+    origin = replace(ROW.origin, model="sha256:0b", layers=chosen)
+    row = replace(measured("assignment", list(ROW.correct), **totals), origin=origin)
+    save_evaluations(evaluations(row), "evaluation.json")
 
 
-def of_other_shapes() -> None:
-    Path("profile.csv").write_text(FULL.replace("1200,1000", "1200,2000"))
-
-
-@pytest.mark.parametrize("change", [of_other_layers, of_other_shapes])
-def test_a_baseline_of_another_model_is_refused_with_both_digests(
-    folder: Path, capsys: pytest.CaptureFixture[str], change: Callable[[], None]
+def test_another_architecture_is_compared_and_its_layers_are_named(
+    folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    change()
+    """Size, BOPS and, on the same data, accuracy: a pull request that grows can be judged."""
+    grow()
+    words = ["gate", "--baseline", "main.json", "--max-size-growth", "204.5%"]
+    words += ["--max-bops-growth", "228%", "--max-drop-baseline", "2"]
     capsys.readouterr()
-    assert run(["gate", "--baseline", "main.json", "--max-size", "1GB"]) == 2
-    error = capsys.readouterr().err
-    assert "of another model" in error
-    assert len(error.splitlines()) == 2
-    digests = json.loads(Path("main.json").read_text())["digests"]
-    if change is of_other_layers:
-        assert digests["layers"] in error
-        assert layers_digest({"first": 0, "second": 0}) in error
-    else:
-        assert digests["shapes"] in error
-        assert error.count("sha256:") == 2
+    assert run(words) == 1  # 73600 BOPS are 228.57 % more than 22400
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "size growth: four added (2,000 weights, w8a8), +2.0 KB; one 1,200 -> 1,560 weights, " \
+        "w4a4 -> w8a8, +960 B (+160 %); three added (848 weights, w8a8), +848 B; " \
+        "and 1 more" in printed  # fmt: skip
+    assert "BOPS growth: one 1,200 -> 1,560 weights, w4a4 -> w8a8, +48.000 K BOPS" in printed
+    assert "main.json is of another architecture" in printed
+    assert "the gate says no: BOPS growth" in printed
+    assert run([*words, "--json"]) == 1
+    found = {one["quantity"]: one for one in json.loads(capsys.readouterr().out)["conditions"]}
+    drop = found["drop_baseline"]
+    assert (drop["value"], drop["paired"]["lost"]) == (0.0, 0)
+    assert drop["interval"] == [100 * end for end in drop_interval(0, 0, 1000)]  # not the same
+    names = [one["name"] for one in found["size_bytes_growth"]["changes"]]
+    assert names == ["one", "three", "four", "two"]
+
+
+def test_a_baseline_of_another_model_or_an_older_version_says_so(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    grow()
+    words = ["gate", "--baseline", "main.json", "--max-size-growth", "300%"]
+    document = json.loads(Path("main.json").read_text())
+    facts = document.pop("layers")
+    Path("main.json").write_text(json.dumps(document))  # as older versions wrote it
+    capsys.readouterr()
+    assert run(words) == 0
+    assert "another architecture; an older version wrote it, without" in capsys.readouterr().out
+    document["layers"] = {f"other.{name}": fact for name, fact in facts.items()}
+    Path("main.json").write_text(json.dumps(document))
+    assert run(words) == 0
+    assert "is it of another model?" in capsys.readouterr().out
 
 
 def test_accuracy_on_other_data_is_refused_with_both_digests(
@@ -350,6 +379,9 @@ def changed(*path: str, value: Any) -> Callable[[dict[str, Any]], None]:
         (changed("totals", "bops", value=float("inf")), "no number of JSON"),
         (changed("device", "steady", value=float("nan")), "no number of JSON"),
         (changed("digests", value=[]), "damaged"),
+        (changed("layers", value=[]), "damaged"),
+        (changed("layers", "one", "bits", value="w4"), "damaged"),
+        (changed("layers", "one", "weights", value=-1), "layers['one'].weights: got -1"),
         (changed("digests", "layers", value=3), "damaged"),
         (changed("accuracy", "row", "n", value=10**9), "damaged"),
         (changed("accuracy", "row", "n", value=-1), "damaged"),

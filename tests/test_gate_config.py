@@ -115,9 +115,9 @@ def test_flags(folder: Path, capsys: pytest.CaptureFixture[str], text: str, poli
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("max_size = '1KB'", "did you mean max-size?"),
-        ("max-sise = '1KB'", "did you mean max-size?"),
-        ("maxdrop = 1", "did you mean max-drop?"),
+        ("max_size = '1KB'", "did you mean 'max-size'?"),
+        ("max-sise = '1KB'", "did you mean 'max-size'?"),
+        ("maxdrop = 1", "did you mean 'max-drop'?"),
         ("junit = 'a.xml'", "expected one of max-size"),
         ('"a\\u001b[31m" = 1', "'a\\x1b[31m'"),
         ("max-size = 145", "has no unit"),

@@ -13,8 +13,8 @@ from torch import nn
 
 import mpsearch
 from mpsearch.cli import run
+from mpsearch.comparing.baseline import load_baseline
 from mpsearch.evaluation.evaluation import load_evaluations, save_evaluations
-from mpsearch.gating.baseline import load_baseline
 from mpsearch.importers.loading import ModelSource, load_network
 from mpsearch.tables.assignment import Assignment
 from mpsearch.tables.choice import Choice

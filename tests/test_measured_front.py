@@ -361,7 +361,7 @@ def test_many_measured_points_are_drawn_as_a_band(
     assert run(f"{EVALUATE} --front front.csv --points 4 --data test.npz".split()) == 0
     assert run(["report"]) == 0
     bars = first_figure()
-    monkeypatch.setattr("mpsearch.reports.front_figure.FEW", 3)
+    monkeypatch.setattr("mpsearch.reports.accuracy_figure.FEW", 3)
     assert run(["report"]) == 0
     band = first_figure()
     assert ("LineCollection" in bars, "LineCollection" in band) == (True, False)

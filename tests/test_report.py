@@ -302,6 +302,8 @@ def test_ids_are_unique_and_references_resolve(tmp_path: Path) -> None:
     referred = re.findall(r'(?:url\(#|href="#)([^")]*)', page)
     assert referred
     assert set(referred) <= set(ids)
+    every = [attrs["id"] for _, attrs in parse(page).tags if "id" in attrs]
+    assert len(every) == len(set(every))
 
 
 def test_the_page_reads_in_order_and_figures_have_alternatives(tmp_path: Path) -> None:
@@ -309,11 +311,14 @@ def test_the_page_reads_in_order_and_figures_have_alternatives(tmp_path: Path) -
     page = render(gather(read_run(tmp_path)))
     titles = re.findall(r"<h2>(.*?)</h2>", page)
     assert titles == [
-        "Question and answer", "Pareto front", "Bits per layer", "Sensitivity of each layer",
-        "Measured accuracy", "Confusion matrix", "What another KB buys", "Provenance",
+        "Answer", "Accuracy and the Pareto front", "What was asked", "Bits per layer",
+        "Sensitivity of each layer", "Measured accuracy", "Confusion matrix",
+        "What another KB buys", "Provenance",
     ]  # fmt: skip
     figures = [attrs for tag, attrs in parse(page).tags if tag == "svg"]
-    assert [attrs["role"] for attrs in figures] == ["img"] * 4
+    assert [attrs["role"] for attrs in figures] == ["img"] * 5
+    linked = [str(attrs["href"])[1:] for tag, attrs in parse(page).tags if tag == "a"]
+    assert linked == [attrs["id"] for tag, attrs in parse(page).tags if tag == "section"]
     ids = {attrs.get("id"): tag for tag, attrs in parse(page).tags}
     for attrs in figures:
         named = str(attrs["aria-labelledby"]).split()

@@ -69,13 +69,16 @@ def test_the_scripts_data_say_what_each_point_chooses(tmp_path: Path) -> None:
     make_run(tmp_path)
     document = json.loads(data_of(render(gather(read_run(tmp_path)))))
     assert document["letters"] == ALPHABET
-    assert [point[2] for point in document["points"]] == [
+    assert [point[0] for point in document["points"]] == [
         "Ω 3, size 1.0 KB", "Ω 2.25, size 1.4 KB", "Ω 1.5, size 1.6 KB", "Ω 0.75, size 2.0 KB"
     ]  # fmt: skip
     # w4a4 and w8a8 are 0 and 1; only `two` is larger at the second point, only `one` at the third.
-    assert [point[3] for point in document["points"]] == ["00", "01", "10", "11"]
-    assert document["start"] == 2  # the chosen one
-    xs, ys = ([point[place] for point in document["points"]] for place in (0, 1))
+    assert [point[1] for point in document["points"]] == ["00", "01", "10", "11"]
+    assert [point[2] for point in document["points"]] == [1024, 1448, 1624, 2048]
+    assert (document["start"], document["unit"]) == (2, 1024)  # the chosen one
+    ((first, places),) = document["views"]
+    assert first == 0
+    xs, ys = ([place[end] for place in places] for end in (0, 1))
     assert xs == sorted(xs)
     assert ys == sorted(ys)  # downwards on the page, as Ω falls
 
@@ -140,7 +143,7 @@ def test_the_command_writes_every_format(
     make_run(tmp_path)
     monkeypatch.chdir(tmp_path)
     assert run(["report", "--format", "md"]) == 0
-    assert Path("report.md").read_text().startswith("# Bit widths per layer")
+    assert Path("report.md").read_text().startswith("# ")
     assert run(["report", "-o", "facts.json"]) == 0
     assert json.loads(Path("facts.json").read_text())["answer"]["point"]["omega"] == 1.5
     assert not Path("report.html").exists()
@@ -166,7 +169,7 @@ def test_five_thousand_layers_make_a_page_of_a_few_megabytes() -> None:
     page = render(gather(Run(table=made, assignment=given)))
     assert len(page) < 4_000_000
     assert page.count("stage99.block49.conv") >= 3  # the last layer is in both whole tables
-    assert page.count("<svg") == 3
+    assert page.count("<svg") == 3 + 6  # the whole front and its parts
     assert "The 40 layers with the largest Ω, of 5,000" in page
 
 
@@ -176,23 +179,25 @@ def test_the_script_runs_in_a_browser_and_reads_points(tmp_path: Path) -> None:
     make_run(tmp_path, second="<b>two</b>")
     page = render(gather(read_run(tmp_path)))
     (tmp_path / "page.html").write_text(page)
-    assert "Point at the front, or focus it" in _dom(tmp_path / "page.html")
+    reading = r'<div id="front-reading"[^>]*>(.*?)</div>'
+    (chosen,) = re.findall(reading, _dom(tmp_path / "page.html"))
+    assert chosen.startswith("<strong>chosen: Ω 1.5, size 1.6 KB</strong><p>w4a4 (1): &lt;b&gt;two")
     keys = (
-        "<script>{ const p = document.getElementById('front-plot'); p.focus();"
+        "<script>{ const p = document.querySelector('.views'); p.focus();"
         "for (const key of ['Home', 'ArrowRight'])"
         " p.dispatchEvent(new KeyboardEvent('keydown', {key})); }</script></body>"
     )
     free = re.sub(r"<meta http-equiv=\"Content-Security-Policy\"[^>]*>", "", page)
     (tmp_path / "pressed.html").write_text(free.replace("</body>", keys))
     dom = _dom(tmp_path / "pressed.html")
-    (reading,) = re.findall(r'<div id="front-reading"[^>]*>(.*?)</div>', dom)
-    assert reading == (
+    (read,) = re.findall(reading, dom)
+    assert read == (
         "<strong>Ω 2.25, size 1.4 KB</strong><p>w4a4 (1): one</p>"
         "<p>w8a8 (1): &lt;b&gt;two&lt;/b&gt;</p>"
     )
     # The policy stops what is not the page's own script.
     (tmp_path / "stopped.html").write_text(page.replace("</body>", keys))
-    assert "<strong>" not in _dom(tmp_path / "stopped.html").split('id="front-reading"')[1][:300]
+    assert re.findall(reading, _dom(tmp_path / "stopped.html")) == [chosen]
 
 
 def _dom(path: Path) -> str:

@@ -18,9 +18,10 @@ from mpsearch.pareto.front import front
 from mpsearch.reports.compare_facts import ComparedRun, CompareFacts
 from mpsearch.reports.compare_sections import compare_drawing
 from mpsearch.reports.facts import ConfusionFacts, PredictionFacts
-from mpsearch.reports.front_figure import Label, front_drawing, place_labels
+from mpsearch.reports.front_figure import front_drawing
 from mpsearch.reports.gather import gather
 from mpsearch.reports.heat_figure import confusion_drawing, heat_drawing, prediction_drawing
+from mpsearch.reports.labels import Label, place_labels
 from mpsearch.reports.layer_sections import bits_drawing
 from mpsearch.reports.run_folder import Run, read_run
 from mpsearch.reports.sections import drawings_of
@@ -61,7 +62,7 @@ def test_figures_are_written_with_embedded_outlines(tmp_path: Path) -> None:
     make_run(tmp_path)
     assert run(["report", str(tmp_path), "--figures", str(tmp_path / "figures")]) == 0
     names = {path.name for path in (tmp_path / "figures").iterdir()}
-    kinds = ("front", "bits", "sensitivity", "confusion")
+    kinds = ("accuracy", "front", "bits", "sensitivity", "confusion")
     assert names == {f"{name}.{kind}" for name in kinds for kind in FORMATS}
     for path in (tmp_path / "figures").glob("*.pdf"):
         content = path.read_bytes()
@@ -74,7 +75,7 @@ def test_figures_are_written_with_embedded_outlines(tmp_path: Path) -> None:
 def test_the_same_drawing_goes_into_page_and_file(tmp_path: Path) -> None:
     """The words of the front's PDF are those of its page."""
     make_run(tmp_path)
-    (drawing, *_) = drawings_of(gather(read_run(tmp_path)))
+    _, drawing, *_ = drawings_of(gather(read_run(tmp_path)))
     assert drawing.name == "front"
     save_pictures([drawing], tmp_path)
     texts = {text.get_text() for text in texts_of(drawing)}
@@ -208,7 +209,7 @@ def test_names_of_marked_points_are_apart_and_inside(seed: int) -> None:
         FigureCanvasAgg(figure)
         axes = figure.subplots()
         axes.plot([-1, 1], [-1, 1])
-        left_out = place_labels(axes, labels, np.array([(-1.0, -1.0), (1.0, 1.0)]))
+        left_out = place_labels(axes, labels, [np.array([(-1.0, -1.0), (1.0, 1.0)])])
         boxes = [text.get_window_extent() for text in axes.texts if text.get_text()]
         marks = axes.transData.transform([(label.x, label.y) for label in labels])
         assert len(boxes) + len(left_out) == 12

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mpsearch.commands.console import echo, json_option, print_json, print_table
+from mpsearch.commands.suggesting import Commands
 from mpsearch.errors import InputError
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 SHOWN = 20  # skipped files and leaks that are printed; dataset.json and --json hold all
 
 
-@click.group()
+@click.group(cls=Commands)
 def data() -> None:
     """Make datasets from your own sounds, pictures and videos, and check them.
 

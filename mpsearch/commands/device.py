@@ -20,13 +20,14 @@ from mpsearch.commands.device_options import (
 )
 from mpsearch.commands.device_serial import ON_SERIAL, SERIAL_REPEAT, run_on_serial
 from mpsearch.commands.device_table import table
+from mpsearch.commands.suggesting import Commands
 from mpsearch.errors import InputError
 
 if TYPE_CHECKING:
     from mpsearch.device.profile import DeviceProfile, Mode, State
 
 
-@click.group()
+@click.group(cls=Commands)
 def device() -> None:
     """Measure an export on a Raspberry Pi or another device, over ssh or right here.
 

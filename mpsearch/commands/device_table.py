@@ -144,7 +144,7 @@ def table(
         print_json({"output": output, **origin})
         return
     _print(found)
-    echo(f"wrote {output}; next: {next_command(found.table, output, LATENCY)}")
+    echo(f"wrote {output}", f"next: {next_command(found.table, output, LATENCY)}")
 
 
 def write_table(

@@ -7,13 +7,11 @@ from typing import Any
 import click
 
 from mpsearch.commands.console import echo, json_option, print_json, print_table
-from mpsearch.commands.solution_text import print_failure
-from mpsearch.errors import InputError
+from mpsearch.commands.solution_text import print_failure, title_of
 from mpsearch.explaining.explaining import Alternative, Decision, Explanation, WhatIf, what_if
 from mpsearch.explaining.explaining import explain as explain_assignment
 from mpsearch.tables.assignment import Assignment
-from mpsearch.tables.budget import parse_excludes, parse_pins
-from mpsearch.tables.choice import Choice
+from mpsearch.tables.layer_choices import excludes_of, pins_of
 from mpsearch.tables.solution import Solution
 from mpsearch.tables.table import LayerTable
 from mpsearch.tables.units import format_amount
@@ -59,10 +57,12 @@ def explain(
     assignment = Assignment.load(assignment_path)
     table = LayerTable.read_csv(table_path)
     asked = assignment.search
-    pinned = parse_pins((*asked.get("pin", ()), *pins))
-    excluded = parse_excludes((*asked.get("exclude", ()), *excludes), asked.get("allow", ()), table)
+    pinned = pins_of(table, (*asked.get("pin", ()), *pins), "--pin")
+    excluded = excludes_of(
+        table, (*asked.get("exclude", ()), *excludes), asked.get("allow", ()), "--"
+    )
     if changes:
-        wanted = _changes(changes)
+        wanted = pins_of(table, changes, "--what-if")
         answer = what_if(table, assignment, wanted, pinned, excluded, time_limit)
         if as_json:
             print_json(_what_if_document(answer))
@@ -81,19 +81,6 @@ def explain(
     return 0 if found.solution.choices else 1
 
 
-def _changes(texts: Sequence[str]) -> dict[str, Choice]:
-    """`["conv1=w8a8"]` -> {"conv1": Choice(8, 8)}."""
-    changes: dict[str, Choice] = {}
-    for text in texts:
-        layer, _, choice = text.rpartition("=")
-        if not layer:
-            raise InputError(f"got --what-if {text!r}; expected LAYER=CHOICE such as conv1=w8a8")
-        wanted = Choice.parse(choice)
-        if changes.setdefault(layer, wanted) != wanted:
-            raise InputError(f"got --what-if twice for layer {layer!r}: {changes[layer]}, {choice}")
-    return changes
-
-
 def _print_decisions(
     table: LayerTable, decisions: Sequence[Decision], limits: Mapping[str, int | float]
 ) -> None:
@@ -101,22 +88,24 @@ def _print_decisions(
     columns = [c for c in table.columns if c in limits or c in ("size_bytes", "bops")]
     rows = []
     for one in decisions:
-        cells = [", ".join(one.layers), str(one.choice), f"{one.omega:.4g}"]
+        cells = [", ".join(one.layers), "now", str(one.choice), f"{one.omega:.4g}"]
         cells += [format_amount(column, one.resources[column]) for column in columns]
         margin = "" if one.margin is None else f"{one.margin:+.3g} to {one.rival}"
         rows.append([*cells, "", margin, _number(one.at_least)])
         for word, other in (("better", one.better), ("cheaper", one.cheaper)):
             if other is None:
-                rows.append([f"  next {word}", "none", *[""] * (len(columns) + 4)])
+                rows.append(["", f"next {word}", "none", *[""] * (len(columns) + 4)])
                 continue
-            cells = [f"  next {word}", str(other.choice), f"{other.omega:+.3g}"]
+            cells = ["", f"next {word}", str(other.choice), f"{other.omega:+.3g}"]
             cells += [_signed(column, other.changes[column]) for column in columns]
             rows.append([*cells, _fits(other), "", ""])
-    print_table(["layer", "bits", "Ω", *columns, "fits", "margin", "any other ≥"], rows)
+    titles = ["layer", "", "bits", "Ω", *map(title_of, columns), "fits", "margin", "any other ≥"]
+    free = [title_of(column) for column in columns if column not in limits]
+    print_table(titles, rows, least=["any other ≥", *free, "margin"])
 
 
 def _fits(other: Alternative) -> str:
-    over = ", ".join(f"{column} {_signed(column, by)}" for column, by in other.over.items())
+    over = ", ".join(f"{title_of(name)} {_signed(name, by)}" for name, by in other.over.items())
     return f"no: {over}" if over else "yes"
 
 

@@ -68,7 +68,7 @@ def front(
         table,
         resource,
         budget.limits,
-        within.pinned(),
+        within.pinned(table),
         within.excluded(table),
         max_memory=memory,
         at_least=budget.at_least,

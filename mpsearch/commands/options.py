@@ -262,17 +262,17 @@ class SearchOptions:
             () if minimand is None else minimand.columns,
         )  # fmt: skip
 
-    def pinned(self) -> dict[str, "Choice"]:
+    def pinned(self, table: "LayerTable") -> dict[str, "Choice"]:
         """Layer -> the choice that it is given. Raises InputError for what is none."""
-        from mpsearch.tables.budget import parse_pins
+        from mpsearch.tables.layer_choices import pins_of
 
-        return parse_pins(self.pins)
+        return pins_of(table, self.pins, "--pin")
 
     def excluded(self, table: "LayerTable") -> "dict[str, set[Choice]]":
         """Layer, or "" for all -> choices that it may not have. Raises InputError likewise."""
-        from mpsearch.tables.budget import parse_excludes
+        from mpsearch.tables.layer_choices import excludes_of
 
-        return parse_excludes(self.excludes, self.allows, table)
+        return excludes_of(table, self.excludes, self.allows, "--")
 
     @property
     def recorded(self) -> Mapping[str, tuple[str, ...]]:
@@ -295,15 +295,17 @@ _SEARCH = (
     ),
     click.option(
         "--pin", "pins", multiple=True, metavar="LAYER=CHOICE",
-        help="Give a layer (and its group) this choice, e.g. conv1=w8a8. Repeatable.",
+        help="Give layers (and their groups) this choice: conv1=w8a8, 'blocks.*.dw=w8a8' or "
+        "kind:depthwise=w8a8. Repeatable.",
     ),
     click.option(
         "--exclude", "excludes", multiple=True, metavar="[LAYER=]CHOICE",
-        help="Forbid a choice for one layer (conv1=w4a4) or for all (w2a2). Repeatable.",
+        help="Forbid a choice for all layers (w2a2) or for some (conv1=w4a4, 'fc*=w4a4', "
+        "kind:linear=w4a4). Repeatable.",
     ),
     click.option(
         "--allow", "allows", multiple=True, metavar="LAYER=CHOICE,…",
-        help="The only choices that a layer may have, e.g. conv1=w4a8,w8a8. Repeatable.",
+        help="The only choices that layers may have, e.g. conv1=w4a8,w8a8. Repeatable.",
     ),
 )  # fmt: skip
 

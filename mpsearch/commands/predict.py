@@ -47,11 +47,14 @@ def predict(assignments: tuple[str, ...], interactions: str, as_json: bool) -> N
     rows = []
     for name, p in found.items():
         accuracy = "" if p.accuracy is None else f"{100 * p.accuracy:.2f}"
-        before = "" if p.float_accuracy is None else f"{100 * p.float_accuracy:.2f}"
         loss = "" if p.loss is None else f"{p.loss:.4f}"
-        rows.append([name, accuracy, before, loss, f"{p.kl:.3g}", f"{p.quadratic:.3g}",
+        rows.append([name, accuracy, loss, f"{p.kl:.3g}", f"{p.quadratic:.3g}",
                      f"{p.additive:.3g}"])  # fmt: skip
-    columns = ["assignment", "accuracy %", "FP32 %", "loss", "KL", "Ω with cross terms", "Ω added"]
-    print_table(columns, rows)
-    count = next(iter(found.values())).samples
-    echo(f"predicted by superposition on the {count} samples of {interactions}")
+    columns = ["assignment", "accuracy %", "loss", "KL", "Ω with cross terms", "Ω added"]
+    print_table(columns, rows, least=["loss"])
+    any_of_them = next(iter(found.values()))
+    before = any_of_them.float_accuracy
+    echo(
+        f"predicted by superposition on the {any_of_them.samples} samples of {interactions}"
+        + ("" if before is None else f"; FP32 has {100 * before:.2f} % there")
+    )

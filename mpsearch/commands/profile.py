@@ -148,6 +148,7 @@ def profile(
             ]
             for layer in table.layers
         ],
+        least=["MACs", "weights", "kind"],
     )  # fmt: skip
     in_float = float_rows(provenance["float_operators"])
     if in_float:
@@ -177,7 +178,8 @@ def profile(
         )
     echo("what each export makes of it, with 8 bits in every layer:", *target_lines(targets))
     echo(f"peak memory {format_size(peak)}")
-    echo(f"wrote {output} and {provenance_path(output)}; next: {next_command(table, output, form)}")
+    echo(f"wrote {output} and {provenance_path(output)}")
+    echo(f"next: {next_command(table, output, form)}")
 
 
 def next_command(table: "LayerTable", path: str, form: str | None = None) -> str:

@@ -88,7 +88,7 @@ def reproduce(
     if as_json:
         print_json({"case": case, "data": reference, "runs": len(stores), "rows": document})
         return
-    print_table(HEADER, table(chosen, stores))
+    print_table(HEADER, table(chosen, stores), least=["file KB"])
     for note in notes(chosen, stores):
         echo(note)
     if only is None:

@@ -32,7 +32,6 @@ def print_tables(table: LayerTable, solution: Solution) -> None:
     """Layers with what they take, totals against limits."""
     columns = [column for column in ("size_bytes", "bops") if column in table.resources]
     share = columns[:1]
-    titles = {"size_bytes": "size", "bops": "BOPS"}
     whole = float(solution.totals[share[0]]) if share else 0.0
     rows = []
     for name, choice in solution.choices.items():
@@ -43,9 +42,10 @@ def print_tables(table: LayerTable, solution: Solution) -> None:
             part = float(table.resources[share[0]][row])
             cells.append(f"{100 * part / whole:.1f} %" if whole else "")
         rows.append(cells)
-    shown = [titles[column] for column in columns]
-    header = ["layer", "bits", "Ω", *shown, *(f"of {titles[column]}" for column in share)]
-    print_table(header, rows)
+    part_of = [f"of {title_of(column)}" for column in share]
+    header = ["layer", "bits", "Ω", *map(title_of, columns), *part_of]
+    limited = {*solution.limits, *solution.at_least, solution.minimize}
+    print_table(header, rows, least=[*part_of, *([] if "bops" in limited else ["BOPS"])])
 
     rows = []
     for column, total in solution.totals.items():
@@ -58,6 +58,11 @@ def print_tables(table: LayerTable, solution: Solution) -> None:
             cells[2:] = [f">= {format_amount(column, limit)}", format_amount(column, total - limit)]
         rows.append(cells)
     print_table(["total", "used", "limit", "slack"], rows)
+
+
+def title_of(column: str) -> str:
+    """What heads the figures of a column: `size`, `BOPS`, others as they are called."""
+    return {"size_bytes": "size", "bops": "BOPS"}.get(column, column)
 
 
 def _verdict(solution: Solution) -> str:

@@ -196,7 +196,7 @@ def solve(**options: Any) -> int:
     budget = within.budget(table, minimand)
     unfit = [] if request.format is None else excludes_for(request.format, table)
     within = replace(within, excludes=(*within.excludes, *unfit))
-    asked = Asked(table, budget, within.pinned(), within.excluded(table), request.max_distinct)
+    asked = Asked(table, budget, within.pinned(table), within.excluded(table), request.max_distinct)
     if request.only_ranges:
         return _tell_ranges(asked, request.as_json)
     request = replace(request, within=within)

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from mpsearch.commands.console import echo, print_table, progress
 from mpsearch.commands.measured_options import RefineRequest
+from mpsearch.commands.solution_text import title_of
 from mpsearch.refining.candidates import Asked
 from mpsearch.refining.loop import Refined, refine
 from mpsearch.refining.repaired_errors import Trial
@@ -110,14 +111,14 @@ def _print_candidates(refined: Refined, table: LayerTable) -> None:
     optima = refined.trials[: refined.optima]
     shown = [trial for place, trial in enumerate(whole) if place < _SHOWN or trial in optima]
     column = next(iter(table.resources), None)
-    header = ["candidate", "place", "Ω", *([] if column is None else [column]), "error"]
+    header = ["place", "candidate", "Ω", *([] if column is None else [title_of(column)]), "error"]
     labelled = refined.best.accuracy is not None
     rows = []
     for trial in shown:
         choices = trial.candidate.choices
         row = [
-            _source(trial),
             str(whole.index(trial) + 1),
+            _source(trial),
             f"{float(table.total(choices, 'omega')):.4g}",
         ]
         if column is not None:
@@ -126,6 +127,6 @@ def _print_candidates(refined: Refined, table: LayerTable) -> None:
         if labelled:
             row.append(f"{100 * (trial.accuracy or 0.0):.2f} %")
         rows.append(row)
-    print_table([*header, *(["accuracy"] if labelled else [])], rows)
+    print_table([*header, *(["accuracy"] if labelled else [])], rows, naming=2)
     if len(shown) < len(refined.trials):
         echo(f"{len(shown)} of {len(refined.trials)} measured assignments are shown")

@@ -47,9 +47,9 @@ def train(
     """Train a bundled network on a named or own dataset and write it as an mpsearch file.
 
     NETWORK is a name from `mpsearch models`; NAME:INPUT is its variant with that input alone. It
-    gets as many outputs as the dataset (the network's own where none is named) has classes. The
-    validation split chooses the epoch, the test split is read once. Random samples of the training
-    data, 256 evenly from the classes, go into the file.
+    gets the dataset's input shapes (the network's own where none is named), and as many outputs as
+    it has classes. The validation split chooses the epoch, the test split is read once. Random
+    samples of the training data, 256 evenly from the classes, go into the file.
 
     \b
     Examples:
@@ -71,7 +71,7 @@ def train(
     dataset = dataset_for(network, data or architecture(network).dataset, fold)
     with progress(f"training {network}", epochs) as step:
         result = training.train(
-            build(network, seed=seed, classes=len(dataset.classes)),
+            build(network, seed=seed, classes=len(dataset.classes), shapes=dataset.shapes),
             dataset,
             epochs=epochs,
             seed=seed,
@@ -102,7 +102,7 @@ def train(
 def dataset_for(network: str, reference: str, fold: int | None = None) -> "Dataset":
     """The dataset with just the network's inputs; InputError where it cannot train the network.
 
-    Its number of classes may differ from the paper's: `registry.build(network, classes=…)`.
+    Classes and shapes may differ from the paper's: `mpsearch.build(network, classes=…, shapes=…)`.
     """
     import numpy as np
 
@@ -114,9 +114,17 @@ def dataset_for(network: str, reference: str, fold: int | None = None) -> "Datas
     wanted = architecture(network)
     dataset = load_dataset(reference, fold=fold).only(*wanted.inputs)
     train = dataset.split("train")
-    shapes = {name: x.shape[1:] for name, x in zip(dataset.input_names, train.inputs, strict=True)}
-    if list(shapes.items()) != list(wanted.inputs.items()):
-        raise InputError(f"{network} takes {wanted.inputs} in this order; {reference} has {shapes}")
+    if dataset.input_names != tuple(wanted.inputs):
+        raise InputError(
+            f"{network} takes the inputs {', '.join(wanted.inputs)} in this order; {reference} has "
+            f"{', '.join(dataset.input_names)}"
+        )
+    for name, shape in dataset.shapes.items():
+        if len(shape) != 3:
+            raise InputError(
+                f"{network} takes samples of (channels, height, width); {name} of {reference} has "
+                f"the shape {shape}"
+            )
     counts = np.bincount(train.labels, minlength=len(dataset.classes))
     for label, count in zip(dataset.classes, counts, strict=True):
         if count == 0:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from mpsearch.errors import InputError
+from mpsearch.errors import InputError, did_you_mean
 from mpsearch.evaluation.fidelity import FIDELITY, fitting, is_fidelity
 from mpsearch.evaluation.metrics import (
     Statistic,
@@ -89,12 +89,14 @@ def _name(text: str, outputs: Sequence[str]) -> str:
         output, name = (known, name[len(known) + 1 :]) if known else ("", name)
     if name not in NAMES and not re.fullmatch(r"top[1-9]\d*", name) and not is_own(name):
         raise InputError(
-            f"got the metric {name!r}; expected {', '.join(NAMES)} (top1, top2, …) or "
+            f"got the metric {name!r}{did_you_mean(name, NAMES)}; "
+            f"expected {', '.join(NAMES)} (top1, top2, …) or "
             "package.module:function"
         )
     if output and output not in outputs:
         there = ", ".join(outputs) or "none with a name: leave it out"
-        raise InputError(f"got the metric {text!r}; the network's outputs are {there}")
+        close = did_you_mean(output, outputs)
+        raise InputError(f"got the metric {text!r}{close}; the network's outputs are {there}")
     if outputs and not output and not is_own(name) and name not in FIDELITY:
         raise InputError(
             f"got the metric {name} for a network with {len(outputs)} outputs; name the output, "

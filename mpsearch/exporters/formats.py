@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from mpsearch.errors import InputError
+from mpsearch.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
     from mpsearch.data import Data
@@ -167,7 +167,8 @@ def export(
     for a format that is none, an option that the format lacks, and what it cannot hold.
     """
     if form not in FORMATS:
-        raise InputError(f"got the format {form!r}; expected {', '.join(FORMATS)}")
+        close = did_you_mean(form, FORMATS)
+        raise InputError(f"got the format {form!r}{close}; expected {', '.join(FORMATS)}")
     request = ExportRequest(
         quantized, data, os.fspath(output), wide_bits, check, target, board, flash, ram, package
     )

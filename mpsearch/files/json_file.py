@@ -27,7 +27,7 @@ from types import NoneType, UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from mpsearch.errors import InputError
-from mpsearch.files.whole import read_limited
+from mpsearch.files.whole import like_file, read_limited
 
 DEPTH = 100  # of lists and objects in each other; the deepest of ours, the graph of a file, has 12
 _DIGITS = 300  # an integer of more is no double
@@ -70,7 +70,8 @@ def read_json(
     try:
         return parse_json(read_limited(path, mebibytes, _a(noun)))
     except FileNotFoundError:
-        raise InputError(missing or f"there is no {noun} {name}") from None
+        first = missing or f"there is no {noun} {name}"
+        raise InputError(f"{first}{like_file(path)}") from None
     except (ValueError, IsADirectoryError) as error:
         raise InputError(f"{name} is not {_a(noun)}: {str(error)[:200]}") from None
 

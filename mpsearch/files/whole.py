@@ -19,7 +19,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import IO, Any
 
-from mpsearch.errors import InputError
+from mpsearch.errors import InputError, closest, did_you_mean
 
 
 @contextlib.contextmanager
@@ -89,6 +89,18 @@ def read_limited(path: str | os.PathLike[str], mebibytes: int, noun: str) -> byt
     return content
 
 
+def like_file(path: str | os.PathLike[str]) -> str:
+    """`; did you mean 'runs/profile.csv'?`: what its folder has instead of a file that is missing;
+    empty where that has nothing like it."""
+    missing = Path(path)
+    try:
+        there = [entry.name for entry in os.scandir(missing.parent)]
+    except (OSError, ValueError):
+        return ""
+    close = closest(missing.name, there)
+    return "" if close is None else f"; did you mean {str(missing.with_name(close))!r}?"
+
+
 def open_own(path: Path, create: bool = False) -> IO[bytes]:
     """Open a file of an unfinished run for reading, and for writing where it may be created.
 
@@ -155,7 +167,7 @@ def read_rows(path: str | os.PathLike[str], columns: Iterable[str]) -> Rows:
     try:
         content = read_limited(path, LARGEST_CSV_MIB, "a table")
     except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from None
+        raise InputError(f"cannot read {path}: {error.strerror}{like_file(path)}") from None
     try:
         reader = csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline=""))
         header = list(reader.fieldnames or ())
@@ -165,7 +177,8 @@ def read_rows(path: str | os.PathLike[str], columns: Iterable[str]) -> Rows:
     for column in columns:
         if column not in header:
             there = ascii(", ".join(header[:20]))[1:-1]
-            raise InputError(f"{path} has no column {column!r}; it has {there[:300]}")
+            close = did_you_mean(column, header)
+            raise InputError(f"{path} has no column {column!r}{close}; it has {there[:300]}")
     return rows
 
 

@@ -7,7 +7,6 @@ test spells out; a new kind of evidence also needs its judgement in `gate`.
 The gate's conditions in a file: `[tool.mpsearch.gate]` of pyproject.toml, or mpsearch.toml.
 """
 
-import difflib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -15,8 +14,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
-from mpsearch.errors import InputError
-from mpsearch.files.whole import read_toml
+from mpsearch.errors import InputError, did_you_mean
+from mpsearch.files.whole import like_file, read_toml
 from mpsearch.tables.units import (
     parse_accuracy,
     parse_agreement,
@@ -324,7 +323,8 @@ def _read(path: Path, keys: tuple[str, ...]) -> GateConfig | None:
     try:
         document: Any = read_toml(path, Decimal)
     except FileNotFoundError:
-        raise InputError(f"there is no file {path} with conditions for the gate") from None
+        first = f"there is no file {path} with conditions for the gate"
+        raise InputError(f"{first}{like_file(path)}") from None
     except IsADirectoryError:
         raise InputError(f"{path} is not a TOML file: it is a folder") from None
     for key in keys:
@@ -340,9 +340,9 @@ def _read(path: Path, keys: tuple[str, ...]) -> GateConfig | None:
 
 def _value(key: str, value: Any, where: str, folder: Path) -> Any:
     if key not in KEYS:
-        close = difflib.get_close_matches(key.replace("_", "-").lower(), KEYS, 1)
-        hint = f"did you mean {close[0]}?" if close else f"expected one of {', '.join(KEYS)}"
-        raise InputError(f"{where} has the unknown key {ascii(key)[:60]}; {hint}")
+        close = did_you_mean(key.replace("_", "-"), KEYS)
+        hint = close or f"; expected one of {', '.join(KEYS)}"
+        raise InputError(f"{where} has the unknown key {ascii(key)[:60]}{hint}")
     if key in FLAGS:
         if not isinstance(value, bool):
             raise InputError(f"{where}: {key} is {ascii(value)[:60]}; expected true or false")

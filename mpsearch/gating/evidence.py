@@ -9,10 +9,19 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mpsearch.comparing.baseline import (
+    Baseline,
+    Difference,
+    Identity,
+    difference_from,
+    layers_digest,
+    load_baseline,
+    shapes_digest,
+)
+from mpsearch.comparing.layers import NetworkLayer, layers_of
 from mpsearch.device.profile import DeviceProfile, Mode, device_figure, load_device_profile
 from mpsearch.errors import InputError
 from mpsearch.evaluation.evaluation import Evaluation, Evaluations, load_evaluations
-from mpsearch.gating.baseline import Baseline, Identity, layers_digest, load_baseline, shapes_digest
 from mpsearch.tables.assignment import Assignment, contradictions, recomputed_totals
 from mpsearch.tables.provenance import (
     Judged,
@@ -88,6 +97,18 @@ def identity_of(evidence: Evidence) -> Identity:
         table=None if table is None else table.digest,
         assignment=None if assignment is None else network_digest(assignment.layers),
     )
+
+
+def judged_layers(evidence: Evidence) -> Mapping[str, NetworkLayer]:
+    """The layers of what is judged, as far as they are known."""
+    return layers_of(evidence.assignment, evidence.table)
+
+
+def difference(evidence: Evidence) -> Difference:
+    """How what is judged differs from the network of the baseline, where there is one."""
+    if evidence.baseline is None:
+        return Difference(None)
+    return difference_from(evidence.baseline, identity_of(evidence), judged_layers(evidence))
 
 
 def matching_device(evidence: Evidence) -> DeviceProfile:

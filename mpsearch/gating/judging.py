@@ -9,9 +9,10 @@ from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
+from mpsearch.comparing.baseline import Baseline, check_same_data, is_same_network
+from mpsearch.comparing.layers import LayerChange
 from mpsearch.errors import InputError
 from mpsearch.evaluation.evaluation import Evaluation, Metric, check_classifies
-from mpsearch.gating.baseline import Baseline, check_same_data, check_same_model, is_same_network
 from mpsearch.gating.conditions import (
     CONDITIONS,
     Condition,
@@ -22,6 +23,7 @@ from mpsearch.gating.evidence import (
     Evidence,
     check_pair,
     device_value,
+    difference,
     identity_of,
     judged_row,
     total_of,
@@ -169,8 +171,8 @@ def judge(
 
     Size and BOPS are recomputed from the table when there is one, accuracy and interval from the
     samples. Raises InputError without a condition, for a limit that cannot be read, for evidence
-    that is missing, for evidence that contradicts itself, and for a baseline of another model or
-    of accuracy on other data.
+    that is missing, for evidence that contradicts itself, and for a baseline of accuracy on other
+    data. A baseline of another architecture is what a growth is against.
     """
     check_confidence(confidence)
     if not conditions.need():
@@ -181,8 +183,6 @@ def judge(
             f"{', '.join(f'--{one.key}' for one in plain if not one.of_metrics)}, one on a metric "
             f"({metrics}), or one against a baseline"
         )
-    if evidence.baseline is not None:
-        check_same_model(evidence.baseline, identity_of(evidence))
     measured = conditions.need("accuracy", "outputs", "metrics")
     if conditions.need("accuracy"):
         _check_accuracy(evidence)
@@ -241,7 +241,8 @@ def _against_baseline(
         if not before:
             raise InputError(_lacks(baseline, column, "an assignment with its table"))
         value = total_of(totals, column)
-        verdicts.append(_growth(asked, value, before, text, baseline.source))
+        changes = difference(evidence).changes
+        verdicts.append(_growth(asked, value, before, text, baseline.source, changes))
     for asked, text in conditions.judged_from("device", "baseline"):
         column, mode = grown(asked.quantity), conditions.latency_mode
         in_file = mode if column == "latency_s" else column
@@ -254,13 +255,18 @@ def _against_baseline(
     return verdicts
 
 
-def _growth(asked: Condition, value: Number, before: Number, text: str, source: str) -> Verdict:
+def _growth(
+    asked: Condition, value: Number, before: Number, text: str, source: str,
+    changes: tuple[LayerChange, ...] = (),
+) -> Verdict:  # fmt: skip
     stored = _exact(before)
     if _exact(value) > stored * 10**100:
         column = grown(asked.quantity)
         raise InputError(f"{source}: {column} of {before!r} is too small to compare with")
     growth, limit = _exact(value) / stored - 1, asked.limit(text)
-    return Verdict(asked.quantity, growth, limit, growth <= limit, baseline=stored)
+    return Verdict(
+        asked.quantity, growth, limit, growth <= limit, baseline=stored, changes=changes
+    )  # fmt: skip
 
 
 def _exact(value: Number) -> Fraction:

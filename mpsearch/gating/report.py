@@ -8,14 +8,15 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from mpsearch.comparing.baseline import Baseline, save_baseline
 from mpsearch.device.profile import Mode, device_figure
 from mpsearch.errors import InputError
-from mpsearch.gating.baseline import Baseline, save_baseline
 from mpsearch.gating.conditions import Conditions, Limits
 from mpsearch.gating.evidence import (
     Evidence,
     Sources,
     identity_of,
+    judged_layers,
     judged_row,
     matching_device,
     read_evidence,
@@ -168,6 +169,7 @@ def _condition(verdict: Verdict, policy: Policy) -> dict[str, Any]:
         "samples": verdict.samples,
         "needed_samples": verdict.needed,
         "baseline": None if verdict.baseline is None else _number(verdict.baseline),
+        "changes": [change.to_json() for change in verdict.changes],
         "paired": None if paired is None else {
             "reference": paired.reference,
             "lost": paired.lost,
@@ -200,6 +202,7 @@ def baseline_of(evidence: Evidence, path: str | os.PathLike[str]) -> Baseline:
         data_digest=None if evaluations is None else evaluations.data_digest,
         held_out=evaluations is None or evaluations.held_out,
         source=os.fspath(path),
+        layers=judged_layers(evidence),
     )
     save_baseline(baseline, path)
     return baseline

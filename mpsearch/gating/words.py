@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal
 
+from mpsearch.comparing.baseline import Baseline, Difference
+from mpsearch.comparing.layers import LayerChange, named
 from mpsearch.evaluation.evaluation import Evaluation
-from mpsearch.gating.baseline import Baseline
 from mpsearch.gating.conditions import BY_QUANTITY, grown
-from mpsearch.gating.evidence import Evidence, find_row, judged_network
+from mpsearch.gating.evidence import Evidence, difference, find_row, judged_network
 from mpsearch.post_training.words import options_of
 from mpsearch.tables.units import format_count, format_size
 
@@ -62,6 +63,8 @@ class Verdict:
     """The value that a growth is relative to; None for other quantities."""
     at_least: bool = False
     """Whether the limit of a metric is one from below."""
+    changes: tuple[LayerChange, ...] = ()
+    """Of a growth: the layers that are not the baseline's, as far as both are known."""
 
     @property
     def higher_is_better(self) -> bool:
@@ -177,6 +180,7 @@ def sentence(verdict: Verdict) -> str:
     if verdict.baseline is not None:
         column = grown(verdict.quantity)
         text += f" against {amount(column, verdict.baseline)} in the baseline"
+        text += f": {named(verdict.changes, column)}" if verdict.changes else ""
     if verdict.interval is None:
         return text
     text += f", {percent(verdict.confidence)} interval {row.interval}, {row.samples} samples"
@@ -274,15 +278,30 @@ def _of_the_baseline(verdicts: Sequence[Verdict], evidence: Evidence) -> list[st
     used = any(v.quantity == "drop_baseline" or v.baseline is not None for v in verdicts)
     if baseline is None or not used:
         return []
-    notes = []
+    notes = [
+        f"{title_of(verdict)}: {named(verdict.changes, grown(verdict.quantity))}"
+        for verdict in verdicts if verdict.changes
+    ]  # fmt: skip
     if any(verdict.quantity == "drop_baseline" for verdict in verdicts):
-        notes = _quantized_otherwise(baseline, find_row(evidence))
-    if evidence.assignment is None and evidence.table is None:
+        notes += _quantized_otherwise(baseline, find_row(evidence))
+    differs = difference(evidence)
+    if differs.architecture is None:
         return [*notes, f"whether {baseline.source} is of this model was not checked"]
+    if differs.architecture:
+        return [*notes, _of_another_architecture(baseline, differs, bool(notes))]
     one, other = baseline.identity.weights, evidence.model_digest
     if one is not None and other is not None and one != other:
         notes.append(f"the weights are others than the baseline's: {other}, there {one}")
     return notes
+
+
+def _of_another_architecture(baseline: Baseline, other: Difference, named_above: bool) -> str:
+    what = f"{baseline.source} is of another architecture"
+    if not baseline.layers:
+        return f"{what}; an older version wrote it, without layers to name"
+    if not other.shared:
+        return f"{what}, no layer of which is in the network judged: is it of another model?"
+    return what if named_above else f"{what}: {named(other.changes)}"
 
 
 def _quantized_otherwise(baseline: Baseline, row: Evaluation | None) -> list[str]:

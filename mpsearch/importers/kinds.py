@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mpsearch.errors import InputError, MpsearchError, first_line
 from mpsearch.files.archives import is_archive, open_archive
+from mpsearch.files.whole import like_file
 from mpsearch.graph import memory_budget, network_file
 from mpsearch.importers.onnx.detection import is_damaged_onnx, is_onnx, is_ort
 from mpsearch.quantization import quantized_file
@@ -22,7 +23,7 @@ def detect(path: str | os.PathLike[str]) -> str:
     unknown."""
     file = Path(path)
     if not file.exists():
-        raise InputError(f"{path}: no such file")
+        raise InputError(f"{path}: no such file{like_file(path)}")
     if file.is_dir():
         if (file / "saved_model.pb").exists() or (file / "keras_metadata.pb").exists():
             raise InputError(

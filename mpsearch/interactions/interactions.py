@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from mpsearch.errors import InputError
 from mpsearch.files.archives import read_npz
-from mpsearch.files.whole import atomic_path
+from mpsearch.files.whole import atomic_path, like_file
 from mpsearch.tables.choice import Choice
 
 VERSION = 1
@@ -208,6 +208,7 @@ def load_interactions(path: str | os.PathLike[str]) -> Interactions:
     except FileNotFoundError:
         raise InputError(
             f"{path}: no such file; make it with `mpsearch profile MODEL --interactions`"
+            f"{like_file(path)}"
         ) from None
     except ValueError as error:
         raise InputError(f"{path}: not a file of interactions: {error}") from None

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mpsearch.errors import InputError
+from mpsearch.errors import InputError, did_you_mean
 from mpsearch.tables.budget import PEAK, Minimand, values_of
 from mpsearch.tables.choice import Choice
 from mpsearch.tables.exact import (
@@ -224,7 +224,8 @@ def _allowed(
     position = {name: number for number, name in enumerate(table.layer_names)}
     for name, unwanted in exclude.items():
         if name and name not in position:
-            raise InputError(f"cannot exclude: {table.source} has no layer {name!r}")
+            close = did_you_mean(name, position)
+            raise InputError(f"cannot exclude: {table.source} has no layer {name!r}{close}")
         for choice in unwanted:
             if choice not in table.choices:
                 known = ", ".join(map(str, table.choices))

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from mpsearch.errors import InputError
+from mpsearch.errors import InputError, did_you_mean
 from mpsearch.graph.network import Network
 from mpsearch.graph.outputs import Output, lay_out
 from mpsearch.losses.forms import Bernoulli, Form, Softmax
@@ -137,7 +137,8 @@ def _wish(text: str) -> _Wish:
     name = match[2]
     if name not in NAMED and name != NONE and ":" not in name:
         raise InputError(
-            f"got the loss {name!r}; expected {', '.join(NAMED)}, {NONE} or package.module:function"
+            f"got the loss {name!r}{did_you_mean(name, NAMED)}; "
+            f"expected {', '.join(NAMED)}, {NONE} or package.module:function"
         )
     return _Wish(output.strip(), weight, name)
 

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from mpsearch.data import Data
-from mpsearch.errors import InputError
+from mpsearch.errors import InputError, did_you_mean
 from mpsearch.graph.layers import EMBEDDING, Layer, packet
 from mpsearch.graph.network import Network
 from mpsearch.graph.outputs import split_outputs
@@ -51,7 +51,8 @@ def check_method(method: str) -> str:
     name, colon, percent = method.partition(":")
     if name not in METHODS or (colon and name != "percentile"):
         raise InputError(
-            f"unknown range method {method!r}; expected {', '.join(METHODS)} or percentile:99.9"
+            f"unknown range method {method!r}{did_you_mean(name, METHODS)}; "
+            f"expected {', '.join(METHODS)} or percentile:99.9"
         )
     if colon:
         _percent(percent)

@@ -9,13 +9,12 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from mpsearch.errors import InputError
-from mpsearch.tables.budget import Budget, Minimand, parse_excludes, parse_pins
-from mpsearch.tables.choice import Choice, as_choice
+from mpsearch.tables.budget import Budget, Minimand
+from mpsearch.tables.choice import Choice
+from mpsearch.tables.layer_choices import Choices, Pins, excludes_of, pins_of
 from mpsearch.tables.table import LayerTable
 
 Amount = str | int | float
-Pins = Mapping[str, Choice | str] | Iterable[str] | str
-Choices = Mapping[str, Any] | Iterable[Choice | str] | Choice | str
 
 
 def as_table(given: Any) -> LayerTable:
@@ -114,72 +113,27 @@ def amount_text(argument: str, key: str, given: Any) -> str:
 
 def searched(
     table: LayerTable,
-    pin: Any = None,
-    exclude: Any = None,
-    allow: Any = None,
-    unfit: Iterable[str] = (),
+    pin: Pins = (),
+    exclude: Choices = (),
+    allow: Choices = (),
+    unfit: Choices = (),
 ) -> tuple[dict[str, Choice], dict[str, set[Choice]], dict[str, tuple[str, ...]]]:
-    """(pins, excludes, both as assignment.json records them). Raises InputError for what is none.
+    """(pins, excludes, both as assignment.json records them): see `pins_of` and `excludes_of`.
 
-    pin: `{"conv1": "w8a8"}` or `"conv1=w8a8"`; exclude: `{"conv1": ["w4a4"]}`, `"w2a2"` for every
-    layer; allow: `{"conv1": ["w4a8", "w8a8"]}`; unfit: further excludes as text.
+    unfit: further excludes.
     """
-    pins = _pinned(pin)
-    excludes = [text for texts in _listed("exclude", exclude) for text in texts]
-    excludes += [text for text in unfit if text not in excludes]
-    allows = [_allowed(texts) for texts in _listed("allow", allow)]
-    recorded = {"pin": tuple(pins), "exclude": tuple(excludes), "allow": tuple(allows)}
-    return (
-        parse_pins(pins),
-        parse_excludes(excludes, allows, table),
-        {option: texts for option, texts in recorded.items() if texts},
-    )
-
-
-def _pinned(given: Any) -> list[str]:
-    if isinstance(given, Mapping):
-        return [f"{layer}={_choice('pin', choice)}" for layer, choice in given.items()]
-    return _texts("pin", given, "{'conv1': 'w8a8'} or ['conv1=w8a8']")
-
-
-def _listed(argument: str, given: Any) -> list[list[str]]:
-    """For every layer named, and every text by itself, the texts `LAYER=CHOICE` or `CHOICE`."""
-    if isinstance(given, Mapping):
-        each = {
-            layer: [choices] if isinstance(choices, str | Choice) else choices
-            for layer, choices in given.items()
-        }
-        for choices in each.values():
-            if not isinstance(choices, Iterable) or not choices:
-                raise InputError(
-                    f"got {argument}={given!r:.60}; expected {{'conv1': ['w4a8', 'w8a8']}}"
-                )
-        return [
-            [
-                f"{layer}={_choice(argument, choice)}" if layer else _choice(argument, choice)
-                for choice in choices
-            ]
-            for layer, choices in each.items()
-        ]
-    if isinstance(given, Choice):
-        given = str(given)
-    if not isinstance(given, str) and isinstance(given, Iterable):
-        given = [str(one) if isinstance(one, Choice) else one for one in given]
-    form = "{'conv1': ['w4a8']} or ['conv1=w4a8']"
-    return [[text] for text in _texts(argument, given, form)]
-
-
-def _allowed(texts: list[str]) -> str:
-    """`["conv1=w4a8", "conv1=w8a8"]` -> `conv1=w4a8,w8a8`."""
-    first, *others = texts
-    return ",".join([first, *(text.rpartition("=")[2] for text in others)])
-
-
-def _choice(argument: str, given: Any) -> str:
-    try:
-        return str(as_choice(given))
-    except InputError as error:
-        raise InputError(f"{argument}: {' '.join(error.lines)}") from None
+    pins, excludes = pins_of(table, pin), excludes_of(table, exclude, allow)
+    for layer, choices in excludes_of(table, unfit).items():
+        excludes.setdefault(layer, set()).update(choices)
+    recorded = {
+        "pin": tuple(f"{layer}={choice}" for layer, choice in pins.items()),
+        "exclude": tuple(
+            f"{layer}={choice}" if layer else str(choice)
+            for layer, choices in excludes.items()
+            for choice in sorted(choices)
+        ),
+    }
+    return pins, excludes, {option: texts for option, texts in recorded.items() if texts}
 
 
 def as_losses(loss: Any) -> tuple[str, ...]:

@@ -325,7 +325,7 @@ def refine(
     if not isinstance(solution, Solution) or solution.table is None or not solution.choices:
         raise InputError("refine starts from an assignment; expected what mpsearch.solve returned")
     table, search = solution.table, solution.search
-    recorded = [search.get(option) for option in ("pin", "exclude", "allow")]
+    recorded = [search.get(option, ()) for option in ("pin", "exclude", "allow")]
     pins, excludes, _ = searched(table, recorded[0], recorded[1], recorded[2])
     most = search.get("max-distinct")
     asked = Asked(

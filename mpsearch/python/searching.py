@@ -13,7 +13,7 @@ from mpsearch.explaining.explaining import what_if as what_if_of
 from mpsearch.knapsack.instance import Instance
 from mpsearch.pareto.front import Front
 from mpsearch.pareto.front import front as front_of
-from mpsearch.python.limits import Amount, Choices, Pins, amount_text, as_table, budget_of, searched
+from mpsearch.python.limits import Amount, amount_text, as_table, budget_of, searched
 from mpsearch.refining.candidates import Asked
 from mpsearch.search.proof import Range
 from mpsearch.search.proof import ranges as ranges_of
@@ -21,6 +21,7 @@ from mpsearch.search.solving import solve as solve_table
 from mpsearch.tables.assignment import Assignment
 from mpsearch.tables.budget import Budget, Minimand
 from mpsearch.tables.choice import Choice
+from mpsearch.tables.layer_choices import Choices, Pins
 from mpsearch.tables.provenance import unpriced_activations
 from mpsearch.tables.solution import Solution
 from mpsearch.tables.stored_widths import FORMATS, excludes_for, note_of
@@ -43,10 +44,10 @@ def solve(
     bops: Amount | None = None,
     limits: Any = None,
     at_least: Any = None,
-    pin: Pins | None = None,
-    exclude: Choices | None = None,
-    allow: Choices | None = None,
-    pins: Pins | None = None,
+    pin: Pins = (),
+    exclude: Choices = (),
+    allow: Choices = (),
+    pins: Pins = (),
     minimize: Minimand | str | None = None,
     omega_limit: Amount | None = None,
     max_distinct: int | None = None,
@@ -91,7 +92,7 @@ def solve(
     ('optimal', Choice(4, 8), True)
     """
     table = as_table(table)
-    pin = pins if pin is None else pin
+    pin = pin or pins
     if minimize is None and any(measured.get(target) is not None for target in TARGETS):
         minimize = "size_bytes"
     minimand = Minimand.parse(table, minimize) if isinstance(minimize, str) else minimize
@@ -150,10 +151,10 @@ def front(
     size: Amount | None = None,
     bops: Amount | None = None,
     at_least: Any = None,
-    pin: Pins | None = None,
-    exclude: Choices | None = None,
-    allow: Choices | None = None,
-    pins: Pins | None = None,
+    pin: Pins = (),
+    exclude: Choices = (),
+    allow: Choices = (),
+    pins: Pins = (),
     max_states: int | None = None,
     max_memory: str | int | None = None,
 ) -> Front:
@@ -170,7 +171,7 @@ def front(
     """
     table = as_table(table)
     limited = budget_of(table, None, size, bops, limits, at_least)
-    pinned, excludes, recorded = searched(table, pins if pin is None else pin, exclude, allow)
+    pinned, excludes, recorded = searched(table, pin or pins, exclude, allow)
     memory = (
         None
         if max_memory is None
@@ -189,9 +190,9 @@ def ranges(
     bops: Amount | None = None,
     limits: Any = None,
     at_least: Any = None,
-    pin: Pins | None = None,
-    exclude: Choices | None = None,
-    allow: Choices | None = None,
+    pin: Pins = (),
+    exclude: Choices = (),
+    allow: Choices = (),
 ) -> dict[str, Range]:
     """What limits can be, by column, as `mpsearch solve --ranges` says it; arguments of `solve`.
 
@@ -209,9 +210,9 @@ def explain(
     assignment: "Solution | Assignment | str | os.PathLike[str]",
     table: "LayerTable | str | os.PathLike[str] | pd.DataFrame | None" = None,
     *,
-    pin: Pins | None = None,
-    exclude: Choices | None = None,
-    allow: Choices | None = None,
+    pin: Pins = (),
+    exclude: Choices = (),
+    allow: Choices = (),
     time_limit: float | None = None,
 ) -> Explanation:
     """Why every layer has its bits, under the assignment's own limits, as `mpsearch explain`.
@@ -232,9 +233,9 @@ def what_if(
     change: Pins,
     table: "LayerTable | str | os.PathLike[str] | pd.DataFrame | None" = None,
     *,
-    pin: Pins | None = None,
-    exclude: Choices | None = None,
-    allow: Choices | None = None,
+    pin: Pins = (),
+    exclude: Choices = (),
+    allow: Choices = (),
     time_limit: float | None = None,
 ) -> WhatIf:
     """The best assignment under the same limits if layers had these choices: `{"fc2": "w8a8"}`.
@@ -269,8 +270,10 @@ def _decided(
     if table is None:
         raise InputError("an assignment does not hold its table; expected explain(it, table)")
     table = as_table(table)
-    pinned, excludes, _ = searched(table, given.search.get("pin"), given.search.get("exclude"),
-                                   given.search.get("allow"))  # fmt: skip
+    known = given.search
+    pinned, excludes, _ = searched(
+        table, known.get("pin", ()), known.get("exclude", ()), known.get("allow", ())
+    )
     more, others, _ = searched(table, pin, exclude, allow)
     for layer, choices in others.items():
         excludes.setdefault(layer, set()).update(choices)

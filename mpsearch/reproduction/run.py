@@ -158,7 +158,7 @@ def _train(experiment: Experiment, reference: str, dataset: Dataset, path: Path)
     known = {name: split for name, split in dataset.splits.items() if name != "test"}
     with experiment.progress(f"run {experiment.number}: training {path.stem}", epochs) as step:
         result = training.train(
-            build(reference, seed=seed, classes=len(dataset.classes)),
+            build(reference, seed=seed, classes=len(dataset.classes), shapes=dataset.shapes),
             replace(dataset, splits=known),
             epochs=epochs,
             seed=seed,

@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
-from mpsearch.errors import InputError, MissingExtraError
+from mpsearch.errors import InputError, MissingExtraError, did_you_mean
 
 
 def installed(group: str) -> dict[str, EntryPoint]:
@@ -27,7 +27,8 @@ def load(group: str, name: str, noun: str) -> Any:
     ones."""
     points = installed(group)
     if name not in points:
-        raise InputError(f"unknown {noun} {name!r}; installed: {', '.join(points)}")
+        close = did_you_mean(name, points)
+        raise InputError(f"unknown {noun} {name!r}{close}; installed: {', '.join(points)}")
     return points[name].load()
 
 

@@ -163,7 +163,7 @@ def takes_all(stream: TextIO) -> bool:
 
 
 def plain(text: str, stream: TextIO) -> str:
-    """The text with what the stream cannot print written out: `Ω` as `Omega`, others as `?`."""
+    """The text with what the stream cannot print written out: `Ω` as `Omega`, others as escapes."""
     name = getattr(stream, "encoding", None) or "utf-8"
     codecs.register_error(_HANDLER, _in_plain)
     return text.encode(name, _HANDLER).decode(name)
@@ -207,4 +207,4 @@ def _seven_bits(name: str) -> codecs.CodecInfo | None:
 def _in_plain(error: UnicodeError) -> tuple[str, int]:
     assert isinstance(error, UnicodeEncodeError)
     lost = error.object[error.start : error.end]
-    return "".join(PLAIN.get(character, "?") for character in lost), error.end
+    return "".join(PLAIN.get(one) or _escape(one) for one in lost), error.end

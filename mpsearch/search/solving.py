@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from mpsearch.errors import InputError, MpsearchError
+from mpsearch.errors import InputError, MpsearchError, did_you_mean
 from mpsearch.knapsack.instance import Instance
 from mpsearch.knapsack.problem import GROUP, Answer, Problem, Solver, scale
 from mpsearch.running import plugins
@@ -149,8 +149,9 @@ def find_solver(name: str) -> Solver:
     if name in ("auto", "lagrangian"):
         return lagrangian.SOLVER
     if name not in plugins.installed(GROUP):
-        known = ", ".join(["auto", *plugins.installed(GROUP)])
-        raise InputError(f"unknown solver {name!r}; installed: {known}")
+        known = ["auto", *plugins.installed(GROUP)]
+        close = did_you_mean(name, known)
+        raise InputError(f"unknown solver {name!r}{close}; installed: {', '.join(known)}")
     solver: Solver = plugins.load(GROUP, name, "solver")
     return solver
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpsearch.errors import InputError
-from mpsearch.files.whole import read_limited, write_atomic
+from mpsearch.files.whole import like_file, read_limited, write_atomic
 from mpsearch.tables.choice import Choice
 
 LayerCells = tuple[str, str, str, int, int]
@@ -128,7 +128,8 @@ def is_metric(column: str) -> bool:
 def _text(path: Path, name: str) -> str:
     if not path.exists():
         raise InputError(
-            f"there is no table {name}; make one with `mpsearch profile model.pt`, or name yours"
+            f"there is no table {name}{like_file(path)}",
+            "make one with `mpsearch profile model.pt`, or name yours",
         )
     if path.is_dir():
         raise InputError(f"{name} is a folder; expected a table such as profile.csv")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mpsearch.errors import InputError
+from mpsearch.errors import InputError, did_you_mean
 from mpsearch.files.whole import digest
 from mpsearch.running.notebook import html_table
 from mpsearch.tables.choice import Choice
@@ -297,12 +297,16 @@ class LayerTable:
                 f"expected a resource: {', '.join(self.resources)}"
             )
         known = ", ".join((*self.resources, *self.metrics)) or "none"
-        raise InputError(f"{self.source} has no resource column {name!r}; its columns: {known}")
+        raise InputError(
+            f"{self.source} has no resource column {name!r}{did_you_mean(name, self.resources)}; "
+            f"its columns: {known}"
+        )
 
     def row_of(self, layer: str, choice: Choice) -> int:
         """The row number of a layer at a choice; InputError where there is none."""
         if layer not in self._layer_position:
-            raise InputError(f"{self.source} has no layer {layer!r}{self._did_you_mean(layer)}")
+            close = did_you_mean(layer, self.layer_names)
+            raise InputError(f"{self.source} has no layer {layer!r}{close}")
         position = self._layer_position[layer]
         row = -1
         if choice in self.choices:
@@ -332,12 +336,6 @@ class LayerTable:
     @cached_property
     def _layer_position(self) -> dict[str, int]:
         return {name: position for position, name in enumerate(self.layer_names)}
-
-    def _did_you_mean(self, name: str) -> str:
-        import difflib
-
-        close = difflib.get_close_matches(name, self.layer_names, n=1)
-        return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def _digested(layer: TableLayer) -> str:

@@ -8,15 +8,11 @@ from fractions import Fraction
 from mpsearch.errors import InputError
 from mpsearch.tables.choice import Choice, WeightBits, named
 
-SIZE_UNITS = {
-    "B": 1,
-    "KB": 1024,
-    "KiB": 1024,
-    "MB": 1024**2,
-    "MiB": 1024**2,
-    "GB": 1024**3,
-    "GiB": 1024**3,
-}
+SIZE_UNITS = {"B": 1, "KB": 1024, "MB": 1024**2, "GB": 1024**3}
+_SIZES = {"b": 1} | {  # as they are written, in any case: 145kB, 145k and 145KiB are 145KB
+    f"{unit[0].lower()}{end}": SIZE_UNITS[unit] for unit in ("KB", "MB", "GB")
+    for end in ("", "b", "ib")
+}  # fmt: skip
 COUNT_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _MILLI = {"m": Fraction(1, 10**3), "u": Fraction(1, 10**6), "µ": Fraction(1, 10**6)}
 TIME_UNITS = {"": Fraction(1), "s": Fraction(1), "ns": Fraction(1, 10**9)} | {
@@ -83,7 +79,8 @@ def read_number(text: str, exponent: bool = False, sign: bool = False) -> Number
 def parse_size(text: str) -> Amount:
     """`145KB` -> 148480 bytes; 1 KB = 1 KiB = 1024 B; also `50%`, `w8` and `w8a8`.
 
-    Raises InputError: a unit is required, exponents and signs are refused.
+    `145kB`, `145kb` and `145k` are the same. Raises InputError: a unit is required, exponents and
+    signs are refused.
     """
     relative = _relative(text)
     if relative is not None:
@@ -95,11 +92,12 @@ def parse_size(text: str) -> Amount:
     number, unit = read.digits, read.unit
     if not unit:
         raise InputError(f"the size {text!r} has no unit; did you mean {number}KB or {number}B?")
-    if unit not in SIZE_UNITS:
-        same = [known for known in SIZE_UNITS if known.lower() == unit.lower()]
-        hint = f"did you mean {number}{same[0]}?" if same else f"expected {form}"
+    if unit.lower() not in _SIZES:
+        same = [known for known in SIZE_UNITS if known[0] == unit[0].upper()]
+        meant = same and "bit" not in unit.lower()  # a bit is an eighth
+        hint = f"did you mean {number}{same[0]}?" if meant else f"expected {form}"
         raise InputError(f"got the unit {unit!r} in the size {text!r}; {hint}")
-    value = read.value * SIZE_UNITS[unit]
+    value = read.value * _SIZES[unit.lower()]
     if value > LARGEST_SIZE:
         raise InputError(f"the size {text!r} is more than 1024 TB; expected {form}")
     return value
@@ -114,7 +112,8 @@ def parse_bytes(text: str) -> int:
 
 
 def parse_count(text: str) -> Amount:
-    """`1.2G` -> 1200000000; K, M, G, T are powers of 1000; also `0.02`, `2e-2`, `50%`, `w8a8`.
+    """`1.2G` -> 1200000000; K (or k), M, G, T are powers of 1000; also `0.02`, `2e-2`, `50%`,
+    `w8a8`.
 
     Raises InputError for signs, other units, and anything that is not a finite number.
     """
@@ -125,9 +124,10 @@ def parse_count(text: str) -> Amount:
     read = read_number(text, exponent=True)
     if read is None:
         raise InputError(f"got {text!r}; expected {form}")
-    unit = read.unit
+    unit = "K" if read.unit == "k" else read.unit  # others are a milli and the like
     if unit not in COUNT_UNITS:
-        hint = f"did you mean {read.digits}{unit.upper()}?" if unit.upper() in COUNT_UNITS else form
+        same = [known for known in COUNT_UNITS if known and known == unit[0].upper()]
+        hint = f"did you mean {read.digits}{same[0]}?" if same else f"expected {form}"
         raise InputError(f"got the unit {unit!r} in {text!r}; {hint}")
     value = read.value * COUNT_UNITS[unit]
     if value > LARGEST_COUNT:

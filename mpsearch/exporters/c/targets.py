@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from mpsearch.errors import InputError
+from mpsearch.errors import InputError, did_you_mean
 from mpsearch.exporters.c.families import CORTEX_M, HELIUM, PORTABLE, Family
 
 
@@ -51,5 +51,6 @@ def find_target(name: str | None) -> Target:
     if name is None:
         return ANY
     if name not in TARGETS:
-        raise InputError(f"got the target {name!r}; expected one of {', '.join(TARGETS)}")
+        close = did_you_mean(name, TARGETS)
+        raise InputError(f"got the target {name!r}{close}; expected one of {', '.join(TARGETS)}")
     return TARGETS[name]

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from mpsearch.errors import InputError
+from mpsearch.errors import InputError, did_you_mean
 
 _MIB = 1 << 20
 _PSRAM = 16 * _MIB
@@ -64,7 +64,8 @@ BOARDS: Mapping[str, Board] = {
 def board_named(name: str) -> Board:
     """Raises InputError for a board that is not listed."""
     if name not in BOARDS:
-        raise InputError(f"got the board {name!r}; expected one of {', '.join(BOARDS)}")
+        close = did_you_mean(name, BOARDS)
+        raise InputError(f"got the board {name!r}{close}; expected one of {', '.join(BOARDS)}")
     return BOARDS[name]
 
 

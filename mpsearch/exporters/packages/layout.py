@@ -11,7 +11,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from mpsearch.errors import InputError
+from mpsearch.errors import InputError, did_you_mean
 
 PACKAGE_FORMAT = "mpsearch.c_package"
 SOURCES = "src"
@@ -119,7 +119,9 @@ and in your `CMakeLists.txt` `find_package(@NAME@ REQUIRED)` and
 def check_package(package: str, *of_firmware: object) -> None:
     """Raise InputError for an ecosystem that is not known, and for what is of firmware alone."""
     if package not in PACKAGES:
-        raise InputError(f"got the package {package!r}; expected one of {', '.join(PACKAGES)}")
+        close = did_you_mean(package, PACKAGES)
+        known = ", ".join(PACKAGES)
+        raise InputError(f"got the package {package!r}{close}; expected one of {known}")
     if any(value is not None for value in of_firmware):
         raise InputError(
             "--board, --flash and --ram are of a firmware project, and --package writes a library; "

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import mpsearch
+from mpsearch.comparing.layers import LAYERS, LayerChange, NetworkLayer, changes_between
 from mpsearch.errors import InputError
 from mpsearch.evaluation.evaluation import Evaluation, row_from_json, row_to_json
 from mpsearch.files.json_file import by_name, check_form, flag, null_or, number, read_document, text
@@ -41,7 +42,8 @@ class Baseline:
 
     totals: `size_bytes`, `bops`; device: median seconds by mode (`steady`, `process`, `cold`),
     `peak_memory_bytes`, `energy_j`, `instructions`. row: accuracy with one entry per sample, so
-    that another network can be paired with it on the same data.
+    that another network can be paired with it on the same data. layers: by name, in network order;
+    empty in older files.
     """
 
     identity: Identity
@@ -53,6 +55,7 @@ class Baseline:
     data_digest: str | None = None
     held_out: bool = True
     source: str = "baseline"
+    layers: Mapping[str, NetworkLayer] = field(default_factory=dict)
 
 
 def layers_digest(names: Mapping[str, Any]) -> str:
@@ -69,21 +72,32 @@ def shapes_digest(table: LayerTable) -> str | None:
     )
 
 
-def check_same_model(baseline: Baseline, identity: Identity) -> None:
-    """Raise InputError for other layers, or layers of other shapes, as far as both are known.
+@dataclass(frozen=True)
+class Difference:
+    """How a network differs from that of a baseline.
 
-    Other weights are no other model: after training again, a comparison is what is wanted.
+    architecture: whether their layers, weights or MACs differ; None: not known. changes: which
+    layers, as far as both say it; empty where one of them names none. shared: how many layers both
+    have.
     """
-    for what, one, other in (
-        ("layers", baseline.identity.layers, identity.layers),
-        ("shapes of layers", baseline.identity.shapes, identity.shapes),
-    ):
-        if one is not None and other is not None and one != other:
-            raise InputError(
-                f"{baseline.source} is a baseline of another model: its {what} have the digest "
-                f"{one}, those judged here {other}",
-                "name the baseline of this model, or write one with --update-baseline",
-            )
+
+    architecture: bool | None
+    changes: tuple[LayerChange, ...] = ()
+    shared: int = 0
+
+
+def difference_from(
+    baseline: Baseline, identity: Identity, layers: Mapping[str, NetworkLayer]
+) -> Difference:
+    """Layer by layer where both name theirs, else by the digests of names and shapes."""
+    if baseline.layers and layers:
+        changes = changes_between(baseline.layers, layers)
+        shared = len(baseline.layers.keys() & layers.keys())
+        return Difference(any(change.of_shape for change in changes), changes, shared)
+    one, other = baseline.identity, identity
+    pairs = ((one.shapes, other.shapes), (one.layers, other.layers))
+    known = [first == second for first, second in pairs if None not in (first, second)]
+    return Difference(not all(known) if known else None)
 
 
 def is_same_network(baseline: Baseline, identity: Identity) -> bool:
@@ -128,6 +142,8 @@ def save_baseline(baseline: Baseline, path: str | os.PathLike[str]) -> None:
             "assignment": identity.assignment,
         },
         "totals": dict(baseline.totals),
+        **({"layers": {name: layer.to_json() for name, layer in baseline.layers.items()}}
+           if baseline.layers else {}),
         "device": {"host": baseline.device_host, **baseline.device} if baseline.device else None,
         "accuracy": None if row is None else {
             "data": {
@@ -146,6 +162,7 @@ _TEXT, _AMOUNT = null_or(text), number(0, 1e30)
 _BASELINE = {
     "digests": dict.fromkeys(("layers", "shapes", "model", "table", "assignment"), _TEXT),
     "totals": by_name(_AMOUNT),
+    "layers?": LAYERS,
     "device": null_or({"host?": _TEXT, **{f"{one}?": _AMOUNT for one in DEVICE}}),
     "accuracy": null_or({
         "data": {"name?": _TEXT, "digest?": _TEXT, "held_out?": flag}, "row": {},
@@ -163,7 +180,7 @@ def load_baseline(path: str | os.PathLike[str]) -> Baseline:
     try:
         check_form(document, _BASELINE, "")
         return _parse(document, name)
-    except ValueError as error:
+    except (ValueError, InputError) as error:
         raise InputError(f"{name} is a damaged baseline: {error}; write it again") from None
 
 
@@ -193,4 +210,8 @@ def _parse(document: Mapping[str, Any], name: str) -> Baseline:
         data_digest=data.get("digest"),
         held_out=data.get("held_out", True),
         source=name,
+        layers={
+            layer: NetworkLayer.from_json(facts)
+            for layer, facts in document.get("layers", {}).items()
+        },
     )
