@@ -11,6 +11,7 @@ from mpsearch.errors import InputError
 from mpsearch.exporters.checking import TargetCheck
 from mpsearch.exporters.checking import check as check_network
 from mpsearch.graph.inputs import ExampleInputs
+from mpsearch.graph.network import Network
 from mpsearch.graph.network_file import save as save_module
 from mpsearch.importers.kinds import QUANTIZED, detect
 from mpsearch.post_training.repairing import Rounding
@@ -138,7 +139,7 @@ def check(model: Any, data: Any = None, *, trust: bool = False) -> dict[str, Tar
     if isinstance(model, QuantizedNetwork):
         samples = None if data is None else as_data(data, model.source, need_labels=False)
         return check_network(model, samples)
-    if data is None and isinstance(model, str | os.PathLike):
+    if data is None and isinstance(model, Network | str | os.PathLike):
         return check_network(model)
     network, samples = given(model, data, "check", need_labels=False, trust=trust)
     return check_network(network, samples)
@@ -181,13 +182,13 @@ def save(
     batch_dim: Mapping[str, int] | None = None,
     fix: Mapping[str, Any] | None = None,
     *,
-    samples: int = 256,
+    samples: int | None = None,
     seed: int = 0,
 ) -> None:
     """Write a torch module as an mpsearch file, which loads without executing anything.
 
     sample: calibration samples to keep in the file, as `profile` takes data: `(x, y)`, `{"x0": …,
-    "y": …}` and so on, of which at most `samples` are drawn by `seed`. example_inputs: one tensor
+    "y": …}` and so on, of which at most `samples` are drawn by `seed` (None: all are kept). example_inputs: one tensor
     per input, batch first, `(torch.zeros(1, 3, 32, 32),)`, or by name: `{"image": …, "audio": …}`
     for keyword arguments or for one argument that is a dictionary; without them the first sample
     is the example. batch_dim: the dimension of an input or output that holds the samples, `{"h":
@@ -210,10 +211,10 @@ def save(
         raise InputError(f"got {type(model).__name__} to save; expected a torch module")
     kept: dict[str, torch.Tensor] = {}
     if sample is not None:
-        arrays = as_arrays(sample, None)
+        arrays = as_arrays(sample)
         if example_inputs is None:
             example_inputs = arrays.example_inputs()
-        kept = drawn(arrays, samples, seed)
+        kept = dict(arrays.tensors) if samples is None else drawn(arrays, samples, seed)
     if example_inputs is None:
         raise InputError(
             "a module does not say what its inputs look like; give samples, sample=(x, y), or "
