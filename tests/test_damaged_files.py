@@ -76,7 +76,7 @@ def _read_power() -> object:
 
 
 REPORT = "report -o out.html"  # which lists what is damaged, and goes on
-SMALL = "--model small:make --input-shape 4 -o out.pt"
+SMALL = "--architecture small:make --input-shape 4 -o out.pt"
 _NPZ = in_zip({".npy": in_npy})
 _MODEL = in_zip({".json": in_json, ".safetensors": in_safetensors})
 _KERAS = in_zip({".json": in_json})

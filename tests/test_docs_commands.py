@@ -38,6 +38,13 @@ ELSEWHERE = {
     "report.md": "test_report_docs.py",
     "solvers.md": "test_conformance.py",
 }
+# Pages with lines of more than 80 characters in a block, and why: a narrow window, a phone and a
+# printed page cut them.
+WIDE = {
+    "explain.md": "the tables are what a terminal of 120 columns shows",
+    "measured.md": "one table, with every column that the text speaks of",
+    "networks.md": "one table of six columns, of which none can go",
+}
 MARKS = {"", "not run", "tested with", "file", "exit code 0 or 1", "exit code 1"}
 
 
@@ -183,6 +190,17 @@ def test_the_other_pages_are_run_where_the_list_says() -> None:
         if page.name in ELSEWHERE:
             test = ROOT / "tests" / ELSEWHERE[page.name]
             assert page.name in test.read_text(), f"{test.name} does not name {page.name}"
+
+
+def test_blocks_fit_80_columns() -> None:
+    long = {
+        f"{page.name}:{block.line + number}: {line}"
+        for page in (*PAGES[1:], ROOT / "CONTRIBUTING.md")
+        for block in blocks(page.read_text())
+        for number, line in enumerate(block.text.splitlines(), start=1)
+        if len(line) > 80 and (page.name not in WIDE or block.language != "text")
+    }
+    assert not long, "\n".join(sorted(long))
 
 
 def test_a_page_shows_the_example_that_it_names() -> None:

@@ -96,7 +96,7 @@ def profile(
       mpsearch profile model.pt
       mpsearch profile model.pt --metric hessian --bits 2,3,4,8 --interactions
       mpsearch profile autoencoder.pt --loss reconstruction
-      mpsearch profile weights.safetensors --model resnet20 --data cifar10:train --bits 2,4,8
+      mpsearch profile weights.safetensors --architecture resnet20 --data cifar10:train --bits 2,4,8
     """
     from mpsearch.commands.check import target_lines
     from mpsearch.exporters.checking import check

@@ -116,7 +116,8 @@ def _load_network(source: ModelSource, data: Arrays | None) -> NetworkFile:
         raise InputError(f"{source.path} is quantized already; expected the float model")
     if kind == MPSEARCH:
         for option, given in (
-            ("--model", source.model), ("--batch-dim", source.batch_dim), ("--fix", source.fix)
+            ("--architecture", source.model), ("--batch-dim", source.batch_dim),
+            ("--fix", source.fix),
         ):  # fmt: skip
             if given:
                 raise InputError(f"{source.path} is an mpsearch file and needs no {option}")
@@ -237,7 +238,7 @@ def _from_state(
         raise InputError(
             f"{source.path} is a state dict: weights without the network.",
             "Name the network: "
-            f"--model package.module:factory, or one of {', '.join(ARCHITECTURES)}",
+            f"--architecture package.module:factory, or one of {', '.join(ARCHITECTURES)}",
         )
     if ":" in source.model and source.model.partition(":")[0] not in ARCHITECTURES:
         factory = import_object(source.model)
@@ -253,7 +254,7 @@ def _from_state(
     except RuntimeError as error:
         text = " ".join(str(error).split())
         raise InputError(
-            f"{source.path} does not fit --model {source.model}: {text[:400]}"
+            f"{source.path} does not fit --architecture {source.model}: {text[:400]}"
         ) from error
     return module, _examples(source, shapes, data)
 
@@ -262,7 +263,7 @@ def _from_keras(source: ModelSource) -> tuple[nn.Module, Sequence[torch.Tensor]]
     from mpsearch.importers.keras.converting import convert
 
     if source.model is not None:
-        raise InputError(f"{source.path} is a Keras file and needs no --model")
+        raise InputError(f"{source.path} is a Keras file and needs no --architecture")
     converted = convert(source.path, source.input_shapes)
     converted.module.meta["notes"] = converted.notes
     return converted.module, converted.examples
@@ -278,9 +279,11 @@ def _call(name: str, factory: Callable[[], object]) -> nn.Module:
     try:
         module = factory()
     except Exception as error:
-        raise InputError(f"--model {name} failed: {first_line(error)}") from error
+        raise InputError(f"--architecture {name} failed: {first_line(error)}") from error
     if not isinstance(module, nn.Module):
-        raise InputError(f"--model {name} returned {type(module).__name__}; expected an nn.Module")
+        raise InputError(
+            f"--architecture {name} returned {type(module).__name__}; expected an nn.Module"
+        )
     return module
 
 
@@ -309,7 +312,7 @@ def _load_litert(source: ModelSource) -> tuple[nn.Module, ExampleInputs]:
     from mpsearch.importers.litert.loading import load_litert
 
     if source.model is not None:
-        raise InputError(f"{source.path} is a LiteRT file and needs no --model")
+        raise InputError(f"{source.path} is a LiteRT file and needs no --architecture")
     return load_litert(source.path, source.input_shapes)
 
 

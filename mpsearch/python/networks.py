@@ -188,13 +188,13 @@ def save(
     """Write a torch module as an mpsearch file, which loads without executing anything.
 
     sample: calibration samples to keep in the file, as `profile` takes data: `(x, y)`, `{"x0": …,
-    "y": …}` and so on, of which at most `samples` are drawn by `seed` (None: all are kept). example_inputs: one tensor
-    per input, batch first, `(torch.zeros(1, 3, 32, 32),)`, or by name: `{"image": …, "audio": …}`
-    for keyword arguments or for one argument that is a dictionary; without them the first sample
-    is the example. batch_dim: the dimension of an input or output that holds the samples, `{"h":
-    1}`, where it is not the first and not found by running the model on two and three samples. In
-    the file, and in `sample`, the samples are first. fix: constants for inputs that are not per
-    sample, `{"sr": 16000}`, which the examples may leave out.
+    "y": …}` and so on, of which at most `samples` are drawn by `seed` (None: all are kept).
+    example_inputs: one tensor per input, batch first, `(torch.zeros(1, 3, 32, 32),)`, or by name,
+    `{"image": …, "audio": …}`, for keyword arguments or for one argument that is a dictionary;
+    without them the first sample is the example. batch_dim: the dimension of an input or output
+    that holds the samples, `{"h": 1}`, where it is not the first and not found by running the model
+    on two and three samples. In the file, and in `sample`, the samples are first. fix: constants
+    for inputs that are not per sample, `{"sr": 16000}`, which the examples may leave out.
 
     Weights, inputs and sample are stored as float32 where they are in other floating point. Written
     atomically, and only what was read back and gave the same outputs. A quantized network and a
