@@ -6,9 +6,9 @@ from functools import partial
 from typing import Any
 
 from mpsearch.errors import InputError
+from mpsearch.exporters.c.code_bytes import flash_of
 from mpsearch.exporters.c.targets import find_target
 from mpsearch.fitting.fitting import FLASH, RAM, Fitting, without_memory
-from mpsearch.fitting.flash import flash_of
 from mpsearch.fitting.in_flash import fit_in_flash
 from mpsearch.fitting.memory import Planned
 from mpsearch.integer.template import template_from_json
