@@ -21,7 +21,7 @@ from mpsearch.cli import run
 from mpsearch.commands.solution_text import print_ranges
 from mpsearch.errors import InputError
 from mpsearch.explaining.explaining import Explanation, explain, what_if
-from mpsearch.search.proof import ranges
+from mpsearch.search.feasible_limits import ranges
 from mpsearch.search.solving import solve
 from mpsearch.tables.assignment import Assignment
 from mpsearch.tables.budget import Budget
@@ -473,7 +473,7 @@ def test_time_that_is_too_short_is_said(folder: Path, capsys: pytest.CaptureFixt
 
 BAD_CALLS = {
     "no assignment": (["none.json"], "there is no assignment none.json"),
-    "no table": (["--table", "none.csv"], "there is no table none.csv"),
+    "no table": (["--profile", "none.csv"], "there is no table none.csv"),
     "form": (["--what-if", "conv1"], "expected LAYER=CHOICE"),
     "choice": (["--what-if", "conv1=8"], "expected the form w4a8"),
     "lacks": (["--what-if", "conv1=w2a2"], "layer 'conv1' has no choice w2a2; it has w4a4, w8a8"),

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from mpsearch.commands.console import echo, json_option, print_json, print_table
+from mpsearch.commands.renamed import Renamed
 from mpsearch.commands.solution_text import print_failure, title_of
 from mpsearch.explaining.explaining import Alternative, Decision, Explanation, WhatIf, what_if
 from mpsearch.explaining.explaining import explain as explain_assignment
@@ -19,8 +20,9 @@ from mpsearch.tables.units import format_amount
 
 @click.command()
 @click.argument("assignment_path", metavar="[ASSIGNMENT.JSON]", default="assignment.json")
-@click.option("--table", "table_path", metavar="PROFILE.CSV", default="profile.csv",
-              show_default=True, help="The table that the assignment was searched in.")  # fmt: skip
+@click.option("--profile", "table_path", cls=Renamed, old=["--table"], metavar="FILE",
+              default="profile.csv", show_default=True,
+              help="The table that the assignment was searched in.")  # fmt: skip
 @click.option("--what-if", "changes", multiple=True, metavar="LAYER=CHOICE",
               help="The new optimum if this layer (and its group) had this choice. Repeatable: "
               "all of them together.")  # fmt: skip
@@ -51,7 +53,7 @@ def explain(
     \b
     Examples:
       mpsearch explain
-      mpsearch explain half.json --table profile.csv --json
+      mpsearch explain half.json --profile profile.csv --json
       mpsearch explain --what-if conv1=w8a8 --what-if fc=w4a4
     """
     assignment = Assignment.load(assignment_path)

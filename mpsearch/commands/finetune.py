@@ -73,6 +73,7 @@ def finetune(
     """
     from mpsearch.finetuning.training import FineTuning
     from mpsearch.finetuning.training import finetune as run_finetuning
+    from mpsearch.quantization.quantized import check_assignment
     from mpsearch.quantization.quantized_file import load_quantized, save_quantized
     from mpsearch.running.workers import find_device
     from mpsearch.tables.assignment import Assignment
@@ -82,10 +83,12 @@ def finetune(
     source, place = model.source(path), find_device(device)
     begun = None if start is None else load_quantized(start, source.max_memory)
     if begun is not None and assignment is None:
-        choices = begun.assignment
+        chosen = Assignment(begun.assignment)
     else:
-        choices = dict(Assignment.load(assignment or "assignment.json").layers)
+        chosen = Assignment.load(assignment or "assignment.json")
+    choices = dict(chosen.layers)
     loaded, train = load_model_and_data(source, data, "fine-tuning", loss)
+    check_assignment(loaded.network, chosen)
     held_out = None if validation is None else _validation(validation, loaded.network, loss)
     settings = FineTuning(epochs, lr, batch_size, distillation, augment, seed, freezing=freezing)
     with progress("fine-tuning", epochs) as step:

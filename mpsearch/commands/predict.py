@@ -5,12 +5,14 @@ import dataclasses
 import click
 
 from mpsearch.commands.console import echo, json_option, print_json, print_table
+from mpsearch.commands.renamed import Renamed
 
 
 @click.command()
 @click.argument("assignments", nargs=-1)
 @click.option(
-    "--interactions", default="profile.interactions.npz", show_default=True, metavar="FILE",
+    "--interactions-file", "interactions", cls=Renamed, old=["--interactions"],
+    default="profile.interactions.npz", show_default=True, metavar="FILE",
     help="Written by `mpsearch profile MODEL --interactions`.",
 )  # fmt: skip
 @json_option
@@ -38,7 +40,8 @@ def predict(assignments: tuple[str, ...], interactions: str, as_json: bool) -> N
         if one.model_digest is not None:
             check_weights(
                 stored.model_digest, interactions, Judged({name: one.model_digest}),
-                "name the interactions of that network with --interactions, or profile it again",
+                "name the interactions of that network with --interactions-file, or profile it "
+                "again",
             )  # fmt: skip
     found = {name: predict_one(stored, one.layers) for name, one in chosen.items()}
     if as_json:

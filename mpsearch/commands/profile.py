@@ -96,7 +96,7 @@ def profile(
       mpsearch profile model.pt
       mpsearch profile model.pt --metric hessian --bits 2,3,4,8 --interactions
       mpsearch profile autoencoder.pt --loss reconstruction
-      mpsearch profile weights.safetensors --model resnet20 --data cifar10:train --bits 2,4,8
+      mpsearch profile weights.safetensors --architecture resnet20 --data cifar10:train --bits 2,4,8
     """
     from mpsearch.commands.check import target_lines
     from mpsearch.exporters.checking import check
@@ -185,7 +185,7 @@ def profile(
 
 def next_command(table: "LayerTable", path: str, form: str | None = None) -> str:
     """A search that has an answer: for 66 % of the size, or half-way to what is the least."""
-    from mpsearch.search.proof import ranges
+    from mpsearch.search.feasible_limits import ranges
 
     found = ranges(table)["size_bytes"]
     least, most = float(found.least), float(found.most)

@@ -11,7 +11,13 @@ import numpy as np
 
 from mpsearch.commands.console import echo, print_json, progress
 from mpsearch.commands.measured_options import MeasuredRequest
-from mpsearch.commands.solution_text import print_failure, print_outside, print_tables, to_document
+from mpsearch.commands.solution_text import (
+    front_lines,
+    print_failure,
+    print_outside,
+    print_tables,
+    to_document,
+)
 from mpsearch.data import bind, read_arrays
 from mpsearch.errors import InputError
 from mpsearch.evaluation.evaluation import Evaluation
@@ -146,12 +152,14 @@ def solve_measured(
         model = answer.provenance["model_digest"]
         recorded = request.within.recorded
         assignment = Assignment.from_solution(solution, table.digest, recorded, model)
-        replace(assignment, measured=document).save(request.output)
+        weights = table.layer_weights
+        replace(assignment, measured=document, weights=weights).save(request.output)
     if request.as_json:
         print_json(to_document(solution, table) | {"measured": document})
     else:
         print_tables(table, solution)
         print_outside(request.provenance)
+        echo(*front_lines(table, resource, asked.budget, asked.pins, asked.exclude))
         for line in describe(answer, found):
             echo(line)
         echo(f"wrote {request.output}" if holds else "wrote nothing")

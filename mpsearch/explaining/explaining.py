@@ -251,7 +251,7 @@ def check_table(table: LayerTable, assignment: Assignment) -> None:
     if assignment.table_digest not in (None, table.digest):
         raise InputError(
             f"the assignment was searched in another table than {table.source}",
-            f"name its own with --table, or search this one: mpsearch solve {table.source}",
+            f"name its own with --profile, or search this one: mpsearch solve {table.source}",
         )
     table.total(assignment.layers, "omega")
     if assignment.minimize != "omega" or assignment.at_least or "max-distinct" in assignment.search:
