@@ -20,6 +20,7 @@ from mpsearch.exporters.onnx.model import onnx_model  # noqa: E402
 from mpsearch.graph.network import Network  # noqa: E402
 from mpsearch.quantization.calibration import calibrate  # noqa: E402
 from mpsearch.quantization.quantized import quantize  # noqa: E402
+from mpsearch.running.plugins import litert  # noqa: E402
 from mpsearch.tables.choice import Choice  # noqa: E402
 
 # What node_data_builder.py of ai-edge-model-explorer 0.1.34 has, the fields that are used here.
@@ -87,8 +88,7 @@ def test_the_nodes_that_compute_a_layer_have_its_bits_omega_and_size(
 
 def written_by(path: str) -> dict[str, str]:
     """Tensor -> the operator that writes it, read with the schema alone."""
-    from ai_edge_litert import schema_py_generated as schema
-
+    schema = litert("schema_py_generated")
     names = {value: name for name, value in vars(schema.BuiltinOperator).items()}
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(Path(path).read_bytes(), 0))
     graph = model.subgraphs[0]
