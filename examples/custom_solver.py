@@ -1,4 +1,7 @@
-"""A solver of your own, tested against exhaustive search: `python custom_solver.py`."""
+"""A solver of your own, tested against exhaustive search.
+
+To run it: `python custom_solver.py`.
+"""
 
 import math
 import time
@@ -13,29 +16,40 @@ from mpsearch import Answer, InputError, Problem, check_solver
 
 @dataclass(frozen=True)
 class Annealing:
-    """Simulated annealing: random single changes, worse ones taken ever more rarely."""
+    """Simulated annealing: single changes, worse ones ever more rarely."""
 
     name: str = "annealing"
     description: str = "simulated annealing over single changes; proves nothing"
-    capabilities: tuple[str, ...] = ("heuristic", "any number of limits", "time limit")
+    capabilities: tuple[str, ...] = (
+        "heuristic",
+        "any number of limits",
+        "time limit",
+    )
 
     def solve(
-        self, problem: Problem, time_limit: float | None, options: Mapping[str, Any]
+        self,
+        problem: Problem,
+        time_limit: float | None,
+        options: Mapping[str, Any],
     ) -> Answer:
         if options:
-            raise InputError(f"solver annealing has no option {min(options)!r}; it has none")
-        deadline = time.monotonic() + (math.inf if time_limit is None else time_limit)
+            raise InputError(f"got {min(options)!r}; annealing has no options")
+        seconds = math.inf if time_limit is None else time_limit
+        deadline = time.monotonic() + seconds
         random = np.random.default_rng(0)
-        weight = problem.unit_weights.sum(axis=0)  # [L, C], every limit counts as 1
+        # [L, C], every limit counts as 1
+        weight = problem.unit_weights.sum(axis=0)
         best = chosen = np.where(problem.allowed, weight, np.inf).argmin(axis=1)
         if not problem.is_feasible(chosen):
             return Answer(None, "unknown")
-        for temperature in np.geomspace(1, 1e-6, 3000) * max(problem.cost_limit, 1):
+        scale = max(problem.cost_limit, 1)
+        for temperature in scale * np.geomspace(1, 1e-6, 3000):
             if time.monotonic() > deadline:
                 break
             changed = chosen.copy()
             layer = random.integers(len(chosen))
-            changed[layer] = random.choice(np.flatnonzero(problem.allowed[layer]))
+            allowed = np.flatnonzero(problem.allowed[layer])
+            changed[layer] = random.choice(allowed)
             worse = problem.cost(changed) - problem.cost(chosen)
             if problem.is_feasible(changed) and random.random() < math.exp(
                 min(0, -worse / temperature)

@@ -102,7 +102,7 @@ def test_convert_makes_a_file_that_profiles_without_more(
 
     np.savez("data.npz", image=inputs[0].numpy(), y=labels.numpy())
     np.savez("data0.npz", x0=inputs[0].numpy(), y=labels.numpy())
-    words = "convert weights.pt --model networks:Residual --data data0.npz -o safe.pt"
+    words = "convert weights.pt --architecture networks:Residual --data data0.npz -o safe.pt"
     assert run(words.split()) == 0, capsys.readouterr().err
     assert run("profile safe.pt --choices w4a8,w8a8 -o p.csv".split()) == 0
     assert run("evaluate safe.pt --data data.npz".split()) == 0
@@ -118,7 +118,7 @@ def test_convert_makes_a_file_that_profiles_without_more(
         ("profile model.pt --data nothing", "no data 'nothing'"),
         ("profile model.pt --data image-audio", "MPSEARCH_DATA|without a split"),
         ("profile model.pt -o nowhere/profile.csv", "No such file or directory"),
-        ("profile model.pt --model networks:Residual", "needs no --model"),
+        ("profile model.pt --architecture networks:Residual", "needs no --architecture"),
         ("profile model.pt --input-shape 3by3", "expected sizes such as 3x32x32"),
         ("apply model.pt nothing.json", "nothing.json"),
         ("evaluate model.pt --uniform w9a9", "expected 2 to 8, 16"),

@@ -494,7 +494,7 @@ def test_the_commands_of_the_page_run_in_order(
     exec(compile(python, "docs/device.md", "exec"), {})
     measured = 0
     for block in re.findall(r"```sh\n(.*?)```", page, flags=re.DOTALL):
-        for line in block.strip().splitlines():
+        for line in block.replace("\\\n", " ").strip().splitlines():
             words = shlex.split(line)
             assert words[0] == "mpsearch"
             if "pi@raspberrypi" in words:

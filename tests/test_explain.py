@@ -21,7 +21,7 @@ from mpsearch.cli import run
 from mpsearch.commands.solution_text import print_ranges
 from mpsearch.errors import InputError
 from mpsearch.explaining.explaining import Explanation, explain, what_if
-from mpsearch.search.proof import ranges
+from mpsearch.search.feasible_limits import ranges
 from mpsearch.search.solving import solve
 from mpsearch.tables.assignment import Assignment
 from mpsearch.tables.budget import Budget
@@ -384,9 +384,9 @@ def test_printed_explanation(folder: Path, capsys: pytest.CaptureFixture[str]) -
     lines = capsys.readouterr().out.splitlines()
     cells = [re.split(r"\s{2,}", line.strip()) for line in lines]
     at = next(n for n, row in enumerate(cells) if row[0] == "conv2")
-    assert cells[at][:5] == ["conv2", "w4a4", "0.25", "3.9 KB", "32.000 K"]
+    assert cells[at][:6] == ["conv2", "now", "w4a4", "0.25", "3.9 KB", "32.000 K"]
     assert cells[at + 1] == ["next better", "w8a8", "-0.2", "+3.9 KB", "+96.000 K",
-                             "no: size_bytes +3.7 KB, bops +78.400 K"]  # fmt: skip
+                             "no: size +3.7 KB, BOPS +78.400 K"]  # fmt: skip
     assert cells[at + 2] == ["next cheaper", "none"]
     size = next(row for row in cells if row[0] == "size_bytes")
     assert size[:3] == ["size_bytes", "7.0 KB", "+168 B"]
@@ -473,7 +473,7 @@ def test_time_that_is_too_short_is_said(folder: Path, capsys: pytest.CaptureFixt
 
 BAD_CALLS = {
     "no assignment": (["none.json"], "there is no assignment none.json"),
-    "no table": (["--table", "none.csv"], "there is no table none.csv"),
+    "no table": (["--profile", "none.csv"], "there is no table none.csv"),
     "form": (["--what-if", "conv1"], "expected LAYER=CHOICE"),
     "choice": (["--what-if", "conv1=8"], "expected the form w4a8"),
     "lacks": (["--what-if", "conv1=w2a2"], "layer 'conv1' has no choice w2a2; it has w4a4, w8a8"),

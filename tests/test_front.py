@@ -263,9 +263,9 @@ def test_the_command_prints_the_promise(
     """Little memory: a factor above 1, and the same one in the file; enough: exact."""
     monkeypatch.chdir(tmp_path)
     random_table(2, 12, 4, 1.0, groups=False).write_csv("profile.csv")
-    assert run(["front", "--max-memory", "20KB", "-o", "front.csv"]) == 0
+    assert run(["front", "--memory", "20KB", "-o", "front.csv"]) == 0
     epsilon = read_json("front.json").epsilon
     assert 0 < epsilon < np.inf
     assert f"within a factor {1 + epsilon:.8g} of the best" in capsys.readouterr().out
-    assert run(["front", "--max-memory", "100MB"]) == 0
+    assert run(["front", "--memory", "100MB"]) == 0
     assert "; exact" in capsys.readouterr().out

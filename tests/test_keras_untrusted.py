@@ -352,7 +352,7 @@ def test_random_changes_of_a_config_never_end_in_another_error(suffix: str, tmp_
 
 def test_kinds_of_files_and_ways_out(good: Path, tmp_path: Path) -> None:
     assert detect(good) == detect(good.with_suffix(".h5")) == KERAS
-    with pytest.raises(InputError, match="needs no --model"):
+    with pytest.raises(InputError, match="needs no --architecture"):
         load_module(ModelSource(str(good), model="resnet8"), None)
     (tmp_path / "saved_model.pb").write_bytes(b"x")
     with pytest.raises(InputError, match="SavedModel"):

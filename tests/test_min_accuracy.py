@@ -416,7 +416,7 @@ def test_a_killed_search_does_not_measure_again(
         ("--min-accuracy 80 --solver pulp", "take the exact front"),
         ("--min-accuracy 80 --rerank 4", "take the exact front"),
         ("--min-accuracy 80 --minimize omega+2*bops", "expected one resource column"),
-        ("--min-accuracy 80 --network nothing.pt", "nothing.pt: no such file"),
+        ("--min-accuracy 80 --fp32 nothing.pt", "nothing.pt: no such file"),
         ("--min-accuracy 80 --confirm-data test.npz", "test.npz, which took part"),
         ("--size 300B", "go with --min-accuracy, --max-drop, --min-agreement or --refine"),
     ],
@@ -434,18 +434,17 @@ def test_the_model_is_named_where_there_is_no_usual_one(
     Path("model.pt").rename("mine.pt")
     command = f"{SOLVE} --min-accuracy 70 --data test.npz --measure 4"
     assert run(command.split()) == 2
-    assert "name the float model's file with --network" in capsys.readouterr().err
-    assert run([*command.split(), "--network", "mine.pt"]) == 0
-    assert run([*command.split(), "--model", "mine.pt"]) == 0
+    assert "name the float model's file with --fp32" in capsys.readouterr().err
+    assert run([*command.split(), "--fp32", "mine.pt"]) == 0
     arrays = dict(np.load("test.npz"))
     np.savez("bare.npz", x0=arrays["x0"])
-    command = f"{SOLVE} --min-accuracy 70 --data bare.npz --network mine.pt"
+    command = f"{SOLVE} --min-accuracy 70 --data bare.npz --fp32 mine.pt"
     assert run(command.split()) == 2
     assert "has no labels (array y); accuracy needs them\n" in (error := capsys.readouterr().err)
     assert "without labels: --min-agreement 98%" in error
     text = Path("profile.csv").read_text().replace("\n2,", "\nelsewhere,")
     Path("profile.csv").write_text(text)
-    assert run(f"{SOLVE} --min-accuracy 70 --data test.npz --network mine.pt".split()) == 2
+    assert run(f"{SOLVE} --min-accuracy 70 --data test.npz --fp32 mine.pt".split()) == 2
     assert "a layer 'elsewhere' that the network lacks" in capsys.readouterr().err
 
 

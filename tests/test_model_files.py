@@ -252,8 +252,8 @@ def test_a_state_dict_needs_its_network_and_the_right_one(tmp_path: Path) -> Non
     torch.save(model.state_dict(), path)
     arrays = Arrays("test", {"x0": inputs[0]})
     for source, message in (
-        (ModelSource(path), "Name the network: --model"),
-        (ModelSource(path, model="networks:Shared"), "does not fit --model networks:Shared"),
+        (ModelSource(path), "Name the network: --architecture"),
+        (ModelSource(path, model="networks:Shared"), "does not fit --architecture networks:Shared"),
         (ModelSource(path, model="networks:nothing"), "cannot import"),
         (ModelSource(path, model="networks:BUILDERS"), "expected a function"),
         (ModelSource(path, model="networks:build"), "failed: TypeError"),

@@ -238,7 +238,7 @@ def test_what_needs_one_class_per_sample_says_so(
     command("solve", "--size", "80%")
     command("front", "-o", "front.csv")
     for args, message in (
-        (("solve", "--model", "model.pt", "--data", "test.npz", "--min-accuracy", "80"),
+        (("solve", "--fp32", "model.pt", "--data", "test.npz", "--min-accuracy", "80"),
          "searched by accuracy"),
         (("evaluate", "model.pt", "--front", "front.csv", "--data", "test.npz"),
          "a measured front needs the accuracy"),

@@ -30,7 +30,7 @@ def test_resnet20_from_safetensors(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     train = load_dataset("cifar10").split("train")
     np.savez("few.npz", x0=train.inputs[0][:64], y=train.labels[:64])  # all 5,000 take minutes
     data = "--calibration few.npz --data cifar10:test"
-    model = f"{DATA}/pretrained/resnet20.safetensors --model resnet20"
+    model = f"{DATA}/pretrained/resnet20.safetensors --architecture resnet20"
     _run(f"""
         profile {model} --data cifar10:train --metric hessian --samples 16 --bits 2,4,8
         profile {model} --data cifar10:train --samples 16 --bits 4,8 --group-residual -o p.csv

@@ -304,7 +304,7 @@ def test_a_model_without_a_sample_is_calibrated_on_the_data(folder: Path) -> Non
 
     save(build(), "bare.pt", (torch.zeros(1, 6),))
     Path("profile.json").unlink()
-    assert run("solve --size 62% --refine 1 --data test.npz --network bare.pt".split()) == 0
+    assert run("solve --size 62% --refine 1 --data test.npz --fp32 bare.pt".split()) == 0
     facts = Assignment.load("assignment.json").refined
     assert not facts["held_out"]
     assert facts["data_digest"] == facts["calibration_digest"]
@@ -313,13 +313,13 @@ def test_a_model_without_a_sample_is_calibrated_on_the_data(folder: Path) -> Non
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("--network bare.pt", "bare.pt carries no sample; give data with --data"),
-        ("--network other.pt", "other.pt is of other weights than the table"),
+        ("--fp32 bare.pt", "bare.pt carries no sample; give data with --data"),
+        ("--fp32 other.pt", "other.pt is of other weights than the table"),
         ("--min-accuracy 80", "got --refine with --min-accuracy; expected one"),
         ("--measure 3", "--measure, --tolerance and --confirm-data do not go with --refine"),
         ("--minimize size_bytes", "--refine starts from the least Ω"),
         ("--rerank 4", "leave out --minimize, --from-front and --rerank"),
-        ("--network missing.pt", "missing.pt"),
+        ("--fp32 missing.pt", "missing.pt"),
     ],
 )
 def test_what_cannot_be_refined(

@@ -99,10 +99,10 @@ def test_every_row_is_measured_once_and_the_files_hold_what_was_measured(
 
 def test_calls_that_cannot_work(capsys: pytest.CaptureFixture[str]) -> None:
     for extra, message in (
-        (["--runs", "2", "--model", "a.pt"], "got 1 --model for 2 runs; expected one for each run"),
+        (["--runs", "2", "--fp32", "a.pt"], "got 1 --fp32 for 2 runs; expected one for each run"),
         (["--runs", "2", "--run", "2"], "got --run 2; the runs are 0 to 1"),
         (["--data", "nowhere"], "unknown dataset 'nowhere'"),
-        (["--runs", "1", "--model", "a.pt"], "a.pt: no such file"),
+        (["--runs", "1", "--fp32", "a.pt"], "a.pt: no such file"),
     ):
         assert run([*CALL, *extra]) == 2
         assert message in capsys.readouterr().err

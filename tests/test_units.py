@@ -38,6 +38,9 @@ from mpsearch.tables.units import (
         ("145KB", 148480),
         ("145KiB", 148480),
         ("145 KB", 148480),
+        *((f"145{unit}", 148480) for unit in ("k", "K", "kb", "kB", "Kb", "kib")),
+        ("2m", 2097152),
+        ("7b", 7),
         ("1.5MB", 1572864),
         ("1MiB", 1048576),
         ("512B", 512),
@@ -58,6 +61,7 @@ def test_size(text: str, size: int) -> None:
         ("0.02", Fraction(1, 50)),
         ("2e-2", Fraction(1, 50)),
         ("5K", 5000),
+        ("5k", 5000),
         ("1T", 10**12),
     ],
 )
@@ -121,8 +125,9 @@ def test_relative() -> None:
     ("text", "words"),
     [
         ("145", "no unit; did you mean 145KB"),
-        ("145kb", "did you mean 145KB"),
-        ("1mib", "did you mean 1MiB"),
+        ("145kbytes", "did you mean 145KB?"),
+        ("1.5Mo", "did you mean 1.5MB?"),
+        ("1Mbit", "expected a size such as 145KB"),
         ("-1KB", "expected a size such as"),
         ("1e9GB", "expected a size such as"),
         ("999999999999GB", "more than 1024 TB"),
@@ -143,7 +148,9 @@ def test_refused_sizes(text: str, words: str) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("1.2g", "did you mean 1.2G"),
+        ("1.2g", "did you mean 1.2G?"),
+        ("1.2GB", "did you mean 1.2G?"),
+        ("300m", "did you mean 300M?"),
         ("1.2X", "got the unit 'X'"),
         ("-3", "expected a number"),
         ("nan", "expected a number"),

@@ -20,21 +20,26 @@ from mpsearch.running.streams import (
     terminal_line,
     without_commands,
 )
+from mpsearch.running.terminal import width_of, wrapped
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-FIRST_COLUMN = 24  # where a terminal is narrow, what is left of a name before it is wrapped
+_COMMANDS = ("next: ", "$ ", "get it: ")  # how a line starts that is a command
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 
 
 def echo(*lines: str, err: bool = False, bold: bool = False) -> None:
     r"""Print lines, each an argument: a line break inside of one came from a file, so `\n` shows.
 
-    err: on standard error.
+    On a terminal they are broken between words, but for those that are commands, which somebody
+    copies: `next: mpsearch solve`. err: on standard error.
     """
+    width = width_of(sys.stderr if err else sys.stdout)
     for line in lines:
-        click.secho(terminal_line(line), err=err, bold=bold)
+        command = line.lstrip().startswith(_COMMANDS)
+        for part in wrapped(terminal_line(line), None if command else width):
+            click.echo(click.style(part, bold=True) if bold and part else part, err=err)
 
 
 def print_command(line: str, err: bool = False) -> None:
@@ -53,64 +58,30 @@ def print_table(
     rows: Iterable[Sequence[str]],
     title: str | None = None,
     naming: int = 1,
+    least: Sequence[str] = (),
 ) -> None:
-    """A table on standard output; every column but the first is aligned to the right.
+    """A table on standard output, as `lay_out` sets it for this terminal; a pipe gets all of it.
 
-    Where a terminal is too narrow, columns follow below the others, each block beside the first
-    `naming` ones. Cells are printed as they are: names from a file are never read as markup.
+    naming: how many columns, from the left, name a row; names are never cut, wrapped or left out.
+    least: headings of columns that a narrow terminal may go without, the least important first.
+    Cells are printed as they are: names from a file are never read as markup.
     """
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+    from mpsearch.commands.table_layout import lay_out
 
-    def text(cell: str) -> Text:
-        return Text(plain(shown(cell, LONGEST_LINE), sys.stdout))
+    def text(cell: str) -> str:
+        return plain(shown(cell, LONGEST_LINE), sys.stdout)
 
-    heading = [*map(text, columns)]
+    width = width_of(sys.stdout)
     body = [[*map(text, row)] for row in rows]
-    widths = [max(cell.cell_len for cell in column) for column in zip(heading, *body, strict=True)]
-    console = Console(file=sys.stdout, highlight=False)
-    if console.is_terminal:
-        widths[0] = min(widths[0], FIRST_COLUMN)  # it can be wrapped, to no less than this
-        blocks = _blocks(widths, naming, console.width)
-    else:  # a pipe or a file gets whole lines, whatever the terminal's width
-        blocks = [[*range(len(widths))]]
-    needed = max(_width([widths[index] for index in block]) for block in blocks)
-    console.width = max(console.width, needed)
-    with console.capture() as captured:
-        for number, indices in enumerate(blocks):
-            name = text(title) if title is not None and number == 0 else None
-            table = Table(box=SIMPLE_HEAD, title=name, title_justify="left", title_style="bold")
-            for index in indices:
-                first = index == 0
-                table.add_column(
-                    heading[index],
-                    justify="left" if first else "right",
-                    min_width=widths[0] if first else None,
-                    no_wrap=not first,
-                )
-            for row in body:
-                table.add_row(*(row[index] for index in indices))
-            console.print(table)
-    # Cells start lines, and so does what is wrapped of them.
-    click.echo("\n".join(map(without_commands, captured.get().split("\n"))), nl=False)
-
-
-def _width(widths: Sequence[int]) -> int:
-    """Of a table whose columns have these widths: two blanks and a line's place for each."""
-    return sum(widths) + 3 * len(widths) + 1
-
-
-def _blocks(widths: Sequence[int], naming: int, room: int) -> list[list[int]]:
-    """The columns of each table: as many as fit, and the first `naming` ones in all of them."""
-    blocks = [[*range(naming)]]
-    for index in range(naming, len(widths)):
-        wider = [widths[other] for other in (*blocks[-1], index)]
-        if len(blocks[-1]) > naming and _width(wider) > room:
-            blocks.append([*range(naming)])
-        blocks[-1].append(index)
-    return blocks
+    layout = lay_out([*map(text, columns)], body, width, naming, [*map(text, least)])
+    echo("", *(() if title is None else (title,)), bold=True)
+    for line in layout.lines:
+        text_only = without_commands(line.text)
+        click.echo(click.style(text_only, bold=True) if line.strong else text_only)
+    echo("")
+    if layout.left_out:
+        gone = ", ".join(layout.left_out)
+        echo(f"not shown at {width} columns: {gone}; a wider terminal or `| cat` shows all")
 
 
 class Steps:

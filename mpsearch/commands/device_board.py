@@ -76,6 +76,7 @@ def _print(
                 zip(exported.kinds, exported.steps, board.step_instructions, strict=True), start=1
             )
         ],
+        naming=3,
     )
     echo(EMULATED)
 

@@ -62,7 +62,7 @@ def count_on_board(
         print_json({"output": output, **origin})
         return
     _print(found, INSTRUCTIONS)
-    echo(EMULATED, f"wrote {output}; next: {next_command(found.table, output, INSTRUCTIONS)}")
+    echo(EMULATED, f"wrote {output}", f"next: {next_command(found.table, output, INSTRUCTIONS)}")
 
 
 def _print(found: "CountedTable", column: str) -> None:

@@ -81,6 +81,7 @@ def _print(profile: "DeviceProfile", cycles: "Cycles", exported: "Exported", who
                 zip(exported.kinds, exported.steps, cycles.step_cycles, strict=True), start=1
             )
         ],
+        naming=3,
     )
     if profile.emulated:
         echo("EMULATED: these are not the cycles of a device, and none will be taken for one")

@@ -250,7 +250,9 @@ def _print_front(front: "Front", points: list[int]) -> None:
             f"{front.measured['loss'][point]:{digits}}",
         ])  # fmt: skip
     lost = ["points lost [95 %]", "loss"] if labelled else ["divergence"]
-    print_table(["Ω", *front.totals, f"{front.score} % [95 %]", *lost], rows)
+    others = [name for name in front.totals if name != front.resource]
+    columns = ["Ω", *front.totals, f"{front.score} % [95 %]", *lost]
+    print_table(columns, rows, least=["loss", *others])
     where = front.measurement
     note = "" if where["held_out"] else " (also used for calibration: not unseen data)"
     total = sum(not math.isnan(value) for value in front.measured[front.score].tolist())
@@ -296,14 +298,17 @@ def print_evaluations(evaluations: "Evaluations") -> None:
         rows.append([
             row.name,
             *cells,
-            *([loss] if evaluations.labelled else []),
             "" if row.size_bytes is None else format_size(row.size_bytes),
             "" if row.bops is None else format_count(row.bops),
+            *([loss] if evaluations.labelled else []),
         ])  # fmt: skip
-    columns = ["network", *(["loss ± 95 %"] if evaluations.labelled else []), "size", "BOPS"]
+    columns, spare = ["network", "size", "BOPS"], ["BOPS"]
+    if evaluations.labelled:
+        columns.append("loss ± 95 %")
     if evaluations.rows[0].classifies:
         columns[1:1] = ["accuracy % [95 %]", "points lost [95 %]"]
-    print_table(columns, rows)
+        spare = ["loss ± 95 %", "BOPS"]
+    print_table(columns, rows, least=spare)
     _print_metrics(evaluations)
     n = evaluations.rows[0].n
     where = f"{n} samples of {evaluations.data_name}"
@@ -331,4 +336,4 @@ def _print_metrics(evaluations: "Evaluations") -> None:
     if rows and not any(row[3] for row in rows):
         columns, rows = [columns[i] for i in (0, 1, 2, 4)], [[*row[:3], row[4]] for row in rows]
     if rows:
-        print_table(columns, rows)
+        print_table(columns, rows, naming=2, least=["interval"])

@@ -7,7 +7,8 @@ from typing import Any
 import click
 
 from mpsearch.commands.console import echo, json_option, print_json, print_table
-from mpsearch.commands.solution_text import print_failure
+from mpsearch.commands.renamed import Renamed
+from mpsearch.commands.solution_text import print_failure, title_of
 from mpsearch.explaining.explaining import Alternative, Decision, Explanation, WhatIf, what_if
 from mpsearch.explaining.explaining import explain as explain_assignment
 from mpsearch.tables.assignment import Assignment
@@ -19,8 +20,9 @@ from mpsearch.tables.units import format_amount
 
 @click.command()
 @click.argument("assignment_path", metavar="[ASSIGNMENT.JSON]", default="assignment.json")
-@click.option("--table", "table_path", metavar="PROFILE.CSV", default="profile.csv",
-              show_default=True, help="The table that the assignment was searched in.")  # fmt: skip
+@click.option("--profile", "table_path", cls=Renamed, old=["--table"], metavar="FILE",
+              default="profile.csv", show_default=True,
+              help="The table that the assignment was searched in.")  # fmt: skip
 @click.option("--what-if", "changes", multiple=True, metavar="LAYER=CHOICE",
               help="The new optimum if this layer (and its group) had this choice. Repeatable: "
               "all of them together.")  # fmt: skip
@@ -51,7 +53,7 @@ def explain(
     \b
     Examples:
       mpsearch explain
-      mpsearch explain half.json --table profile.csv --json
+      mpsearch explain half.json --profile profile.csv --json
       mpsearch explain --what-if conv1=w8a8 --what-if fc=w4a4
     """
     assignment = Assignment.load(assignment_path)
@@ -88,22 +90,24 @@ def _print_decisions(
     columns = [c for c in table.columns if c in limits or c in ("size_bytes", "bops")]
     rows = []
     for one in decisions:
-        cells = [", ".join(one.layers), str(one.choice), f"{one.omega:.4g}"]
+        cells = [", ".join(one.layers), "now", str(one.choice), f"{one.omega:.4g}"]
         cells += [format_amount(column, one.resources[column]) for column in columns]
         margin = "" if one.margin is None else f"{one.margin:+.3g} to {one.rival}"
         rows.append([*cells, "", margin, _number(one.at_least)])
         for word, other in (("better", one.better), ("cheaper", one.cheaper)):
             if other is None:
-                rows.append([f"  next {word}", "none", *[""] * (len(columns) + 4)])
+                rows.append(["", f"next {word}", "none", *[""] * (len(columns) + 4)])
                 continue
-            cells = [f"  next {word}", str(other.choice), f"{other.omega:+.3g}"]
+            cells = ["", f"next {word}", str(other.choice), f"{other.omega:+.3g}"]
             cells += [_signed(column, other.changes[column]) for column in columns]
             rows.append([*cells, _fits(other), "", ""])
-    print_table(["layer", "bits", "Ω", *columns, "fits", "margin", "any other ≥"], rows)
+    titles = ["layer", "", "bits", "Ω", *map(title_of, columns), "fits", "margin", "any other ≥"]
+    free = [title_of(column) for column in columns if column not in limits]
+    print_table(titles, rows, least=["any other ≥", *free, "margin"])
 
 
 def _fits(other: Alternative) -> str:
-    over = ", ".join(f"{column} {_signed(column, by)}" for column, by in other.over.items())
+    over = ", ".join(f"{title_of(name)} {_signed(name, by)}" for name, by in other.over.items())
     return f"no: {over}" if over else "yes"
 
 

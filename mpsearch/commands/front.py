@@ -8,6 +8,8 @@ import numpy as np
 
 from mpsearch.commands.console import echo, json_option, print_json, print_table
 from mpsearch.commands.options import SearchOptions, search_options
+from mpsearch.commands.renamed import Renamed
+from mpsearch.commands.solution_text import front_lines
 from mpsearch.errors import InputError
 from mpsearch.pareto.files import keep_measured, to_document, write_csv, write_json
 from mpsearch.pareto.front import Front
@@ -23,10 +25,9 @@ from mpsearch.tables.units import format_amount, parse_bytes
 @search_options
 @click.option("--points", default=20, show_default=True, help="Print at most this many points.")
 @click.option(
-    "--max-memory",
-    metavar="SIZE",
+    "--memory", cls=Renamed, old=["--max-memory"], metavar="SIZE",
     help="Keep as many states as fit; default 1GB, with further limits 60,000 states at most.",
-)
+)  # fmt: skip
 @click.option("-o", "--output", metavar="FILE.csv", help="Save all points, and FILE.json beside.")
 @click.option("--plot", metavar="FILE", help="Draw the front: FILE.png, FILE.svg or FILE.pdf.")
 @json_option
@@ -35,7 +36,7 @@ def front(
     resource: str,
     within: SearchOptions,
     points: int,
-    max_memory: str | None,
+    memory: str | None,
     output: str | None,
     plot: str | None,
     as_json: bool,
@@ -45,7 +46,7 @@ def front(
     Every non-dominated point is kept and saved, not only the convex hull; --points thins what is
     printed. What `mpsearch evaluate --front` added to FILE.csv stays, for the same assignments, and
     is drawn. All points are within the limits. Exit code 1 if they are infeasible. Where the states
-    do not fit --max-memory, some points are missing; the proven factor that this costs is printed.
+    do not fit --memory, some points are missing; the proven factor that this costs is printed.
 
     \b
     Examples:
@@ -61,16 +62,17 @@ def front(
         from mpsearch.reports.writing import check_picture
 
         check_picture(plot)
-    memory = None if max_memory is None else parse_bytes(max_memory)
+    allowed = None if memory is None else parse_bytes(memory)
     table = LayerTable.read_csv(table_path)
     budget = within.budget(table)
+    pins, exclude = within.pinned(table), within.excluded(table)
     found = front_of(
         table,
         resource,
         budget.limits,
-        within.pinned(table),
-        within.excluded(table),
-        max_memory=memory,
+        pins,
+        exclude,
+        max_memory=allowed,
         at_least=budget.at_least,
     )
     found = replace(found, search=within.recorded)
@@ -99,6 +101,7 @@ def front(
         print_json(to_document(found))
     else:
         _print_front(found, points)
+        echo(*front_lines(table, resource, budget, pins, exclude))
         for path in (output, output and Path(output).with_suffix(".json"), plot):
             if path:
                 echo(f"wrote {path}")
@@ -119,6 +122,6 @@ def _print_front(found: Front, points: int) -> None:
     elif np.isfinite(found.epsilon):
         kind = f"within a factor {1 + found.epsilon:.8g} of the best Ω at every {found.resource}"
     else:
-        kind = "not exact, and no factor is proven (--max-memory allows more states)"
+        kind = "not exact, and no factor is proven (--memory allows more states)"
     thinned = f", {len(shown)} of them shown" if len(shown) < len(found) else ""
     echo(f"{len(found)} non-dominated points{thinned}; {kind}")

@@ -15,6 +15,7 @@ from mpsearch.commands.options import (
     gathered,
     model_options,
 )
+from mpsearch.commands.renamed import Renamed
 from mpsearch.errors import InputError
 from mpsearch.tables.units import (
     parse_accuracy,
@@ -55,7 +56,7 @@ _OPTIONS = (
         help="Data to measure on, labelled for an accuracy [default: the sample].",
     ),
     click.option(
-        "--network", metavar="MODEL",
+        "--fp32", cls=Renamed, old=["--network"], metavar="MODEL",
         help=f"The float model that is measured [default: {USUAL_MODEL}].",
     ),
     click.option(
@@ -113,7 +114,7 @@ class Measuring:
         if table_model is not None:
             check_weights(
                 subject.network.digest, self.network, Judged({"the table": table_model}),
-                "profile it again, or name the model that was profiled with --network",
+                "profile it again, or name the model that was profiled with --fp32",
             )  # fmt: skip
         return subject
 
@@ -143,7 +144,7 @@ def parse_measured(
     min_agreement: str | None,
     refine: int | None,
     data: str | None,
-    network: str | None,
+    fp32: str | None,
     calibration: str | None,
     measure: str | None,
     tolerance: str | None,
@@ -160,11 +161,11 @@ def parse_measured(
     given_targets = [option for option, value in targets.items() if value is not None]
     asked = bool(given_targets)
     if not asked and refine is None:
-        given = (data, network, calibration, measure, tolerance, confirm_data, device)
+        given = (data, fp32, calibration, measure, tolerance, confirm_data, device)
         flags = model.given or rounding != "adaptive" or not bias_correction
         if flags or any(option is not None for option in given):
             raise InputError(
-                "--data, --network, --model, --calibration, --device, --rounding and "
+                "--data, --fp32, --architecture, --calibration, --device, --rounding and "
                 "--no-bias-correction go with --min-accuracy, --max-drop, --min-agreement or "
                 "--refine; --measure, --tolerance and --confirm-data with the first three"
             )
@@ -178,17 +179,18 @@ def parse_measured(
         )
     if refine is not None and (measure, tolerance, confirm_data) != (None, None, None):
         raise InputError("--measure, --tolerance and --confirm-data do not go with --refine")
-    if network is None and model.model is not None and Path(model.model).is_file():
-        network, model = model.model, replace(model, model=None)
-    if network is None:
+    named = model.architecture
+    if fp32 is None and named is not None and Path(named).is_file():  # by the old --model
+        fp32, model = named, replace(model, architecture=None)
+    if fp32 is None:
         if not Path(USUAL_MODEL).is_file():
             raise InputError(
                 f"{'accuracy is' if asked else 'assignments are'} measured, and there is no "
-                f"{USUAL_MODEL} here; name the float model's file with --network"
+                f"{USUAL_MODEL} here; name the float model's file with --fp32"
             )
-        network = USUAL_MODEL
+        fp32 = USUAL_MODEL
     on = Measuring(
-        network, model, data, calibration, PostTrainingOptions(rounding, bias_correction),
+        fp32, model, data, calibration, PostTrainingOptions(rounding, bias_correction),
         device or "cpu",
     )  # fmt: skip
     if refine is not None:

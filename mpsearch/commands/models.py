@@ -92,16 +92,21 @@ def _list(as_json: bool) -> None:
         print_json({"networks": networks, "datasets": datasets})
         return
     print_table(
-        ("network", "parameters", "inputs", "classes", "dataset"),
+        ("network", "parameters", "classes", "inputs"),
         (
-            (name, f"{counts[name]:,}", _inputs(its.inputs), str(its.classes), its.dataset)
+            (name, f"{counts[name]:,}", str(its.classes), _inputs(its.inputs))
             for name, its in ARCHITECTURES.items()
         ),
     )
     print_table(
-        ("dataset", "inputs", "available"),
+        ("dataset", "inputs", "available", "default of"),
         (
-            (name, ", ".join(its.inputs), "yes" if reasons[name] is None else "no")
+            (
+                name,
+                ", ".join(its.inputs),
+                "yes" if reasons[name] is None else "no",
+                ", ".join(key for key, one in ARCHITECTURES.items() if one.dataset == name),
+            )
             for name, its in DATASETS.items()
         ),
     )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from mpsearch.commands.renamed import Renamed
 from mpsearch.errors import InputError
 from mpsearch.post_training.words import usual_ranges
 
@@ -51,7 +52,7 @@ def _group(function: Function, argument: str, options: Options, kind: type) -> F
 class ModelOptions:
     """How a model's file is read, as it was typed."""
 
-    model: str | None
+    architecture: str | None
     trust: bool
     input_shapes: tuple[str, ...]
     batch_dims: tuple[str, ...]
@@ -62,6 +63,17 @@ class ModelOptions:
     def given(self) -> bool:
         """Whether any of them was typed."""
         return self != ModelOptions(None, False, (), (), (), None)
+
+    @property
+    def words(self) -> list[str]:
+        """As they stand in a command."""
+        one = {"--architecture": self.architecture, "--max-model-memory": self.max_model_memory}
+        several = {
+            "--input-shape": self.input_shapes, "--batch-dim": self.batch_dims, "--fix": self.fixes,
+        }  # fmt: skip
+        found = [(option, value) for option, value in one.items() if value is not None]
+        found += [(option, value) for option, values in several.items() for value in values]
+        return [*(["--trust"] if self.trust else []), *(word for pair in found for word in pair)]
 
     def source(self, path: str) -> "ModelSource":
         """The file read like this. Raises InputError for a value that is none."""
@@ -74,7 +86,7 @@ class ModelOptions:
             name: _dimension(name, text) for name, text in _pairs("--batch-dim", self.batch_dims)
         }
         fix = {name: _constant(name, text) for name, text in _pairs("--fix", self.fixes)}
-        return ModelSource(path, self.model, self.trust, shapes, most, dims, fix)
+        return ModelSource(path, self.architecture, self.trust, shapes, most, dims, fix)
 
 
 def _shape(text: str) -> tuple[int, ...]:
@@ -131,7 +143,7 @@ def _number(text: str) -> bool | int | float | None:
 
 _MODEL = (
     click.option(
-        "--model", "model", metavar="NAME",
+        "--architecture", cls=Renamed, old=["--model"], metavar="NAME",
         help="The network of a state dict: a bundled name or package.module:factory.",
     ),
     click.option(
@@ -157,8 +169,8 @@ _MODEL = (
 
 
 def model_options(function: Function) -> Function:
-    """Add `--model`, `--trust`, `--input-shape`, `--batch-dim`, `--fix` and `--max-model-memory`:
-    `model: ModelOptions`."""
+    """Add `--architecture`, `--trust`, `--input-shape`, `--batch-dim`, `--fix` and
+    `--max-model-memory`: `model: ModelOptions`."""
     return _group(function, "model", _MODEL, ModelOptions)
 
 
@@ -282,8 +294,15 @@ class SearchOptions:
 
 
 _SEARCH = (
-    click.option("--size", metavar="SIZE", help="Limit on size_bytes: 145KB, 1.5MB, 50%, w8."),
-    click.option("--bops-limit", metavar="COUNT", help="Limit on bops: 1.2G, 300M, 50%, w8a8."),
+    # The gate's words for the same limits; the first ones are short, or known from everywhere.
+    click.option(
+        "--size", "--max-size", "size", metavar="SIZE",
+        help="Limit on size_bytes: 145KB, 1.5MB, 50%, w8.",
+    ),
+    click.option(
+        "--bops-limit", "--max-bops", "bops_limit", metavar="COUNT",
+        help="Limit on bops: 1.2G, 300M, 50%, w8a8.",
+    ),
     click.option(
         "--limit", "limits", multiple=True, metavar="COLUMN=VALUE",
         help="Limit on any column's total (latency_s=0.02), its peak over the layers "

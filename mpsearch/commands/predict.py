@@ -5,12 +5,14 @@ import dataclasses
 import click
 
 from mpsearch.commands.console import echo, json_option, print_json, print_table
+from mpsearch.commands.renamed import Renamed
 
 
 @click.command()
 @click.argument("assignments", nargs=-1)
 @click.option(
-    "--interactions", default="profile.interactions.npz", show_default=True, metavar="FILE",
+    "--interactions-file", "interactions", cls=Renamed, old=["--interactions"],
+    default="profile.interactions.npz", show_default=True, metavar="FILE",
     help="Written by `mpsearch profile MODEL --interactions`.",
 )  # fmt: skip
 @json_option
@@ -38,7 +40,8 @@ def predict(assignments: tuple[str, ...], interactions: str, as_json: bool) -> N
         if one.model_digest is not None:
             check_weights(
                 stored.model_digest, interactions, Judged({name: one.model_digest}),
-                "name the interactions of that network with --interactions, or profile it again",
+                "name the interactions of that network with --interactions-file, or profile it "
+                "again",
             )  # fmt: skip
     found = {name: predict_one(stored, one.layers) for name, one in chosen.items()}
     if as_json:
@@ -47,11 +50,14 @@ def predict(assignments: tuple[str, ...], interactions: str, as_json: bool) -> N
     rows = []
     for name, p in found.items():
         accuracy = "" if p.accuracy is None else f"{100 * p.accuracy:.2f}"
-        before = "" if p.float_accuracy is None else f"{100 * p.float_accuracy:.2f}"
         loss = "" if p.loss is None else f"{p.loss:.4f}"
-        rows.append([name, accuracy, before, loss, f"{p.kl:.3g}", f"{p.quadratic:.3g}",
+        rows.append([name, accuracy, loss, f"{p.kl:.3g}", f"{p.quadratic:.3g}",
                      f"{p.additive:.3g}"])  # fmt: skip
-    columns = ["assignment", "accuracy %", "FP32 %", "loss", "KL", "Ω with cross terms", "Ω added"]
-    print_table(columns, rows)
-    count = next(iter(found.values())).samples
-    echo(f"predicted by superposition on the {count} samples of {interactions}")
+    columns = ["assignment", "accuracy %", "loss", "KL", "Ω with cross terms", "Ω added"]
+    print_table(columns, rows, least=["loss"])
+    any_of_them = next(iter(found.values()))
+    before = any_of_them.float_accuracy
+    echo(
+        f"predicted by superposition on the {any_of_them.samples} samples of {interactions}"
+        + ("" if before is None else f"; FP32 has {100 * before:.2f} % there")
+    )

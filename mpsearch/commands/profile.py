@@ -96,7 +96,7 @@ def profile(
       mpsearch profile model.pt
       mpsearch profile model.pt --metric hessian --bits 2,3,4,8 --interactions
       mpsearch profile autoencoder.pt --loss reconstruction
-      mpsearch profile weights.safetensors --model resnet20 --data cifar10:train --bits 2,4,8
+      mpsearch profile weights.safetensors --architecture resnet20 --data cifar10:train --bits 2,4,8
     """
     from mpsearch.commands.check import target_lines
     from mpsearch.exporters.checking import check
@@ -131,9 +131,8 @@ def profile(
     )
     targets = check(loaded.network, bound) if is_first() else {}
     exports = {name: found.to_json() for name, found in targets.items()}
-    table, provenance = run_profile(
-        loaded.network, bound, output, settings, progress, device, exports
-    )
+    table = run_profile(loaded.network, bound, output, settings, progress, device, exports)
+    provenance = table.provenance
     if not is_first():
         return
     peak = peak_bytes(device)
@@ -149,6 +148,7 @@ def profile(
             ]
             for layer in table.layers
         ],
+        least=["MACs", "weights", "kind"],
     )  # fmt: skip
     in_float = float_rows(provenance["float_operators"])
     if in_float:
@@ -178,12 +178,13 @@ def profile(
         )
     echo("what each export makes of it, with 8 bits in every layer:", *target_lines(targets))
     echo(f"peak memory {format_size(peak)}")
-    echo(f"wrote {output} and {provenance_path(output)}; next: {next_command(table, output, form)}")
+    echo(f"wrote {output} and {provenance_path(output)}")
+    echo(f"next: {next_command(table, output, form)}")
 
 
 def next_command(table: "LayerTable", path: str, form: str | None = None) -> str:
     """A search that has an answer: for 66 % of the size, or half-way to what is the least."""
-    from mpsearch.search.proof import ranges
+    from mpsearch.search.feasible_limits import ranges
 
     found = ranges(table)["size_bytes"]
     least, most = float(found.least), float(found.most)

@@ -5,6 +5,7 @@ import os
 import click
 
 from mpsearch.commands.console import echo, json_option, print_json
+from mpsearch.commands.renamed import Renamed
 from mpsearch.errors import InputError
 
 FORMATS = ("html", "md", "json")
@@ -18,7 +19,10 @@ FORMATS = ("html", "md", "json")
     "--front", metavar="FILE", help="[default: front.json in RUN; else computed from the table]"
 )
 @click.option("--evaluation", metavar="FILE", help="[default: evaluation.json in RUN]")
-@click.option("--device", metavar="FILE", help="[default: device.json in RUN, where it is]")
+@click.option(
+    "--device-file", "device", cls=Renamed, old=["--device"], metavar="FILE",
+    help="[default: device.json in RUN, where it is]",
+)  # fmt: skip
 @click.option(
     "--format", "form", type=click.Choice(FORMATS), help="[default: as -o ends, else html]"
 )

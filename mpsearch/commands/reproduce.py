@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from mpsearch.commands.console import echo, json_option, print_json, print_table
+from mpsearch.commands.renamed import Renamed
 from mpsearch.errors import InputError
 
 
@@ -22,8 +23,9 @@ from mpsearch.errors import InputError
 @click.option("--epochs", type=click.IntRange(min=1), help="[default: 30; covid 12]")
 @click.option("--finetune-epochs", type=click.IntRange(min=1), help="[default: 8; covid 4]")
 @click.option(
-    "--model", "models", multiple=True, metavar="FILE", help="Load FP32, once for each run."
-)
+    "--fp32", "models", cls=Renamed, old=["--model"], multiple=True, metavar="MODEL",
+    help="Load the float model, once for each run.",
+)  # fmt: skip
 @click.option("-o", "--output", metavar="FOLDER", help="[default: reproduction-CASE]")
 @json_option
 def reproduce(
@@ -48,7 +50,7 @@ def reproduce(
     Examples:
       mpsearch reproduce battlefield
       mpsearch reproduce covid --runs 5 -o covid
-      mpsearch reproduce battlefield --data mydata/ --model fp32.pt --runs 1
+      mpsearch reproduce battlefield --data mydata/ --fp32 fp32.pt --runs 1
     """
     from mpsearch.commands.console import progress
     from mpsearch.commands.train import dataset_for
@@ -65,7 +67,7 @@ def reproduce(
     folds = chosen.folds
     count = runs or len(models) or (5 if folds else 3)
     if models and len(models) != count:
-        raise InputError(f"got {len(models)} --model for {count} runs; expected one for each run")
+        raise InputError(f"got {len(models)} --fp32 for {count} runs; expected one for each run")
     if only is not None and only >= count:
         raise InputError(f"got --run {only}; the runs are 0 to {count - 1}")
     if folds and count > 5:
@@ -88,7 +90,7 @@ def reproduce(
     if as_json:
         print_json({"case": case, "data": reference, "runs": len(stores), "rows": document})
         return
-    print_table(HEADER, table(chosen, stores))
+    print_table(HEADER, table(chosen, stores), least=["file KB"])
     for note in notes(chosen, stores):
         echo(note)
     if only is None:

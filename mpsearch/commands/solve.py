@@ -10,6 +10,7 @@ import click
 from mpsearch.commands.console import echo, json_option, print_json
 from mpsearch.commands.measured_options import MeasuredRequest, RefineRequest, measured_options
 from mpsearch.commands.options import SearchOptions, search_options
+from mpsearch.commands.renamed import Renamed
 from mpsearch.commands.solution_text import (
     print_failure,
     print_outside,
@@ -155,7 +156,10 @@ class SolveRequest:
     help="Of --ram and --flash: cortex-m0 … cortex-m55, cortex-a72, … [default: any].",
 )  # fmt: skip
 @measured_options
-@click.option("--ranges", "only_ranges", is_flag=True, help="What limits can be; no search.")
+@click.option(
+    "--limit-ranges", "only_ranges", cls=Renamed, old=["--ranges"], is_flag=True,
+    help="What limits can be; no search.",
+)  # fmt: skip
 @click.option("-o", "--output", metavar="FILE", default="assignment.json", show_default=True)
 @json_option
 def solve(**options: Any) -> int:
@@ -178,12 +182,12 @@ def solve(**options: Any) -> int:
       mpsearch solve --size 145KB --bops-limit 1.2G
       mpsearch solve profile.csv --size 50% --pin conv1=w8a8 -o half.json
       mpsearch solve --limit latency_s=0.02 --exclude w2a2 --solver ortools
-      mpsearch solve --ranges
+      mpsearch solve --limit-ranges
       mpsearch solve --minimize size_bytes --omega-limit 0.5
       mpsearch solve --size 145KB --ram 64KB --target cortex-m4
       mpsearch solve --size 50% --limit max:bops=20M --limit count:w8=5
-      mpsearch solve --min-accuracy 88% --data test.npz --network model.pt
-      mpsearch solve --size 50% --refine 24 --data train.npz --network model.pt
+      mpsearch solve --min-accuracy 88% --data test.npz --fp32 model.pt
+      mpsearch solve --size 50% --refine 24 --data train.npz --fp32 model.pt
     """
     request = SolveRequest(**options)
     table = LayerTable.read_csv(request.table_path)
@@ -210,7 +214,7 @@ def solve(**options: Any) -> int:
 
 
 def _tell_ranges(asked: Asked, as_json: bool) -> int:
-    from mpsearch.search.proof import ranges
+    from mpsearch.search.feasible_limits import ranges
 
     budget = asked.budget
     found = ranges(asked.table, asked.pins, asked.exclude, budget.limits, at_least=budget.at_least)
@@ -262,6 +266,7 @@ def _solve_by_omega(
         solution, more["interactions"], lines = _reranked(request, request.rerank, asked, solution)
     if isinstance(request.measured, RefineRequest) and solution.choices:
         from mpsearch.commands import solve_refined
+        from mpsearch.refining import chosen
 
         refined = solve_refined.measure(
             request.measured, asked, solution, request.output, request.time_limit,
@@ -269,8 +274,8 @@ def _solve_by_omega(
         )  # fmt: skip
         if not is_first():
             return 0
-        solution = solve_refined.solution_of(refined, asked, solution)
-        more["refined"] = solve_refined.to_document(refined)
+        solution = chosen.solution_of(refined, asked, solution)
+        more["refined"] = chosen.to_document(refined)
     if solution.choices:
         _save(request, table, solution, more.get("refined", {}))
     if request.as_json:
@@ -319,7 +324,8 @@ def _save(
 
         solution, memory = without_memory(solution, request.target)
     assignment = Assignment.from_solution(solution, table.digest, recorded, model)
-    replace(assignment, refined=refined, memory=memory).save(request.output)
+    weights = table.layer_weights
+    replace(assignment, refined=refined, memory=memory, weights=weights).save(request.output)
 
 
 def _parse_solver_options(texts: Sequence[str]) -> dict[str, str]:

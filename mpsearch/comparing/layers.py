@@ -81,8 +81,18 @@ class LayerChange:
     def sentence(self, column: str = SIZE) -> str:
         """`fc1 8,192 -> 8,704 weights, +0.3 KB (+6 %)`; column: what is said to have grown."""
         what = [*_words(self.before, self.after)]
-        cost = _growth(self, column)
-        return ", ".join([f"{self.name} {what[0]}" if what else self.name, *what[1:], *cost])
+        cost = self.cost_words(column)
+        words = [f"{self.name} {what[0]}" if what else self.name, *what[1:]]
+        return ", ".join([*words, cost] if cost else words)
+
+    def cost_words(self, column: str) -> str:
+        """`+0.3 KB (+6 %)`; empty where it takes as much, or that is not known."""
+        grown = self.grown(column)
+        if not grown:
+            return ""
+        before = None if self.before is None else self.before.cost(column)
+        text = signed(column, grown, before or 0)
+        return f"{text} ({percent(grown / before)})" if before and self.after else text
 
     def to_json(self) -> dict[str, Any]:
         """Its object in the JSON of `mpsearch diff` and `mpsearch gate`."""
@@ -114,22 +124,12 @@ def _shape_words(before: NetworkLayer, after: NetworkLayer) -> Iterable[str]:
         yield f"{before.macs:,} -> {after.macs:,} MACs"
 
 
-def _growth(change: LayerChange, column: str) -> list[str]:
-    """`+0.3 KB (+6 %)`; nothing where it takes as much, or that is not known."""
-    grown = change.grown(column)
-    if not grown:
-        return []
-    before = None if change.before is None else change.before.cost(column)
-    text = signed(column, grown, before or 0)
-    return [f"{text} ({percent(grown / before)})" if before and change.after else text]
-
-
-def signed(column: str, grown: float, before: float) -> str:
-    """`+0.3 KB`, `-1.200 M BOPS`: in KB where what it is added to is."""
+def signed(column: str, grown: float, before: float, unit: str = " BOPS") -> str:
+    """`+0.3 KB`, `-1.200 M BOPS`: in KB where what it is added to is; unit: of the latter."""
     amount = format_amount(column, abs(grown)).strip()
     if column == SIZE and abs(grown) < 1024 <= before and abs(grown) >= 1024 / 20:
         amount = f"{abs(grown) / 1024:.1f} KB"
-    return f"{'+' if grown >= 0 else '-'}{amount}{' BOPS' if column == BOPS else ''}"
+    return f"{'+' if grown >= 0 else '-'}{amount}{unit if column == BOPS else ''}"
 
 
 def percent(share: float) -> str:
@@ -142,7 +142,11 @@ def layers_of(assignment: Assignment | None, table: LayerTable | None) -> dict[s
     layer or a choice of the assignment."""
     if table is None:
         chosen = {} if assignment is None else assignment.layers
-        return {name: NetworkLayer(choice=choice) for name, choice in chosen.items()}
+        weights = {} if assignment is None else assignment.weights
+        return {
+            name: NetworkLayer(weights.get(name, 0), choice=choice)
+            for name, choice in chosen.items()
+        }
     found = {}
     for layer in table.layers:
         if assignment is None or layer.name not in assignment.layers:
@@ -156,6 +160,15 @@ def layers_of(assignment: Assignment | None, table: LayerTable | None) -> dict[s
         )  # fmt: skip
         found[layer.name] = NetworkLayer(layer.weights, layer.macs, choice, *costs)
     return found
+
+
+def totals_of_layers(layers: Mapping[str, NetworkLayer]) -> dict[str, int | float]:
+    """Size and BOPS of all layers; a column that some layer does not know is not there."""
+    costs = {column: [layer.cost(column) for layer in layers.values()] for column in (SIZE, BOPS)}
+    return {
+        column: sum(known) for column, values in costs.items()
+        if len(known := [value for value in values if value is not None]) == len(values)
+    }  # fmt: skip
 
 
 def changes_between(

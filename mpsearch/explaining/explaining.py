@@ -195,10 +195,6 @@ def explain(
 
     time_limit: seconds for each search. Raises InputError for an assignment of another table, of
     other layers, with layers of one group that differ, or against the pins and excludes.
-
-    >>> assignment = mpsearch.Assignment.from_solution(solution, table.digest)
-    >>> mpsearch.explain(table, assignment).status
-    'optimal'
     """
     check_table(table, assignment)
     limits = dict(assignment.limits)
@@ -251,7 +247,7 @@ def check_table(table: LayerTable, assignment: Assignment) -> None:
     if assignment.table_digest not in (None, table.digest):
         raise InputError(
             f"the assignment was searched in another table than {table.source}",
-            f"name its own with --table, or search this one: mpsearch solve {table.source}",
+            f"name its own with --profile, or search this one: mpsearch solve {table.source}",
         )
     table.total(assignment.layers, "omega")
     if assignment.minimize != "omega" or assignment.at_least or "max-distinct" in assignment.search:

@@ -78,7 +78,8 @@ def convert(
 
     source: a path, or with what it takes to load it. data: at most `samples` of them, drawn by
     `seed`, are kept in the file for calibration; their shapes are the inputs' where the file has
-    none. Returns network, sample and what the loader changed. Raises InputError as loading does.
+    none. An mpsearch file gets these samples in place of its own, and needs data for that. Returns
+    network, sample and what the loader changed. Raises InputError as loading does.
 
     >>> torch.save(model, "pickled.pt")
     >>> source = mpsearch.ModelSource("pickled.pt", trust=True)
@@ -88,17 +89,24 @@ def convert(
     """
     if isinstance(source, str):
         source = ModelSource(source)
+    if data is not None and detect(source.path) == MPSEARCH:
+        drawn = _drawn(data, load_network(source).network, samples, seed)
+        return network_file.save_with_sample(source.path, output, drawn)
     with memory_budget.of_load(source.path, source.max_memory):
         module, examples = load_module(source, data)
         network = network_of(source, module, examples)
-    sample: dict[str, torch.Tensor] = {}
-    if data is not None:
-        bound = bind(data, network).take(samples, seed)
-        sample = {f"x{i}": x for i, x in enumerate(bound.inputs)}
-        if bound.labels is not None:
-            sample |= separate(bound.labels, bound.loss)
+    sample = {} if data is None else _drawn(data, network, samples, seed)
     network_file.save(module, output, examples, sample)
     return NetworkFile(network, sample, notes_of(module))
+
+
+def _drawn(data: Arrays, network: Network, samples: int, seed: int) -> dict[str, torch.Tensor]:
+    """At most so many samples of the data, as an mpsearch file names them."""
+    bound = bind(data, network).take(samples, seed)
+    sample = {f"x{i}": x for i, x in enumerate(bound.inputs)}
+    if bound.labels is not None:
+        sample |= separate(bound.labels, bound.loss)
+    return sample
 
 
 def load_network(source: ModelSource, data: Arrays | None = None) -> NetworkFile:
@@ -116,7 +124,8 @@ def _load_network(source: ModelSource, data: Arrays | None) -> NetworkFile:
         raise InputError(f"{source.path} is quantized already; expected the float model")
     if kind == MPSEARCH:
         for option, given in (
-            ("--model", source.model), ("--batch-dim", source.batch_dim), ("--fix", source.fix)
+            ("--architecture", source.model), ("--batch-dim", source.batch_dim),
+            ("--fix", source.fix),
         ):  # fmt: skip
             if given:
                 raise InputError(f"{source.path} is an mpsearch file and needs no {option}")
@@ -154,7 +163,9 @@ def load_module(source: ModelSource, data: Arrays | None) -> tuple[nn.Module, Ex
 def _load_module(source: ModelSource, data: Arrays | None) -> tuple[nn.Module, ExampleInputs]:
     kind = detect(source.path)
     if kind == MPSEARCH:
-        raise InputError(f"{source.path} is an mpsearch file already")
+        raise InputError(
+            f"{source.path} is an mpsearch file already; give --data for another sample in it"
+        )
     if kind == STATE_DICT:
         state = _read_state(source.path)
         if state is not None:
@@ -237,7 +248,7 @@ def _from_state(
         raise InputError(
             f"{source.path} is a state dict: weights without the network.",
             "Name the network: "
-            f"--model package.module:factory, or one of {', '.join(ARCHITECTURES)}",
+            f"--architecture package.module:factory, or one of {', '.join(ARCHITECTURES)}",
         )
     if ":" in source.model and source.model.partition(":")[0] not in ARCHITECTURES:
         factory = import_object(source.model)
@@ -253,7 +264,7 @@ def _from_state(
     except RuntimeError as error:
         text = " ".join(str(error).split())
         raise InputError(
-            f"{source.path} does not fit --model {source.model}: {text[:400]}"
+            f"{source.path} does not fit --architecture {source.model}: {text[:400]}"
         ) from error
     return module, _examples(source, shapes, data)
 
@@ -262,7 +273,7 @@ def _from_keras(source: ModelSource) -> tuple[nn.Module, Sequence[torch.Tensor]]
     from mpsearch.importers.keras.converting import convert
 
     if source.model is not None:
-        raise InputError(f"{source.path} is a Keras file and needs no --model")
+        raise InputError(f"{source.path} is a Keras file and needs no --architecture")
     converted = convert(source.path, source.input_shapes)
     converted.module.meta["notes"] = converted.notes
     return converted.module, converted.examples
@@ -278,9 +289,11 @@ def _call(name: str, factory: Callable[[], object]) -> nn.Module:
     try:
         module = factory()
     except Exception as error:
-        raise InputError(f"--model {name} failed: {first_line(error)}") from error
+        raise InputError(f"--architecture {name} failed: {first_line(error)}") from error
     if not isinstance(module, nn.Module):
-        raise InputError(f"--model {name} returned {type(module).__name__}; expected an nn.Module")
+        raise InputError(
+            f"--architecture {name} returned {type(module).__name__}; expected an nn.Module"
+        )
     return module
 
 
@@ -309,7 +322,7 @@ def _load_litert(source: ModelSource) -> tuple[nn.Module, ExampleInputs]:
     from mpsearch.importers.litert.loading import load_litert
 
     if source.model is not None:
-        raise InputError(f"{source.path} is a LiteRT file and needs no --model")
+        raise InputError(f"{source.path} is a LiteRT file and needs no --architecture")
     return load_litert(source.path, source.input_shapes)
 
 

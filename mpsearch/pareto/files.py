@@ -336,7 +336,7 @@ def answer(
     if not front.exact:
         raise InputError(
             "the front is not exact, so it does not answer for `solve`",
-            "make an exact one with a larger `mpsearch front --max-memory`",
+            "make an exact one with a larger `mpsearch front --memory`",
         )
     if front.search:
         words = " ".join(f"--{option} {v}" for option, vs in front.search.items() for v in vs)

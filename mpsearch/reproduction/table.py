@@ -11,8 +11,8 @@ from mpsearch.statistics import student_975, wilson_interval
 
 NONE = "–"
 HEADER = (
-    "network", "paper %", "paper lost", "paper KB", "rounded %", "lost", "fine-tuned %", "lost",
-    "KB", "file KB",
+    "network", "paper %", "paper lost", "paper KB", "rounded %", "lost rounded", "fine-tuned %",
+    "lost tuned", "KB", "file KB",
 )  # fmt: skip
 
 

@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from typing import Any, TextIO
 
 from mpsearch.errors import InputError
+from mpsearch.running.terminal import width_of, wrapped
 
 LONGEST = 20_000  # characters of one piece of text
 LONGEST_LINE = 4_000  # of one line or cell on a terminal
@@ -163,7 +164,7 @@ def takes_all(stream: TextIO) -> bool:
 
 
 def plain(text: str, stream: TextIO) -> str:
-    """The text with what the stream cannot print written out: `Ω` as `Omega`, others as `?`."""
+    """The text with what the stream cannot print written out: `Ω` as `Omega`, others as escapes."""
     name = getattr(stream, "encoding", None) or "utf-8"
     codecs.register_error(_HANDLER, _in_plain)
     return text.encode(name, _HANDLER).decode(name)
@@ -172,7 +173,9 @@ def plain(text: str, stream: TextIO) -> str:
 def say(*lines: str) -> None:
     """Lines on standard error; none where that is closed or full, as nobody could be told."""
     with contextlib.suppress(OSError, ValueError):
-        print(*map(terminal_line, lines), sep="\n", file=sys.stderr, flush=True)
+        width = width_of(sys.stderr)
+        for line in lines:
+            print(*wrapped(terminal_line(line), width), sep="\n", file=sys.stderr, flush=True)
 
 
 def give_up_output() -> None:
@@ -207,4 +210,4 @@ def _seven_bits(name: str) -> codecs.CodecInfo | None:
 def _in_plain(error: UnicodeError) -> tuple[str, int]:
     assert isinstance(error, UnicodeEncodeError)
     lost = error.object[error.start : error.end]
-    return "".join(PLAIN.get(character, "?") for character in lost), error.end
+    return "".join(PLAIN.get(one) or _escape(one) for one in lost), error.end

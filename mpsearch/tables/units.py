@@ -3,20 +3,18 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from fractions import Fraction
+from math import ceil, floor
 
 from mpsearch.errors import InputError
 from mpsearch.tables.choice import Choice, WeightBits, named
 
-SIZE_UNITS = {
-    "B": 1,
-    "KB": 1024,
-    "KiB": 1024,
-    "MB": 1024**2,
-    "MiB": 1024**2,
-    "GB": 1024**3,
-    "GiB": 1024**3,
-}
+SIZE_UNITS = {"B": 1, "KB": 1024, "MB": 1024**2, "GB": 1024**3}
+_SIZES = {"b": 1} | {  # as they are written, in any case: 145kB, 145k and 145KiB are 145KB
+    f"{unit[0].lower()}{end}": SIZE_UNITS[unit] for unit in ("KB", "MB", "GB")
+    for end in ("", "b", "ib")
+}  # fmt: skip
 COUNT_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _MILLI = {"m": Fraction(1, 10**3), "u": Fraction(1, 10**6), "µ": Fraction(1, 10**6)}
 TIME_UNITS = {"": Fraction(1), "s": Fraction(1), "ns": Fraction(1, 10**9)} | {
@@ -27,6 +25,7 @@ ENERGY_UNITS = {"": Fraction(1), "J": Fraction(1)} | {
 }
 LARGEST_SIZE = 1024**5
 LARGEST_COUNT = 10**18
+_MOST_PLACES = 30  # of a number without a unit, such as a latency of 1e-25 s
 
 # A decimal in ASCII, of so few digits that it is a number and no load: the value of 1e999999999 has
 # a billion of them. With the exponent it fits a double.
@@ -83,7 +82,8 @@ def read_number(text: str, exponent: bool = False, sign: bool = False) -> Number
 def parse_size(text: str) -> Amount:
     """`145KB` -> 148480 bytes; 1 KB = 1 KiB = 1024 B; also `50%`, `w8` and `w8a8`.
 
-    Raises InputError: a unit is required, exponents and signs are refused.
+    `145kB`, `145kb` and `145k` are the same. Raises InputError: a unit is required, exponents and
+    signs are refused.
     """
     relative = _relative(text)
     if relative is not None:
@@ -95,11 +95,12 @@ def parse_size(text: str) -> Amount:
     number, unit = read.digits, read.unit
     if not unit:
         raise InputError(f"the size {text!r} has no unit; did you mean {number}KB or {number}B?")
-    if unit not in SIZE_UNITS:
-        same = [known for known in SIZE_UNITS if known.lower() == unit.lower()]
-        hint = f"did you mean {number}{same[0]}?" if same else f"expected {form}"
+    if unit.lower() not in _SIZES:
+        same = [known for known in SIZE_UNITS if known[0] == unit[0].upper()]
+        meant = same and "bit" not in unit.lower()  # a bit is an eighth
+        hint = f"did you mean {number}{same[0]}?" if meant else f"expected {form}"
         raise InputError(f"got the unit {unit!r} in the size {text!r}; {hint}")
-    value = read.value * SIZE_UNITS[unit]
+    value = read.value * _SIZES[unit.lower()]
     if value > LARGEST_SIZE:
         raise InputError(f"the size {text!r} is more than 1024 TB; expected {form}")
     return value
@@ -114,7 +115,8 @@ def parse_bytes(text: str) -> int:
 
 
 def parse_count(text: str) -> Amount:
-    """`1.2G` -> 1200000000; K, M, G, T are powers of 1000; also `0.02`, `2e-2`, `50%`, `w8a8`.
+    """`1.2G` -> 1200000000; K (or k), M, G, T are powers of 1000; also `0.02`, `2e-2`, `50%`,
+    `w8a8`.
 
     Raises InputError for signs, other units, and anything that is not a finite number.
     """
@@ -125,9 +127,10 @@ def parse_count(text: str) -> Amount:
     read = read_number(text, exponent=True)
     if read is None:
         raise InputError(f"got {text!r}; expected {form}")
-    unit = read.unit
+    unit = "K" if read.unit == "k" else read.unit  # others are a milli and the like
     if unit not in COUNT_UNITS:
-        hint = f"did you mean {read.digits}{unit.upper()}?" if unit.upper() in COUNT_UNITS else form
+        same = [known for known in COUNT_UNITS if known and known == unit[0].upper()]
+        hint = f"did you mean {read.digits}{same[0]}?" if same else f"expected {form}"
         raise InputError(f"got the unit {unit!r} in {text!r}; {hint}")
     value = read.value * COUNT_UNITS[unit]
     if value > LARGEST_COUNT:
@@ -287,6 +290,29 @@ def format_amount(column: str, value: float) -> str:
     if column.endswith(("_s", "_j")):
         return format_small(value, "s" if column.endswith("_s") else "J")
     return format_count(value)
+
+
+def format_rounded(column: str, value: float | Fraction, up: bool) -> str:
+    """`41.4 KB`: rounded for reading, upwards or downwards alone, so that what was true of a limit
+    stays true of what is printed; three digits or more. `parse_amount` reads it back."""
+    exact = Fraction(repr(value)) if isinstance(value, float) else Fraction(value)
+    if is_size(column):
+        units: Mapping[str, int | Fraction] = SIZE_UNITS
+    elif column.endswith(("_s", "_j")):
+        end, known = ("s", TIME_UNITS) if column.endswith("_s") else ("J", ENERGY_UNITS)
+        units = {f"{prefix}{end}": known[f"{prefix}{end}"] for prefix in ("µ", "m", "")}
+    else:
+        units = COUNT_UNITS
+    name = next((one for one in [*units][::-1] if units[one] <= exact), next(iter(units)))
+    amount = exact / units[name]
+    places = 0 if amount.denominator == 1 else 1
+    while amount and places < _MOST_PLACES and amount * 10**places < 100:
+        places += 1
+    scaled = amount * 10**places
+    whole = ceil(scaled) if up else floor(scaled)
+    digits = f"{Decimal(whole).scaleb(-places):f}"
+    text = digits.rstrip("0").rstrip(".") if "." in digits and not is_size(column) else digits
+    return f"{text} {name}".strip()
 
 
 def format_small(value: float, unit: str) -> str:
