@@ -98,3 +98,36 @@ def test_a_front_is_not_mixed_over_repairs(capsys: pytest.CaptureFixture[str]) -
     assert json.loads(capsys.readouterr().out)
     assert run([*call, "--integer"]) == 2
     assert "leave out --assignment, --uniform, --fp32, --integer" in capsys.readouterr().err
+
+
+def test_an_assignment_of_another_network_is_refused_and_other_weights_are_told(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """One line: which layers, what to do. After training again the bits may be fine: a note."""
+    chosen = {"0": Choice(8, 8), "4": Choice(8, 8)}
+    refused = {
+        "has layers 'conv1', 'conv2', 'conv3' and 1 more that the network lacks and no choice for "
+        "the network's layers '0', '4'": Assignment.uniform(
+            [f"conv{n}" for n in range(1, 5)], Choice(8, 8)
+        ),
+        "has a layer 'fc' that": Assignment({**chosen, "fc": Choice(8, 8)}),
+        "no choice for the network's layer '4'": Assignment({"0": Choice(8, 8)}),
+        "'4' has 64 weights, there 128": Assignment(chosen, weights={"0": 144, "4": 128}),
+    }
+    for message, assignment in refused.items():
+        assignment.save("assignment.json")
+        for words in (["evaluate", "model.pt", "--assignment"], ["apply", "model.pt"],
+                      ["gate", "model.pt", "--max-size", "1MB", "--assignment"]):  # fmt: skip
+            assert run([*words, "assignment.json"]) == 2
+            error = capsys.readouterr().err
+            assert message in error
+            assert "profile this network and solve again" in error
+            assert len(error.splitlines()) == 1
+    Assignment(chosen, weights={"0": 144, "4": 64}, model_digest="sha256:00").save("a.json")
+    assert run(["evaluate", "model.pt", "--assignment", "a.json", "--data", "test.npz"]) == 0
+    assert "model.pt has other weights than those that a.json was" in capsys.readouterr().out
+    assert run(["profile", "model.pt", "--metric", "weight-mse"]) == 0
+    assert run(["solve", "--size", "90%"]) == 0
+    assert Assignment.load("assignment.json").weights == {"0": 144, "4": 64}
+    assert run(["evaluate", "model.pt", "--assignment", "assignment.json"]) == 0
+    assert "other weights" not in capsys.readouterr().out

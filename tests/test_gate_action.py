@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+import mpsearch
+from mpsearch.cli import COMMANDS
 from mpsearch.commands.gate import gate
 from mpsearch.gating.conditions import CONDITIONS, FLAGS, KEYS, METRICS
 
@@ -145,6 +147,31 @@ def test_the_hooks_call_the_gate_where_a_file_of_a_run_changes() -> None:
         assert re.search(first, name)
     for name in ("myassignment.json", "assignment.json.bak", "README.md"):
         assert not re.search(first, name)
+
+
+WORKFLOW = (ROOT / "examples" / "quantization-gate.yml").read_text()
+
+
+def test_the_workflow_installs_from_the_repository_at_a_tag() -> None:
+    """Through one variable: on package indexes the name is somebody else's."""
+    (source,) = re.findall(r"^  MPSEARCH: (\S+)$", WORKFLOW, re.MULTILINE)
+    assert source == f"git+https://github.com/OWNER/mpsearch@v{mpsearch.__version__}"
+    (install,) = re.findall(r"^        run: (.*\binstall\b.*)$", WORKFLOW, re.MULTILINE)
+    assert install == 'python -m pip install "mpsearch @ $MPSEARCH"'
+    page = (ROOT / "docs" / "gate.md").read_text()
+    assert set(re.findall(r"OWNER/mpsearch@([\w.]+)", page)) == {f"v{mpsearch.__version__}"}
+    for text in (WORKFLOW, page, ACTION):  # a path, or a requirement with its address
+        for line in re.findall(r"pip install (.*mpsearch.*)$", text, re.MULTILINE):
+            assert "mpsearch @ " in line
+    document = pytest.importorskip("yaml").safe_load(WORKFLOW)
+    (job,) = document["jobs"].values()
+    assert [step["name"] for step in job["steps"] if "run" in step] == [
+        "install", "measure on samples that nothing has seen", "judge", "report",
+    ]  # fmt: skip
+    for step in job["steps"]:
+        words = step.get("run", "").split()
+        if words[:1] == ["mpsearch"]:
+            assert words[1] in COMMANDS
 
 
 def test_both_files_are_yaml() -> None:

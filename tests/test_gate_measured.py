@@ -13,8 +13,8 @@ from torch import nn
 
 import mpsearch
 from mpsearch.cli import run
-from mpsearch.evaluation.evaluation import load_evaluations, save_evaluations
 from mpsearch.comparing.baseline import load_baseline
+from mpsearch.evaluation.evaluation import load_evaluations, save_evaluations
 from mpsearch.importers.loading import ModelSource, load_network
 from mpsearch.tables.assignment import Assignment
 from mpsearch.tables.choice import Choice
@@ -195,3 +195,36 @@ def test_assert_budget_measures_a_file_of_apply(folder: Path) -> None:
     assert [verdict.quantity for verdict in verdicts] == ["size_bytes", "accuracy"]
     with pytest.raises(AssertionError, match="the gate says no: points lost"):
         assert_budget("quantized.pt", data="test.npz", fp32="model.pt", max_drop=0.0)
+
+
+def test_size_and_bops_of_a_quantized_file_need_no_data(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its bytes are in the file: without data, table, assignment and evaluation."""
+    for name in ("assignment.json", "evaluation.json", "test.npz", "model.pt"):
+        Path(name).unlink()
+    size, work = 6 * 16 + 16 * 4 * 2 // 8 + 8 * (16 + 4), 6 * 16 * 8 * 8 + 16 * 4 * 2 * 8
+    words = ["gate", "quantized.pt", "--max-size", f"{size}B", "--max-bops", str(work)]
+    assert run([*words, "--update-baseline", "main.json"]) == 0
+    assert run(["gate", "quantized.pt", "--max-size", f"{size - 1}B"]) == 1
+    grown = ["--max-size-growth", "0%", "--max-bops-growth", "0%"]
+    capsys.readouterr()
+    assert run(["gate", "quantized.pt", "--baseline", "main.json", *grown, "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert [one["value"] for one in document["conditions"]] == [0, 0]
+    assert document["notes"] == []
+    assert load_baseline("main.json").layers["0"].weights == 96
+    assert not mpsearch.gate("quantized.pt", max_size=size).says_no
+    # what an assignment says of it is not believed
+    Assignment({"0": Choice(8, 8), "2": Choice(2, 8)}, totals={"size_bytes": 1}).save("a.json")
+    assert run(["gate", "quantized.pt", "--assignment", "a.json", "--max-size", "9KB"]) == 2
+    assert f"size_bytes is 1 for the assignment and {size} for the model" in capsys.readouterr().err
+
+
+def test_a_float_model_needs_an_assignment_and_no_data_for_its_size(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["gate", "model.pt", "--max-size", "272B"]) == 0
+    Path("assignment.json").unlink()
+    assert run(["gate", "model.pt", "--max-size", "1KB"]) == 2
+    assert "is a float model, and no assignment says its bits" in capsys.readouterr().err

@@ -7,6 +7,9 @@ printed as the same text.
 import ast
 import random
 import re
+import shlex
+import shutil
+import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -26,6 +29,7 @@ from mpsearch.commands.table_layout import Layout, lay_out
 from mpsearch.reproduction.table import HEADER
 
 COMMANDS = Path(mpsearch.__file__).parent / "commands"
+ROOT = Path(__file__).parent.parent
 WIDTHS = (60, 80, 100, 200, None)
 LONG = "features.blocks.12.attention.output.dense.projection"
 
@@ -222,6 +226,43 @@ def test_no_line_of_a_command_is_wider_than_the_terminal(
     for name in (f"0.{LONG}", f"1.{LONG}"):
         assert text.count(f"  {name}\n") >= 3  # profile, solve, explain
     assert "not shown at 60 columns: any other ≥, BOPS" in text
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="there is no make")
+def test_what_is_next_runs_as_it_is_printed(
+    printed: tuple[dict[str, Table], list[str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """With the names that were used, whatever they are, and on a narrow terminal in one piece."""
+    shutil.copy("m.pt", tmp_path / "my model.pt")
+    shutil.copy("assignment.json", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    terminal = Terminal(40)
+    for words in (
+        ["profile", "my model.pt", "-o", "my table.csv", "--choices", "w8a8,w4a8"],
+        ["finetune", "my model.pt", "--epochs", "1", "-o", "my tuned.pt"],
+        ["export", "my tuned.pt", "--fp32", "my model.pt", "-o", "my net"],
+    ):
+        assert terminal.run(*words) == 0, words
+    lines = [line.removeprefix("next: ") for line in terminal.close() if line.startswith("next: ")]
+    assert [shlex.split(line)[:2] for line in lines] == [
+        ["mpsearch", "solve"], ["mpsearch", "evaluate"], ["make", "-C"],
+    ]  # fmt: skip
+    for line in lines:
+        program, *words = shlex.split(line)
+        if program == "mpsearch":
+            assert run(words) == 0, line
+        else:
+            subprocess.run([program, *words], check=True)
+    assert "ok: all 4 samples" in capfd.readouterr().out
+
+
+def test_what_is_next_stands_in_a_line_of_its_own() -> None:
+    """`wrote a.pt; next: mpsearch solve` would be broken between words, and cannot be copied."""
+    for path in ROOT.glob("[ms]*/**/*.py"):
+        assert "; next: " not in path.read_text(encoding="utf-8"), path
 
 
 @pytest.mark.parametrize("width", [60, 80])

@@ -150,7 +150,14 @@ def test_uniform_and_measured_points_are_in_it_and_what_is_far_below_is_named(
     drawing = accuracy_drawing(gather(run))
     assert drawing is not None
     texts = {text.get_text() for text in texts_of(drawing)}
-    assert {"chosen", "w4a4: 41.0 %", "FP32", "limit", "points of the front, 2"} <= texts
+    assert {
+        "chosen",
+        "w4a4: 41.0 %",
+        "FP32",
+        "limit",
+        "front, 2 points measured",
+        "FP32: 90.00 % at 6.8 KB →",
+    } <= texts
     assert overlaps(drawing) == []
     assert "other.npz" in drawing.caption
     alone = accuracy_picture(gather(replace(run, evaluations=None)))  # front.json alone is enough

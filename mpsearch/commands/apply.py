@@ -56,7 +56,7 @@ def apply(
     from mpsearch.profiling.float_text import outside_sentence
     from mpsearch.quantization.calibrated_inputs import input_ranges, outside_notes
     from mpsearch.quantization.packing import bops, float_bytes_outside, size_bytes
-    from mpsearch.quantization.quantized import check_layers
+    from mpsearch.quantization.quantized import check_assignment
     from mpsearch.quantization.quantized_file import save_quantized
     from mpsearch.running.workers import find_device
     from mpsearch.tables.assignment import Assignment
@@ -71,7 +71,7 @@ def apply(
     source = model.source(path)
     loaded, bound = load_model_and_data(source, data, "calibration", need_labels=False)
     network = loaded.network
-    check_layers(network, choices)
+    check_assignment(network, chosen)
     note_missing_classes(network, bound)
     with progress("quantizing", len(network.layers)) as step:
         begins = with_notice(network.layers, step) if settings.rounding == "adaptive" else step

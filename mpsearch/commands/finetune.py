@@ -1,5 +1,6 @@
 """`mpsearch finetune`."""
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,6 +73,7 @@ def finetune(
     """
     from mpsearch.finetuning.training import FineTuning
     from mpsearch.finetuning.training import finetune as run_finetuning
+    from mpsearch.quantization.quantized import check_assignment
     from mpsearch.quantization.quantized_file import load_quantized, save_quantized
     from mpsearch.running.workers import find_device
     from mpsearch.tables.assignment import Assignment
@@ -81,10 +83,12 @@ def finetune(
     source, place = model.source(path), find_device(device)
     begun = None if start is None else load_quantized(start, source.max_memory)
     if begun is not None and assignment is None:
-        choices = begun.assignment
+        chosen = Assignment(begun.assignment)
     else:
-        choices = dict(Assignment.load(assignment or "assignment.json").layers)
+        chosen = Assignment.load(assignment or "assignment.json")
+    choices = dict(chosen.layers)
     loaded, train = load_model_and_data(source, data, "fine-tuning", loss)
+    check_assignment(loaded.network, chosen)
     held_out = None if validation is None else _validation(validation, loaded.network, loss)
     settings = FineTuning(epochs, lr, batch_size, distillation, augment, seed, freezing=freezing)
     with progress("fine-tuning", epochs) as step:
@@ -106,6 +110,10 @@ def finetune(
         print_json(_document(result, output, loaded.network))
     else:
         _print_summary(result, output, loaded.network, train)
+        given = [("--data", validation or data), *(("--loss", one) for one in loss)]
+        words = [word for option, value in given if value is not None for word in (option, value)]
+        command = ["mpsearch", "evaluate", output, "--fp32", path, *model.words, *words]
+        echo(f"next: {shlex.join(command)}")
 
 
 def _validation(source: str, network: "Network", losses: tuple[str, ...]) -> "Data":
@@ -141,7 +149,7 @@ def _print_summary(result: "FineTuned", output: str, network: "Network", train: 
         share = f"{100 * result.best.frozen:.2g} %"
         echo(f"{share} of the weights with 2 to 4 bits oscillated and were frozen")
     size = format_size(size_bytes(network, result.network.assignment))
-    echo(f"wrote {output}: {size}; next: mpsearch evaluate {output} --fp32 MODEL --data TEST")
+    echo(f"wrote {output}: {size}")
 
 
 def _document(result: "FineTuned", output: str, network: "Network") -> dict[str, Any]:

@@ -166,7 +166,11 @@ def _judged(path: str | None, options: dict[str, Any]) -> "Report":
     )
     confidence = parse_confidence(asked("confidence") or "0.95")
     policy = _policy(options, config)
-    evidence = read_evidence(sources, on_device=conditions.need("device") or update is not None)
+    evidence = read_evidence(
+        sources,
+        on_device=conditions.need("device") or update is not None,
+        measure=_measures(conditions, path, update),
+    )
     judged = conditions.need() or update is None
     verdicts = judge(conditions, evidence, confidence) if judged else ()
     report = Report(verdicts, evidence, policy, confidence, config.source, remarks=tuple(remarks))
@@ -174,6 +178,18 @@ def _judged(path: str | None, options: dict[str, Any]) -> "Report":
         return report.with_update(None if update is None else (update, False))
     baseline_of(evidence, update)
     return report.with_update((update, True))
+
+
+def _measures(conditions: Conditions, path: str | None, update: str | None) -> bool:
+    """Whether MODEL has to be measured: not for what its file says, and for a baseline as far as it
+    carries data."""
+    if conditions.need("accuracy", "outputs", "metrics"):
+        return True
+    if path is None or update is None:
+        return False
+    from mpsearch.importers.kinds import QUANTIZED, detect
+
+    return detect(path) != QUANTIZED
 
 
 def _dashed(name: str) -> str:

@@ -323,7 +323,8 @@ def _save(
 
         solution, memory = without_memory(solution, request.target)
     assignment = Assignment.from_solution(solution, table.digest, recorded, model)
-    replace(assignment, refined=refined, memory=memory).save(request.output)
+    weights = table.layer_weights
+    replace(assignment, refined=refined, memory=memory, weights=weights).save(request.output)
 
 
 def _parse_solver_options(texts: Sequence[str]) -> dict[str, str]:

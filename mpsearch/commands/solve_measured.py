@@ -146,7 +146,8 @@ def solve_measured(
         model = answer.provenance["model_digest"]
         recorded = request.within.recorded
         assignment = Assignment.from_solution(solution, table.digest, recorded, model)
-        replace(assignment, measured=document).save(request.output)
+        weights = table.layer_weights
+        replace(assignment, measured=document, weights=weights).save(request.output)
     if request.as_json:
         print_json(to_document(solution, table) | {"measured": document})
     else:

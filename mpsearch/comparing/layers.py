@@ -142,7 +142,11 @@ def layers_of(assignment: Assignment | None, table: LayerTable | None) -> dict[s
     layer or a choice of the assignment."""
     if table is None:
         chosen = {} if assignment is None else assignment.layers
-        return {name: NetworkLayer(choice=choice) for name, choice in chosen.items()}
+        weights = {} if assignment is None else assignment.weights
+        return {
+            name: NetworkLayer(weights.get(name, 0), choice=choice)
+            for name, choice in chosen.items()
+        }
     found = {}
     for layer in table.layers:
         if assignment is None or layer.name not in assignment.layers:
@@ -156,6 +160,15 @@ def layers_of(assignment: Assignment | None, table: LayerTable | None) -> dict[s
         )  # fmt: skip
         found[layer.name] = NetworkLayer(layer.weights, layer.macs, choice, *costs)
     return found
+
+
+def totals_of_layers(layers: Mapping[str, NetworkLayer]) -> dict[str, int | float]:
+    """Size and BOPS of all layers; a column that some layer does not know is not there."""
+    costs = {column: [layer.cost(column) for layer in layers.values()] for column in (SIZE, BOPS)}
+    return {
+        column: sum(known) for column, values in costs.items()
+        if len(known := [value for value in values if value is not None]) == len(values)
+    }  # fmt: skip
 
 
 def changes_between(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mpsearch.comparing import baseline as baselines
-from mpsearch.comparing.layers import BOPS, SIZE, NetworkLayer, layers_of
+from mpsearch.comparing.layers import NetworkLayer, layers_of, totals_of_layers
 from mpsearch.errors import InputError
 from mpsearch.evaluation.evaluation import Evaluation, load_evaluations
 from mpsearch.files.json_file import read_json
@@ -145,22 +145,16 @@ def _of_baseline(stored: baselines.Baseline) -> Side:
 
 def _of_model(path: Path) -> Side:
     """A model's file, quantized or float: its layers, and what they take at their bits."""
-    from mpsearch.comparing.networks import layers_of_network
-    from mpsearch.importers.kinds import QUANTIZED, detect
-    from mpsearch.importers.loading import ModelSource, load_network
-    from mpsearch.quantization.quantized_file import load_quantized
+    from mpsearch.comparing.networks import layers_of_network, read_model
+    from mpsearch.importers.loading import ModelSource
 
-    if detect(path) != QUANTIZED:
-        network = load_network(ModelSource(str(path))).network
-        return Side(str(path), layers_of_network(network), model_digest=network.digest)
-    quantized = load_quantized(path)
-    layers = layers_of_network(quantized.source, quantized.assignment)
-    totals = {
-        column: sum(layer.cost(column) or 0 for layer in layers.values())
-        for column in (SIZE, BOPS)
-    }  # fmt: skip
-    side = Side(str(path), layers, totals, model_digest=quantized.model_digest)
-    return _measured(side, path.parent / MEASURED, None, quantized.digest)
+    found = read_model(ModelSource(str(path)))
+    layers = layers_of_network(found.network, found.choices)
+    side = Side(str(path), layers, model_digest=found.model_digest)
+    if found.choices is None:
+        return side
+    side = replace(side, totals=totals_of_layers(layers))
+    return _measured(side, path.parent / MEASURED, None, found.integers)
 
 
 def _measured(

@@ -28,7 +28,7 @@ from mpsearch.post_training.quantizing import Quantizing
 from mpsearch.post_training.repairing import PostTraining
 from mpsearch.quantization.calibrated_inputs import input_ranges, outside_notes, ranges_of
 from mpsearch.quantization.packing import bops, size_bytes
-from mpsearch.quantization.quantized import QuantizedNetwork, check_layers
+from mpsearch.quantization.quantized import QuantizedNetwork, check_assignment
 from mpsearch.quantization.quantized_file import load_quantized
 from mpsearch.quantization.quantizer import check_bits
 from mpsearch.running.workers import find_device
@@ -189,7 +189,7 @@ def run(request: EvaluationRequest) -> Evaluations:
         request.source, request.data, request.calibration, request.batch_size,
         request.post_training, request.losses, request.metrics, False, request.device,
     )  # fmt: skip
-    choices = _wanted(request, subject.network)
+    choices, told = _wanted(request, subject.network)
     if subject.data.labels is None and not choices:
         raise InputError(
             f"{subject.data.name} has no labels, and FP32 alone has nothing to be compared with; "
@@ -197,7 +197,7 @@ def run(request: EvaluationRequest) -> Evaluations:
         )
     if choices:
         _ = subject.quantizing  # raises before anything is measured
-    rows, notes = [subject.float_row()], subject.outside
+    rows, notes = [subject.float_row()], [*told, *subject.outside]
     for name, chosen in choices.items():
         quantized = subject.quantized(chosen)
         notes += _undone(name, quantized)
@@ -221,7 +221,11 @@ def float_bops(network: Network) -> int:
     return sum(layer.macs for layer in network.layers) * 32 * 32
 
 
-def _wanted(request: EvaluationRequest, network: Network) -> dict[str, dict[str, Choice]]:
+def _wanted(
+    request: EvaluationRequest, network: Network
+) -> tuple[dict[str, dict[str, Choice]], list[str]]:
+    """What to measure, by name, the largest first; and what to know of it."""
+    notes = []
     names = [layer.name for layer in network.layers]
     wanted = {}
     for text in request.uniform:
@@ -230,11 +234,16 @@ def _wanted(request: EvaluationRequest, network: Network) -> dict[str, dict[str,
         check_bits(choice.a_bits)
         wanted[str(choice)] = dict.fromkeys(names, choice)
     if request.assignment is not None:
-        chosen = dict(Assignment.load(request.assignment).layers)
-        check_layers(network, chosen)
-        wanted["assignment"] = chosen
+        assignment = Assignment.load(request.assignment)
+        check_assignment(network, assignment)
+        wanted["assignment"] = dict(assignment.layers)
+        if assignment.model_digest not in (None, network.digest):
+            notes.append(
+                f"{request.source.path} has other weights than those that {request.assignment} was "
+                "chosen for: profile and solve again for bits that are of these"
+            )
     largest_first = sorted(wanted, key=lambda name: size_bytes(network, wanted[name]), reverse=True)
-    return {name: wanted[name] for name in largest_first}
+    return {name: wanted[name] for name in largest_first}, notes
 
 
 def _quantized_file(request: EvaluationRequest) -> Evaluations:
@@ -244,10 +253,8 @@ def _quantized_file(request: EvaluationRequest) -> Evaluations:
         )
     place = find_device(request.device)
     quantized = load_quantized(request.source.path, request.source.max_memory)
-    if request.data is None:
+    if request.data is None and request.fp32 is None:
         raise InputError(f"{request.source.path} carries no data; give data with --data")
-    arrays = read_arrays(request.data)
-    data = bind(arrays, quantized.source, request.losses)
     quantized, chosen = quantized.to(place), quantized.assignment
     subject = None
     if request.fp32 is not None:
@@ -257,6 +264,16 @@ def _quantized_file(request: EvaluationRequest) -> Evaluations:
             losses=request.losses, metrics=request.metrics, need_labels=False,
             device=request.device,
         )  # fmt: skip
+    if request.data is not None:
+        data = bind(read_arrays(request.data), quantized.source, request.losses)
+    else:  # the sample of the float model, which has the same inputs
+        assert subject is not None
+        if subject.network.input_shapes != quantized.source.input_shapes:
+            raise InputError(
+                f"{request.fp32} has other inputs than {request.source.path}; expected the network "
+                "that it was made from, or --data"
+            )
+        data = subject.data
     reference = None if subject is None else subject.reference
     row = evaluate(
         "quantized", quantized, data, request.batch_size,

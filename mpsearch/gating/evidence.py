@@ -18,11 +18,12 @@ from mpsearch.comparing.baseline import (
     load_baseline,
     shapes_digest,
 )
-from mpsearch.comparing.layers import NetworkLayer, layers_of
+from mpsearch.comparing.layers import NetworkLayer, layers_of, totals_of_layers
 from mpsearch.device.profile import DeviceProfile, Mode, device_figure, load_device_profile
 from mpsearch.errors import InputError
 from mpsearch.evaluation.evaluation import Evaluation, Evaluations, load_evaluations
 from mpsearch.tables.assignment import Assignment, contradictions, recomputed_totals
+from mpsearch.tables.choice import Choice
 from mpsearch.tables.provenance import (
     Judged,
     check_bits,
@@ -50,9 +51,10 @@ class Evidence:
 
     Size and BOPS are those of the assignment, or without one those of the evaluation's row.
     network: the name of that row; None: `assignment` or `quantized`. model_digest: of operators and
-    weights, by the table's profile.json. measured: the evaluation was made now, from the model
-    itself, whose digest that is then. unverified: figures that do not say what they are of count
-    too. remarks: how the files were found.
+    weights, by the table's profile.json. measured: the model itself is judged, whose digest that is
+    then, and an evaluation was made now. layers: of the model's file, where there is no table.
+    unverified: figures that do not say what they are of count too. remarks: how the files were
+    found.
     """
 
     assignment: Assignment | None = None
@@ -65,6 +67,7 @@ class Evidence:
     measured: bool = False
     unverified: bool = False
     remarks: tuple[str, ...] = ()
+    layers: Mapping[str, NetworkLayer] | None = None
 
 
 def judged_network(evidence: Evidence) -> Judged:
@@ -101,6 +104,8 @@ def identity_of(evidence: Evidence) -> Identity:
 
 def judged_layers(evidence: Evidence) -> Mapping[str, NetworkLayer]:
     """The layers of what is judged, as far as they are known."""
+    if evidence.table is None and evidence.layers is not None:
+        return evidence.layers
     return layers_of(evidence.assignment, evidence.table)
 
 
@@ -139,7 +144,8 @@ def device_value(evidence: Evidence, column: str, mode: Mode = "steady") -> Frac
 def totals_of(evidence: Evidence, measured: bool) -> Mapping[str, Any]:
     """Size and BOPS of the network that is judged; with `measured` they must be those of the row
     that the accuracy is taken from. Raises InputError for evidence that contradicts itself."""
-    row = judged_row(evidence) if measured or evidence.measured else None
+    made_now = evidence.measured and evidence.evaluations is not None
+    row = judged_row(evidence) if measured or made_now else None
     if evidence.assignment is None:
         if row is None and evidence.evaluations is not None:
             row = judged_row(evidence)
@@ -159,14 +165,20 @@ def totals_of(evidence: Evidence, measured: bool) -> Mapping[str, Any]:
                 "solve again, or name the table that belongs to it with --profile"
             )
         totals = recomputed_totals(evidence.assignment, evidence.table)
-    for column, value in ({} if row is None else _stated(row)).items():
+    read = {} if evidence.layers is None else totals_of_layers(evidence.layers)
+    for column, value in {**read, **({} if row is None else _stated(row))}.items():
         if totals.get(column, value) != value:
             raise InputError(
                 f"{column} is {totals[column]} for the assignment and {value} for the network that "
-                "was measured; measure again, or judge the measured row alone with --network"
+                "was measured; measure again, or judge the measured row alone with --row"
+                if row is not None
+                else f"{column} is {totals[column]} for the assignment and {value} for the model's "
+                "file; apply the assignment again, or name the one that was applied"
             )
     # what was measured now is of this assignment; a file may be of an older one
-    return {**_stated(row), **totals} if evidence.measured and row is not None else totals
+    return (
+        {**read, **_stated(row), **totals} if made_now and row is not None else {**read, **totals}
+    )
 
 
 def _stated(row: Evaluation) -> dict[str, Any]:
@@ -285,10 +297,13 @@ class Sources:
     unverified: bool = False
 
 
-def read_evidence(sources: Sources, on_device: bool = False, usual: bool = True) -> Evidence:
+def read_evidence(
+    sources: Sources, on_device: bool = False, usual: bool = True, measure: bool = True
+) -> Evidence:
     """Everything that is there. Raises InputError for what is named and is not, or is damaged.
 
-    on_device: also look for the usual device.json; usual: look for usual files at all.
+    on_device: also look for the usual device.json; usual: look for usual files at all. measure:
+    figures of samples are needed, so that a model is measured; else only read.
     """
 
     def path(piece: str, named: str | None) -> str | None:
@@ -306,11 +321,14 @@ def read_evidence(sources: Sources, on_device: bool = False, usual: bool = True)
         if table_path not in (None, USUAL["table"]):
             remarks.append(f"the assignment was solved from {table_path}, which is its table here")
     device_path = path("device", sources.device) if on_device else sources.device
-    evaluations, digest = None, None
+    evaluations, digest, layers = None, None, None
     if sources.model is not None:
-        evaluations, assignment, digest = _measure(
-            sources, sources.model, assignment_path, assignment
-        )
+        if measure or sources.data is not None or sources.fp32 is not None:
+            evaluations, assignment, digest = _measure(
+                sources, sources.model, assignment_path, assignment
+            )
+        if evaluations is None or (table_path is None and assignment is not None):
+            layers, assignment, digest = _read_model(sources.model, assignment)
     elif sources.data is not None or sources.fp32 is not None or sources.calibration is not None:
         raise InputError(
             "--data, --calibration and --fp32 say how to measure, and there is nothing to measure; "
@@ -332,7 +350,40 @@ def read_evidence(sources: Sources, on_device: bool = False, usual: bool = True)
         measured=sources.model is not None,
         unverified=sources.unverified,
         remarks=tuple(remarks),
+        layers=layers,
     )
+
+
+def _read_model(
+    source: "ModelSource", assignment: Assignment | None
+) -> tuple[Mapping[str, NetworkLayer], Assignment, str | None]:
+    """Layers, assignment and weights of a model's file, which needs no data.
+
+    Raises InputError for a float model without an assignment, or with one of other layers, and for
+    a quantized file of other bits than the assignment.
+    """
+    from mpsearch.comparing.networks import layers_of_network, read_model
+    from mpsearch.quantization.quantized import check_assignment
+
+    found = read_model(source)
+    if found.choices is not None:
+        _check_applied(source.path, found.choices, assignment)
+        assignment = assignment or Assignment(found.choices)
+    elif assignment is None:
+        raise InputError(
+            f"{source.path} is a float model, and no assignment says its bits; name one with "
+            "--assignment, or give the file that `mpsearch apply` wrote"
+        )
+    check_assignment(found.network, assignment)
+    return layers_of_network(found.network, assignment.layers), assignment, found.model_digest
+
+
+def _check_applied(path: str, own: Mapping[str, Choice], assignment: Assignment | None) -> None:
+    if assignment is not None and dict(assignment.layers) != dict(own):
+        raise InputError(
+            f"{path} has other bits than the assignment; apply this assignment, or name "
+            "the one that was applied with --assignment"
+        )
 
 
 def _measure(
@@ -352,11 +403,7 @@ def _measure(
     row = evaluations.rows[-1]  # after FP32's, where that was measured too
     own = row.origin.layers
     if quantized and own is not None:
-        if assignment is not None and dict(assignment.layers) != dict(own):
-            raise InputError(
-                f"{model.path} has other bits than the assignment; apply this assignment, or name "
-                "the one that was applied with --assignment"
-            )
+        _check_applied(model.path, own, assignment)
         stated = {"size_bytes": row.size_bytes, "bops": row.bops}
         totals = {name: total for name, total in stated.items() if total is not None}
         assignment = assignment or Assignment(own, totals=totals)

@@ -147,7 +147,8 @@ def gate(
         losses=tuple(losses),
         unverified=unverified,
     )
-    evidence = read_evidence(sources, usual=False)
+    measure = conditions.need("accuracy", "outputs", "metrics")
+    evidence = read_evidence(sources, usual=False, measure=measure)
     if isinstance(subject, Assignment):
         evidence = replace(evidence, assignment=subject)
     if isinstance(table, LayerTable):

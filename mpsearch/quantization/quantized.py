@@ -1,6 +1,6 @@
 """Applying an assignment: a fake-quantized network that computes what the integers mean."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -21,8 +21,10 @@ from mpsearch.quantization.quantizer import (
     quantize_weight,
     weight_at,
 )
+from mpsearch.tables.assignment import Assignment
 from mpsearch.tables.choice import Choice
 
+SHOWN = 3  # layers that a message names
 _LARGEST_BIAS = 2**31 - 1
 _ROOM = _LARGEST_BIAS / 2  # for a bias, and as much for the products that are added to it
 _FINE_BIAS = 2**22  # steps of a bias alone: 2^-23 of it is lost, as in float32
@@ -143,17 +145,43 @@ def quantize(
 
 
 def check_layers(network: Network, choices: Mapping[str, Choice]) -> None:
-    """Raise InputError unless `choices` names exactly the network's layers."""
-    names = [layer.name for layer in network.layers]
-    for name in choices:
-        if name not in names:
-            raise InputError(
-                f"the assignment has a layer {name!r} that the network lacks; expected "
-                f"{', '.join(names[:5])}{', …' if len(names) > 5 else ''}: is it for another one?"
-            )
-    for name in names:
-        if name not in choices:
-            raise InputError(f"the assignment has no choice for the network's layer {name!r}")
+    """Raise InputError, which names layers, unless `choices` names exactly the network's."""
+    names = {layer.name for layer in network.layers}
+    foreign = [name for name in choices if name not in names]
+    missing = [layer.name for layer in network.layers if layer.name not in choices]
+    if not foreign and not missing:
+        return
+    parts = [f"{_layers(foreign)} that the network lacks"] if foreign else []
+    parts += (
+        [f"no choice for the network's {_layers(missing).removeprefix('a ')}"] if missing else []
+    )
+    raise InputError(
+        f"the assignment has {' and '.join(parts)}; profile this network and solve again, "
+        "or name the assignment that is of it"
+    )
+
+
+def check_assignment(network: Network, assignment: Assignment) -> None:
+    """The same, and for layers of other shapes than those of the table it was chosen from."""
+    check_layers(network, assignment.layers)
+    there = assignment.weights
+    other = [
+        f"{layer.name!r} has {layer.weights:,} weights, there {there[layer.name]:,}"
+        for layer in network.layers if there.get(layer.name, layer.weights) != layer.weights
+    ]  # fmt: skip
+    if other:
+        more = f", and {len(other) - SHOWN} more differ" if len(other) > SHOWN else ""
+        raise InputError(
+            f"the assignment was chosen for layers of other shapes: {', '.join(other[:SHOWN])}"
+            f"{more}; profile this network and solve again"
+        )
+
+
+def _layers(names: Sequence[str]) -> str:
+    """`a layer 'conv1'`, `layers 'conv1', 'conv2', 'conv3' and 4 more`."""
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    listed = ", ".join(map(repr, names[:SHOWN])) + more
+    return f"a layer {listed}" if len(names) == 1 else f"layers {listed}"
 
 
 def quantize_layer(

@@ -81,6 +81,9 @@ class Assignment:
     memory: Mapping[str, Any] = field(default_factory=dict)
     """What `solve --ram` predicts of the C export (docs/formats.md); empty otherwise."""
 
+    weights: Mapping[str, int] = field(default_factory=dict)
+    """Layer -> how many weights it has in the table that this was chosen from; empty: not known."""
+
     if TYPE_CHECKING:  # bound by the package
 
         def apply(
@@ -150,6 +153,7 @@ class Assignment:
             **({"measured": dict(self.measured)} if self.measured else {}),
             **({"refined": dict(self.refined)} if self.refined else {}),
             **({"memory": dict(self.memory)} if self.memory else {}),
+            **({"weights": dict(self.weights)} if self.weights else {}),
         }
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -189,6 +193,7 @@ class Assignment:
             refined=document.get("refined") or {},
             model_digest=document.get("model_digest"),
             memory=document.get("memory") or {},
+            weights=document.get("weights") or {},
         )
 
 
@@ -218,6 +223,7 @@ _FORM = {
     "search?": null_or(by_name(list_of(text))),
     "measured?": null_or(_MEASURED),
     "refined?": null_or(_REFINED),
+    "weights?": null_or(by_name(whole(1))),
     "memory?": null_or(
         {
             **dict.fromkeys(("ram_bytes?", "ram_limit?", "flash_bytes?", "flash_limit?"), whole()),

@@ -176,6 +176,11 @@ class LayerTable:
         return tuple(layer.name for layer in self.layers)
 
     @cached_property
+    def layer_weights(self) -> dict[str, int]:
+        """Layer -> how many weights it has, where that is known."""
+        return {layer.name: layer.weights for layer in self.layers if layer.weights}
+
+    @cached_property
     def w_bits(self) -> NDArray[np.int64]:
         """[N] bits of the weights."""
         return np.array([c.w_bits for c in self.choices], dtype=np.int64)[self.choice_index]
