@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from mpsearch.exporters.checking import check as check
     from mpsearch.exporters.formats import Exported as Exported
     from mpsearch.exporters.formats import export as export
+    from mpsearch.finetuning.module import from_module as from_module
+    from mpsearch.finetuning.module import to_module as to_module
     from mpsearch.finetuning.training import Epoch as Epoch
     from mpsearch.finetuning.training import FineTuned as FineTuned
     from mpsearch.finetuning.training import FineTuning as FineTuning
@@ -179,12 +181,14 @@ _HOME = {
     # quantized and measured networks
     "calibrate": "mpsearch.quantization.calibration",
     "drop_interval": "mpsearch.statistics",
+    "from_module": "mpsearch.finetuning.module",
     "integer_network": "mpsearch.integer.inference",
     "load_quantized": "mpsearch.quantization.quantized_file",
     "load_subject": "mpsearch.evaluation.subjects",
     "mcnemar_p": "mpsearch.statistics",
     "samples_for_drop": "mpsearch.statistics",
     "save_quantized": "mpsearch.quantization.quantized_file",
+    "to_module": "mpsearch.finetuning.module",
     "Comparison": "mpsearch.comparing.diffing",
     "Epoch": "mpsearch.finetuning.training",
     "Evaluation": "mpsearch.evaluation.evaluation",

@@ -214,7 +214,7 @@ def solve(**options: Any) -> int:
 
 
 def _tell_ranges(asked: Asked, as_json: bool) -> int:
-    from mpsearch.search.proof import ranges
+    from mpsearch.search.feasible_limits import ranges
 
     budget = asked.budget
     found = ranges(asked.table, asked.pins, asked.exclude, budget.limits, at_least=budget.at_least)

@@ -28,6 +28,20 @@ class Smallest:
 
 
 @dataclass(frozen=True)
+class Useful:
+    """Between which values a limit makes a difference, beside the others; None: time ran out."""
+
+    tightest: int | float | None
+    """The tightest that can be met: of an upper limit the smallest, of a lower one the largest."""
+    free: int | float | None
+    """The tightest that costs nothing: the optimum is what it is without the limit."""
+
+    def to_json(self) -> dict[str, int | float | None]:
+        """As files have it."""
+        return {"tightest": self.tightest, "free": self.free}
+
+
+@dataclass(frozen=True)
 class Solution:
     """What `solve` returns."""
 
@@ -61,6 +75,9 @@ class Solution:
     """What was minimised: a column, or a weighted sum of columns."""
     omega: float | None = None
     """Total Ω; None without an assignment."""
+    not_binding: Mapping[str, Useful] = field(default_factory=dict)
+    """Key of a limit (of a lower one after ">=") -> where it would make a difference: of those
+    without all of which the optimum is no better. Of every resource column where there is none."""
 
     if TYPE_CHECKING:  # bound by the package
 
