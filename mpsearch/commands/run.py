@@ -166,6 +166,6 @@ def _no_limit(table: "LayerTable", steps: Steps) -> InputError:
     return InputError(
         f"no limit is given; sizes are useful from {format_size(found.least)} to "
         f"{format_size(most)}: try --size {middle}",
-        f"(other limits: `{shlex.join(['mpsearch', 'solve', steps.table, '--limit-ranges'])}`; what is "
-        "profiled is kept)",
+        f"(other limits: `{shlex.join(['mpsearch', 'solve', steps.table, '--limit-ranges'])}`; "
+        "what is profiled is kept)",
     )
