@@ -93,7 +93,7 @@ def printed(
         measured = ["--uniform", "w4a4", "--metric", "f1", "--metric", "kl"]
         for words, code in (
             (["profile", "m.pt", "--choices", "w8a8,w4a8,w4a4", "--interactions"], 0),
-            (["solve", "--size", "70%", "--refine", "1", "--network", "m.pt"], 0),
+            (["solve", "--size", "70%", "--refine", "1", "--fp32", "m.pt"], 0),
             (["solve", "--size", "1B"], 1),
             (["solve", "--ranges"], 0),
             (["solve", "--size", "100%", "-o", "w8.json"], 0),
