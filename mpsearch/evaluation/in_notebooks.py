@@ -26,7 +26,8 @@ def table_of(rows: "Sequence[Evaluation]", caption: Sequence[str]) -> str:
     """HTML with the columns of `mpsearch evaluate`; points lost against the row FP32."""
     reference = next((row for row in rows if row.name == "FP32"), None)
     texts = [_cells(row, reference) for row in rows]
-    columns = list(dict.fromkeys(column for cells in texts for column in cells))
+    longest_first = sorted(texts, key=len, reverse=True)
+    columns = list(dict.fromkeys(column for cells in longest_first for column in cells))
     return html_table(caption, columns, [[cells.get(c, "") for c in columns] for cells in texts])
 
 
