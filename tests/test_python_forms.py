@@ -26,7 +26,7 @@ class Own(NamedTuple):
     model: nn.Module
     x: torch.Tensor
     y: torch.Tensor
-    table: mp.LayerTable
+    table: Any
     best: mp.Solution
     quantized: mp.QuantizedNetwork
 
