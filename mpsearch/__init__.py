@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from mpsearch.explaining.explaining import Explanation as Explanation
     from mpsearch.exporters.checking import TargetCheck as TargetCheck
     from mpsearch.exporters.formats import Exported as Exported
+    from mpsearch.finetuning.module import from_module as from_module
+    from mpsearch.finetuning.module import to_module as to_module
     from mpsearch.finetuning.training import Epoch as Epoch
     from mpsearch.finetuning.training import FineTuned as FineTuned
     from mpsearch.finetuning.training import FineTuning as FineTuning
@@ -184,12 +186,14 @@ _HOME = {
     "Trace": "mpsearch.sensitivity.traces",
     # quantized and measured networks
     "drop_interval": "mpsearch.statistics",
+    "from_module": "mpsearch.finetuning.module",
     "integer_network": "mpsearch.integer.inference",
     "load_quantized": "mpsearch.quantization.quantized_file",
     "load_subject": "mpsearch.evaluation.subjects",
     "mcnemar_p": "mpsearch.statistics",
     "samples_for_drop": "mpsearch.statistics",
     "save_quantized": "mpsearch.quantization.quantized_file",
+    "to_module": "mpsearch.finetuning.module",
     "Comparison": "mpsearch.comparing.diffing",
     "Epoch": "mpsearch.finetuning.training",
     "Evaluation": "mpsearch.evaluation.evaluation",

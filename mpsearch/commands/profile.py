@@ -184,7 +184,7 @@ def profile(
 
 def next_command(table: "LayerTable", path: str, form: str | None = None) -> str:
     """A search that has an answer: for 66 % of the size, or half-way to what is the least."""
-    from mpsearch.search.proof import ranges
+    from mpsearch.search.feasible_limits import ranges
 
     found = ranges(table)["size_bytes"]
     least, most = float(found.least), float(found.most)

@@ -10,7 +10,13 @@ import numpy as np
 
 from mpsearch.commands.console import echo, print_json, progress
 from mpsearch.commands.measured_options import MeasuredRequest
-from mpsearch.commands.solution_text import print_failure, print_outside, print_tables, to_document
+from mpsearch.commands.solution_text import (
+    front_lines,
+    print_failure,
+    print_outside,
+    print_tables,
+    to_document,
+)
 from mpsearch.data import bind, read_arrays
 from mpsearch.errors import InputError
 from mpsearch.evaluation.evaluation import Evaluation
@@ -151,6 +157,7 @@ def solve_measured(
     else:
         print_tables(table, solution)
         print_outside(request.provenance)
+        echo(*front_lines(table, resource, asked.budget, asked.pins, asked.exclude))
         for line in describe(answer, found):
             echo(line)
         echo(f"wrote {request.output}" if holds else "wrote nothing")

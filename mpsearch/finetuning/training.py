@@ -36,7 +36,8 @@ from mpsearch.finetuning.data import (
     split,
 )
 from mpsearch.finetuning.oscillations import Freezing, Oscillations
-from mpsearch.finetuning.student import Student, check_same_network, student
+from mpsearch.finetuning.student import Student, student
+from mpsearch.finetuning.trainable import check_same_network
 from mpsearch.graph.network import Network
 from mpsearch.post_training.repairing import PostTraining, quantize_after_training
 from mpsearch.quantization.quantized import QuantizedNetwork, check_layers

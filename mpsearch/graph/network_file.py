@@ -129,6 +129,18 @@ def save(
     )
 
 
+def save_with_sample(
+    path: str | os.PathLike[str], output: str | os.PathLike[str], sample: Arrays
+) -> NetworkFile:
+    """Write the network of an mpsearch file with another sample, `{"x0": …, "y": labels}`, to
+    `output`; graph and weights stay. Raises InputError as `load` and `save`."""
+    header, tensors, _ = read_archive(path)
+    inputs = [f"x{index}" for index in range(len(header.get("inputs", ())))]
+    checked = _checked_sample(sample, inputs)
+    write_archive(output, header, tensors, checked, _read_whole)
+    return load(output)
+
+
 def check_same_graph(written: fx.GraphModule, read: fx.GraphModule) -> None:
     """Raise InputError unless what was read has the operators and the tensors that were written."""
     if _without_targets_of_inputs(written) != _without_targets_of_inputs(read):
@@ -279,6 +291,10 @@ def _load(path: str | os.PathLike[str]) -> NetworkFile:
     network = Network.from_graph(graph, examples)
     check_apart(path, network, examples)
     return NetworkFile(network, sample)
+
+
+def _read_whole(path: Path) -> None:
+    _load(path)
 
 
 def check_apart(

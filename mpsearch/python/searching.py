@@ -15,8 +15,8 @@ from mpsearch.pareto.front import Front
 from mpsearch.pareto.front import front as front_of
 from mpsearch.python.limits import Amount, amount_text, as_table, budget_of, searched
 from mpsearch.refining.candidates import Asked
-from mpsearch.search.proof import Range
-from mpsearch.search.proof import ranges as ranges_of
+from mpsearch.search.feasible_limits import Range
+from mpsearch.search.feasible_limits import ranges as ranges_of
 from mpsearch.search.solving import solve as solve_table
 from mpsearch.tables.assignment import Assignment
 from mpsearch.tables.budget import Budget, Minimand
@@ -194,7 +194,7 @@ def ranges(
     exclude: Choices = (),
     allow: Choices = (),
 ) -> dict[str, Range]:
-    """What limits can be, by column, as `mpsearch solve --ranges` says it; arguments of `solve`.
+    """What limits can be, by column, as `mpsearch solve --limit-ranges` says it.
 
     >>> found = mpsearch.ranges(table)["size_bytes"]
     >>> found.least < found.useful <= found.most

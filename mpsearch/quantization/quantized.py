@@ -237,17 +237,31 @@ def with_activation(
     if weight is None or bias is None or choice.a_bits == FLOAT_BITS:
         return QuantizedLayer(choice, weight, None, activation)
     rows, _ = network.weight_rows(layer)
-    weight = with_room_for_bias(rows, weight, choice.w_bits, bias, activation.scale)
-    weight = _with_fine_bias(weight, bias, activation.scale)
-    return QuantizedLayer(choice, weight, bias_codes(bias, weight, activation), activation)
+    weight = with_scales_for_bias(rows, weight, choice.w_bits, bias, activation.scale)
+    return QuantizedLayer(choice, weight, bias_codes(bias, weight, activation.scale), activation)
 
 
 def bias_codes(
-    bias: torch.Tensor, weight: QuantizedWeight, activation: ActivationQuantizer
+    bias: torch.Tensor, weight: QuantizedWeight, step: float | torch.Tensor
 ) -> torch.Tensor:
-    """Whole steps of weight scale × input scale, int32."""
-    codes = torch.round(bias.double() / weight.bias_steps(activation.scale))
+    """Whole steps of weight scale × input scale `step`, int32."""
+    codes = torch.round(bias.double() / weight.bias_steps(step))
     return codes.clamp_(-_LARGEST_BIAS, _LARGEST_BIAS).to(torch.int32)
+
+
+def with_scales_for_bias(
+    rows: torch.Tensor,
+    weight: QuantizedWeight,
+    bits: int,
+    bias: torch.Tensor,
+    step: float | torch.Tensor,
+) -> QuantizedWeight:
+    """Scales at which the bias can be counted, whatever its size: `weight` itself where its own do.
+
+    `step` is the input's scale: a float, or a float64 of no dimensions.
+    """
+    weight = with_room_for_bias(rows, weight, bits, bias, step)
+    return _with_fine_bias(weight, bias, step)
 
 
 def with_room_for_bias(
@@ -255,7 +269,7 @@ def with_room_for_bias(
     weight: QuantizedWeight,
     bits: int,
     bias: torch.Tensor,
-    step: float,
+    step: float | torch.Tensor,
     room: float = _ROOM,
 ) -> QuantizedWeight:
     """The codes of `rows` with larger scales for channels whose bias would exceed `room` steps.
@@ -271,7 +285,9 @@ def with_room_for_bias(
     return weight_at(rows, torch.maximum(scales, wanted), bits)
 
 
-def _with_fine_bias(weight: QuantizedWeight, bias: torch.Tensor, step: float) -> QuantizedWeight:
+def _with_fine_bias(
+    weight: QuantizedWeight, bias: torch.Tensor, step: float | torch.Tensor
+) -> QuantizedWeight:
     """Smaller scales for channels without weights: their scale means nothing but the bias's step.
 
     At a scale of 1 a pruned channel's bias of 3 became 0, or 6.7 where the inputs' steps are that.
@@ -282,6 +298,8 @@ def _with_fine_bias(weight: QuantizedWeight, bias: torch.Tensor, step: float) ->
         dead, wanted = dead.all().expand_as(dead), wanted.max().expand_as(wanted)
     scales = weight.channel_scales()
     finer = dead & (wanted < scales) & (wanted >= torch.finfo(torch.float32).tiny)
+    if not bool(finer.any()):
+        return weight
     return weight.with_channel_scales(torch.where(finer, wanted, scales))
 
 

@@ -27,7 +27,7 @@ from mpsearch.files.whole import write_atomic
 from mpsearch.running.notebook import html_table
 from mpsearch.running.streams import json_text
 from mpsearch.tables.choice import Choice, counted
-from mpsearch.tables.solution import Solution, used_text
+from mpsearch.tables.solution import Solution, Useful, used_text
 from mpsearch.tables.table import LayerTable
 
 if TYPE_CHECKING:
@@ -79,6 +79,8 @@ class Assignment:
     """Of the float network that the table is of; None: not known."""
     memory: Mapping[str, Any] = field(default_factory=dict)
     """What `solve --ram` predicts of the C export (docs/formats.md); empty otherwise."""
+    not_binding: Mapping[str, Useful] = field(default_factory=dict)
+    """Limits that made no difference to the search, as of a `Solution`."""
 
     weights: Mapping[str, int] = field(default_factory=dict)
     """Layer -> how many weights it has in the table that this was chosen from; empty: not known."""
@@ -146,11 +148,13 @@ class Assignment:
             omega=solution.omega,
             search=search or solution.search,
             model_digest=model_digest,
+            not_binding=solution.not_binding,
             **solution.records,
         )
 
     def to_document(self) -> dict[str, Any]:
         """The content of `assignment.json`."""
+        idle = {key: one.to_json() for key, one in self.not_binding.items()}
         return {
             "format": FORMAT,
             "version": VERSION,
@@ -173,6 +177,7 @@ class Assignment:
             **({"refined": dict(self.refined)} if self.refined else {}),
             **({"memory": dict(self.memory)} if self.memory else {}),
             **({"weights": dict(self.weights)} if self.weights else {}),
+            **({"not_binding": idle} if idle else {}),
         }
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -213,6 +218,10 @@ class Assignment:
             model_digest=document.get("model_digest"),
             memory=document.get("memory") or {},
             weights=document.get("weights") or {},
+            not_binding={
+                key: Useful(one["tightest"], one["free"])
+                for key, one in (document.get("not_binding") or {}).items()
+            },
         )
 
 
@@ -249,6 +258,7 @@ _FORM = {
             "target?": null_or(text),
         }
     ),
+    "not_binding?": null_or(by_name({"tightest": _NUMBER, "free": _NUMBER})),
 }
 
 

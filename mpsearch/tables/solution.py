@@ -32,6 +32,20 @@ class Smallest:
 
 
 @dataclass(frozen=True)
+class Useful:
+    """Between which values a limit makes a difference, beside the others; None: time ran out."""
+
+    tightest: int | float | None
+    """The tightest that can be met: of an upper limit the smallest, of a lower one the largest."""
+    free: int | float | None
+    """The tightest that costs nothing: the optimum is what it is without the limit."""
+
+    def to_json(self) -> dict[str, int | float | None]:
+        """As files have it."""
+        return {"tightest": self.tightest, "free": self.free}
+
+
+@dataclass(frozen=True)
 class Solution:
     """What `solve` returns."""
 
@@ -65,6 +79,9 @@ class Solution:
     """What was minimised: a column, or a weighted sum of columns."""
     omega: float | None = None
     """Total Ω; None without an assignment."""
+    not_binding: Mapping[str, Useful] = field(default_factory=dict)
+    """Key of a limit (of a lower one after ">=") -> where it would make a difference: of those
+    without all of which the optimum is no better. Of every resource column where there is none."""
 
     table: "LayerTable | None" = field(default=None, repr=False, compare=False)
     """The table that was searched, and in memory what it was profiled from; None: not known."""
@@ -148,6 +165,7 @@ class Solution:
                 key: {"alone": least.alone, "with_other_limits": least.with_others}
                 for key, least in self.smallest.items()
             },
+            "not_binding": {key: one.to_json() for key, one in self.not_binding.items()},
             "notes": list(self.notes),
             "table_digest": None if self.table is None else self.table.digest,
         }

@@ -307,20 +307,22 @@ class LayerTable:
             f"its columns: {known}"
         )
 
-    def row_of(self, layer: str, choice: Choice) -> int:
-        """The row number of a layer at a choice; InputError where there is none."""
+    def choices_of(self, layer: str) -> tuple[Choice, ...]:
+        """What the table has for a layer, ascending; InputError for an unknown layer."""
         if layer not in self._layer_position:
             close = did_you_mean(layer, self.layer_names)
             raise InputError(f"{self.source} has no layer {layer!r}{close}")
-        position = self._layer_position[layer]
-        row = -1
-        if choice in self.choices:
-            row = int(self.row_index[position, self.choices.index(choice)])
-        if row < 0:
-            found = zip(self.choices, self.row_index[position], strict=True)
-            has = ", ".join(str(other) for other, number in found if number >= 0)
+        rows = self.row_index[self._layer_position[layer]].tolist()
+        return tuple(choice for choice, row in zip(self.choices, rows, strict=True) if row >= 0)
+
+    def row_of(self, layer: str, choice: Choice) -> int:
+        """The row number of a layer at a choice; InputError where there is none."""
+        there = self.choices_of(layer)
+        if choice not in there:
+            has = ", ".join(map(str, there))
             raise InputError(f"{self.source}: layer {layer!r} has no choice {choice}; it has {has}")
-        return row
+        column = self.choices.index(choice)
+        return int(self.row_index[self._layer_position[layer], column])
 
     def total(self, assignment: Mapping[str, Choice], column: str) -> int | float:
         """The exact total of a column; a float column's exact decimal sum, rounded once.
