@@ -120,6 +120,7 @@ class Trainable:
             assemble(trained, layers, stored),
             model_digest=self.start.model_digest,
             input_ranges=self.start.input_ranges,
+            sample=self.start.sample,
         )
 
     def _quantized_layer(self, trained: Network, layer: Layer, values: Values) -> QuantizedLayer:

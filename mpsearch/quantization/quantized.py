@@ -13,6 +13,7 @@ from mpsearch.graph.layers import EMBEDDING, Layer, packet
 from mpsearch.graph.network import Network, copy_graph
 from mpsearch.graph.tensors import move, set_tensor
 from mpsearch.quantization.calibration import Histogram
+from mpsearch.quantization.kept_sample import KeptSample
 from mpsearch.quantization.quantizer import (
     FLOAT_BITS,
     ActivationQuantizer,
@@ -82,6 +83,9 @@ class QuantizedNetwork:
     """Node name -> the quantizer of a tensor that is stored in codes of its own, between layers
     (what is added, averaged, or read by several layers); None where no such choice was made:
     integers keep these tensors in 32 bits then."""
+    sample: KeptSample | None = field(default=None, repr=False)
+    """Calibration samples and FP32's outputs for them, so that the file can be exported and
+    measured beside FP32 by itself; None: left out."""
 
     def to(self, device: torch.device) -> "QuantizedNetwork":
         """The same on `device`; the network itself when it is there already."""
