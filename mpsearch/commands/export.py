@@ -118,7 +118,7 @@ def export(
     source = model.source(path)
     quantized = load_quantized(path, source.max_memory)
     data = _calibration(
-        path, quantized, calibration, None if fp32 is None else replace(source, path=fp32)
+        quantized, calibration, None if fp32 is None else replace(source, path=fp32)
     )
     written = write_export(
         quantized, output, form, data, None if wide is None else int(wide), check, target, board,
@@ -133,10 +133,7 @@ def export(
 
 
 def _calibration(
-    path: str,
-    quantized: "QuantizedNetwork",
-    calibration: str | None,
-    float_model: "ModelSource | None",
+    quantized: "QuantizedNetwork", calibration: str | None, float_model: "ModelSource | None"
 ) -> "Data | None":
     """The named data, or else the sample in the float model, or in the file itself, or None."""
     from mpsearch.data import bind, check_repeatable, read_arrays
@@ -152,6 +149,4 @@ def _calibration(
         if sample:
             named = Arrays(f"the sample in {float_model.path}", sample)
             return bind(named, quantized.source, need_labels=False)
-    if quantized.sample is not None:
-        return bind(quantized.sample.named(path), quantized.source, need_labels=False)
-    return None
+    return quantized.calibration()

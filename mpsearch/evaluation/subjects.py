@@ -210,7 +210,7 @@ def run(request: EvaluationRequest) -> Evaluations:
                     request.metrics, subject.reference,
                 )
             )  # fmt: skip
-    return _together(subject.data, subject.held_out, rows, notes)
+    return together(subject.data, subject.held_out, rows, notes)
 
 
 def _undone(name: str, quantized: QuantizedNetwork) -> list[str]:
@@ -313,7 +313,7 @@ def _quantized_file(request: EvaluationRequest) -> Evaluations:
             f"{request.source.path} knows FP32 on its own sample alone; --fp32 MODEL measures it "
             "on these, too"
         )
-    return _together(data, beside.held_out, rows, notes)
+    return together(data, beside.held_out, rows, notes)
 
 
 @dataclass(frozen=True)
@@ -349,9 +349,10 @@ def _of_file(row: Evaluation, quantized: QuantizedNetwork) -> Evaluation:
     return replace(row, origin=replace(row.origin, quantized=quantized.digest))
 
 
-def _together(
+def together(
     data: Data, held_out: bool, rows: Sequence[Evaluation], notes: Sequence[str]
 ) -> Evaluations:
+    """Networks measured on `data`, as evaluation.json has them; notes: a sentence each."""
     name = "cross-entropy" if data.loss is None else data.loss.name
     beside = [] if (without := _unlabelled(data)) is None else [
         f"no labels{without}: measured against the FP32 network"

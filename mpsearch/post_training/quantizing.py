@@ -49,10 +49,6 @@ def apply(
     (`QuantizedNetwork.sample`). The integers of a layer are those of `quantize` unless a repair
     changes them. Raises InputError for a solution without an assignment and for an assignment of
     another network.
-
-    >>> quantized = mpsearch.apply(network, solution, data)
-    >>> quantized.assignment == dict(solution.choices)
-    True
     """
     if isinstance(assignment, Solution):
         if not assignment.choices:
