@@ -77,7 +77,8 @@ def test_of_other_data_it_says_that_it_does_not_know_fp32(printed: Printed) -> N
     found = json.loads(printed("evaluate quantized.pt --data test.npz --integer --json"))
     assert [row["name"] for row in found["rows"]] == ["quantized", "quantized, integers"]
     assert found["held_out"]
-    assert "knows FP32 on its own sample alone; --fp32 MODEL" in found["notes"][-1]
+    told = printed("evaluate quantized.pt --data test.npz")
+    assert "FP32 is not known on these samples; --fp32 MODEL" in told
     refused = printed("evaluate quantized.pt --data unlabelled.npz", 2)
     assert "or the float model (--fp32)" in refused
 

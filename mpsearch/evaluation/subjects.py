@@ -308,11 +308,6 @@ def _quantized_file(request: EvaluationRequest) -> Evaluations:
         )
     if beside.row is not None:
         rows.insert(0, beside.row)
-    elif kept is not None:
-        notes.append(
-            f"{request.source.path} knows FP32 on its own sample alone; --fp32 MODEL measures it "
-            "on these, too"
-        )
     return together(data, beside.held_out, rows, notes)
 
 
