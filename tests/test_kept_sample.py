@@ -100,6 +100,7 @@ def test_a_file_without_a_sample_asks_as_before(printed: Printed, folder: Path) 
         assert archive.namelist() == ["mpsearch.json", "weights.safetensors"]
         assert "sample" not in json.loads(archive.read("mpsearch.json"))
     assert "bare.pt carries no data; give data with --data" in printed("evaluate bare.pt", 2)
+    assert "give data with --data" in printed("gate bare.pt --assignment a.json --max-kl 1", 2)
     assert "--fp32" in printed("export bare.pt -o none", 2)
     told = printed("apply model.pt a.json --no-sample -o bare.pt")
     assert "without a sample: export, evaluate and gate need data, or --fp32 MODEL" in told
