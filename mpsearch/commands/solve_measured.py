@@ -11,6 +11,8 @@ import numpy as np
 
 from mpsearch.commands.console import echo, print_json, progress
 from mpsearch.commands.measured_options import MeasuredRequest
+from mpsearch.commands.remedy_text import lines_of, remedies_of
+from mpsearch.commands.remedy_text import to_document as remedies_document
 from mpsearch.commands.solution_text import (
     front_lines,
     print_failure,
@@ -140,9 +142,11 @@ def solve_measured(
     found = front_within(asked, resource, request.from_front)
     if not len(found):
         infeasible = solve(table, asked.budget, pins=asked.pins, exclude=asked.exclude)
+        remedies = remedies_of(request, asked, infeasible)
         print_failure(infeasible)
+        echo(*lines_of(remedies, asked), err=True)
         if request.as_json:
-            print_json(to_document(infeasible, table))
+            print_json(to_document(infeasible, table) | remedies_document(remedies, asked))
         return 1
     answer = measure(wanted, found, request.output, request.table_model)
     solution = solution_of(answer, asked, resource)

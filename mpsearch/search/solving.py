@@ -92,6 +92,7 @@ def solve(
     status: Status = "infeasible" if proof.complete else "no-solution"
     if proof.chosen is not None:
         status = "optimal" if proof.optimal else "feasible"
+    seconds = time.monotonic() - started
     idle: Mapping[str, Useful] = {}
     if status == "optimal" and explain:
         idle = not_binding(
@@ -103,11 +104,11 @@ def solve(
         objective=found.get("objective"),
         bound=found.get("bound"),
         gap=found.get("gap"),
-        seconds=time.monotonic() - started,
+        seconds=seconds,
         solver=search.name,
         totals=found.get("totals", {}),
         limits=budget.limits,
-        smallest=smallest_feasible(table, budget, pins, exclude)
+        smallest=smallest_feasible(table, budget, pins, exclude, max_distinct)
         if status == "infeasible" and explain
         else {},
         notes=tuple(dict.fromkeys(search.notes)),
