@@ -20,6 +20,7 @@ from mpsearch.running import streams
 # name -> what it does; the command lives in mpsearch/commands/<name>.py under the same name.
 # The texts stand here and not in the commands, so that `mpsearch --help` imports none of them.
 COMMANDS = {
+    "run": "The whole loop in one call: model + limits -> measured bits, report, export.",
     "profile": "Measure how sensitive each layer is: model + data -> profile.csv.",
     "solve": "Choose every layer's bits under a budget: profile.csv -> assignment.json.",
     "explain": "Why this bit? Prices of the limits, alternatives of each layer, what-if.",
@@ -98,8 +99,7 @@ def cli(ctx: click.Context, version: bool, as_json: bool, debug: bool) -> None:
 
     \b
     Example:
-      mpsearch profile model.pt
-      mpsearch solve --size 145KB --bops-limit 1.2G
+      mpsearch run model.pt --size 145KB
     """
     if version:
         _print_version(as_json)

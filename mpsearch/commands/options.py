@@ -67,7 +67,7 @@ class ModelOptions:
     @property
     def words(self) -> list[str]:
         """As they stand in a command."""
-        one = {"--model": self.model, "--max-model-memory": self.max_model_memory}
+        one = {"--architecture": self.architecture, "--max-model-memory": self.max_model_memory}
         several = {
             "--input-shape": self.input_shapes, "--batch-dim": self.batch_dims, "--fix": self.fixes,
         }  # fmt: skip

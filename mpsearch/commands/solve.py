@@ -277,6 +277,7 @@ def _solve_by_omega(
         solution, more["interactions"], lines = _reranked(request, request.rerank, asked, solution)
     if isinstance(request.measured, RefineRequest) and solution.choices:
         from mpsearch.commands import solve_refined
+        from mpsearch.refining import chosen
 
         refined = solve_refined.measure(
             request.measured, asked, solution, request.output, request.time_limit,
@@ -284,8 +285,8 @@ def _solve_by_omega(
         )  # fmt: skip
         if not is_first():
             return 0
-        solution = solve_refined.solution_of(refined, asked, solution)
-        more["refined"] = solve_refined.to_document(refined)
+        solution = chosen.solution_of(refined, asked, solution)
+        more["refined"] = chosen.to_document(refined)
     if solution.choices:
         _save(request, table, solution, more.get("refined", {}))
     if solution.status == "infeasible":

@@ -96,23 +96,30 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Evaluations:
-    """Several networks measured on the same data; `loss`: what `Evaluation.loss` is.
-
-    `notes`: what to know of them, a sentence each. `labelled`: whether the data have labels; else
-    all is measured against the row FP32.
-    """
+    """Several networks measured on the same data: the content of evaluation.json."""
 
     data_name: str
+    """Where the samples come from."""
     data_digest: str
+    """SHA-256 of the samples."""
     held_out: bool
+    """False where the samples also set the ranges of activations."""
     rows: tuple[Evaluation, ...]
+    """One for each network, the float one first."""
     loss: str = "cross-entropy"
+    """What `Evaluation.loss` is, by name."""
     notes: tuple[str, ...] = ()
+    """What to know of them, a sentence each."""
     labelled: bool = True
+    """Whether the data have labels; else all is measured against the row FP32."""
 
     def named(self, name: str) -> Evaluation | None:
         """The row called `name`, or None."""
         return next((row for row in self.rows if row.name == name), None)
+
+    def save(self, path: str | os.PathLike[str] = "evaluation.json") -> None:
+        """Write evaluation.json, as `mpsearch evaluate` does."""
+        save_evaluations(self, path)
 
 
 def check_classifies(row: Evaluation, what: str) -> None:

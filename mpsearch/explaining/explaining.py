@@ -195,10 +195,6 @@ def explain(
 
     time_limit: seconds for each search. Raises InputError for an assignment of another table, of
     other layers, with layers of one group that differ, or against the pins and excludes.
-
-    >>> assignment = mpsearch.Assignment.from_solution(solution, table.digest)
-    >>> mpsearch.explain(table, assignment).status
-    'optimal'
     """
     check_table(table, assignment)
     limits = dict(assignment.limits)

@@ -118,10 +118,6 @@ def gate(
     condition does, `measured` (the value decides), `strict` (it stops) or `lenient`. unverified:
     also take files that do not say which network they are of. Nothing is read but what is named.
     Raises InputError for what cannot be judged.
-
-    >>> assignment = mpsearch.Assignment.from_solution(solution, table.digest)
-    >>> mpsearch.gate(assignment, table, max_size="60%").says_no
-    False
     """
 
     def path(value: object) -> str | None:

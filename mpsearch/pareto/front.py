@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,9 @@ from mpsearch.pareto.limited import limited_sweep
 from mpsearch.pareto.sweep import Room, records, sweep, totals
 from mpsearch.tables.choice import Choice
 from mpsearch.tables.table import LayerTable
+
+if TYPE_CHECKING:
+    import mpsearch
 
 MEMORY = 1_000_000_000
 LIMITED = 60_000  # states with further limits, where more would take minutes, unless asked for
@@ -53,6 +56,20 @@ class Front:
     """What else was asked, by option of `mpsearch front`: `{"pin": ("conv1=w8a8",)}`."""
     measurement: Mapping[str, Any] = field(default_factory=dict)
     """On which network and data points were measured; empty: none was."""
+    table: LayerTable | None = None
+    """The table that it is of, and in memory what that was profiled from; None: not known."""
+
+    if TYPE_CHECKING:  # bound by the package
+
+        def measure(
+            self, points: int | str = 12, *, at: Any = (), **settings: Any
+        ) -> "mpsearch.Front":
+            """`evaluate --front` of this one."""
+            raise NotImplementedError
+
+        def plot(self, path: Any = None) -> Any:
+            """`front --plot` of this one."""
+            raise NotImplementedError
 
     def __len__(self) -> int:
         return len(self.omega)
@@ -120,10 +137,6 @@ def front(
     (default: 1 GB, and with further limits no more than 60,000 states per layer):
     the points are feasible, some are missing, and `epsilon` says how much that can matter. Empty
     where the limits are infeasible.
-
-    >>> front = mpsearch.front(table)
-    >>> front.exact, front.assignment(0).keys() == solution.choices.keys()
-    (True, True)
     """
     limits = dict(limits or {})
     table.resource(resource)
