@@ -11,9 +11,10 @@ import tables
 from oracles import by_layer
 
 from mpsearch.cli import run
-from mpsearch.search.remedies import Option, Question, Remedies, Remedy, remedies
+from mpsearch.search.remedies import Question, Remedies, remedies
 from mpsearch.tables.budget import Budget
 from mpsearch.tables.choice import Choice
+from mpsearch.tables.remedy import Option, Remedy
 from mpsearch.tables.table import Layer, LayerTable, Row
 
 WIDTHS = (2, 3, 4, 5, 6, 7, 8, 16)
@@ -205,6 +206,15 @@ def test_what_solve_says(
     ]  # fmt: skip
     assert said("--size 1KB")[2].startswith("  no choice of bits fits, not even of those")
     assert said("--size 150B")[2] == "  no choice of bits fits: biases and scales alone take 200 B"
+    import mpsearch
+
+    nothing = mpsearch.solve("profile.csv", size="1.6KB", pin={"a": "w8a8"})
+    assert [str(one) for one in nothing.remedies] == [
+        "--size 2.64KB",
+        "leave out --pin a=w8a8, and a table with w2a8 too, which gets down to 1.18 KB: "
+        "mpsearch profile … --choices w2a8,w4a8,w8a8",
+    ]
+    assert "feasible with --size 2.64KB" in repr(nothing)
     litert = said("--size 1.3KB --format litert")
     assert litert[4].startswith("  leave out --format litert, and a table with w2a8 too, which")
     assert run(["solve", "--size", "150B", "--json"]) == 1

@@ -10,8 +10,7 @@ import numpy as np
 
 from mpsearch.commands.console import echo, print_json, progress
 from mpsearch.commands.measured_options import MeasuredRequest
-from mpsearch.commands.remedy_text import lines_of, remedies_of
-from mpsearch.commands.remedy_text import to_document as remedies_document
+from mpsearch.commands.remedy_text import with_remedies
 from mpsearch.commands.solution_text import (
     front_lines,
     print_failure,
@@ -140,11 +139,10 @@ def solve_measured(
     )
     if not len(found):
         infeasible = solve(table, asked.budget, pins=asked.pins, exclude=asked.exclude)
-        remedies = remedies_of(request, asked, infeasible)
+        infeasible = with_remedies(request, asked, infeasible)
         print_failure(infeasible)
-        echo(*lines_of(remedies, asked), err=True)
         if request.as_json:
-            print_json(to_document(infeasible, table) | remedies_document(remedies, asked))
+            print_json(to_document(infeasible, table))
         return 1
     answer = measure(wanted, found, request.output, request.table_model)
     solution = solution_of(answer, table, asked.budget, resource)

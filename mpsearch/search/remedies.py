@@ -4,7 +4,6 @@ Every remedy is tried before it is said: the call with it has an assignment. Whe
 out and narrower choices do nothing, that is proven, over all bits that there are.
 """
 
-import shlex
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,6 +20,7 @@ from mpsearch.search.proof import Proof, fewest_choices, guess, prove
 from mpsearch.tables.budget import COUNT, Budget, column_of
 from mpsearch.tables.choice import Choice
 from mpsearch.tables.layer_choices import excludes_of, pins_of
+from mpsearch.tables.remedy import Option, Remedy
 from mpsearch.tables.solution import Smallest
 from mpsearch.tables.stored_widths import FLOAT, INTEGERS, excludes_for
 from mpsearch.tables.table import LayerTable
@@ -30,7 +30,6 @@ SECONDS = 5.0
 _TRIED = 12  # options of which all sets are tried, smallest first
 _SHOWN = 3  # remedies of one kind
 
-Option = tuple[str, str]
 OPTIONS = {"size_bytes": "--size", "bops": "--bops-limit", "omega": "--omega-limit"}
 
 
@@ -73,40 +72,6 @@ class Question:
         """The same, with some options left out."""
         left = tuple(one for one in self.options if one not in set(options))
         return replace(self, options=left)
-
-
-@dataclass(frozen=True)
-class Remedy:
-    """One way out, alone enough: what has to be done, all of it together."""
-
-    limits: tuple[Option, ...] = ()
-    """Limits to give instead, as they are typed: `(("--size", "5.38KB"),)`."""
-    left_out: tuple[Option, ...] = ()
-    """Options to leave out."""
-    choices: tuple[Choice, ...] = ()
-    """Choices that the table would have to have too."""
-    max_distinct: int | None = None
-    """How many different choices there would have to be allowed."""
-    least: str = ""
-    """How small it gets with these choices, in words."""
-
-    def words(self, table: LayerTable) -> str:
-        """`--size 5.38KB`, `leave out --pin fc=w8a8`, `profile with w2a8 too: …`."""
-        parts = [_typed(self.limits)] if self.limits else []
-        if self.max_distinct is not None:
-            parts.append(f"--max-distinct {self.max_distinct}")
-        if self.left_out:
-            parts.append("leave out " + _typed(self.left_out))
-        if self.choices:
-            names = ", ".join(map(str, self.choices))
-            every = ",".join(map(str, sorted({*table.choices, *self.choices})))
-            command = f"mpsearch profile … --choices {every}"
-            parts.append(f"a table with {names} too{self.least}: {command}")
-        return ", and ".join(parts)
-
-
-def _typed(options: Iterable[Option]) -> str:
-    return shlex.join(word for option in options for word in option)
 
 
 class Fits(Protocol):
@@ -313,7 +278,7 @@ def _narrower(question: Question, judge: Fits, deadline: float) -> tuple[Remedy 
             break
         wider = _widened(question, [choice])
         if wider is not None and wider.table is not table and judge(wider):
-            return Remedy(choices=(choice,), least=_least(wider)), ""
+            return Remedy(choices=(choice,), there=table.choices, least=_least(wider)), ""
     return None, ""
 
 
