@@ -121,7 +121,7 @@ def matching_device(evidence: Evidence) -> DeviceProfile:
     if evidence.device is None:
         raise InputError(
             "there is no device.json to take figures of a device from; write one with `mpsearch "
-            "device run EXPORT --host HOST`, or name yours with --device"
+            "device run EXPORT --host HOST`, or name yours with --device-file"
         )
     check_device(evidence.device, judged_network(evidence), evidence.unverified)
     row = find_row(evidence)
@@ -219,7 +219,7 @@ def judged_row(evidence: Evidence) -> Evaluation:
     if row is None:
         wanted = " or ".join(DEFAULT_NETWORKS if evidence.network is None else (evidence.network,))
         known = ", ".join(row.name for row in evidence.evaluations.rows) or "none"
-        raise InputError(f"the evaluation has no row {wanted}; it has: {known} (see --network)")
+        raise InputError(f"the evaluation has no row {wanted}; it has: {known} (see --row)")
     if row.n == 0:
         raise InputError(f"the evaluation's row {row.name} has no samples; measure it again")
     if not evidence.measured:  # what was measured now is of the model itself
