@@ -25,10 +25,10 @@ from torch import nn
 from mpsearch.data import Data
 from mpsearch.device.exported import read_firmware
 from mpsearch.device.firmware import WHOLE, build
+from mpsearch.exporters.c.code_bytes import LAYERS
 from mpsearch.exporters.c.folder import export_c, kernel_sources
 from mpsearch.exporters.c.targets import TARGETS, Target
 from mpsearch.exporters.firmware.boards import boards_of
-from mpsearch.fitting.flash import LAYERS
 from mpsearch.graph.network import Network
 from mpsearch.post_training.quantizing import apply
 from mpsearch.post_training.repairing import PLAIN

@@ -32,8 +32,12 @@ def _tinym2net(preset: str) -> "Callable[[Mapping[str, Shape], int], nn.Module]"
         from mpsearch.models import tinym2net
 
         config: tinym2net.TinyM2NetConfig = getattr(tinym2net, preset).only(*inputs)
-        modalities = tuple(replace(one, shape=inputs[one.name]) for one in config.modalities)
-        return tinym2net.TinyM2Net(replace(config, modalities=modalities, classes=classes))
+        modalities = []
+        for one in config.modalities:
+            channels, height, width = inputs[one.name]
+            modalities.append(replace(one, shape=(channels, height, width)))
+        config = replace(config, modalities=tuple(modalities), classes=classes)
+        return tinym2net.TinyM2Net(config)
 
     return make
 

@@ -14,12 +14,13 @@ import click
 from mpsearch import __version__
 from mpsearch.commands.console import echo, print_json
 from mpsearch.commands.suggesting import Commands, suggesting
-from mpsearch.errors import InputError, MpsearchError, lacks_memory
+from mpsearch.errors import InputError, MpsearchError, did_you_mean, lacks_memory
 from mpsearch.running import streams
 
 # name -> what it does; the command lives in mpsearch/commands/<name>.py under the same name.
 # The texts stand here and not in the commands, so that `mpsearch --help` imports none of them.
 COMMANDS = {
+    "run": "The whole loop in one call: model + limits -> measured bits, report, export.",
     "profile": "Measure how sensitive each layer is: model + data -> profile.csv.",
     "solve": "Choose every layer's bits under a budget: profile.csv -> assignment.json.",
     "explain": "Why this bit? Prices of the limits, alternatives of each layer, what-if.",
@@ -98,8 +99,7 @@ def cli(ctx: click.Context, version: bool, as_json: bool, debug: bool) -> None:
 
     \b
     Example:
-      mpsearch profile model.pt
-      mpsearch solve --size 145KB --bops-limit 1.2G
+      mpsearch run model.pt --size 145KB
     """
     if version:
         _print_version(as_json)
@@ -157,7 +157,13 @@ def _show(error: click.ClickException) -> None:
             "",
             err=True,
         )
-    echo(f"Error: {error.format_message()}", err=True)
+    message = error.format_message()
+    if isinstance(error, click.NoSuchOption) and error.ctx is not None:
+        known = [name for one in error.ctx.command.get_params(error.ctx) for name in one.opts
+                 if not getattr(one, "hidden", False)]  # fmt: skip
+        name = error.option_name
+        message = f"no such option {name!r}{did_you_mean(name, known)}"
+    echo(f"Error: {message}", err=True)
 
 
 def run(arguments: list[str]) -> int:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mpsearch.reports.accuracy_facts import CHOSEN
 from mpsearch.reports.facts import AccuracyFacts, Facts, MeasuredFacts, NearFacts, Number
@@ -47,7 +48,7 @@ class Mark:
 class AccuracyPicture:
     """Measured networks over `column`. score: `accuracy`, or `agreement` without labels.
 
-    front: measured points of the front, by rising total; fp32: its score, without a place.
+    front: measured points of the front, by rising total; fp32: its score; total 0: not known.
     where: what was measured on; front_where: the same of the front's points, where it differs.
     """
 
@@ -88,7 +89,7 @@ def accuracy_picture(facts: Facts) -> AccuracyPicture | None:
             chosen=chosen,
             uniform=tuple(mark for mark in placed if is_choice(mark.name)),
             front=shown,
-            fp32=_fp32(rows, measured),
+            fp32=_fp32(rows, measured, facts.fp32.totals.get(column, 0) if facts.fp32 else 0),
             limit=next((asked.limit for asked in facts.limits if asked.column == column), None),
             where=own if rows else theirs,
             front_where=theirs if rows and theirs and theirs != own else "",
@@ -134,13 +135,15 @@ def _front_marks(found: MeasuredFacts) -> tuple[Mark, ...]:
     return tuple(Mark("", total, *(100 * share for share in shares)) for total, *shares in values)
 
 
-def _fp32(rows: Mapping[str, Score], measured: MeasuredFacts | None) -> Mark | None:
+def _fp32(
+    rows: Mapping[str, Score], measured: MeasuredFacts | None, total: Number = 0
+) -> Mark | None:
     if "FP32" in rows:
-        return Mark("FP32", 0, *rows["FP32"])
+        return Mark("FP32", total, *rows["FP32"])
     if rows or measured is None or measured.fp32 is None:
         return None
     low, high = measured.fp32_interval or (measured.fp32, measured.fp32)
-    return Mark("FP32", 0, *(100 * share for share in (measured.fp32, low, high)))
+    return Mark("FP32", total, *(100 * share for share in (measured.fp32, low, high)))
 
 
 def accuracy_drawing(facts: Facts) -> Drawing | None:
@@ -184,7 +187,7 @@ def _draw(figure: "Figure", picture: AccuracyPicture) -> None:
     edge = lower_edge(picture)
     _draw_fp32(axes, picture.fp32)
     if picture.front:
-        name = f"points of the front, {len(picture.front):,}"
+        name = f"front, {len(picture.front):,} points measured"
         _draw_front(axes, picture.front, unit, name)
     _bars(axes, picture.uniform, unit, MUTED, "s", "one choice everywhere", 6)
     if picture.chosen is not None:
@@ -198,6 +201,10 @@ def _draw(figure: "Figure", picture: AccuracyPicture) -> None:
     axes.margins(x=0.06, y=0.08)
     axes.grid()
     axes.set_axisbelow(True)
+    if picture.fp32 is not None and picture.fp32.total:
+        where = format_amount(picture.column, picture.fp32.total).strip()
+        axes.set_title(f"FP32: {picture.fp32.value:.2f} % at {where} →", loc="right", fontsize=8,
+                       color=MUTED)  # fmt: skip
     if edge is not None:
         axes.set_ylim(bottom=edge)
     axes.set_ylim(top=min(axes.get_ylim()[1], 100.4))
@@ -274,8 +281,15 @@ def _name(axes: "Axes", picture: AccuracyPicture, unit: float, edge: float | Non
     if labels:
         ends = [(mark.total / unit, end) for mark in marks_of(picture)
                 for end in (mark.low, mark.high)]  # fmt: skip
-        pairs = [np.array(ends[place : place + 2]) for place in range(0, len(ends), 2)]
-        place_labels(axes, labels, pairs)
+        lines = [np.array(ends[place : place + 2]) for place in range(0, len(ends), 2)]
+        place_labels(axes, labels, [*lines, *upright(axes, picture.limit, unit)])
+
+
+def upright(axes: "Axes", limit: Number | None, unit: float) -> list[NDArray[np.float64]]:
+    """The line of a limit, from end to end, which names should not cover."""
+    if limit is None:
+        return []
+    return [np.array([(limit / unit, end) for end in axes.get_ylim()])]
 
 
 def _caption(picture: AccuracyPicture, facts: Facts) -> str:

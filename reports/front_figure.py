@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from mpsearch.reports.accuracy_figure import draw_measured
+from mpsearch.reports.accuracy_figure import draw_measured, upright
 from mpsearch.reports.facts import Facts, FrontFacts, Point
 from mpsearch.reports.labels import Label, place_labels
 from mpsearch.reports.prose import NAMES, front_caption
@@ -161,7 +161,9 @@ def _draw(figure: "Figure", facts: Facts, found: FrontFacts, panel: bool) -> Anc
         )
         for point in marked
     ]  # fmt: skip
-    place_labels(axes, labels, [_outline(x, y)])
+    limits = [asked.limit for asked in facts.limits if asked.column == found.resource]
+    lines = [line for limit in limits for line in upright(axes, limit, unit)]
+    place_labels(axes, labels, [_outline(x, y), *lines])
     shown = found.assignments
     if shown is None:
         return None

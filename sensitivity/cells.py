@@ -253,7 +253,7 @@ def _corrected(
     bias = (bias.double() + shift).to(bias.dtype)
     if quantized.bias_codes is None or quantized.weight is None:
         return bias
-    codes = bias_codes(bias, quantized.weight, quantized.activation)
+    codes = bias_codes(bias, quantized.weight, quantized.activation.scale)
     return replace(quantized, bias_codes=codes).bias()
 
 

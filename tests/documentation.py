@@ -44,6 +44,11 @@ def blocks(text: str) -> list[Block]:
     return found
 
 
+def without_code(text: str) -> str:
+    """What a page says: no fenced blocks, one space for every line break."""
+    return " ".join(_FENCE.sub("", text).split())
+
+
 def commands(block: Block) -> list[str]:
     """The command lines of an sh block: without comments, continued lines joined."""
     joined = block.text.replace("\\\n", " ")

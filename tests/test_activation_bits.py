@@ -13,7 +13,7 @@ from mpsearch.gating.ci_formats import supported
 from mpsearch.interactions.k_best import k_best
 from mpsearch.knapsack.instance import Instance
 from mpsearch.pareto.front import front
-from mpsearch.search.proof import ranges
+from mpsearch.search.feasible_limits import ranges
 from mpsearch.search.solving import solve
 from mpsearch.tables.assignment import Assignment
 from mpsearch.tables.budget import Budget, Minimand

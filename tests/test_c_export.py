@@ -235,6 +235,44 @@ def _small(folder: Path, choice: str = "w4a8") -> tuple[QuantizedNetwork, Data, 
     return quantized, data, folder / "quantized.pt"
 
 
+def _class_of_example(example: str) -> str:
+    """What the README's program says of the first sample in check/, built as the README says."""
+    filled, first = [], np.fromfile("net/check/input.f32", np.float32)
+    for name, count in re.findall(r"static float (x\d+)\[(\d+)\];", example):
+        taken, first = first[: int(count)], first[int(count) :]
+        filled.append(f"memcpy({name}, (float[]){{{', '.join(map(str, taken))}}}, sizeof {name});")
+    head, body = example.split("int best = 0;\n")
+    code = "#include <string.h>\n" + head + "int best = 0;\n" + "\n".join(filled) + body
+    Path("example.c").write_text(code)
+    _gcc(
+        *STRICT,
+        "-Inet",
+        "example.c",
+        "net/border.c",
+        "net/build/libnetwork.a",
+        "-lm",
+        "-o",
+        "example",
+    )
+    Path("example.c").write_text(example)  # as it stands there
+    _gcc(
+        *STRICT,
+        "-Inet",
+        "example.c",
+        "net/border.c",
+        "net/build/libnetwork.a",
+        "-lm",
+        "-o",
+        "plain",
+    )
+    return subprocess.run(["./example"], check=True, capture_output=True, text=True).stdout
+
+
+def _first_class(folder: Path) -> str:
+    line = (folder / "check" / "output.txt").read_text().splitlines()[0]
+    return f"class {np.argmax(list(map(int, line.split())))}\n"
+
+
 @needs_gcc
 @pytest.mark.skipif(shutil.which("make") is None, reason="there is no make")
 def test_the_command_writes_a_folder_that_builds_and_checks_itself(
@@ -254,11 +292,11 @@ def test_the_command_writes_a_folder_that_builds_and_checks_itself(
     readme = (tmp_path / "net" / "README.md").read_text()
     assert f"| weights | {document['constant_bytes']['weights']:,} |" in readme
     (example,) = re.findall(r"```c\n(.*?)```", readme, flags=re.DOTALL)
-    Path("example.c").write_text(example)
-    core = [Path("net", name) for name in ("network.c", *kernel_sources())]
-    _gcc(*STRICT, "-Inet", "example.c", *core, "-o", "example")
     make = ["make", "-s", "-C", "net", "CFLAGS=-O1 -Werror"]
-    subprocess.run([*make, "check"], check=True, capture_output=True)
+    checked = subprocess.run([*make, "check"], check=True, capture_output=True, text=True)
+    ok = "ok: all 4 samples in check/input.f32 give the integers in check/output.txt"
+    assert checked.stdout.splitlines()[-1] == ok
+    assert _class_of_example(example) == _first_class(Path("net"))
     symbols = subprocess.run(
         ["nm", "net/build/libnetwork.a"], check=True, capture_output=True, text=True
     ).stdout
@@ -269,7 +307,9 @@ def test_the_command_writes_a_folder_that_builds_and_checks_itself(
     assert CliRunner().invoke(cli, arguments).exit_code == 0
     text = (tmp_path / "net/check/output.txt").read_text()
     (tmp_path / "net/check/output.txt").write_text(text.replace("1", "2"))
-    assert subprocess.run([*make, "check"], capture_output=True).returncode != 0
+    failed = subprocess.run([*make, "check"], capture_output=True, text=True)
+    assert failed.returncode != 0
+    assert "ok" not in failed.stdout
     done = CliRunner().invoke(cli, [*arguments[:-1], "other", "--json"])
     assert json.loads(done.output)["arena"] == document["arena"]
 

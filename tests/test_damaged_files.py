@@ -47,6 +47,7 @@ from mpsearch.evaluation.evaluation import Evaluation
 from mpsearch.finetuning.oscillations import still
 from mpsearch.finetuning.training import State, load_state, save_state
 from mpsearch.reproduction.run_store import Measured, RunStore
+from mpsearch.running.finished_steps import Record, Step
 from mpsearch.running.journal import Journal
 from mpsearch.statistics import wilson_interval
 from mpsearch.tables.assignment import Assignment
@@ -122,6 +123,7 @@ KINDS = (
     Kind(".tuned.pt.0.checkpoint", lambda: load_state(Path(".tuned.pt.0.checkpoint")),
          in_safetensors, 20),
     Kind("run/run.json", _read_run, in_json, 20),
+    Kind("steps/run.json", lambda: Record.open("steps", "1"), in_json, 20),
     Kind("power.csv", _read_power, in_csv, 20),
 )  # fmt: skip
 
@@ -172,6 +174,10 @@ def _make() -> None:
     save_state(state, Path(".tuned.pt.0.checkpoint"))
     row = Evaluation("FP32", 2, 0.5, wilson_interval(1, 2), 0.3, (0.2, 0.4), (True, False), 8, 9)
     RunStore.open(Path("run"), "same").measure("FP32", lambda: Measured(row, 10))
+    Path("steps").mkdir()
+    step = Step("profile", ("profile", "model.pt"), ("model.pt",), ("profile.csv",))
+    steps = Record.open("steps", "1")
+    steps.finish(step, steps.begin(step), 1.5)
     Path("power.csv").write_text("t,p\n" + "".join(f"{n / 10},{2 + n / 100}\n" for n in range(9)))
 
 

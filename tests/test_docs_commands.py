@@ -15,10 +15,10 @@ import click
 import numpy as np
 import pytest
 import torch
-from documentation import PAGES, ROOT, RUNNABLE, Block, blocks, commands, with_option
+from documentation import PAGES, ROOT, RUNNABLE, Block, blocks, commands, with_option, without_code
 from torch import nn
 
-from mpsearch.cli import cli, run
+from mpsearch.cli import COMMANDS, cli, run
 from mpsearch.graph.network_file import save
 from mpsearch.models import generated
 
@@ -192,6 +192,27 @@ def test_the_other_pages_are_run_where_the_list_says() -> None:
             assert page.name in test.read_text(), f"{test.name} does not name {page.name}"
 
 
+OMEGA = (
+    "Ω is the estimated harm of few bits, measured for each layer alone and added up: less is "
+    "better ([glossary](glossary.md))."
+)
+
+
+@pytest.mark.parametrize("page", PAGES[1:], ids=_id)
+def test_omega_is_said_in_one_sentence_where_a_page_first_has_it(page: Path) -> None:
+    text = without_code(page.read_text())
+    if "Ω" in text and page.name not in ("glossary.md", "power.md"):  # there it is a resistance
+        assert OMEGA in text, f"say what Ω is: {OMEGA}"
+        assert text.index("Ω") == text.index(OMEGA), f"say it at the first Ω of {page.name}"
+
+
+def test_the_table_of_commands_has_every_command() -> None:
+    page = (ROOT / "docs" / "commands.md").read_text()
+    rows = re.findall(r"^\| (`.*?`) \|", page, re.MULTILINE)
+    named = {words.split()[0] for row in rows for words in re.findall("`(.*?)`", row)}
+    assert named == set(COMMANDS)
+
+
 def test_blocks_fit_80_columns() -> None:
     long = {
         f"{page.name}:{block.line + number}: {line}"
@@ -219,7 +240,7 @@ def test_the_example_of_the_python_api_runs(capsys: pytest.CaptureFixture[str]) 
     with torch.random.fork_rng():
         runpy.run_path(str(ROOT / "examples" / "end_to_end.py"), run_name="__main__")
     output = capsys.readouterr().out
-    assert re.search(r"^optimal: Ω \S+, \d+ bytes$", output, re.MULTILINE), output
+    assert re.search(r"^Solution\(optimal, proven: Ω \S+; size_bytes", output, re.MULTILINE), output
     fp32, mixed = (float(a) for a in re.findall(r"^\w+: ([\d.]+)% \[", output, re.MULTILINE))
     assert 60 < mixed <= 100, "it learns: chance is 25 %"
     assert 60 < fp32 <= 100

@@ -21,7 +21,7 @@ from mpsearch.cli import run
 from mpsearch.commands.solution_text import print_ranges
 from mpsearch.errors import InputError
 from mpsearch.explaining.explaining import Explanation, explain, what_if
-from mpsearch.search.proof import ranges
+from mpsearch.search.feasible_limits import ranges
 from mpsearch.search.solving import solve
 from mpsearch.tables.assignment import Assignment
 from mpsearch.tables.budget import Budget

@@ -1,5 +1,6 @@
 """Flash: predictions are never below a linked firmware, answers are those of exhaustive search."""
 
+import json
 import random
 from pathlib import Path
 
@@ -10,11 +11,12 @@ from mpsearch.cli import run
 from mpsearch.device.exported import read_firmware
 from mpsearch.device.firmware import WHOLE, build, check_tools
 from mpsearch.errors import InputError
+from mpsearch.exporters.c.code_bytes import flash_of
 from mpsearch.exporters.c.folder import export_c
 from mpsearch.exporters.c.targets import TARGETS
 from mpsearch.exporters.firmware.boards import boards_of
 from mpsearch.fitting.fitting import FLASH, Fitting
-from mpsearch.fitting.flash import charges, flash_of
+from mpsearch.fitting.flash import charges
 from mpsearch.fitting.in_flash import fit_in_flash
 from mpsearch.fitting.memory import Planned
 from mpsearch.fitting.sizes import Sizes
@@ -84,6 +86,9 @@ def test_no_firmware_takes_more_than_predicted(target: str, tmp_path: Path) -> N
     known = charges(sizes, flash_of(target))
     predicted = known.of(known.used(choices)) + size_bytes(found, choices)
     assert built.flash_bytes <= predicted <= 2 * built.flash_bytes
+    document = json.loads((tmp_path / "firmware" / "export.json").read_text())
+    said = sum(document["constant_bytes"].values()) + document["code_bytes"]
+    assert built.flash_bytes <= said <= 1.5 * built.flash_bytes
 
 
 def test_flash_needs_a_microcontroller(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,6 +21,11 @@ def test_every_package_is_shipped() -> None:
     for part in PARTS:
         inits = sorted((ROOT / part).rglob("__init__.py"))
         found += [".".join(("mpsearch", *init.parent.relative_to(ROOT).parts)) for init in inits]
+    folders = (
+        ROOT / "mpsearch" / "exporters" / "c"
+    ).iterdir()  # setuptools takes these for packages
+    of_c = [folder for folder in folders if folder.is_dir() and list(folder.glob("*.[ch]"))]
+    found += [".".join(folder.relative_to(ROOT).parts) for folder in of_c]
     assert sorted(listed) == sorted(found)
 
 

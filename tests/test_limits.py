@@ -242,7 +242,7 @@ def test_a_metric_is_no_resource(folder: Path, capsys: pytest.CaptureFixture[str
 def test_too_many_subsets() -> None:
     table = random_table(1, 2, 6, 1.0, groups=False)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mpsearch.search.solving.MOST_SUBSETS", 10)
+        patch.setattr("mpsearch.search.proof.MOST_SUBSETS", 10)
         with pytest.raises(InputError, match="6 choices have 20 subsets of 3; exclude"):
             solve(table, max_distinct=3)
 

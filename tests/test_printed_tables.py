@@ -7,6 +7,9 @@ printed as the same text.
 import ast
 import random
 import re
+import shlex
+import shutil
+import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -26,6 +29,7 @@ from mpsearch.commands.table_layout import Layout, lay_out
 from mpsearch.reproduction.table import HEADER
 
 COMMANDS = Path(mpsearch.__file__).parent / "commands"
+ROOT = Path(__file__).parent.parent
 WIDTHS = (60, 80, 100, 200, None)
 LONG = "features.blocks.12.attention.output.dense.projection"
 
@@ -89,9 +93,11 @@ def printed(
         measured = ["--uniform", "w4a4", "--metric", "f1", "--metric", "kl"]
         for words, code in (
             (["profile", "m.pt", "--choices", "w8a8,w4a8,w4a4", "--interactions"], 0),
-            (["solve", "--size", "70%", "--refine", "1", "--network", "m.pt"], 0),
+            (["solve", "--size", "70%", "--refine", "1", "--fp32", "m.pt"], 0),
             (["solve", "--size", "1B"], 1),
             (["solve", "--ranges"], 0),
+            (["solve", "--size", "100%", "-o", "w8.json"], 0),
+            (["diff", "assignment.json", "w8.json"], 0),
             (["explain"], 0),
             (["explain", "--what-if", "2=w4a4"], 0),
             (["front", "-o", "front.csv"], 0),
@@ -120,8 +126,8 @@ def written_tables() -> Iterator[tuple[str, range, Table | None]]:
 def _asked(site: str, call: ast.Call) -> Table | None:
     given = {one.arg: one.value for one in call.keywords}
     columns: list[str] = []
-    if isinstance(call.args[0], ast.Name) and call.args[0].id == "HEADER":
-        columns = [*HEADER]
+    if isinstance(call.args[0], ast.Name) and call.args[0].id.isupper():
+        columns = [*HEADER]  # the widest of those that are written down elsewhere
     elif isinstance(call.args[0], ast.List | ast.Tuple):
         for item in call.args[0].elts:
             if isinstance(item, ast.Constant):
@@ -221,7 +227,45 @@ def test_no_line_of_a_command_is_wider_than_the_terminal(
     text = "\n".join(lines)
     for name in (f"0.{LONG}", f"1.{LONG}"):
         assert text.count(f"  {name}\n") >= 3  # profile, solve, explain
+    assert not re.search("[0-9]\n *(%|KB)", text)
     assert "not shown at 60 columns: any other ≥, BOPS" in text
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="there is no make")
+def test_what_is_next_runs_as_it_is_printed(
+    printed: tuple[dict[str, Table], list[str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """With the names that were used, whatever they are, and on a narrow terminal in one piece."""
+    shutil.copy("m.pt", tmp_path / "my model.pt")
+    shutil.copy("assignment.json", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    terminal = Terminal(40)
+    for words in (
+        ["profile", "my model.pt", "-o", "my table.csv", "--choices", "w8a8,w4a8"],
+        ["finetune", "my model.pt", "--epochs", "1", "-o", "my tuned.pt"],
+        ["export", "my tuned.pt", "--fp32", "my model.pt", "-o", "my net"],
+    ):
+        assert terminal.run(*words) == 0, words
+    lines = [line.removeprefix("next: ") for line in terminal.close() if line.startswith("next: ")]
+    assert [shlex.split(line)[:2] for line in lines] == [
+        ["mpsearch", "solve"], ["mpsearch", "evaluate"], ["make", "-C"],
+    ]  # fmt: skip
+    for line in lines:
+        program, *words = shlex.split(line)
+        if program == "mpsearch":
+            assert run(words) == 0, line
+        else:
+            subprocess.run([program, *words], check=True)
+    assert "ok: all 4 samples" in capfd.readouterr().out
+
+
+def test_what_is_next_stands_in_a_line_of_its_own() -> None:
+    """`wrote a.pt; next: mpsearch solve` would be broken between words, and cannot be copied."""
+    for path in ROOT.glob("[ms]*/**/*.py"):
+        assert "; next: " not in path.read_text(encoding="utf-8"), path
 
 
 @pytest.mark.parametrize("width", [60, 80])

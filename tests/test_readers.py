@@ -38,7 +38,7 @@ PRODUCT = ("mpsearch", "models", "reports", "sensitivity", "solvers")
 # what this program wrote itself and nobody else can have: pieces signed with their digest, a
 # checkpoint's history under the digest of all of it, the reply of our own child, our own table
 OWN_JSON = {
-    "mpsearch/fitting/flash.py",
+    "mpsearch/exporters/c/code_bytes.py",
     "mpsearch/running/journal.py",
     "mpsearch/finetuning/training.py",
     "solvers/pulp_model.py",

@@ -245,7 +245,7 @@ def test_training_begins_and_ends_with_the_same_quantizers() -> None:
         torch.testing.assert_close(copy(*data.inputs), start(*data.inputs), rtol=0, atol=1e-5)
         assert copy.quantized().digest == start.digest
         (copy(*data.inputs) ** 2).sum().backward()
-        name = "image:stored step"
+        name = "image_stored_scale"
         assert copy.parameters[name].grad is not None
         with torch.no_grad():
             copy.parameters[name].add_(0.1)

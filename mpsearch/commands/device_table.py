@@ -163,7 +163,7 @@ def write_table(
 
 def next_command(table: "LayerTable", path: str, column: str) -> str:
     """A search that has an answer: half-way between the column's least and that of all largest."""
-    from mpsearch.search.proof import ranges
+    from mpsearch.search.feasible_limits import ranges
 
     found = ranges(table)[column]
     least, most = float(found.least), float(found.most)

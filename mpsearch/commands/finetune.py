@@ -1,5 +1,6 @@
 """`mpsearch finetune`."""
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -109,6 +110,10 @@ def finetune(
         print_json(_document(result, output, loaded.network))
     else:
         _print_summary(result, output, loaded.network, train)
+        given = [("--data", validation or data), *(("--loss", one) for one in loss)]
+        words = [word for option, value in given if value is not None for word in (option, value)]
+        command = ["mpsearch", "evaluate", output, "--fp32", path, *model.words, *words]
+        echo(f"next: {shlex.join(command)}")
 
 
 def _validation(source: str, network: "Network", losses: tuple[str, ...]) -> "Data":
@@ -144,7 +149,7 @@ def _print_summary(result: "FineTuned", output: str, network: "Network", train: 
         share = f"{100 * result.best.frozen:.2g} %"
         echo(f"{share} of the weights with 2 to 4 bits oscillated and were frozen")
     size = format_size(size_bytes(network, result.network.assignment))
-    echo(f"wrote {output}: {size}; next: mpsearch evaluate {output} --fp32 MODEL --data TEST")
+    echo(f"wrote {output}: {size}")
 
 
 def _document(result: "FineTuned", output: str, network: "Network") -> dict[str, Any]:

@@ -9,6 +9,7 @@ import numpy as np
 from mpsearch.commands.console import echo, json_option, print_json, print_table
 from mpsearch.commands.options import SearchOptions, search_options
 from mpsearch.commands.renamed import Renamed
+from mpsearch.commands.solution_text import front_lines
 from mpsearch.errors import InputError
 from mpsearch.pareto.files import keep_measured, to_document, write_csv, write_json
 from mpsearch.pareto.front import Front
@@ -64,12 +65,13 @@ def front(
     allowed = None if memory is None else parse_bytes(memory)
     table = LayerTable.read_csv(table_path)
     budget = within.budget(table)
+    pins, exclude = within.pinned(table), within.excluded(table)
     found = front_of(
         table,
         resource,
         budget.limits,
-        within.pinned(table),
-        within.excluded(table),
+        pins,
+        exclude,
         max_memory=allowed,
         at_least=budget.at_least,
     )
@@ -99,6 +101,7 @@ def front(
         print_json(to_document(found))
     else:
         _print_front(found, points)
+        echo(*front_lines(table, resource, budget, pins, exclude))
         for path in (output, output and Path(output).with_suffix(".json"), plot):
             if path:
                 echo(f"wrote {path}")
@@ -113,7 +116,8 @@ def _print_front(found: Front, points: int) -> None:
         cells += [format_amount(name, values[point]) for name, values in found.totals.items()]
         cells += [str(count) for count in found.counts[point].tolist()]
         rows.append(cells)
-    print_table(["Ω", *found.totals, *map(str, found.choices)], rows)
+    others = [name for name in found.totals if name != found.resource]
+    print_table(["Ω", *found.totals, *map(str, found.choices)], rows, least=others)
     if found.exact:
         kind = "exact"
     elif np.isfinite(found.epsilon):

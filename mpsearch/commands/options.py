@@ -64,6 +64,17 @@ class ModelOptions:
         """Whether any of them was typed."""
         return self != ModelOptions(None, False, (), (), (), None)
 
+    @property
+    def words(self) -> list[str]:
+        """As they stand in a command."""
+        one = {"--architecture": self.architecture, "--max-model-memory": self.max_model_memory}
+        several = {
+            "--input-shape": self.input_shapes, "--batch-dim": self.batch_dims, "--fix": self.fixes,
+        }  # fmt: skip
+        found = [(option, value) for option, value in one.items() if value is not None]
+        found += [(option, value) for option, values in several.items() for value in values]
+        return [*(["--trust"] if self.trust else []), *(word for pair in found for word in pair)]
+
     def source(self, path: str) -> "ModelSource":
         """The file read like this. Raises InputError for a value that is none."""
         from mpsearch.importers.loading import ModelSource

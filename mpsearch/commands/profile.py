@@ -131,9 +131,8 @@ def profile(
     )
     targets = check(loaded.network, bound) if is_first() else {}
     exports = {name: found.to_json() for name, found in targets.items()}
-    table, provenance = run_profile(
-        loaded.network, bound, output, settings, progress, device, exports
-    )
+    table = run_profile(loaded.network, bound, output, settings, progress, device, exports)
+    provenance = table.provenance
     if not is_first():
         return
     peak = peak_bytes(device)
@@ -185,7 +184,7 @@ def profile(
 
 def next_command(table: "LayerTable", path: str, form: str | None = None) -> str:
     """A search that has an answer: for 66 % of the size, or half-way to what is the least."""
-    from mpsearch.search.proof import ranges
+    from mpsearch.search.feasible_limits import ranges
 
     found = ranges(table)["size_bytes"]
     least, most = float(found.least), float(found.most)

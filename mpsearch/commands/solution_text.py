@@ -1,16 +1,18 @@
 """A solution, and what limits can be: text for the terminal, and JSON."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from mpsearch.commands.console import echo, print_table
 from mpsearch.profiling.float_text import outside_sentence
-from mpsearch.tables.solution import Solution
+from mpsearch.tables.budget import Budget, column_of
+from mpsearch.tables.choice import Choice
+from mpsearch.tables.solution import Solution, Useful
 from mpsearch.tables.table import LayerTable
-from mpsearch.tables.units import format_amount, format_exactly
+from mpsearch.tables.units import format_amount, format_exactly, format_rounded
 
 if TYPE_CHECKING:
-    from mpsearch.search.proof import Range
+    from mpsearch.search.feasible_limits import Range
 
 
 def print_solution(table: LayerTable, solution: Solution) -> None:
@@ -26,6 +28,43 @@ def print_solution(table: LayerTable, solution: Solution) -> None:
         within = "" if allowed is None else f" (limit {allowed:g})"
         echo(f"least {solution.minimize} {least}, Ω total {solution.omega:.6g}{within}: "
                    f"{_verdict(solution)}")  # fmt: skip
+    echo(*idle_lines(table, solution))
+
+
+def idle_lines(table: LayerTable, solution: Solution) -> list[str]:
+    """Which limits do not bind and where they would, such as: no limit binds: every layer has its
+    largest choice; limits are useful from 41.4 KB to 74.7 KB."""
+    idle = solution.not_binding
+    limits = [*solution.limits, *(f">={key}" for key in solution.at_least)]
+    if set(idle) < set(limits):
+        return [f"limit {key} does not bind: {_useful(key, one)}" for key, one in idle.items()]
+    if not idle:
+        return []
+    least = "Ω" if solution.minimize == "omega" else solution.minimize
+    if solution.status != "optimal":  # refined: the limits were of the least Ω
+        why = f"the least {least} that there is keeps to it"
+    elif all(choice == table.choices_of(name)[-1] for name, choice in solution.choices.items()):
+        why = "every layer has its largest choice"
+    else:
+        why = f"nothing has less {least}"
+    start = f"no limit {'binds' if limits else 'is given'}: {why}"
+    texts = {key: _useful(key, one) for key, one in idle.items()}
+    if len(idle) == 1 and limits:
+        return [f"{start}; {text}" for text in texts.values()]
+    return [start, *(f"  {key}: {text}" for key, text in texts.items())]
+
+
+def _useful(key: str, one: Useful) -> str:
+    """`limits are useful from 41.4 KB to 74.7 KB`: what is promised of the limits that are printed
+    is true of these very texts."""
+    column, up = column_of(key.removeprefix(">=")), not key.startswith(">=")
+    if one.tightest is None or one.free is None:
+        return "where it would was not found in time"
+    if one.tightest == one.free:
+        return f"it makes no difference from {format_rounded(column, one.free, up)} on"
+    ends = [one.tightest, one.free] if up else [one.free, one.tightest]
+    first, last = (format_rounded(column, end, up) for end in ends)
+    return f"limits are useful from {first} to {last}"
 
 
 def print_tables(table: LayerTable, solution: Solution) -> None:
@@ -95,6 +134,29 @@ def print_failure(solution: Solution, what: str = "no assignment is within the l
         echo(text, err=True)
 
 
+def front_lines(
+    table: LayerTable,
+    resource: str,
+    budget: Budget,
+    pins: Mapping[str, Choice],
+    exclude: Mapping[str, Collection[Choice]],
+) -> list[str]:
+    """Upper limits that leave no point of a front out."""
+    from mpsearch.search.feasible_limits import ranges
+
+    found, lines = ranges(table, pins, exclude, {}), []
+    for key, limit in budget.limits.items():
+        column = column_of(key)
+        only = len(budget.limits) == 1 and not budget.at_least
+        if key == resource and only and limit >= found[key].useful:
+            useful = _useful(key, Useful(found[key].least, found[key].useful))
+            lines.append(f"limit {key} leaves no point out: {useful}")
+        elif key in found and limit >= found[key].most:
+            most = format_rounded(column, found[key].most, up=True)
+            lines.append(f"limit {key} leaves no point out: nothing takes more than {most}")
+    return lines
+
+
 def print_ranges(found: Mapping[str, "Range"], limits: Mapping[str, int | float]) -> None:
     """One line a column, beside its limit; bytes also as they are, for copying."""
     titles = ["column", "least", "least within other limits", "useful up to", "all largest"]
@@ -118,23 +180,4 @@ def print_outside(provenance: Mapping[str, Any]) -> None:
 
 def to_document(solution: Solution, table: LayerTable) -> dict[str, Any]:
     """What `mpsearch solve --json` prints of a solution: docs/formats.md names its keys."""
-    return {
-        "status": solution.status,
-        "layers": {name: choice.to_json() for name, choice in solution.choices.items()},
-        "minimize": solution.minimize,
-        "objective": solution.objective,
-        "omega": solution.omega,
-        "bound": solution.bound,
-        "gap": solution.gap,
-        "solver": solution.solver,
-        "seconds": solution.seconds,
-        "totals": dict(solution.totals),
-        "limits": dict(solution.limits),
-        "at_least": dict(solution.at_least),
-        "smallest_feasible": {
-            column: {"alone": least.alone, "with_other_limits": least.with_others}
-            for column, least in solution.smallest.items()
-        },
-        "notes": list(solution.notes),
-        "table_digest": table.digest,
-    }
+    return solution.to_dict() | {"table_digest": table.digest}

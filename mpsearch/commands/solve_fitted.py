@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from mpsearch.exporters.c.code_bytes import flash_of
 from mpsearch.exporters.c.targets import find_target
 from mpsearch.fitting.fitting import Fitted, Fitting
-from mpsearch.fitting.flash import flash_of
 from mpsearch.fitting.in_flash import fit_in_flash
 from mpsearch.fitting.memory import Moment, Planned
 from mpsearch.integer.template import template_from_json

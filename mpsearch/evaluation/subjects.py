@@ -209,7 +209,7 @@ def run(request: EvaluationRequest) -> Evaluations:
                     request.metrics, subject.reference,
                 )
             )  # fmt: skip
-    return _together(subject.data, subject.held_out, rows, notes)
+    return together(subject.data, subject.held_out, rows, notes)
 
 
 def _undone(name: str, quantized: QuantizedNetwork) -> list[str]:
@@ -253,10 +253,8 @@ def _quantized_file(request: EvaluationRequest) -> Evaluations:
         )
     place = find_device(request.device)
     quantized = load_quantized(request.source.path, request.source.max_memory)
-    if request.data is None:
+    if request.data is None and request.fp32 is None:
         raise InputError(f"{request.source.path} carries no data; give data with --data")
-    arrays = read_arrays(request.data)
-    data = bind(arrays, quantized.source, request.losses)
     quantized, chosen = quantized.to(place), quantized.assignment
     subject = None
     if request.fp32 is not None:
@@ -266,6 +264,16 @@ def _quantized_file(request: EvaluationRequest) -> Evaluations:
             losses=request.losses, metrics=request.metrics, need_labels=False,
             device=request.device,
         )  # fmt: skip
+    if request.data is not None:
+        data = bind(read_arrays(request.data), quantized.source, request.losses)
+    else:  # the sample of the float model, which has the same inputs
+        assert subject is not None
+        if subject.network.input_shapes != quantized.source.input_shapes:
+            raise InputError(
+                f"{request.fp32} has other inputs than {request.source.path}; expected the network "
+                "that it was made from, or --data"
+            )
+        data = subject.data
     reference = None if subject is None else subject.reference
     row = evaluate(
         "quantized", quantized, data, request.batch_size,
@@ -283,14 +291,14 @@ def _quantized_file(request: EvaluationRequest) -> Evaluations:
     notes = outside_notes(quantized.source, data, ranges_of(quantized))
     notes += _undone("quantized", quantized)
     if subject is None:
-        return _together(data, True, rows, notes)
+        return together(data, True, rows, notes)
     if quantized.model_digest not in (None, subject.network.digest):
         notes.append(
             f"{request.fp32} has other weights than the network that {request.source.path} was "
             "made from: what is lost against FP32 is not lost by quantizing"
         )
     rows.insert(0, subject.float_row())
-    return _together(data, subject.held_out, rows, notes)
+    return together(data, subject.held_out, rows, notes)
 
 
 def _of_file(row: Evaluation, quantized: QuantizedNetwork) -> Evaluation:
@@ -298,9 +306,10 @@ def _of_file(row: Evaluation, quantized: QuantizedNetwork) -> Evaluation:
     return replace(row, origin=replace(row.origin, quantized=quantized.digest))
 
 
-def _together(
+def together(
     data: Data, held_out: bool, rows: Sequence[Evaluation], notes: Sequence[str]
 ) -> Evaluations:
+    """Networks measured on `data`, as evaluation.json has them; notes: a sentence each."""
     name = "cross-entropy" if data.loss is None else data.loss.name
     beside = [] if (without := _unlabelled(data)) is None else [
         f"no labels{without}: measured against the FP32 network"

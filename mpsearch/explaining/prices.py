@@ -229,7 +229,7 @@ def marginals(
 
     def change(column: str, limit: int | float) -> float | None:
         moved = Budget({**limits, column: limit})
-        other = solve(table, moved, "auto", pins, exclude, time_limit)
+        other = solve(table, moved, "auto", pins, exclude, time_limit, explain=False)
         if other.status != "optimal" or solution.status != "optimal":
             return None
         assert other.objective is not None

@@ -2,22 +2,16 @@
 
 The code is a fixed charge for every kernel that an assignment uses, so a limit on all of it is one
 on the constants for each set of kernels: `fitting` asks for the best assignment of every set.
-Bytes are from `code_bytes.json`, which benchmarks/code_bytes.py measures, and never below what a
-linked firmware takes.
 """
 
-import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from functools import cache
-from importlib.resources import files
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 
-from mpsearch.errors import InputError
-from mpsearch.exporters.c.kernels import Kernel
+from mpsearch.exporters.c.code_bytes import Flash, functions_of
 from mpsearch.exporters.c.summing import Summed, layer_of
 from mpsearch.fitting.sizes import Sizes
 from mpsearch.integer.fixed_point import Rescale
@@ -25,91 +19,10 @@ from mpsearch.integer.functions import Lookup
 from mpsearch.integer.graph import Scaling, Step
 from mpsearch.tables.choice import Choice
 
-TABLE = "code_bytes.json"
-_CALL = 80  # bytes of one step's call and of what describes its tensors, at most
 _KNOTS = 2049 * 2  # of a function's table, at most
 _SUM = 64  # what describes a sum that is part of a layer, at most
 _SHARED = 3 * 1024  # tables that steps of one kind share
 _PER_CHANNEL = 8  # of a layer's factors, where float32 scales do not give them exactly
-
-# What computes a step: of layers by the kernel.
-_LAYERS = {
-    ("Convolution", Kernel.PLAIN.name): "mps_convolve",
-    ("Convolution", Kernel.PATCHES.name): "mps_convolve_patches",
-    ("Convolution", Kernel.DEPTHWISE.name): "mps_convolve_depthwise",
-    ("Linear", Kernel.PLAIN.name): "mps_multiply",
-    ("Linear", Kernel.PATCHES.name): "mps_multiply_patches",
-}
-LAYERS = tuple(sorted(_LAYERS.values()))
-_OTHERS = {
-    "TransposedConvolution": "mps_convolve_transposed", "Embedding": "mps_embed",
-    "Requantize": "mps_requantize", "Clamp": "mps_clamp", "Add": "mps_add",
-    "MaxPool": "mps_max_pool", "AveragePool": "mps_average_pool", "Mean": "mps_mean",
-    "Concatenate": "mps_move", "Permute": "mps_move", "Slice": "mps_move", "Arrange": "mps_move",
-    "Pad": "mps_move mps_fill", "Softmax": "mps_softmax", "ArgMax": "mps_argmax",
-    "Reshape": "", "Lookup": "mps_look_up", "Interval": "mps_compare",
-    "Affine": "mps_transform mps_combine", "Multiply": "mps_times", "Prelu": "mps_prelu",
-    "LogSoftmax": "mps_log_softmax", "Normalize": "mps_normalize",
-    "MatMul": "mps_multiply_matrices", "Gather": "mps_gather mps_move",
-    "Fill": "mps_fill mps_move", "Resize": "mps_resize", "Beside": "mps_move mps_fill",
-}  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Flash:
-    """What a firmware for one microcontroller takes, beside the constants of layers."""
-
-    target: str
-    base: int
-    code: Mapping[str, int]
-    """Function -> bytes, with all that it calls."""
-    together: Mapping[str, int]
-    """Several kernels of layers, by their names in order -> bytes."""
-    step: Mapping[str, int]
-    """Function -> bytes of the description that each of its calls has."""
-
-    def of_functions(self, functions: Iterable[str]) -> int:
-        """Their code."""
-        names = set(functions)
-        layers = " ".join(name for name in LAYERS if name in names)
-        own = self.together.get(layers, self.code.get(layers, 0))
-        return own + sum(self.code[name] for name in names.difference(LAYERS))
-
-    def of_step(self, step: Step, functions: Iterable[str]) -> int:
-        """Its description, its call and its tables."""
-        described = max((self.step[function] for function in functions), default=0)
-        return described + _CALL + _table_bytes(step)
-
-    def of_layers(self, channels: Iterable[int]) -> int:
-        """What layers may take above what the table says, by their output channels."""
-        return sum(_PER_CHANNEL * count for count in channels)
-
-
-@cache
-def flash_of(target: str) -> Flash:
-    """The figures of a microcontroller. Raises InputError for a target without."""
-    text = (files("mpsearch.exporters.c") / TABLE).read_text(encoding="utf-8")
-    known = json.loads(text)["targets"]
-    if target not in known:
-        raise InputError(
-            f"--flash counts the code of {', '.join(known)}; got --target {target}: leave --flash "
-            "out, or limit the constants with --size"
-        )
-    functions = known[target]["functions"]
-    return Flash(
-        target,
-        known[target]["base"] + _SHARED,
-        {name: one["code"] for name, one in functions.items()},
-        known[target]["layers"],
-        {name: one["step"] for name, one in functions.items()},
-    )
-
-
-def functions_of(kind: str, kernel: str) -> tuple[str, ...]:
-    """The C functions that a step of this kind may call; `kernel` is a layer's."""
-    if (kind, kernel) in _LAYERS:
-        return (_LAYERS[kind, kernel],)
-    return tuple(_OTHERS[kind].split())
 
 
 def _table_bytes(step: Step) -> int:
@@ -185,7 +98,7 @@ def charges(sizes: Sizes, flash: Flash) -> Charges:
                 kernel = kernels[layer.weights.layer].name
             functions = functions_of(type(layer or step).__name__, kernel)
             node = origin.get(step.output.name, step.sources[0])
-            own[node] = own.get(node, 0) + flash.of_step(step, functions)
+            own[node] = own.get(node, 0) + flash.of_call(functions) + _table_bytes(step)
             if not kernel:
                 others |= set(functions)
         most = {node: max(own.get(node, 0), most.get(node, 0)) for node in own.keys() | most}
@@ -194,8 +107,8 @@ def charges(sizes: Sizes, flash: Flash) -> Charges:
         if each.layer:
             kind, weights = each.steps[0]["kind"], each.steps[0]["weights"]
             layers[each.layer] = (kind, weights["codes"][0])
-    fixed = flash.base + flash.of_functions(others) + sum(most.values())
-    fixed += flash.of_layers(count for _, count in layers.values())
+    fixed = flash.base + _SHARED + flash.of_functions(others) + sum(most.values())
+    fixed += sum(_PER_CHANNEL * count for _, count in layers.values())
     kernels_of = {
         name: {
             choice: functions_of(layers[name][0], sizes.kernel_of(name, choice))[0]

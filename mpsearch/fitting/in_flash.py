@@ -7,8 +7,9 @@ that needs no others and whose constants fit what their code leaves; and the bes
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 
+from mpsearch.exporters.c.code_bytes import Flash
 from mpsearch.fitting.fitting import FLASH, RAM, Excludes, Fitted, Fitting
-from mpsearch.fitting.flash import Flash, charges
+from mpsearch.fitting.flash import charges
 from mpsearch.tables.budget import Budget
 from mpsearch.tables.choice import Choice
 from mpsearch.tables.solution import Smallest, Solution

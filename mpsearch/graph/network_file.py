@@ -91,8 +91,6 @@ def save(
     as float32 where they are in other floating point. Written atomically, and only what was read
     back and gave the same outputs. Raises InputError when the model cannot be exported, uses an
     operator outside the allow-list or gives a file that cannot be read.
-
-    >>> mpsearch.save(model, "saved.pt", (x[:1],), {"x0": x, "y": y})
     """
     model, example_inputs = at_border(model, example_inputs, batch_dim, fix)
     graph = export_graph(model, example_inputs)
@@ -129,6 +127,18 @@ def save(
     write_archive(
         path, {"format": FORMAT, "version": VERSION, **header}, tensors, checked, read_back
     )
+
+
+def save_with_sample(
+    path: str | os.PathLike[str], output: str | os.PathLike[str], sample: Arrays
+) -> NetworkFile:
+    """Write the network of an mpsearch file with another sample, `{"x0": …, "y": labels}`, to
+    `output`; graph and weights stay. Raises InputError as `load` and `save`."""
+    header, tensors, _ = read_archive(path)
+    inputs = [f"x{index}" for index in range(len(header.get("inputs", ())))]
+    checked = _checked_sample(sample, inputs)
+    write_archive(output, header, tensors, checked, _read_whole)
+    return load(output)
 
 
 def check_same_graph(written: fx.GraphModule, read: fx.GraphModule) -> None:
@@ -281,6 +291,10 @@ def _load(path: str | os.PathLike[str]) -> NetworkFile:
     network = Network.from_graph(graph, examples)
     check_apart(path, network, examples)
     return NetworkFile(network, sample)
+
+
+def _read_whole(path: Path) -> None:
+    _load(path)
 
 
 def check_apart(

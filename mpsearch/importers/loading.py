@@ -78,7 +78,8 @@ def convert(
 
     source: a path, or with what it takes to load it. data: at most `samples` of them, drawn by
     `seed`, are kept in the file for calibration; their shapes are the inputs' where the file has
-    none. Returns network, sample and what the loader changed. Raises InputError as loading does.
+    none. An mpsearch file gets these samples in place of its own, and needs data for that. Returns
+    network, sample and what the loader changed. Raises InputError as loading does.
 
     >>> torch.save(model, "pickled.pt")
     >>> source = mpsearch.ModelSource("pickled.pt", trust=True)
@@ -88,17 +89,24 @@ def convert(
     """
     if isinstance(source, str):
         source = ModelSource(source)
+    if data is not None and detect(source.path) == MPSEARCH:
+        drawn = _drawn(data, load_network(source).network, samples, seed)
+        return network_file.save_with_sample(source.path, output, drawn)
     with memory_budget.of_load(source.path, source.max_memory):
         module, examples = load_module(source, data)
         network = network_of(source, module, examples)
-    sample: dict[str, torch.Tensor] = {}
-    if data is not None:
-        bound = bind(data, network).take(samples, seed)
-        sample = {f"x{i}": x for i, x in enumerate(bound.inputs)}
-        if bound.labels is not None:
-            sample |= separate(bound.labels, bound.loss)
+    sample = {} if data is None else _drawn(data, network, samples, seed)
     network_file.save(module, output, examples, sample)
     return NetworkFile(network, sample, notes_of(module))
+
+
+def _drawn(data: Arrays, network: Network, samples: int, seed: int) -> dict[str, torch.Tensor]:
+    """At most so many samples of the data, as an mpsearch file names them."""
+    bound = bind(data, network).take(samples, seed)
+    sample = {f"x{i}": x for i, x in enumerate(bound.inputs)}
+    if bound.labels is not None:
+        sample |= separate(bound.labels, bound.loss)
+    return sample
 
 
 def load_network(source: ModelSource, data: Arrays | None = None) -> NetworkFile:
@@ -155,7 +163,9 @@ def load_module(source: ModelSource, data: Arrays | None) -> tuple[nn.Module, Ex
 def _load_module(source: ModelSource, data: Arrays | None) -> tuple[nn.Module, ExampleInputs]:
     kind = detect(source.path)
     if kind == MPSEARCH:
-        raise InputError(f"{source.path} is an mpsearch file already")
+        raise InputError(
+            f"{source.path} is an mpsearch file already; give --data for another sample in it"
+        )
     if kind == STATE_DICT:
         state = _read_state(source.path)
         if state is not None:

@@ -52,7 +52,7 @@ def measure_front(
     front: Front,
     points: Sequence[int],
     subject: Subject,
-    output: str | os.PathLike[str],
+    output: str | os.PathLike[str] | None,
     remeasure: bool = False,
     step: Callable[[], None] = lambda: None,
     workers: Workers | None = None,
@@ -65,24 +65,21 @@ def measure_front(
     same way are kept, so a killed run goes on. workers: processes that share the points; all return
     the same, and the first one writes after as many points as there are processes. Raises
     InputError for a front of another network, and where the front holds values of other data or of
-    another network, unless `remeasure` drops them.
+    another network, unless `remeasure` drops these.
     """
     check_layers(subject.network, front.assignment(0))
     names: tuple[str, ...] = COLUMNS
     if subject.data.labels is None:
         names, subject = WITHOUT_LABELS, replace(subject, metrics=("agreement",))
     described = measurement(subject)
-    if front.measurement and remeasure:
-        front = replace(front, measured={}, measurement={})
-    check_same(front, described)
-    if front.measurement:
+    try:
+        reference = _reference(front, described)
+    except InputError:
+        if not remeasure:
+            raise
+        front, reference = replace(front, measured={}, measurement={}), None
+    if reference is not None:
         described = dict(front.measurement)
-        try:
-            reference = row_from_json(described.get("fp32"), "fp32")
-        except ValueError as error:
-            raise InputError(
-                f"the front's measurement of FP32 is damaged: {error}; drop it with --remeasure"
-            ) from error
     else:
         reference = subject.float_row()
         if names is COLUMNS:
@@ -111,7 +108,8 @@ def measure_front(
                     columns[name][point] = value
                 step()
         front = replace(front, measured={**front.measured, **columns}, measurement=described)
-        if workers.rank == 0 and not np.array_equal(columns[names[0]], before, equal_nan=True):
+        changed = not np.array_equal(columns[names[0]], before, equal_nan=True)
+        if output is not None and workers.rank == 0 and changed:
             write_json(front, Path(output).with_suffix(".json"))
             write_csv(front, Path(output).with_suffix(".csv"))
     return front
@@ -145,6 +143,20 @@ def check_same(front: Front, described: Mapping[str, Any]) -> None:
             f"{', '.join(other)}",
             "name the same again, or drop them with --remeasure",
         )
+
+
+def _reference(front: Front, described: Mapping[str, Any]) -> Evaluation | None:
+    """FP32 as the front has it; None where nothing was measured. InputError as `check_same`, and
+    for a damaged row."""
+    check_same(front, described)
+    if not front.measurement:
+        return None
+    try:
+        return row_from_json(front.measurement.get("fp32"), "fp32")
+    except ValueError as error:
+        raise InputError(
+            f"the front's measurement of FP32 is damaged: {error}; drop it with --remeasure"
+        ) from error
 
 
 def _values(row: Evaluation, reference: Evaluation) -> dict[str, float]:

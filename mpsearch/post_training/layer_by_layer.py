@@ -171,7 +171,7 @@ def correct_bias(
     bias = ((bias if in_use is None else in_use).double() + shift).to(bias.dtype)
     codes = quantized.bias_codes
     if codes is not None and quantized.weight is not None:
-        codes = bias_codes(bias, quantized.weight, quantized.activation)
+        codes = bias_codes(bias, quantized.weight, quantized.activation.scale)
     return QuantizedLayer(quantized.choice, quantized.weight, codes, quantized.activation), bias
 
 

@@ -154,7 +154,7 @@ class _Trained:
             return QuantizedLayer(choice, weight, None, activation), bias
         rows = weight.dequantize()
         weight = with_room_for_bias(rows, weight, choice.w_bits, bias, activation.scale)
-        codes = bias_codes(bias, weight, activation)
+        codes = bias_codes(bias, weight, activation.scale)
         return QuantizedLayer(choice, weight, codes, activation), bias
 
 

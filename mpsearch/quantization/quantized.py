@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import fx
@@ -21,8 +21,12 @@ from mpsearch.quantization.quantizer import (
     quantize_weight,
     weight_at,
 )
+from mpsearch.running.notebook import html_table
 from mpsearch.tables.assignment import Assignment
-from mpsearch.tables.choice import Choice
+from mpsearch.tables.choice import Choice, counted
+
+if TYPE_CHECKING:
+    import mpsearch
 
 SHOWN = 3  # layers that a message names
 _LARGEST_BIAS = 2**31 - 1
@@ -82,6 +86,11 @@ class QuantizedNetwork:
     """Node name -> the quantizer of a tensor that is stored in codes of its own, between layers
     (what is added, averaged, or read by several layers); None where no such choice was made:
     integers keep these tensors in 32 bits then."""
+    origin: Any = field(default=None, repr=False, compare=False)
+    """In memory, (float network, calibration samples) that it was made from; None: not known."""
+
+    if TYPE_CHECKING:  # bound by the package
+        export = mpsearch.export
 
     def to(self, device: torch.device) -> "QuantizedNetwork":
         """The same on `device`; the network itself when it is there already."""
@@ -98,6 +107,17 @@ class QuantizedNetwork:
         outputs = self.graph(*(x.to(self.source.device) for x in inputs))
         assert isinstance(outputs, torch.Tensor)
         return outputs
+
+    def __repr__(self) -> str:
+        return f"QuantizedNetwork({counted(self.assignment.values())}; {self.source!r})"
+
+    def _repr_html_(self) -> str:
+        """For notebooks: the bits of every layer."""
+        rows = [
+            [layer.name, layer.kind, f"{layer.weights:,}", str(self.layers[layer.name].choice)]
+            for layer in self.source.layers
+        ]
+        return html_table([repr(self)], ["layer", "kind", "weights", "bits"], rows)
 
     @property
     def assignment(self) -> dict[str, Choice]:
@@ -130,11 +150,6 @@ def quantize(
     """Quantize every layer of `network` as `choices` says.
 
     Raises InputError naming the first layer that `choices` and the network do not share.
-
-    >>> histograms = mpsearch.calibrate(network, data)
-    >>> quantized = mpsearch.quantize(network, solution.choices, histograms)
-    >>> quantized(x).shape == network(x).shape
-    True
     """
     check_layers(network, choices)
     layers = {
@@ -222,17 +237,31 @@ def with_activation(
     if weight is None or bias is None or choice.a_bits == FLOAT_BITS:
         return QuantizedLayer(choice, weight, None, activation)
     rows, _ = network.weight_rows(layer)
-    weight = with_room_for_bias(rows, weight, choice.w_bits, bias, activation.scale)
-    weight = _with_fine_bias(weight, bias, activation.scale)
-    return QuantizedLayer(choice, weight, bias_codes(bias, weight, activation), activation)
+    weight = with_scales_for_bias(rows, weight, choice.w_bits, bias, activation.scale)
+    return QuantizedLayer(choice, weight, bias_codes(bias, weight, activation.scale), activation)
 
 
 def bias_codes(
-    bias: torch.Tensor, weight: QuantizedWeight, activation: ActivationQuantizer
+    bias: torch.Tensor, weight: QuantizedWeight, step: float | torch.Tensor
 ) -> torch.Tensor:
-    """Whole steps of weight scale × input scale, int32."""
-    codes = torch.round(bias.double() / weight.bias_steps(activation.scale))
+    """Whole steps of weight scale × input scale `step`, int32."""
+    codes = torch.round(bias.double() / weight.bias_steps(step))
     return codes.clamp_(-_LARGEST_BIAS, _LARGEST_BIAS).to(torch.int32)
+
+
+def with_scales_for_bias(
+    rows: torch.Tensor,
+    weight: QuantizedWeight,
+    bits: int,
+    bias: torch.Tensor,
+    step: float | torch.Tensor,
+) -> QuantizedWeight:
+    """Scales at which the bias can be counted, whatever its size: `weight` itself where its own do.
+
+    `step` is the input's scale: a float, or a float64 of no dimensions.
+    """
+    weight = with_room_for_bias(rows, weight, bits, bias, step)
+    return _with_fine_bias(weight, bias, step)
 
 
 def with_room_for_bias(
@@ -240,7 +269,7 @@ def with_room_for_bias(
     weight: QuantizedWeight,
     bits: int,
     bias: torch.Tensor,
-    step: float,
+    step: float | torch.Tensor,
     room: float = _ROOM,
 ) -> QuantizedWeight:
     """The codes of `rows` with larger scales for channels whose bias would exceed `room` steps.
@@ -256,7 +285,9 @@ def with_room_for_bias(
     return weight_at(rows, torch.maximum(scales, wanted), bits)
 
 
-def _with_fine_bias(weight: QuantizedWeight, bias: torch.Tensor, step: float) -> QuantizedWeight:
+def _with_fine_bias(
+    weight: QuantizedWeight, bias: torch.Tensor, step: float | torch.Tensor
+) -> QuantizedWeight:
     """Smaller scales for channels without weights: their scale means nothing but the bias's step.
 
     At a scale of 1 a pruned channel's bias of 3 became 0, or 6.7 where the inputs' steps are that.
@@ -267,6 +298,8 @@ def _with_fine_bias(weight: QuantizedWeight, bias: torch.Tensor, step: float) ->
         dead, wanted = dead.all().expand_as(dead), wanted.max().expand_as(wanted)
     scales = weight.channel_scales()
     finer = dead & (wanted < scales) & (wanted >= torch.finfo(torch.float32).tiny)
+    if not bool(finer.any()):
+        return weight
     return weight.with_channel_scales(torch.where(finer, wanted, scales))
 
 

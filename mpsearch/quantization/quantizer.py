@@ -130,7 +130,7 @@ class QuantizedWeight:
         """The same codes with these scales [channels]."""
         return replace(self, scales=scales)
 
-    def bias_steps(self, step: float) -> torch.Tensor:
+    def bias_steps(self, step: float | torch.Tensor) -> torch.Tensor:
         """[channels], float64: weight scale × input scale `step`, which a bias is counted in."""
         return self.channel_scales().double() * step
 
@@ -307,7 +307,7 @@ def quantize_rows(rows: torch.Tensor, scales: torch.Tensor, bits: int) -> torch.
     low, high = weight_codes_range(bits)
     parts, steps = by_scale(rows, scales)
     factor = gradient_factor(parts.shape[1], high)
-    return _on_steps(parts, steps, low, high, factor).reshape(rows.shape)
+    return _on_steps(parts, steps, None, low, high, factor).reshape(rows.shape)
 
 
 def quantize_input(
@@ -315,11 +315,13 @@ def quantize_input(
 ) -> torch.Tensor:
     """Activations on the step `scale` [], a zero of code `zero_point`, LSQ's gradients.
 
-    `count` are the numbers of one sample; its dimension need not be the first.
+    The numbers are those of `ActivationQuantizer.fake_quantize`, bit for bit. `count` are the
+    numbers of one sample; its dimension need not be the first.
     """
     low, high = -zero_point, 2**bits - 1 - zero_point
     factor = gradient_factor(count, max(high, -low))
-    return _on_steps(x, scale, low, high, factor)
+    x = x.float() if x.dtype.itemsize < 4 else x  # autocast: steps are float32
+    return _on_steps(x, scale, zero_point, low, high, factor)
 
 
 def gradient_factor(count: int, highest: int) -> float:
@@ -328,21 +330,42 @@ def gradient_factor(count: int, highest: int) -> float:
 
 
 def _on_steps(
-    x: torch.Tensor, scale: torch.Tensor, low: int, high: int, factor: float
+    x: torch.Tensor,
+    scale: torch.Tensor,
+    zero_point: int | None,
+    low: int,
+    high: int,
+    factor: float,
 ) -> torch.Tensor:
-    result = _Steps.apply(x, scale, low, high, factor)  # type: ignore[no-untyped-call]
+    result = _Steps.apply(x, scale, zero_point, low, high, factor)  # type: ignore[no-untyped-call]
     assert isinstance(result, torch.Tensor)
     return result
 
 
 class _Steps(torch.autograd.Function):
-    """x̂ and its two gradients, in as few passes over x as there can be."""
+    """x̂ and its two gradients, in as few passes over x as there can be.
+
+    Weights have no zero point: their codes are round(x / s). Activations are rounded by torch's
+    operator, which runs and exported networks have, too: round(x·(1/s) + z) goes the other way at
+    ties, which averages of codes meet often.
+    """
 
     @staticmethod
     def forward(
-        ctx: Any, x: torch.Tensor, scale: torch.Tensor, low: int, high: int, factor: float
+        ctx: Any,
+        x: torch.Tensor,
+        scale: torch.Tensor,
+        zero_point: int | None,
+        low: int,
+        high: int,
+        factor: float,
     ) -> torch.Tensor:
-        quantized = (x / scale).round_().clamp_(low, high).mul_(scale)
+        if zero_point is None:
+            # + 0: a code has no sign of zero
+            quantized = (x / scale).round_().clamp_(low, high).add_(0.0).mul_(scale)
+        else:
+            zero = torch.full((), zero_point, dtype=torch.int32, device=x.device)
+            quantized = torch.fake_quantize_per_tensor_affine(x, scale, zero, 0, high - low)
         ctx.save_for_backward(x, scale, quantized)
         ctx.constants = (low, high, factor)
         return quantized
@@ -355,9 +378,11 @@ class _Steps(torch.autograd.Function):
         if scale.numel() == 1:  # one pass instead of four
             ends = (float(scale) * low, float(scale) * high)
             passed = torch.ops.aten.hardtanh_backward(gradient, x, *ends)
+            clipped = x.clamp(*ends)
         else:
             passed = gradient * ((x > scale * low) & (x < scale * high))
-        # s·∂x̂/∂s is x̂ - x inside and x̂ outside, where nothing passed to x
-        change = (quantized - x).mul_(gradient).add_((gradient - passed).mul_(x))
+            clipped = x.clamp(scale * low, scale * high)
+        # s·∂x̂/∂s is x̂ - x inside and x̂ outside, where nothing passed to x, which may be infinite
+        change = (quantized - clipped).mul_(gradient).add_((gradient - passed).mul_(quantized))
         step = change.sum_to_size(scale.shape) / scale
-        return passed, step * factor, None, None, None
+        return passed, step * factor, None, None, None, None

@@ -90,6 +90,7 @@ def optima(asked: Asked, best: Choices, seconds: float | None = None) -> list[Ca
         solution = solve(
             asked.table, asked.budget, pins=asked.pins, exclude=asked.exclude, time_limit=seconds,
             minimize=Minimand(((column, "1"),)), max_distinct=asked.max_distinct,
+            explain=False,
         )  # fmt: skip
         if solution.choices:
             found.append(Candidate(asked.in_order(solution.choices), f"optimum of {column}"))

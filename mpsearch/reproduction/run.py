@@ -192,7 +192,7 @@ def _assignments(experiment: Experiment, table: LayerTable) -> dict[str, dict[st
     found = {W8: dict.fromkeys(layers, Choice(8, 8))}
     with experiment.store.clock("search"):
         for name, part in ((MIXED, experiment.case.budget), (SMALLER, SMALLER_BUDGET)):
-            solution = solve(table, Budget.parse(table, size=f"{100 * part:g}%"))
+            solution = solve(table, Budget.parse(table, size=f"{100 * part:g}%"), explain=False)
             if solution.choices:
                 found[name] = dict(solution.choices)
                 experiment.store.note_assignment(name, solution.choices)

@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from typing import Any, TextIO
 
 from mpsearch.errors import InputError
+from mpsearch.running.terminal import width_of, wrapped
 
 LONGEST = 20_000  # characters of one piece of text
 LONGEST_LINE = 4_000  # of one line or cell on a terminal
@@ -172,7 +173,9 @@ def plain(text: str, stream: TextIO) -> str:
 def say(*lines: str) -> None:
     """Lines on standard error; none where that is closed or full, as nobody could be told."""
     with contextlib.suppress(OSError, ValueError):
-        print(*map(terminal_line, lines), sep="\n", file=sys.stderr, flush=True)
+        width = width_of(sys.stderr)
+        for line in lines:
+            print(*wrapped(terminal_line(line), width), sep="\n", file=sys.stderr, flush=True)
 
 
 def give_up_output() -> None:

@@ -1,24 +1,28 @@
 """Proof of optimality, whoever found the assignment: exact bounds, and a better one if any.
 
-What every limit can be, before any search: between too little and more than is of use.
+At most k distinct choices in the whole network: the best subset of k choices, proven. Every subset
+is an instance of its own with the other choices forbidden, so that every solver can take part. A
+quick bound for each comes first; subsets that cannot beat the best one are never searched.
 """
 
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import combinations
+from math import comb
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mpsearch.errors import InputError
 from mpsearch.knapsack.instance import Instance
 from mpsearch.knapsack.problem import scale
 from mpsearch.solvers.dual import maximise
 from mpsearch.solvers.lagrangian import search
-from mpsearch.tables.choice import Choice
-from mpsearch.tables.table import LayerTable
 
 ROUNDS = 40  # each takes off 60 bits; all doubles from 5e-324 to 1.8e308 have 2,100
+MOST_SUBSETS = 10_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,79 +94,35 @@ def prove(
     return proof
 
 
-def smallest(instance: Instance, position: int, deadline: float | None) -> int | None:
-    """The least total of one resource while the other limits hold, exactly; None if unknown."""
-    others = [index for index in range(len(instance.resources)) if index != position]
-    swapped = replace(
-        instance,
-        omega=instance.resources[position],
-        columns=tuple(instance.columns[index] for index in others),
-        resources=tuple(instance.resources[index] for index in others),
-        limits=tuple(instance.limits[index] for index in others),
-        digits=(instance.digits[1 + position], *(instance.digits[1 + index] for index in others)),
-        mosts=tuple(instance.mosts[index] for index in others),
-    )
-    if swapped.is_empty:
-        return None
-    proof = prove(swapped, guess(swapped), deadline)
-    return proof.upper if proof.optimal else None
-
-
-SECONDS = 5.0  # for all columns together; only `with_others` is searched for
-
-
-@dataclass(frozen=True)
-class Range:
-    """The totals of one resource column that a limit can ask for, exact.
-
-    least: no assignment takes less. with_others: the least while the other limits hold; None where
-    they are infeasible by themselves, or time ran out. useful: the least total of an assignment
-    with the least Ω of all; a larger limit on this column alone improves nothing. most: the
-    largest choice of every layer.
-    """
-
-    least: int | float
-    with_others: int | float | None
-    useful: int | float
-    most: int | float
-
-
-def ranges(
-    table: LayerTable,
-    pins: Mapping[str, Choice] | None = None,
-    exclude: Mapping[str, Collection[Choice]] | None = None,
-    limits: Mapping[str, int | float] | None = None,
-    seconds: float = SECONDS,
-    at_least: Mapping[str, int | float] | None = None,
-) -> dict[str, Range]:
-    """Column -> range, for every resource column of the table.
-
-    `useful` leaves the limits aside, pins and excludes hold throughout. Raises InputError as
-    `Instance.build` does.
-    """
-    limits = limits or {}
-    keys = ("omega", *table.columns)
-    deadline = time.monotonic() + seconds
-    found = {}
-    for column in table.columns:
-        paid = (column,)
-        instance = Instance.build(table, {}, pins, exclude, keys, paid=paid)
-        whole = Instance.build(table, limits, pins, exclude, keys, at_least, paid=paid)
-        omega = instance.resources[instance.columns.index("omega")]
-        best = instance.allowed & (omega == instance.row_minimum(omega)[:, None]).astype(bool)
-        row = instance.columns.index(column)
-        matrix = instance.resources[row]
-        least = instance.base[1 + row]
-        limited = bool(at_least) or any(other != column for other in limits)
-        within: int | None = least
-        if limited:
-            within = smallest(whole, whole.columns.index(column), deadline)
-        useful = np.where(best, matrix, matrix.max()).min(axis=1)
-        most = np.where(instance.allowed, matrix, matrix.min()).max(axis=1)
-        found[column] = Range(
-            least=instance.resource_value(row, least),
-            with_others=None if within is None else instance.resource_value(row, within),
-            useful=instance.resource_value(row, sum(useful.tolist())),
-            most=instance.resource_value(row, sum(most.tolist())),
+def fewest_choices(instance: Instance, most: int, run: Callable[[Instance], Proof]) -> Proof:
+    """The best assignment with at most `most` different choices; `run` proves one instance."""
+    columns = np.flatnonzero(instance.allowed.any(axis=0)).tolist()
+    most = min(most, len(columns))
+    if comb(len(columns), most) > MOST_SUBSETS:
+        raise InputError(
+            f"{len(columns)} choices have {comb(len(columns), most):,} subsets of {most}; exclude "
+            f"some choices: at most {MOST_SUBSETS:,} subsets are searched"
         )
-    return found
+    bounded = []
+    complete = True
+    for subset in combinations(columns, most):
+        only = np.zeros(instance.allowed.shape[1], dtype=bool)
+        only[list(subset)] = True
+        part = replace(instance, allowed=instance.allowed & only)
+        if not part.is_empty:
+            quick = prove(part, guess(part), max_states=1)
+            if quick.chosen is not None or not quick.complete:
+                bounded.append((quick.lower, part))
+    best = Proof(None, None, instance.base[0], complete)
+    lowest = None
+    for lower, part in sorted(bounded, key=lambda one: one[0]):
+        if best.upper is not None and lower >= best.upper:
+            break
+        proof = run(part)
+        complete &= proof.complete
+        lowest = proof.lower if lowest is None else min(lowest, proof.lower)
+        if proof.upper is not None and (best.upper is None or proof.upper < best.upper):
+            best = proof
+    if best.upper is None or lowest is None:
+        return replace(best, complete=complete)
+    return Proof(best.chosen, best.upper, min(lowest, best.upper), complete)

@@ -1,21 +1,9 @@
-"""`solve`: from a table and a budget to an assignment that is checked and, where said, proven.
-
-What limits are feasible: the least total of every limited key, alone and beside the others.
-
-At most k distinct choices in the whole network: the best subset of k choices, proven.
-
-Every subset is an instance of its own with the other choices forbidden, so that every solver can
-take part. A quick bound for each comes first; subsets that cannot beat the best one are never
-searched.
-"""
+"""`solve`: from a table and a budget to an assignment that is checked and, where said, proven."""
 
 import math
 import time
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import replace
+from collections.abc import Collection, Mapping
 from fractions import Fraction
-from itertools import combinations
-from math import comb
 from typing import Any
 
 import numpy as np
@@ -24,115 +12,17 @@ from mpsearch.errors import InputError, MpsearchError, did_you_mean
 from mpsearch.knapsack.instance import Instance
 from mpsearch.knapsack.problem import GROUP, Answer, Problem, Solver, scale
 from mpsearch.running import plugins
-from mpsearch.search.proof import Proof, guess, prove, smallest
+from mpsearch.search.feasible_limits import smallest_feasible
+from mpsearch.search.not_binding import not_binding
+from mpsearch.search.proof import Proof, fewest_choices, guess, prove
 from mpsearch.solvers import dynamic_programming, lagrangian
-from mpsearch.tables.budget import PEAK, Budget, Minimand, totals_of, values_of
+from mpsearch.tables.budget import Budget, Minimand, totals_of
 from mpsearch.tables.choice import Choice
-from mpsearch.tables.exact import float_below, to_integers, to_number
-from mpsearch.tables.solution import Smallest, Solution, Status
+from mpsearch.tables.exact import float_below
+from mpsearch.tables.solution import Solution, Status, Useful
 from mpsearch.tables.table import LayerTable
 
-SECONDS = 5.0
-
 Excludes = Mapping[str, Collection[Choice]]
-
-
-def smallest_feasible(
-    table: LayerTable,
-    budget: Budget,
-    pins: Mapping[str, Choice] | None = None,
-    exclude: Excludes | None = None,
-) -> dict[str, Smallest]:
-    """By limited key the least total, of lower limits (keyed `>=COLUMN`) the largest one.
-
-    `with_others` is None where the others are infeasible by themselves, or after 5 s in all.
-    """
-    deadline = time.monotonic() + SECONDS
-    sums = {key: limit for key, limit in budget.limits.items() if not key.startswith(PEAK)}
-    alone = Instance.build(table, sums, pins, exclude, at_least=budget.at_least)
-    whole = Instance.build(table, budget.limits, pins, exclude, at_least=budget.at_least)
-    result = {}
-    for position, column in enumerate(alone.columns):
-        others = smallest(whole, position, deadline)
-        key = column if alone.mosts[position] is None else f">={column}"
-        result[key] = Smallest(
-            alone=alone.resource_value(position, alone.base[1 + position]),
-            with_others=None if others is None else whole.resource_value(position, others),
-        )
-    for key in budget.limits:
-        if key.startswith(PEAK):
-            result[key] = _smallest_peak(table, key, budget, pins, exclude, deadline)
-    return result
-
-
-def _smallest_peak(
-    table: LayerTable,
-    key: str,
-    budget: Budget,
-    pins: Mapping[str, Choice] | None,
-    exclude: Excludes | None,
-    deadline: float,
-) -> Smallest:
-    """By bisection over the values of the column: a higher peak never makes less feasible."""
-    integers, digits = to_integers(values_of(table, key))
-    values = [to_number(value, digits) for value in np.unique(integers).tolist()]
-
-    def first(limits: Mapping[str, int | float], at_least: Mapping[str, int | float]) -> int | None:
-        low, high = 0, len(values)
-        while low < high:
-            middle = (low + high) // 2
-            tried = {**limits, key: values[middle]}
-            instance = Instance.build(table, tried, pins, exclude, at_least=at_least)
-            fits = not instance.is_empty
-            if fits and instance.columns:
-                proof = prove(instance, guess(instance), deadline)
-                if proof.chosen is None and not proof.complete:
-                    return None
-                fits = proof.chosen is not None
-            low, high = (low, middle) if fits else (middle + 1, high)
-        return low if low < len(values) else None
-
-    by_itself = first({}, {})
-    assert by_itself is not None
-    beside = first(budget.limits, budget.at_least)
-    return Smallest(values[by_itself], None if beside is None else values[beside])
-
-
-MOST_SUBSETS = 10_000
-
-
-def fewest_choices(instance: Instance, most: int, run: Callable[[Instance], Proof]) -> Proof:
-    """The best assignment with at most `most` different choices; `run` proves one instance."""
-    columns = np.flatnonzero(instance.allowed.any(axis=0)).tolist()
-    most = min(most, len(columns))
-    if comb(len(columns), most) > MOST_SUBSETS:
-        raise InputError(
-            f"{len(columns)} choices have {comb(len(columns), most):,} subsets of {most}; exclude "
-            f"some choices: at most {MOST_SUBSETS:,} subsets are searched"
-        )
-    bounded = []
-    complete = True
-    for subset in combinations(columns, most):
-        only = np.zeros(instance.allowed.shape[1], dtype=bool)
-        only[list(subset)] = True
-        part = replace(instance, allowed=instance.allowed & only)
-        if not part.is_empty:
-            quick = prove(part, guess(part), max_states=1)
-            if quick.chosen is not None or not quick.complete:
-                bounded.append((quick.lower, part))
-    best = Proof(None, None, instance.base[0], complete)
-    lowest = None
-    for lower, part in sorted(bounded, key=lambda one: one[0]):
-        if best.upper is not None and lower >= best.upper:
-            break
-        proof = run(part)
-        complete &= proof.complete
-        lowest = proof.lower if lowest is None else min(lowest, proof.lower)
-        if proof.upper is not None and (best.upper is None or proof.upper < best.upper):
-            best = proof
-    if best.upper is None or lowest is None:
-        return replace(best, complete=complete)
-    return Proof(best.chosen, best.upper, min(lowest, best.upper), complete)
 
 
 AUTO_RULE = (
@@ -174,12 +64,9 @@ def solve(
     seconds; the proof of another solver's answer gets what it leaves, at least a tenth. options:
     for the solver. minimize: another column or a weighted sum instead of Ω. max_distinct: at most
     so many different choices in the whole network. explain: find the smallest feasible limits of an
-    infeasible budget. An answer that breaks a limit or claims too much is caught: it is noted, and
-    the exact search's assignment is returned. Raises InputError for a wrong call or table.
-
-    >>> solution = mpsearch.solve(table, mpsearch.Budget.parse(table, size="60%"))
-    >>> solution.status, solution.totals["size_bytes"] <= solution.limits["size_bytes"]
-    ('optimal', True)
+    infeasible budget, and which limits of another one do not bind. An answer that breaks a limit or
+    claims too much is caught: it is noted, and the exact search's assignment is returned. Raises
+    InputError for a wrong call or table.
     """
     started = time.monotonic()
     if time_limit is not None and not (math.isfinite(time_limit) and time_limit >= 0):
@@ -201,6 +88,11 @@ def solve(
     status: Status = "infeasible" if proof.complete else "no-solution"
     if proof.chosen is not None:
         status = "optimal" if proof.optimal else "feasible"
+    idle: Mapping[str, Useful] = {}
+    if status == "optimal" and explain:
+        idle = not_binding(
+            table, budget, found["choices"], pins, exclude, minimize, max_distinct, time_limit
+        )
     return Solution(
         status=status,
         choices=found.get("choices", {}),
@@ -211,13 +103,14 @@ def solve(
         solver=search.name,
         totals=found.get("totals", {}),
         limits=budget.limits,
-        smallest=smallest_feasible(table, budget, pins, exclude)
+        smallest=smallest_feasible(table, budget, pins, exclude, max_distinct)
         if status == "infeasible" and explain
         else {},
         notes=tuple(dict.fromkeys(search.notes)),
         at_least=budget.at_least,
         minimize=str(minimize),
         omega=found.get("omega"),
+        not_binding=idle,
     )
 
 

@@ -3,7 +3,9 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from fractions import Fraction
+from math import ceil, floor
 
 from mpsearch.errors import InputError
 from mpsearch.tables.choice import Choice, WeightBits, named
@@ -23,6 +25,7 @@ ENERGY_UNITS = {"": Fraction(1), "J": Fraction(1)} | {
 }
 LARGEST_SIZE = 1024**5
 LARGEST_COUNT = 10**18
+_MOST_PLACES = 30  # of a number without a unit, such as a latency of 1e-25 s
 
 # A decimal in ASCII, of so few digits that it is a number and no load: the value of 1e999999999 has
 # a billion of them. With the exponent it fits a double.
@@ -287,6 +290,29 @@ def format_amount(column: str, value: float) -> str:
     if column.endswith(("_s", "_j")):
         return format_small(value, "s" if column.endswith("_s") else "J")
     return format_count(value)
+
+
+def format_rounded(column: str, value: float | Fraction, up: bool) -> str:
+    """`41.4 KB`: rounded for reading, upwards or downwards alone, so that what was true of a limit
+    stays true of what is printed; three digits or more. `parse_amount` reads it back."""
+    exact = Fraction(repr(value)) if isinstance(value, float) else Fraction(value)
+    if is_size(column):
+        units: Mapping[str, int | Fraction] = SIZE_UNITS
+    elif column.endswith(("_s", "_j")):
+        end, known = ("s", TIME_UNITS) if column.endswith("_s") else ("J", ENERGY_UNITS)
+        units = {f"{prefix}{end}": known[f"{prefix}{end}"] for prefix in ("µ", "m", "")}
+    else:
+        units = COUNT_UNITS
+    name = next((one for one in [*units][::-1] if units[one] <= exact), next(iter(units)))
+    amount = exact / units[name]
+    places = 0 if amount.denominator == 1 else 1
+    while amount and places < _MOST_PLACES and amount * 10**places < 100:
+        places += 1
+    scaled = amount * 10**places
+    whole = ceil(scaled) if up else floor(scaled)
+    digits = f"{Decimal(whole).scaleb(-places):f}"
+    text = digits.rstrip("0").rstrip(".") if "." in digits and not is_size(column) else digits
+    return f"{text} {name}".strip()
 
 
 def format_small(value: float, unit: str) -> str:

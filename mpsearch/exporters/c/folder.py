@@ -10,6 +10,7 @@ written.
 """
 
 import os
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -22,6 +23,7 @@ import torch
 from mpsearch import __version__
 from mpsearch.data import Data
 from mpsearch.exporters.agreement_of_outputs import Agreement, judge
+from mpsearch.exporters.c.code_bytes import known_targets
 from mpsearch.exporters.c.readme import readme
 from mpsearch.exporters.c.source import Source, check_steps, generate
 from mpsearch.exporters.c.targets import ANY, Target, find_target
@@ -138,6 +140,8 @@ def write_folder(
         "firmware": firmware.to_json() if firmware else None,
     }
     document["agreement"] = [found.figures() for found in agreement]
+    if firmware is not None and target.name in known_targets():
+        document["code_bytes"] = known_targets()[target.name].of_source(source.files["network.c"])
     contents: dict[str, bytes] = {name: code.encode() for name, code in source.files.items()}
     for name, template in templates(target).items():
         contents[name] = (files("mpsearch.exporters.c") / template).read_bytes()
@@ -283,6 +287,7 @@ def write(request: ExportRequest) -> Exported:
     lines = (
         f"wrote {request.output}: C99 for {len(document['layers'])} layers",
         f"  constants (flash)    {format_size(total)}: {parts}",
+        *_code_lines(total, document.get("code_bytes")),
         f"  static memory (SRAM) {format_size(peak)}, {100 * above:.1f} % above the lower bound",
         *_agreement_lines(agreement),
         f"next: {_next(request.output, firmware, package)}",
@@ -290,12 +295,20 @@ def write(request: ExportRequest) -> Exported:
     return Exported({key: value for key, value in document.items() if key != "files"}, lines)
 
 
+def _code_lines(constants: int, code: int | None) -> list[str]:
+    """What the linked firmware takes of its flash, where the functions' bytes are known."""
+    if code is None:
+        return []
+    parts = f"constants {format_size(constants)}, code {format_size(code)}"
+    return [f"  flash with code      at most {format_size(constants + code)}: {parts}"]
+
+
 def _next(output: str, firmware: Firmware | None, package: str | None) -> str:
     if package is not None:
         return f"{output}/README.md says how to take it into {PACKAGES[package].title}"
     if firmware is None:
-        return f"make -C {output} check"
-    return f"mpsearch device run {output} --board {firmware.board.name}"
+        return shlex.join(["make", "-C", output, "check"])
+    return shlex.join(["mpsearch", "device", "run", output, "--board", firmware.board.name])
 
 
 def trial(quantized: QuantizedNetwork, data: Data) -> Trial:

@@ -1,12 +1,14 @@
 """README.md of an export: figures, and how to build, check and embed it."""
 
 from collections.abc import Mapping
+from math import prod
 from typing import Any
 
+from mpsearch.exporters.c.storage import elements
 from mpsearch.exporters.firmware.project import Firmware
 from mpsearch.exporters.packages.layout import how_to_take
-from mpsearch.integer.graph import IntegerGraph, IntegerInput
-from mpsearch.running.streams import markdown_text
+from mpsearch.integer.graph import IntegerGraph
+from mpsearch.running.streams import c_comment, markdown_text
 from mpsearch.tables.units import format_size
 
 
@@ -15,7 +17,9 @@ def readme(graph: IntegerGraph, document: Mapping[str, Any], firmware: Firmware 
     if "package" in document:
         return _head(document) + how_to_take(document["package"]) + _memory(document)
     if firmware is None:
-        return _head(document) + _program(document) + _memory(document) + _embedding(graph)
+        return (
+            _head(document) + _program(document) + _memory(document) + _embedding(graph, document)
+        )
     return _head(document) + _firmware(firmware, document) + _memory(document)
 
 
@@ -89,6 +93,8 @@ def _memory(document: Mapping[str, Any]) -> str:
     sizes = "make" if document["firmware"] else "make size"
     shows = "your build shows them" if "package" in document else f"`{sizes}` shows them"
     count = len(arena["packed"])
+    code = document.get("code_bytes")
+    most = "" if code is None else f", at most {code:,} bytes with -O2"
     packed = f"; {count} of the tensors have two or four codes in a byte" if count else ""
     return f"""## Memory
 
@@ -97,7 +103,7 @@ def _memory(document: Mapping[str, Any]) -> str:
 {flash}
 | together | {sum(constants.values()):,} |
 
-Code and the steps' descriptions come on top: {shows}. Weights, biases and scales
+Code and the steps' descriptions come on top{most}: {shows}. Weights, biases and scales
 together are the size that mpsearch predicted: {document["size_bytes"]:,} bytes.
 
 Static memory (SRAM) of all tensors: {sram}. No placing can go
@@ -110,32 +116,59 @@ The stack needs less than {document["stack_bytes"]:,} bytes.
 """
 
 
-def _embedding(graph: IntegerGraph) -> str:
-    entries = "\n".join(
-        f"    mps_set(network_entry({place}), network_entries[{place}].type, 0, 1); /* {words} */"
-        for place, words in enumerate(map(_entry, graph.inputs))
+def _embedding(graph: IntegerGraph, document: Mapping[str, Any]) -> str:
+    shapes = [tuple(entry["shape"]) for entry in document["inputs"]]
+    inputs = "\n".join(
+        f"static float x{place}[{prod(shape)}]; "
+        + c_comment(f"{entry['name']}, {'x'.join(map(str, shape)) or '1'}: your values")
+        for place, (entry, shape) in enumerate(zip(document["inputs"], shapes, strict=True))
     )
+    names = ", ".join(f"x{place}" for place in range(len(shapes)))
+    words, declared, answer = _answer(graph)
     return f"""
 ## Embedding
 
-Take all `.c` files but `main.c` and `border.c`, and all headers but `border.h` and `scales.h`:
+Real numbers in, {words}. Save this as `example.c` beside this folder:
 
 ```c
+#include <stdio.h>
+
+#include "border.h"
 #include "network.h"
 
+{inputs}
+
 int main(void) {{
-{entries}
+    const float *inputs[NETWORK_INPUTS] = {{{names}}};
+{declared}    for (int entry = 0; entry < NETWORK_ENTRIES; entry++)
+        network_quantize(entry, inputs[network_entries[entry].input]);
     network_run();
-    return mps_get(network_output(), network_result.type, 0); /* the first of NETWORK_OUTPUTS */
+{answer}    return 0;
 }}
 ```
 
-`border.c` turns real numbers into codes and back (`network_quantize`, `network_real`); it is the
-only file with floating point. Scales and zero points are also in export.json.
+    make
+    cc -std=c99 -I. ../example.c border.c build/libnetwork.a -lm -o build/example
+    build/example
+
+In a project of yours take all `.c` files but `main.c` and `step_times.c`, and all headers.
+`border.c` turns real numbers into codes and back (`network_quantize`, `network_real`) and is the
+only file with floating point: leave it out where codes come from elsewhere (`mps_set` and `mps_get`
+in `integers.h` write and read one). Scales and zero points are also in export.json. A run reuses
+the memory of what it reads: quantize again before the next one.
 """
 
 
-def _entry(entry: IntegerInput) -> str:
-    """An entry in words, for a comment."""
-    shape = "x".join(map(str, entry.tensor.shape))
-    return f"element 0 of {shape}, {entry.tensor.bits} bits"
+def _answer(graph: IntegerGraph) -> tuple[str, str, str]:
+    """In words, what the example declares, and what it does with the output."""
+    if len(graph.output.shape) == 1 and elements(graph.output) > 1 and not graph.gives_classes:
+        largest = """    for (int i = 1; i < NETWORK_OUTPUTS; i++)
+        if (network_real(i) > network_real(best))
+            best = i;
+    printf("class %d\\n", best); /* where each output is the score of a class */
+"""
+        return "the class out", "    int best = 0;\n", largest
+    printed = """    for (int i = 0; i < NETWORK_OUTPUTS; i++)
+        printf("%g\\n", network_real(i));
+"""
+    return "the class out" if graph.gives_classes else "real numbers out", "", printed

@@ -143,7 +143,7 @@ def _at(layer: QuantizedLayer, stored: Choice, room: float) -> QuantizedLayer:
     bias = layer.bias_codes.double() * weight.bias_steps(layer.activation.scale)
     rows, bits, step = weight.dequantize(), stored.w_bits, activation.scale
     weight = with_room_for_bias(rows, weight, bits, bias, step, room)
-    return QuantizedLayer(stored, weight, bias_codes(bias, weight, activation), activation)
+    return QuantizedLayer(stored, weight, bias_codes(bias, weight, activation.scale), activation)
 
 
 def finer(quantizer: ActivationQuantizer, bits: int) -> ActivationQuantizer:
