@@ -1,5 +1,6 @@
 """One word, one meaning: options of one name mean one thing in every command, old words say so."""
 
+import re
 from collections import defaultdict
 from collections.abc import Iterator
 
