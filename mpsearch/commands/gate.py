@@ -277,6 +277,8 @@ def _print(report: "Report") -> None:
         print_table(columns, cells, naming=2)
     for note in report.notes:
         echo(f"note: {note}")
+    for step in report.next_steps:
+        echo(f"next: {step}")
     if report.config is not None:
         echo(f"conditions from {report.config}")
     if report.verdicts:

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from mpsearch.importers.loading import ModelSource
 
 
+USUAL_ASSIGNMENT = "assignment.json"
 DEFAULT_NETWORKS = ("assignment", "quantized")
 
 
@@ -54,7 +55,7 @@ class Evidence:
     weights, by the table's profile.json. measured: the model itself is judged, whose digest that is
     then, and an evaluation was made now. layers: of the model's file, where there is no table.
     unverified: figures that do not say what they are of count too. remarks: how the files were
-    found.
+    found. source: the file that says the bits, for messages.
     """
 
     assignment: Assignment | None = None
@@ -68,6 +69,7 @@ class Evidence:
     unverified: bool = False
     remarks: tuple[str, ...] = ()
     layers: Mapping[str, NetworkLayer] | None = None
+    source: str = USUAL_ASSIGNMENT
 
 
 def judged_network(evidence: Evidence) -> Judged:
@@ -265,7 +267,7 @@ def check_device(device: DeviceProfile, judged: Judged, unverified: bool = False
 
 
 USUAL = {
-    "assignment": "assignment.json",
+    "assignment": USUAL_ASSIGNMENT,
     "evaluation": "evaluation.json",
     "device": "device.json",
     "table": "profile.csv",
@@ -351,6 +353,8 @@ def read_evidence(
         unverified=sources.unverified,
         remarks=tuple(remarks),
         layers=layers,
+        source=assignment_path
+        or (USUAL_ASSIGNMENT if sources.model is None else sources.model.path),
     )
 
 
