@@ -6,6 +6,7 @@ from dataclasses import replace
 import click
 
 from mpsearch.commands.console import echo, json_option, print_json, progress
+from mpsearch.commands.grouping import READING, REPAIRING, Grouped
 from mpsearch.commands.loading import load_model_and_data, note_missing_classes, sample_sentence
 from mpsearch.commands.options import (
     ModelOptions,
@@ -16,8 +17,15 @@ from mpsearch.commands.options import (
     sample_option,
 )
 
+GROUPS = {
+    "How it is quantized": ("data", *REPAIRING),
+    "Output": ("output", "sample", "json", "help"),
+    "Computing": ("device",),
+    "Reading MODEL": READING,
+}  # fmt: skip
 
-@click.command()
+
+@click.command(cls=Grouped, groups=GROUPS)
 @click.argument("path", metavar="MODEL")
 @click.argument("assignment", default="assignment.json")
 @click.option("--data", metavar="D", help="Calibration data [default: the model file's sample].")
