@@ -52,6 +52,9 @@ nitpick_ignore = [
     ("py:class", "tuple[~mpsearch.graph.refusals.Refusal"),  # half of a tuple of any length
     ("py:class", "Limits"),  # the options of gate, by name
     ("py:class", "mpsearch.commands.console.Steps"),
+    ("py:class", "mpsearch.comparing.diffing.AccuracyChange"),
+    ("py:class", "mpsearch.comparing.diffing.TotalChange"),
+    ("py:class", "mpsearch.comparing.layers.LayerChange"),
     ("py:class", "mpsearch.gating.evidence.Evidence"),
     ("py:class", "mpsearch.gating.words.Paired"),
     ("py:class", "mpsearch.interactions.k_best.Candidate"),

@@ -65,6 +65,11 @@ class Data:
         object.__setattr__(self, "inputs", inputs)
         object.__setattr__(self, "labels", labels)
 
+    def __repr__(self) -> str:
+        shapes = ", ".join(f"{list(x.shape[1:])}" for x in self.inputs)
+        labels = "no labels" if self.labels is None else f"labels {list(self.labels.shape)}"
+        return f"Data({self.name!r}: {len(self)} samples of {shapes}, {labels})"
+
     def __len__(self) -> int:
         return len(self.inputs[0])
 

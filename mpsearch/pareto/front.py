@@ -13,12 +13,17 @@ from mpsearch.errors import InputError
 from mpsearch.knapsack.instance import Instance
 from mpsearch.pareto.limited import limited_sweep
 from mpsearch.pareto.sweep import Room, records, sweep, totals
-from mpsearch.tables.choice import Choice
+from mpsearch.running.notebook import html_table
+from mpsearch.tables.choice import Choice, counted
 from mpsearch.tables.table import LayerTable
+from mpsearch.tables.units import format_amount
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     import mpsearch
 
+_SHOWN = 12  # points in a notebook
 MEMORY = 1_000_000_000
 LIMITED = 60_000  # states with further limits, where more would take minutes, unless asked for
 
@@ -73,6 +78,42 @@ class Front:
 
     def __len__(self) -> int:
         return len(self.omega)
+
+    def __repr__(self) -> str:
+        return f"Front({'; '.join(self._lines())})"
+
+    def _lines(self) -> list[str]:
+        if not len(self):
+            return ["no points: the limits are infeasible"]
+        ends = (format_amount(self.resource, self.totals[self.resource][end]) for end in (0, -1))
+        kind = "exact" if self.exact else f"within a factor {1 + self.epsilon:.6g}"
+        found = self.measured.get(self.score)
+        measured = 0 if found is None else int(np.count_nonzero(~np.isnan(found)))
+        return [
+            f"{len(self)} points of Ω against {self.resource}, {' to '.join(ends)}; {kind}",
+            *([f"{measured} of them measured"] if measured else []),
+        ]
+
+    def _repr_html_(self) -> str:
+        """For notebooks: some of the points, spread over the front."""
+        rows = []
+        for point in self.thin(_SHOWN).tolist() if len(self) else []:
+            cells = [f"{self.omega[point]:.4g}"]
+            cells += [format_amount(name, values[point]) for name, values in self.totals.items()]
+            if self.score in self.measured:
+                value = self.measured[self.score][point]
+                cells.append("" if np.isnan(value) else f"{100 * value:.2f} %")
+            rows.append([*cells, counted(self.assignment(point).values())])
+        measured = [self.score] if self.score in self.measured else []
+        return html_table(self._lines(), ["Ω", *self.totals, *measured, "layers"], rows)
+
+    def to_pandas(self) -> "pd.DataFrame":
+        """One row for each point, as front.csv has it: Ω, totals, layers at each choice, and what
+        was measured."""
+        import pandas as pd
+
+        counts = {str(c): self.counts[:, place] for place, c in enumerate(self.choices)}
+        return pd.DataFrame({"omega": self.omega, **self.totals, **counts, **self.measured})
 
     @property
     def score(self) -> str:

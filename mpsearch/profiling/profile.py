@@ -185,9 +185,11 @@ def profile(
             }
             if workers.rank == 0 and output is not None:
                 save_interactions(interactions, interactions_path(output))
+        written = json.dumps(provenance, indent=2) + "\n"
+        provenance = json.loads(written)  # as who reads the file has it
         if workers.rank == 0 and output is not None:
             table.write_csv(output)
-            write_atomic(provenance_path(output), json.dumps(provenance, indent=2) + "\n")
+            write_atomic(provenance_path(output), written)
         workers.wait()  # no journal goes before the table is written
         journal.discard()
     leave(workers)

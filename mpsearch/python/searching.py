@@ -194,7 +194,7 @@ def ranges(
     exclude: Choices = (),
     allow: Choices = (),
 ) -> dict[str, Range]:
-    """What limits can be, by column, as `mpsearch solve --limit-ranges` says it; arguments of `solve`.
+    """What limits can be, by column, as `mpsearch solve --limit-ranges` says it.
 
     >>> found = mpsearch.ranges(table)["size_bytes"]
     >>> found.least < found.useful <= found.most

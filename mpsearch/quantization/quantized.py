@@ -21,8 +21,9 @@ from mpsearch.quantization.quantizer import (
     quantize_weight,
     weight_at,
 )
+from mpsearch.running.notebook import html_table
 from mpsearch.tables.assignment import Assignment
-from mpsearch.tables.choice import Choice
+from mpsearch.tables.choice import Choice, counted
 
 if TYPE_CHECKING:
     import mpsearch
@@ -106,6 +107,17 @@ class QuantizedNetwork:
         outputs = self.graph(*(x.to(self.source.device) for x in inputs))
         assert isinstance(outputs, torch.Tensor)
         return outputs
+
+    def __repr__(self) -> str:
+        return f"QuantizedNetwork({counted(self.assignment.values())}; {self.source!r})"
+
+    def _repr_html_(self) -> str:
+        """For notebooks: the bits of every layer."""
+        rows = [
+            [layer.name, layer.kind, f"{layer.weights:,}", str(self.layers[layer.name].choice)]
+            for layer in self.source.layers
+        ]
+        return html_table([repr(self)], ["layer", "kind", "weights", "bits"], rows)
 
     @property
     def assignment(self) -> dict[str, Choice]:

@@ -51,6 +51,11 @@ class Refined:
     solution: Solution | None = None
     """The one to take, as a Solution, where `mpsearch.refine` was asked."""
 
+    def __repr__(self) -> str:
+        sure = "surely better" if self.is_surely_better else "may be luck"
+        found = "nothing better" if self.chosen == 0 else f"gain {self.gain[0]:.3g}, {sure}"
+        return f"Refined({len(self.trials)} assignments measured: {found}; {self.solution})"
+
     @property
     def best(self) -> Trial:
         return self.trials[self.chosen]

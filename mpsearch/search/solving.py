@@ -103,7 +103,7 @@ def solve(
         solver=search.name,
         totals=found.get("totals", {}),
         limits=budget.limits,
-        smallest=smallest_feasible(table, budget, pins, exclude)
+        smallest=smallest_feasible(table, budget, pins, exclude, max_distinct)
         if status == "infeasible" and explain
         else {},
         notes=tuple(dict.fromkeys(search.notes)),
