@@ -77,6 +77,9 @@ def test_title_numbers_and_sentence_by_hand(measured: Run) -> None:
     )
     usual = {"data": "the sample in runs/model.pt"}  # a name that says nothing
     assert gather(replace(measured, provenance=usual)).name == "digits"
+    named = gather(replace(measured, provenance={"data": "x.npz", "model_file": "nets/kws.tflite"}))
+    assert named.name == "kws"
+    assert named.commands[0].startswith("mpsearch profile nets/kws.tflite --data x.npz")
     assert measured.assignment is not None
     memory = {"ram_bytes": 3 * 1024, "ram_limit": 4 * 1024}
     both = headlines_of(gather(replace(measured, assignment=replace(measured.assignment,
