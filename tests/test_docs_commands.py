@@ -252,7 +252,7 @@ def test_the_example_of_the_python_api_runs(capsys: pytest.CaptureFixture[str]) 
     with torch.random.fork_rng():
         runpy.run_path(str(ROOT / "examples" / "end_to_end.py"), run_name="__main__")
     output = capsys.readouterr().out
-    assert re.search(r"^optimal: Ω \S+, \d+ bytes$", output, re.MULTILINE), output
+    assert re.search(r"^Solution\(optimal, proven: Ω \S+; size_bytes", output, re.MULTILINE), output
     fp32, mixed = (float(a) for a in re.findall(r"^\w+: ([\d.]+)% \[", output, re.MULTILINE))
     assert 60 < mixed <= 100, "it learns: chance is 25 %"
     assert 60 < fp32 <= 100

@@ -96,6 +96,8 @@ def printed(
             (["solve", "--size", "70%", "--refine", "1", "--fp32", "m.pt"], 0),
             (["solve", "--size", "1B"], 1),
             (["solve", "--ranges"], 0),
+            (["solve", "--size", "100%", "-o", "w8.json"], 0),
+            (["diff", "assignment.json", "w8.json"], 0),
             (["explain"], 0),
             (["explain", "--what-if", "2=w4a4"], 0),
             (["front", "-o", "front.csv"], 0),
@@ -124,8 +126,8 @@ def written_tables() -> Iterator[tuple[str, range, Table | None]]:
 def _asked(site: str, call: ast.Call) -> Table | None:
     given = {one.arg: one.value for one in call.keywords}
     columns: list[str] = []
-    if isinstance(call.args[0], ast.Name) and call.args[0].id == "HEADER":
-        columns = [*HEADER]
+    if isinstance(call.args[0], ast.Name) and call.args[0].id.isupper():
+        columns = [*HEADER]  # the widest of those that are written down elsewhere
     elif isinstance(call.args[0], ast.List | ast.Tuple):
         for item in call.args[0].elts:
             if isinstance(item, ast.Constant):
@@ -225,6 +227,7 @@ def test_no_line_of_a_command_is_wider_than_the_terminal(
     text = "\n".join(lines)
     for name in (f"0.{LONG}", f"1.{LONG}"):
         assert text.count(f"  {name}\n") >= 3  # profile, solve, explain
+    assert not re.search("[0-9]\n *(%|KB)", text)
     assert "not shown at 60 columns: any other ≥, BOPS" in text
 
 

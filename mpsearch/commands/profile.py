@@ -131,9 +131,8 @@ def profile(
     )
     targets = check(loaded.network, bound) if is_first() else {}
     exports = {name: found.to_json() for name, found in targets.items()}
-    table, provenance = run_profile(
-        loaded.network, bound, output, settings, progress, device, exports
-    )
+    table = run_profile(loaded.network, bound, output, settings, progress, device, exports)
+    provenance = table.provenance
     if not is_first():
         return
     peak = peak_bytes(device)

@@ -180,24 +180,4 @@ def print_outside(provenance: Mapping[str, Any]) -> None:
 
 def to_document(solution: Solution, table: LayerTable) -> dict[str, Any]:
     """What `mpsearch solve --json` prints of a solution: docs/formats.md names its keys."""
-    return {
-        "status": solution.status,
-        "layers": {name: choice.to_json() for name, choice in solution.choices.items()},
-        "minimize": solution.minimize,
-        "objective": solution.objective,
-        "omega": solution.omega,
-        "bound": solution.bound,
-        "gap": solution.gap,
-        "solver": solution.solver,
-        "seconds": solution.seconds,
-        "totals": dict(solution.totals),
-        "limits": dict(solution.limits),
-        "at_least": dict(solution.at_least),
-        "smallest_feasible": {
-            column: {"alone": least.alone, "with_other_limits": least.with_others}
-            for column, least in solution.smallest.items()
-        },
-        "not_binding": {key: one.to_json() for key, one in solution.not_binding.items()},
-        "notes": list(solution.notes),
-        "table_digest": table.digest,
-    }
+    return solution.to_dict() | {"table_digest": table.digest}

@@ -209,7 +209,7 @@ def run(request: EvaluationRequest) -> Evaluations:
                     request.metrics, subject.reference,
                 )
             )  # fmt: skip
-    return _together(subject.data, subject.held_out, rows, notes)
+    return together(subject.data, subject.held_out, rows, notes)
 
 
 def _undone(name: str, quantized: QuantizedNetwork) -> list[str]:
@@ -291,14 +291,14 @@ def _quantized_file(request: EvaluationRequest) -> Evaluations:
     notes = outside_notes(quantized.source, data, ranges_of(quantized))
     notes += _undone("quantized", quantized)
     if subject is None:
-        return _together(data, True, rows, notes)
+        return together(data, True, rows, notes)
     if quantized.model_digest not in (None, subject.network.digest):
         notes.append(
             f"{request.fp32} has other weights than the network that {request.source.path} was "
             "made from: what is lost against FP32 is not lost by quantizing"
         )
     rows.insert(0, subject.float_row())
-    return _together(data, subject.held_out, rows, notes)
+    return together(data, subject.held_out, rows, notes)
 
 
 def _of_file(row: Evaluation, quantized: QuantizedNetwork) -> Evaluation:
@@ -306,9 +306,10 @@ def _of_file(row: Evaluation, quantized: QuantizedNetwork) -> Evaluation:
     return replace(row, origin=replace(row.origin, quantized=quantized.digest))
 
 
-def _together(
+def together(
     data: Data, held_out: bool, rows: Sequence[Evaluation], notes: Sequence[str]
 ) -> Evaluations:
+    """Networks measured on `data`, as evaluation.json has them; notes: a sentence each."""
     name = "cross-entropy" if data.loss is None else data.loss.name
     beside = [] if (without := _unlabelled(data)) is None else [
         f"no labels{without}: measured against the FP32 network"

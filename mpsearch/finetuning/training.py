@@ -201,11 +201,6 @@ def finetune(
     of the output, a killed run goes on after its last epoch; a run with other settings, data or
     weights has a checkpoint of its own. Raises InputError for settings and data that do not fit,
     and when the loss is no number.
-
-    >>> once = mpsearch.FineTuning(epochs=1)
-    >>> tuned = mpsearch.finetune(network, solution.choices, data, settings=once)
-    >>> len(tuned.history), tuned.network.assignment == dict(solution.choices)
-    (2, True)
     """
     settings = settings or FineTuning()
     _check_settings(settings)

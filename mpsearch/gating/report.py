@@ -23,7 +23,17 @@ from mpsearch.gating.evidence import (
     totals_of,
 )
 from mpsearch.gating.judging import judge, wanted_metrics
-from mpsearch.gating.words import Number, Policy, Verdict, conclusion, notes_of, says_no, sentence
+from mpsearch.gating.words import (
+    Number,
+    Policy,
+    Verdict,
+    conclusion,
+    notes_of,
+    row_of,
+    says_no,
+    sentence,
+)
+from mpsearch.running.notebook import html_table
 from mpsearch.tables.assignment import Assignment
 from mpsearch.tables.table import LayerTable
 
@@ -75,6 +85,19 @@ class GateReport:
         lines += [f"  {v.outcome.upper():<12}  {sentence(v)}" for v in self.verdicts]
         return "\n".join([*lines, *(f"  note: {note}" for note in self.notes)])
 
+    def __repr__(self) -> str:
+        met = sum(verdict.passed for verdict in self.verdicts)
+        return f"GateReport({self.conclusion}; {met} of {len(self.verdicts)} conditions met)"
+
+    def _repr_html_(self) -> str:
+        """For notebooks: what `mpsearch gate` prints."""
+        rows = [
+            [row.outcome, row.condition, row.measured, row.limit, row.interval]
+            for row in map(row_of, self.verdicts)
+        ]
+        columns = ["", "condition", "measured", "limit", "interval"]
+        return html_table([self.conclusion, *self.notes], columns, rows)
+
     def document(self) -> dict[str, Any]:
         """The report as JSON. `passed` of a condition: it does not stop the network."""
         baseline = self.evidence.baseline
@@ -118,10 +141,6 @@ def gate(
     condition does, `measured` (the value decides), `strict` (it stops) or `lenient`. unverified:
     also take files that do not say which network they are of. Nothing is read but what is named.
     Raises InputError for what cannot be judged.
-
-    >>> assignment = mpsearch.Assignment.from_solution(solution, table.digest)
-    >>> mpsearch.gate(assignment, table, max_size="60%").says_no
-    False
     """
 
     def path(value: object) -> str | None:

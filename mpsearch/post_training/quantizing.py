@@ -45,10 +45,6 @@ def apply(
     labels. settings: ranges and repairs, by default those of the command line. on_step: called once
     per layer. The integers of a layer are those of `quantize` unless a repair changes them. Raises
     InputError for a solution without an assignment and for an assignment of another network.
-
-    >>> quantized = mpsearch.apply(network, solution, data)
-    >>> quantized.assignment == dict(solution.choices)
-    True
     """
     if isinstance(assignment, Solution):
         if not assignment.choices:

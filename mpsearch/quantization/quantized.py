@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import fx
@@ -21,8 +21,12 @@ from mpsearch.quantization.quantizer import (
     quantize_weight,
     weight_at,
 )
+from mpsearch.running.notebook import html_table
 from mpsearch.tables.assignment import Assignment
-from mpsearch.tables.choice import Choice
+from mpsearch.tables.choice import Choice, counted
+
+if TYPE_CHECKING:
+    import mpsearch
 
 SHOWN = 3  # layers that a message names
 _LARGEST_BIAS = 2**31 - 1
@@ -82,6 +86,11 @@ class QuantizedNetwork:
     """Node name -> the quantizer of a tensor that is stored in codes of its own, between layers
     (what is added, averaged, or read by several layers); None where no such choice was made:
     integers keep these tensors in 32 bits then."""
+    origin: Any = field(default=None, repr=False, compare=False)
+    """In memory, (float network, calibration samples) that it was made from; None: not known."""
+
+    if TYPE_CHECKING:  # bound by the package
+        export = mpsearch.export
 
     def to(self, device: torch.device) -> "QuantizedNetwork":
         """The same on `device`; the network itself when it is there already."""
@@ -98,6 +107,17 @@ class QuantizedNetwork:
         outputs = self.graph(*(x.to(self.source.device) for x in inputs))
         assert isinstance(outputs, torch.Tensor)
         return outputs
+
+    def __repr__(self) -> str:
+        return f"QuantizedNetwork({counted(self.assignment.values())}; {self.source!r})"
+
+    def _repr_html_(self) -> str:
+        """For notebooks: the bits of every layer."""
+        rows = [
+            [layer.name, layer.kind, f"{layer.weights:,}", str(self.layers[layer.name].choice)]
+            for layer in self.source.layers
+        ]
+        return html_table([repr(self)], ["layer", "kind", "weights", "bits"], rows)
 
     @property
     def assignment(self) -> dict[str, Choice]:
@@ -130,11 +150,6 @@ def quantize(
     """Quantize every layer of `network` as `choices` says.
 
     Raises InputError naming the first layer that `choices` and the network do not share.
-
-    >>> histograms = mpsearch.calibrate(network, data)
-    >>> quantized = mpsearch.quantize(network, solution.choices, histograms)
-    >>> quantized(x).shape == network(x).shape
-    True
     """
     check_layers(network, choices)
     layers = {
