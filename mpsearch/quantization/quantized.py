@@ -91,6 +91,7 @@ class QuantizedNetwork:
 
     if TYPE_CHECKING:  # bound by the package
         export = mpsearch.export
+        to_module = mpsearch.to_module
 
     def to(self, device: torch.device) -> "QuantizedNetwork":
         """The same on `device`; the network itself when it is there already."""
