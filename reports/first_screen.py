@@ -67,7 +67,13 @@ def _taken(facts: Facts) -> Headline | None:
     side = "below" if asked.slack >= 0 else "OVER"
     slack = _amount(asked.column, abs(asked.slack))
     used = _of(_amount(asked.column, asked.total), limit)
-    return Headline(used, f"{name}, {slack} {side} the limit")
+    others = [
+        f"; {limit_name(one.column)} "
+        + _of(_amount(one.column, one.total), _amount(one.column, one.limit))
+        for one in facts.limits
+        if one is not asked and one.total is not None
+    ]
+    return Headline(used, f"{name}, {slack} {side} the limit{''.join(others)}")
 
 
 def _of(used: str, limit: str) -> str:

@@ -77,6 +77,16 @@ def test_title_numbers_and_sentence_by_hand(measured: Run) -> None:
     )
     usual = {"data": "the sample in runs/model.pt"}  # a name that says nothing
     assert gather(replace(measured, provenance=usual)).name == "digits"
+    assert measured.assignment is not None
+    memory = {"ram_bytes": 3 * 1024, "ram_limit": 4 * 1024}
+    both = headlines_of(gather(replace(measured, assignment=replace(measured.assignment,
+                                                                    memory=memory))))  # fmt: skip
+    assert both is not None
+    assert both.items[0].label.endswith("below the limit; RAM 3.0 of 4.0\u00a0KB")
+    board = replace(measured.assignment, memory=memory, limits={})
+    facts_of_board = gather(replace(measured, assignment=board))
+    assert title_of(facts_of_board).startswith("my model with RAM 4 KB · ")
+    assert "takes 3.0 of 4.0\u00a0KB RAM, and is" in answer_sentence(facts_of_board)
     over = replace(facts.limits[0], limit=1500, slack=-124)
     assert headlines_of(replace(facts, limits=(over,))) is not None
     assert "OVER the limit" in render(replace(facts, limits=(over,)))
