@@ -97,7 +97,9 @@ def _smaller(column: str, limit: Fraction, value: Fraction, evidence: Evidence) 
 
     try:
         pins = pins_of(table, search.get("pin", ()), "--pin")
-        found = solve(table, Budget({column: floor(limit)}), pins=pins, time_limit=SECONDS, explain=False)
+        found = solve(
+            table, Budget({column: floor(limit)}), pins=pins, time_limit=SECONDS, explain=False
+        )
         if found.choices:
             now = "" if evidence.assignment is None else (
                 f" (now {table.total(evidence.assignment.layers, 'omega'):.3g})"
