@@ -91,7 +91,7 @@ class Yardstick:
                 correct_bias=rounding.correct_bias,
             )  # fmt: skip
             started = time.process_time()
-            self.tables[key], _ = profile(
+            self.tables[key] = profile(
                 self.network, self.seen, self.folder / f"{metric}.csv", settings, progress
             )
             seconds = self.known.setdefault("profile CPU seconds", {})

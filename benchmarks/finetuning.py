@@ -68,7 +68,7 @@ def choices_of(case: str, subject: Subject, work: Path) -> Mapping[str, Choice]:
     if not case.endswith("%"):
         return dict.fromkeys((layer.name for layer in subject.network.layers), Choice.parse(case))
     path = work / f"finetuning-{subject.name}.csv"
-    table, _ = profile(subject.network, subject.profiling, path, ProfileSettings(), progress)
+    table = profile(subject.network, subject.profiling, path, ProfileSettings(), progress)
     return solve(table, Budget.parse(table, size=case)).choices
 
 

@@ -61,7 +61,7 @@ def assignments(network: Network, seen: Data) -> dict[str, dict[str, Choice]]:
     found = {text: dict.fromkeys(names, Choice.parse(text)) for text in UNIFORM}
     whole = size_bytes(network, found["w8a8"])
     with tempfile.TemporaryDirectory() as folder:
-        table, _ = profile(
+        table = profile(
             network, seen, Path(folder, "profile.csv"), ProfileSettings(samples=len(seen)), progress
         )
     for share in MIXED:

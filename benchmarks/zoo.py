@@ -158,7 +158,7 @@ def _further(
     for form in ("c", "litert", "onnx"):
         with row.cell(form):
             output = folder / {"c": "c", "litert": "q.tflite", "onnx": "q.onnx"}[form]
-            exported = mpsearch.export(again, output, form=form, data=data)
+            exported = mpsearch.export(again, output, format=form, data=data)
             expect(exported.ok, " / ".join(exported.lines))
             if form == "c" and compile_c:
                 _bit_equal(output)
@@ -172,12 +172,12 @@ def _measured(
 ) -> str:
     """`labels, none`: which of the two measurements this network has."""
     reference = network(*samples)
-    mpsearch.evaluate("quantized", quantized, data, reference=reference)
+    mpsearch.evaluate(quantized, data, fp32=network)
     if len(network.output_shape) != 1 or network.output_shape[0] < 2 or len(network.outputs) > 1:
         return "without"
     named = {f"x{index}": x for index, x in enumerate(samples)} | {"y": reference.argmax(1)}
     labelled = mpsearch.bind(mpsearch.Arrays("samples", named), network)
-    evaluated = mpsearch.evaluate("quantized", quantized, labelled)
+    evaluated = mpsearch.evaluate(quantized, labelled)
     same = float((quantized(*samples).argmax(1) == reference.argmax(1)).float().mean())
     expect(abs((evaluated.accuracy or 0.0) - same) < 1e-6, "accuracy is not the share of matches")
     return "both"

@@ -52,6 +52,9 @@ nitpick_ignore = [
     ("py:class", "tuple[~mpsearch.graph.refusals.Refusal"),  # half of a tuple of any length
     ("py:class", "Limits"),  # the options of gate, by name
     ("py:class", "mpsearch.commands.console.Steps"),
+    ("py:class", "mpsearch.comparing.diffing.AccuracyChange"),
+    ("py:class", "mpsearch.comparing.diffing.TotalChange"),
+    ("py:class", "mpsearch.comparing.layers.LayerChange"),
     ("py:class", "mpsearch.gating.evidence.Evidence"),
     ("py:class", "mpsearch.gating.words.Paired"),
     ("py:class", "mpsearch.interactions.k_best.Candidate"),
@@ -60,6 +63,8 @@ nitpick_ignore = [
     ("py:class", "mpsearch.refining.repaired_errors.Trial"),
     ("py:class", "mpsearch.reports.facts.Facts"),
     ("py:class", "mpsearch.explaining.explaining.Decision"),
+    ("py:class", "mpsearch.explaining.explaining.WhatIf"),
+    ("py:class", "mpsearch.search.feasible_limits.Range"),
     ("py:class", "mpsearch.integer.graph.IntegerGraph"),
     ("py:class", "mpsearch.explaining.prices.Marginal"),
     ("py:class", "mpsearch.quantization.quantized.QuantizedLayer"),

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-import mpsearch
+import mpsearch as mp
 
 
 def samples(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -30,28 +30,21 @@ def trained(x: torch.Tensor, y: torch.Tensor) -> nn.Module:
 
 
 def main() -> None:
-    train_x, train_y = samples(2048, seed=1)
-    test_x, test_y = samples(1000, seed=2)
-    test = mpsearch.Data("test", (test_x,), test_y)
-    sample = mpsearch.Data("train", (train_x,), train_y).take(256, seed=0)
+    train, test = samples(2048, seed=1), samples(1000, seed=2)
+    model = trained(*train)
 
-    network = mpsearch.Network.from_module(trained(train_x, train_y), (train_x[:1],))
-    choices = tuple(map(mpsearch.Choice.parse, ("w2a8", "w4a8", "w8a8")))
-    settings = mpsearch.ProfileSettings(choices=choices)
-    table, _ = mpsearch.profile(network, sample, "profile.csv", settings)
-    solution = table.solve(mpsearch.Budget.parse(table, size="40%"))
-    print(f"{solution.status}: Ω {solution.omega:.3g}, {solution.totals['size_bytes']} bytes")
-    print(*(f"{layer} {choice}" for layer, choice in solution.choices.items()), sep=", ")
-    print(f"the exact front has {len(table.front())} points")
+    table = mp.profile(model, train, choices=("w2a8", "w4a8", "w8a8"))
+    best = table.solve(size="40%")
+    print(best, best.bits, f"the exact front has {len(table.front())} points", sep="\n")
 
-    quantized = solution.apply(network, sample)
-    for name, candidate in (("FP32", network), ("mixed", quantized)):
-        measured = mpsearch.evaluate(name, candidate, test)
-        low, high = measured.accuracy_interval
-        print(f"{name}: {measured.accuracy:.1%} [{low:.1%}, {high:.1%}] of {measured.n}")
+    quantized = best.apply()
+    measured = mp.evaluate({"FP32": model, "mixed": quantized}, test)
+    for row in measured.rows:
+        low, high = row.accuracy_interval
+        print(f"{row.name}: {row.accuracy:.1%} [{low:.1%}, {high:.1%}] of {row.n}")
 
-    mpsearch.Assignment.from_solution(solution, table.digest).save("assignment.json")
-    mpsearch.save_quantized(quantized, "quantized.pt")
+    best.save("assignment.json")
+    mp.save(quantized, "quantized.pt")
 
 
 if __name__ == "__main__":

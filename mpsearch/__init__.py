@@ -23,23 +23,18 @@ if TYPE_CHECKING:
     from mpsearch.errors import MissingExtraError as MissingExtraError
     from mpsearch.errors import MpsearchError as MpsearchError
     from mpsearch.evaluation.evaluation import Evaluation as Evaluation
-    from mpsearch.evaluation.measuring import evaluate as evaluate
+    from mpsearch.evaluation.evaluation import Evaluations as Evaluations
     from mpsearch.evaluation.subjects import Subject as Subject
     from mpsearch.evaluation.subjects import load_subject as load_subject
     from mpsearch.explaining.explaining import Explanation as Explanation
-    from mpsearch.explaining.explaining import explain as explain
     from mpsearch.exporters.checking import TargetCheck as TargetCheck
-    from mpsearch.exporters.checking import check as check
     from mpsearch.exporters.formats import Exported as Exported
-    from mpsearch.exporters.formats import export as export
     from mpsearch.finetuning.module import from_module as from_module
     from mpsearch.finetuning.module import to_module as to_module
     from mpsearch.finetuning.training import Epoch as Epoch
     from mpsearch.finetuning.training import FineTuned as FineTuned
     from mpsearch.finetuning.training import FineTuning as FineTuning
-    from mpsearch.finetuning.training import finetune as finetune
     from mpsearch.gating.report import GateReport as GateReport
-    from mpsearch.gating.report import gate as gate
     from mpsearch.gating.words import Verdict as Verdict
     from mpsearch.graph.arrays import Arrays as Arrays
     from mpsearch.graph.inputs import Call as Call
@@ -47,7 +42,6 @@ if TYPE_CHECKING:
     from mpsearch.graph.network import Network as Network
     from mpsearch.graph.network_file import NetworkFile as NetworkFile
     from mpsearch.graph.network_file import load as load
-    from mpsearch.graph.network_file import save as save
     from mpsearch.graph.outputs import Output as Output
     from mpsearch.graph.outputs import split_outputs as split_outputs
     from mpsearch.graph.refusals import Refusal as Refusal
@@ -58,7 +52,6 @@ if TYPE_CHECKING:
     from mpsearch.interactions.interactions import Interactions as Interactions
     from mpsearch.interactions.interactions import Prediction as Prediction
     from mpsearch.interactions.interactions import load_interactions as load_interactions
-    from mpsearch.interactions.interactions import predict as predict
     from mpsearch.interactions.k_best import Ranking as Ranking
     from mpsearch.interactions.k_best import rerank as rerank
     from mpsearch.knapsack.instance import Instance as Instance
@@ -73,31 +66,41 @@ if TYPE_CHECKING:
     from mpsearch.models.training import Training as Training
     from mpsearch.models.training import train as train
     from mpsearch.pareto.front import Front as Front
-    from mpsearch.pareto.front import front as front
-    from mpsearch.post_training.quantizing import apply as apply
     from mpsearch.post_training.repairing import PostTraining as PostTraining
     from mpsearch.profiling.profile import ProfileSettings as ProfileSettings
-    from mpsearch.profiling.profile import profile as profile
+    from mpsearch.python.judging import gate as gate
+    from mpsearch.python.judging import report as report
+    from mpsearch.python.measuring import evaluate as evaluate
+    from mpsearch.python.measuring import refine as refine
+    from mpsearch.python.networks import check as check
+    from mpsearch.python.networks import hessian_traces as hessian_traces
+    from mpsearch.python.networks import profile as profile
+    from mpsearch.python.networks import save as save
+    from mpsearch.python.quantizing import apply as apply
+    from mpsearch.python.quantizing import calibrate as calibrate
+    from mpsearch.python.quantizing import export as export
+    from mpsearch.python.quantizing import finetune as finetune
+    from mpsearch.python.quantizing import quantize as quantize
+    from mpsearch.python.searching import explain as explain
+    from mpsearch.python.searching import front as front
+    from mpsearch.python.searching import predict as predict
+    from mpsearch.python.searching import ranges as ranges
+    from mpsearch.python.searching import solve as solve
+    from mpsearch.python.searching import what_if as what_if
     from mpsearch.quantization.calibration import Histogram as Histogram
-    from mpsearch.quantization.calibration import calibrate as calibrate
     from mpsearch.quantization.quantized import QuantizedNetwork as QuantizedNetwork
-    from mpsearch.quantization.quantized import quantize as quantize
     from mpsearch.quantization.quantized_file import load_quantized as load_quantized
     from mpsearch.quantization.quantized_file import save_quantized as save_quantized
     from mpsearch.refining.candidates import Asked as Asked
     from mpsearch.refining.loop import Refined as Refined
-    from mpsearch.refining.loop import refine as refine
     from mpsearch.reports.writing import Reported as Reported
-    from mpsearch.reports.writing import report as report
     from mpsearch.running.journal import Journal as Journal
-    from mpsearch.search.solving import solve as solve
     from mpsearch.sensitivity.forward_metric import ForwardMetric as ForwardMetric
     from mpsearch.sensitivity.forward_metric import OutputMetric as OutputMetric
     from mpsearch.sensitivity.study import Profiler as Profiler
     from mpsearch.sensitivity.study import Score as Score
     from mpsearch.sensitivity.study import Study as Study
     from mpsearch.sensitivity.traces import Trace as Trace
-    from mpsearch.sensitivity.traces import hessian_traces as hessian_traces
     from mpsearch.statistics import drop_interval as drop_interval
     from mpsearch.statistics import mcnemar_p as mcnemar_p
     from mpsearch.statistics import samples_for_drop as samples_for_drop
@@ -118,25 +121,28 @@ if TYPE_CHECKING:
 # type checkers.
 _HOME = {
     # verbs, as the commands are called
-    "apply": "mpsearch.post_training.quantizing",
-    "check": "mpsearch.exporters.checking",
+    "apply": "mpsearch.python.quantizing",
+    "calibrate": "mpsearch.python.quantizing",
+    "check": "mpsearch.python.networks",
+    "evaluate": "mpsearch.python.measuring",
+    "explain": "mpsearch.python.searching",
+    "export": "mpsearch.python.quantizing",
+    "finetune": "mpsearch.python.quantizing",
+    "front": "mpsearch.python.searching",
+    "gate": "mpsearch.python.judging",
+    "hessian_traces": "mpsearch.python.networks",
+    "profile": "mpsearch.python.networks",
+    "quantize": "mpsearch.python.quantizing",
+    "ranges": "mpsearch.python.searching",
+    "refine": "mpsearch.python.measuring",
+    "report": "mpsearch.python.judging",
+    "save": "mpsearch.python.networks",
+    "solve": "mpsearch.python.searching",
+    "what_if": "mpsearch.python.searching",
     "convert": "mpsearch.importers.loading",
     "diff": "mpsearch.comparing.diffing",
-    "evaluate": "mpsearch.evaluation.measuring",
-    "explain": "mpsearch.explaining.explaining",
-    "export": "mpsearch.exporters.formats",
-    "finetune": "mpsearch.finetuning.training",
-    "front": "mpsearch.pareto.front",
-    "gate": "mpsearch.gating.report",
-    "hessian_traces": "mpsearch.sensitivity.traces",
     "load": "mpsearch.graph.network_file",
-    "predict": "mpsearch.interactions.interactions",
-    "profile": "mpsearch.profiling.profile",
-    "quantize": "mpsearch.quantization.quantized",
-    "refine": "mpsearch.refining.loop",
-    "report": "mpsearch.reports.writing",
-    "save": "mpsearch.graph.network_file",
-    "solve": "mpsearch.search.solving",
+    "predict": "mpsearch.python.searching",
     "train": "mpsearch.models.training",
     # networks and data
     "bind": "mpsearch.data",
@@ -179,7 +185,6 @@ _HOME = {
     "TableLayer": "mpsearch.tables.table",
     "Trace": "mpsearch.sensitivity.traces",
     # quantized and measured networks
-    "calibrate": "mpsearch.quantization.calibration",
     "drop_interval": "mpsearch.statistics",
     "from_module": "mpsearch.finetuning.module",
     "integer_network": "mpsearch.integer.inference",
@@ -192,6 +197,7 @@ _HOME = {
     "Comparison": "mpsearch.comparing.diffing",
     "Epoch": "mpsearch.finetuning.training",
     "Evaluation": "mpsearch.evaluation.evaluation",
+    "Evaluations": "mpsearch.evaluation.evaluation",
     "Exported": "mpsearch.exporters.formats",
     "FineTuned": "mpsearch.finetuning.training",
     "FineTuning": "mpsearch.finetuning.training",
@@ -224,14 +230,20 @@ _HOME = {
     "MissingExtraError": "mpsearch.errors",
     "MpsearchError": "mpsearch.errors",
 }
-# Methods of nouns that verbs give them, and whether the noun is the verb's second argument. They
-# are bound here since the rooms of these nouns import nothing from above; type checkers read them
-# in the class.
+# Methods of nouns that verbs give them: "first" where the noun is the verb's first argument,
+# "second" where the model comes before it and may be left out. They are bound here since the rooms
+# of these nouns import nothing from above; type checkers read them in the class.
 _METHODS = {
-    "Assignment": {"apply": True},
-    "LayerTable": {"front": False, "solve": False},
-    "Solution": {"apply": True},
-}  # empty when they are bound
+    "Assignment": {"apply": "second", "finetune": "second"},
+    "Front": {"measure": "first", "plot": "first"},
+    "LayerTable": {"front": "first", "ranges": "first", "solve": "first"},
+    "QuantizedNetwork": {"export": "first"},
+    "Solution": {
+        "apply": "second", "explain": "first", "export": "first", "finetune": "second",
+        "refine": "first", "what_if": "first",
+    },
+}  # fmt: skip
+_BESIDE = {"measure": "mpsearch.python.measuring", "plot": "mpsearch.python.judging"}
 
 __all__ = [*_HOME, "__version__"]
 
@@ -241,11 +253,6 @@ if not TYPE_CHECKING:  # so that these report a name that does not exist
     def __getattr__(name: str) -> "Any":
         if name not in _HOME:
             raise AttributeError(f"module 'mpsearch' has no attribute {name!r}")
-        global _METHODS
-        methods, _METHODS = _METHODS, {}
-        for noun, verbs in methods.items():
-            for verb, is_second in verbs.items():
-                setattr(_find(noun), verb, _method(verb, is_second))
         return _find(name)
 
 
@@ -256,17 +263,30 @@ def __dir__() -> list[str]:
 def _find(name: str) -> "Any":
     from importlib import import_module
 
-    return getattr(import_module(_HOME[name]), name)
+    home = _HOME.get(name) or _BESIDE[name]
+    found = getattr(import_module(home), name)
+    _bind()
+    return found
 
 
-def _method(verb: str, is_second: bool) -> "Callable[..., Any]":
+def _bind() -> None:
+    """Give the nouns that were imported by now their methods."""
+    import sys
+
+    for noun in [noun for noun in _METHODS if _HOME[noun] in sys.modules]:
+        cls = getattr(sys.modules[_HOME[noun]], noun, None)
+        for verb, place in {} if cls is None else _METHODS.pop(noun).items():
+            setattr(cls, verb, _method(verb, place))
+
+
+def _method(verb: str, place: str) -> "Callable[..., Any]":
     def first(self: "Any", *args: "Any", **named: "Any") -> "Any":
         return _find(verb)(self, *args, **named)
 
-    def second(self: "Any", network: "Any", *args: "Any", **named: "Any") -> "Any":
-        return _find(verb)(network, self, *args, **named)
+    def second(self: "Any", model: "Any" = None, *args: "Any", **named: "Any") -> "Any":
+        return _find(verb)(model, self, *args, **named)
 
-    method = second if is_second else first
+    method = {"first": first, "second": second}[place]
     method.__name__ = verb
-    method.__doc__ = f"`mpsearch.{verb}` with this one."
+    method.__doc__ = f"`{verb}` of this one."
     return method

@@ -5,13 +5,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from mpsearch.errors import InputError, did_you_mean
+from mpsearch.errors import InputError, did_you_mean, first_line
 from mpsearch.files.archives import is_archive, read_npz
 from mpsearch.files.whole import digest, like_file
 from mpsearch.graph.arrays import Arrays, bind_arrays
@@ -39,6 +40,35 @@ class Data:
     """The loss that the labels were checked for; None: cross-entropy, without labels divergence."""
     notes: tuple[str, ...] = ()
     """What was made of labels that may mean several things, a sentence each."""
+
+    def __post_init__(self) -> None:
+        """Inputs as a tuple of tensors, whatever arrays they were given as.
+
+        A single array is the only input. Raises InputError for what are no arrays, and for arrays
+        of different lengths.
+        """
+        if not isinstance(self.name, str):
+            raise InputError(
+                f"got Data({type(self.name).__name__}, …); expected a name and the inputs: "
+                'Data("own", x, y), or Data("own", (x0, x1), y)'
+            )
+        given = self.inputs if isinstance(self.inputs, tuple | list) else (self.inputs,)
+        inputs = tuple(_given(self.name, f"x{place}", one) for place, one in enumerate(given))
+        labels = None if self.labels is None else _given(self.name, "y", self.labels)
+        lengths = [len(x) for x in (*inputs, *([] if labels is None else [labels]))]
+        if not inputs or len(set(lengths)) > 1:
+            raise InputError(
+                f"{self.name}: got inputs and labels of {', '.join(map(str, lengths)) or 'no'} "
+                "samples; expected the same number in each: one array [N, …] for each input of "
+                "the network, as Data(name, (x0, x1), y)"
+            )
+        object.__setattr__(self, "inputs", inputs)
+        object.__setattr__(self, "labels", labels)
+
+    def __repr__(self) -> str:
+        shapes = ", ".join(f"{list(x.shape[1:])}" for x in self.inputs)
+        labels = "no labels" if self.labels is None else f"labels {list(self.labels.shape)}"
+        return f"Data({self.name!r}: {len(self)} samples of {shapes}, {labels})"
 
     def __len__(self) -> int:
         return len(self.inputs[0])
@@ -69,6 +99,38 @@ class Data:
                 tensor.contiguous().numpy().tobytes(),
             ]
         return digest(*parts)
+
+
+def as_tensor(array: Any) -> torch.Tensor:
+    """A tensor on the CPU of a tensor, a numpy array, what pandas has, or lists of numbers.
+
+    Raises TypeError or ValueError for what is none of these.
+    """
+    if isinstance(array, torch.Tensor):
+        return array.detach().cpu()
+    if hasattr(array, "to_numpy"):  # pandas
+        array = array.to_numpy()
+    if isinstance(array, list | tuple) and any(isinstance(one, torch.Tensor) for one in array):
+        return torch.stack([as_tensor(one) for one in array])
+    whole = np.asarray(array)
+    if whole.dtype.kind not in "biuf":
+        raise TypeError(f"numbers are of the type {whole.dtype}")
+    return _tensor("", "", whole)
+
+
+def _given(source: str, name: str, array: object) -> torch.Tensor:
+    if isinstance(array, torch.Tensor):
+        return array
+    try:
+        found = as_tensor(array)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(
+            f"{source}: got {type(array).__name__} for the array {name} ({first_line(error)}); "
+            "expected a tensor or a numpy array [N, …] of numbers"
+        ) from None
+    if found.dim() == 0:
+        raise InputError(f"{source}: got a single number for the array {name}; expected [N, …]")
+    return found
 
 
 def read_arrays(source: str) -> Arrays:

@@ -160,6 +160,11 @@ def _limits(run: Run, answer: AnswerFacts | None) -> tuple[LimitFacts, ...]:
         whole = eight.totals.get(column) if eight else None
         slack = None if total is None else limit - total
         facts.append(LimitFacts(column, limit, total, slack, limit / whole if whole else None))
+    found = run.assignment.memory  # planned, and no sum over the layers
+    for name in ("ram", "flash"):
+        if f"{name}_limit" in found:
+            total, limit = found[f"{name}_bytes"], found[f"{name}_limit"]
+            facts.append(LimitFacts(f"{name}_bytes", limit, total, limit - total, None))
     return tuple(facts)
 
 

@@ -6,7 +6,7 @@ from mpsearch.reports.facts import Facts, LimitFacts, MetricFacts
 from mpsearch.tables.budget import COUNT, PEAK, column_of
 from mpsearch.tables.units import format_amount
 
-NAMES = {"size_bytes": "size", "bops": "BOPS"}
+NAMES = {"size_bytes": "size", "bops": "BOPS", "ram_bytes": "RAM", "flash_bytes": "flash"}
 
 STATUS = {
     "optimal": "The assignment is proven optimal: no other one within the limits has a lower",

@@ -24,7 +24,7 @@ from mpsearch.reports.front_facts import finite, fp32_point, front_facts
 from mpsearch.reports.front_figure import front_drawing
 from mpsearch.reports.gather import gather
 from mpsearch.reports.html import render
-from mpsearch.reports.run_folder import read_run
+from mpsearch.reports.run_folder import Run, read_run
 from mpsearch.reports.sections import drawings_of, sections_of
 from mpsearch.reports.style import (
     Code,
@@ -195,24 +195,22 @@ def write_report(
 
 
 def report(
-    run: str | os.PathLike[str] = ".",
+    run: Run | str | os.PathLike[str] = ".",
     output: str | os.PathLike[str] | None = None,
     form: str | None = None,
     figures: str | os.PathLike[str] | None = None,
     files: Mapping[str, str | None] | None = None,
 ) -> Reported:
-    """Write one self-contained page about the files in the folder `run`, as `mpsearch report` does.
+    """Write one self-contained page about a run, or the files in its folder.
 
-    output: default `report.html` (`.md`, `.json`) in `run`; form: `html`, `md` or `json`, default:
-    as `output` ends. figures: a folder that gets every figure as .svg, .pdf and .png. files: others
-    than the usual ones, by piece: profile, assignment, front, evaluation, device. Raises InputError
-    where there is nothing to report, and for a named file that is damaged or not there.
-
-    >>> mpsearch.Assignment.from_solution(solution, table.digest).save("assignment.json")
-    >>> mpsearch.report(output="report.md").written
-    ('report.md',)
+    output: default `report.html` (`.md`, `.json`) in `run`, or in this folder; form: `html`, `md`
+    or `json`, default: as `output` ends. figures: a folder that gets every figure as .svg, .pdf and
+    .png. files: others than the usual ones, by piece: profile, assignment, front, evaluation,
+    device. Raises InputError where there is nothing to report, and for a named file that is damaged
+    or not there.
     """
-    facts = gather(read_run(run, files))
+    folder = "." if isinstance(run, Run) else run
+    facts = gather(run if isinstance(run, Run) else read_run(run, files))
     named = None if output is None else os.fspath(output)
     form = form_of(form, named)
     made: Mapping[str, Callable[[Mapping[str, str]], Any]] = {
@@ -223,7 +221,7 @@ def report(
     if form not in made:
         raise InputError(f"got the format {form!r}; expected {', '.join(made)}")
     drawings = drawings_of(facts) if figures is not None else ()
-    path = named or os.path.join(run, f"report.{form}")
+    path = named or os.path.join(folder, f"report.{form}")
     return Reported(tuple(write_report(path, made[form], drawings, figures)), facts)
 
 

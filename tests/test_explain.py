@@ -1,5 +1,6 @@
 """`mpsearch explain` against exhaustive search, an LP solver and the definitions."""
 
+import contextlib
 import json
 import re
 import subprocess
@@ -391,6 +392,9 @@ def test_printed_explanation(folder: Path, capsys: pytest.CaptureFixture[str]) -
     size = next(row for row in cells if row[0] == "size_bytes")
     assert size[:3] == ["size_bytes", "7.0 KB", "+168 B"]
     assert lines[-1].startswith("Ω total 0.375: optimal within the limits, proven")
+    with contextlib.chdir(folder.parent):  # the table beside the assignment
+        assert run(["explain", f"{folder.name}/assignment.json"]) == 0
+        assert capsys.readouterr().out.splitlines() == lines
 
 
 def test_json_has_what_is_printed(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

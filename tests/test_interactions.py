@@ -44,7 +44,7 @@ def _profiled(
         metric=metric, choices=CHOICES, batch_size=8, interactions=True,
         rounding="nearest", correct_bias=False,
     )  # fmt: skip
-    table, _ = profile(network, data, folder / "p.csv", settings, progress)
+    table = profile(network, data, folder / "p.csv", settings, progress)
     return network, data, table, load_interactions(interactions_path(folder / "p.csv"))
 
 
@@ -159,7 +159,7 @@ def test_interactions_of_other_losses_are_those_of_whole_networks(
     network = Network.from_module(model.eval(), (x,))
     data = bind(Arrays("source", {"x0": x, "y": y}), network, (name,))
     settings = ProfileSettings(metric="perturbation", choices=(Choice(3, 4),), interactions=True)
-    table, _ = profile(network, data, tmp_path / "p.csv", settings)
+    table = profile(network, data, tmp_path / "p.csv", settings)
     stored = load_interactions(tmp_path / "p.interactions.npz")
     assert stored.loss == name
     np.testing.assert_allclose(np.diag(stored.gram), table.omega, rtol=2e-3)

@@ -150,7 +150,8 @@ def test_the_table_has_a_column_for_every_metric_of_the_outputs(tmp_path: Path) 
     network, inputs, classes = _network("smooth", 40)
     data = Data("test", inputs, classes)
     settings = ProfileSettings(metric="kl", choices=CHOICES)
-    table, provenance = profile(network, data, tmp_path / "t.csv", settings)
+    table = profile(network, data, tmp_path / "t.csv", settings)
+    provenance = table.provenance
     again = LayerTable.read_csv(tmp_path / "t.csv")
     assert list(again.metrics) == provenance["metrics_beside"]
     assert list(again.metrics) == [
@@ -158,7 +159,7 @@ def test_the_table_has_a_column_for_every_metric_of_the_outputs(tmp_path: Path) 
     ]  # fmt: skip
     assert np.array_equal(np.maximum(0, again.metrics["omega_kl"]), table.omega)
     settings = ProfileSettings(metric="weight-mse", choices=CHOICES)
-    assert not profile(network, data, tmp_path / "w.csv", settings)[0].metrics
+    assert not profile(network, data, tmp_path / "w.csv", settings).metrics
 
 
 def test_fisher_is_the_squared_gradient_times_change_of_each_layers_outputs(tmp_path: Path) -> None:
@@ -283,7 +284,7 @@ def test_a_loss_that_no_choice_changes_is_an_error_and_a_blind_layer_is_named(
         model.get_parameter("second.weight")[:] = torch.randn(3, 5)
         model.get_parameter("first.weight")[:] = 0
     network = Network.from_module(model, inputs)
-    _, provenance = profile(network, data, tmp_path / "p.csv", settings, progress)
+    provenance = profile(network, data, tmp_path / "p.csv", settings, progress).provenance
     assert provenance["layers_without_effect"] == ["first"]
 
 
@@ -294,7 +295,7 @@ def test_frozen_parameters_are_profiled_like_others(tmp_path: Path) -> None:
         model.requires_grad_(not frozen)
         network = Network.from_module(model, inputs)
         data = Data("test", inputs, labels)
-        tables.append(profile(network, data, tmp_path / "p.csv", ProfileSettings(), progress)[0])
+        tables.append(profile(network, data, tmp_path / "p.csv", ProfileSettings(), progress))
         assert all(p.requires_grad is not frozen for p in model.parameters())
     assert tables[0].digest == tables[1].digest
 
@@ -326,6 +327,6 @@ def test_a_gpu_gives_the_same_numbers(metric: str, tmp_path: Path) -> None:
     study = _study("two-inputs")
     settings = ProfileSettings(metric=metric, choices=CHOICES)
     args = (study.network, study.data)
-    cpu, _ = profile(*args, tmp_path / "a.csv", settings, progress, "cpu")
-    gpu, _ = profile(*args, tmp_path / "b.csv", settings, progress, "cuda")
+    cpu = profile(*args, tmp_path / "a.csv", settings, progress, "cpu")
+    gpu = profile(*args, tmp_path / "b.csv", settings, progress, "cuda")
     np.testing.assert_allclose(gpu.omega, cpu.omega, rtol=1e-3, atol=1e-9)

@@ -114,7 +114,8 @@ def test_profile_solve_apply_evaluate(name: str, tmp_path: Path) -> None:
     _, _, kinds, in_float = FAMILIES[name]
     assert {layer.name: layer.kind for layer in network.layers} == kinds
     settings = ProfileSettings(choices=(Choice(4, 8), Choice(8, 8)), batch_size=6)
-    table, provenance = profile(network, data, tmp_path / "profile.csv", settings)
+    table = profile(network, data, tmp_path / "profile.csv", settings)
+    provenance = table.provenance
     assert provenance["float_operators"]["operators"] == []  # all norms are folded
     assert set(provenance["float_operators"]["others"]) == in_float
     largest = table.uniform_total("size_bytes", Choice(8, 8))

@@ -93,9 +93,11 @@ def printed(
         measured = ["--uniform", "w4a4", "--metric", "f1", "--metric", "kl"]
         for words, code in (
             (["profile", "m.pt", "--choices", "w8a8,w4a8,w4a4", "--interactions"], 0),
-            (["solve", "--size", "70%", "--refine", "1", "--network", "m.pt"], 0),
+            (["solve", "--size", "70%", "--refine", "1", "--fp32", "m.pt"], 0),
             (["solve", "--size", "1B"], 1),
             (["solve", "--ranges"], 0),
+            (["solve", "--size", "100%", "-o", "w8.json"], 0),
+            (["diff", "assignment.json", "w8.json"], 0),
             (["explain"], 0),
             (["explain", "--what-if", "2=w4a4"], 0),
             (["front", "-o", "front.csv"], 0),
@@ -124,20 +126,19 @@ def written_tables() -> Iterator[tuple[str, range, Table | None]]:
 def _asked(site: str, call: ast.Call) -> Table | None:
     given = {one.arg: one.value for one in call.keywords}
     columns: list[str] = []
-    if isinstance(call.args[0], ast.Name) and call.args[0].id == "HEADER":
-        columns = [*HEADER]
+    if isinstance(call.args[0], ast.Name) and call.args[0].id.isupper():
+        columns = [*HEADER]  # the widest of those that are written down elsewhere
     elif isinstance(call.args[0], ast.List | ast.Tuple):
         for item in call.args[0].elts:
             if isinstance(item, ast.Constant):
                 columns.append(str(item.value))
             else:
                 columns += [f"w{bits}a8" for bits in range(2, 8)]
-    if not columns:
+    least = given.get("least", ast.Tuple([]))
+    if not columns or not all(isinstance(one, ast.Constant) for one in getattr(least, "elts", [0])):
         return None
     naming = ast.literal_eval(given.get("naming", ast.Constant(1)))
-    return Table(
-        site, tuple(columns), naming, tuple(ast.literal_eval(given.get("least", ast.Tuple([]))))
-    )
+    return Table(site, tuple(columns), naming, tuple(ast.literal_eval(least)))
 
 
 def names_and_cells(table: Table, rng: random.Random) -> list[list[str]]:
@@ -225,6 +226,7 @@ def test_no_line_of_a_command_is_wider_than_the_terminal(
     text = "\n".join(lines)
     for name in (f"0.{LONG}", f"1.{LONG}"):
         assert text.count(f"  {name}\n") >= 3  # profile, solve, explain
+    assert not re.search("[0-9]\n *(%|KB)", text)
     assert "not shown at 60 columns: any other ≥, BOPS" in text
 
 

@@ -44,7 +44,8 @@ def test_hessian_omega_is_trace_over_n_times_squared_error(tmp_path: Path) -> No
     network, data = _study("residual")
     choices = (Choice(2, 8), Choice(4, 4), Choice(8, 8))
     settings = ProfileSettings(metric="hessian", choices=choices, batch_size=5)
-    table, provenance = profile(network, data, tmp_path / "p.csv", settings, progress)
+    table = profile(network, data, tmp_path / "p.csv", settings, progress)
+    provenance = table.provenance
     assert data.labels is not None
     for layer in network.layers:
         block = dense_hessian.block(
@@ -63,13 +64,14 @@ def test_hessian_omega_is_trace_over_n_times_squared_error(tmp_path: Path) -> No
 
 def test_smooth_layers_are_estimated_with_a_standard_error(tmp_path: Path) -> None:
     network, data = _study("smooth")
-    table, provenance = profile(
+    table = profile(
         network,
         data,
         tmp_path / "p.csv",
         ProfileSettings(metric="hessian", rtol=0.01, max_probes=64),
         progress,
     )
+    provenance = table.provenance
     assert provenance["metric_notes"]["estimated_traces"] == ["first"]
     assert provenance["metric_notes"]["exact_traces"] == ["second"]
     assert table.omega_stderr[table.row_of("first", Choice(4, 4))] > 0
@@ -84,7 +86,7 @@ def test_empirical_omega_is_the_loss_increase_of_one_layer(tmp_path: Path) -> No
         metric="empirical", choices=(Choice(2, 32),), batch_size=5,
         rounding="nearest", correct_bias=False,
     )  # fmt: skip
-    table, _ = profile(network, data, tmp_path / "p.csv", settings, progress)
+    table = profile(network, data, tmp_path / "p.csv", settings, progress)
     with torch.no_grad():
         before = functional.cross_entropy(model(*inputs), labels)
         for name in ("first", "second"):
@@ -101,7 +103,8 @@ def test_without_labels_the_provenance_says_so(metric: str, tmp_path: Path) -> N
     network, data = _study("two-inputs")
     unlabelled = Data("test", data.inputs, None)
     settings = ProfileSettings(metric=metric)
-    table, provenance = profile(network, unlabelled, tmp_path / "p.csv", settings, progress)
+    table = profile(network, unlabelled, tmp_path / "p.csv", settings, progress)
+    provenance = table.provenance
     assert provenance["labels"] is False
     assert provenance["loss"] == "kl-to-fp32"
     assert (table.omega > 0).any()
@@ -154,11 +157,12 @@ def _stops_after(steps: int) -> Progress:
 def test_an_interrupted_run_goes_on_and_gives_the_same_table(metric: str, tmp_path: Path) -> None:
     network, data = _study("smooth")
     settings = ProfileSettings(metric=metric, batch_size=4)
-    whole, _ = profile(network, data, tmp_path / "whole.csv", settings, progress)
+    whole = profile(network, data, tmp_path / "whole.csv", settings, progress)
     with pytest.raises(_Interrupted):
         profile(network, data, tmp_path / "p.csv", settings, _stops_after(2))
     assert not (tmp_path / "p.csv").exists()
-    resumed, provenance = profile(network, data, tmp_path / "p.csv", settings, progress)
+    resumed = profile(network, data, tmp_path / "p.csv", settings, progress)
+    provenance = resumed.provenance
     assert provenance["resumed_pieces"] == 2
     assert resumed.digest == whole.digest
     assert not list(tmp_path.glob(".p.csv.*"))
@@ -179,7 +183,7 @@ def test_a_changed_run_never_reads_another_runs_pieces(change: str, tmp_path: Pa
         settings = ProfileSettings(metric="empirical", batch_size=4, seed=1)
     else:
         settings = ProfileSettings(metric="empirical", batch_size=3)
-    _, provenance = profile(network, data, tmp_path / "p.csv", settings, progress)
+    provenance = profile(network, data, tmp_path / "p.csv", settings, progress).provenance
     assert provenance["resumed_pieces"] == 0
     assert len(list(tmp_path.glob(".p.csv.*.partial"))) == 1  # the other run's, still there
 
@@ -213,7 +217,8 @@ def test_a_killed_process_goes_on_where_it_was(
     assert killed.returncode == -signal.SIGKILL
     assert not (tmp_path / "p.csv").exists()
     assert run(command) == 0
-    assert json.loads(capsys.readouterr().out)["provenance"]["resumed_pieces"] == 3
+    provenance = json.loads(capsys.readouterr().out)["provenance"]
+    assert (provenance["resumed_pieces"], provenance["model_file"]) == (3, "m.pt")
     assert (tmp_path / "p.csv").exists()
 
 
@@ -233,7 +238,7 @@ def test_a_journal_forgets_a_half_written_line(tmp_path: Path) -> None:
 def test_residual_groups_reach_the_table(tmp_path: Path) -> None:
     network, data = _study("residual")
     settings = ProfileSettings(group_residual=True)
-    table, _ = profile(network, data, tmp_path / "p.csv", settings, progress)
+    table = profile(network, data, tmp_path / "p.csv", settings, progress)
     groups = {layer.name: layer.group for layer in table.layers}
     assert groups["conv2"] == groups["down"] != ""
     assert groups["conv1"] == groups["head"] == ""

@@ -19,7 +19,9 @@ from mpsearch.cli import COMMANDS
 from mpsearch.errors import InputError
 
 NAMES = sorted(set(mpsearch.__all__) - {"__version__"})
-BESIDE = {"hessian_traces", "load", "quantize", "refine", "save"}  # verbs that are no commands
+BESIDE = {  # verbs that are no commands
+    "calibrate", "hessian_traces", "load", "quantize", "ranges", "refine", "save", "what_if",
+}  # fmt: skip
 VERBS = sorted((set(COMMANDS) & set(NAMES)) | BESIDE)
 FACE = ast.parse(Path(mpsearch.__file__).read_text())
 
@@ -88,6 +90,7 @@ def test_type_checkers_read_the_methods_that_are_bound() -> None:
         for node in FACE.body
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "_METHODS"
     )
+    assert sum(map(len, methods.values())) > 12
     for noun, verbs in methods.items():
         cls = getattr(mpsearch, noun)
         module = ast.parse(inspect.getsource(sys.modules[cls.__module__]))
@@ -97,16 +100,17 @@ def test_type_checkers_read_the_methods_that_are_bound() -> None:
             if isinstance(node, ast.Assign):
                 declared[ast.unparse(node.targets[0])] = ast.unparse(node.value)
             elif isinstance(node, ast.FunctionDef):
-                declared[node.name] = [argument.arg for argument in node.args.args]
+                declared[node.name] = [argument.arg for argument in node.args.args[1:]]
         assert declared.keys() == verbs.keys()
-        for verb, is_second in verbs.items():
-            wanted = list(inspect.signature(getattr(mpsearch, verb)).parameters)
-            if is_second:
-                del wanted[1]
-                assert declared[verb] == ["self", *wanted]
+        for verb, place in verbs.items():
+            assert callable(getattr(cls, verb)), "bound when it runs"
+            wanted = [*inspect.signature(mpsearch._find(verb)).parameters]
+            if place == "second":
+                assert declared[verb] == ["model", "data"] == [wanted[0], wanted[2]]
+            elif isinstance(declared[verb], list):
+                assert declared[verb] == wanted[1 : 1 + len(declared[verb])]
             else:
                 assert declared[verb] == f"mpsearch.{verb}"
-            assert callable(getattr(cls, verb)), "bound when it runs"
 
 
 def test_importing_it_loads_nothing_and_solving_no_torch() -> None:
@@ -170,6 +174,7 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("python"))
         exec(compile(first.text, "docs/python.md", "exec"), names)
+        names["mpsearch"] = mpsearch
         yield names
 
 
@@ -184,30 +189,30 @@ def test_the_example_of_a_verb_runs(verb: str, begun: dict[str, Any]) -> None:
 
 
 def test_methods_are_the_verbs(begun: dict[str, Any]) -> None:
-    table, solution, network, data = (begun[n] for n in ("table", "solution", "network", "data"))
-    budget = mpsearch.Budget.parse(table, size="60%")
-    assert table.solve(budget).choices == table.solve(budget=budget).choices == solution.choices
+    table, solution, model, x = (begun[n] for n in ("table", "solution", "model", "x"))
+    assert table.solve(size="60%", pin={"0": "w8a8"}).bits == solution.bits
     assert len(table.front()) == len(mpsearch.front(table)) > 1
-    assignment = mpsearch.Assignment.from_solution(solution, table.digest)
-    plain = mpsearch.PostTraining("mse", correct_bias=False, rounding="nearest")
     wanted = begun["quantized"].digest
-    assert assignment.apply(network, data).digest == wanted
-    assert solution.apply(network=network, data=data).digest == wanted
-    changed = solution.apply(network, data, plain)
+    assert solution.to_assignment().apply(model, x).digest == wanted
+    assert solution.apply(model=model, data=x).digest == wanted
+    plain = mpsearch.PostTraining("mse", correct_bias=False, rounding="nearest")
+    changed = solution.apply(model, x, plain)
     assert changed.post_training == plain.to_json() != begun["quantized"].post_training
+    named = solution.apply(rounding="nearest", correct_bias=False)
+    assert (named.post_training, named.digest) == (changed.post_training, changed.digest)
 
 
 def test_verbs_refuse_what_is_not_possible(begun: dict[str, Any], tmp_path: Path) -> None:
-    table, network, data = (begun[n] for n in ("table", "network", "data"))
+    table, quantized = begun["table"], begun["quantized"]
     nothing = table.solve(mpsearch.Budget({"size_bytes": 1}))
     with pytest.raises(InputError, match="no assignment to apply: the solution is infeasible"):
-        nothing.apply(network, data)
+        nothing.apply()
     with pytest.raises(InputError, match="got the format 'tflite'; did you mean 'litert'"):
-        mpsearch.export(begun["quantized"], tmp_path / "x", "tflite", data)
+        quantized.export(tmp_path / "x", "tflite")
     with pytest.raises(InputError, match="--format onnx has no --wide"):
-        mpsearch.export(begun["quantized"], tmp_path / "x.onnx", "onnx", data, wide_bits=16)
+        quantized.export(tmp_path / "x.onnx", "onnx", wide_bits=16)
     with pytest.raises(InputError, match="got the format 'pdf'; expected html, md, json"):
-        mpsearch.report(".", form="pdf")
+        mpsearch.report(".", format="pdf")
 
 
 def test_the_gate_says_what_the_command_says(begun: dict[str, Any]) -> None:

@@ -59,8 +59,9 @@ def test_the_network_and_torchs_random_state_come_back_unchanged(tmp_path: Path)
     before = {name: tensor.clone() for name, tensor in network.graph.state_dict().items()}
     state = torch.random.get_rng_state()
     settings = ProfileSettings(metric="pyhessian", batch_size=4)
-    first, provenance = profile(network, data, tmp_path / "a.csv", settings, progress)
-    second, _ = profile(network, data, tmp_path / "b.csv", settings, progress)
+    first = profile(network, data, tmp_path / "a.csv", settings, progress)
+    provenance = first.provenance
+    second = profile(network, data, tmp_path / "b.csv", settings, progress)
     assert first.digest == second.digest  # seeded
     assert provenance["metric_notes"]["probes_per_layer"] == 10
     assert torch.equal(torch.random.get_rng_state(), state)
@@ -75,11 +76,9 @@ def test_it_agrees_with_our_own_metric(tmp_path: Path) -> None:
     """Two implementations, one Ω. Of 10 probes, 6.6 standard errors: exceeded once in 10,000."""
     model, inputs, labels = networks.build("residual", samples=12)
     network, data = Network.from_module(model, inputs), Data("test", inputs, labels)
-    ours, _ = profile(
-        network, data, tmp_path / "a.csv", ProfileSettings(metric="hessian"), progress
-    )
+    ours = profile(network, data, tmp_path / "a.csv", ProfileSettings(metric="hessian"), progress)
     settings = ProfileSettings(metric="pyhessian")
-    theirs, _ = profile(network, data, tmp_path / "b.csv", settings, progress)
+    theirs = profile(network, data, tmp_path / "b.csv", settings, progress)
     difference = abs(ours.omega - theirs.omega)
     assert (difference <= 6.6 * theirs.omega_stderr + 1e-12).all()
 

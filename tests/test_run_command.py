@@ -208,7 +208,7 @@ def test_a_foreign_network_with_several_numbers_as_answer(
     )
     np.savez("numbers.npz", x0=np.random.default_rng(0).normal(size=(40, 4)).astype("f4"),
              y=np.zeros((40, 2), "f4"))  # fmt: skip
-    options = "--data numbers.npz --model own_network:make --format onnx --choices w4a8,w8a8"
+    options = "--data numbers.npz --architecture own_network:make --format onnx --choices w4a8,w8a8"
     assert _again(f"{options} --size 90% --refine 0", "weights.pt") == 0
     out = capsys.readouterr().out
     assert "evaluate --front" not in out  # it has no accuracy to measure

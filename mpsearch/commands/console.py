@@ -29,16 +29,16 @@ _COMMANDS = ("next: ", "$ ", "get it: ")  # how a line starts that is a command
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 
 
-def echo(*lines: str, err: bool = False, bold: bool = False) -> None:
+def echo(*lines: str, err: bool = False, bold: bool = False, whole: bool = False) -> None:
     r"""Print lines, each an argument: a line break inside of one came from a file, so `\n` shows.
 
     On a terminal they are broken between words, but for those that are commands, which somebody
-    copies: `next: mpsearch solve`. err: on standard error.
+    copies: `next: mpsearch solve`. err: on standard error. whole: never broken, as a document.
     """
     width = width_of(sys.stderr if err else sys.stdout)
     for line in lines:
-        command = line.lstrip().startswith(_COMMANDS)
-        for part in wrapped(terminal_line(line), None if command else width):
+        kept = whole or line.lstrip().startswith(_COMMANDS)
+        for part in wrapped(terminal_line(line), None if kept else width):
             click.echo(click.style(part, bold=True) if bold and part else part, err=err)
 
 

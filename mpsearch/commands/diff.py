@@ -46,7 +46,7 @@ def diff(
         print_json(found.to_document())
         return code
     if as_markdown:
-        echo(*markdown(found).splitlines())
+        echo(*markdown(found).splitlines(), whole=True)
         return code
     columns, rows, left = layer_table(found, None if everything else LISTED)
     if rows:

@@ -1,6 +1,7 @@
 """`mpsearch explain`."""
 
 import dataclasses
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,8 +22,8 @@ from mpsearch.tables.units import format_amount
 @click.command()
 @click.argument("assignment_path", metavar="[ASSIGNMENT.JSON]", default="assignment.json")
 @click.option("--profile", "table_path", cls=Renamed, old=["--table"], metavar="FILE",
-              default="profile.csv", show_default=True,
-              help="The table that the assignment was searched in.")  # fmt: skip
+              help="The table that the assignment was searched in [default: profile.csv beside "
+              "it].")  # fmt: skip
 @click.option("--what-if", "changes", multiple=True, metavar="LAYER=CHOICE",
               help="The new optimum if this layer (and its group) had this choice. Repeatable: "
               "all of them together.")  # fmt: skip
@@ -35,7 +36,7 @@ from mpsearch.tables.units import format_amount
 @json_option
 def explain(
     assignment_path: str,
-    table_path: str,
+    table_path: str | None,
     changes: tuple[str, ...],
     pins: tuple[str, ...],
     excludes: tuple[str, ...],
@@ -57,7 +58,8 @@ def explain(
       mpsearch explain --what-if conv1=w8a8 --what-if fc=w4a4
     """
     assignment = Assignment.load(assignment_path)
-    table = LayerTable.read_csv(table_path)
+    beside = os.path.join(os.path.dirname(assignment_path), "profile.csv")
+    table = LayerTable.read_csv(beside if table_path is None else table_path)
     asked = assignment.search
     pinned = pins_of(table, (*asked.get("pin", ()), *pins), "--pin")
     excluded = excludes_of(

@@ -116,7 +116,8 @@ def _print_front(found: Front, points: int) -> None:
         cells += [format_amount(name, values[point]) for name, values in found.totals.items()]
         cells += [str(count) for count in found.counts[point].tolist()]
         rows.append(cells)
-    print_table(["Ω", *found.totals, *map(str, found.choices)], rows)
+    others = [name for name in found.totals if name != found.resource]
+    print_table(["Ω", *found.totals, *map(str, found.choices)], rows, least=others)
     if found.exact:
         kind = "exact"
     elif np.isfinite(found.epsilon):

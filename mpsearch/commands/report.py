@@ -29,6 +29,12 @@ FORMATS = ("html", "md", "json")
 @click.option(
     "--figures", metavar="DIR", help="Also write every figure to DIR as .svg, .pdf and .png."
 )
+@click.option(
+    "--node-data",
+    metavar="EXPORT",
+    help="Also write EXPORT.bits.json, .omega.json and .size.json: the layers on the nodes of the "
+    "exported .onnx or .tflite file EXPORT, for Model Explorer.",
+)
 @click.option("-o", "--output", metavar="FILE", help="[default: report.html in RUN]")
 @json_option
 def report(
@@ -40,6 +46,7 @@ def report(
     device: str | None,
     form: str | None,
     figures: str | None,
+    node_data: str | None,
     output: str | None,
     as_json: bool,
 ) -> None:
@@ -57,6 +64,7 @@ def report(
       mpsearch report
       mpsearch report runs/battlefield -o battlefield.html
       mpsearch report --format md --figures figures
+      mpsearch report --node-data model.onnx
       mpsearch report runs/hessian runs/fisher runs/sqnr
     """
     from mpsearch.reports.facts import to_document
@@ -68,20 +76,29 @@ def report(
         "device": device,
     }  # fmt: skip
     if len(runs) > 1:
-        if any(pieces.values()):
+        if any(pieces.values()) or node_data:
             raise InputError(
                 "several runs are compared as their folders hold them; "
-                "--profile and the like go with one run"
+                "--profile, --node-data and the like go with one run"
             )
         _compare(runs, form, figures, output, as_json)
         return
     made = write(runs[0] if runs else ".", output, form, figures, pieces)
+    overlays: list[str] = []
+    without: list[str] = []
+    if node_data is not None:
+        from mpsearch.reports.node_data import write_node_data  # needs torch, as reports do not
+
+        overlays, without = write_node_data(made.facts, node_data)
     if as_json:
-        print_json({"report": made.written[0], "facts": to_document(made.facts)})
+        found = {"report": made.written[0], "facts": to_document(made.facts)}
+        print_json(found if node_data is None else found | {"node_data": overlays})
         return
     for text in notices(made.facts):
         echo(text)
-    for path in made.written:
+    if without:
+        echo(f"no node of {node_data} computes {', '.join(without)}")
+    for path in (*made.written, *overlays):
         echo(f"wrote {os.path.normpath(path)}")
 
 

@@ -156,7 +156,7 @@ def _run(steps: Steps, runner: _Runner) -> dict[str, Any]:
 
 def _no_limit(table: "LayerTable", steps: Steps) -> InputError:
     """What to give, now that it is known what is of use."""
-    from mpsearch.search.proof import ranges
+    from mpsearch.search.feasible_limits import ranges
     from mpsearch.tables.units import format_size
 
     within = steps.request.within
@@ -166,6 +166,6 @@ def _no_limit(table: "LayerTable", steps: Steps) -> InputError:
     return InputError(
         f"no limit is given; sizes are useful from {format_size(found.least)} to "
         f"{format_size(most)}: try --size {middle}",
-        f"(other limits: `{shlex.join(['mpsearch', 'solve', steps.table, '--ranges'])}`; what is "
-        "profiled is kept)",
+        f"(other limits: `{shlex.join(['mpsearch', 'solve', steps.table, '--limit-ranges'])}`; "
+        "what is profiled is kept)",
     )

@@ -139,10 +139,10 @@ class Steps:
     def convert(self) -> Step:
         """Model and data -> network.pt with a sample."""
         request = self.request
-        words = ["convert", request.path, *_model_words(request.model)]
+        words = ["convert", request.path, *request.model.words]
         if request.data is not None:
             words += ["--data", request.data]
-        reads = (request.path, *_files_of(request.data), *_files_of(request.model.model))
+        reads = (request.path, *_files_of(request.data), *_files_of(request.model.architecture))
         return Step("convert", (*words, "-o", self.network), reads, (self.network,))
 
     def profile(self) -> Step:
@@ -170,7 +170,7 @@ class Steps:
                 words += [] if value is None else [f"--{option}", value]
         elif request.refine:
             network, *more = self._network()
-            words += ["--refine", str(request.refine), "--network", network, *more]
+            words += ["--refine", str(request.refine), "--fp32", network, *more]
             words += self._device()
             reads.append(self.network)
         words += ["-o", self.assignment]
@@ -235,7 +235,7 @@ class Steps:
         """The network, further arguments, and what its file takes to be read."""
         model = self.request.model
         if not self.converts:
-            return [self.network, *positional, *_model_words(model)]
+            return [self.network, *positional, *model.words]
         most = [] if model.max_model_memory is None else [model.max_model_memory]
         return [self.network, *positional, *_each("--max-model-memory", most)]
 
@@ -286,19 +286,6 @@ def _each(option: str, values: Sequence[str]) -> list[str]:
 
 def _loss_words(losses: Sequence[str]) -> list[str]:
     return _each("--loss", losses)
-
-
-def _model_words(model: ModelOptions) -> list[str]:
-    return [
-        *_each("--model", [] if model.model is None else [model.model]),
-        *(["--trust"] if model.trust else []),
-        *_each("--input-shape", model.input_shapes),
-        *_each("--batch-dim", model.batch_dims),
-        *_each("--fix", model.fixes),
-        *_each(
-            "--max-model-memory", [] if model.max_model_memory is None else [model.max_model_memory]
-        ),
-    ]
 
 
 def _pin_words(within: SearchOptions) -> list[str]:

@@ -132,6 +132,12 @@ def print_failure(solution: Solution, what: str = "no assignment is within the l
             else:
                 text += f" alone, {format_exactly(column, least.with_others)} with the other limits"
         echo(text, err=True)
+    if solution.no_bits_fit:
+        echo(f"  {solution.no_bits_fit}", err=True)
+    if solution.remedies:
+        each = "this makes" if len(solution.remedies) == 1 else "any one of these makes"
+        lines = [f"{each} it feasible:", *(f"  {one}" for one in solution.remedies)]
+        echo(*lines, err=True)
 
 
 def front_lines(
@@ -180,24 +186,4 @@ def print_outside(provenance: Mapping[str, Any]) -> None:
 
 def to_document(solution: Solution, table: LayerTable) -> dict[str, Any]:
     """What `mpsearch solve --json` prints of a solution: docs/formats.md names its keys."""
-    return {
-        "status": solution.status,
-        "layers": {name: choice.to_json() for name, choice in solution.choices.items()},
-        "minimize": solution.minimize,
-        "objective": solution.objective,
-        "omega": solution.omega,
-        "bound": solution.bound,
-        "gap": solution.gap,
-        "solver": solution.solver,
-        "seconds": solution.seconds,
-        "totals": dict(solution.totals),
-        "limits": dict(solution.limits),
-        "at_least": dict(solution.at_least),
-        "smallest_feasible": {
-            column: {"alone": least.alone, "with_other_limits": least.with_others}
-            for column, least in solution.smallest.items()
-        },
-        "not_binding": {key: one.to_json() for key, one in solution.not_binding.items()},
-        "notes": list(solution.notes),
-        "table_digest": table.digest,
-    }
+    return solution.to_dict() | {"table_digest": table.digest}

@@ -8,8 +8,10 @@ from typing import Any
 import click
 
 from mpsearch.commands.console import echo, json_option, print_json
+from mpsearch.commands.grouping import READING, Grouped
 from mpsearch.commands.measured_options import MeasuredRequest, RefineRequest, measured_options
 from mpsearch.commands.options import SearchOptions, search_options
+from mpsearch.commands.remedy_text import Searched, with_remedies
 from mpsearch.commands.renamed import Renamed
 from mpsearch.commands.solution_text import (
     print_failure,
@@ -36,6 +38,7 @@ class SolveRequest:
 
     table_path: str
     within: SearchOptions
+    """With what --format adds to its excludes."""
     minimize: str
     omega_limit: str | None
     max_distinct: int | None
@@ -52,6 +55,8 @@ class SolveRequest:
     only_ranges: bool
     output: str
     as_json: bool
+    typed: SearchOptions | None = None
+    """As it was typed."""
 
     @cached_property
     def provenance(self) -> Mapping[str, Any]:
@@ -105,7 +110,22 @@ class SolveRequest:
             raise InputError("a front has its pins and excludes already; leave them out")
 
 
-@click.command()
+GROUPS = {
+    "Limits": ("max-size", "max-bops", "ram", "flash", "limit", "at-least", "omega-limit"),
+    "Layers": ("pin", "exclude", "allow", "max-distinct", "format"),
+    "What is minimised, and how": (
+        "minimize", "solver", "time-limit", "solver-option", "from-front", "rerank", "target",
+    ),
+    "Measured accuracy": (
+        "min-accuracy", "max-drop", "min-agreement", "refine", "data", "fp32", "calibration",
+        "measure", "tolerance", "confirm-data", "device", "rounding", "bias-correction",
+    ),
+    "Output": ("output", "limit-ranges", "json", "help"),
+    "Reading the float model": READING,
+}  # fmt: skip
+
+
+@click.command(cls=Grouped, groups=GROUPS)
 @click.argument("table_path", metavar="[PROFILE.CSV]", default="profile.csv")
 @search_options
 @click.option(
@@ -203,7 +223,7 @@ def solve(**options: Any) -> int:
     asked = Asked(table, budget, within.pinned(table), within.excluded(table), request.max_distinct)
     if request.only_ranges:
         return _tell_ranges(asked, request.as_json)
-    request = replace(request, within=within)
+    request = replace(request, within=within, typed=request.within)
     request.check()
     if isinstance(request.measured, MeasuredRequest):
         from mpsearch.commands.solve_measured import solve_measured
@@ -235,6 +255,7 @@ def _solve_by_omega(
     table, budget = asked.table, asked.budget
     more: dict[str, Any] = {}
     lines: list[str] = []
+    fitted_by: Searched | None = None
     if request.from_front is not None:
         from mpsearch.search.other_sources import look_up
 
@@ -243,6 +264,10 @@ def _solve_by_omega(
         from mpsearch.commands import solve_fitted
 
         options = _parse_solver_options(request.solver_options)
+
+        def fitted_by(request: SolveRequest, asked: Asked) -> Solution:
+            return solve_fitted.solve_fitted(request, asked, minimand, options).solution
+
         fitted = solve_fitted.solve_fitted(request, asked, minimand, options)
         solution, more["memory"] = fitted.solution, solve_fitted.to_document(fitted)
         lines = solve_fitted.lines_of(fitted)
@@ -266,6 +291,7 @@ def _solve_by_omega(
         solution, more["interactions"], lines = _reranked(request, request.rerank, asked, solution)
     if isinstance(request.measured, RefineRequest) and solution.choices:
         from mpsearch.commands import solve_refined
+        from mpsearch.refining import chosen
 
         refined = solve_refined.measure(
             request.measured, asked, solution, request.output, request.time_limit,
@@ -273,10 +299,12 @@ def _solve_by_omega(
         )  # fmt: skip
         if not is_first():
             return 0
-        solution = solve_refined.solution_of(refined, asked, solution)
-        more["refined"] = solve_refined.to_document(refined)
+        solution = chosen.solution_of(refined, asked, solution)
+        more["refined"] = chosen.to_document(refined)
     if solution.choices:
         _save(request, table, solution, more.get("refined", {}))
+    if solution.status == "infeasible":
+        solution = with_remedies(request, asked, solution, fitted_by)
     if request.as_json:
         print_json(to_document(solution, table) | more)
         return 0 if solution.choices else 1

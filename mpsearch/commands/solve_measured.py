@@ -3,7 +3,6 @@
 A measured answer in words: what was measured, what was not, and how sure it is.
 """
 
-import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -11,6 +10,7 @@ import numpy as np
 
 from mpsearch.commands.console import echo, print_json, progress
 from mpsearch.commands.measured_options import MeasuredRequest
+from mpsearch.commands.remedy_text import with_remedies
 from mpsearch.commands.solution_text import (
     front_lines,
     print_failure,
@@ -25,14 +25,11 @@ from mpsearch.evaluation.measuring import labels_of
 from mpsearch.measured import answer as measured_answer
 from mpsearch.measured.answer import MeasuredAnswer, smallest_that_holds
 from mpsearch.measured.min_accuracy import thin
-from mpsearch.pareto.files import answer as place_in
-from mpsearch.pareto.files import read_json
-from mpsearch.pareto.front import Front, front
+from mpsearch.measured.solutions import front_within, solution_of
+from mpsearch.pareto.front import Front
 from mpsearch.search.solving import solve
 from mpsearch.statistics import paired_drop
 from mpsearch.tables.assignment import Assignment
-from mpsearch.tables.budget import total_of
-from mpsearch.tables.solution import Solution
 
 if TYPE_CHECKING:
     from mpsearch.commands.solve import SolveRequest
@@ -137,15 +134,18 @@ def solve_measured(
             f"got --minimize {resource}; expected one resource column, as accuracy is measured "
             f"along the front of Ω against it: {', '.join(table.columns)}"
         )
-    found = front_within(asked, resource, request.from_front)
+    found = front_within(
+        table, resource, asked.budget, asked.pins, asked.exclude, request.from_front
+    )
     if not len(found):
         infeasible = solve(table, asked.budget, pins=asked.pins, exclude=asked.exclude)
+        infeasible = with_remedies(request, asked, infeasible)
         print_failure(infeasible)
         if request.as_json:
             print_json(to_document(infeasible, table))
         return 1
     answer = measure(wanted, found, request.output, request.table_model)
-    solution = solution_of(answer, asked, resource)
+    solution = solution_of(answer, table, asked.budget, resource)
     document = measured_answer.to_document(answer)
     holds = answer.point is not None
     if holds:
@@ -168,36 +168,6 @@ def solve_measured(
     return 0 if holds else 1
 
 
-def front_within(
-    asked: "Asked", resource: str, stored: str | os.PathLike[str] | None = None
-) -> Front:
-    """The front of Ω against `resource` within the limits, or what of a stored one is within them.
-
-    Raises InputError for a stored front that is of another table, or of other limits.
-    """
-    budget = asked.budget
-    if stored is None:
-        return front(
-            asked.table, resource, budget.limits, asked.pins, asked.exclude,
-            at_least=budget.at_least,
-        )  # fmt: skip
-    found = read_json(stored)
-    if found.resource != resource:
-        raise InputError(
-            f"{os.fspath(stored)} is a front against {found.resource}; expected one against "
-            f"{resource}, or --minimize {found.resource}"
-        )
-    last = place_in(found, asked.table.digest, budget.limits, budget.at_least)
-    end = 0 if last is None else last + 1
-    return replace(
-        found,
-        omega=found.omega[:end],
-        totals={name: values[:end] for name, values in found.totals.items()},
-        assignments=found.assignments[:end],
-        measured={name: values[:end] for name, values in found.measured.items()},
-    )
-
-
 def measure(
     wanted: MeasuredRequest, found: Front, output: str, table_model: str | None = None
 ) -> MeasuredAnswer:
@@ -217,27 +187,3 @@ def measure(
         return smallest_that_holds(
             found, subject, wanted.target, output, wanted.most, wanted.tolerance, confirm, step
         )
-
-
-def solution_of(measured: MeasuredAnswer, asked: "Asked", resource: str) -> Solution:
-    """The answer, or the best that was measured, as a Solution: feasible, without a bound.
-
-    A smaller assignment that is not on the front may do too, so nothing is proven of the size.
-    """
-    table, budget = asked.table, asked.budget
-    choices = {layer: measured.choices[layer] for layer in table.layer_names}
-    keys = dict.fromkeys([*table.columns, *budget.limits, *budget.at_least])
-    return Solution(
-        status="feasible",
-        choices=choices,
-        objective=float(table.total(choices, resource)),
-        bound=None,
-        gap=None,
-        seconds=measured.seconds,
-        solver="measured",
-        totals={key: total_of(table, choices, key) for key in keys if key != "omega"},
-        limits=budget.limits,
-        at_least=budget.at_least,
-        minimize=resource,
-        omega=float(table.total(choices, "omega")),
-    )

@@ -12,11 +12,12 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mpsearch.errors import InputError
+from mpsearch.evaluation.in_notebooks import frame_of, table_of, text_of
 from mpsearch.files.json_file import (
     by_name,
     check_form,
@@ -32,6 +33,9 @@ from mpsearch.files.whole import write_atomic
 from mpsearch.statistics import ROUNDING
 from mpsearch.tables.choice import is_choice
 from mpsearch.tables.provenance import ORIGIN, Origin, origin_from_json, origin_to_json
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FORMAT, VERSION = "mpsearch.evaluation", 1
 LARGEST_MIB = 256
@@ -93,26 +97,53 @@ class Evaluation:
         """Whether it has an accuracy: one answer per sample that is right or wrong."""
         return bool(self.correct) or not self.n
 
+    def __repr__(self) -> str:
+        return text_of(self)
+
+    def _repr_html_(self) -> str:
+        """For notebooks: what was measured."""
+        return table_of((self,), [f"{self.n} samples"])
+
 
 @dataclass(frozen=True)
 class Evaluations:
-    """Several networks measured on the same data; `loss`: what `Evaluation.loss` is.
-
-    `notes`: what to know of them, a sentence each. `labelled`: whether the data have labels; else
-    all is measured against the row FP32.
-    """
+    """Several networks measured on the same data: the content of evaluation.json."""
 
     data_name: str
+    """Where the samples come from."""
     data_digest: str
+    """SHA-256 of the samples."""
     held_out: bool
+    """False where the samples also set the ranges of activations."""
     rows: tuple[Evaluation, ...]
+    """One for each network, the float one first."""
     loss: str = "cross-entropy"
+    """What `Evaluation.loss` is, by name."""
     notes: tuple[str, ...] = ()
+    """What to know of them, a sentence each."""
     labelled: bool = True
+    """Whether the data have labels; else all is measured against the row FP32."""
 
     def named(self, name: str) -> Evaluation | None:
         """The row called `name`, or None."""
         return next((row for row in self.rows if row.name == name), None)
+
+    def save(self, path: str | os.PathLike[str] = "evaluation.json") -> None:
+        """Write evaluation.json, as `mpsearch evaluate` does."""
+        save_evaluations(self, path)
+
+    def __repr__(self) -> str:
+        return f"Evaluations({'; '.join(map(repr, self.rows))})"
+
+    def _repr_html_(self) -> str:
+        """For notebooks: the networks as `mpsearch evaluate` prints them."""
+        n = self.rows[0].n if self.rows else 0
+        note = "" if self.held_out else " (also used for calibration: not unseen data)"
+        return table_of(self.rows, [f"{n} samples of {self.data_name}{note}", *self.notes])
+
+    def to_pandas(self) -> "pd.DataFrame":
+        """One row for each network: name, n, accuracy and loss with their ends, metrics, size."""
+        return frame_of(self.rows)
 
 
 def check_classifies(row: Evaluation, what: str) -> None:

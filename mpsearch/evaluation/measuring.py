@@ -42,10 +42,6 @@ def evaluate(
     of FP32 on the same data, which metrics are compared with. Without labels the row has no
     accuracy, its loss is the divergence from FP32's outputs, and its metrics are `agreement`, `kl`
     and `sqnr`.
-
-    >>> row = mpsearch.evaluate("FP32", network, data)
-    >>> row.n, row.accuracy_interval[0] <= row.accuracy <= row.accuracy_interval[1]
-    (96, True)
     """
     check_comparable(data, reference)
     outputs = logits_of(network, data, batch_size)

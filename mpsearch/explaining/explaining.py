@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from mpsearch.errors import InputError
 from mpsearch.explaining.prices import Marginal, Prices, marginals, shadow_prices
 from mpsearch.knapsack.instance import Instance
+from mpsearch.running.notebook import html_table
 from mpsearch.search.solving import solve
 from mpsearch.tables.assignment import Assignment
 from mpsearch.tables.budget import Budget
@@ -183,6 +184,23 @@ class Explanation:
     solution: Solution
     """What the search found within the same limits, also that there is nothing."""
 
+    def __repr__(self) -> str:
+        return f"Explanation({self.status}: Ω {self.omega:.4g}, {len(self.decisions)} decisions)"
+
+    def _repr_html_(self) -> str:
+        """For notebooks: what every layer has, and what else it could have."""
+        rows = [
+            [
+                ", ".join(one.layers), str(one.choice), f"{one.omega:.4g}",
+                *("" if other is None else f"{other.choice}: Ω {other.omega:+.3g}"
+                  for other in (one.better, one.cheaper)),
+                "" if not one.at_least else f"{one.at_least:+.3g}",
+            ]
+            for one in self.decisions
+        ]  # fmt: skip
+        columns = ["layer", "bits", "Ω", "next better", "next cheaper", "any other: Ω at least"]
+        return html_table([f"{self.status}: Ω {self.omega:.4g}"], columns, rows)
+
 
 def explain(
     table: LayerTable,
@@ -195,10 +213,6 @@ def explain(
 
     time_limit: seconds for each search. Raises InputError for an assignment of another table, of
     other layers, with layers of one group that differ, or against the pins and excludes.
-
-    >>> assignment = mpsearch.Assignment.from_solution(solution, table.digest)
-    >>> mpsearch.explain(table, assignment).status
-    'optimal'
     """
     check_table(table, assignment)
     limits = dict(assignment.limits)

@@ -69,10 +69,6 @@ def check(
     is tried with 8 bits in every layer, a quantized one as it is. data: samples for ranges, of
     which 8 are used (None: the file's own, or random numbers). Raises InputError for a file that
     cannot be loaded.
-
-    >>> found = mpsearch.check(network)
-    >>> [target for target, each in found.items() if not each.ok]
-    []
     """
     if isinstance(network, str | os.PathLike):
         network, sample = read(ModelSource(os.fspath(network)))

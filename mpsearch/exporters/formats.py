@@ -165,10 +165,6 @@ def export(
     linked, such as `mps2-an386`, and the bytes that it may take there. package: `arduino`,
     `esp-idf`, `zephyr`, `platformio` or `cmake`: a library instead (`c` alone). Raises InputError
     for a format that is none, an option that the format lacks, and what it cannot hold.
-
-    >>> quantized = mpsearch.apply(network, solution, data)
-    >>> mpsearch.export(quantized, "network", data=data, check=False).ok
-    True
     """
     if form not in FORMATS:
         close = did_you_mean(form, FORMATS)

@@ -23,7 +23,18 @@ from mpsearch.gating.evidence import (
     totals_of,
 )
 from mpsearch.gating.judging import judge, wanted_metrics
-from mpsearch.gating.words import Number, Policy, Verdict, conclusion, notes_of, says_no, sentence
+from mpsearch.gating.next_steps import next_steps
+from mpsearch.gating.words import (
+    Number,
+    Policy,
+    Verdict,
+    conclusion,
+    notes_of,
+    row_of,
+    says_no,
+    sentence,
+)
+from mpsearch.running.notebook import html_table
 from mpsearch.tables.assignment import Assignment
 from mpsearch.tables.table import LayerTable
 
@@ -60,6 +71,11 @@ class GateReport:
         """What a reader should know."""
         return [*self.remarks, *notes_of(self.verdicts, self.evidence, self.policy)]
 
+    @cached_property
+    def next_steps(self) -> list[str]:
+        """What to do about each condition that stops the network, with a command."""
+        return next_steps(self.verdicts, self.evidence, self.policy)
+
     @property
     def conclusion(self) -> str:
         """Yes or no in one line."""
@@ -73,7 +89,21 @@ class GateReport:
         """Conclusion, one line per condition and the notes, as plain text."""
         lines = [self.conclusion]
         lines += [f"  {v.outcome.upper():<12}  {sentence(v)}" for v in self.verdicts]
-        return "\n".join([*lines, *(f"  note: {note}" for note in self.notes)])
+        lines += [f"  note: {note}" for note in self.notes]
+        return "\n".join([*lines, *(f"  next: {step}" for step in self.next_steps)])
+
+    def __repr__(self) -> str:
+        met = sum(verdict.passed for verdict in self.verdicts)
+        return f"GateReport({self.conclusion}; {met} of {len(self.verdicts)} conditions met)"
+
+    def _repr_html_(self) -> str:
+        """For notebooks: what `mpsearch gate` prints."""
+        rows = [
+            [row.outcome, row.condition, row.measured, row.limit, row.interval]
+            for row in map(row_of, self.verdicts)
+        ]
+        columns = ["", "condition", "measured", "limit", "interval"]
+        return html_table([self.conclusion, *self.notes], columns, rows)
 
     def document(self) -> dict[str, Any]:
         """The report as JSON. `passed` of a condition: it does not stop the network."""
@@ -86,6 +116,7 @@ class GateReport:
             "baseline": None if baseline is None else baseline.source,
             "conditions": [_condition(verdict, self.policy) for verdict in self.verdicts],
             "notes": self.notes,
+            "next": self.next_steps,
             "wrote": self.update[0] if self.update is not None and self.update[1] else None,
         }
 
@@ -118,10 +149,6 @@ def gate(
     condition does, `measured` (the value decides), `strict` (it stops) or `lenient`. unverified:
     also take files that do not say which network they are of. Nothing is read but what is named.
     Raises InputError for what cannot be judged.
-
-    >>> assignment = mpsearch.Assignment.from_solution(solution, table.digest)
-    >>> mpsearch.gate(assignment, table, max_size="60%").says_no
-    False
     """
 
     def path(value: object) -> str | None:

@@ -91,6 +91,16 @@ class Network:
             left_out_outputs=left_out_outputs(folded),
         )
 
+    def __repr__(self) -> str:
+        inputs = ", ".join(
+            f"{name} {list(shape)}"
+            for name, shape in zip(self.input_names, self.input_shapes, strict=True)
+        )
+        return (
+            f"Network({len(self.layers)} layers, {self.parameters:,} parameters: {inputs} -> "
+            f"{list(self.output_shape)})"
+        )
+
     @cached_property
     def layers(self) -> tuple[Layer, ...]:
         """Convolutions and linear layers in network order."""

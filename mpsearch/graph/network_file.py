@@ -91,8 +91,6 @@ def save(
     as float32 where they are in other floating point. Written atomically, and only what was read
     back and gave the same outputs. Raises InputError when the model cannot be exported, uses an
     operator outside the allow-list or gives a file that cannot be read.
-
-    >>> mpsearch.save(model, "saved.pt", (x[:1],), {"x0": x, "y": y})
     """
     model, example_inputs = at_border(model, example_inputs, batch_dim, fix)
     graph = export_graph(model, example_inputs)

@@ -99,14 +99,7 @@ class Prediction:
 
 
 def predict(interactions: Interactions, assignment: Mapping[str, Choice]) -> Prediction:
-    """Predict an assignment from the stored changes: no pass through the network.
-
-    >>> settings = mpsearch.ProfileSettings(interactions=True)
-    >>> _ = mpsearch.profile(network, data, "together.csv", settings)
-    >>> stored = mpsearch.load_interactions("together.interactions.npz")
-    >>> mpsearch.predict(stored, solution.choices).samples
-    96
-    """
+    """Predict an assignment from the stored changes: no pass through the network."""
     chosen = interactions.cells(assignment)
     gram = interactions.gram[np.ix_(chosen, chosen)]
     logits = interactions.logits.astype(np.float64)

@@ -206,7 +206,7 @@ def smallest_that_holds(
     front: Front,
     subject: Subject,
     target: Target,
-    output: str | os.PathLike[str],
+    output: str | os.PathLike[str] | None,
     most: int | None = 32,
     tolerance: float = 0.005,
     confirm: Data | None = None,

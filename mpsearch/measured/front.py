@@ -52,7 +52,7 @@ def measure_front(
     front: Front,
     points: Sequence[int],
     subject: Subject,
-    output: str | os.PathLike[str],
+    output: str | os.PathLike[str] | None,
     remeasure: bool = False,
     step: Callable[[], None] = lambda: None,
     workers: Workers | None = None,
@@ -108,7 +108,8 @@ def measure_front(
                     columns[name][point] = value
                 step()
         front = replace(front, measured={**front.measured, **columns}, measurement=described)
-        if workers.rank == 0 and not np.array_equal(columns[names[0]], before, equal_nan=True):
+        changed = not np.array_equal(columns[names[0]], before, equal_nan=True)
+        if output is not None and workers.rank == 0 and changed:
             write_json(front, Path(output).with_suffix(".json"))
             write_csv(front, Path(output).with_suffix(".csv"))
     return front

@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,9 +13,17 @@ from mpsearch.errors import InputError
 from mpsearch.knapsack.instance import Instance
 from mpsearch.pareto.limited import limited_sweep
 from mpsearch.pareto.sweep import Room, records, sweep, totals
-from mpsearch.tables.choice import Choice
+from mpsearch.running.notebook import html_table
+from mpsearch.tables.choice import Choice, counted
 from mpsearch.tables.table import LayerTable
+from mpsearch.tables.units import format_amount
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+    import mpsearch
+
+_SHOWN = 12  # points in a notebook
 MEMORY = 1_000_000_000
 LIMITED = 60_000  # states with further limits, where more would take minutes, unless asked for
 
@@ -53,9 +61,59 @@ class Front:
     """What else was asked, by option of `mpsearch front`: `{"pin": ("conv1=w8a8",)}`."""
     measurement: Mapping[str, Any] = field(default_factory=dict)
     """On which network and data points were measured; empty: none was."""
+    table: LayerTable | None = None
+    """The table that it is of, and in memory what that was profiled from; None: not known."""
+
+    if TYPE_CHECKING:  # bound by the package
+
+        def measure(
+            self, points: int | str = 12, *, at: Any = (), **settings: Any
+        ) -> "mpsearch.Front":
+            """`evaluate --front` of this one."""
+            raise NotImplementedError
+
+        def plot(self, path: Any = None) -> Any:
+            """`front --plot` of this one."""
+            raise NotImplementedError
 
     def __len__(self) -> int:
         return len(self.omega)
+
+    def __repr__(self) -> str:
+        return f"Front({'; '.join(self._lines())})"
+
+    def _lines(self) -> list[str]:
+        if not len(self):
+            return ["no points: the limits are infeasible"]
+        ends = (format_amount(self.resource, self.totals[self.resource][end]) for end in (0, -1))
+        kind = "exact" if self.exact else f"within a factor {1 + self.epsilon:.6g}"
+        found = self.measured.get(self.score)
+        measured = 0 if found is None else int(np.count_nonzero(~np.isnan(found)))
+        return [
+            f"{len(self)} points of Ω against {self.resource}, {' to '.join(ends)}; {kind}",
+            *([f"{measured} of them measured"] if measured else []),
+        ]
+
+    def _repr_html_(self) -> str:
+        """For notebooks: some of the points, spread over the front."""
+        rows = []
+        for point in self.thin(_SHOWN).tolist() if len(self) else []:
+            cells = [f"{self.omega[point]:.4g}"]
+            cells += [format_amount(name, values[point]) for name, values in self.totals.items()]
+            if self.score in self.measured:
+                value = self.measured[self.score][point]
+                cells.append("" if np.isnan(value) else f"{100 * value:.2f} %")
+            rows.append([*cells, counted(self.assignment(point).values())])
+        measured = [self.score] if self.score in self.measured else []
+        return html_table(self._lines(), ["Ω", *self.totals, *measured, "layers"], rows)
+
+    def to_pandas(self) -> "pd.DataFrame":
+        """One row for each point, as front.csv has it: Ω, totals, layers at each choice, and what
+        was measured."""
+        import pandas as pd
+
+        counts = {str(c): self.counts[:, place] for place, c in enumerate(self.choices)}
+        return pd.DataFrame({"omega": self.omega, **self.totals, **counts, **self.measured})
 
     @property
     def score(self) -> str:
@@ -120,10 +178,6 @@ def front(
     (default: 1 GB, and with further limits no more than 60,000 states per layer):
     the points are feasible, some are missing, and `epsilon` says how much that can matter. Empty
     where the limits are infeasible.
-
-    >>> front = mpsearch.front(table)
-    >>> front.exact, front.assignment(0).keys() == solution.choices.keys()
-    (True, True)
     """
     limits = dict(limits or {})
     table.resource(resource)

@@ -14,13 +14,11 @@ step of theirs is a pass over a batch, as a rule.
 """
 
 import contextlib
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from itertools import pairwise
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -147,11 +145,7 @@ def _begin(
         if is_enough(times):
             raise _EnoughError
 
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        Journal(Path(folder, "trial.csv"), "") as journal,
-        contextlib.suppress(_EnoughError),
-    ):
+    with Journal(None, "") as journal, contextlib.suppress(_EnoughError):
         profiler.score(study, journal, step)
     return times
 

@@ -30,7 +30,7 @@ from mpsearch.sensitivity.forward_metric import OutputMetric
 from mpsearch.sensitivity.interactions import collect, samples_to_keep
 from mpsearch.sensitivity.perturbation import ACCURACY, KL, LOSS, PERTURBATION, SQNR
 from mpsearch.sensitivity.study import MEMORY_LIMIT, Profiler, Scores, Study
-from mpsearch.tables.choice import Choice
+from mpsearch.tables.choice import Choice, as_choice
 from mpsearch.tables.provenance import FORMAT, LIFETIMES, VERSION, provenance_path
 from mpsearch.tables.table import LayerTable, Row, TableLayer
 from mpsearch.tables.units import whole_number
@@ -92,33 +92,39 @@ class ProfileSettings:
     ranges: str = "auto"
     """The same of the ranges of their inputs."""
 
+    def __post_init__(self) -> None:
+        """Choices by name are choices; one alone is a tuple. Raises InputError for others."""
+        given = (self.choices,) if isinstance(self.choices, Choice | str) else self.choices
+        object.__setattr__(self, "choices", tuple(map(as_choice, given)))
+
 
 def profile(
     network: Network,
     data: Data,
-    output: str | os.PathLike[str],
+    output: str | os.PathLike[str] | None = None,
     settings: ProfileSettings | None = None,
     progress: Progress | None = None,
     device: str = "cpu",
     exports: Mapping[str, Any] | None = None,
-) -> tuple[LayerTable, dict[str, Any]]:
+    model_file: str | None = None,
+) -> LayerTable:
     """Score every layer at every choice; write `output` (CSV) and its provenance beside it (JSON).
 
-    Without `settings` their defaults hold, without `progress` nothing is shown.
-    `device` is `cpu`, `cuda`, `cuda:1`, … or `auto` (the GPU when there is one). Under torchrun the
-    processes share the work, all return the same table and the first one writes it.
-    `exports`, what `check` found as JSON, goes into the provenance.
-    A killed run is resumed by the next call with the same network, data and settings. Returns the
-    table and the provenance. Raises InputError for a network without layers or with operators that
-    no mpsearch file can hold, and for non-finite scores.
-
-    >>> settings = mpsearch.ProfileSettings(choices=(mpsearch.Choice(4, 8), mpsearch.Choice(8, 8)))
-    >>> table, provenance = mpsearch.profile(network, data, "two.csv", settings)
-    >>> table.layer_names, len(table.choices), provenance["samples"]
-    (('0', '3'), 2, 96)
+    Without `output` nothing is written, without `settings` their defaults hold, without `progress`
+    nothing is shown. `device` is `cpu`, `cuda`, `cuda:1`, … or `auto` (the GPU when there is one).
+    Under torchrun the processes share the work, all return the same table and the first writes it.
+    `exports`, what `check` found as JSON, and `model_file`, where the network came from, go into
+    the provenance.
+    A killed run is resumed by the next call with the same network, data and settings. Raises
+    InputError for a network without layers or with operators that no mpsearch file can hold, and
+    for non-finite scores.
     """
     settings = settings or ProfileSettings()
     progress = progress or _silent
+    if settings.interactions and output is None:
+        raise InputError(
+            "interactions are kept in a file beside the table; give an output, as profile.csv"
+        )
     profiler, study = study_of(network, data, settings, device)
     workers = join()
     study = replace(study, workers=workers)
@@ -138,6 +144,8 @@ def profile(
         provenance["heads_taken_off"] = heads_of(sample.loss)
         if exports is not None:
             provenance["exports"] = dict(exports)
+        if model_file is not None:
+            provenance["model_file"] = model_file
         if workers.rank == 0:
             provenance[LIFETIMES] = lifetimes(network, sample)
         if settings.interactions:
@@ -146,15 +154,18 @@ def profile(
                 "samples": study.keep_outputs,
                 "bytes": interactions.changes.nbytes + interactions.gram.nbytes,
             }
-            if workers.rank == 0:
+            if workers.rank == 0 and output is not None:
                 save_interactions(interactions, interactions_path(output))
-        if workers.rank == 0:
+        written = json.dumps(provenance, indent=2) + "\n"
+        provenance = json.loads(written)  # as who reads the file has it
+        if workers.rank == 0 and output is not None:
             table.write_csv(output)
-            write_atomic(provenance_path(output), json.dumps(provenance, indent=2) + "\n")
+            write_atomic(provenance_path(output), written)
         workers.wait()  # no journal goes before the table is written
         journal.discard()
     leave(workers)
-    return table, provenance
+    source = table.source if output is None else os.fspath(output)
+    return replace(table, provenance=provenance, origin=(network, sample), source=source)
 
 
 def study_of(

@@ -2,17 +2,19 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import fx
 
+from mpsearch.data import Data, bind
 from mpsearch.errors import InputError
 from mpsearch.files.whole import digest
 from mpsearch.graph.layers import EMBEDDING, Layer, packet
 from mpsearch.graph.network import Network, copy_graph
 from mpsearch.graph.tensors import move, set_tensor
 from mpsearch.quantization.calibration import Histogram
+from mpsearch.quantization.kept_sample import KeptSample
 from mpsearch.quantization.quantizer import (
     FLOAT_BITS,
     ActivationQuantizer,
@@ -21,8 +23,12 @@ from mpsearch.quantization.quantizer import (
     quantize_weight,
     weight_at,
 )
+from mpsearch.running.notebook import html_table
 from mpsearch.tables.assignment import Assignment
-from mpsearch.tables.choice import Choice
+from mpsearch.tables.choice import Choice, counted
+
+if TYPE_CHECKING:
+    import mpsearch
 
 SHOWN = 3  # layers that a message names
 _LARGEST_BIAS = 2**31 - 1
@@ -82,6 +88,24 @@ class QuantizedNetwork:
     """Node name -> the quantizer of a tensor that is stored in codes of its own, between layers
     (what is added, averaged, or read by several layers); None where no such choice was made:
     integers keep these tensors in 32 bits then."""
+    sample: KeptSample | None = field(default=None, repr=False)
+    """Calibration samples and FP32's outputs for them, so that the file can be exported and
+    measured beside FP32 by itself; None: left out."""
+    origin: Any = field(default=None, repr=False, compare=False)
+    """In memory, (float network, calibration samples) that it was made from; None: not known."""
+
+    if TYPE_CHECKING:  # bound by the package
+        export = mpsearch.export
+
+    def calibration(self) -> Data | None:
+        """Samples that it was calibrated on: in memory all of them, of a file those that it keeps;
+        None where it keeps none."""
+        if self.origin is not None:
+            samples: Data = self.origin[1]
+            return samples
+        if self.sample is None:
+            return None
+        return bind(self.sample.named("the quantized network"), self.source, need_labels=False)
 
     def to(self, device: torch.device) -> "QuantizedNetwork":
         """The same on `device`; the network itself when it is there already."""
@@ -98,6 +122,17 @@ class QuantizedNetwork:
         outputs = self.graph(*(x.to(self.source.device) for x in inputs))
         assert isinstance(outputs, torch.Tensor)
         return outputs
+
+    def __repr__(self) -> str:
+        return f"QuantizedNetwork({counted(self.assignment.values())}; {self.source!r})"
+
+    def _repr_html_(self) -> str:
+        """For notebooks: the bits of every layer."""
+        rows = [
+            [layer.name, layer.kind, f"{layer.weights:,}", str(self.layers[layer.name].choice)]
+            for layer in self.source.layers
+        ]
+        return html_table([repr(self)], ["layer", "kind", "weights", "bits"], rows)
 
     @property
     def assignment(self) -> dict[str, Choice]:
@@ -130,11 +165,6 @@ def quantize(
     """Quantize every layer of `network` as `choices` says.
 
     Raises InputError naming the first layer that `choices` and the network do not share.
-
-    >>> histograms = mpsearch.calibrate(network, data)
-    >>> quantized = mpsearch.quantize(network, solution.choices, histograms)
-    >>> quantized(x).shape == network(x).shape
-    True
     """
     check_layers(network, choices)
     layers = {

@@ -20,6 +20,7 @@ from mpsearch.refining.repaired_errors import Trial, Trials, difference
 from mpsearch.running.journal import Journal
 from mpsearch.running.workers import Workers
 from mpsearch.statistics import normal_quantile
+from mpsearch.tables.solution import Solution
 
 COUNT = 24  # assignments measured where nobody says how many
 _ROUND = 3  # exchanges measured before those around the best are asked for anew
@@ -47,6 +48,13 @@ class Refined:
     regression."""
     seconds: float
     """How long it took."""
+    solution: Solution | None = None
+    """The one to take, as a Solution, where `mpsearch.refine` was asked."""
+
+    def __repr__(self) -> str:
+        sure = "surely better" if self.is_surely_better else "may be luck"
+        found = "nothing better" if self.chosen == 0 else f"gain {self.gain[0]:.3g}, {sure}"
+        return f"Refined({len(self.trials)} assignments measured: {found}; {self.solution})"
 
     @property
     def best(self) -> Trial:
@@ -86,7 +94,7 @@ def refine(
     asked: Asked,
     best: Choices,
     subject: Subject,
-    output: str | os.PathLike[str],
+    output: str | os.PathLike[str] | None,
     count: int = COUNT,
     seconds: float | None = None,
     step: Callable[[], None] = lambda: None,
@@ -101,12 +109,6 @@ def refine(
     the rest to exchanges around the best, three at a time. workers: processes that share what is
     measured; all of them return the answer of one. Raises InputError for a table of other
     layers than the network's.
-
-    >>> asked = mpsearch.Asked(table, mpsearch.Budget.parse(table, size="60%"))
-    >>> subject = mpsearch.Subject("own", network, data, data)
-    >>> refined = mpsearch.refine(asked, solution.choices, subject, "refined.json", count=4)
-    >>> refined.best.error <= refined.first.error
-    True
     """
     started, workers = time.monotonic(), workers or Workers()
     best = workers.same(best)  # a search with a time limit finds what it finds

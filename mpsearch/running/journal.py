@@ -24,23 +24,28 @@ class Journal:
     """Values by key for one run; use as a context manager, `discard` when the run is complete.
 
     Entering raises InputError for a journal that was changed by others, or is no plain file of the
-    user's own, and says which file to delete.
+    user's own, and says which file to delete. Without an output, which nothing is kept for, it is
+    in memory alone.
     """
 
-    def __init__(self, output: str | os.PathLike[str], run_digest: str, rank: int = 0) -> None:
-        self._stem = hidden_path(output, run_digest, "")
-        self.path = self._stem.with_name(f"{self._stem.name}{rank}.partial")
+    def __init__(
+        self, output: str | os.PathLike[str] | None, run_digest: str, rank: int = 0
+    ) -> None:
+        self._stem = None if output is None else hidden_path(output, run_digest, "")
+        self._path = self._stem and self._stem.with_name(f"{self._stem.name}{rank}.partial")
         self._values: dict[str, Any] = {}
         self._file: IO[bytes] | None = None
 
     def __enter__(self) -> "Journal":
+        if self._path is None:
+            return self
         for path in self._all():
-            if path != self.path:
+            if path != self._path:
                 with open_own(path) as other:
                     self._values.update(_read(path, other.read())[0])
-        self._file = open_own(self.path, create=True)
+        self._file = open_own(self._path, create=True)
         try:
-            own, whole = _read(self.path, self._file.read())
+            own, whole = _read(self._path, self._file.read())
             self._values.update(own)
             self._file.truncate(whole)
             self._file.seek(whole)
@@ -55,14 +60,16 @@ class Journal:
         error: BaseException | None,
         tb: TracebackType | None,
     ) -> None:
-        assert self._file is not None
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
         if not self._values:
             for path in self._all():
                 path.unlink(missing_ok=True)
 
     def _all(self) -> list[Path]:
         """The files of this run: of every process. A name may hold what a pattern would expand."""
+        if self._stem is None:
+            return []
         start, end = self._stem.name, ".partial"
         return sorted(
             self._stem.with_name(name)
@@ -70,6 +77,12 @@ class Journal:
             if name.startswith(start) and name.endswith(end)
             and name[len(start) : -len(end)].isdecimal()
         )  # fmt: skip
+
+    @property
+    def path(self) -> Path:
+        """The file of this process."""
+        assert self._path is not None
+        return self._path
 
     def __len__(self) -> int:
         return len(self._values)
@@ -80,12 +93,13 @@ class Journal:
 
     def put(self, key: str, value: Any) -> None:
         """Keep a finished piece; it is on the disk when this returns."""
-        assert self._file is not None
         content = json.dumps([key, value]).encode()
-        with naming(self.path):
-            self._file.write(_sign(content) + b" " + content + b"\n")
-            self._file.flush()
-            os.fsync(self._file.fileno())
+        if self._path is not None:
+            assert self._file is not None
+            with naming(self._path):
+                self._file.write(_sign(content) + b" " + content + b"\n")
+                self._file.flush()
+                os.fsync(self._file.fileno())
         self._values[key] = value
 
     def adopt(self, values: Mapping[str, Any]) -> None:

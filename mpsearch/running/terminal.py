@@ -6,8 +6,8 @@ import unicodedata
 from typing import TextIO
 
 _USUAL = 80
-# A word; what stands in backticks is one, as it is a command or a name.
-_WORD = re.compile(r"(?:`[^`]*`|\S)+")
+# A word; what stands in backticks is one, as it is a command or a name, and a number with its unit.
+_WORD = re.compile(r"(?:`[^`]*`|\S|(?<=\d) (?=%|[KMG]?B\b))+")
 _COLUMNS = re.compile(r"\s*(?:\S+(?: \S+)* {2,})*")  # at the start of a line
 
 

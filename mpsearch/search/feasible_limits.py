@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from mpsearch.knapsack.instance import Instance
-from mpsearch.search.proof import Proof, guess, prove
+from mpsearch.search.proof import Proof, fewest_choices, guess, prove
 from mpsearch.tables.budget import PEAK, Budget, values_of
 from mpsearch.tables.choice import Choice
 from mpsearch.tables.exact import to_integers, to_number
@@ -108,8 +108,10 @@ def smallest_feasible(
     budget: Budget,
     pins: Mapping[str, Choice] | None = None,
     exclude: Excludes | None = None,
+    max_distinct: int | None = None,
 ) -> dict[str, Smallest]:
-    """By limited key the least total, of lower limits (keyed `>=COLUMN`) the largest one.
+    """By limited key the least total, of lower limits (keyed `>=COLUMN`) the largest one; all of it
+    with `max_distinct` different choices at most.
 
     `with_others` is None where the others are infeasible by themselves, or after 5 s in all.
     """
@@ -117,17 +119,30 @@ def smallest_feasible(
     sums = {key: limit for key, limit in budget.limits.items() if not key.startswith(PEAK)}
     alone = Instance.build(table, sums, pins, exclude, at_least=budget.at_least)
     whole = Instance.build(table, budget.limits, pins, exclude, at_least=budget.at_least)
+
+    def optimum(instance: Instance) -> Proof:
+        if max_distinct is None or max_distinct >= len(table.choices):
+            return prove(instance, guess(instance), deadline)
+        return fewest_choices(
+            instance, max_distinct, lambda part: prove(part, guess(part), deadline)
+        )
+
+    most = tuple(sum(row.max(axis=1).tolist()) for row in alone.resources)
+    alone = replace(alone, limits=most)  # which allow everything
     result = {}
     for position, column in enumerate(alone.columns):
-        others = smallest(whole, position, deadline)
+        others = smallest(whole, position, optimum=optimum)
+        least = smallest(alone, position, optimum=optimum)
         key = column if alone.mosts[position] is None else f">={column}"
         result[key] = Smallest(
-            alone=alone.resource_value(position, alone.base[1 + position]),
+            alone=alone.resource_value(
+                position, alone.base[1 + position] if least is None else least
+            ),
             with_others=None if others is None else whole.resource_value(position, others),
         )
     for key in budget.limits:
         if key.startswith(PEAK):
-            result[key] = _smallest_peak(table, key, budget, pins, exclude, deadline)
+            result[key] = _smallest_peak(table, key, budget, pins, exclude, optimum)
     return result
 
 
@@ -137,7 +152,7 @@ def _smallest_peak(
     budget: Budget,
     pins: Mapping[str, Choice] | None,
     exclude: Excludes | None,
-    deadline: float,
+    optimum: Optimum,
 ) -> Smallest:
     """By bisection over the values of the column: a higher peak never makes less feasible."""
     integers, digits = to_integers(values_of(table, key))
@@ -150,8 +165,8 @@ def _smallest_peak(
             tried = {**limits, key: values[middle]}
             instance = Instance.build(table, tried, pins, exclude, at_least=at_least)
             fits = not instance.is_empty
-            if fits and instance.columns:
-                proof = prove(instance, guess(instance), deadline)
+            if fits:
+                proof = optimum(instance)
                 if proof.chosen is None and not proof.complete:
                     return None
                 fits = proof.chosen is not None

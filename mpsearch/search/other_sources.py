@@ -11,6 +11,7 @@ from mpsearch.interactions.interactions import Interactions, load_interactions
 from mpsearch.interactions.k_best import Ranking, rerank
 from mpsearch.knapsack.instance import Instance
 from mpsearch.pareto.files import answer, read_json
+from mpsearch.pareto.front import Front
 from mpsearch.tables.budget import Budget, total_of, totals_of
 from mpsearch.tables.provenance import Judged, check_weights, model_digest_of
 from mpsearch.tables.solution import Solution
@@ -19,17 +20,18 @@ from mpsearch.tables.table import LayerTable
 SECONDS = 10.0  # for the K best, which take long where very many are about equally good
 
 
-def look_up(table: LayerTable, path: str | os.PathLike[str], budget: Budget) -> Solution:
+def look_up(table: LayerTable, path: "Front | str | os.PathLike[str]", budget: Budget) -> Solution:
     """The optimum under a budget, from an exact front of this table; equals `solve`.
 
     Raises InputError for a front that cannot answer, and for limits that it has no point within.
     """
     started = time.monotonic()
-    front = read_json(path)
+    front = path if isinstance(path, Front) else read_json(path)
+    name = "the front" if isinstance(path, Front) else os.fspath(path)
     point = answer(front, table.digest, budget.limits, budget.at_least)
     if point is None:
         raise InputError(
-            f"{os.fspath(path)} has no point within the limits; `mpsearch solve` without "
+            f"{name} has no point within the limits; `mpsearch solve` without "
             "--from-front gives the smallest feasible values"
         )
     choices = front.assignment(point)

@@ -67,10 +67,6 @@ def solve(
     infeasible budget, and which limits of another one do not bind. An answer that breaks a limit or
     claims too much is caught: it is noted, and the exact search's assignment is returned. Raises
     InputError for a wrong call or table.
-
-    >>> solution = mpsearch.solve(table, mpsearch.Budget.parse(table, size="60%"))
-    >>> solution.status, solution.totals["size_bytes"] <= solution.limits["size_bytes"]
-    ('optimal', True)
     """
     started = time.monotonic()
     if time_limit is not None and not (math.isfinite(time_limit) and time_limit >= 0):
@@ -92,6 +88,7 @@ def solve(
     status: Status = "infeasible" if proof.complete else "no-solution"
     if proof.chosen is not None:
         status = "optimal" if proof.optimal else "feasible"
+    seconds = time.monotonic() - started
     idle: Mapping[str, Useful] = {}
     if status == "optimal" and explain:
         idle = not_binding(
@@ -103,11 +100,11 @@ def solve(
         objective=found.get("objective"),
         bound=found.get("bound"),
         gap=found.get("gap"),
-        seconds=time.monotonic() - started,
+        seconds=seconds,
         solver=search.name,
         totals=found.get("totals", {}),
         limits=budget.limits,
-        smallest=smallest_feasible(table, budget, pins, exclude)
+        smallest=smallest_feasible(table, budget, pins, exclude, max_distinct)
         if status == "infeasible" and explain
         else {},
         notes=tuple(dict.fromkeys(search.notes)),

@@ -24,14 +24,13 @@ from mpsearch.files.json_file import (
     whole,
 )
 from mpsearch.files.whole import write_atomic
+from mpsearch.running.notebook import html_table
 from mpsearch.running.streams import json_text
-from mpsearch.tables.choice import Choice
-from mpsearch.tables.solution import Solution, Useful
+from mpsearch.tables.choice import Choice, counted
+from mpsearch.tables.solution import Solution, Useful, used_text
 from mpsearch.tables.table import LayerTable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     import mpsearch
 
 FORMAT = "mpsearch.assignment"
@@ -89,15 +88,34 @@ class Assignment:
     if TYPE_CHECKING:  # bound by the package
 
         def apply(
-            self,
-            network: "mpsearch.Network",
-            data: "mpsearch.Data",
-            settings: "mpsearch.PostTraining | None" = None,
-            batch_size: int = 64,
-            on_step: "Callable[[], None] | None" = None,
+            self, model: Any = None, data: Any = None, **settings: Any
         ) -> "mpsearch.QuantizedNetwork":
             """`mpsearch.apply` with this one."""
             raise NotImplementedError
+
+        def finetune(
+            self, model: Any = None, data: Any = None, **settings: Any
+        ) -> "mpsearch.FineTuned":
+            """`mpsearch.finetune` with this one."""
+            raise NotImplementedError
+
+    @property
+    def bits(self) -> dict[str, Choice]:
+        """`{"conv1": Choice(4, 8)}`: what every layer gets."""
+        return dict(self.layers)
+
+    def __repr__(self) -> str:
+        return f"Assignment({'; '.join(self._lines())})"
+
+    def _lines(self) -> list[str]:
+        omega = "" if self.omega is None else f": Ω {self.omega:.4g}"
+        found = [used_text(self.totals, self.limits), counted(self.layers.values())]
+        return [f"{self.status}{omega}", *filter(None, found)]
+
+    def _repr_html_(self) -> str:
+        """For notebooks: what is known of it, and what every layer gets."""
+        rows = [[name, str(choice)] for name, choice in self.layers.items()]
+        return html_table(self._lines(), ["layer", "bits"], rows)
 
     @staticmethod
     def uniform(names: Iterable[str], choice: Choice) -> "Assignment":
@@ -128,9 +146,10 @@ class Assignment:
             at_least=solution.at_least,
             minimize=solution.minimize,
             omega=solution.omega,
-            search=search or {},
+            search=search or solution.search,
             model_digest=model_digest,
             not_binding=solution.not_binding,
+            **solution.records,
         )
 
     def to_document(self) -> dict[str, Any]:

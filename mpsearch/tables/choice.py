@@ -5,6 +5,7 @@ module that takes a name apart and that says which of two choices comes first.
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -43,6 +44,9 @@ class Choice:
     def __str__(self) -> str:
         return self.name
 
+    def __repr__(self) -> str:
+        return f"Choice({self.w_bits}, {self.a_bits})"
+
     @staticmethod
     def parse(text: str) -> "Choice":
         """`"w4a8"` -> Choice(4, 8). Raises InputError for anything else."""
@@ -62,6 +66,15 @@ class Choice:
         if not all(type(one) is int and 1 <= one <= LARGEST_BITS for one in bits):
             raise ValueError(f"w_bits and a_bits are {bits}; expected 1 to {LARGEST_BITS}")
         return Choice(entry["w_bits"], entry["a_bits"])
+
+
+def as_choice(given: object) -> Choice:
+    """A Choice as it is, or what a text such as `w4a8` names. Raises InputError for all else."""
+    if isinstance(given, Choice):
+        return given
+    if isinstance(given, str):
+        return Choice.parse(given)
+    raise InputError(f"got the choice {given!r:.60}; expected a text such as 'w4a8', or a Choice")
 
 
 @dataclass(frozen=True)
@@ -87,6 +100,12 @@ def named(text: str) -> Choice | WeightBits | None:
         return Choice(int(match[1]), int(match[2]))
     match = _WEIGHTS.fullmatch(text)
     return None if match is None else WeightBits(int(match[1]))
+
+
+def counted(choices: Iterable[Choice]) -> str:
+    """How many layers have each choice, `3 × w4a8, 1 × w8a8`; empty for none."""
+    counts = Counter(choices)
+    return ", ".join(f"{counts[choice]} × {choice}" for choice in sorted(counts))
 
 
 def fits(choice: Choice, wanted: Choice | WeightBits) -> bool:

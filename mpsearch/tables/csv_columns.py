@@ -41,8 +41,12 @@ class Columns:
 
 def read_columns(path: str | os.PathLike[str]) -> Columns:
     """Read a table; only layer, w_bits, a_bits, omega and one resource column are required."""
-    name = os.fspath(path)
-    header, rows, lines = _cells(Path(path), name)
+    return parse_columns(_text(Path(path), os.fspath(path)), os.fspath(path))
+
+
+def parse_columns(text: str, name: str) -> Columns:
+    """The same of the text of a CSV file, which is called `name` in messages."""
+    header, rows, lines = _cells(text, name)
     places = [f"{name}, line {line}" for line in lines]
     column = dict(zip(header, map(list, zip(*rows, strict=True)), strict=True))
     metrics = [title for title in header if is_metric(title)]
@@ -121,8 +125,7 @@ def is_metric(column: str) -> bool:
     return column.startswith("omega_") and column != "omega_stderr"
 
 
-def _cells(path: Path, name: str) -> tuple[list[str], list[list[str]], list[int]]:
-    """Header, rows and line numbers of a file that is a table by its shape."""
+def _text(path: Path, name: str) -> str:
     if not path.exists():
         raise InputError(
             f"there is no table {name}{like_file(path)}",
@@ -130,17 +133,24 @@ def _cells(path: Path, name: str) -> tuple[list[str], list[list[str]], list[int]
         )
     if path.is_dir():
         raise InputError(f"{name} is a folder; expected a table such as profile.csv")
+    try:
+        return read_limited(path, LARGEST_MIB, "a table").decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{name} is not a CSV table ({error}); expected profile.csv") from None
+
+
+def _cells(text: str, name: str) -> tuple[list[str], list[list[str]], list[int]]:
+    """Header, rows and line numbers of a text that is a table by its shape."""
     rows: list[list[str]] = []
     lines: list[int] = []
     try:
-        text = read_limited(path, LARGEST_MIB, "a table").decode("utf-8-sig")
         reader = csv.reader(io.StringIO(text, newline=""), strict=True)
         header = [title.strip() for title in next(reader, [])]
         for cells in reader:
             if cells:
                 rows.append(cells)
                 lines.append(reader.line_num)
-    except (UnicodeDecodeError, csv.Error) as error:
+    except csv.Error as error:
         raise InputError(f"{name} is not a CSV table ({error}); expected profile.csv") from None
     if not header:
         raise InputError(f"{name} is empty; expected a table such as profile.csv")

@@ -54,7 +54,7 @@ def pins_of(table: LayerTable, pins: Pins, option: str = "pin") -> dict[str, Cho
     Raises InputError for what has another form, for what fits no layer, and for two choices.
 
     >>> pins_of(table, {"kind:conv": "w8a8", "conv1": "w4a4"})["conv1"]
-    Choice(w_bits=4, a_bits=4)
+    Choice(4, 4)
     """
     named: dict[str, Choice] = {}
     fitted: dict[str, tuple[str, Choice]] = {}

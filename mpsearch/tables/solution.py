@@ -1,15 +1,20 @@
 """The solution: an assignment, what it costs, and how much of that is proven."""
 
+import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
 
-from mpsearch.tables.choice import Choice
+from mpsearch.errors import InputError
+from mpsearch.running.notebook import html_table
+from mpsearch.tables.choice import Choice, counted
+from mpsearch.tables.remedy import Remedy
+from mpsearch.tables.units import format_amount, format_rounded
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     import mpsearch
+    from mpsearch.tables.assignment import Assignment
+    from mpsearch.tables.table import LayerTable
 
 Status = Literal["optimal", "feasible", "infeasible", "no-solution"]
 
@@ -79,15 +84,147 @@ class Solution:
     """Key of a limit (of a lower one after ">=") -> where it would make a difference: of those
     without all of which the optimum is no better. Of every resource column where there is none."""
 
+    remedies: tuple[Remedy, ...] = ()
+    """When infeasible: what would change that, each alone enough and tried."""
+    no_bits_fit: str = ""
+    """When infeasible: why no options to leave out and no other bits help; empty where some do, and
+    where that is not proven."""
+
+    table: "LayerTable | None" = field(default=None, repr=False, compare=False)
+    """The table that was searched, and in memory what it was profiled from; None: not known."""
+    search: Mapping[str, tuple[str, ...]] = field(default_factory=dict, compare=False)
+    """What else was asked, by option of `mpsearch solve`: `{"pin": ("conv1=w8a8",)}`."""
+    records: Mapping[str, Mapping[str, Any]] = field(
+        default_factory=dict, repr=False, compare=False
+    )
+    """What was measured or planned for it, as assignment.json keeps it: `measured`, `refined`,
+    `memory`."""
+
     if TYPE_CHECKING:  # bound by the package
+        explain = mpsearch.explain
+        export = mpsearch.export
+        refine = mpsearch.refine
+        what_if = mpsearch.what_if
 
         def apply(
-            self,
-            network: "mpsearch.Network",
-            data: "mpsearch.Data",
-            settings: "mpsearch.PostTraining | None" = None,
-            batch_size: int = 64,
-            on_step: "Callable[[], None] | None" = None,
+            self, model: Any = None, data: Any = None, **settings: Any
         ) -> "mpsearch.QuantizedNetwork":
             """`mpsearch.apply` with this one."""
             raise NotImplementedError
+
+        def finetune(
+            self, model: Any = None, data: Any = None, **settings: Any
+        ) -> "mpsearch.FineTuned":
+            """`mpsearch.finetune` with this one."""
+            raise NotImplementedError
+
+    @property
+    def bits(self) -> dict[str, Choice]:
+        """`{"conv1": Choice(4, 8)}`: what every layer gets, in the table's order."""
+        return dict(self.choices)
+
+    @property
+    def origin(self) -> Any:
+        """(network, samples) that the table was profiled from in memory; None: not known."""
+        return None if self.table is None else self.table.origin
+
+    def to_assignment(self) -> "Assignment":
+        """The content of assignment.json. Raises InputError where there is no assignment, and
+        where nothing is known of the table."""
+        from mpsearch.tables.assignment import Assignment
+        from mpsearch.tables.provenance import model_digest_of
+
+        if self.table is None:
+            raise InputError(
+                "the solution does not know its table; expected one of mpsearch.solve, or write "
+                "Assignment.from_solution(solution, table.digest)"
+            )
+        memory = self.records.get("memory", {})  # of the C export, and not of the table
+        totals, limits = (
+            {key: value for key, value in these.items() if key not in memory}
+            for these in (self.totals, self.limits)
+        )
+        return Assignment.from_solution(
+            replace(self, totals=totals, limits=limits), self.table.digest, self.search,
+            model_digest_of(self.table.provenance),
+        )  # fmt: skip
+
+    def save(self, path: str | os.PathLike[str] = "assignment.json") -> None:
+        """Write assignment.json, as `mpsearch solve` does; InputError as `to_assignment`."""
+        self.to_assignment().save(path)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What `mpsearch solve --json` prints, ready for JSON."""
+        return {
+            "status": self.status,
+            "layers": {name: choice.to_json() for name, choice in self.choices.items()},
+            "minimize": self.minimize,
+            "objective": self.objective,
+            "omega": self.omega,
+            "bound": self.bound,
+            "gap": self.gap,
+            "solver": self.solver,
+            "seconds": self.seconds,
+            "totals": dict(self.totals),
+            "limits": dict(self.limits),
+            "at_least": dict(self.at_least),
+            "smallest_feasible": {
+                key: {"alone": least.alone, "with_other_limits": least.with_others}
+                for key, least in self.smallest.items()
+            },
+            "remedies": [one.to_json() for one in self.remedies],
+            "no_bits_fit": self.no_bits_fit or None,
+            "not_binding": {key: one.to_json() for key, one in self.not_binding.items()},
+            "notes": list(self.notes),
+            "table_digest": None if self.table is None else self.table.digest,
+        }
+
+    def __repr__(self) -> str:
+        return f"Solution({'; '.join(self._lines())})"
+
+    def _lines(self) -> list[str]:
+        """Status and Ω, what it takes of what is limited, how many layers have which bits."""
+        proof = ", proven" if self.status in ("optimal", "infeasible") else ""
+        if not self.choices:
+            least = [
+                f"{key} {format_rounded(key, one.alone, up=not key.startswith('>='))}"
+                for key, one in self.smallest.items()
+            ]
+            lines = [f"least feasible: {', '.join(least)}"] if least else []
+            ways = [f"feasible with {one}" for one in self.remedies] or [self.no_bits_fit]
+            return [f"{self.status}{proof}", *lines, *filter(None, ways)]
+        gap = f", gap {100 * self.gap:.3g} %" if self.gap and not proof else ""
+        omega = "" if self.omega is None else f": Ω {self.omega:.4g}"
+        return [
+            f"{self.status}{proof}{omega}{gap}",
+            *filter(None, [used_text(self.totals, self.limits), counted(self.choices.values())]),
+        ]
+
+    def _repr_html_(self) -> str:
+        """For notebooks: the answer, and what every layer gets."""
+        columns = [] if self.table is None else [
+            column for column in ("size_bytes", "bops") if column in self.table.resources
+        ]  # fmt: skip
+        rows = []
+        for name, choice in self.choices.items():
+            cells = [name, str(choice)]
+            if self.table is not None:
+                row = self.table.row_of(name, choice)
+                cells.append(f"{self.table.omega[row]:.4g}")
+                cells += [format_amount(c, self.table.resources[c][row]) for c in columns]
+            rows.append(cells)
+        header = ["layer", "bits", *(["Ω"] if self.table is not None else []), *columns]
+        return html_table([*self._lines(), *self.notes], header, rows)
+
+
+def used_text(
+    totals: Mapping[str, int | float], limits: Mapping[str, int | float] | None = None
+) -> str:
+    """`size_bytes 44.7 KB of 45.0 KB`: every limited total, or else the size; empty for none."""
+    limits = limits or {}
+    keys = [key for key in totals if key in limits] or [k for k in totals if k == "size_bytes"]
+    return ", ".join(
+        f"{key} {format_amount(key, totals[key])}"
+        + (f" of {format_amount(key, limits[key])}" if key in limits else "")
+        for key in keys
+    )

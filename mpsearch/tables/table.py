@@ -11,9 +11,19 @@ from numpy.typing import NDArray
 
 from mpsearch.errors import InputError, did_you_mean
 from mpsearch.files.whole import digest
-from mpsearch.tables.choice import LARGEST_BITS, Choice
-from mpsearch.tables.csv_columns import as_column, indexed, is_metric, read_columns, write_columns
+from mpsearch.running.notebook import html_table
+from mpsearch.tables.choice import Choice
+from mpsearch.tables.csv_columns import (
+    Columns,
+    as_column,
+    indexed,
+    parse_columns,
+    read_columns,
+    write_columns,
+)
 from mpsearch.tables.exact import exact_sum
+from mpsearch.tables.possible import check
+from mpsearch.tables.units import format_amount
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -81,10 +91,15 @@ class LayerTable:
     sign: they can be minimised, not limited, and are no part of the digest."""
     source: str = "table"
     """The file that it came from, for messages."""
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    """Where its numbers come from, as profile.json has it; empty where nobody says."""
+    origin: Any = None
+    """In memory, what it was profiled from: (network, samples); None otherwise."""
 
     if TYPE_CHECKING:  # bound by the package
-        solve = mpsearch.solve
         front = mpsearch.front
+        ranges = mpsearch.ranges
+        solve = mpsearch.solve
 
     @staticmethod
     def from_rows(layers: Sequence[TableLayer], rows: Iterable[Row]) -> "LayerTable":
@@ -120,8 +135,22 @@ class LayerTable:
 
     @staticmethod
     def read_csv(path: str | os.PathLike[str]) -> "LayerTable":
-        """Read `profile.csv`; raises InputError naming the file and line of what is wrong."""
-        read = read_columns(path)
+        """Read `profile.csv`, and `profile.json` beside it; raises InputError naming the file and
+        line of what is wrong."""
+        from mpsearch.tables.provenance import sound_provenance
+
+        return LayerTable._of(read_columns(path), sound_provenance(path))
+
+    @staticmethod
+    def from_pandas(frame: "pd.DataFrame") -> "LayerTable":
+        """A table of a DataFrame with the columns of the CSV file, as `to_pandas` gives it.
+
+        Raises InputError for what `read_csv` would refuse, naming the line of the CSV file.
+        """
+        return LayerTable._of(parse_columns(frame.to_csv(index=False), "the DataFrame"), {})
+
+    @staticmethod
+    def _of(read: Columns, provenance: Mapping[str, Any]) -> "LayerTable":
         table = LayerTable(
             layers=tuple(TableLayer(*cells) for cells in read.layers),
             layer_index=read.layer_index,
@@ -132,6 +161,7 @@ class LayerTable:
             resources=read.resources,
             metrics=read.metrics,
             source=read.source,
+            provenance=provenance,
         )
         check(table, read.places)
         return table
@@ -165,6 +195,32 @@ class LayerTable:
 
     def __len__(self) -> int:
         return len(self.omega)
+
+    def __repr__(self) -> str:
+        return f"LayerTable({'; '.join(self._lines())})"
+
+    def _lines(self) -> list[str]:
+        """What it is of, between which sizes assignments are, and where its numbers come from."""
+        lines = [f"{len(self.layers)} layers at {', '.join(map(str, self.choices))}"]
+        if "size_bytes" in self.resources:
+            values = self.resources["size_bytes"].astype(np.float64)
+            least, most = np.full(len(self.layers), np.inf), np.zeros(len(self.layers))
+            np.minimum.at(least, self.layer_index, values)
+            np.maximum.at(most, self.layer_index, values)
+            ends = (format_amount("size_bytes", each.sum()) for each in (least, most))
+            lines.append(f"size {' to '.join(ends)}")
+        if {"metric", "samples", "data"} <= self.provenance.keys():
+            lines.append("{metric} on {samples} samples of {data}".format_map(self.provenance))
+        return lines
+
+    def _repr_html_(self) -> str:
+        """For notebooks: Ω of every layer at every choice."""
+        rows = []
+        for layer, found in zip(self.layers, self.row_index.tolist(), strict=True):
+            omegas = ["" if row < 0 else f"{self.omega[row]:.3g}" for row in found]
+            rows.append([layer.name, layer.kind, f"{layer.weights:,}", *omegas])
+        columns = ["layer", "kind", "weights", *(f"Ω {choice}" for choice in self.choices)]
+        return html_table(self._lines(), columns, rows)
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -293,55 +349,3 @@ def _digested(layer: TableLayer) -> str:
     """A layer as digests have had it from the first release on, whatever its class is called."""
     fields = (f"{name}={value!r}" for name, value in vars(layer).items())
     return f"Layer({', '.join(fields)})"
-
-
-LARGEST = 1e308  # of a total: doubles end at 1.8e308
-
-
-def check(table: LayerTable, places: Sequence[str]) -> None:
-    """Raise InputError for numbers and rows that cannot be; `places[n]` says where row n stands."""
-    for name in (*table.resources, *table.metrics):
-        if is_metric(name) != (name in table.metrics):
-            raise InputError(
-                f"{table.source}: got {name!r} among the "
-                f"{'metrics' if name in table.metrics else 'resources'}; expected metrics, and "
-                "nothing else, to be called omega_NAME"
-            )
-    columns = {"omega": table.omega, "omega_stderr": table.omega_stderr, **table.resources}
-    for name, values in (columns | dict(table.metrics)).items():
-        signed = name in table.metrics
-        wrong = np.flatnonzero(~np.isfinite(values) | ((values < 0) & (not signed)))
-        if len(wrong):
-            n = int(wrong[0])
-            raise InputError(
-                f"{places[n]}: {name} of layer {table.layers[table.layer_index[n]].name!r} is "
-                f"{values[n]}; expected a finite number{'' if signed else ' that is not negative'}"
-            )
-        most = np.zeros(len(table.layers))
-        np.maximum.at(most, table.layer_index, np.abs(values.astype(np.float64)))
-        with np.errstate(over="ignore"):
-            total = most.sum()
-        if total > LARGEST:
-            raise InputError(
-                f"{table.source}: {name} could add up to more than {LARGEST:g}, where doubles end; "
-                "give the column in a larger unit"
-            )
-    for name, bits in (("w_bits", table.w_bits), ("a_bits", table.a_bits)):
-        wrong = np.flatnonzero((bits < 1) | (bits > LARGEST_BITS))
-        if len(wrong):
-            raise InputError(
-                f"{places[wrong[0]]}: {name} is {bits[wrong[0]]}; expected 1 to {LARGEST_BITS}"
-            )
-    keys = table.layer_index * len(table.choices) + table.choice_index
-    _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
-    twice = np.flatnonzero(first[inverse] != np.arange(len(keys)))
-    if len(twice):
-        n = int(twice[0])
-        earlier = places[first[inverse[n]]].rpartition(" ")[2]
-        raise InputError(
-            f"{places[n]}: a second row for layer {table.layers[table.layer_index[n]].name!r} at "
-            f"{table.choices[table.choice_index[n]]} (the first one is {earlier}); keep one"
-        )
-    empty = set(range(len(table.layers))) - set(table.layer_index.tolist())
-    if empty:
-        raise InputError(f"{table.source}: layer {table.layers[min(empty)].name!r} has no row")

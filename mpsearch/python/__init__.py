@@ -1,0 +1,1 @@
+"""The Python API: what people have goes in, one library call, nouns come out."""
