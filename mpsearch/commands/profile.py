@@ -4,6 +4,7 @@ import math
 import resource
 import shlex
 import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,6 +16,9 @@ from mpsearch.errors import InputError
 from mpsearch.tables.stored_widths import FORMATS, choices_for
 
 if TYPE_CHECKING:
+    from mpsearch.data import Data
+    from mpsearch.graph.network import Network
+    from mpsearch.profiling.profile import ProfileSettings
     from mpsearch.tables.table import LayerTable
 
 
@@ -57,6 +61,9 @@ if TYPE_CHECKING:
     show_default=True, help="Of the layers whose outputs are measured, as in `mpsearch apply`.",
 )  # fmt: skip
 @click.option("--no-bias-correction", is_flag=True, help="Leave the mean shift of these layers in.")
+@click.option(
+    "--dry-run", is_flag=True, help="Say what time and memory it will take, and write nothing."
+)
 @device_option
 @click.option("--memory", default="512MB", show_default=True, help="For intermediate values.")
 @click.option("-o", "--output", default="profile.csv", show_default=True)
@@ -79,6 +86,7 @@ def profile(
     interactions: bool,
     rounding: Any,
     no_bias_correction: bool,
+    dry_run: bool,
     device: str,
     memory: str,
     output: str,
@@ -90,6 +98,7 @@ def profile(
     Writes a table of size, BOPS and Ω per layer and choice (profile.csv) and where the numbers come
     from (profile.json). An mpsearch file carries its own sample of data; other files need --data.
     At its end it says what each export will make of MODEL, as `mpsearch check` does at once.
+    --dry-run tries a small part of it, a few layers or passes, and tells what all will take.
 
     \b
     Example:
@@ -129,7 +138,12 @@ def profile(
         correct_bias=not no_bias_correction,
         ranges=usual_ranges(rounding, not no_bias_correction),
     )
+    started = time.monotonic()
     targets = check(loaded.network, bound) if is_first() else {}
+    if dry_run:
+        checked = time.monotonic() - started
+        _predict(path, loaded.network, bound, settings, device, checked, as_json)
+        return
     exports = {name: found.to_json() for name, found in targets.items()}
     table = run_profile(loaded.network, bound, output, settings, progress, device, exports, path)
     provenance = table.provenance
@@ -180,6 +194,46 @@ def profile(
     echo(f"peak memory {format_size(peak)}")
     echo(f"wrote {output} and {provenance_path(output)}")
     echo(f"next: {next_command(table, output, form)}")
+
+
+def _predict(
+    path: str,
+    network: "Network",
+    data: "Data",
+    settings: "ProfileSettings",
+    device: str,
+    checked: float,
+    as_json: bool,
+) -> None:
+    """Say what the profile will take; `checked`: seconds that `check` took, whose lowering to
+    integers the profile repeats once for what `solve --ram` needs."""
+    from mpsearch.profiling.prediction import predict
+    from mpsearch.profiling.profile import study_of
+
+    started = time.monotonic()
+    profiler, study = study_of(network, data, settings, device)
+    found = predict(profiler, study)
+    tried = checked + time.monotonic() - started
+    seconds = found.seconds + 2 * checked
+    memory = peak_bytes(device) + found.more_bytes
+    if as_json:
+        print_json({"seconds": seconds, "at_most": found.at_most, "peak_memory_bytes": memory,
+                    "tried": found.tried, "of": found.of, "tried_seconds": tried})  # fmt: skip
+        return
+    about = "at most about" if found.at_most else "about"
+    kind = "layers" if found.of == len(network.layers) else "passes"
+    echo(
+        f"profiling {path} with {settings.metric} takes {about} {_duration(seconds)} and "
+        f"{memory / 2**20:,.0f} MB of memory here",
+        f"(from {found.tried} of {found.of} {kind}, tried in {tried:.1f} s; nothing was written)",
+    )
+
+
+def _duration(seconds: float) -> str:
+    """`8 s`, `3 min`, `2.5 h`."""
+    if seconds < 120:
+        return f"{max(1, round(seconds))} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def next_command(table: "LayerTable", path: str, form: str | None = None) -> str:

@@ -121,47 +121,14 @@ def profile(
     """
     settings = settings or ProfileSettings()
     progress = progress or _silent
-    profiler: Profiler = load(GROUP, settings.metric, "metric")
-    for choice in settings.choices:
-        check_choice(choice)
-    if not 0 < settings.rtol < math.inf:
-        raise InputError(f"got --rtol {settings.rtol:g}; expected > 0, for example 0.05")
-    if settings.max_probes < 2:
-        raise InputError(f"got --max-probes {settings.max_probes}; expected 2 or more")
-    if not network.layers:
-        raise InputError(
-            "the network has no convolution, linear layer or embedding with weights of its own"
-        )
     if settings.interactions and output is None:
         raise InputError(
             "interactions are kept in a file beside the table; give an output, as profile.csv"
         )
-    check_storable(network.graph)  # what `apply` will write: better said before the measuring
-    data = with_loss(data, network)
-    assert data.loss is not None
-    sample = data.take(settings.samples, settings.seed)
-    place = find_device(device)
+    profiler, study = study_of(network, data, settings, device)
     workers = join()
-    bare, loss = without_heads(network, data.loss)
-    study = Study(
-        network=bare.to(place),
-        data=sample,
-        loss=loss,
-        choices=settings.choices,
-        batch_size=settings.batch_size,
-        seed=settings.seed,
-        rtol=settings.rtol,
-        max_probes=settings.max_probes,
-        memory_limit=settings.memory_limit,
-        device=place,
-        workers=workers,
-        beside=output_metrics(sample, loss),
-        rounding=settings.rounding,
-        correct_bias=settings.correct_bias,
-        ranges=settings.ranges,
-    )
-    if settings.interactions:
-        study = replace(study, keep_outputs=samples_to_keep(study))
+    study = replace(study, workers=workers)
+    sample, loss, place = study.data, study.loss, study.device
     run = digest(
         mpsearch.__version__, network.digest, sample.digest, repr(settings), place.type, loss.name
     )
@@ -199,6 +166,48 @@ def profile(
     leave(workers)
     source = table.source if output is None else os.fspath(output)
     return replace(table, provenance=provenance, origin=(network, sample), source=source)
+
+
+def study_of(
+    network: Network, data: Data, settings: ProfileSettings, device: str = "cpu"
+) -> tuple[Profiler, Study]:
+    """The metric, and what it is asked about. Raises InputError as `profile` does."""
+    profiler: Profiler = load(GROUP, settings.metric, "metric")
+    for choice in settings.choices:
+        check_choice(choice)
+    if not 0 < settings.rtol < math.inf:
+        raise InputError(f"got --rtol {settings.rtol:g}; expected > 0, for example 0.05")
+    if settings.max_probes < 2:
+        raise InputError(f"got --max-probes {settings.max_probes}; expected 2 or more")
+    if not network.layers:
+        raise InputError(
+            "the network has no convolution, linear layer or embedding with weights of its own"
+        )
+    check_storable(network.graph)  # what `apply` will write: better said before the measuring
+    data = with_loss(data, network)
+    assert data.loss is not None
+    sample = data.take(settings.samples, settings.seed)
+    place = find_device(device)
+    bare, loss = without_heads(network, data.loss)
+    study = Study(
+        network=bare.to(place),
+        data=sample,
+        loss=loss,
+        choices=settings.choices,
+        batch_size=settings.batch_size,
+        seed=settings.seed,
+        rtol=settings.rtol,
+        max_probes=settings.max_probes,
+        memory_limit=settings.memory_limit,
+        device=place,
+        beside=output_metrics(sample, loss),
+        rounding=settings.rounding,
+        correct_bias=settings.correct_bias,
+        ranges=settings.ranges,
+    )
+    if settings.interactions:
+        study = replace(study, keep_outputs=samples_to_keep(study))
+    return profiler, study
 
 
 def output_metrics(data: Data, loss: Loss) -> tuple[OutputMetric, ...]:
