@@ -63,6 +63,13 @@ def _steps(verdict: Verdict, evidence: Evidence) -> Iterator[str]:
             f"{title}: `mpsearch device table` adds the column {column}, and `mpsearch solve "
             f"--limit {column}=LIMIT` keeps within"
         )
+    elif column == "ram_bytes":
+        limit = Fraction(verdict.limit)
+        if verdict.baseline is not None:
+            limit = Fraction(verdict.baseline) * (1 + limit)
+        yield (
+            f"{title}: `mpsearch solve --ram {_amount(column, limit)}` finds the least Ω that fits"
+        )
     elif quantity == "peak_memory_bytes":
         yield f"{title}: `mpsearch solve --ram {_amount(column, Fraction(verdict.limit))}`"
     else:
@@ -97,7 +104,9 @@ def _smaller(column: str, limit: Fraction, value: Fraction, evidence: Evidence) 
 
     try:
         pins = pins_of(table, search.get("pin", ()), "--pin")
-        found = solve(table, Budget({column: floor(limit)}), pins=pins, time_limit=SECONDS, explain=False)
+        found = solve(
+            table, Budget({column: floor(limit)}), pins=pins, time_limit=SECONDS, explain=False
+        )
         if found.choices:
             now = "" if evidence.assignment is None else (
                 f" (now {table.total(evidence.assignment.layers, 'omega'):.3g})"
