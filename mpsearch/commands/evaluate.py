@@ -168,6 +168,8 @@ def _measure_networks(
         print_json(_document(evaluations))
         return
     print_evaluations(evaluations)
+    if evaluations.named("FP32") is None:
+        echo("FP32 is not known on these samples; --fp32 MODEL measures it beside, for points lost")
     echo(f"wrote {output}")
 
 

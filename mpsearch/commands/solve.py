@@ -11,9 +11,7 @@ from mpsearch.commands.console import echo, json_option, print_json
 from mpsearch.commands.grouping import READING, Grouped
 from mpsearch.commands.measured_options import MeasuredRequest, RefineRequest, measured_options
 from mpsearch.commands.options import SearchOptions, search_options
-from mpsearch.commands.remedy_text import Searched, remedies_of
-from mpsearch.commands.remedy_text import lines_of as remedy_lines
-from mpsearch.commands.remedy_text import to_document as remedies_document
+from mpsearch.commands.remedy_text import Searched, with_remedies
 from mpsearch.commands.renamed import Renamed
 from mpsearch.commands.solution_text import (
     print_failure,
@@ -306,9 +304,7 @@ def _solve_by_omega(
     if solution.choices:
         _save(request, table, solution, more.get("refined", {}))
     if solution.status == "infeasible":
-        found = remedies_of(request, asked, solution, fitted_by)
-        more |= remedies_document(found, asked)
-        lines += remedy_lines(found, asked)
+        solution = with_remedies(request, asked, solution, fitted_by)
     if request.as_json:
         print_json(to_document(solution, table) | more)
         return 0 if solution.choices else 1
