@@ -103,8 +103,9 @@ def profile(
     \b
     Example:
       mpsearch profile model.pt
-      mpsearch profile model.pt --metric hessian --bits 2,3,4,8 --interactions
-      mpsearch profile autoencoder.pt --loss reconstruction
+      mpsearch profile model.pt --metric hessian --bits 2,3,4,8 -o hessian.csv
+      mpsearch profile model.pt --interactions
+      mpsearch profile autoencoder.pt --loss reconstruction -o coder.csv
       mpsearch profile weights.safetensors --architecture resnet20 --data cifar10:train --bits 2,4,8
     """
     from mpsearch.commands.check import target_lines

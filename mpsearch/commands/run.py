@@ -65,7 +65,7 @@ def run(ctx: click.Context, /, **options: Any) -> None:
     \b
     Examples:
       mpsearch run model.pt --size 145KB
-      mpsearch run model.pt --size 145KB --test test.npz
+      mpsearch run model.pt --size 50% --test test.npz -o half-run
       mpsearch run net.onnx --data train.npz --test test.npz --size 50% --format onnx
       mpsearch run model.pt --flash 256KB --ram 64KB --target cortex-m4 -o fits
     """
