@@ -209,10 +209,50 @@ def test_an_export_takes_what_the_assignment_says(folder: Path) -> None:
     assert json.loads((written / "export.json").read_text())["arena"]["peak_bytes"] == predicted
     script = (
         "import sys; from mpsearch.cli import run;"
-        "assert run(sys.argv[1:]) == 0; assert 'torch' not in sys.modules"
+        "assert run(sys.argv[1:]) == 0; gate = ['gate', '--profile', sys.argv[2], '--max-ram'];"
+        "assert run([*gate, '64KB', '--assignment', sys.argv[-1]]) == 0;"
+        "assert 'torch' not in sys.modules"
     )
     command = ["solve", str(folder / "profile.csv"), "--ram", "64KB", "-o", str(folder / "a.json")]
     subprocess.run([sys.executable, "-c", script, *command], check=True, capture_output=True)
+
+
+def test_the_gate_judges_ram_and_its_growth(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the planner whose answer the export takes to the byte, from files or a quantized one."""
+    monkeypatch.chdir(folder)
+    taken = {}
+    for bits in ("w8a8", "w8a16"):  # whose kernels work in less
+        pins = [word for name in ("0", "2", "5") for word in ("--pin", f"{name}={bits}")]
+        code, found = solved(folder, "--ram", "64KB", "--target", "cortex-m4", *pins)
+        assert code == 0
+        taken[bits] = found["totals"]["ram_bytes"]
+        Path(f"{bits}.json").write_bytes(Path("fits.json").read_bytes())
+    small = taken["w8a16"]
+    assert small < taken["w8a8"]
+    assert run(["apply", "model.pt", "fits.json", "-o", "q.pt", "--rounding", "nearest"]) == 0
+    judge = ["gate", "--target", "cortex-m4", "--profile", "profile.csv", "--assignment"]
+    for words in ([*judge, "fits.json"], [*judge, "fits.json", "q.pt"]):
+        assert run([*words, "--max-ram", f"{small}B", "--update-baseline", "main.json"]) == 0
+        assert run([*words, "--max-ram", f"{small - 1}B"]) == 1
+        assert f"`mpsearch solve --ram {small - 1}B`" in capsys.readouterr().out
+    assert json.loads(Path("main.json").read_text())["totals"]["ram_bytes"] == small
+    grown = ["--baseline", "main.json", "--max-ram-growth"]
+    assert run([*judge, "fits.json", *grown, "0%"]) == 0
+    assert run([*judge, "w8a8.json", *grown, "0%"]) == 1
+    assert "of the C export, with 8 bits" in capsys.readouterr().out
+    assert run(["gate", "--assignment", "fits.json", *grown, "0%"]) == 2  # of another processor
+    assert "of cortex-m4, and here of any processor" in capsys.readouterr().err
+    assert run([*judge, "fits.json", "--max-ram", "1KB", "--target", "z80"]) == 2
+    document = json.loads(Path("profile.json").read_text())
+    document.pop("lifetimes")
+    Path("old.json").write_text(json.dumps(document))
+    Path("old.csv").write_bytes(Path("profile.csv").read_bytes())
+    old = ["gate", "--assignment", "fits.json", "--profile", "old.csv"]
+    capsys.readouterr()
+    assert run([*old, "--max-ram", "1KB"]) == 2
+    assert "old.csv" in capsys.readouterr().err
 
 
 def test_choices_that_a_table_lacks_take_what_profile_counts(folder: Path) -> None:

@@ -72,7 +72,7 @@ MEANINGS = {
         "profile, finetune, train, convert, demo, apply, evaluate, models export, run",
     ),
     "--strict": ("what is in doubt is refused", "gate, data build"),
-    "--target": ("the processor", "solve, export, device table, run"),
+    "--target": ("the processor", "solve, export, device table, run, gate"),
     "--time-limit": ("seconds for each search", "solve, explain"),
     "--wide": ("bits of sums and of what several layers read", "apply, evaluate, export"),
 }  # fmt: skip

@@ -30,7 +30,7 @@ def condition_options(command: Function) -> Function:
 
 
 GROUPS = {
-    "Limits on size and work": ("max-size", "max-bops"),
+    "Limits on size and work": ("max-size", "max-bops", "max-ram", "target"),
     "Limits on accuracy": (
         "min-accuracy", "max-drop", "min-agreement", "min-sqnr", "max-kl", "min", "max", "max-rise",
         "max-fall",
@@ -39,7 +39,8 @@ GROUPS = {
         "max-latency", "max-peak-memory", "max-energy", "max-instructions", "latency-mode",
     ),
     "Against a baseline": (
-        "baseline", "max-drop-baseline", "max-size-growth", "max-bops-growth", "max-latency-growth",
+        "baseline", "max-drop-baseline", "max-size-growth", "max-bops-growth", "max-ram-growth",
+        "max-latency-growth",
         "max-instructions-growth", "update-baseline",
     ),
     "What is in doubt": ("confidence", "strict", "lenient", "unverified"),
@@ -58,6 +59,10 @@ GROUPS = {
     type=click.Choice(["steady", "process", "cold"]),
     help="Which of the device's latencies counts [default: steady].",
 )
+@click.option(
+    "--target", metavar="NAME",
+    help="The processor whose kernels RAM is counted for, such as cortex-m4 [default: any].",
+)  # fmt: skip
 @click.option(
     "--baseline",
     metavar="FILE",
@@ -167,7 +172,8 @@ def _judged(path: str | None, options: dict[str, Any]) -> "Report":
     for one in CONDITIONS:
         if one.of_metrics:
             check_names(limits.get(one.name, ()), f"--{one.key}")
-    conditions = Conditions(limits, asked("latency_mode") or "steady")
+    target = asked("target")
+    conditions = Conditions(limits, asked("latency_mode") or "steady", target)
     update, baseline, remarks = options["update_baseline"], asked("baseline"), []
     if update is not None and baseline is not None and _same_file(update, baseline):
         if conditions.need("baseline"):
@@ -207,7 +213,7 @@ def _judged(path: str | None, options: dict[str, Any]) -> "Report":
     report = Report(verdicts, evidence, policy, confidence, config.source, remarks=tuple(remarks))
     if update is None or report.says_no:
         return report.with_update(None if update is None else (update, False))
-    baseline_of(evidence, update)
+    baseline_of(evidence, update, target)
     return report.with_update((update, True))
 
 

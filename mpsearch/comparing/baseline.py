@@ -40,7 +40,8 @@ class Identity:
 class Baseline:
     """What was known of a network; None and empty: not known.
 
-    totals: `size_bytes`, `bops`; device: median seconds by mode (`steady`, `process`, `cold`),
+    totals: `size_bytes`, `bops`, `ram_bytes` for the processor `ram_target` (None: any); device:
+    median seconds by mode (`steady`, `process`, `cold`),
     `peak_memory_bytes`, `energy_j`, `instructions`. row: accuracy with one entry per sample, so
     that another network can be paired with it on the same data. layers: by name, in network order;
     empty in older files.
@@ -55,6 +56,7 @@ class Baseline:
     data_digest: str | None = None
     held_out: bool = True
     source: str = "baseline"
+    ram_target: str | None = None
     layers: Mapping[str, NetworkLayer] = field(default_factory=dict)
 
 
@@ -142,6 +144,7 @@ def save_baseline(baseline: Baseline, path: str | os.PathLike[str]) -> None:
             "assignment": identity.assignment,
         },
         "totals": dict(baseline.totals),
+        **({} if baseline.ram_target is None else {"ram_target": baseline.ram_target}),
         **({"layers": {name: layer.to_json() for name, layer in baseline.layers.items()}}
            if baseline.layers else {}),
         "device": {"host": baseline.device_host, **baseline.device} if baseline.device else None,
@@ -162,6 +165,7 @@ _TEXT, _AMOUNT = null_or(text), number(0, 1e30)
 _BASELINE = {
     "digests": dict.fromkeys(("layers", "shapes", "model", "table", "assignment"), _TEXT),
     "totals": by_name(_AMOUNT),
+    "ram_target?": _TEXT,
     "layers?": LAYERS,
     "device": null_or({"host?": _TEXT, **{f"{one}?": _AMOUNT for one in DEVICE}}),
     "accuracy": null_or({
@@ -210,6 +214,7 @@ def _parse(document: Mapping[str, Any], name: str) -> Baseline:
         data_digest=data.get("digest"),
         held_out=data.get("held_out", True),
         source=name,
+        ram_target=document.get("ram_target"),
         layers={
             layer: NetworkLayer.from_json(facts)
             for layer, facts in document.get("layers", {}).items()

@@ -31,7 +31,9 @@ if TYPE_CHECKING:
     from mpsearch.tables.table import LayerTable
 
 
-Need = Literal["totals", "accuracy", "outputs", "metrics", "device", "fp32", "baseline"]
+Need = Literal[
+    "totals", "memory", "accuracy", "outputs", "metrics", "device", "fp32", "baseline"
+]  # fmt: skip
 Unit = Literal["B", "", "%", "points", "dB", "nats", "s", "J"]
 Limit = int | float | Fraction
 
@@ -104,6 +106,10 @@ CONDITIONS = (
         "max_bops", ("totals",), "bops", "BOPS", "", "1.2G", "Also 50% or w8a8 of the table."
     ),
     Condition(
+        "max_ram", ("memory",), "ram_bytes", "RAM", "B", "64KB",
+        "Static memory of the C export, as `solve --ram` predicts it.",
+    ),
+    Condition(
         "min_accuracy", ("accuracy",), "accuracy", "accuracy", "%", "88%",
         "Percent; also 88, and 0.88% with its sign.", parse_accuracy,
     ),
@@ -167,6 +173,10 @@ CONDITIONS = (
         None, parse_growth,
     ),
     Condition(
+        "max_ram_growth", ("memory", "baseline"), "ram_bytes_growth", "RAM growth", "%", "0%", None,
+        parse_growth,
+    ),
+    Condition(
         "max_latency_growth", ("device", "baseline"), "latency_s_growth", "latency growth", "%",
         "5%", None, parse_growth,
     ),
@@ -190,6 +200,7 @@ class Limits(TypedDict, total=False):
 
     max_size: str | int | None
     max_bops: str | int | None
+    max_ram: str | int | None
     min_accuracy: str | float | None
     max_drop: str | float | None
     min_agreement: str | float | None
@@ -206,6 +217,7 @@ class Limits(TypedDict, total=False):
     max_drop_baseline: str | float | None
     max_size_growth: str | None
     max_bops_growth: str | None
+    max_ram_growth: str | None
     max_latency_growth: str | None
     max_instructions_growth: str | None
 
@@ -218,6 +230,8 @@ class Conditions:
     """A condition's name -> its limit as it was written; of metrics all limits, as `f1=0.9`."""
     latency_mode: "Mode" = "steady"
     """Which of a device's latencies counts, `steady`, `process` or `cold`."""
+    target: str | None = None
+    """The processor whose kernels RAM is counted for, `cortex-m4`; None: any."""
 
     @staticmethod
     def of(given: Limits) -> "Conditions":
@@ -255,7 +269,7 @@ class Conditions:
         """Those that can be judged without it."""
         kept = {one.name for one in CONDITIONS if need not in one.needs}
         limits = {name: text for name, text in self.limits.items() if name in kept}
-        return Conditions(limits, self.latency_mode)
+        return Conditions(limits, self.latency_mode, self.target)
 
 
 def _written(value: object, unit: str = "") -> str:
@@ -265,7 +279,7 @@ def _written(value: object, unit: str = "") -> str:
 OWN, PROJECT = "mpsearch.toml", "pyproject.toml"
 FILES = ("assignment", "evaluation", "device-file", "profile", "baseline")
 METRICS = tuple(condition.key for condition in CONDITIONS if condition.of_metrics)
-SETTINGS = ("latency-mode", "row", "confidence")
+SETTINGS = ("latency-mode", "target", "row", "confidence")
 RENAMED: Mapping[str, str] = {"network": "row", "device": "device-file"}  # keys of files until 0.3
 FLAGS = ("strict", "lenient", "unverified")
 

@@ -29,6 +29,7 @@ from mpsearch.gating.evidence import (
     total_of,
     totals_of,
 )
+from mpsearch.gating.memory import ram_of
 from mpsearch.gating.words import Number, Paired, Verdict
 from mpsearch.statistics import (
     check_confidence,
@@ -192,6 +193,9 @@ def judge(
     for asked, text in conditions.judged_from("totals"):
         value, limit = total_of(totals, asked.quantity), asked.limit(text, evidence.table)
         verdicts.append(Verdict(asked.quantity, value, limit, value <= limit))
+    for asked, text in conditions.judged_from("memory"):
+        value, limit = ram_of(evidence, conditions.target), asked.limit(text)
+        verdicts.append(Verdict(asked.quantity, value, limit, value <= limit))
     for asked, text in conditions.judged_from("accuracy"):
         verdicts.append(_accuracy(judged_row(evidence), Fraction(asked.limit(text)), confidence))
     for asked, text in conditions.judged_from("accuracy", "fp32"):
@@ -243,6 +247,18 @@ def _against_baseline(
         value = total_of(totals, column)
         changes = difference(evidence).changes
         verdicts.append(_growth(asked, value, before, text, baseline.source, changes))
+    for asked, text in conditions.judged_from("memory", "baseline"):
+        before = baseline.totals.get("ram_bytes")
+        if not before:
+            raise InputError(_lacks(baseline, "RAM", "an assignment and a profile.json"))
+        if baseline.ram_target != conditions.target:
+            raise InputError(
+                f"RAM in {baseline.source} is of {_target(baseline.ram_target)}, and here of "
+                f"{_target(conditions.target)}; give the same --target, or write it again with "
+                "--update-baseline"
+            )
+        value = ram_of(evidence, conditions.target)
+        verdicts.append(_growth(asked, value, before, text, baseline.source))
     for asked, text in conditions.judged_from("device", "baseline"):
         column, mode = grown(asked.quantity), conditions.latency_mode
         in_file = mode if column == "latency_s" else column
@@ -253,6 +269,10 @@ def _against_baseline(
         value = device_value(evidence, column, mode)
         verdicts.append(_growth(asked, value, before, text, baseline.source))
     return verdicts
+
+
+def _target(name: str | None) -> str:
+    return "any processor" if name is None else name
 
 
 def _growth(

@@ -63,6 +63,13 @@ def _steps(verdict: Verdict, evidence: Evidence) -> Iterator[str]:
             f"{title}: `mpsearch device table` adds the column {column}, and `mpsearch solve "
             f"--limit {column}=LIMIT` keeps within"
         )
+    elif column == "ram_bytes":
+        limit = Fraction(verdict.limit)
+        if verdict.baseline is not None:
+            limit = Fraction(verdict.baseline) * (1 + limit)
+        yield (
+            f"{title}: `mpsearch solve --ram {_amount(column, limit)}` finds the least Ω that fits"
+        )
     elif quantity == "peak_memory_bytes":
         yield f"{title}: `mpsearch solve --ram {_amount(column, Fraction(verdict.limit))}`"
     else:

@@ -23,6 +23,7 @@ from mpsearch.gating.evidence import (
     totals_of,
 )
 from mpsearch.gating.judging import judge, wanted_metrics
+from mpsearch.gating.memory import ram_of
 from mpsearch.gating.next_steps import next_steps
 from mpsearch.gating.words import (
     Number,
@@ -214,15 +215,21 @@ def _number(value: Number) -> int | float | None:
     return float(value) if math.isfinite(value) else None
 
 
-def baseline_of(evidence: Evidence, path: str | os.PathLike[str]) -> Baseline:
+def baseline_of(
+    evidence: Evidence, path: str | os.PathLike[str], target: str | None = None
+) -> Baseline:
     """Write what is known as the baseline. Raises InputError where files contradict each other, and
     where nothing is known; figures of a device that do not count are left out."""
     row = None if evidence.evaluations is None else judged_row(evidence)
     totals = totals_of(evidence, measured=row is not None)
     evaluations = evidence.evaluations
+    known = {name: totals[name] for name in ("size_bytes", "bops") if name in totals}
+    with contextlib.suppress(InputError):  # not every network has an integer form
+        known["ram_bytes"] = ram_of(evidence, target)
     baseline = Baseline(
         identity=identity_of(evidence),
-        totals={name: totals[name] for name in ("size_bytes", "bops") if name in totals},
+        totals=known,
+        ram_target=target if "ram_bytes" in known else None,
         device=_device_figures(evidence),
         device_host=None if evidence.device is None else evidence.device.host,
         row=row,

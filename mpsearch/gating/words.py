@@ -13,6 +13,7 @@ from mpsearch.comparing.layers import LayerChange, named
 from mpsearch.evaluation.evaluation import Evaluation
 from mpsearch.gating.conditions import BY_QUANTITY, grown
 from mpsearch.gating.evidence import Evidence, difference, find_row, judged_network
+from mpsearch.gating.memory import NOTE
 from mpsearch.post_training.words import options_of
 from mpsearch.tables.units import format_count, format_size
 
@@ -235,6 +236,8 @@ def notes_of(
     if device and evidence.assignment is None:
         notes.append("which network ran on the device was not checked; name it with --assignment")
     recomputed = evidence.measured or (evidence.table is not None and evidence.assignment)
+    if "memory" in needs:
+        notes.append(NOTE)
     if "totals" in needs and not recomputed:
         notes.append("size and BOPS are as the file states them; they were not recomputed")
     return [*notes, *_of_the_baseline(verdicts, evidence)]

@@ -13,6 +13,7 @@ from mpsearch.evaluation.evaluation import Evaluation, Evaluations
 from mpsearch.evaluation.measuring import evaluate as evaluate_network
 from mpsearch.evaluation.measuring import from_logits, logits_of, origin_of
 from mpsearch.evaluation.subjects import FLOAT, Subject, float_bops, together
+from mpsearch.finetuning.module import is_trainable
 from mpsearch.finetuning.training import FineTuned
 from mpsearch.graph.network import Network
 from mpsearch.importers.kinds import QUANTIZED, detect
@@ -132,7 +133,7 @@ def _measurable(
     is_path = isinstance(subject, str | os.PathLike)
     if is_path and detect(os.fspath(subject)) != QUANTIZED:
         is_path = False
-    known = isinstance(subject, QuantizedNetwork | FineTuned)
+    known = isinstance(subject, QuantizedNetwork | FineTuned) or is_trainable(subject)
     if not is_path and not known and getattr(subject, "origin", None) is None:
         network, bound = given(subject, data, "evaluate", losses=losses, trust=trust, most=None)
         return network.to(find_device(device)), bound

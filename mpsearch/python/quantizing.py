@@ -5,9 +5,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from torch import nn
+
 from mpsearch.errors import InputError
 from mpsearch.exporters.formats import Exported
 from mpsearch.exporters.formats import export as export_network
+from mpsearch.finetuning.module import from_module, is_trainable
+from mpsearch.finetuning.module import to_module as module_of
 from mpsearch.finetuning.training import Epoch, FineTuned, FineTuning
 from mpsearch.finetuning.training import finetune as finetune_network
 from mpsearch.importers.kinds import QUANTIZED, detect
@@ -239,6 +243,39 @@ def _bytes(name: str, size: str | int | None) -> int | None:
     return None if size is None else parse_bytes(amount_text(name, "size_bytes", size))
 
 
+def to_module(quantized: Any, network: Any = None) -> nn.Module:
+    """A `torch.nn.Module` to train in a loop of your own: `from_module` gives the integers back.
+
+    quantized: a QuantizedNetwork, a path to its file, or what `solve` returned in this program.
+    It computes what the quantized network does, bit for bit, in every mode, takes the inputs in
+    order or by name, and returns its output, or of several a tuple or a dictionary by name.
+    Parameters are weights, biases, norms, and every step in its logarithm; roundings pass gradients
+    straight through, with LSQ's for the steps (Esser et al., ICLR 2020). `state_dict` names them as
+    the model did: `conv1.weight`, `conv1.bias`, `conv1.weight_scale`, `conv1.input_scale`. Weights
+    begin at what their codes mean, or, with the float `network`, in any form, at its own inside of
+    their codes' intervals. Raises InputError for another type, and for another `network`.
+
+    >>> module = mpsearch.to_module(quantized)
+    >>> optimizer = torch.optim.Adam(module.parameters(), lr=1e-3)
+    >>> loss = torch.nn.functional.cross_entropy(module(x), y)
+    >>> loss.backward()
+    >>> optimizer.step()
+    >>> trained = mpsearch.from_module(module)
+    >>> torch.equal(trained(x), module(x))
+    True
+    """
+    made = as_quantized(quantized)
+    if network is not None:
+        examples = None if made.origin is None else made.origin[1]
+        network = as_network(network, examples)
+    return module_of(made, network)
+
+
+def applied_module(model: Any, assignment: Any, data: Any = None, **settings: Any) -> nn.Module:
+    """`to_module` of what `apply` makes with the same arguments."""
+    return to_module(apply(model, assignment, data, **settings))
+
+
 def as_quantized(quantized: Any) -> QuantizedNetwork:
     """A quantized network as it is, of its file, or of a solution that knows its model.
 
@@ -248,6 +285,8 @@ def as_quantized(quantized: Any) -> QuantizedNetwork:
         return quantized
     if isinstance(quantized, FineTuned):
         return quantized.network
+    if is_trainable(quantized):
+        return from_module(quantized)
     if isinstance(quantized, str | os.PathLike):
         if detect(os.fspath(quantized)) != QUANTIZED:
             raise InputError(

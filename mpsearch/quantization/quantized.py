@@ -96,6 +96,7 @@ class QuantizedNetwork:
 
     if TYPE_CHECKING:  # bound by the package
         export = mpsearch.export
+        to_module = mpsearch.to_module
 
     def calibration(self) -> Data | None:
         """Samples that it was calibrated on: in memory all of them, of a file those that it keeps;
