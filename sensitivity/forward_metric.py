@@ -68,6 +68,8 @@ class OutputMetric:
 
     name: str
     """As `--metric` takes it; its column of a table is omega_NAME."""
+    description: str
+    """One line about it."""
     labels: str = "not used"
     """Whether it looks at labels: `needed`, `used if there` or `not used`."""
     cost: ClassVar[str] = "a partial pass per layer and choice"

@@ -222,11 +222,11 @@ def _predict(
                     "tried": found.tried, "of": found.of, "tried_seconds": tried})  # fmt: skip
         return
     about = "at most about" if found.at_most else "about"
-    kind = "layers" if found.of == len(network.layers) else "passes"
     echo(
         f"profiling {path} with {settings.metric} takes {about} {_duration(seconds)} and "
         f"{memory / 2**20:,.0f} MB of memory here",
-        f"(from {found.tried} of {found.of} {kind}, tried in {tried:.1f} s; nothing was written)",
+        f"(from {found.tried} of {found.of} {found.unit}, tried in {tried:.1f} s; nothing was "
+        "written)",
     )
 
 
