@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from mpsearch.exporters.checking import TargetCheck as TargetCheck
     from mpsearch.exporters.formats import Exported as Exported
     from mpsearch.finetuning.module import from_module as from_module
-    from mpsearch.finetuning.module import to_module as to_module
     from mpsearch.finetuning.training import Epoch as Epoch
     from mpsearch.finetuning.training import FineTuned as FineTuned
     from mpsearch.finetuning.training import FineTuning as FineTuning
@@ -81,6 +80,7 @@ if TYPE_CHECKING:
     from mpsearch.python.quantizing import export as export
     from mpsearch.python.quantizing import finetune as finetune
     from mpsearch.python.quantizing import quantize as quantize
+    from mpsearch.python.quantizing import to_module as to_module
     from mpsearch.python.searching import explain as explain
     from mpsearch.python.searching import front as front
     from mpsearch.python.searching import predict as predict
@@ -193,7 +193,7 @@ _HOME = {
     "mcnemar_p": "mpsearch.statistics",
     "samples_for_drop": "mpsearch.statistics",
     "save_quantized": "mpsearch.quantization.quantized_file",
-    "to_module": "mpsearch.finetuning.module",
+    "to_module": "mpsearch.python.quantizing",
     "Comparison": "mpsearch.comparing.diffing",
     "Epoch": "mpsearch.finetuning.training",
     "Evaluation": "mpsearch.evaluation.evaluation",
@@ -230,20 +230,26 @@ _HOME = {
     "MissingExtraError": "mpsearch.errors",
     "MpsearchError": "mpsearch.errors",
 }
-# Methods of nouns that verbs give them: "first" where the noun is the verb's first argument,
-# "second" where the model comes before it and may be left out. They are bound here since the rooms
-# of these nouns import nothing from above; type checkers read them in the class.
+# Methods of nouns: the verb that each is, and whether the noun is its "first" argument, or its
+# "second", after the model, which may be left out. They are bound here since the rooms of these
+# nouns import nothing from above; type checkers read them in the class.
+_APPLIED = {"apply": "apply second", "finetune": "finetune second",
+            "to_module": "applied_module second"}  # fmt: skip
 _METHODS = {
-    "Assignment": {"apply": "second", "finetune": "second"},
-    "Front": {"measure": "first", "plot": "first"},
-    "LayerTable": {"front": "first", "ranges": "first", "solve": "first"},
-    "QuantizedNetwork": {"export": "first"},
+    "Assignment": _APPLIED,
+    "Front": {"measure": "measure first", "plot": "plot first"},
+    "LayerTable": {"front": "front first", "ranges": "ranges first", "solve": "solve first"},
+    "QuantizedNetwork": {"export": "export first", "to_module": "to_module first"},
     "Solution": {
-        "apply": "second", "explain": "first", "export": "first", "finetune": "second",
-        "refine": "first", "what_if": "first",
+        **_APPLIED, "explain": "explain first", "export": "export first",
+        "refine": "refine first", "what_if": "what_if first",
     },
 }  # fmt: skip
-_BESIDE = {"measure": "mpsearch.python.measuring", "plot": "mpsearch.python.judging"}
+_BESIDE = {
+    "applied_module": "mpsearch.python.quantizing",
+    "measure": "mpsearch.python.measuring",
+    "plot": "mpsearch.python.judging",
+}
 
 __all__ = [*_HOME, "__version__"]
 
@@ -275,11 +281,11 @@ def _bind() -> None:
 
     for noun in [noun for noun in _METHODS if _HOME[noun] in sys.modules]:
         cls = getattr(sys.modules[_HOME[noun]], noun, None)
-        for verb, place in {} if cls is None else _METHODS.pop(noun).items():
-            setattr(cls, verb, _method(verb, place))
+        for name, verb in {} if cls is None else _METHODS.pop(noun).items():
+            setattr(cls, name, _method(name, *verb.split()))
 
 
-def _method(verb: str, place: str) -> "Callable[..., Any]":
+def _method(name: str, verb: str, place: str) -> "Callable[..., Any]":
     def first(self: "Any", *args: "Any", **named: "Any") -> "Any":
         return _find(verb)(self, *args, **named)
 
@@ -287,6 +293,6 @@ def _method(verb: str, place: str) -> "Callable[..., Any]":
         return _find(verb)(model, self, *args, **named)
 
     method = {"first": first, "second": second}[place]
-    method.__name__ = verb
-    method.__doc__ = f"`{verb}` of this one."
+    method.__name__ = name
+    method.__doc__ = f"`mpsearch.{name}` with this one."
     return method

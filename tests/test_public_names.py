@@ -85,11 +85,11 @@ def test_type_checkers_read_the_same_list() -> None:
 
 def test_type_checkers_read_the_methods_that_are_bound() -> None:
     """With the parameters of the verb, but for the one that the noun takes the place of."""
-    (methods,) = (
-        ast.literal_eval(node.value)
-        for node in FACE.body
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "_METHODS"
+    code = (
+        "import mpsearch\nprint({noun: dict(verbs) for noun, verbs in mpsearch._METHODS.items()})"
     )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    methods = ast.literal_eval(done.stdout)
     assert sum(map(len, methods.values())) > 12
     for noun, verbs in methods.items():
         cls = getattr(mpsearch, noun)
@@ -102,25 +102,33 @@ def test_type_checkers_read_the_methods_that_are_bound() -> None:
             elif isinstance(node, ast.FunctionDef):
                 declared[node.name] = [argument.arg for argument in node.args.args[1:]]
         assert declared.keys() == verbs.keys()
-        for verb, place in verbs.items():
-            assert callable(getattr(cls, verb)), "bound when it runs"
+        for name, (verb, place) in ((name, verb.split()) for name, verb in verbs.items()):
+            assert callable(getattr(cls, name)), "bound when it runs"
             wanted = [*inspect.signature(mpsearch._find(verb)).parameters]
             if place == "second":
-                assert declared[verb] == ["model", "data"] == [wanted[0], wanted[2]]
-            elif isinstance(declared[verb], list):
-                assert declared[verb] == wanted[1 : 1 + len(declared[verb])]
+                assert declared[name] == ["model", "data"] == [wanted[0], wanted[2]]
+            elif isinstance(declared[name], list):
+                assert declared[name] == wanted[1 : 1 + len(declared[name])]
             else:
-                assert declared[verb] == f"mpsearch.{verb}"
+                assert declared[name] == f"mpsearch.{verb}"
 
 
-def test_importing_it_loads_nothing_and_solving_no_torch() -> None:
+def test_importing_it_loads_nothing_and_solving_no_torch(tmp_path: Path) -> None:
     code = (
         "import sys; before = set(sys.modules); import mpsearch\n"
         "print(*sorted(set(sys.modules) - before), file=sys.stderr)\n"
-        "mpsearch.solve, mpsearch.front, mpsearch.LayerTable, mpsearch.Budget, mpsearch.explain\n"
+        "import pandas\n"
+        "table = pandas.DataFrame({'layer': ['a', 'a'], 'w_bits': [4, 8], 'a_bits': [8, 8],\n"
+        "    'omega': [0.5, 0.1], 'size_bytes': [40, 80]})\n"
+        "best = mpsearch.solve(table, size=50, exclude={'a': 'w8a8'})\n"
+        "assert best.bits['a'].name == 'w4a8' and best._repr_html_() and best.to_dict()\n"
+        "best.explain(), best.what_if('a=w4a8'), mpsearch.front(table), mpsearch.ranges(table)\n"
+        "best.save('a.json'), mpsearch.gate(best, max_size='1KB')\n"
         "print('torch' in sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
     assert (done.stderr.split(), done.stdout.split()) == (["mpsearch"], ["False"])
 
 
@@ -164,6 +172,29 @@ def test_the_page_has_every_name_and_pages_and_examples_no_module() -> None:
     ]
     shown += [(p.name, p.read_text()) for p in (ROOT / "examples").glob("*.py")]
     assert [name for name, text in shown if re.search(r"(from|import) mpsearch\.", text)] == []
+
+
+def test_every_command_has_its_call_on_the_page_or_a_reason_for_none() -> None:
+    page = (ROOT / "docs" / "python.md").read_text()
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in page.splitlines()
+        if line.startswith("| `mpsearch ")
+    ]
+    named = {word for command, _ in rows for word in re.findall(r"mpsearch (\w+)", command)}
+    assert named == set(COMMANDS)
+    nouns = {
+        "table": "LayerTable", "solution": "Solution", "front": "Front", "evaluations":
+        "Evaluations", "quantized": "QuantizedNetwork", "refined": "Refined",
+    }  # fmt: skip
+    for command, call in rows:
+        calls = re.findall(r"`([^`]+)`", call)
+        assert call.startswith("none: ") or calls, command
+        for text in (text for text in calls if "(" in text):
+            ast.parse(text.replace("…", "..."))
+            for owner, name in re.findall(r"\b(\w+)\.(\w+)\(", text):
+                cls = mpsearch if owner == "mp" else getattr(mpsearch, nouns[owner])
+                assert callable(getattr(cls, name, None)), text
 
 
 @pytest.fixture(scope="module")

@@ -285,6 +285,15 @@ def test_a_solution_knows_its_model_its_samples_and_its_table(own: Own, tmp_path
     assert own.best.explain().status == "optimal"
 
 
+def test_a_solution_as_a_module_to_train_and_back(own: Own, tmp_path: Path) -> None:
+    module = own.best.to_module()
+    assert mp.from_module(module).digest == own.quantized.digest
+    assert own.quantized.to_module(own.model).state_dict().keys() == module.state_dict().keys()
+    assert mp.evaluate(module, (own.x, own.y)) == mp.evaluate(own.quantized, (own.x, own.y))
+    mp.save(module, tmp_path / "q.pt")
+    assert torch.equal(mp.load_quantized(tmp_path / "q.pt")(own.x), own.quantized(own.x))
+
+
 def test_networks_measured_beside_each_other(own: Own, tmp_path: Path) -> None:
     found = mp.evaluate({"mixed": own.quantized, "float": own.model}, (own.x, own.y))
     assert [row.name for row in found.rows] == ["float", "mixed"]

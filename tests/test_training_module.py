@@ -248,7 +248,7 @@ def test_what_a_module_is_not_and_what_it_cannot_be() -> None:
         with pytest.raises(InputError, match=r"expected a module that mpsearch.to_module made"):
             mpsearch.from_module(wrong)
     unquantized: Any = quantized.source
-    with pytest.raises(InputError, match="got a Network; expected a quantized network"):
+    with pytest.raises(InputError, match="got Network for the quantized network; expected"):
         mpsearch.to_module(unquantized)
     wide = Network.from_module(nn.Sequential(nn.Linear(2, 3)).eval(), (x,))
     with pytest.raises(InputError, match="of another model"):

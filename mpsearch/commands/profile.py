@@ -131,7 +131,7 @@ def profile(
     )
     targets = check(loaded.network, bound) if is_first() else {}
     exports = {name: found.to_json() for name, found in targets.items()}
-    table = run_profile(loaded.network, bound, output, settings, progress, device, exports)
+    table = run_profile(loaded.network, bound, output, settings, progress, device, exports, path)
     provenance = table.provenance
     if not is_first():
         return

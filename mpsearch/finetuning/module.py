@@ -114,15 +114,6 @@ def to_module(quantized: QuantizedNetwork, network: Network | None = None) -> nn
     model did: `conv1.weight`, `conv1.bias`, `conv1.weight_scale`, `conv1.input_scale`. Weights
     begin at what their codes mean, or, with the float `network`, at its own inside of their codes'
     intervals. Raises InputError for anything but a quantized network, and for another `network`.
-
-    >>> module = mpsearch.to_module(quantized)
-    >>> optimizer = torch.optim.Adam(module.parameters(), lr=1e-3)
-    >>> loss = torch.nn.functional.cross_entropy(module(x), y)
-    >>> loss.backward()
-    >>> optimizer.step()
-    >>> trained = mpsearch.from_module(module)
-    >>> torch.equal(trained(x), module(x))
-    True
     """
     if not isinstance(quantized, QuantizedNetwork):
         raise InputError(
@@ -148,16 +139,27 @@ def from_module(module: nn.Module) -> QuantizedNetwork:
     >>> mpsearch.from_module(module).digest == quantized.digest
     True
     """
-    found: Any = module
-    while not isinstance(found, TrainableModule):
-        inner = getattr(found, "module", getattr(found, "_orig_mod", None))
-        if not isinstance(inner, nn.Module):
-            raise InputError(
-                f"got a {type(module).__name__}; expected a module that mpsearch.to_module made, "
-                "whole: its layers alone do not say how they were quantized"
-            )
-        found = inner
+    found = _unwrapped(module)
+    if found is None:
+        raise InputError(
+            f"got a {type(module).__name__}; expected a module that mpsearch.to_module made, "
+            "whole: its layers alone do not say how they were quantized"
+        )
     return found._quantized()
+
+
+def is_trainable(module: object) -> bool:
+    """Whether `from_module` takes it."""
+    return isinstance(module, nn.Module) and _unwrapped(module) is not None
+
+
+def _unwrapped(module: Any) -> TrainableModule | None:
+    while not isinstance(module, TrainableModule):
+        inner = getattr(module, "module", getattr(module, "_orig_mod", None))
+        if not isinstance(inner, nn.Module):
+            return None
+        module = inner
+    return module
 
 
 def _fixed(trainable: Trainable) -> dict[str, int]:

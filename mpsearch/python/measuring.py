@@ -13,6 +13,7 @@ from mpsearch.evaluation.evaluation import Evaluation, Evaluations
 from mpsearch.evaluation.measuring import evaluate as evaluate_network
 from mpsearch.evaluation.measuring import from_logits, logits_of, origin_of
 from mpsearch.evaluation.subjects import FLOAT, Subject, float_bops, together
+from mpsearch.finetuning.module import is_trainable
 from mpsearch.finetuning.training import FineTuned
 from mpsearch.graph.network import Network
 from mpsearch.importers.kinds import QUANTIZED, detect
@@ -132,7 +133,7 @@ def _measurable(
     is_path = isinstance(subject, str | os.PathLike)
     if is_path and detect(os.fspath(subject)) != QUANTIZED:
         is_path = False
-    known = isinstance(subject, QuantizedNetwork | FineTuned)
+    known = isinstance(subject, QuantizedNetwork | FineTuned) or is_trainable(subject)
     if not is_path and not known and getattr(subject, "origin", None) is None:
         network, bound = given(subject, data, "evaluate", losses=losses, trust=trust, most=None)
         return network.to(find_device(device)), bound
@@ -175,8 +176,8 @@ def _row(
     chosen = network.assignment
     runs = network
     if integer:
-        calibration = None if network.origin is None else network.origin[1]
-        runs = cast("QuantizedNetwork", integer_network(network, ranges_from(calibration)))
+        calibration = ranges_from(network.calibration())
+        runs = cast("QuantizedNetwork", integer_network(network, calibration))
     row = evaluate_network(
         name, runs, data, batch_size, size_bytes(network.source, chosen),
         bops(network.source, chosen), metrics, reference,
@@ -210,8 +211,8 @@ def _rows(
         rows.append(_row(key, network, bound, reference, metrics, integer, batch_size))
         if isinstance(network, QuantizedNetwork):
             notes += [f"{key}: {undone_sentence(network.undone)}"] if network.undone else []
-            if network.origin is not None:
-                held_out &= network.origin[1].digest != bound.digest
+            if (own := network.calibration()) is not None:
+                held_out &= own.digest != bound.digest
     return together(data, held_out, rows, notes)
 
 

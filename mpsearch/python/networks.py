@@ -10,6 +10,8 @@ from torch import nn
 from mpsearch.errors import InputError
 from mpsearch.exporters.checking import TargetCheck
 from mpsearch.exporters.checking import check as check_network
+from mpsearch.finetuning.module import is_trainable
+from mpsearch.finetuning.training import FineTuned
 from mpsearch.graph.inputs import ExampleInputs
 from mpsearch.graph.network import Network
 from mpsearch.graph.network_file import save as save_module
@@ -21,6 +23,7 @@ from mpsearch.profiling.profile import profile as profile_network
 from mpsearch.python.chosen import with_fields
 from mpsearch.python.given import as_arrays, as_data, drawn, given
 from mpsearch.python.limits import amount_text, as_losses
+from mpsearch.python.quantizing import as_quantized
 from mpsearch.quantization.quantized import QuantizedNetwork
 from mpsearch.quantization.quantized_file import load_quantized, save_quantized
 from mpsearch.sensitivity.traces import Trace
@@ -203,8 +206,8 @@ def save(
 
     >>> mpsearch.save(model, "saved.pt", sample=(x, y))
     """
-    if isinstance(model, QuantizedNetwork):
-        return save_quantized(model, path)
+    if isinstance(model, QuantizedNetwork | FineTuned) or is_trainable(model):
+        return save_quantized(as_quantized(model), path)
     if isinstance(model, Solution | Assignment):
         return model.save(path)
     if not isinstance(model, nn.Module):

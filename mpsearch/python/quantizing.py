@@ -5,10 +5,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from mpsearch.data import Data
+from torch import nn
+
 from mpsearch.errors import InputError
 from mpsearch.exporters.formats import Exported
 from mpsearch.exporters.formats import export as export_network
+from mpsearch.finetuning.module import from_module, is_trainable
+from mpsearch.finetuning.module import to_module as module_of
 from mpsearch.finetuning.training import Epoch, FineTuned, FineTuning
 from mpsearch.finetuning.training import finetune as finetune_network
 from mpsearch.importers.kinds import QUANTIZED, detect
@@ -45,6 +48,7 @@ def apply(
     seed: int | None = None,
     learn_scales: bool | None = None,
     wide: Wide | None = None,
+    keep_sample: bool = True,
     device: str = "cpu",
     trust: bool = False,
 ) -> QuantizedNetwork:
@@ -55,8 +59,9 @@ def apply(
     `solve` found in a table that was profiled in this program knows both: `best.apply()`. The
     arguments from `ranges` to `wide` are the fields of PostTraining, on top of `settings`: by
     default weights are rounded so that layer outputs are kept, and biases are corrected. on_step:
-    called once per layer. Raises InputError for a solution without an assignment and for an
-    assignment of another network.
+    called once per layer. keep_sample: whether its file holds some of the data and FP32's outputs
+    for them, so that it can be exported and measured by itself. Raises InputError for a solution
+    without an assignment and for an assignment of another network.
 
     >>> quantized = mpsearch.apply(model, solution, (x, y))
     >>> quantized.assignment == solution.bits
@@ -73,7 +78,7 @@ def apply(
     step = on_step or (lambda: None)
     begins = with_notice(network.layers, step) if settings.rounding == "adaptive" else step
     placed = network.to(find_device(device))
-    quantized = apply_choices(placed, choices, samples, settings, batch_size, begins)
+    quantized = apply_choices(placed, choices, samples, settings, batch_size, begins, keep_sample)
     return replace(quantized, origin=(network, samples))
 
 
@@ -141,6 +146,7 @@ def finetune(
     calibration_samples: int | None = None,
     freezing: bool | None = None,
     loss: Any = None,
+    keep_sample: bool = True,
     device: str = "cpu",
     trust: bool = False,
 ) -> FineTuned:
@@ -155,8 +161,8 @@ def finetune(
     result is never worse than it on `validation`, where accuracy decides and then the loss. Without
     `validation` a tenth of the data is held out, evenly from its classes. The same seed and number
     of threads give the same bits on a CPU. With `checkpoint`, the path of the output, a killed run
-    goes on after its last epoch. Raises InputError for settings and data that do not fit, and when
-    the loss is no number.
+    goes on after its last epoch. keep_sample: as in `apply`. Raises InputError for settings and
+    data that do not fit, and when the loss is no number.
 
     >>> tuned = mpsearch.finetune(model, solution, (x, y), epochs=1)
     >>> len(tuned.history), tuned.network.assignment == solution.bits
@@ -186,7 +192,7 @@ def finetune(
     choices = _choices(assignment, network)
     placed = network.to(find_device(device))
     tuned = finetune_network(
-        placed, choices, train, held_out, settings, start, on_epoch, checkpoint
+        placed, choices, train, held_out, settings, start, on_epoch, checkpoint, keep_sample
     )
     sample = train.take(settings.calibration_samples, settings.seed)
     return replace(tuned, network=replace(tuned.network, origin=(network, sample)))
@@ -210,24 +216,23 @@ def export(
 
     quantized: a QuantizedNetwork, a path to its file, or what `solve` returned in this program.
     format: `c` or `tflm` (`output` is a new or empty folder), `onnx` or `litert` (a file). data:
-    calibration samples in any form, by default those that it was quantized on in this program;
-    without any nothing is compared, and formats that need them raise InputError. target: the
-    processor, such as `cortex-m4` (`c` alone; None: any). board, flash, ram: where the firmware of
-    a Cortex-M is linked, such as `mps2-an386`, and what it may take there, `"256KB"`. package:
-    `arduino`, `esp-idf`, `zephyr`, `platformio` or `cmake`: a library instead (`c` alone).
-    wide_bits: 16 or 32, of sums and outputs, whatever the network stores (`c` alone). check: run
-    what was written and compare (None: where possible). Raises InputError for a format that is
-    none, an option that the format lacks, and what it cannot hold.
+    calibration samples in any form, by default those that it was quantized on in this program, or
+    that its file keeps; without any nothing is compared, and formats that need them raise
+    InputError. target: the processor, such as `cortex-m4` (`c` alone; None: any). board, flash,
+    ram: where the firmware of a Cortex-M is linked, such as `mps2-an386`, and what it may take
+    there, `"256KB"`. package: `arduino`, `esp-idf`, `zephyr`, `platformio` or `cmake`: a library
+    instead (`c` alone). wide_bits: 16 or 32, of sums and outputs, whatever the network stores (`c`
+    alone). check: run what was written and compare (None: where possible). Raises InputError for a
+    format that is none, an option that the format lacks, and what it cannot hold.
 
     >>> mpsearch.export(quantized, "network", check=False).ok
     True
     """
     network = as_quantized(quantized)
-    samples: Data | None = None
-    if data is not None:
+    if data is None:
+        samples = network.calibration()
+    else:
         samples = as_data(data, network.source, need_labels=False)
-    elif network.origin is not None:
-        samples = network.origin[1]
     return export_network(
         network, output, format, samples, wide_bits, check, target, board,
         _bytes("flash", flash), _bytes("ram", ram), package,
@@ -236,6 +241,39 @@ def export(
 
 def _bytes(name: str, size: str | int | None) -> int | None:
     return None if size is None else parse_bytes(amount_text(name, "size_bytes", size))
+
+
+def to_module(quantized: Any, network: Any = None) -> nn.Module:
+    """A `torch.nn.Module` to train in a loop of your own: `from_module` gives the integers back.
+
+    quantized: a QuantizedNetwork, a path to its file, or what `solve` returned in this program.
+    It computes what the quantized network does, bit for bit, in every mode, takes the inputs in
+    order or by name, and returns its output, or of several a tuple or a dictionary by name.
+    Parameters are weights, biases, norms, and every step in its logarithm; roundings pass gradients
+    straight through, with LSQ's for the steps (Esser et al., ICLR 2020). `state_dict` names them as
+    the model did: `conv1.weight`, `conv1.bias`, `conv1.weight_scale`, `conv1.input_scale`. Weights
+    begin at what their codes mean, or, with the float `network`, in any form, at its own inside of
+    their codes' intervals. Raises InputError for another type, and for another `network`.
+
+    >>> module = mpsearch.to_module(quantized)
+    >>> optimizer = torch.optim.Adam(module.parameters(), lr=1e-3)
+    >>> loss = torch.nn.functional.cross_entropy(module(x), y)
+    >>> loss.backward()
+    >>> optimizer.step()
+    >>> trained = mpsearch.from_module(module)
+    >>> torch.equal(trained(x), module(x))
+    True
+    """
+    made = as_quantized(quantized)
+    if network is not None:
+        examples = None if made.origin is None else made.origin[1]
+        network = as_network(network, examples)
+    return module_of(made, network)
+
+
+def applied_module(model: Any, assignment: Any, data: Any = None, **settings: Any) -> nn.Module:
+    """`to_module` of what `apply` makes with the same arguments."""
+    return to_module(apply(model, assignment, data, **settings))
 
 
 def as_quantized(quantized: Any) -> QuantizedNetwork:
@@ -247,6 +285,8 @@ def as_quantized(quantized: Any) -> QuantizedNetwork:
         return quantized
     if isinstance(quantized, FineTuned):
         return quantized.network
+    if is_trainable(quantized):
+        return from_module(quantized)
     if isinstance(quantized, str | os.PathLike):
         if detect(os.fspath(quantized)) != QUANTIZED:
             raise InputError(

@@ -99,6 +99,10 @@ class Assignment:
             """`mpsearch.finetune` with this one."""
             raise NotImplementedError
 
+        def to_module(self, model: Any = None, data: Any = None, **settings: Any) -> Any:
+            """`mpsearch.to_module` of what `apply` makes with these arguments."""
+            raise NotImplementedError
+
     @property
     def bits(self) -> dict[str, Choice]:
         """`{"conv1": Choice(4, 8)}`: what every layer gets."""
