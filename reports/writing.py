@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import mpsearch
-from mpsearch.errors import InputError
+from mpsearch.errors import InputError, did_you_mean
 from mpsearch.files.whole import atomic_path, write_atomic
 from mpsearch.pareto.front import Front
 from mpsearch.reports.facts import Facts, Point, to_document
@@ -219,7 +219,8 @@ def report(
         "json": lambda pictures: to_document(facts),
     }
     if form not in made:
-        raise InputError(f"got the format {form!r}; expected {', '.join(made)}")
+        close = did_you_mean(form, made)
+        raise InputError(f"got the format {form!r}{close}; expected {', '.join(made)}")
     drawings = drawings_of(facts) if figures is not None else ()
     path = named or os.path.join(folder, f"report.{form}")
     return Reported(tuple(write_report(path, made[form], drawings, figures)), facts)
