@@ -63,6 +63,8 @@ nitpick_ignore = [
     ("py:class", "mpsearch.refining.repaired_errors.Trial"),
     ("py:class", "mpsearch.reports.facts.Facts"),
     ("py:class", "mpsearch.explaining.explaining.Decision"),
+    ("py:class", "mpsearch.explaining.explaining.WhatIf"),
+    ("py:class", "mpsearch.search.feasible_limits.Range"),
     ("py:class", "mpsearch.integer.graph.IntegerGraph"),
     ("py:class", "mpsearch.explaining.prices.Marginal"),
     ("py:class", "mpsearch.quantization.quantized.QuantizedLayer"),

@@ -42,6 +42,7 @@ COMMANDS = {
     "demo": "The whole loop on a bundled network, with measured accuracies.",
     "models": "List the bundled networks and datasets; write TinyM²Net as a Keras file.",
     "doctor": "What works here: packages, solvers, compilers; how to get the rest.",
+    "metrics": "List the metrics of sensitivity and of evaluations, plug-ins included.",
     "solvers": "List the installed solvers and what each can do.",
 }
 

@@ -70,7 +70,9 @@ def accuracy_picture(facts: Facts) -> AccuracyPicture | None:
     if measured is not None and not rows:
         score = measured.score
     points = _front_marks(measured) if measured is not None and measured.score == score else ()
-    columns = [facts.front.resource] if facts.front is not None else []
+    swept = [facts.front.resource] if facts.front is not None else []
+    limited = [asked.column for asked in facts.limits]
+    columns = [*swept, *limited] if points else [*limited, *swept]
     for column in dict.fromkeys([*columns, "size_bytes", "bops"]):
         marks = [_mark(name, values, facts, column) for name, values in rows.items()]
         placed = [mark for mark in marks if mark is not None]

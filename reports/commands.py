@@ -14,7 +14,7 @@ from mpsearch.tables.assignment import Assignment
 from mpsearch.tables.choice import is_choice
 from mpsearch.tables.units import is_size
 
-MODEL = "model.pt"  # a table knows its model by digest; only a model's own sample names its file
+MODEL = "model.pt"  # a table that was made from Python knows its model by digest alone
 SAMPLE_OF = "the sample in "
 
 
@@ -39,14 +39,19 @@ def commands_of(run: Run) -> tuple[str, ...]:
         commands.append(["front", table, *words, "-o", output])
         commands += _measured_front(run, run.front, output)
     if run.evaluations is not None:
-        model = _model(str(run.provenance.get("data", run.evaluations.data_name)))
+        model = model_of(run.provenance, run.evaluations.data_name)
         commands.append(["evaluate", model, *_evaluate(run, run.evaluations)])
     return tuple("mpsearch " + shlex.join(words) for words in commands)
 
 
-def model_of(provenance: Mapping[str, Any]) -> str:
-    """The model file as far as it is recorded; `model.pt` stands for it elsewhere."""
-    return _model(str(provenance.get("data", "")))
+def model_of(provenance: Mapping[str, Any], measured_on: str = "") -> str:
+    """The model file as far as it is recorded, else by its own sample; `model.pt` stands for it
+    elsewhere. measured_on: data of an evaluation, where there is no provenance."""
+    recorded = provenance.get("model_file")
+    if isinstance(recorded, str):
+        return recorded
+    data = str(provenance.get("data", measured_on))
+    return data.removeprefix(SAMPLE_OF) if data.startswith(SAMPLE_OF) else MODEL
 
 
 def measuring_commands(run: Run) -> tuple[str, ...]:
@@ -68,10 +73,6 @@ def measuring_commands(run: Run) -> tuple[str, ...]:
         "mpsearch " + shlex.join([*words, *(unseen if words[0] == "evaluate" else [])])
         for words in commands
     )
-
-
-def _model(data: str) -> str:
-    return data.removeprefix(SAMPLE_OF) if data.startswith(SAMPLE_OF) else MODEL
 
 
 def _profile(provenance: Mapping[str, Any]) -> list[str]:

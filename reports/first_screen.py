@@ -16,8 +16,8 @@ def title_of(facts: Facts) -> str:
     text = _name(facts)
     column, amount = _budget(facts)
     if amount is not None:
-        preposition = "in" if column == "size_bytes" else f"with {limit_name(column)}"
-        text += f" {preposition} {format_amount(column, amount).strip().replace('.0 ', ' ')}"
+        limit = format_amount(column, amount).strip().replace(".0 ", " ")
+        text += f" in {limit}" if column == "size_bytes" else f" with {limit} {limit_name(column)}"
     if not facts.date:
         return text
     year, month, day = facts.date.split("-")
@@ -151,7 +151,9 @@ def answer_sentence(facts: Facts) -> str:
     text = _name(facts)
     text += f" takes {taken.value}{unit}" if taken is not None else " has an assignment"
     times = _times(facts)
-    text += f", {times:.1f} times less than FP32" if times is not None and unit == "" else ""
+    if times is not None:
+        less = f"{times:.1f} times less" if unit == "" else f"is {times:.1f} times smaller"
+        text += f", {less} than FP32"
     row = _row(facts)
     if row is not None:
         text += f", and is right on {100 * row.accuracy:.2f} % of {row.n:,}"
@@ -160,6 +162,11 @@ def answer_sentence(facts: Facts) -> str:
             same = abs(row.lost) < 0.005
             points = f"{abs(row.lost):.2f} points {'less' if row.lost >= 0 else 'more'} than"
             text += f", {'as many as' if same else points} FP32"
+    else:
+        near = next((row for row in facts.near if row.name in CHOSEN), None)
+        if near is not None and near.agreement is not None:
+            text += f", and answers as FP32 on {100 * near.agreement.value:.2f} % of "
+            text += f"{facts.measured_samples:,} samples without labels"
     widths = sorted({layer.choice.w_bits for layer in facts.layers if layer.choice})
     if widths:
         ends = f"{widths[0]}" if len(widths) == 1 else f"{widths[0]}- to {widths[-1]}"

@@ -105,7 +105,8 @@ def _front(facts: Facts) -> Section | None:
     if facts.front is not None:
         parts.append(front_drawing(facts, panel=picture is None or not picture.front))
     parts += _marked(facts)
-    title = "Pareto front" if measured is None else "Accuracy and the Pareto front"
+    score = "" if picture is None else picture.score.capitalize()
+    title = f"{score} and the Pareto front" if score else "Pareto front"
     return Section("front", title, parts)
 
 

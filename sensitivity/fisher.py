@@ -63,7 +63,9 @@ class Fisher:
     """The `fisher` metric."""
 
     name: str = "fisher"
-    description: str = "½ E[(gradient · change)²] in each layer's outputs; one backward pass"
+    description: str = "½ E[(gradient · change)²] in each layer's outputs"
+    labels: str = "used if there"
+    cost: str = "one backward pass"
 
     def steps(self, study: Study) -> int:
         return study.batch_count

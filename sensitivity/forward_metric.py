@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -68,6 +68,9 @@ class OutputMetric:
 
     name: str
     """As `--metric` takes it; its column of a table is omega_NAME."""
+    labels: str = "not used"
+    """Whether it looks at labels: `needed`, `used if there` or `not used`."""
+    cost: ClassVar[str] = "a partial pass per layer and choice"
 
     def measure(self, study: Study) -> Measure:
         """Raises InputError where data, loss or outputs have no such number."""
@@ -113,7 +116,7 @@ class ForwardMetric(OutputMetric):
 class LossMetric(OutputMetric):
     """A metric of loss, outputs and labels. `needs_curvature`: it is 0 for a loss without one.
 
-    `alias_of`: the metric that it is another name of.
+    `alias_of`: the metric that it is another name of. `labels`: as of an OutputMetric.
     """
 
     name: str
@@ -122,6 +125,7 @@ class LossMetric(OutputMetric):
     needs_labels: bool = False
     needs_curvature: bool = False
     alias_of: str = ""
+    labels: str = "not used"
 
     def measure(self, study: Study) -> Measure:
         """The metric on a study; InputError without the labels or the curvature that it needs."""

@@ -36,7 +36,9 @@ class WeightMse:
     """The `weight-mse` metric; choices that differ in `a_bits` alone have the same Ω."""
 
     name: str = "weight-mse"
-    description: str = "‖ΔW‖² of the quantized weights; data-free, blind to activations"
+    description: str = "‖ΔW‖² of the quantized weights; blind to activations"
+    labels: str = "not used"
+    cost: str = "none: weights alone"
 
     def steps(self, study: Study) -> int:
         return len(study.network.layers)
@@ -66,6 +68,8 @@ class Hessian:
 
     name: str = "hessian"
     description: str = "HAWQ's Ω: Tr(H)/n · ||ΔW||²; exact traces where the theory allows"
+    labels: str = "used if there"
+    cost: str = "backward passes, until --rtol is met"
 
     def steps(self, study: Study) -> int:
         return steps(study)

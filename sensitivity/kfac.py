@@ -37,7 +37,9 @@ class KFac:
     """
 
     name: str = "kfac"
-    description: str = "½ ΔWᵀ H ΔW of the rounded weights, H by K-FAC; one backward pass"
+    description: str = "½ ΔWᵀ H ΔW of the rounded weights, H by K-FAC"
+    labels: str = "used if there"
+    cost: str = "one backward pass"
 
     def steps(self, study: Study) -> int:
         return study.batch_count

@@ -47,7 +47,7 @@ def _perturbation_of_samples(
 
 
 PERTURBATION = LossMetric(
-    "perturbation", "½ E[uᵀ H u] of the outputs' change u; no labels, one partial pass",
+    "perturbation", "½ E[uᵀ H u] of the outputs' change u, H the loss's curvature",
     _perturbation_of_samples, needs_curvature=True,
 )  # fmt: skip
 
@@ -58,7 +58,7 @@ def _kl_of_samples(
     return loss.divergence(logits, changed)
 
 
-KL = LossMetric("kl", "E[KL(float ‖ quantized)] of the predictions; no labels", _kl_of_samples)
+KL = LossMetric("kl", "E[KL(float ‖ quantized)] of the predictions", _kl_of_samples)
 
 
 def _loss_of_samples(
@@ -68,10 +68,11 @@ def _loss_of_samples(
 
 
 _TEXT = "increase of the mean loss with one layer quantized"
-LOSS = LossMetric("loss", _TEXT, _loss_of_samples)
+LOSS = LossMetric("loss", _TEXT, _loss_of_samples, labels="used if there")
 EMPIRICAL = LossMetric(
-    "empirical", f"{_TEXT} (another name of loss)", _loss_of_samples, alias_of="loss"
-)
+    "empirical", f"{_TEXT} (another name of loss)", _loss_of_samples, alias_of="loss",
+    labels="used if there",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,8 @@ class Accuracy(OutputMetric):
     """The `accuracy` metric."""
 
     name: str = "accuracy"
-    description: str = "share of samples lost with one layer quantized; needs labels"
+    description: str = "share of samples lost with one layer quantized"
+    labels: str = "needed"
 
     def measure(self, study: Study) -> Measure:
         """Right answers lost; InputError without labels, or where no answer is right or wrong."""
@@ -116,7 +118,7 @@ class Sqnr(OutputMetric):
     """The `sqnr` metric."""
 
     name: str = "sqnr"
-    description: str = "noise-to-signal ratio of the outputs with one layer quantized; no labels"
+    description: str = "noise-to-signal ratio of the outputs with one layer quantized"
 
     def measure(self, study: Study) -> Measure:
         """Noise over signal on a study; InputError where an output has no signal."""

@@ -41,6 +41,8 @@ class PyHessian:
     probes: int = 10
     name: str = "pyhessian"
     description: str = "HAWQ's Ω with traces sampled by the PyHessian package, for comparison"
+    labels: str = "used if there"
+    cost: str = "10 double backward passes per layer"
 
     def steps(self, study: Study) -> int:
         return len(study.network.layers)

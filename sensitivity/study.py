@@ -127,7 +127,8 @@ class Profiler(Protocol):
     name: str
     """As `--metric` takes it."""
     description: str
-    """One line about it."""
+    """One line about it. `mpsearch metrics` also shows the attributes `labels` (`needed`, `used if
+    there`, `not used`) and `cost`, one line each, of a metric that has them."""
 
     def steps(self, study: Study) -> int: ...
 

@@ -44,6 +44,19 @@ def blocks(text: str) -> list[Block]:
     return found
 
 
+def indented(text: str) -> list[tuple[int, str]]:
+    """The lines of blocks that four spaces make, without these, and where each is."""
+    hidden = _FENCE.sub(lambda found: "\n" * found[0].count("\n"), text)
+    found, before, inside = [], "", False
+    for number, line in enumerate(hidden.splitlines(), start=1):
+        if line.strip():
+            inside = line.startswith("    ") and (inside or not before.strip())
+        if inside:
+            found.append((number, line[4:]))
+        before = line
+    return found
+
+
 def without_code(text: str) -> str:
     """What a page says: no fenced blocks, one space for every line break."""
     return " ".join(_FENCE.sub("", text).split())

@@ -241,10 +241,10 @@ def test_the_command_writes_counts_that_are_no_times(
     with pytest.raises(InputError, match="refused as device latency"):
         device_latency(profile)
     limits = ["--max-instructions", str(found.instructions)]
-    assert run(["gate", *limits, "--device", "device.json"]) == 0
+    assert run(["gate", *limits, "--device-file", "device.json"]) == 0
     limits = ["--max-instructions", str(found.instructions - 1)]
-    assert run(["gate", *limits, "--device", "device.json"]) == 1
-    assert run(["gate", "--max-latency", "1s", "--device", "device.json"]) == 2
+    assert run(["gate", *limits, "--device-file", "device.json"]) == 1
+    assert run(["gate", "--max-latency", "1s", "--device-file", "device.json"]) == 2
     capsys.readouterr()
     # to the byte, both at once, and nothing is written
     exported = read_firmware(export, M4.name)

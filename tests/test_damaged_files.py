@@ -96,7 +96,7 @@ KINDS = (
     Kind("baseline.json", "gate --baseline baseline.json --max-size-growth 1%", in_json, 20),
     Kind("baseline.json", "diff baseline.json assignment.json", in_json, 20),
     Kind("assignment.json", "diff profile.csv assignment.json", in_json, 10),
-    Kind("device.json", "gate --device device.json --max-latency 5s", in_json, 20),
+    Kind("device.json", "gate --device-file device.json --max-latency 5s", in_json, 20),
     Kind("device.json", REPORT, in_json, 1),
     Kind("mpsearch.toml", "gate --config mpsearch.toml", in_toml, 20),
     Kind("profile.interactions.npz", "predict assignment.json", _NPZ, 40),

@@ -17,7 +17,17 @@ import click
 import numpy as np
 import pytest
 import torch
-from documentation import PAGES, ROOT, RUNNABLE, Block, blocks, commands, with_option, without_code
+from documentation import (
+    PAGES,
+    ROOT,
+    RUNNABLE,
+    Block,
+    blocks,
+    commands,
+    indented,
+    with_option,
+    without_code,
+)
 from torch import nn
 
 from mpsearch.cli import COMMANDS, cli, run
@@ -46,6 +56,7 @@ WIDE = {
     "explain.md": "the tables are what a terminal of 120 columns shows",
     "measured.md": "one table, with every column that the text speaks of",
     "networks.md": "one table of six columns, of which none can go",
+    "power.md": "one argument of a command, which no line may break",
 }
 MARKS = {"", "not run", "tested with", "file", "exit code 0 or 1", "exit code 1"}
 
@@ -216,14 +227,15 @@ def test_the_table_of_commands_has_every_command() -> None:
 
 
 def test_blocks_fit_80_columns() -> None:
-    long = {
-        f"{page.name}:{block.line + number}: {line}"
-        for page in (*PAGES[1:], ROOT / "CONTRIBUTING.md")
-        for block in blocks(page.read_text())
-        for number, line in enumerate(block.text.splitlines(), start=1)
-        if len(line) > 80 and (page.name not in WIDE or block.language != "text")
-    }
-    assert not long, "\n".join(sorted(long))
+    long = []
+    for page in (*PAGES[1:], ROOT / "CONTRIBUTING.md"):
+        text, wide = page.read_text(), page.name in WIDE
+        lines = [] if wide else indented(text)
+        for block in blocks(text):
+            if not wide or block.language != "text":
+                lines += enumerate(block.text.splitlines(), start=block.line + 1)
+        long += [f"{page.name}:{number}: {line}" for number, line in lines if len(line) > 80]
+    assert not long
 
 
 def test_a_page_shows_the_example_that_it_names() -> None:

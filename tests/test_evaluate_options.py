@@ -73,7 +73,7 @@ def test_integers_decide_as_the_quantized_network_does() -> None:
 
 
 def test_integers_without_what_they_need(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["apply", "model.pt", "assignment.json"]) == 0
+    assert run(["apply", "model.pt", "assignment.json", "--no-sample"]) == 0
     assert run(INTEGERS) == 2
     assert "integers need data for the ranges of sums and outputs" in capsys.readouterr().err
     Assignment.uniform(("0", "4"), Choice(32, 32)).save("assignment.json")

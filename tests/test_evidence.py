@@ -122,7 +122,7 @@ def test_every_command_takes_the_evidence_of_its_own_network(
     for words in (
         DROP, LATENCY, ["report"], ["predict"], ["gate", "--update-baseline", "main.json"],
         ["gate", "--evaluation", "of_file.json", "--max-drop", "100", "--max-latency", "1s"],
-        ["gate", "--network", "w8a8", "--max-drop", "100"],
+        ["gate", "--row", "w8a8", "--max-drop", "100"],
         ["gate", "model.pt", "--data", "test.npz", "--max-drop", "100", "--max-latency", "1s"],
         ["gate", "quantized.pt", "--fp32", "model.pt", "--data", "test.npz", "--max-drop", "100"],
         ["report", "--assignment", "answer.json", "--evaluation", "none.json"][:3],
@@ -141,7 +141,7 @@ def test_every_command_takes_the_evidence_of_its_own_network(
     [
         (["evaluation.json"], DROP),
         (["evaluation.json"], ["gate", "--min", "accuracy=0", "--max", "loss=100"]),
-        (["evaluation.json"], ["gate", "--network", "w8a8", "--min-accuracy", "0%"]),
+        (["evaluation.json"], ["gate", "--row", "w8a8", "--min-accuracy", "0%"]),
         (["evaluation.json"], ["gate", "--update-baseline", "main.json"]),
         (["evaluation.json"], ["report"]),
         (["profile.csv", "profile.json", "assignment.json"], DROP),

@@ -73,7 +73,7 @@ def test_without_labels_it_says_what_is_measured(capsys: pytest.CaptureFixture[s
     assert lines[0].startswith("before training: validation agreement with FP32 ")
     assert lines[1].startswith("epoch 1: training loss ")
     assert "plain.npz has no labels: the float network's outputs were the only target" in lines
-    assert lines[-2].startswith("wrote quantized.pt: ")
+    assert lines[-3].startswith("wrote quantized.pt: ")
     assert lines[-1] == "next: mpsearch evaluate quantized.pt --fp32 model.pt --data plain.npz"
 
 

@@ -33,6 +33,7 @@ from mpsearch.integer.lowering import lower
 from mpsearch.integer.template import Template, refused, template_from_json
 from mpsearch.post_training.repairing import PostTraining, quantize_after_training
 from mpsearch.profiling.lifetimes import lifetimes
+from mpsearch.search.lacking_choices import with_choices
 from mpsearch.search.solving import solve
 from mpsearch.tables.assignment import Assignment
 from mpsearch.tables.budget import Budget
@@ -214,6 +215,32 @@ def test_an_export_takes_what_the_assignment_says(folder: Path) -> None:
     subprocess.run([sys.executable, "-c", script, *command], check=True, capture_output=True)
 
 
+def test_choices_that_a_table_lacks_take_what_profile_counts(folder: Path) -> None:
+    whole = LayerTable.read_csv(folder / "profile.csv")
+    lacking = [choice for choice in whole.choices if choice.w_bits != 4]
+    few = LayerTable.from_rows(whole.layers, [r for r in whole.rows() if r.choice.w_bits == 4])
+    wider = with_choices(few, lacking, ["size_bytes", "bops"])
+    assert wider is not None
+    for row in whole.rows():
+        position = wider.row_of(row.layer, row.choice)
+        for column, value in row.resources.items():
+            assert wider.resources[column][position] == value
+
+
+def test_memory_that_does_not_bind_is_told(folder: Path) -> None:
+    """Where 8 bits of weights come with 16 of activations, less memory costs something."""
+    bits = ["--exclude", "w8a8"]
+    free = solved(folder, "--ram", "64KB", *bits)[1]
+    idle = free["not_binding"]["ram_bytes"]
+    assert idle["tightest"] < idle["free"] <= free["totals"]["ram_bytes"]
+    assert solved(folder, "--ram", f"{idle['free']}B", *bits)[1]["omega"] == free["omega"]
+    found = solved(folder, "--ram", f"{idle['free'] - 1}B", *bits)[1]
+    assert found["omega"] > free["omega"]
+    assert found["not_binding"] == {}
+    assert solved(folder, "--ram", f"{idle['tightest']}B", *bits)[0] == 0
+    assert solved(folder, "--ram", f"{idle['tightest'] - 1}B", *bits)[0] == 1
+
+
 def test_what_holds_the_smallest_memory_is_named(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -232,6 +259,15 @@ def test_what_holds_the_smallest_memory_is_named(
     capsys.readouterr()
     assert run([*command, "--ram", f"{least['ram_bytes']}B", "--size", "1B"]) == 1
     assert "the other limits are infeasible without it" in capsys.readouterr().err
+    most = f"{least['ram_bytes']}B"
+    wide = [["--exclude", text] for text in ("w2a8", "w4a8", "w8a8")]
+    code, found = solved(folder, "--ram", most, *(word for pair in wide for word in pair))
+    assert code == 1
+    assert [one["left_out"] for one in found["remedies"]] == [[], *([pair] for pair in wide)]
+    for one in found["remedies"]:
+        ram = one["limits"][0][1] if one["limits"] else most
+        left = [word for pair in wide if pair not in one["left_out"] for word in pair]
+        assert solved(folder, "--ram", ram, *left)[0] == 0
 
 
 def test_wrong_calls_are_one_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -233,8 +233,8 @@ def calls() -> Iterator[tuple[int, list[str]]]:
     gate = ["gate", "--max-size", "2KB", "--junit", "gate.xml", "--gitlab", "gate.json"]
     yield 0, gate
     yield 0, [*gate, "--json"]
-    yield 1, ["gate", "--network", NAME, "--min-accuracy", "99%", "--github", "--unverified"]
-    yield 2, ["gate", "--network", f"no {NAME}", "--min-accuracy", "50%", "--no-github"]
+    yield 1, ["gate", "--row", NAME, "--min-accuracy", "99%", "--github", "--unverified"]
+    yield 2, ["gate", "--row", f"no {NAME}", "--min-accuracy", "50%", "--no-github"]
 
 
 def test_no_command_passes_on_what_a_run_is_called(

@@ -216,14 +216,14 @@ def test_without_a_table_the_stated_size_is_judged_and_said_to_be(
 
 
 def test_network_judges_that_row_with_its_own_size(folder: Path) -> None:
-    assert run(["gate", "--network", "FP32", "--max-size", "6000B", "--min-accuracy", "90%"]) == 0
-    assert run(["gate", "--network", "FP32", "--max-size", "1448B"]) == 1
+    assert run(["gate", "--row", "FP32", "--max-size", "6000B", "--min-accuracy", "90%"]) == 0
+    assert run(["gate", "--row", "FP32", "--max-size", "1448B"]) == 1
 
 
 def test_network_beside_a_named_assignment_is_its_measurement(folder: Path) -> None:
     mixed = measured("mixed", list(ROW.correct), **TOTALS)
     save_evaluations(evaluations(FP32, mixed), "evaluation.json")
-    words = ["gate", "--assignment", "assignment.json", "--network", "mixed"]
+    words = ["gate", "--assignment", "assignment.json", "--row", "mixed"]
     assert run([*words, "--max-size", "1448B", "--min-accuracy", "88%"]) == 0
 
 
@@ -291,7 +291,7 @@ def unchanged(folder: Path) -> None:
         (unchanged, ["--min-accuracy", "101%"], "more than 100 %"),
         (unchanged, ["--max-drop", "1%"], "percentage points"),
         (unchanged, ["--max-drop", "101"], "percentage points"),
-        (unchanged, ["--max-size", "1KB", "--network", "none"], "has no row none"),
+        (unchanged, ["--max-size", "1KB", "--row", "none"], "has no row none"),
         (unchanged, ["--max-size", "1KB", "--assignment", "none.json"], "no assignment none.json"),
         (unchanged, ["--max-size", "1KB", "--profile", "none.csv"], "no table none.csv"),
         (unchanged, ["--max-drop", "1", "--evaluation", "none.json"], "no such file"),

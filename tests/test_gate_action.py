@@ -93,7 +93,9 @@ def test_no_script_holds_an_expression() -> None:
 def test_every_input_is_used_and_every_option_exists() -> None:
     used = set(re.findall(r"inputs\.([\w-]+)", ACTION))
     assert used == set(INPUTS)
-    options = {name for option in gate.params for name in option.opts}
+    options = {
+        name for option in gate.params for name in (*option.opts, *getattr(option, "old", ()))
+    }
     words = set(re.findall(r"(?<![\w-])--[a-z][\w-]+", RUNS[1]))
     assert words <= options
     assert len(words) > 20

@@ -162,3 +162,29 @@ def test_a_named_file_must_be_one(
     Path("flat.toml").write_text("gate = 1")
     assert run(["gate", *words]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_old_names_of_keys_and_options_work_and_say_so(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`--network` is a float model elsewhere, and `--device` where to compute."""
+    Path("assignment.json").unlink()
+    Path("mpsearch.toml").write_text('[gate]\nnetwork = "FP32"\nmax-size = "6000B"\n')
+    assert run(["gate"]) == 0
+    said = capsys.readouterr().err
+    assert said == "note: mpsearch.toml: network is now row; the old key works until 0.3\n"
+    assert run(["gate", "--network", "FP32"]) == 0
+    assert "note: --network is now --row; the old spelling works until 0.3" in (
+        capsys.readouterr().err
+    )
+    Path("mpsearch.toml").write_text('[gate]\nrow = "FP32"\nmax-size = "6000B"\n')
+    assert run(["gate"]) == 0
+    assert capsys.readouterr().err == ""
+    Path("mpsearch.toml").write_text('[gate]\nrow = "FP32"\nnetwork = "FP32"\n')
+    assert run(["gate"]) == 2
+    assert "has row and network, its old name" in capsys.readouterr().err
+    Path("mpsearch.toml").write_text('[gate]\ndevice = "d.json"\nmax-latency = "1s"\n')
+    assert run(["gate"]) == 2
+    said = capsys.readouterr().err
+    assert "device is now device-file" in said
+    assert "there is no device profile d.json" in said

@@ -77,7 +77,7 @@ def test_each_condition_passes_at_its_limit_and_fails_beyond(
         ({}, ["--max-latency", "5MB"], "expected a time such as 5ms"),
         ({}, ["--max-latency", "50%"], "relative to a table"),
         ({}, ["--max-peak-memory", "5"], "has no unit"),
-        ({}, ["--max-latency", "1s", "--device", "none.json"], "no device profile none.json"),
+        ({}, ["--max-latency", "1s", "--device-file", "none.json"], "no device profile none.json"),
     ],
 )
 def test_what_no_device_gave_is_an_error(

@@ -117,7 +117,7 @@ def test_every_condition_is_on_the_page_and_every_key_in_it_exists() -> None:
 
 
 def test_the_workflows_are_yaml_and_use_inputs_that_exist() -> None:
-    (inputs,) = re.findall(r"uses: OWNER/mpsearch@main.*\n        with:\n((?: {10}.*\n)+)", TEXT)
+    (inputs,) = re.findall(r"uses: OWNER/mpsearch@v.*\n        with:\n((?: {10}.*\n)+)", TEXT)
     names = re.findall(r"^ {10}([\w-]+):", inputs, flags=re.MULTILINE)
     assert len(names) == 4
     assert set(names) <= set(INPUTS)

@@ -311,7 +311,7 @@ def test_a_table_of_thousands_of_layers_has_a_picture(monkeypatch: pytest.Monkey
 def test_a_measurement_with_a_strange_name_breaks_no_report(folder: Path) -> None:
     row = measured(NASTY, list(ROW.correct), **TOTALS)
     save_evaluations(evaluations(FP32, row), "evaluation.json")
-    words = ["gate", "--assignment", "assignment.json", "--network", NASTY, "--max-drop", "9"]
+    words = ["gate", "--assignment", "assignment.json", "--row", NASTY, "--max-drop", "9"]
     assert run([*words, "--junit", "j.xml", "--gitlab", "g.json", "--github"]) == 0
     check_schema(ElementTree.parse("j.xml").getroot())
 

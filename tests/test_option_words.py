@@ -1,5 +1,6 @@
 """One word, one meaning: options of one name mean one thing in every command, old words say so."""
 
+import re
 from collections import defaultdict
 from collections.abc import Iterator
 
@@ -8,6 +9,7 @@ import pytest
 
 from mpsearch import __version__
 from mpsearch.cli import cli
+from mpsearch.commands.grouping import FURTHER, Grouped
 from mpsearch.commands.renamed import UNTIL, Renamed
 
 # What an option means wherever it stands, where its help differs from command to command. Whoever
@@ -141,6 +143,7 @@ def test_old_spellings_work_and_say_so(capsys: pytest.CaptureFixture[str]) -> No
         ("solve", "--limit-ranges", "--ranges"), ("front", "--memory", "--max-memory"),
         ("explain", "--profile", "--table"), ("report", "--device-file", "--device"),
         ("predict", "--interactions-file", "--interactions"),
+        ("gate", "--row", "--network"), ("gate", "--device-file", "--device"),
         ("profile", "--architecture", "--model"), ("device table", "--architecture", "--model"),
     }  # fmt: skip
     for path, command, option, spelling in renamed():
@@ -169,3 +172,32 @@ def test_the_two_limits_of_the_title_keep_both_words(capsys: pytest.CaptureFixtu
         long = called(name, command, ["--max-size", "145KB", "--max-bops", "1.2G"])
         assert short == long != called(name, command, [])
     assert capsys.readouterr().err == ""
+
+
+def test_help_in_groups_has_every_option_once_within_80_columns(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Forty options in one list are not read."""
+    monkeypatch.setenv("COLUMNS", "80")
+    grouped = {path: one for path, one in commands() if isinstance(one, Grouped)}
+    assert set(grouped) >= {"apply", "evaluate", "gate", "solve"}
+    for path, command in grouped.items():
+        named = [name for names in command.groups.values() for name in names]
+        known = {spelling.lstrip("-") for option in command.params for spelling in option.opts}
+        assert set(named) <= {*known, "help"}, path
+        assert len(named) == len(set(named)), path
+        with pytest.raises(SystemExit):
+            command.main([*path.split()[1:], "--help"], prog_name=path)
+        printed = capsys.readouterr().out
+        assert max(map(len, printed.splitlines())) <= 80, path
+        assert [printed.count(f"{heading}:\n") for heading in command.groups] == [
+            1 for _ in command.groups
+        ]
+        options = printed[printed.index(f"\n{next(iter(command.groups))}:") :]
+        starts = re.findall(r"^  (-.*?)(?:  |$)", options, re.MULTILINE)
+        found = [word for start in starts for word in re.findall(r"--[\w-]+", start)]
+        assert sorted(found) == sorted({
+            spelling for option in command.params if isinstance(option, click.Option)
+            for spelling in (*option.opts, *option.secondary_opts) if spelling.startswith("--")
+        } | {"--help"}), path  # fmt: skip
+    assert FURTHER not in "".join(grouped["gate"].grouped(click.Context(grouped["gate"])))

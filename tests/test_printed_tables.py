@@ -134,12 +134,11 @@ def _asked(site: str, call: ast.Call) -> Table | None:
                 columns.append(str(item.value))
             else:
                 columns += [f"w{bits}a8" for bits in range(2, 8)]
-    if not columns:
+    least = given.get("least", ast.Tuple([]))
+    if not columns or not all(isinstance(one, ast.Constant) for one in getattr(least, "elts", [0])):
         return None
     naming = ast.literal_eval(given.get("naming", ast.Constant(1)))
-    return Table(
-        site, tuple(columns), naming, tuple(ast.literal_eval(given.get("least", ast.Tuple([]))))
-    )
+    return Table(site, tuple(columns), naming, tuple(ast.literal_eval(least)))
 
 
 def names_and_cells(table: Table, rng: random.Random) -> list[list[str]]:

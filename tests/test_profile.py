@@ -217,7 +217,8 @@ def test_a_killed_process_goes_on_where_it_was(
     assert killed.returncode == -signal.SIGKILL
     assert not (tmp_path / "p.csv").exists()
     assert run(command) == 0
-    assert json.loads(capsys.readouterr().out)["provenance"]["resumed_pieces"] == 3
+    provenance = json.loads(capsys.readouterr().out)["provenance"]
+    assert (provenance["resumed_pieces"], provenance["model_file"]) == (3, "m.pt")
     assert (tmp_path / "p.csv").exists()
 
 

@@ -17,7 +17,7 @@ from test_report_pictures import overlaps, texts_of
 from mpsearch.evaluation.evaluation import Evaluations
 from mpsearch.pareto.front import Front, front
 from mpsearch.reports.accuracy_figure import accuracy_drawing, accuracy_picture, lower_edge
-from mpsearch.reports.facts import Facts
+from mpsearch.reports.facts import Facts, LimitFacts, MetricFacts, NearFacts
 from mpsearch.reports.first_screen import answer_sentence, headlines_of, title_of
 from mpsearch.reports.front_figure import front_parts
 from mpsearch.reports.gather import gather
@@ -77,6 +77,9 @@ def test_title_numbers_and_sentence_by_hand(measured: Run) -> None:
     )
     usual = {"data": "the sample in runs/model.pt"}  # a name that says nothing
     assert gather(replace(measured, provenance=usual)).name == "digits"
+    named = gather(replace(measured, provenance={"data": "x.npz", "model_file": "nets/kws.tflite"}))
+    assert named.name == "kws"
+    assert named.commands[0].startswith("mpsearch profile nets/kws.tflite --data x.npz")
     assert measured.assignment is not None
     memory = {"ram_bytes": 3 * 1024, "ram_limit": 4 * 1024}
     both = headlines_of(gather(replace(measured, assignment=replace(measured.assignment,
@@ -85,8 +88,11 @@ def test_title_numbers_and_sentence_by_hand(measured: Run) -> None:
     assert both.items[0].label.endswith("below the limit; RAM 3.0 of 4.0\u00a0KB")
     board = replace(measured.assignment, memory=memory, limits={})
     facts_of_board = gather(replace(measured, assignment=board))
-    assert title_of(facts_of_board).startswith("my model with RAM 4 KB · ")
-    assert "takes 3.0 of 4.0\u00a0KB RAM, and is" in answer_sentence(facts_of_board)
+    assert title_of(facts_of_board).startswith("my model with 4 KB RAM · ")
+    assert (
+        "takes 3.0 of 4.0\u00a0KB RAM, is 4.3 times smaller than FP32, and is"
+        in answer_sentence(facts_of_board)
+    )
     over = replace(facts.limits[0], limit=1500, slack=-124)
     assert headlines_of(replace(facts, limits=(over,))) is not None
     assert "OVER the limit" in render(replace(facts, limits=(over,)))
@@ -102,6 +108,22 @@ def test_what_is_not_known_is_left_out(tmp_path: Path) -> None:
     assert title_of(alone) == "x · 2 Jan 2026"
     assert headlines_of(alone) is None
     assert "There is no assignment" in answer_sentence(alone)
+
+
+def test_without_labels_it_says_how_often_the_answers_are_those_of_fp32(measured: Run) -> None:
+    agreement = MetricFacts("assignment", "agreement", 0.97, (0.9, 0.99), None, None, "wilson")
+    near = NearFacts("assignment", 1624, 65600, 4.3, agreement, None, None)
+    whole = gather(measured)
+    limit = LimitFacts("bops", 70_000, 65_600, 4_400, None)
+    facts = replace(whole, accuracies=(), near=(near,), measured_samples=50, limits=(limit,))
+    numbers = headlines_of(facts)
+    assert numbers is not None
+    assert numbers.items[1].value == "97.00\u00a0%"
+    assert "answers as FP32 on 97.00 % of 50 samples" in answer_sentence(facts)
+    picture = accuracy_picture(facts)
+    assert picture is not None
+    assert (picture.score, picture.column, picture.limit) == ("agreement", "bops", 70_000)
+    assert "<h2>Agreement and the Pareto front</h2>" in render(facts)
 
 
 def test_without_measurements_the_front_is_first_and_the_command_is_there(tmp_path: Path) -> None:

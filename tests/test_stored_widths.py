@@ -1,6 +1,7 @@
 """What a format stores as assigned, by the exporters themselves; and the searches for it."""
 
 import json
+import re
 from collections.abc import Callable
 from functools import cache
 from itertools import product
@@ -159,3 +160,22 @@ def test_a_metric_of_the_weights_alone_is_named_where_activation_bits_are_paid_f
     table.write_text("\n".join([*rows, *(f"{row}0" for row in wider)]) + "\n")
     assert run("solve --limit latency_s=100000".split()) == 0
     assert "fewer bits cost nothing in it and save latency_s" in capsys.readouterr().err
+
+
+def test_the_page_on_choosing_bits_names_the_widths_of_every_format() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "choosing-bits.md").read_text()
+    files = {"c": "export.md", "onnx": "onnx.md", "litert": "litert.md", "tflm": "tflm.md"}
+    assert set(files) == set(FORMATS)
+    for form, file in files.items():
+        (row,) = [line for line in page.splitlines() if line.startswith("| [") and file in line]
+        weights, activations = row.split(" | ")[1:]
+        widths = FORMATS[form]
+        for told, stored in ((weights, widths.weights), (activations, widths.activations)):
+            named = {int(n) for n in re.findall(r"\d+", re.sub(r"(\d+) to (\d+)", spelled, told))}
+            linear = set(widths.weights_linear) if stored is widths.weights else set()
+            assert named == {*stored, *linear} - {32}, row
+
+
+def spelled(found: "re.Match[str]") -> str:
+    """`2 to 4` -> `2 3 4`."""
+    return " ".join(map(str, range(int(found[1]), int(found[2]) + 1)))

@@ -6,21 +6,31 @@ from dataclasses import replace
 import click
 
 from mpsearch.commands.console import echo, json_option, print_json, progress
-from mpsearch.commands.loading import load_model_and_data, note_missing_classes
+from mpsearch.commands.grouping import READING, REPAIRING, Grouped
+from mpsearch.commands.loading import load_model_and_data, note_missing_classes, sample_sentence
 from mpsearch.commands.options import (
     ModelOptions,
     PostTrainingOptions,
     device_option,
     model_options,
     post_training_options,
+    sample_option,
 )
 
+GROUPS = {
+    "How it is quantized": ("data", *REPAIRING),
+    "Output": ("output", "sample", "json", "help"),
+    "Computing": ("device",),
+    "Reading MODEL": READING,
+}  # fmt: skip
 
-@click.command()
+
+@click.command(cls=Grouped, groups=GROUPS)
 @click.argument("path", metavar="MODEL")
 @click.argument("assignment", default="assignment.json")
 @click.option("--data", metavar="D", help="Calibration data [default: the model file's sample].")
 @click.option("-o", "--output", default="quantized.pt", show_default=True)
+@sample_option
 @post_training_options
 @device_option
 @model_options
@@ -30,6 +40,7 @@ def apply(
     assignment: str,
     data: str | None,
     output: str,
+    keep_sample: bool,
     device: str,
     as_json: bool,
     post_training: PostTrainingOptions,
@@ -75,7 +86,9 @@ def apply(
     note_missing_classes(network, bound)
     with progress("quantizing", len(network.layers)) as step:
         begins = with_notice(network.layers, step) if settings.rounding == "adaptive" else step
-        quantized = quantize(network.to(place), choices, bound, settings, on_step=begins)
+        quantized = quantize(
+            network.to(place), choices, bound, settings, on_step=begins, keep_sample=keep_sample
+        )
     save_quantized(quantized, output)
     notes: list[str] = []
     if data is not None and loaded.sample:
@@ -88,6 +101,7 @@ def apply(
     if as_json:
         print_json({"output": output, "size_bytes": size, "bops": operations,
                     "fp32_bytes": network.fp32_bytes, "undone": undone,
+                    "sample": quantized.sample and quantized.sample.described(),
                     "notes": notes})  # fmt: skip
         return
     echo(
@@ -95,6 +109,7 @@ def apply(
         f"{format_size(network.fp32_bytes)}), {format_count(operations)}BOPS; ranges from "
         f"{len(bound)} samples of {bound.name}"
     )
+    echo(sample_sentence(quantized))
     for note in notes:
         echo(f"{note} (compared with the model's sample)")
     if undone:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mpsearch.commands.console import echo, json_option, print_json, print_table, progress
+from mpsearch.commands.grouping import READING, REPAIRING, Grouped
 from mpsearch.commands.options import (
     ModelOptions,
     PostTrainingOptions,
@@ -53,7 +54,17 @@ class EvaluateRequest:
     as_json: bool
 
 
-@click.command()
+GROUPS = {
+    "What is measured": ("data", "assignment", "uniform", "fp32", "integer", "metric", "loss"),
+    "Points of a front": ("front", "points", "point", "remeasure", "plot"),
+    "How it is quantized": ("calibration", *REPAIRING),
+    "Output": ("output", "json", "help"),
+    "Computing": ("device", "batch-size"),
+    "Reading MODEL": READING,
+}  # fmt: skip
+
+
+@click.command(cls=Grouped, groups=GROUPS)
 @click.argument("path", metavar="MODEL")
 @click.option("--assignment", metavar="FILE", help="Also measure this assignment of a float MODEL.")
 @click.option(
@@ -114,8 +125,8 @@ def evaluate(**options: Any) -> None:
     \b
     Example:
       mpsearch evaluate model.pt --assignment assignment.json --data test.npz
-      mpsearch evaluate quantized.pt --fp32 model.pt --data test.npz --metric f1 --metric auc
-      mpsearch evaluate model.pt --front front.csv --points 12 --data test.npz --plot front.png
+      mpsearch evaluate quantized.pt --fp32 model.pt --data test.npz --metric f1
+      mpsearch evaluate model.pt --front front.csv --points 12 --data test.npz
     """
     request = EvaluateRequest(**options)
     source, settings = request.model.source(request.path), request.post_training.settings()
@@ -157,6 +168,8 @@ def _measure_networks(
         print_json(_document(evaluations))
         return
     print_evaluations(evaluations)
+    if evaluations.named("FP32") is None:
+        echo("FP32 is not known on these samples; --fp32 MODEL measures it beside, for points lost")
     echo(f"wrote {output}")
 
 

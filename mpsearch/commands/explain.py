@@ -22,7 +22,8 @@ from mpsearch.tables.units import format_amount
 @click.command()
 @click.argument("assignment_path", metavar="[ASSIGNMENT.JSON]", default="assignment.json")
 @click.option("--profile", "table_path", cls=Renamed, old=["--table"], metavar="FILE",
-              help="The table that the assignment was searched in [default: profile.csv beside it].")  # fmt: skip
+              help="The table that the assignment was searched in [default: profile.csv beside "
+              "it].")  # fmt: skip
 @click.option("--what-if", "changes", multiple=True, metavar="LAYER=CHOICE",
               help="The new optimum if this layer (and its group) had this choice. Repeatable: "
               "all of them together.")  # fmt: skip

@@ -29,7 +29,11 @@ if TYPE_CHECKING:
     "-o", "--output", metavar="PATH", required=True,
     help="; ".join(f"{name}: {row.output}" for name, row in FORMATS.items()) + ".",
 )  # fmt: skip
-@click.option("--calibration", metavar="D", help="Data for ranges and checks.")
+@click.option(
+    "--calibration",
+    metavar="D",
+    help="Data for ranges and checks [default: QUANTIZED's own sample].",
+)
 @click.option("--fp32", metavar="MODEL", help="Or the float model, whose sample is used.")
 @click.option(
     "--wide", type=click.Choice(["32", "16"]),
@@ -96,12 +100,12 @@ def export(
 
     \b
     Example:
-      mpsearch export quantized.pt --fp32 model.pt -o network
+      mpsearch export quantized.pt -o network
       mpsearch export quantized.pt --format c --calibration train.npz -o network
       mpsearch export quantized.pt --target cortex-m4 --flash 256KB --ram 64KB -o firmware
-      mpsearch export quantized.pt --fp32 model.pt --package zephyr -o network
-      mpsearch export quantized.pt --format onnx --fp32 model.pt -o network.onnx
-      mpsearch export quantized.pt --format litert --fp32 model.pt -o network.tflite
+      mpsearch export quantized.pt --package zephyr -o network
+      mpsearch export quantized.pt --format onnx -o network.onnx
+      mpsearch export quantized.pt --format litert -o network.tflite
     """
     from mpsearch.importers.kinds import QUANTIZED, detect
     from mpsearch.quantization.quantized_file import load_quantized
@@ -131,7 +135,7 @@ def export(
 def _calibration(
     quantized: "QuantizedNetwork", calibration: str | None, float_model: "ModelSource | None"
 ) -> "Data | None":
-    """The named data, or else the sample in the float model, or None."""
+    """The named data, or else the sample in the float model, or in the file itself, or None."""
     from mpsearch.data import bind, check_repeatable, read_arrays
     from mpsearch.graph.arrays import Arrays
     from mpsearch.importers.loading import load_network
@@ -145,4 +149,4 @@ def _calibration(
         if sample:
             named = Arrays(f"the sample in {float_model.path}", sample)
             return bind(named, quantized.source, need_labels=False)
-    return None
+    return quantized.calibration()

@@ -7,8 +7,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mpsearch.commands.console import echo, json_option, print_json, progress
-from mpsearch.commands.loading import load_model_and_data
-from mpsearch.commands.options import ModelOptions, device_option, loss_option, model_options
+from mpsearch.commands.loading import load_model_and_data, sample_sentence
+from mpsearch.commands.options import (
+    ModelOptions,
+    device_option,
+    loss_option,
+    model_options,
+    sample_option,
+)
 from mpsearch.errors import InputError
 
 if TYPE_CHECKING:
@@ -39,6 +45,7 @@ if TYPE_CHECKING:
 )  # fmt: skip
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option("-o", "--output", default="quantized.pt", show_default=True)
+@sample_option
 @model_options
 @json_option
 def finetune(
@@ -57,6 +64,7 @@ def finetune(
     freezing: bool,
     seed: int,
     output: str,
+    keep_sample: bool,
     as_json: bool,
     model: ModelOptions,
 ) -> None:
@@ -101,8 +109,9 @@ def finetune(
 
         labelled = (train if held_out is None else held_out).labels is not None
         result = run_finetuning(
-            loaded.network.to(place), choices, train, held_out, settings, begun, on_epoch, output
-        )
+            loaded.network.to(place), choices, train, held_out, settings, begun, on_epoch, output,
+            keep_sample,
+        )  # fmt: skip
     save_quantized(result.network, output)
     if result.checkpoint is not None:
         result.checkpoint.unlink(missing_ok=True)
@@ -112,7 +121,9 @@ def finetune(
         _print_summary(result, output, loaded.network, train)
         given = [("--data", validation or data), *(("--loss", one) for one in loss)]
         words = [word for option, value in given if value is not None for word in (option, value)]
-        command = ["mpsearch", "evaluate", output, "--fp32", path, *model.words, *words]
+        own = result.network.sample is not None and validation is None and data is None
+        beside = [] if own else ["--fp32", path, *model.words]
+        command = ["mpsearch", "evaluate", output, *beside, *words]
         echo(f"next: {shlex.join(command)}")
 
 
@@ -149,7 +160,7 @@ def _print_summary(result: "FineTuned", output: str, network: "Network", train: 
         share = f"{100 * result.best.frozen:.2g} %"
         echo(f"{share} of the weights with 2 to 4 bits oscillated and were frozen")
     size = format_size(size_bytes(network, result.network.assignment))
-    echo(f"wrote {output}: {size}")
+    echo(f"wrote {output}: {size}", sample_sentence(result.network))
 
 
 def _document(result: "FineTuned", output: str, network: "Network") -> dict[str, Any]:
@@ -163,5 +174,6 @@ def _document(result: "FineTuned", output: str, network: "Network") -> dict[str,
         "validated_on": "labels" if result.labelled else "FP32's decisions",
         "best_epoch": result.best.number,
         "resumed_epochs": result.resumed,
+        "sample": result.network.sample and result.network.sample.described(),
         "history": [asdict(epoch) for epoch in result.history],
     }

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mpsearch.commands.console import echo, json_option, print_command, print_json, print_table
+from mpsearch.commands.grouping import READING, Grouped
 from mpsearch.commands.options import Function, add, loss_option, model_options
+from mpsearch.commands.renamed import UNTIL, Renamed
 from mpsearch.errors import InputError, MpsearchError
 from mpsearch.gating.conditions import CONDITIONS, Conditions
 
@@ -27,7 +29,28 @@ def condition_options(command: Function) -> Function:
     return add(command, options)
 
 
-@click.command()
+GROUPS = {
+    "Limits on size and work": ("max-size", "max-bops"),
+    "Limits on accuracy": (
+        "min-accuracy", "max-drop", "min-agreement", "min-sqnr", "max-kl", "min", "max", "max-rise",
+        "max-fall",
+    ),
+    "Limits on a device": (
+        "max-latency", "max-peak-memory", "max-energy", "max-instructions", "latency-mode",
+    ),
+    "Against a baseline": (
+        "baseline", "max-drop-baseline", "max-size-growth", "max-bops-growth", "max-latency-growth",
+        "max-instructions-growth", "update-baseline",
+    ),
+    "What is in doubt": ("confidence", "strict", "lenient", "unverified"),
+    "Files": ("assignment", "profile", "evaluation", "row", "device-file", "config"),
+    "Measuring MODEL": ("data", "calibration", "fp32", "batch-size", "loss"),
+    "Output": ("json", "junit", "gitlab", "github", "help"),
+    "Reading MODEL": READING,
+}  # fmt: skip
+
+
+@click.command(cls=Grouped, groups=GROUPS)
 @click.argument("path", metavar="[MODEL]", required=False)
 @condition_options
 @click.option(
@@ -60,13 +83,16 @@ def condition_options(command: Function) -> Function:
 )  # fmt: skip
 @click.option("--assignment", metavar="FILE", help="[default: assignment.json, where it is]")
 @click.option("--evaluation", metavar="FILE", help="[default: evaluation.json, where it is]")
-@click.option("--device", metavar="FILE", help="[default: device.json, where it is]")
+@click.option(
+    "--device-file", cls=Renamed, old=["--device"], metavar="FILE",
+    help="[default: device.json, where it is]",
+)  # fmt: skip
 @click.option(
     "--profile", "table", metavar="FILE",
     help="Table to recompute size and BOPS from [default: profile.csv, where it is].",
 )  # fmt: skip
 @click.option(
-    "--network", metavar="NAME",
+    "--row", cls=Renamed, old=["--network"], metavar="NAME",
     help="The evaluation's row to judge; without --assignment its size and BOPS count too "
     "[default: assignment or quantized].",
 )  # fmt: skip
@@ -86,17 +112,18 @@ def condition_options(command: Function) -> Function:
 def gate(path: str | None, as_json: bool, github: bool | None, **options: Any) -> int:
     """Exit with 0 if the network meets every condition, with 1 if it fails one.
 
-    Size and BOPS are recomputed from the table, accuracy from the samples; MODEL is measured now.
-    Files that contradict each other, and figures of other weights, bits or data, are an error (exit
-    code 2). An accuracy whose interval
-    contains the limit is inconclusive: see --strict. A value equal to its limit meets it.
+    Size and BOPS are recomputed from the table, accuracy from the samples. Of MODEL, size and BOPS
+    need no data, and its accuracy is measured now. Files that contradict each other, and figures of
+    other weights, bits or data, are an error (exit code 2). An accuracy whose interval contains the
+    limit is inconclusive: see --strict. A value equal to its limit meets it.
 
     \b
     Example:
       mpsearch gate --max-size 145KB --min-accuracy 88% --max-drop 1.0
-      mpsearch gate quantized.pt --fp32 model.pt --data test.npz --max-drop 1.0 --strict
+      mpsearch gate quantized.pt --max-size 145KB
+      mpsearch gate quantized.pt --fp32 model.pt --data test.npz --max-drop 1
       mpsearch gate --min auc=0.95 --max mae=0.05 --max-rise mse=10%
-      mpsearch gate --baseline main.json --max-drop-baseline 0.5 --max-size-growth 1%
+      mpsearch gate --baseline main.json --max-size-growth 1%
     """
     from mpsearch.gating.ci_formats import error_command
 
@@ -125,6 +152,10 @@ def _judged(path: str | None, options: dict[str, Any]) -> "Report":
     from mpsearch.tables.units import parse_confidence
 
     config = find_config(options["config"])
+    for old, new in config.renamed:
+        echo(
+            f"note: {config.source}: {old} is now {new}; the old key works until {UNTIL}", err=True
+        )
 
     def asked(name: str) -> Any:
         given = options[name]
@@ -151,10 +182,10 @@ def _judged(path: str | None, options: dict[str, Any]) -> "Report":
     sources = Sources(
         assignment=asked("assignment"),
         evaluation=None if path is not None else asked("evaluation"),
-        device=asked("device"),
+        device=asked("device_file"),
         table=options["table"] or config.get("profile"),
         baseline=baseline,
-        network=asked("network"),
+        network=asked("row"),
         model=source,
         data=options["data"],
         calibration=options["calibration"],
@@ -246,6 +277,8 @@ def _print(report: "Report") -> None:
         print_table(columns, cells, naming=2)
     for note in report.notes:
         echo(f"note: {note}")
+    for step in report.next_steps:
+        echo(f"next: {step}")
     if report.config is not None:
         echo(f"conditions from {report.config}")
     if report.verdicts:

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from mpsearch.graph.network import Network
     from mpsearch.graph.network_file import NetworkFile
     from mpsearch.importers.loading import ModelSource
+    from mpsearch.quantization.quantized import QuantizedNetwork
 
 
 def load_model_and_data(
@@ -71,3 +72,17 @@ def note_missing_classes(network: "Network", calibration: "Data") -> None:
             f"{network.output_shape[0]} classes ({named}); ranges may not fit them",
             err=True,
         )
+
+
+def sample_sentence(quantized: "QuantizedNetwork") -> str:
+    """What a quantized file carries beside its integers."""
+    from mpsearch.tables.units import format_size
+
+    kept = quantized.sample
+    if kept is None:
+        return "without a sample: export, evaluate and gate need data, or --fp32 MODEL"
+    return (
+        f"with {len(kept)} calibration samples and FP32's outputs for them "
+        f"({format_size(kept.size_bytes)}), for export, evaluate and gate; --no-sample leaves them "
+        "out"
+    )

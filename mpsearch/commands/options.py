@@ -248,6 +248,16 @@ _POST_TRAINING = (
 )  # fmt: skip
 
 
+def sample_option(function: Function) -> Function:
+    """Add `--sample/--no-sample`: `keep_sample: bool`."""
+    option = click.option(
+        "--sample/--no-sample", "keep_sample", default=True,
+        help="Keep at most 256 calibration samples, 16 MiB, and FP32's outputs for them in the "
+        "file, so that export, evaluate and gate need no --fp32 [default: keep].",
+    )  # fmt: skip
+    return add(function, (option,))
+
+
 def post_training_options(function: Function) -> Function:
     """Add `--ranges`, `--rounding` and the others: `post_training: PostTrainingOptions`."""
     return _group(function, "post_training", _POST_TRAINING, PostTrainingOptions)

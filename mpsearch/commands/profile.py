@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @click.option(
     "--data", metavar="D", help="Samples: .npz, .safetensors, module:function or a dataset."
 )
-@click.option("--metric", default="sqnr", show_default=True, help="Ω, see docs/metrics.md.")
+@click.option("--metric", default="sqnr", show_default=True, help="Ω: see `mpsearch metrics`.")
 @click.option("--bits", metavar="4,8", help="Same bits for weights and activations: w4a4, w8a8.")
 @click.option(
     "--choices", metavar="w4a8,…",
@@ -131,7 +131,7 @@ def profile(
     )
     targets = check(loaded.network, bound) if is_first() else {}
     exports = {name: found.to_json() for name, found in targets.items()}
-    table = run_profile(loaded.network, bound, output, settings, progress, device, exports)
+    table = run_profile(loaded.network, bound, output, settings, progress, device, exports, path)
     provenance = table.provenance
     if not is_first():
         return

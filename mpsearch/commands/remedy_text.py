@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from mpsearch.errors import InputError
-from mpsearch.search.remedies import Option, Question, Remedies, Remedy, remedies
+from mpsearch.search.remedies import Question, remedies
+from mpsearch.tables.remedy import Option, Remedy
 from mpsearch.tables.solution import Smallest, Solution
 from mpsearch.tables.units import format_rounded
 
@@ -17,10 +18,11 @@ _MEMORY = {"ram_bytes": "ram", "flash_bytes": "flash"}
 Searched = Callable[["SolveRequest", "Asked"], Solution]
 
 
-def remedies_of(
+def with_remedies(
     request: "SolveRequest", asked: "Asked", solution: Solution, fitted: Searched | None = None
-) -> Remedies:
-    """Of an infeasible solution. fitted: how it was searched, where --ram or --flash limit it."""
+) -> Solution:
+    """An infeasible solution with what would help. fitted: how it was searched, where --ram or
+    --flash limit it."""
     within, form = request.typed or request.within, request.format
     options: tuple[Option, ...] = (
         *(("--pin", text) for text in within.pins),
@@ -30,12 +32,13 @@ def remedies_of(
     )
     question = Question(asked.table, asked.budget, options, asked.max_distinct)
     if fitted is None:
-        return remedies(question, solution.smallest)
+        found = remedies(question, solution.smallest)
+        return replace(solution, remedies=found.found, no_bits_fit=found.nothing)
     judge = _Fitted(request, asked, fitted)
     smallest = {key: one for key, one in solution.smallest.items() if key not in _MEMORY}
     found = remedies(question, smallest, judge)
     memory = tuple(_memory(question, judge, solution.smallest))
-    return replace(found, found=(*memory, *found.found))
+    return replace(solution, remedies=(*memory, *found.found))
 
 
 def _memory(question: Question, judge: "_Fitted", smallest: Mapping[str, Smallest]) -> list[Remedy]:
@@ -72,30 +75,3 @@ class _Fitted:
         except InputError:
             return False
         return True if solution.choices else False if solution.status == "infeasible" else None
-
-
-def lines_of(found: Remedies, asked: "Asked") -> list[str]:
-    """Under the least limits: what would do."""
-    words = [one.words(asked.table) for one in found.found]
-    if not words:
-        return [f"  {found.nothing}"] if found.nothing else []
-    start = "this makes it feasible:" if len(words) == 1 else "any one of these makes it feasible:"
-    nothing = [f"  {found.nothing}"] if found.nothing else []
-    return [*nothing, start, *(f"  {one}" for one in words)]
-
-
-def to_document(found: Remedies, asked: "Asked") -> dict[str, Any]:
-    """What --json adds: docs/formats.md."""
-    return {
-        "remedies": [
-            {
-                "words": one.words(asked.table),
-                "limits": [list(pair) for pair in one.limits],
-                "left_out": [list(pair) for pair in one.left_out],
-                "choices": [str(choice) for choice in one.choices],
-                "max_distinct": one.max_distinct,
-            }
-            for one in found.found
-        ],
-        "no_bits_fit": found.nothing or None,
-    }

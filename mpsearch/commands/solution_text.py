@@ -132,6 +132,12 @@ def print_failure(solution: Solution, what: str = "no assignment is within the l
             else:
                 text += f" alone, {format_exactly(column, least.with_others)} with the other limits"
         echo(text, err=True)
+    if solution.no_bits_fit:
+        echo(f"  {solution.no_bits_fit}", err=True)
+    if solution.remedies:
+        each = "this makes" if len(solution.remedies) == 1 else "any one of these makes"
+        lines = [f"{each} it feasible:", *(f"  {one}" for one in solution.remedies)]
+        echo(*lines, err=True)
 
 
 def front_lines(

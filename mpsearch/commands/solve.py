@@ -8,11 +8,10 @@ from typing import Any
 import click
 
 from mpsearch.commands.console import echo, json_option, print_json
+from mpsearch.commands.grouping import READING, Grouped
 from mpsearch.commands.measured_options import MeasuredRequest, RefineRequest, measured_options
 from mpsearch.commands.options import SearchOptions, search_options
-from mpsearch.commands.remedy_text import Searched, remedies_of
-from mpsearch.commands.remedy_text import lines_of as remedy_lines
-from mpsearch.commands.remedy_text import to_document as remedies_document
+from mpsearch.commands.remedy_text import Searched, with_remedies
 from mpsearch.commands.renamed import Renamed
 from mpsearch.commands.solution_text import (
     print_failure,
@@ -111,7 +110,22 @@ class SolveRequest:
             raise InputError("a front has its pins and excludes already; leave them out")
 
 
-@click.command()
+GROUPS = {
+    "Limits": ("max-size", "max-bops", "ram", "flash", "limit", "at-least", "omega-limit"),
+    "Layers": ("pin", "exclude", "allow", "max-distinct", "format"),
+    "What is minimised, and how": (
+        "minimize", "solver", "time-limit", "solver-option", "from-front", "rerank", "target",
+    ),
+    "Measured accuracy": (
+        "min-accuracy", "max-drop", "min-agreement", "refine", "data", "fp32", "calibration",
+        "measure", "tolerance", "confirm-data", "device", "rounding", "bias-correction",
+    ),
+    "Output": ("output", "limit-ranges", "json", "help"),
+    "Reading the float model": READING,
+}  # fmt: skip
+
+
+@click.command(cls=Grouped, groups=GROUPS)
 @click.argument("table_path", metavar="[PROFILE.CSV]", default="profile.csv")
 @search_options
 @click.option(
@@ -290,9 +304,7 @@ def _solve_by_omega(
     if solution.choices:
         _save(request, table, solution, more.get("refined", {}))
     if solution.status == "infeasible":
-        found = remedies_of(request, asked, solution, fitted_by)
-        more |= remedies_document(found, asked)
-        lines += remedy_lines(found, asked)
+        solution = with_remedies(request, asked, solution, fitted_by)
     if request.as_json:
         print_json(to_document(solution, table) | more)
         return 0 if solution.choices else 1

@@ -10,6 +10,7 @@ import numpy as np
 
 from mpsearch.commands.console import echo, print_json, progress
 from mpsearch.commands.measured_options import MeasuredRequest
+from mpsearch.commands.remedy_text import with_remedies
 from mpsearch.commands.solution_text import (
     front_lines,
     print_failure,
@@ -138,6 +139,7 @@ def solve_measured(
     )
     if not len(found):
         infeasible = solve(table, asked.budget, pins=asked.pins, exclude=asked.exclude)
+        infeasible = with_remedies(request, asked, infeasible)
         print_failure(infeasible)
         if request.as_json:
             print_json(to_document(infeasible, table))

@@ -29,8 +29,24 @@ from mpsearch.losses.loss import Loss, PlainLoss
 from mpsearch.losses.sum_loss import SumLoss
 from mpsearch.running.plugins import import_object
 
-NAMES = ("accuracy", "balanced-accuracy", "top5", "f1", "auc", "mae", "mse", "rmse", "r2",
-         *FIDELITY)  # fmt: skip
+METRICS = {  # name -> (of what, what it is)
+    "accuracy": ("classes, answers", "share that is right"),
+    "balanced-accuracy": ("classes, answers", "mean over classes of the share that is right"),
+    "top5": ("classes", "share where the label is among the 5 highest; also top1, top2, …"),
+    "f1": ("classes, answers", "of class 1; of more than two the mean over classes"),
+    "auc": ("classes, answers", "area under the ROC curve; more classes: one against the rest"),
+    "mae": ("numbers", "mean absolute error"),
+    "mse": ("numbers", "mean squared error"),
+    "rmse": ("numbers", "root of the mean squared error"),
+    "r2": ("numbers", "share of the variance that is explained"),
+    "agreement": (
+        "anything",
+        "share that is FP32's; of numbers: within 1/255 of the range",
+    ),
+    "kl": ("classes, answers", "KL divergence from FP32's predictions, in nats"),
+    "sqnr": ("anything", "signal over noise of the outputs, FP32's are the signal, in dB"),
+}
+NAMES = tuple(METRICS)
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,7 @@ from mpsearch.quantization.quantizer import check_bits
 from mpsearch.running.workers import find_device
 from mpsearch.tables.assignment import Assignment
 from mpsearch.tables.choice import Choice
+from mpsearch.tables.provenance import Origin
 
 FLOAT = "FP32"
 
@@ -253,7 +254,8 @@ def _quantized_file(request: EvaluationRequest) -> Evaluations:
         )
     place = find_device(request.device)
     quantized = load_quantized(request.source.path, request.source.max_memory)
-    if request.data is None and request.fp32 is None:
+    kept = None if quantized.sample is None else quantized.sample.named(request.source.path)
+    if request.data is None and request.fp32 is None and kept is None:
         raise InputError(f"{request.source.path} carries no data; give data with --data")
     quantized, chosen = quantized.to(place), quantized.assignment
     subject = None
@@ -266,39 +268,75 @@ def _quantized_file(request: EvaluationRequest) -> Evaluations:
         )  # fmt: skip
     if request.data is not None:
         data = bind(read_arrays(request.data), quantized.source, request.losses)
+    elif subject is None:
+        assert kept is not None
+        data = bind(kept, quantized.source, request.losses)
     else:  # the sample of the float model, which has the same inputs
-        assert subject is not None
         if subject.network.input_shapes != quantized.source.input_shapes:
             raise InputError(
                 f"{request.fp32} has other inputs than {request.source.path}; expected the network "
                 "that it was made from, or --data"
             )
         data = subject.data
-    reference = None if subject is None else subject.reference
+    if subject is None:
+        beside = _remembered(request, quantized, kept, data)
+    else:
+        beside = _Beside(
+            subject.float_row(), subject.reference, subject.calibration, subject.held_out
+        )
     row = evaluate(
         "quantized", quantized, data, request.batch_size,
         size_bytes(quantized.source, chosen), bops(quantized.source, chosen),
-        request.metrics, reference,
+        request.metrics, beside.reference,
     )  # fmt: skip
     rows = [_of_file(row, quantized)]
     if request.integer:
-        calibration = None if subject is None else subject.calibration
+        calibration = beside.calibration
         if request.calibration is not None:
             given = read_arrays(request.calibration)
             calibration = bind(given, quantized.source, request.losses, need_labels=False)
-        integers = _integers("quantized", quantized, calibration, data, request.metrics, reference)
+        integers = _integers(
+            "quantized", quantized, calibration, data, request.metrics, beside.reference
+        )
         rows.append(_of_file(integers, quantized))
     notes = outside_notes(quantized.source, data, ranges_of(quantized))
     notes += _undone("quantized", quantized)
-    if subject is None:
-        return together(data, True, rows, notes)
-    if quantized.model_digest not in (None, subject.network.digest):
+    if subject is not None and quantized.model_digest not in (None, subject.network.digest):
         notes.append(
             f"{request.fp32} has other weights than the network that {request.source.path} was "
             "made from: what is lost against FP32 is not lost by quantizing"
         )
-    rows.insert(0, subject.float_row())
-    return together(data, subject.held_out, rows, notes)
+    if beside.row is not None:
+        rows.insert(0, beside.row)
+    return together(data, beside.held_out, rows, notes)
+
+
+@dataclass(frozen=True)
+class _Beside:
+    """What is known of FP32 beside a quantized file: its row and outputs to compare with."""
+
+    row: Evaluation | None
+    reference: torch.Tensor | None
+    calibration: Data | None
+    held_out: bool
+
+
+def _remembered(
+    request: EvaluationRequest, quantized: QuantizedNetwork, kept: Arrays | None, data: Data
+) -> _Beside:
+    """FP32 as the file remembers it: on its own sample, and on no other data."""
+    if quantized.sample is None or kept is None:
+        return _Beside(None, None, None, True)
+    own = bind(kept, quantized.source, request.losses, need_labels=False)
+    if own.digest != data.digest:
+        return _Beside(None, None, own, True)
+    outputs, source = quantized.sample.outputs, quantized.source
+    row = from_logits(
+        FLOAT, outputs, data, source.fp32_bytes, float_bops(source), request.metrics, outputs
+    )
+    row = replace(row, origin=Origin(quantized.model_digest, None, data.digest))
+    plain = not request.metrics and one_answer(data.loss or CROSS_ENTROPY, source.output_shape)
+    return _Beside(row, None if plain and data.labels is not None else outputs, own, False)
 
 
 def _of_file(row: Evaluation, quantized: QuantizedNetwork) -> Evaluation:

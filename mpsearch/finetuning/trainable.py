@@ -120,6 +120,8 @@ class Trainable:
             assemble(trained, layers, stored),
             model_digest=self.start.model_digest,
             input_ranges=self.start.input_ranges,
+            sample=self.start.sample,
+            origin=self.start.origin,
         )
 
     def _quantized_layer(self, trained: Network, layer: Layer, values: Values) -> QuantizedLayer:

@@ -40,6 +40,7 @@ from mpsearch.finetuning.student import Student, student
 from mpsearch.finetuning.trainable import check_same_network
 from mpsearch.graph.network import Network
 from mpsearch.post_training.repairing import PostTraining, quantize_after_training
+from mpsearch.quantization.kept_sample import kept_sample
 from mpsearch.quantization.quantized import QuantizedNetwork, check_layers
 from mpsearch.tables.choice import Choice
 
@@ -189,6 +190,7 @@ def finetune(
     start: QuantizedNetwork | None = None,
     on_epoch: Callable[[Epoch], None] | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
+    keep_sample: bool = True,
 ) -> FineTuned:
     """Train `network` with its layers quantized as `choices` says; the best epoch is returned.
 
@@ -199,8 +201,8 @@ def finetune(
     It trains where `network` is; the data may be elsewhere, and the result is where `network` is.
     The same seed and number of threads give the same bits on a CPU. With `checkpoint`, the path
     of the output, a killed run goes on after its last epoch; a run with other settings, data or
-    weights has a checkpoint of its own. Raises InputError for settings and data that do not fit,
-    and when the loss is no number.
+    weights has a checkpoint of its own. keep_sample: as in `apply`, the start's or of `train`.
+    Raises InputError for settings and data that do not fit, and when the loss is no number.
     """
     settings = settings or FineTuning()
     _check_settings(settings)
@@ -241,7 +243,10 @@ def finetune(
             on_epoch(trainer.history[-1])
     labelled = validation.labels is not None
     best, quantized = trainer.best()
-    quantized = quantized.made_from(network)
+    kept = start.sample if start.model_digest == network.digest else None
+    if keep_sample and kept is None:
+        kept = kept_sample(network, fitting.take(settings.calibration_samples, settings.seed))
+    quantized = replace(quantized.made_from(network), sample=kept if keep_sample else None)
     return FineTuned(quantized, tuple(trainer.history), best, labelled, resumed, path)
 
 

@@ -24,7 +24,7 @@ from mpsearch.fitting.memory import Lives, Moment, Planned
 from mpsearch.fitting.sizes import Sizes
 from mpsearch.tables.budget import Budget, Minimand
 from mpsearch.tables.choice import Choice
-from mpsearch.tables.solution import Smallest, Solution
+from mpsearch.tables.solution import Smallest, Solution, Useful
 from mpsearch.tables.table import LayerTable
 
 RAM, FLASH = "ram_bytes", "flash_bytes"
@@ -106,6 +106,8 @@ class Fitting:
         totals = {key: value for key, value in solution.totals.items() if key in kept}
         if lives is not None:
             totals[RAM] = lives.peak_bytes
+            idle = self._not_binding(budget, solution, lives)
+            solution = replace(solution, not_binding={} if idle is None else {RAM: idle})
         seconds = time.monotonic() - started
         solution = replace(
             solution, totals=totals, limits={**budget.limits, RAM: most}, seconds=seconds
@@ -182,6 +184,28 @@ class Fitting:
             omega=None,
         )
         return nothing, None
+
+    def _not_binding(self, budget: Budget, solution: Solution, lives: Lives) -> Useful | None:
+        """Where less memory would make a difference, if what there is makes none; by bisection."""
+        if solution.status != "optimal":
+            return None
+        free = self._asked(budget, footprints(self.sizes), None)
+        if free.status != "optimal" or free.objective != solution.objective:
+            return None
+        holding = self.smallest(budget)
+        if holding is None or not holding.is_proven:
+            return Useful(None, None)
+        low, high = holding.size, lives.peak_bytes
+        deadline = time.monotonic() + _SMALLEST
+        while low < high:
+            tried, there, _ = self._search(budget, (low + high) // 2, deadline)
+            if tried.status not in ("optimal", "infeasible") or (tried.choices and there is None):
+                return Useful(holding.size, None)
+            if there is not None and tried.objective == free.objective:
+                high = there.peak_bytes
+            else:
+                low = (low + high) // 2 + 1
+        return Useful(holding.size, high)
 
     def _explained(self, budget: Budget) -> tuple[Holding | None, dict[str, Smallest]]:
         """Where nothing fits: the smallest memory and what holds it; alone and with the others."""

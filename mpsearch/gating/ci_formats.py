@@ -61,6 +61,7 @@ def junit(report: "Report") -> bytes:
             attributes = {"message": shown(f"inconclusive, {needed(verdict)}")}
             ElementTree.SubElement(case, "skipped", attributes)
     lines = [report.conclusion, *(f"note: {note}" for note in report.notes)]
+    lines += [f"next: {step}" for step in report.next_steps]
     ElementTree.SubElement(suite, "system-out").text = "\n".join(map(shown, lines))
     ElementTree.indent(root)
     return bytes(ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)) + b"\n"
@@ -232,6 +233,8 @@ def markdown(report: "Report") -> str:
         lines.append(f"| {mark} {row.outcome} | {' | '.join(map(markdown_text, cells))} |")
     lines += ["", markdown_text(report.conclusion)]
     lines += ["", *(f"- {markdown_text(note)}" for note in report.notes)]
+    if report.next_steps:
+        lines += ["", *(f"- next: {markdown_text(step)}" for step in report.next_steps)]
     if report.config is not None:
         lines += ["", f"Conditions from {markdown_text(report.config)}"]
     drawn = picture(report.evidence)

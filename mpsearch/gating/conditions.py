@@ -263,9 +263,10 @@ def _written(value: object, unit: str = "") -> str:
 
 
 OWN, PROJECT = "mpsearch.toml", "pyproject.toml"
-FILES = ("assignment", "evaluation", "device", "profile", "baseline")
+FILES = ("assignment", "evaluation", "device-file", "profile", "baseline")
 METRICS = tuple(condition.key for condition in CONDITIONS if condition.of_metrics)
-SETTINGS = ("latency-mode", "network", "confidence")
+SETTINGS = ("latency-mode", "row", "confidence")
+RENAMED: Mapping[str, str] = {"network": "row", "device": "device-file"}  # keys of files until 0.3
 FLAGS = ("strict", "lenient", "unverified")
 
 
@@ -283,11 +284,13 @@ MODES = ("steady", "process", "cold")
 class GateConfig:
     """What a file asks for: texts as they would stand on the command line, flags as bool.
 
-    source: the file; None where there is none. Paths are relative to the file's folder.
+    source: the file; None where there is none. Paths are relative to the file's folder. renamed:
+    keys that it has in an old spelling, each with its new one.
     """
 
     source: str | None = None
     values: Mapping[str, Any] = field(default_factory=dict)
+    renamed: tuple[tuple[str, str], ...] = ()
 
     def get(self, key: str) -> Any:
         """The value of a key such as `max-size`; None where the file does not have it."""
@@ -334,8 +337,13 @@ def _read(path: Path, keys: tuple[str, ...]) -> GateConfig | None:
     where = f"{_shown(path)}, [{'.'.join(keys)}]"
     if not isinstance(document, dict):
         raise InputError(f"{where} is no table; expected keys such as max-size")
-    values = {key: _value(key, value, where, path.parent) for key, value in document.items()}
-    return GateConfig(_shown(path), values)
+    renamed = tuple((old, RENAMED[old]) for old in document if old in RENAMED)
+    for old, new in renamed:
+        if new in document:
+            raise InputError(f"{where} has {new} and {old}, its old name; expected one of them")
+    current: dict[str, Any] = {RENAMED.get(key, key): value for key, value in document.items()}
+    values = {key: _value(key, value, where, path.parent) for key, value in current.items()}
+    return GateConfig(_shown(path), values, renamed)
 
 
 def _value(key: str, value: Any, where: str, folder: Path) -> Any:

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from mpsearch.importers.loading import ModelSource
 
 
+USUAL_ASSIGNMENT = "assignment.json"
 DEFAULT_NETWORKS = ("assignment", "quantized")
 
 
@@ -54,7 +55,7 @@ class Evidence:
     weights, by the table's profile.json. measured: the model itself is judged, whose digest that is
     then, and an evaluation was made now. layers: of the model's file, where there is no table.
     unverified: figures that do not say what they are of count too. remarks: how the files were
-    found.
+    found. source: the file that says the bits, for messages.
     """
 
     assignment: Assignment | None = None
@@ -68,6 +69,7 @@ class Evidence:
     unverified: bool = False
     remarks: tuple[str, ...] = ()
     layers: Mapping[str, NetworkLayer] | None = None
+    source: str = USUAL_ASSIGNMENT
 
 
 def judged_network(evidence: Evidence) -> Judged:
@@ -121,7 +123,7 @@ def matching_device(evidence: Evidence) -> DeviceProfile:
     if evidence.device is None:
         raise InputError(
             "there is no device.json to take figures of a device from; write one with `mpsearch "
-            "device run EXPORT --host HOST`, or name yours with --device"
+            "device run EXPORT --host HOST`, or name yours with --device-file"
         )
     check_device(evidence.device, judged_network(evidence), evidence.unverified)
     row = find_row(evidence)
@@ -219,7 +221,7 @@ def judged_row(evidence: Evidence) -> Evaluation:
     if row is None:
         wanted = " or ".join(DEFAULT_NETWORKS if evidence.network is None else (evidence.network,))
         known = ", ".join(row.name for row in evidence.evaluations.rows) or "none"
-        raise InputError(f"the evaluation has no row {wanted}; it has: {known} (see --network)")
+        raise InputError(f"the evaluation has no row {wanted}; it has: {known} (see --row)")
     if row.n == 0:
         raise InputError(f"the evaluation's row {row.name} has no samples; measure it again")
     if not evidence.measured:  # what was measured now is of the model itself
@@ -265,7 +267,7 @@ def check_device(device: DeviceProfile, judged: Judged, unverified: bool = False
 
 
 USUAL = {
-    "assignment": "assignment.json",
+    "assignment": USUAL_ASSIGNMENT,
     "evaluation": "evaluation.json",
     "device": "device.json",
     "table": "profile.csv",
@@ -351,6 +353,8 @@ def read_evidence(
         unverified=sources.unverified,
         remarks=tuple(remarks),
         layers=layers,
+        source=assignment_path
+        or (USUAL_ASSIGNMENT if sources.model is None else sources.model.path),
     )
 
 

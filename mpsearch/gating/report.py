@@ -23,6 +23,7 @@ from mpsearch.gating.evidence import (
     totals_of,
 )
 from mpsearch.gating.judging import judge, wanted_metrics
+from mpsearch.gating.next_steps import next_steps
 from mpsearch.gating.words import (
     Number,
     Policy,
@@ -70,6 +71,11 @@ class GateReport:
         """What a reader should know."""
         return [*self.remarks, *notes_of(self.verdicts, self.evidence, self.policy)]
 
+    @cached_property
+    def next_steps(self) -> list[str]:
+        """What to do about each condition that stops the network, with a command."""
+        return next_steps(self.verdicts, self.evidence, self.policy)
+
     @property
     def conclusion(self) -> str:
         """Yes or no in one line."""
@@ -83,7 +89,8 @@ class GateReport:
         """Conclusion, one line per condition and the notes, as plain text."""
         lines = [self.conclusion]
         lines += [f"  {v.outcome.upper():<12}  {sentence(v)}" for v in self.verdicts]
-        return "\n".join([*lines, *(f"  note: {note}" for note in self.notes)])
+        lines += [f"  note: {note}" for note in self.notes]
+        return "\n".join([*lines, *(f"  next: {step}" for step in self.next_steps)])
 
     def __repr__(self) -> str:
         met = sum(verdict.passed for verdict in self.verdicts)
@@ -109,6 +116,7 @@ class GateReport:
             "baseline": None if baseline is None else baseline.source,
             "conditions": [_condition(verdict, self.policy) for verdict in self.verdicts],
             "notes": self.notes,
+            "next": self.next_steps,
             "wrote": self.update[0] if self.update is not None and self.update[1] else None,
         }
 

@@ -18,6 +18,7 @@ from mpsearch.graph.network import Network
 from mpsearch.post_training.repairing import PLAIN, PostTraining, Shared, quantize_after_training
 from mpsearch.post_training.stored_tensors import store_tensors
 from mpsearch.quantization.calibration import Histogram, calibrate
+from mpsearch.quantization.kept_sample import kept_sample
 from mpsearch.quantization.quantized import (
     QuantizedLayer,
     QuantizedNetwork,
@@ -38,13 +39,16 @@ def apply(
     settings: PostTraining | None = None,
     batch_size: int = 64,
     on_step: Callable[[], None] | None = None,
+    keep_sample: bool = True,
 ) -> QuantizedNetwork:
     """Quantize `network` as an assignment says, calibrated on `data`, as `mpsearch apply` does.
 
     assignment: one that was saved, what `solve` returned, or choices by layer name. data: needs no
     labels. settings: ranges and repairs, by default those of the command line. on_step: called once
-    per layer. The integers of a layer are those of `quantize` unless a repair changes them. Raises
-    InputError for a solution without an assignment and for an assignment of another network.
+    per layer. keep_sample: whether it remembers some of the data and FP32's outputs for them
+    (`QuantizedNetwork.sample`). The integers of a layer are those of `quantize` unless a repair
+    changes them. Raises InputError for a solution without an assignment and for an assignment of
+    another network.
     """
     if isinstance(assignment, Solution):
         if not assignment.choices:
@@ -54,7 +58,8 @@ def apply(
         choices = assignment.choices
     else:
         choices = assignment.layers if isinstance(assignment, Assignment) else assignment
-    return quantize_after_training(network, choices, data, settings, batch_size, on_step)
+    found = quantize_after_training(network, choices, data, settings, batch_size, on_step)
+    return replace(found, sample=kept_sample(network, data)) if keep_sample else found
 
 
 MINUTE = 60.0

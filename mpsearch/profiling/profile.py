@@ -106,13 +106,15 @@ def profile(
     progress: Progress | None = None,
     device: str = "cpu",
     exports: Mapping[str, Any] | None = None,
+    model_file: str | None = None,
 ) -> LayerTable:
     """Score every layer at every choice; write `output` (CSV) and its provenance beside it (JSON).
 
     Without `output` nothing is written, without `settings` their defaults hold, without `progress`
     nothing is shown. `device` is `cpu`, `cuda`, `cuda:1`, … or `auto` (the GPU when there is one).
     Under torchrun the processes share the work, all return the same table and the first writes it.
-    `exports`, what `check` found as JSON, goes into the provenance.
+    `exports`, what `check` found as JSON, and `model_file`, where the network came from, go into
+    the provenance.
     A killed run is resumed by the next call with the same network, data and settings. Raises
     InputError for a network without layers or with operators that no mpsearch file can hold, and
     for non-finite scores.
@@ -175,6 +177,8 @@ def profile(
         provenance["heads_taken_off"] = heads_of(sample.loss)
         if exports is not None:
             provenance["exports"] = dict(exports)
+        if model_file is not None:
+            provenance["model_file"] = model_file
         if workers.rank == 0:
             provenance[LIFETIMES] = lifetimes(network, sample)
         if settings.interactions:

@@ -176,8 +176,8 @@ def _row(
     chosen = network.assignment
     runs = network
     if integer:
-        calibration = None if network.origin is None else network.origin[1]
-        runs = cast("QuantizedNetwork", integer_network(network, ranges_from(calibration)))
+        calibration = ranges_from(network.calibration())
+        runs = cast("QuantizedNetwork", integer_network(network, calibration))
     row = evaluate_network(
         name, runs, data, batch_size, size_bytes(network.source, chosen),
         bops(network.source, chosen), metrics, reference,
@@ -211,8 +211,8 @@ def _rows(
         rows.append(_row(key, network, bound, reference, metrics, integer, batch_size))
         if isinstance(network, QuantizedNetwork):
             notes += [f"{key}: {undone_sentence(network.undone)}"] if network.undone else []
-            if network.origin is not None:
-                held_out &= network.origin[1].digest != bound.digest
+            if (own := network.calibration()) is not None:
+                held_out &= own.digest != bound.digest
     return together(data, held_out, rows, notes)
 
 

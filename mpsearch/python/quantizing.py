@@ -7,7 +7,6 @@ from typing import Any
 
 from torch import nn
 
-from mpsearch.data import Data
 from mpsearch.errors import InputError
 from mpsearch.exporters.formats import Exported
 from mpsearch.exporters.formats import export as export_network
@@ -49,6 +48,7 @@ def apply(
     seed: int | None = None,
     learn_scales: bool | None = None,
     wide: Wide | None = None,
+    keep_sample: bool = True,
     device: str = "cpu",
     trust: bool = False,
 ) -> QuantizedNetwork:
@@ -59,8 +59,9 @@ def apply(
     `solve` found in a table that was profiled in this program knows both: `best.apply()`. The
     arguments from `ranges` to `wide` are the fields of PostTraining, on top of `settings`: by
     default weights are rounded so that layer outputs are kept, and biases are corrected. on_step:
-    called once per layer. Raises InputError for a solution without an assignment and for an
-    assignment of another network.
+    called once per layer. keep_sample: whether its file holds some of the data and FP32's outputs
+    for them, so that it can be exported and measured by itself. Raises InputError for a solution
+    without an assignment and for an assignment of another network.
 
     >>> quantized = mpsearch.apply(model, solution, (x, y))
     >>> quantized.assignment == solution.bits
@@ -77,7 +78,7 @@ def apply(
     step = on_step or (lambda: None)
     begins = with_notice(network.layers, step) if settings.rounding == "adaptive" else step
     placed = network.to(find_device(device))
-    quantized = apply_choices(placed, choices, samples, settings, batch_size, begins)
+    quantized = apply_choices(placed, choices, samples, settings, batch_size, begins, keep_sample)
     return replace(quantized, origin=(network, samples))
 
 
@@ -145,6 +146,7 @@ def finetune(
     calibration_samples: int | None = None,
     freezing: bool | None = None,
     loss: Any = None,
+    keep_sample: bool = True,
     device: str = "cpu",
     trust: bool = False,
 ) -> FineTuned:
@@ -159,8 +161,8 @@ def finetune(
     result is never worse than it on `validation`, where accuracy decides and then the loss. Without
     `validation` a tenth of the data is held out, evenly from its classes. The same seed and number
     of threads give the same bits on a CPU. With `checkpoint`, the path of the output, a killed run
-    goes on after its last epoch. Raises InputError for settings and data that do not fit, and when
-    the loss is no number.
+    goes on after its last epoch. keep_sample: as in `apply`. Raises InputError for settings and
+    data that do not fit, and when the loss is no number.
 
     >>> tuned = mpsearch.finetune(model, solution, (x, y), epochs=1)
     >>> len(tuned.history), tuned.network.assignment == solution.bits
@@ -190,7 +192,7 @@ def finetune(
     choices = _choices(assignment, network)
     placed = network.to(find_device(device))
     tuned = finetune_network(
-        placed, choices, train, held_out, settings, start, on_epoch, checkpoint
+        placed, choices, train, held_out, settings, start, on_epoch, checkpoint, keep_sample
     )
     sample = train.take(settings.calibration_samples, settings.seed)
     return replace(tuned, network=replace(tuned.network, origin=(network, sample)))
@@ -214,24 +216,23 @@ def export(
 
     quantized: a QuantizedNetwork, a path to its file, or what `solve` returned in this program.
     format: `c` or `tflm` (`output` is a new or empty folder), `onnx` or `litert` (a file). data:
-    calibration samples in any form, by default those that it was quantized on in this program;
-    without any nothing is compared, and formats that need them raise InputError. target: the
-    processor, such as `cortex-m4` (`c` alone; None: any). board, flash, ram: where the firmware of
-    a Cortex-M is linked, such as `mps2-an386`, and what it may take there, `"256KB"`. package:
-    `arduino`, `esp-idf`, `zephyr`, `platformio` or `cmake`: a library instead (`c` alone).
-    wide_bits: 16 or 32, of sums and outputs, whatever the network stores (`c` alone). check: run
-    what was written and compare (None: where possible). Raises InputError for a format that is
-    none, an option that the format lacks, and what it cannot hold.
+    calibration samples in any form, by default those that it was quantized on in this program, or
+    that its file keeps; without any nothing is compared, and formats that need them raise
+    InputError. target: the processor, such as `cortex-m4` (`c` alone; None: any). board, flash,
+    ram: where the firmware of a Cortex-M is linked, such as `mps2-an386`, and what it may take
+    there, `"256KB"`. package: `arduino`, `esp-idf`, `zephyr`, `platformio` or `cmake`: a library
+    instead (`c` alone). wide_bits: 16 or 32, of sums and outputs, whatever the network stores (`c`
+    alone). check: run what was written and compare (None: where possible). Raises InputError for a
+    format that is none, an option that the format lacks, and what it cannot hold.
 
     >>> mpsearch.export(quantized, "network", check=False).ok
     True
     """
     network = as_quantized(quantized)
-    samples: Data | None = None
-    if data is not None:
+    if data is None:
+        samples = network.calibration()
+    else:
         samples = as_data(data, network.source, need_labels=False)
-    elif network.origin is not None:
-        samples = network.origin[1]
     return export_network(
         network, output, format, samples, wide_bits, check, target, board,
         _bytes("flash", flash), _bytes("ram", ram), package,

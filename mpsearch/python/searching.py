@@ -83,7 +83,8 @@ def solve(
     measure the answer on again; `most` and `tolerance`: `--measure` and `--tolerance`; `settings`:
     a PostTraining; `output`: what was measured is kept beside this file.
 
-    A budget without answer gives a Solution without choices that says what is feasible. An answer
+    A budget without answer gives a Solution without choices that says what is feasible and, as
+    `remedies`, what would help. An answer
     of a solver that breaks a limit or claims too much is replaced, which its notes say. Raises
     InputError for what is no limit, and for a layer or choice that the table lacks.
 
@@ -137,6 +138,15 @@ def solve(
             found, table, instance, interactions_path(table.source), rerank, time_limit,
             table.provenance,
         )  # fmt: skip
+    if found.status == "infeasible" and explain and not measured and ram is None and flash is None:
+        from mpsearch.search.remedies import Question, remedies
+
+        typed = [(f"--{name}", text) for name, texts in recorded.items() for text in texts
+                 if name in ("pin", "exclude") and text not in unfit]  # fmt: skip
+        typed += [] if format is None else [("--format", format)]
+        question = Question(table, limited, tuple(typed), max_distinct)
+        helping = remedies(question, found.smallest)
+        found = replace(found, remedies=helping.found, no_bits_fit=helping.nothing)
     paid = (*limited.limits, *limited.at_least, *(minimand or Minimand()).columns)
     notes = [*([] if format is None else note_of(format, unfit))]
     notes += unpriced_activations(table, table.provenance, paid)

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import fx
 
+from mpsearch.data import Data, bind
 from mpsearch.errors import InputError
 from mpsearch.files.whole import digest
 from mpsearch.graph.layers import EMBEDDING, Layer, packet
 from mpsearch.graph.network import Network, copy_graph
 from mpsearch.graph.tensors import move, set_tensor
 from mpsearch.quantization.calibration import Histogram
+from mpsearch.quantization.kept_sample import KeptSample
 from mpsearch.quantization.quantizer import (
     FLOAT_BITS,
     ActivationQuantizer,
@@ -86,12 +88,25 @@ class QuantizedNetwork:
     """Node name -> the quantizer of a tensor that is stored in codes of its own, between layers
     (what is added, averaged, or read by several layers); None where no such choice was made:
     integers keep these tensors in 32 bits then."""
+    sample: KeptSample | None = field(default=None, repr=False)
+    """Calibration samples and FP32's outputs for them, so that the file can be exported and
+    measured beside FP32 by itself; None: left out."""
     origin: Any = field(default=None, repr=False, compare=False)
     """In memory, (float network, calibration samples) that it was made from; None: not known."""
 
     if TYPE_CHECKING:  # bound by the package
         export = mpsearch.export
         to_module = mpsearch.to_module
+
+    def calibration(self) -> Data | None:
+        """Samples that it was calibrated on: in memory all of them, of a file those that it keeps;
+        None where it keeps none."""
+        if self.origin is not None:
+            samples: Data = self.origin[1]
+            return samples
+        if self.sample is None:
+            return None
+        return bind(self.sample.named("the quantized network"), self.source, need_labels=False)
 
     def to(self, device: torch.device) -> "QuantizedNetwork":
         """The same on `device`; the network itself when it is there already."""

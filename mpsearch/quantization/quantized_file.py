@@ -5,7 +5,7 @@ their bit width, `LAYER:scales` float32 and `LAYER:bias` int32: together the byt
 table predicts. Tensors that belong to no quantized layer are stored in float. `undone` of the
 header names the repairs that did harm, and the layers that they were undone for; `input_ranges`
 what each input was on the calibration data; `post_training` how it was quantized; `stored` the
-quantizers of tensors between layers.
+quantizers of tensors between layers; `sample` the digest of `sample.safetensors`, see kept_sample.
 """
 
 import math
@@ -43,6 +43,7 @@ from mpsearch.graph.network_file import (
 )
 from mpsearch.graph.outputs import describe_outputs, left_out_outputs, recorded_outputs
 from mpsearch.graph.tensors import tensor_nodes
+from mpsearch.quantization.kept_sample import read_sample
 from mpsearch.quantization.packing import pack, unpack
 from mpsearch.quantization.quantized import QuantizedLayer, QuantizedNetwork, assemble
 from mpsearch.quantization.quantizer import (
@@ -114,6 +115,9 @@ def save_quantized(network: QuantizedNetwork, path: str | os.PathLike[str]) -> N
         }
     if network.undone:
         header["undone"] = {repair: list(names) for repair, names in network.undone.items()}
+    if network.sample is not None:
+        header["sample"] = {"digest": network.sample.digest}
+    sample = {} if network.sample is None else network.sample.tensors()
 
     def read_back(written: Path) -> None:
         again = load_quantized(written)
@@ -130,7 +134,7 @@ def save_quantized(network: QuantizedNetwork, path: str | os.PathLike[str]) -> N
             shapes = zip(source.input_shapes, source.input_dtypes, strict=True)
             again(*(torch.zeros(1, *shape, dtype=dtype) for shape, dtype in shapes))
 
-    write_archive(path, header, tensors, {}, read_back)
+    write_archive(path, header, tensors, sample, read_back)
 
 
 def _describe(layer: Layer, network: QuantizedNetwork) -> dict[str, Any]:
@@ -160,7 +164,7 @@ def load_quantized(path: str | os.PathLike[str], max_memory: int | None = None) 
 
 
 def _load_quantized(path: str | os.PathLike[str]) -> QuantizedNetwork:
-    header, tensors, _ = read_archive(path)
+    header, tensors, sample = read_archive(path)
     if header.get("format") != FORMAT:
         raise InputError(f"{path}: got the format {header.get('format')!r}; expected {FORMAT!r}")
     try:
@@ -217,6 +221,7 @@ def _load_quantized(path: str | os.PathLike[str]) -> QuantizedNetwork:
         undone={k: tuple(names) for k, names in undone.items()},
         post_training=post_training,
         input_ranges=ranges and tuple(one and (one[0], one[1]) for one in ranges),
+        sample=read_sample(str(path), header.get("sample"), sample, network),
     )
 
 

@@ -15,20 +15,21 @@ import numpy as np
 from mpsearch.errors import InputError
 from mpsearch.knapsack.instance import Instance
 from mpsearch.search.feasible_limits import smallest_feasible
+from mpsearch.search.lacking_choices import fixed_bytes, with_choices
 from mpsearch.search.proof import Proof, fewest_choices, guess, prove
 from mpsearch.tables.budget import COUNT, Budget, column_of
 from mpsearch.tables.choice import Choice
 from mpsearch.tables.layer_choices import excludes_of, pins_of
+from mpsearch.tables.remedy import Option, Remedy
 from mpsearch.tables.solution import Smallest
-from mpsearch.tables.stored_widths import FLOAT, FORMATS, INTEGERS, excludes_for
-from mpsearch.tables.table import LayerTable, Row
+from mpsearch.tables.stored_widths import FLOAT, INTEGERS, excludes_for
+from mpsearch.tables.table import LayerTable
 from mpsearch.tables.units import format_rounded
 
 SECONDS = 5.0
 _TRIED = 12  # options of which all sets are tried, smallest first
 _SHOWN = 3  # remedies of one kind
 
-Option = tuple[str, str]
 OPTIONS = {"size_bytes": "--size", "bops": "--bops-limit", "omega": "--omega-limit"}
 
 
@@ -71,36 +72,6 @@ class Question:
         """The same, with some options left out."""
         left = tuple(one for one in self.options if one not in set(options))
         return replace(self, options=left)
-
-
-@dataclass(frozen=True)
-class Remedy:
-    """One way out, alone enough: what has to be done, all of it together."""
-
-    limits: tuple[Option, ...] = ()
-    """Limits to give instead, as they are typed: `(("--size", "5.38KB"),)`."""
-    left_out: tuple[Option, ...] = ()
-    """Options to leave out."""
-    choices: tuple[Choice, ...] = ()
-    """Choices that the table would have to have too."""
-    max_distinct: int | None = None
-    """How many different choices there would have to be allowed."""
-    least: str = ""
-    """How small it gets with these choices, in words."""
-
-    def words(self, table: LayerTable) -> str:
-        """`--size 5.38KB`, `leave out --pin fc=w8a8`, `profile with w2a8 too: …`."""
-        parts = [" ".join(f"{option} {text}" for option, text in self.limits)] * bool(self.limits)
-        if self.max_distinct is not None:
-            parts.append(f"--max-distinct {self.max_distinct}")
-        if self.left_out:
-            parts.append("leave out " + " ".join(f"{name} {text}" for name, text in self.left_out))
-        if self.choices:
-            names = ", ".join(map(str, self.choices))
-            every = ",".join(map(str, sorted({*table.choices, *self.choices})))
-            command = f"mpsearch profile … --choices {every}"
-            parts.append(f"a table with {names} too{self.least}: {command}")
-        return ", and ".join(parts)
 
 
 class Fits(Protocol):
@@ -307,7 +278,7 @@ def _narrower(question: Question, judge: Fits, deadline: float) -> tuple[Remedy 
             break
         wider = _widened(question, [choice])
         if wider is not None and wider.table is not table and judge(wider):
-            return Remedy(choices=(choice,), least=_least(wider)), ""
+            return Remedy(choices=(choice,), there=table.choices, least=_least(wider)), ""
     return None, ""
 
 
@@ -326,7 +297,7 @@ def _least(question: Question) -> str:
 
 def _what_is_left(question: Question) -> str:
     """What cannot be narrowed, where that alone is too much for the size."""
-    fixed = _fixed_bytes(question.table)
+    fixed = fixed_bytes(question.table)
     limit = question.budget.limits.get("size_bytes")
     if fixed is not None and limit is not None and sum(fixed.values()) > limit:
         total = format_rounded("size_bytes", sum(fixed.values()), up=False)
@@ -334,59 +305,10 @@ def _what_is_left(question: Question) -> str:
     return "no choice of bits fits, not even of those that the table lacks"
 
 
-def _fixed_bytes(table: LayerTable) -> dict[str, int] | None:
-    """Bytes of each layer that no bits change: biases and scales, by the table's own sizes. None
-    where these are not weights times bits and something."""
-    if "size_bytes" not in table.columns:
-        return None
-    sizes, fixed = table.resources["size_bytes"], {}
-    for layer in table.layers:
-        over = {
-            int(sizes[table.row_of(layer.name, one)]) - _packed(layer.weights, one)
-            for one in table.choices_of(layer.name)
-            if one.w_bits != FLOAT
-        }
-        if not layer.weights or len(over) != 1 or min(over) < 0:
-            return None
-        fixed[layer.name] = over.pop()
-    return fixed
-
-
-def _packed(weights: int, choice: Choice) -> int:
-    """As quantization/packing has it, which needs torch."""
-    return (weights * choice.w_bits + 7) // 8
-
-
 def _widened(question: Question, choices: Sequence[Choice]) -> Question | None:
-    """The question to a table that has these choices too, of which size and BOPS are known; None
-    where something else is limited."""
-    table, budget = question.table, question.budget
-    limited = {column_of(key) for key in (*budget.limits, *budget.at_least)
-               if not key.startswith(COUNT)}  # fmt: skip
-    fixed = _fixed_bytes(table)
-    if not limited <= {"size_bytes", "bops"} or (fixed is None and "size_bytes" in limited):
-        return None
-    if "bops" in limited and not _has_plain_bops(table):
-        return None
-    forms = [FORMATS[form] for form in question.of("--format")]
-    rows, layers = [*table.rows()], {layer.name: layer for layer in table.layers}
-    for name, layer in layers.items():
-        there = table.choices_of(name)
-        for one in choices:
-            if one in there or not all(form.runs(layer.kind, one) for form in forms):
-                continue
-            known = {
-                "size_bytes": (0 if fixed is None else fixed[name]) + _packed(layer.weights, one),
-                "bops": layer.macs * one.w_bits * one.a_bits,
-            }
-            resources = {column: known.get(column, 0) for column in table.columns}
-            rows.append(Row(name, one, 0.0, 0.0, resources, dict.fromkeys(table.metrics, 0.0)))
-    if len(rows) == len(table):
-        return question
-    wider = replace(LayerTable.from_rows(table.layers, rows), source=table.source)
-    return replace(question, table=wider)
-
-
-def _has_plain_bops(table: LayerTable) -> bool:
-    macs = np.array([layer.macs for layer in table.layers])[table.layer_index]
-    return bool((table.resources["bops"] == macs * table.w_bits * table.a_bits).all())
+    """The question to a table that has these choices too; None where what they would take of
+    something that is limited is not known."""
+    keys = (*question.budget.limits, *question.budget.at_least)
+    limited = {column_of(key) for key in keys if not key.startswith(COUNT)}
+    wider = with_choices(question.table, choices, limited)
+    return None if wider is None else replace(question, table=wider)

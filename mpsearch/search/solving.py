@@ -88,6 +88,7 @@ def solve(
     status: Status = "infeasible" if proof.complete else "no-solution"
     if proof.chosen is not None:
         status = "optimal" if proof.optimal else "feasible"
+    seconds = time.monotonic() - started
     idle: Mapping[str, Useful] = {}
     if status == "optimal" and explain:
         idle = not_binding(
@@ -99,7 +100,7 @@ def solve(
         objective=found.get("objective"),
         bound=found.get("bound"),
         gap=found.get("gap"),
-        seconds=time.monotonic() - started,
+        seconds=seconds,
         solver=search.name,
         totals=found.get("totals", {}),
         limits=budget.limits,

@@ -111,7 +111,7 @@ def load_provenance(table: str | os.PathLike[str]) -> Mapping[str, Any]:
 
 _SIZE = null_or(whole())
 _FORM = {
-    **dict.fromkeys(("data?", "loss?", "metric?", "model_digest?"), null_or(text)),
+    **dict.fromkeys(("data?", "loss?", "metric?", "model_digest?", "model_file?"), null_or(text)),
     **dict.fromkeys(("fp32_bytes?", "macs?", "float_bytes_outside_layers?"), _SIZE),
     "float_operators?": {
         "operators": list_of({"name": text, "operator": text, "bytes": whole(), "macs": whole()}),

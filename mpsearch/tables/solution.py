@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from mpsearch.errors import InputError
 from mpsearch.running.notebook import html_table
 from mpsearch.tables.choice import Choice, counted
-from mpsearch.tables.units import format_amount
+from mpsearch.tables.remedy import Remedy
+from mpsearch.tables.units import format_amount, format_rounded
 
 if TYPE_CHECKING:
     import mpsearch
@@ -82,6 +83,12 @@ class Solution:
     not_binding: Mapping[str, Useful] = field(default_factory=dict)
     """Key of a limit (of a lower one after ">=") -> where it would make a difference: of those
     without all of which the optimum is no better. Of every resource column where there is none."""
+
+    remedies: tuple[Remedy, ...] = ()
+    """When infeasible: what would change that, each alone enough and tried."""
+    no_bits_fit: str = ""
+    """When infeasible: why no options to leave out and no other bits help; empty where some do, and
+    where that is not proven."""
 
     table: "LayerTable | None" = field(default=None, repr=False, compare=False)
     """The table that was searched, and in memory what it was profiled from; None: not known."""
@@ -169,6 +176,8 @@ class Solution:
                 key: {"alone": least.alone, "with_other_limits": least.with_others}
                 for key, least in self.smallest.items()
             },
+            "remedies": [one.to_json() for one in self.remedies],
+            "no_bits_fit": self.no_bits_fit or None,
             "not_binding": {key: one.to_json() for key, one in self.not_binding.items()},
             "notes": list(self.notes),
             "table_digest": None if self.table is None else self.table.digest,
@@ -182,11 +191,12 @@ class Solution:
         proof = ", proven" if self.status in ("optimal", "infeasible") else ""
         if not self.choices:
             least = [
-                f"{key} {format_amount(key.removeprefix('>='), one.alone)}"
+                f"{key} {format_rounded(key, one.alone, up=not key.startswith('>='))}"
                 for key, one in self.smallest.items()
             ]
             lines = [f"least feasible: {', '.join(least)}"] if least else []
-            return [f"{self.status}{proof}", *lines]
+            ways = [f"feasible with {one}" for one in self.remedies] or [self.no_bits_fit]
+            return [f"{self.status}{proof}", *lines, *filter(None, ways)]
         gap = f", gap {100 * self.gap:.3g} %" if self.gap and not proof else ""
         omega = "" if self.omega is None else f": Ω {self.omega:.4g}"
         return [
