@@ -10,7 +10,7 @@ The report as Markdown (GitHub's): the same sections, figures as files or in wor
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -156,7 +156,7 @@ class Reported:
 
     written: tuple[str, ...]
     """Paths: the report, then the figures."""
-    facts: Facts
+    facts: Facts = field(repr=False)
     """Everything that the report says."""
 
 
