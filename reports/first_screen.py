@@ -110,12 +110,14 @@ def _score(facts: Facts) -> Headline:
 
 
 def _lost(row: AccuracyFacts) -> str:
-    """`0.10 points less than FP32 (-0.56 to +0.28)`: the interval is of the points lost."""
+    """`0.10 points less than FP32 (-0.28 to 0.56)`: the interval in the same direction."""
     assert row.lost is not None
     text = f"{abs(row.lost):.2f} points {'less' if row.lost >= 0 else 'more'} than FP32"
     if row.lost_interval is not None:
-        low, high = row.lost_interval
-        text += f" ({low:+.2f} to {high:+.2f} lost)"
+        low, high = (
+            row.lost_interval if row.lost >= 0 else [-end for end in row.lost_interval[::-1]]
+        )
+        text += f" ({low:.2f} to {high:.2f})"
     return text
 
 

@@ -10,12 +10,12 @@ The report as Markdown (GitHub's): the same sections, figures as files or in wor
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import mpsearch
-from mpsearch.errors import InputError
+from mpsearch.errors import InputError, did_you_mean
 from mpsearch.files.whole import atomic_path, write_atomic
 from mpsearch.pareto.front import Front
 from mpsearch.reports.facts import Facts, Point, to_document
@@ -156,7 +156,7 @@ class Reported:
 
     written: tuple[str, ...]
     """Paths: the report, then the figures."""
-    facts: Facts
+    facts: Facts = field(repr=False)
     """Everything that the report says."""
 
 
@@ -219,7 +219,8 @@ def report(
         "json": lambda pictures: to_document(facts),
     }
     if form not in made:
-        raise InputError(f"got the format {form!r}; expected {', '.join(made)}")
+        close = did_you_mean(form, made)
+        raise InputError(f"got the format {form!r}{close}; expected {', '.join(made)}")
     drawings = drawings_of(facts) if figures is not None else ()
     path = named or os.path.join(folder, f"report.{form}")
     return Reported(tuple(write_report(path, made[form], drawings, figures)), facts)

@@ -68,9 +68,12 @@ class OutputMetric:
 
     name: str
     """As `--metric` takes it; its column of a table is omega_NAME."""
+    description: str
+    """One line about it."""
     labels: str = "not used"
     """Whether it looks at labels: `needed`, `used if there` or `not used`."""
     cost: ClassVar[str] = "a partial pass per layer and choice"
+    """What it computes, in passes over the samples."""
 
     def measure(self, study: Study) -> Measure:
         """Raises InputError where data, loss or outputs have no such number."""

@@ -1,5 +1,7 @@
 """Every sh and python block of the documentation runs, page by page, in the order of the page."""
 
+import ast
+import json
 import os
 import re
 import runpy
@@ -256,6 +258,34 @@ def test_the_example_of_the_python_api_runs(capsys: pytest.CaptureFixture[str]) 
     fp32, mixed = (float(a) for a in re.findall(r"^\w+: ([\d.]+)% \[", output, re.MULTILINE))
     assert 60 < mixed <= 100, "it learns: chance is 25 %"
     assert 60 < fp32 <= 100
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("folder")
+def test_the_notebook_runs_and_every_noun_shows_itself() -> None:
+    """Cell by cell, the last expression of each as a notebook would show it."""
+    notebook = json.loads((ROOT / "examples" / "tutorial.ipynb").read_text())
+    assert (notebook["nbformat"], notebook["nbformat_minor"]) == (4, 5)
+    names: dict[str, Any] = {}
+    shown = []
+    with torch.random.fork_rng():
+        for cell in notebook["cells"]:
+            if cell["cell_type"] != "code":
+                continue
+            assert (cell["outputs"], cell["execution_count"]) == ([], None), "no outputs are kept"
+            tree = ast.parse("".join(cell["source"]))
+            last = tree.body.pop() if isinstance(tree.body[-1], ast.Expr) else None
+            exec(compile(tree, cell["id"], "exec"), names)
+            if isinstance(last, ast.Expr):
+                shown.append(eval(compile(ast.Expression(last.value), cell["id"], "eval"), names))
+    rich = [one for one in shown if hasattr(one, "_repr_html_") or hasattr(one, "_repr_svg_")]
+    assert len(rich) >= 8
+    assert max(len(repr(one)) for one in shown) < 600
+    assert names["best"].status == "optimal"
+    assert len(set(names["best"].bits.values())) > 1, "the budget binds"
+    accuracies = [row.accuracy for row in names["evaluations"].rows]
+    assert min(accuracies) > 0.6, "it learns: chance is 25 %"
+    assert {"assignment.json", "quantized.pt", "network", "report.html"} <= set(os.listdir())
 
 
 def test_the_parser_of_pages() -> None:

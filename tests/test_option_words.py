@@ -27,7 +27,7 @@ MEANINGS = {
     ),
     "--device": (
         "where to compute: cpu, cuda",
-        "profile, apply, finetune, evaluate, solve, run, gate",
+        "profile, apply, finetune, evaluate, solve, run",
     ),
     "--device-file": ("a file of `device run`", "report, gate"),
     "--epochs": ("passes over the training samples", "finetune, train, demo, reproduce"),
@@ -141,7 +141,8 @@ def test_old_spellings_work_and_say_so(capsys: pytest.CaptureFixture[str]) -> No
     assert found >= {
         ("solve", "--fp32", "--network"), ("reproduce", "--fp32", "--model"),
         ("solve", "--limit-ranges", "--ranges"), ("front", "--memory", "--max-memory"),
-        ("explain", "--profile", "--table"), ("report", "--device-file", "--device"),
+        ("explain", "--profile", "--table"), ("gate", "--row", "--network"),
+        ("gate", "--device-file", "--device"), ("report", "--device-file", "--device"),
         ("predict", "--interactions-file", "--interactions"),
         ("gate", "--row", "--network"), ("gate", "--device-file", "--device"),
         ("profile", "--architecture", "--model"), ("device table", "--architecture", "--model"),

@@ -24,7 +24,7 @@ from mpsearch.reports.gather import gather
 from mpsearch.reports.html import render
 from mpsearch.reports.run_folder import Run, read_run
 from mpsearch.reports.writing import render_markdown
-from mpsearch.statistics import wilson_interval
+from mpsearch.statistics import drop_interval, wilson_interval
 from mpsearch.tables.assignment import Assignment
 
 
@@ -69,6 +69,13 @@ def test_title_numbers_and_sentence_by_hand(measured: Run) -> None:
     assert (size.value, size.label) == ("1.6 of 1.7\u00a0KB", "size, 76\u00a0B below the limit")
     assert accuracy.value == "88.00\u00a0%"
     assert f"95 % interval {low:.2f} to {high:.2f} %; 2.00 points less than" in accuracy.label
+    lost, won = drop_interval(3, 1, 100)
+    assert accuracy.label.endswith(f"({100 * lost:.2f} to {100 * won:.2f})")
+    (reference, chosen) = facts.accuracies
+    better = replace(chosen, lost=-1.0, lost_interval=(-2.0, 0.5))
+    gained = headlines_of(replace(facts, accuracies=(reference, better)))
+    assert gained is not None
+    assert gained.items[1].label.endswith("1.00 points more than FP32 (-0.50 to 2.00)")
     assert (smaller.value, smaller.label) == ("4.3×", "smaller than FP32, which takes 6.8 KB")
     assert answer_sentence(facts) == (
         "my model takes 1.6 of 1.7\u00a0KB, 4.3 times less than FP32, and is right on 88.00 % of "

@@ -231,6 +231,7 @@ def test_a_foreign_network_with_several_numbers_as_answer(
         ("model.pt --size 60% --target z80", 2, "got the target 'z80'"),
         ("model.pt --size 60% --target cortex-m4 --format onnx", 2, "are about the C export"),
         ("nothing.pt --size 60%", 2, "nothing.pt: no such file"),
+        ("model.pt --size 60% --test nothing.npz", 2, "no data 'nothing.npz'"),
         ("it's out/quantized.pt --size 60%", 2, "is quantized already"),
         ("weights.pt --size 60%", 2, "weights.pt carries no sample of data; give --data"),
         ("model.pt --size 60% -o test.npz", 2, "File exists"),

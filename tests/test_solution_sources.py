@@ -35,7 +35,8 @@ def test_a_stored_front_answers_as_solve_does(
     capsys.readouterr()
     searched = document(capsys, "--size", size)
     looked_up = document(capsys, "--size", size, "--from-front", "front.json", "-o", "b.json")
-    for key in ("status", "layers", "objective", "bound", "gap", "totals", "limits", "omega"):
+    keys = ("status", "layers", "objective", "bound", "gap", "totals", "limits", "omega")
+    for key in (*keys, "not_binding"):
         assert looked_up[key] == searched[key]
     assert Assignment.load("b.json").solver == "front"
 

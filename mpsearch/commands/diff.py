@@ -34,9 +34,9 @@ def diff(
 
     \b
     Example:
-      mpsearch diff main.json assignment.json
-      mpsearch diff runs/main runs/wider --markdown > comment.md
-      mpsearch diff old/quantized.pt quantized.pt --json
+      mpsearch diff main.json half.json
+      mpsearch diff model-run half-run --markdown
+      mpsearch diff plain.pt quantized.pt --json
     """
     if as_json and as_markdown:
         raise InputError("got --json and --markdown; expected one of them")

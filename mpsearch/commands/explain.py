@@ -54,8 +54,8 @@ def explain(
     \b
     Examples:
       mpsearch explain
-      mpsearch explain half.json --profile profile.csv --json
-      mpsearch explain --what-if conv1=w8a8 --what-if fc=w4a4
+      mpsearch explain half.json --json
+      mpsearch explain --what-if conv1=w8a8 --what-if fc=w4a8
     """
     assignment = Assignment.load(assignment_path)
     beside = os.path.join(os.path.dirname(assignment_path), "profile.csv")

@@ -127,7 +127,8 @@ def gate(path: str | None, as_json: bool, github: bool | None, **options: Any) -
       mpsearch gate --max-size 145KB --min-accuracy 88% --max-drop 1.0
       mpsearch gate quantized.pt --max-size 145KB
       mpsearch gate quantized.pt --fp32 model.pt --data test.npz --max-drop 1
-      mpsearch gate --min auc=0.95 --max mae=0.05 --max-rise mse=10%
+      mpsearch gate --evaluation f1.json --min f1=0.8 --max-fall f1=0.05
+      mpsearch gate --max-size 145KB --update-baseline main.json
       mpsearch gate --baseline main.json --max-size-growth 1%
     """
     from mpsearch.gating.ci_formats import error_command

@@ -103,8 +103,9 @@ def profile(
     \b
     Example:
       mpsearch profile model.pt
-      mpsearch profile model.pt --metric hessian --bits 2,3,4,8 --interactions
-      mpsearch profile autoencoder.pt --loss reconstruction
+      mpsearch profile model.pt --metric hessian --bits 2,3,4,8 -o hessian.csv
+      mpsearch profile model.pt --interactions
+      mpsearch profile autoencoder.pt --loss reconstruction -o coder.csv
       mpsearch profile weights.safetensors --architecture resnet20 --data cifar10:train --bits 2,4,8
     """
     from mpsearch.commands.check import target_lines
@@ -221,11 +222,11 @@ def _predict(
                     "tried": found.tried, "of": found.of, "tried_seconds": tried})  # fmt: skip
         return
     about = "at most about" if found.at_most else "about"
-    kind = "layers" if found.of == len(network.layers) else "passes"
     echo(
         f"profiling {path} with {settings.metric} takes {about} {_duration(seconds)} and "
         f"{memory / 2**20:,.0f} MB of memory here",
-        f"(from {found.tried} of {found.of} {kind}, tried in {tried:.1f} s; nothing was written)",
+        f"(from {found.tried} of {found.of} {found.unit}, tried in {tried:.1f} s; nothing was "
+        "written)",
     )
 
 

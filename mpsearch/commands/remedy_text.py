@@ -58,14 +58,14 @@ def _memory(question: Question, judge: "_Fitted", smallest: Mapping[str, Smalles
 
 @dataclass(frozen=True)
 class _Fitted:
-    """Judges by the memory that is planned, in two seconds a question."""
+    """Judges by the memory that is planned, in five seconds a question."""
 
     request: "SolveRequest"
     asked: "Asked"
     search: Searched
 
     def __call__(self, question: Question) -> bool | None:
-        request = replace(self.request, time_limit=2.0)
+        request = replace(self.request, time_limit=5.0)
         asked = replace(
             self.asked, budget=question.budget, pins=question.pins, exclude=question.exclude,
             max_distinct=question.max_distinct,

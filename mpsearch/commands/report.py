@@ -62,10 +62,10 @@ def report(
     \b
     Examples:
       mpsearch report
-      mpsearch report runs/battlefield -o battlefield.html
+      mpsearch report model-run -o small.html
       mpsearch report --format md --figures figures
       mpsearch report --node-data model.onnx
-      mpsearch report runs/hessian runs/fisher runs/sqnr
+      mpsearch report model-run half-run -o both.html
     """
     from mpsearch.reports.facts import to_document
     from mpsearch.reports.prose import notices

@@ -65,7 +65,7 @@ def run(ctx: click.Context, /, **options: Any) -> None:
     \b
     Examples:
       mpsearch run model.pt --size 145KB
-      mpsearch run model.pt --size 145KB --test test.npz
+      mpsearch run model.pt --size 50% --test test.npz -o half-run
       mpsearch run net.onnx --data train.npz --test test.npz --size 50% --format onnx
       mpsearch run model.pt --flash 256KB --ram 64KB --target cortex-m4 -o fits
     """
@@ -73,6 +73,7 @@ def run(ctx: click.Context, /, **options: Any) -> None:
     request.check()
     steps = Steps(request, _converts(request))
     steps.check()
+    _check_test(request.test)
     folder = Path(request.folder)
     folder.mkdir(parents=True, exist_ok=True)
     runner = _Runner(ctx, Record.open(folder, __version__))
@@ -99,6 +100,15 @@ def _converts(request: RunRequest) -> bool:
             "package.module:function"
         )
     return request.data is not None
+
+
+def _check_test(name: str | None) -> None:
+    """Raise InputError for test data that are nowhere: they are read late."""
+    from mpsearch.data import read_arrays
+    from mpsearch.models.datasets import is_dataset
+
+    if name is not None and not Path(name).is_file() and not is_dataset(name):
+        read_arrays(name)
 
 
 class _Runner:

@@ -201,13 +201,13 @@ def solve(**options: Any) -> int:
     Examples:
       mpsearch solve --size 145KB --bops-limit 1.2G
       mpsearch solve profile.csv --size 50% --pin conv1=w8a8 -o half.json
-      mpsearch solve --limit latency_s=0.02 --exclude w2a2 --solver ortools
+      mpsearch solve --size w4a8 --exclude w2a8 --solver ortools -o other.json
       mpsearch solve --limit-ranges
-      mpsearch solve --minimize size_bytes --omega-limit 0.5
-      mpsearch solve --size 145KB --ram 64KB --target cortex-m4
-      mpsearch solve --size 50% --limit max:bops=20M --limit count:w8=5
-      mpsearch solve --min-accuracy 88% --data test.npz --fp32 model.pt
-      mpsearch solve --size 50% --refine 24 --data train.npz --fp32 model.pt
+      mpsearch solve --minimize size_bytes --omega-limit 0.5 -o least.json
+      mpsearch solve --size 145KB --ram 64KB --target cortex-m4 -o fits.json
+      mpsearch solve --size 50% --limit max:bops=20M --limit count:w8=5 -o peak.json
+      mpsearch solve --max-drop 2 --data test.npz --fp32 model.pt -o small.json
+      mpsearch solve --size 50% --refine 24 --fp32 model.pt -o refined.json
     """
     request = SolveRequest(**options)
     table = LayerTable.read_csv(request.table_path)

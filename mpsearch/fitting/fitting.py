@@ -30,6 +30,7 @@ from mpsearch.tables.table import LayerTable
 RAM, FLASH = "ram_bytes", "flash_bytes"
 SECONDS = 60.0  # of cutting, where no time limit is given
 _SMALLEST = 5.0  # seconds for the smallest memory that there is
+_IDLE = 2.0  # for that, and again for the memory that costs nothing, where a limit does not bind
 _TIGHTER = 8
 _FLOAT_BITS = 32
 
@@ -192,11 +193,11 @@ class Fitting:
         free = self._asked(budget, footprints(self.sizes), None)
         if free.status != "optimal" or free.objective != solution.objective:
             return None
-        holding = self.smallest(budget)
+        holding = self.smallest(budget, _IDLE)
         if holding is None or not holding.is_proven:
             return Useful(None, None)
         low, high = holding.size, lives.peak_bytes
-        deadline = time.monotonic() + _SMALLEST
+        deadline = time.monotonic() + _IDLE
         while low < high:
             tried, there, _ = self._search(budget, (low + high) // 2, deadline)
             if tried.status not in ("optimal", "infeasible") or (tried.choices and there is None):
@@ -220,10 +221,10 @@ class Fitting:
             found[RAM] = Smallest(holding.size, None if within is None else within.size)
         return holding, found
 
-    def smallest(self, budget: Budget) -> Holding | None:
+    def smallest(self, budget: Budget, seconds: float = _SMALLEST) -> Holding | None:
         """The least memory of any assignment within a budget, by bisection; None where nothing is
         within it."""
-        deadline = time.monotonic() + _SMALLEST
+        deadline = time.monotonic() + seconds
         solution = self._asked(budget, footprints(self.sizes), None)
         if not solution.choices:
             return None

@@ -50,6 +50,8 @@ class Prediction:
     """So many there are."""
     at_most: bool
     """Whether it may end sooner, because an estimate is good enough."""
+    unit: str = "layers"
+    """What was tried: `layers` or `steps`."""
 
 
 class _EnoughError(Exception):
@@ -127,8 +129,9 @@ def _by_steps(profiler: Profiler, study: Study, clock: Callable[[], float]) -> P
     each = [after - before for before, after in pairwise(times)]
     usual = median(each[1:]) if done > 1 else 0.0
     seconds = times[-1] - times[0] + usual * (steps - done)
-    at_most = steps > study.batch_count * len(study.network.layers)
-    return Prediction(seconds, 0, done, steps, at_most)
+    batches, n = study.batch_count, len(study.network.layers)
+    at_most = steps not in (batches, n, batches * n)  # rounds of probes, as many as there can be
+    return Prediction(seconds, 0, done, steps, at_most, "steps")
 
 
 def _begin(

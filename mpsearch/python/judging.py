@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, cast
 
-from mpsearch.errors import InputError
+from mpsearch.errors import InputError, did_you_mean
 from mpsearch.evaluation.evaluation import Evaluation, Evaluations
 from mpsearch.gating.conditions import Conditions, Limits
 from mpsearch.gating.evidence import Sources, read_evidence
@@ -126,7 +126,8 @@ def report(
     ('report.md',)
     """
     if format not in (None, *REPORT_FORMATS):
-        raise InputError(f"got the format {format!r}; expected {', '.join(REPORT_FORMATS)}")
+        close = did_you_mean(format, REPORT_FORMATS)
+        raise InputError(f"got the format {format!r}{close}; expected {', '.join(REPORT_FORMATS)}")
     if isinstance(run, str | os.PathLike):
         if table is not None or front is not None or evaluation is not None:
             raise InputError(

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from mpsearch.errors import InputError
+from mpsearch.errors import InputError, did_you_mean
 from mpsearch.exporters.checking import TargetCheck
 from mpsearch.exporters.checking import check as check_network
 from mpsearch.finetuning.module import is_trainable
@@ -90,7 +90,8 @@ def profile(
         wanted = parse_choices(_bits(bits), _choices(choices))
     elif format is not None:
         if format not in FORMATS:
-            raise InputError(f"got the format {format!r}; expected {', '.join(FORMATS)}")
+            close = did_you_mean(format, FORMATS)
+            raise InputError(f"got the format {format!r}{close}; expected {', '.join(FORMATS)}")
         usual = parse_choices(None, None)
         wanted = choices_for(format, (layer.kind for layer in network.layers), usual)
     if memory_limit is not None:

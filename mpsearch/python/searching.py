@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from mpsearch.errors import InputError
+from mpsearch.errors import InputError, did_you_mean
 from mpsearch.explaining.explaining import Explanation, WhatIf
 from mpsearch.explaining.explaining import explain as explain_assignment
 from mpsearch.explaining.explaining import what_if as what_if_of
@@ -101,7 +101,8 @@ def solve(
     unfit: list[str] = []
     if format is not None:
         if format not in FORMATS:
-            raise InputError(f"got the format {format!r}; expected {', '.join(FORMATS)}")
+            close = did_you_mean(format, FORMATS)
+            raise InputError(f"got the format {format!r}{close}; expected {', '.join(FORMATS)}")
         unfit = excludes_for(format, table)
     pinned, excludes, recorded = searched(table, pin, exclude, allow, unfit)
     if max_distinct is not None:

@@ -71,6 +71,8 @@ class _Asked:
         instance = self._without(keys)
         position = {choice: number for number, choice in enumerate(instance.choices)}
         chosen = np.array([position[self.choices[names[0]]] for names in instance.members])
+        if not instance.allowed[np.arange(len(chosen)), chosen].all():
+            return None
         now = instance.sum(instance.omega, chosen)
         if now == instance.base[0]:
             return now

@@ -12,6 +12,7 @@ from mpsearch.interactions.k_best import Ranking, rerank
 from mpsearch.knapsack.instance import Instance
 from mpsearch.pareto.files import answer, read_json
 from mpsearch.pareto.front import Front
+from mpsearch.search.not_binding import not_binding
 from mpsearch.tables.budget import Budget, total_of, totals_of
 from mpsearch.tables.provenance import Judged, check_weights, model_digest_of
 from mpsearch.tables.solution import Solution
@@ -48,6 +49,7 @@ def look_up(table: LayerTable, path: "Front | str | os.PathLike[str]", budget: B
         limits=budget.limits,
         at_least=budget.at_least,
         omega=omega,
+        not_binding=not_binding(table, budget, choices),
     )
 
 
