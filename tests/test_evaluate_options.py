@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+import mpsearch
 from mpsearch.cli import run
 from mpsearch.evaluation.evaluation import Evaluation, load_evaluations
 from mpsearch.graph.network_file import save
@@ -129,5 +130,7 @@ def test_an_assignment_of_another_network_is_refused_and_other_weights_are_told(
     assert run(["profile", "model.pt", "--metric", "weight-mse"]) == 0
     assert run(["solve", "--size", "90%"]) == 0
     assert Assignment.load("assignment.json").weights == {"0": 144, "4": 64}
+    found = mpsearch.solve(mpsearch.LayerTable.read_csv("profile.csv"))
+    assert found.to_assignment().weights == {"0": 144, "4": 64}
     assert run(["evaluate", "model.pt", "--assignment", "assignment.json"]) == 0
     assert "other weights" not in capsys.readouterr().out

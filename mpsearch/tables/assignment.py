@@ -153,6 +153,7 @@ class Assignment:
             search=search or solution.search,
             model_digest=model_digest,
             not_binding=solution.not_binding,
+            weights={} if solution.table is None else solution.table.layer_weights,
             **solution.records,
         )
 
