@@ -128,9 +128,9 @@ def test_options_of_one_name_have_one_meaning() -> None:
                 unclear[spelling] = f"means {meaning!r}; does it in {sorted(others)}?"
     assert not unclear
     gone = {
-        spelling: sorted(commands)
+        spelling: sorted(others)
         for spelling, (_, known) in MEANINGS.items()
-        if (commands := set(known.split(", ")) - set().union(*told[spelling].values()))
+        if (others := set(known.split(", ")) - set().union(*told[spelling].values()))
     }
     assert not gone, "no such option there any more"
 
