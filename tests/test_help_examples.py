@@ -75,9 +75,9 @@ class Small(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(1, 16, 3)
-        self.fc1 = nn.Linear(576, 24)
-        self.fc = nn.Linear(24, 2)
+        self.conv1 = nn.Conv2d(1, 8, 3)
+        self.fc1 = nn.Linear(288, 16)
+        self.fc = nn.Linear(16, 2)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         features = torch.relu(self.fc1(torch.relu(self.conv1(x)).flatten(1)))
@@ -88,11 +88,11 @@ class Small(nn.Module):
 def bring(folder: Path) -> None:
     """What the examples take for granted that a user has."""
     torch.manual_seed(0)
-    y = torch.arange(320) % 2
-    x = torch.randn(320, 1, 8, 8) + (y * 2 - 1).float()[:, None, None, None] / 2
-    for name, rows in (("train", slice(0, 192)), ("test", slice(192, 320))):
+    y = torch.arange(160) % 2
+    x = torch.randn(160, 1, 8, 8) + (y * 2 - 1).float()[:, None, None, None] / 2
+    for name, rows in (("train", slice(0, 96)), ("test", slice(96, 160))):
         np.savez(folder / f"{name}.npz", x0=x[rows].numpy(), y=y[rows].numpy())
-    sample = {"x0": x[:192], "y": y[:192]}
+    sample = {"x0": x[:96], "y": y[:96]}
     mpsearch.save(Small().eval(), folder / "model.pt", example_inputs=(x[:1],), sample=sample)
     coder = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 64)).eval()
     coder.append(nn.Unflatten(1, (1, 8, 8)))

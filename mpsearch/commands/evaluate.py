@@ -125,7 +125,7 @@ def evaluate(**options: Any) -> None:
     \b
     Example:
       mpsearch evaluate model.pt --assignment assignment.json --data test.npz
-      mpsearch evaluate quantized.pt --data test.npz --metric f1 -o f1.json
+      mpsearch evaluate quantized.pt --fp32 model.pt --metric f1 -o f1.json
       mpsearch evaluate model.pt --front front.csv --points 12 --data test.npz
     """
     request = EvaluateRequest(**options)
