@@ -18,7 +18,7 @@ MEANINGS = {
     "--assignment": ("a file of `solve`", "evaluate, device table, report, gate"),
     "--augment": ("change training samples at random", "finetune, train"),
     "--board": ("what the firmware runs on", "export, device run, device table"),
-    "--calibration": ("samples for the ranges", "solve, evaluate, export, gate, run"),
+    "--calibration": ("samples for the ranges", "solve, evaluate, export, gate"),
     "--choices": ("the pairs of bits that are tried", "profile, run"),
     "--data": (
         "the samples that the command is about: it measures, calibrates or trains on them",
@@ -42,21 +42,21 @@ MEANINGS = {
     "--front": ("a file of `front`", "evaluate, report"),
     "--lr": ("how far one step of training goes", "finetune, train"),
     "--max-bops": ("the most BOPS of the network", "solve, front, gate, run"),
-    "--max-drop": ("the most points lost against FP32", "solve, gate, run"),
+    "--max-drop": ("the most points lost against FP32", "solve, gate"),
     "--max-size": ("the most bytes of the network's weights", "solve, front, gate, run"),
     "--memory": ("what mpsearch itself may take of this machine's", "profile, front"),
     "--metric": (
         "a name of `mpsearch metrics`, which lists both kinds: how sensitivity is measured "
         "(profile), what an evaluation reports (evaluate)",
-        "profile, evaluate, run",
+        "profile, evaluate",
     ),
-    "--min-accuracy": ("the least accuracy of the network", "solve, gate, run"),
-    "--min-agreement": ("the least share of FP32's answers", "solve, gate, run"),
+    "--min-accuracy": ("the least accuracy of the network", "solve, gate"),
+    "--min-agreement": ("the least share of FP32's answers", "solve, gate"),
     "--no-bias-correction": ("leave mean shifts in", "profile, solve, apply, evaluate"),
     "--output": (
         "the file or folder that is written",
         "profile, apply, finetune, solve, front, evaluate, export, device run, device table, "
-        "report, data build, train, reproduce, convert, run, diff",
+        "report, data build, train, reproduce, convert, run",
     ),
     "--pin": ("choices that are given", "solve, front, explain, run"),
     "--plot": ("the picture of a front that is written", "front, evaluate"),
@@ -69,7 +69,7 @@ MEANINGS = {
     "--runs": ("how often all of it is done anew", "device run, reproduce"),
     "--seed": (
         "what draws at random",
-        "profile, finetune, train, convert, demo, apply, evaluate, models export, run",
+        "profile, finetune, train, convert, demo, apply, evaluate, models export",
     ),
     "--strict": ("what is in doubt is refused", "gate, data build"),
     "--target": ("the processor", "solve, export, device table, run, gate"),
@@ -127,6 +127,12 @@ def test_options_of_one_name_have_one_meaning() -> None:
             if others:
                 unclear[spelling] = f"means {meaning!r}; does it in {sorted(others)}?"
     assert not unclear
+    gone = {
+        spelling: sorted(others)
+        for spelling, (_, known) in MEANINGS.items()
+        if (others := set(known.split(", ")) - set().union(*told[spelling].values()))
+    }
+    assert not gone, "no such option there any more"
 
 
 def test_no_old_spelling_is_a_word_of_its_command() -> None:
