@@ -205,7 +205,7 @@ def solve(**options: Any) -> int:
       mpsearch solve --limit-ranges
       mpsearch solve --minimize size_bytes --omega-limit 0.5 -o least.json
       mpsearch solve --size 145KB --ram 64KB --target cortex-m4 -o fits.json
-      mpsearch solve --size 50% --limit max:bops=20M --limit count:w8=5 -o peak.json
+      mpsearch solve --size 50% --limit max:bops=20M --limit count:w8=5 -o a.json
       mpsearch solve --max-drop 2 --data test.npz --fp32 model.pt -o small.json
       mpsearch solve --size 50% --refine 24 --fp32 model.pt -o refined.json
     """
