@@ -175,7 +175,7 @@ def answer_sentence(facts: Facts) -> str:
         layers = f"{len(facts.layers)} layers have" if len(facts.layers) > 1 else "layer has"
         text += f"; its {layers} {ends}-bit weights"
     if answer.status == "optimal":
-        text += ", proven optimal" if widths else "; proven optimal"
+        text += ", of least Ω, proven" if widths else "; of least Ω, proven"
     elif answer.status == "feasible":
-        text += ", not proven optimal" if widths else "; not proven optimal"
+        text += ", not proven to be of least Ω" if widths else "; not proven to be of least Ω"
     return f"{text}."

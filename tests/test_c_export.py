@@ -438,6 +438,12 @@ def test_files_of_others_are_never_overwritten(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"notes\.txt, which no export wrote"):
         export_c(quantized, data, target)
     (target / "notes.txt").unlink()
+    other = (target / "export.json").read_text().replace("mpsearch.c_export", "mpsearch.other")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "export.json").write_text(other)
+    (tmp_path / "other" / "main.c").write_text("theirs")
+    with pytest.raises(InputError, match=r"an export of another kind \(mpsearch\.other\)"):
+        export_c(quantized, data, tmp_path / "other")
     (target / "main.c").write_text("changed")
     with pytest.raises(InputError, match=r"main\.c was changed after the export"):
         export_c(quantized, data, target)

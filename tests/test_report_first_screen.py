@@ -80,7 +80,7 @@ def test_title_numbers_and_sentence_by_hand(measured: Run) -> None:
     assert answer_sentence(facts) == (
         "my model takes 1.6 of 1.7\u00a0KB, 4.3 times less than FP32, and is right on 88.00 % of "
         "100 unseen samples, 2.00 points less than FP32; its 2 layers have 4- to 8-bit "
-        "weights, proven optimal."
+        "weights, of least Ω, proven."
     )
     usual = {"data": "the sample in runs/model.pt"}  # a name that says nothing
     assert gather(replace(measured, provenance=usual)).name == "digits"

@@ -235,14 +235,14 @@ def test_a_foreign_network_with_several_numbers_as_answer(
         ("it's out/quantized.pt --size 60%", 2, "is quantized already"),
         ("weights.pt --size 60%", 2, "weights.pt carries no sample of data; give --data"),
         ("model.pt --size 60% -o test.npz", 2, "File exists"),
-        ("it's out/network.pt --data test.npz --size 60%", 2, "choose another folder with -o"),
+        ("it's out/model.pt --data test.npz --size 60%", 2, "choose another folder with -o"),
     ],
 )
 def test_what_stops_a_run(
     arguments: str, code: int, message: str, place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     torch.save(build().state_dict(), "weights.pt")
-    shutil.copy("model.pt", Path(OUT, "network.pt"))
+    shutil.copy("model.pt", Path(OUT, "model.pt"))
     words = shlex.split(arguments.replace("it's", "it\\'s\\"))
     before = Path(OUT, "profile.csv").stat().st_mtime_ns
     assert run(["run", *words, *([] if "-o" in words else ["-o", OUT]), "--refine", "0"]) == code

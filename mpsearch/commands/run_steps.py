@@ -108,7 +108,10 @@ class Steps:
     @property
     def network(self) -> str:
         """The model file that the steps read."""
-        return self.file("network.pt") if self.converts else self.request.path
+        if not self.converts:
+            return self.request.path
+        stem = Path(self.request.path).stem  # reports call the network like its file
+        return self.file("network.pt" if stem == "quantized" else f"{stem}.pt")
 
     @property
     def table(self) -> str:
@@ -137,7 +140,7 @@ class Steps:
         return None if form is None else self.file(EXPORTED.get(form, form))
 
     def convert(self) -> Step:
-        """Model and data -> network.pt with a sample."""
+        """Model and data -> a file of its name, with a sample."""
         request = self.request
         words = ["convert", request.path, *request.model.words]
         if request.data is not None:

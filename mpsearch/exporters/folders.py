@@ -12,6 +12,7 @@ from typing import Any
 from mpsearch.errors import InputError
 from mpsearch.files.json_file import by_name, check_form, one_of, read_json, text
 from mpsearch.files.whole import digest, write_atomic
+from mpsearch.running.streams import shown
 
 DOCUMENT = "export.json"
 LARGEST_MIB = 64
@@ -32,6 +33,11 @@ def check_folder(folder: Path, form: str) -> None:
     }
     if not found:
         return
+    other = _kind_of(folder)
+    if other is not None and other != form:
+        raise InputError(
+            f"{folder} holds an export of another kind ({other}); choose a new folder with -o"
+        )
     written = _files_of(folder, form)
     for name in sorted(found - {DOCUMENT}):
         if name not in written:
@@ -42,6 +48,16 @@ def check_folder(folder: Path, form: str) -> None:
             raise InputError(
                 f"{folder}/{name} was changed after the export; choose a new folder with -o"
             )
+
+
+def _kind_of(folder: Path) -> str | None:
+    """What the export that lies there says it is; None where there is none."""
+    try:
+        document = read_json(folder / DOCUMENT, DOCUMENT, LARGEST_MIB)
+        check_form(document, {"format": text, "files": by_name(text)}, "")
+    except (OSError, ValueError, InputError):
+        return None
+    return shown(document["format"])
 
 
 def _files_of(folder: Path, form: str) -> Mapping[str, str]:
