@@ -34,6 +34,7 @@ from mpsearch.graph.graph_json import is_storable
 from mpsearch.graph.inputs import Call, ExampleInputs, bind_inputs
 from mpsearch.graph.layers import packet
 from mpsearch.graph.outputs import concatenate, output_names, record_left_out, samples_first
+from mpsearch.graph.tensor_paths import tensor_paths
 from mpsearch.graph.tensors import (
     FloatWidthCheck,
     as_float32,
@@ -279,6 +280,7 @@ def _as_graph_module(
     }
     state = {**dict(program.named_parameters()), **dict(program.named_buffers())}
     state.update(program.constants)
+    paths = tensor_paths(lifted.values())
     root = nn.Module()
     graph = fx.Graph()
     copies: dict[fx.Node, fx.Node] = {}
@@ -287,8 +289,8 @@ def _as_graph_module(
             if not node.users:
                 continue
             name = lifted[node.name]
-            set_tensor(root, name, state[name])
-            copies[node] = graph.get_attr(name)
+            set_tensor(root, paths[name], state[name])
+            copies[node] = graph.get_attr(paths[name])
         elif node.op == "placeholder":
             copies[node] = graph.placeholder(node.name)
         elif node.op == "output":

@@ -14,6 +14,7 @@ from torch import fx, nn
 
 from mpsearch.errors import InputError
 from mpsearch.graph.allowed import draws, find_operator
+from mpsearch.graph.tensor_paths import is_tensor_path
 from mpsearch.graph.tensors import set_tensor
 
 # Arithmetic on the symbolic batch size, and picking one of several outputs.
@@ -38,10 +39,13 @@ _DEEPEST = 8
 def unstorable(graph: fx.GraphModule) -> tuple[tuple[str, str], ...]:
     """(operator, node) wherever an mpsearch file cannot hold the graph, in order; none: it can.
 
-    An operator on the allow-list whose argument cannot be written has it behind its name.
+    An operator on the allow-list whose argument cannot be written has it behind its name; a tensor
+    whose name cannot be written is the operator get_attr.
     """
     found: list[tuple[str, str]] = []
     for node in graph.graph.nodes:
+        if node.op == "get_attr" and not is_tensor_path(node.target):
+            found.append((f"get_attr (name {node.target!r:.80})", node.name))
         if not is_storable(node):
             found.append((_operator_name(node), node.name))
             continue
@@ -164,7 +168,8 @@ def _add_node(
     if kind == "placeholder":
         node = graph.create_node("placeholder", name, name=name)
     elif kind == "get_attr":
-        _check_path(entry["target"])
+        if not is_tensor_path(entry["target"]):
+            raise ValueError(f"{entry['target']!r:.80} is not a tensor name")
         set_tensor(root, entry["target"], tensors[entry["target"]])
         node = graph.create_node("get_attr", entry["target"], name=name)
     elif kind == "call_function":
@@ -221,17 +226,6 @@ def _bits_of(value: object) -> int:
         if value.target in _SIZES or value.target is operator.getitem:
             return _SIZE_BITS
     raise ValueError(f"it computes with {str(value)[:40]!r}; expected sizes and numbers")
-
-
-def _check_path(path: object) -> None:
-    """Tensor names become attributes: identifiers and numbers only, nothing with underscores ahead.
-
-    Leading double underscores would reach Python's own attributes.
-    """
-    parts = path.split(".") if isinstance(path, str) else [""]
-    for part in parts:
-        if not part.replace("_", "a").isalnum() or part.startswith("__") or not part.isascii():
-            raise ValueError(f"{path!r:.80} is not a tensor name")
 
 
 def _find_operator(name: object) -> Callable[..., Any] | None:
