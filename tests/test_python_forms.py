@@ -210,6 +210,46 @@ WRONG: dict[str, tuple[Callable[[Own], Any], str]] = {
     "Data of words": (lambda own: ANY.Data("d", np.array(["a"]), None), "of numbers"),
     "Data of a number": (lambda own: ANY.Data("d", np.array(1.0), None), "a single number"),
     "a report of a table": (lambda own: ANY.report(own.table), "expected a folder, or what"),
+    "labels apart": (
+        lambda own: ANY.profile(own.model, own.x, own.y),
+        r"are one argument: \(x, y\)",
+    ),
+    "labels apart, in lists": (
+        lambda own: ANY.profile(own.model, own.x.tolist(), own.y.tolist()),
+        r"got a list as output of profile; data are one argument: \(x, y\)",
+    ),
+    "labels apart, too many": (
+        lambda own: ANY.evaluate(own.quantized, own.x.numpy(), own.y),
+        r"got an array and a tensor as arguments 2 and 3 of evaluate; data are one argument: \(x",
+    ),
+    "labels apart, validated on": (
+        lambda own: ANY.finetune(own.model, own.best, own.x, own.y),
+        r"data are one argument: \(x, y\)",
+    ),
+    "labels apart, data by name": (
+        lambda own: own.table.front().measure(2, own.x, own.y),
+        r"as arguments 3 and 4 of measure; data are one argument: data=\(x, y\)",
+    ),
+    "no path": (
+        lambda own: ANY.export(own.quantized, own.x),
+        "got a tensor as output of export; data",
+    ),
+    "an argument too many": (
+        lambda own: ANY.quantize(own.model, "w8a8", own.x, "mse"),
+        "got 'mse' as argument 4 of quantize; expected model, assignment, data",
+    ),
+    "an argument too few": (lambda own: ANY.apply(own.model), r"expected apply\(model, assignment"),
+    "an argument twice": (lambda own: own.table.solve(table=own.table), "table of solve twice"),
+    "an unknown argument": (lambda own: own.table.solve(siez="4KB"), "'siez'; did you mean 'size'"),
+    "an unknown condition": (lambda own: ANY.gate(own.best, max_sise=1), "did you mean 'max_size'"),
+    "settings by name": (
+        lambda own: ANY.apply(own.model, "w8a8", own.x, "adaptive"),
+        "got settings='adaptive' of apply; expected PostTraining or None",
+    ),
+    "an unknown policy": (
+        lambda own: ANY.gate(own.best, max_size=1, policy="hard"),
+        "got policy='hard' of gate; expected 'measured', 'strict' or 'lenient'",
+    ),
     "interactions without a file": (
         lambda own: ANY.profile(own.model, own.x, interactions=True),
         "give an output, as profile.c",
