@@ -242,6 +242,14 @@ WRONG: dict[str, tuple[Callable[[Own], Any], str]] = {
     "an argument twice": (lambda own: own.table.solve(table=own.table), "table of solve twice"),
     "an unknown argument": (lambda own: own.table.solve(siez="4KB"), "'siez'; did you mean 'size'"),
     "an unknown condition": (lambda own: ANY.gate(own.best, max_sise=1), "did you mean 'max_size'"),
+    "a count as text": (
+        lambda own: ANY.refine(own.best, "4"),
+        "got count='4' of refine; expected a whole number",
+    ),
+    "half a sample": (
+        lambda own: ANY.profile(own.model, own.x, samples=8.5),
+        "a whole number or N",
+    ),
     "settings by name": (
         lambda own: ANY.apply(own.model, "w8a8", own.x, "adaptive"),
         "got settings='adaptive' of apply; expected PostTraining or None",
