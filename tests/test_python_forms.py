@@ -402,7 +402,17 @@ def test_the_gate_and_the_report_take_objects(own: Own, tmp_path: Path) -> None:
     assert made.facts.fp32 is not None
     tuned = own.best.finetune(data=(own.x, own.y), epochs=1)
     assert tuned.network.assignment == own.best.bits
-    assert tuned.network.export(tmp_path / "net", check=False).ok
+    exported = tuned.network.export(tmp_path / "net", check=False)
+    assert exported.ok
+    assert exported.lines[1] in exported._repr_html_()
+    checks = mp.check(own.model, own.x).values()
+    changed = mp.diff(own.best.to_assignment(), own.table.solve("70%").to_assignment())
+    for one in (made, exported, tuned, tuned.best, measured, changed, *checks):
+        assert_short(one)
+    assert repr(tuned).startswith(f"FineTuned({tuned.best!r}")
+    assert repr(exported).startswith(f"Exported({exported.lines[0]}; ")
+    many = mp.TargetCheck("c", False, tuple(mp.Refusal("cumsum", f"n{i}", "why") for i in range(9)))
+    assert repr(many) == "TargetCheck(c: no; 9 refused, first cumsum ('n0') why)"
 
 
 def test_names_of_files_are_no_markup() -> None:
@@ -421,15 +431,20 @@ def test_names_of_files_are_no_markup() -> None:
     assert all("&lt;script&gt;alert(1)" in one._repr_html_() for one in shown if one != shown[3])
 
 
+def assert_short(noun: object) -> None:
+    """A line that a terminal shows, whatever there is to tell."""
+    assert repr(noun).startswith(f"{type(noun).__name__}(")
+    assert len(repr(noun)) < 400
+    assert "\n" not in repr(noun)
+
+
 def test_nouns_are_said_in_a_line_or_two(own: Own) -> None:
     front = own.table.front()
     rows = mp.evaluate({"FP32": own.model, "mixed": own.quantized}, (own.x, own.y))
     report = mp.gate(own.best, max_size="1KB")
     for one in (own.table, own.best, own.best.to_assignment(), own.quantized, front, rows, report,
                 rows.rows[0], own.best.explain(), *own.table.origin):  # fmt: skip
-        assert repr(one).startswith(f"{type(one).__name__}(")
-        assert len(repr(one)) < 400
-        assert "\n" not in repr(one)
+        assert_short(one)
     assert repr(own.best).startswith("Solution(optimal, proven: Ω ")
     assert "; size_bytes " in repr(own.best)
     assert "points lost" in rows._repr_html_()
