@@ -272,7 +272,11 @@ def _find(name: str) -> "Any":
     home = _HOME.get(name) or _BESIDE[name]
     found = getattr(import_module(home), name)
     _bind()
-    return found
+    if isinstance(found, type) or not callable(found):
+        return found
+    from mpsearch.python.calls import checked
+
+    return checked(found, name)
 
 
 def _bind() -> None:

@@ -159,6 +159,9 @@ class Reported:
     facts: Facts = field(repr=False)
     """Everything that the report says."""
 
+    def __repr__(self) -> str:
+        return f"Reported({', '.join(self.written)})"
+
 
 def form_of(form: str | None, output: str | None) -> str:
     """The format that was asked for, or that the file's name ends in; else HTML.

@@ -210,6 +210,54 @@ WRONG: dict[str, tuple[Callable[[Own], Any], str]] = {
     "Data of words": (lambda own: ANY.Data("d", np.array(["a"]), None), "of numbers"),
     "Data of a number": (lambda own: ANY.Data("d", np.array(1.0), None), "a single number"),
     "a report of a table": (lambda own: ANY.report(own.table), "expected a folder, or what"),
+    "labels apart": (
+        lambda own: ANY.profile(own.model, own.x, own.y),
+        r"are one argument: \(x, y\)",
+    ),
+    "labels apart, in lists": (
+        lambda own: ANY.profile(own.model, own.x.tolist(), own.y.tolist()),
+        r"got a list as output of profile; data are one argument: \(x, y\)",
+    ),
+    "labels apart, too many": (
+        lambda own: ANY.evaluate(own.quantized, own.x.numpy(), own.y),
+        r"got an array and a tensor as arguments 2 and 3 of evaluate; data are one argument: \(x",
+    ),
+    "labels apart, validated on": (
+        lambda own: ANY.finetune(own.model, own.best, own.x, own.y),
+        r"data are one argument: \(x, y\)",
+    ),
+    "labels apart, data by name": (
+        lambda own: own.table.front().measure(2, own.x, own.y),
+        r"as arguments 3 and 4 of measure; data are one argument: data=\(x, y\)",
+    ),
+    "no path": (
+        lambda own: ANY.export(own.quantized, own.x),
+        "got a tensor as output of export; data",
+    ),
+    "an argument too many": (
+        lambda own: ANY.quantize(own.model, "w8a8", own.x, "mse"),
+        "got 'mse' as argument 4 of quantize; expected model, assignment, data",
+    ),
+    "an argument too few": (lambda own: ANY.apply(own.model), r"expected apply\(model, assignment"),
+    "an argument twice": (lambda own: own.table.solve(table=own.table), "table of solve twice"),
+    "an unknown argument": (lambda own: own.table.solve(siez="4KB"), "'siez'; did you mean 'size'"),
+    "an unknown condition": (lambda own: ANY.gate(own.best, max_sise=1), "did you mean 'max_size'"),
+    "a count as text": (
+        lambda own: ANY.refine(own.best, "4"),
+        "got count='4' of refine; expected a whole number",
+    ),
+    "half a sample": (
+        lambda own: ANY.profile(own.model, own.x, samples=8.5),
+        "a whole number or N",
+    ),
+    "settings by name": (
+        lambda own: ANY.apply(own.model, "w8a8", own.x, "adaptive"),
+        "got settings='adaptive' of apply; expected PostTraining or None",
+    ),
+    "an unknown policy": (
+        lambda own: ANY.gate(own.best, max_size=1, policy="hard"),
+        "got policy='hard' of gate; expected 'measured', 'strict' or 'lenient'",
+    ),
     "interactions without a file": (
         lambda own: ANY.profile(own.model, own.x, interactions=True),
         "give an output, as profile.c",
@@ -354,7 +402,17 @@ def test_the_gate_and_the_report_take_objects(own: Own, tmp_path: Path) -> None:
     assert made.facts.fp32 is not None
     tuned = own.best.finetune(data=(own.x, own.y), epochs=1)
     assert tuned.network.assignment == own.best.bits
-    assert tuned.network.export(tmp_path / "net", check=False).ok
+    exported = tuned.network.export(tmp_path / "net", check=False)
+    assert exported.ok
+    assert exported.lines[1] in exported._repr_html_()
+    checks = mp.check(own.model, own.x).values()
+    changed = mp.diff(own.best.to_assignment(), own.table.solve("70%").to_assignment())
+    for one in (made, exported, tuned, tuned.best, measured, changed, *checks):
+        assert_short(one)
+    assert repr(tuned).startswith(f"FineTuned({tuned.best!r}")
+    assert repr(exported).startswith(f"Exported({exported.lines[0]}; ")
+    many = mp.TargetCheck("c", False, tuple(mp.Refusal("cumsum", f"n{i}", "why") for i in range(9)))
+    assert repr(many) == "TargetCheck(c: no; 9 refused, first cumsum ('n0') why)"
 
 
 def test_names_of_files_are_no_markup() -> None:
@@ -373,15 +431,20 @@ def test_names_of_files_are_no_markup() -> None:
     assert all("&lt;script&gt;alert(1)" in one._repr_html_() for one in shown if one != shown[3])
 
 
+def assert_short(noun: object) -> None:
+    """A line that a terminal shows, whatever there is to tell."""
+    assert repr(noun).startswith(f"{type(noun).__name__}(")
+    assert len(repr(noun)) < 400
+    assert "\n" not in repr(noun)
+
+
 def test_nouns_are_said_in_a_line_or_two(own: Own) -> None:
     front = own.table.front()
     rows = mp.evaluate({"FP32": own.model, "mixed": own.quantized}, (own.x, own.y))
     report = mp.gate(own.best, max_size="1KB")
     for one in (own.table, own.best, own.best.to_assignment(), own.quantized, front, rows, report,
                 rows.rows[0], own.best.explain(), *own.table.origin):  # fmt: skip
-        assert repr(one).startswith(f"{type(one).__name__}(")
-        assert len(repr(one)) < 400
-        assert "\n" not in repr(one)
+        assert_short(one)
     assert repr(own.best).startswith("Solution(optimal, proven: Ω ")
     assert "; size_bytes " in repr(own.best)
     assert "points lost" in rows._repr_html_()

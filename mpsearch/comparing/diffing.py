@@ -9,11 +9,14 @@ import numpy as np
 
 from mpsearch.comparing.layers import BOPS, SIZE, LayerChange, changes_between
 from mpsearch.comparing.sides import Side, side_of
+from mpsearch.running.streams import shown
 from mpsearch.statistics import drop_interval
 from mpsearch.tables.assignment import Assignment
 from mpsearch.tables.choice import Choice
 from mpsearch.tables.table import LayerTable
+from mpsearch.tables.units import format_amount
 
+_SHOWN = 3  # totals in a repr
 UNIFORM = 4  # choices of a table whose totals are compared
 
 
@@ -79,6 +82,17 @@ class Comparison:
     """None where they were not both measured on the same data."""
     notes: tuple[str, ...]
     """What a reader should know, a sentence each."""
+
+    def __repr__(self) -> str:
+        totals = [
+            f"{one.column}{f' at {one.at}' if one.at else ''} "
+            f"{format_amount(one.column, one.before)} -> {format_amount(one.column, one.after)}"
+            for one in self.totals
+            if one.before != one.after
+        ]
+        layers = f"{len(self.layers)} of {len(self.layers) + self.unchanged} layers differ"
+        sides = shown(f"{self.before} -> {self.after}", 200)
+        return f"Comparison({sides}: {'; '.join([layers, *totals[:_SHOWN]])})"
 
     @property
     def same(self) -> bool:

@@ -30,6 +30,7 @@ from mpsearch.quantization.quantized import (
 )
 from mpsearch.quantization.quantized_file import load_quantized
 from mpsearch.quantization.quantizer import affine, weight_at, weight_codes_range
+from mpsearch.running.streams import shown
 from mpsearch.tables.choice import Choice
 
 FILE = "file"
@@ -54,6 +55,17 @@ class TargetCheck:
     """Layers that get more bits than they were assigned: `("w3a4", "w4a8")`."""
     note: str = ""
     """Why `ok` is None."""
+
+    def __repr__(self) -> str:
+        answer = {True: "yes", False: "no", None: "not known"}[self.ok]
+        said = [self.note] if self.note else []
+        if self.refused:
+            first = self.refused[0]
+            which = f"{first.operator} ({first.node!r}) " if first.node else ""
+            said.append(f"{len(self.refused)} refused, first {which}{first.why}")
+        said += [f"in float: {', '.join(self.in_float)}"] if self.in_float else []
+        said += [f"layers that get more bits: {len(self.raised)}"] if self.raised else []
+        return f"TargetCheck({'; '.join([f'{self.target}: {answer}', *map(shown, said)])})"
 
     def to_json(self) -> dict[str, Any]:
         """As `mpsearch check --json` prints it."""

@@ -10,6 +10,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from mpsearch.errors import InputError, did_you_mean
+from mpsearch.running.notebook import html_table
+from mpsearch.running.streams import shown
 
 if TYPE_CHECKING:
     from mpsearch.data import Data
@@ -46,6 +48,15 @@ class Exported:
     """The same for people, a line each."""
     ok: bool = True
     """False where a check found other outputs than the network's: exit code 1."""
+
+    def __repr__(self) -> str:
+        more = f"; {len(self.lines) - 1} more in .lines" if len(self.lines) > 1 else ""
+        said = self.lines[0] if self.lines else "written" if self.ok else "not written"
+        return f"Exported({shown(said, 200)}{more})"
+
+    def _repr_html_(self) -> str:
+        """For notebooks: what `mpsearch export` prints."""
+        return html_table(self.lines, (), ())
 
 
 @dataclass(frozen=True)

@@ -161,6 +161,10 @@ class Epoch:
     """The share of the weights with 2 to 4 bits that had oscillated and keep their codes from then
     on."""
 
+    def __repr__(self) -> str:
+        right = "" if self.accuracy is None else f"accuracy {100 * self.accuracy:.2f} %, "
+        return f"Epoch({self.number}: {right}loss {self.loss:.4g})"
+
 
 @dataclass(frozen=True)
 class FineTuned:
@@ -179,6 +183,11 @@ class FineTuned:
     checkpoint: Path | None = None
     """The file to go on from after a kill: delete it when the network is saved. None: none was
     asked for."""
+
+    def __repr__(self) -> str:
+        start = f" after {self.history[0]!r}" if self.best.number else ""
+        epochs = len(self.history) - 1
+        return f"FineTuned({self.best!r}{start}, best of {epochs} epochs; {self.network!r})"
 
 
 def finetune(

@@ -4,7 +4,7 @@ come. None of it needs torch, unless accuracy is measured."""
 import os
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from mpsearch.errors import InputError, did_you_mean
 from mpsearch.explaining.explaining import Explanation, WhatIf
@@ -29,9 +29,30 @@ from mpsearch.tables.table import LayerTable
 from mpsearch.tables.units import parse_bytes
 
 if TYPE_CHECKING:
+    from typing import Unpack
+
     import pandas as pd
 
     from mpsearch.interactions.interactions import Interactions, Prediction
+
+
+class Measured(TypedDict, total=False):
+    """What `solve` takes to measure: the keywords of `mpsearch.python.measuring.smallest`."""
+
+    min_accuracy: str | float | None
+    max_drop: str | float | None
+    min_agreement: str | float | None
+    model: Any
+    data: Any
+    calibration: Any
+    confirm: Any
+    most: int | str | None
+    tolerance: str | float
+    settings: Any
+    batch_size: int
+    device: str
+    output: str | os.PathLike[str] | None
+
 
 TARGETS = ("min_accuracy", "max_drop", "min_agreement")
 
@@ -61,7 +82,7 @@ def solve(
     explain: bool = True,
     rerank: int | None = None,
     from_front: "Front | str | os.PathLike[str] | None" = None,
-    **measured: Any,
+    **measured: "Unpack[Measured]",
 ) -> Solution:
     """The assignment of least Ω within the limits, proven, as `mpsearch solve` finds it.
 
