@@ -41,6 +41,7 @@ OWN_JSON = {
     "mpsearch/exporters/c/code_bytes.py",
     "mpsearch/running/journal.py",
     "mpsearch/finetuning/training.py",
+    "mpsearch/profiling/profile.py",
     "solvers/pulp_model.py",
 }
 

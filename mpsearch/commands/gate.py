@@ -152,9 +152,9 @@ def gate(path: str | None, as_json: bool, github: bool | None, **options: Any) -
 def _judged(path: str | None, options: dict[str, Any]) -> "Report":
     """Read, judge, and write the baseline where that is asked."""
     from mpsearch.gating.conditions import find_config
-    from mpsearch.gating.evidence import Sources, read_evidence
     from mpsearch.gating.judging import check_names, judge, wanted_metrics
     from mpsearch.gating.report import Report, baseline_of
+    from mpsearch.gating.sources import Sources, read_evidence
     from mpsearch.tables.units import parse_confidence
 
     config = find_config(options["config"])

@@ -14,17 +14,16 @@ from mpsearch.errors import InputError
 from mpsearch.gating.conditions import Conditions, Limits
 from mpsearch.gating.evidence import (
     Evidence,
-    Sources,
     identity_of,
     judged_layers,
     judged_row,
     matching_device,
-    read_evidence,
     totals_of,
 )
 from mpsearch.gating.judging import judge, wanted_metrics
 from mpsearch.gating.memory import ram_of
 from mpsearch.gating.next_steps import next_steps
+from mpsearch.gating.sources import Sources, read_evidence
 from mpsearch.gating.words import (
     Number,
     Policy,

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, cast
 from mpsearch.errors import InputError, did_you_mean
 from mpsearch.evaluation.evaluation import Evaluation, Evaluations
 from mpsearch.gating.conditions import Conditions, Limits
-from mpsearch.gating.evidence import Sources, read_evidence
 from mpsearch.gating.judging import judge, wanted_metrics
 from mpsearch.gating.report import GateReport
 from mpsearch.gating.report import gate as gate_files
+from mpsearch.gating.sources import Sources, read_evidence
 from mpsearch.gating.words import Policy
 from mpsearch.pareto.front import Front
 from mpsearch.python.limits import as_losses, as_table
