@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from mpsearch.errors import InputError, did_you_mean
+from mpsearch.errors import InputError, did_you_mean, install_extra
 from mpsearch.files.archives import read_npz
 from mpsearch.files.json_file import by_name, check_form, flag, list_of, read_document, text
 from mpsearch.files.whole import digest, like_file, read_rows
@@ -360,7 +360,7 @@ def why_unavailable(name: str) -> str | None:
     source = DATASETS[name]
     missing = [package for package in source.packages if find_spec(package) is None]
     if missing:
-        return f"needs pip install 'mpsearch[audio]' ({', '.join(missing)})"
+        return f"needs {', '.join(missing)}: {install_extra('audio')}"
     if source.folder is not None:
         try:
             real_data.data_folder(source.folder)

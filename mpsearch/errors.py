@@ -35,8 +35,16 @@ class MissingExtraError(MpsearchError):
     def __init__(self, package: str, extra: str, purpose: str) -> None:
         super().__init__(
             f"{purpose} needs the package {package}, which is not installed; "
-            f"install it with: pip install 'mpsearch[{extra}]'"
+            f"install it with: {install_extra(extra)} (in a clone of mpsearch)"
         )
+
+
+def install_extra(extra: str) -> str:
+    """How to install what an extra names, in a clone of the repository.
+
+    Not `mpsearch[extra]`: the name is not ours on package indexes.
+    """
+    return f"python -m pip install '.[{extra}]'"
 
 
 _LONGEST = 200  # of a word: the comparison takes its square

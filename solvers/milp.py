@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mpsearch.errors import InputError
+from mpsearch.errors import InputError, install_extra
 from mpsearch.knapsack.problem import Answer, Claim, Problem
 
 # The engines' tolerances are absolute (1e-6 to 1e-10): coefficients up to 1e5 keep them small
@@ -195,7 +195,7 @@ def _value(key: str, text: str, kind: Kind) -> int | float | bool | str:
     return number
 
 
-INSTALL = "pip install 'mpsearch[highs]'"
+INSTALL = install_extra("highs")
 
 
 @dataclass(frozen=True)

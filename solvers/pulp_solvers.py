@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mpsearch.errors import InputError
+from mpsearch.errors import InputError, install_extra
 from mpsearch.knapsack.problem import Answer, Problem
 from mpsearch.solvers.milp import Found, Kind, Rows, missing, settings, solve_rows
 from mpsearch.solvers.pulp_model import INSTALL, build, found, import_pulp, solve_in_child
@@ -139,7 +139,7 @@ class PulpChild:
     @property
     def install(self) -> str:
         """How to install the engine's package."""
-        return f"pip install 'mpsearch[{self.name}]'"
+        return install_extra(self.name)
 
     def missing(self) -> str | None:
         """None, or how to install PuLP or the engine's package."""

@@ -9,7 +9,7 @@ os.environ.setdefault("KERAS_BACKEND", "torch")
 import numpy as np
 import pytest
 
-keras: Any = pytest.importorskip("keras", reason="pip install 'mpsearch[keras]'")
+keras: Any = pytest.importorskip("keras", reason="python -m pip install '.[keras]'")
 if keras.backend.backend() != "torch":
     pytest.skip("Keras runs on another backend here", allow_module_level=True)
 L = keras.layers

@@ -64,8 +64,8 @@ def test_what_is_missing_comes_with_the_command_that_installs_it(
     assert "MISSING numpy" in printed
     assert "1.0, needs >=99" in printed
     assert "get it: pip install 'numpy>=99'" in printed
-    assert "get it: pip install 'mpsearch[video]'" in printed
-    assert "mpsearch[audio]" not in printed
+    assert "get it: python -m pip install '.[video]'" in printed
+    assert ".[audio]" not in printed
     assert "get it: apt-get install make" in printed
 
 

@@ -99,14 +99,14 @@ def test_pulp_highs_says_that_highspy_is_broken(
 
 
 LACKING = {
-    "highs": ("scipy", "pip install 'mpsearch[highs]'"),
+    "highs": ("scipy", "python -m pip install '.[highs]'"),
     "mathopt-highs": ("ortools", "pip install 'ortools>="),
     "mathopt-scip": ("ortools", "pip install 'ortools>="),
     "ortools": ("ortools", "pip install 'ortools>="),
     "pulp": ("pulp", "pip install 'pulp>="),
     "pulp-glpk": ("glpsol", "apt install glpk-utils"),
-    "pulp-highs": ("highspy", "pip install 'mpsearch[pulp-highs]'"),
-    "pulp-scip": ("pyscipopt", "pip install 'mpsearch[pulp-scip]'"),
+    "pulp-highs": ("highspy", "python -m pip install '.[pulp-highs]'"),
+    "pulp-scip": ("pyscipopt", "python -m pip install '.[pulp-scip]'"),
 }
 
 

@@ -48,7 +48,7 @@ def test_the_loop_needs_no_extra(folder: Path) -> None:
 
 
 def write_onnx(path: Path) -> None:
-    onnx = pytest.importorskip("onnx", reason="pip install 'mpsearch[onnx]'")
+    onnx = pytest.importorskip("onnx", reason="python -m pip install '.[onnx]'")
     value = onnx.helper.make_tensor_value_info
     node = onnx.helper.make_node("Relu", ["x"], ["y"])
     graph = onnx.helper.make_graph(
@@ -58,7 +58,7 @@ def write_onnx(path: Path) -> None:
 
 
 def write_keras(path: Path) -> None:
-    h5py = pytest.importorskip("h5py", reason="pip install 'mpsearch[keras]'")
+    h5py = pytest.importorskip("h5py", reason="python -m pip install '.[keras]'")
     with h5py.File(path, "w") as file:
         file.attrs["model_config"] = "{}"
 
@@ -73,7 +73,7 @@ def test_a_file_that_needs_an_extra_names_the_command(
     write(folder / name)
     done = run(folder, f"convert {name} --input-shape 3 -o out.pt")
     assert done.returncode == 2
-    assert f"install it with: pip install 'mpsearch[{extra}]'" in done.stderr
+    assert f"install it with: python -m pip install '.[{extra}]'" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (folder / "out.pt").exists()
 
@@ -86,3 +86,15 @@ def test_torch_alone_does_not_bring_them(folder: Path) -> None:
         f"sys.exit(' '.join(name for name in {EXTRAS!r} if name in sys.modules) or None)"
     )
     subprocess.run([sys.executable, "-c", code], cwd=folder, check=True)
+
+
+def test_no_page_or_message_installs_a_name_that_is_not_ours() -> None:
+    """The name mpsearch on a package index is somebody else's."""
+    root = Path(__file__).parents[1]
+    folders = ("mpsearch", "models", "solvers", "sensitivity", "reports", "docs")
+    read = [
+        p for folder in folders for kind in ("py", "md") for p in root.glob(f"{folder}/**/*.{kind}")
+    ]
+    assert len(read) > 300
+    for path in [*read, root / "README.md"]:
+        assert "install 'mpsearch[" not in path.read_text(encoding="utf-8"), path

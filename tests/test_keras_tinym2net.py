@@ -109,7 +109,7 @@ def test_a_trained_network_goes_through_keras_to_litert(
     run("profile", "net.keras", "--data", "data.npz", "--metric", "weight-mse")
     run("solve", "--size", "60%")
     run("apply", "net.keras", "--data", "data.npz")
-    pytest.importorskip("ai_edge_litert", reason="pip install 'mpsearch[litert]'")
+    pytest.importorskip("ai_edge_litert", reason="python -m pip install '.[litert]'")
     said = run(
         "export", "quantized.pt", "--format", "litert", "--calibration", "data.npz",
         "-o", "net.tflite", "--json",

@@ -381,7 +381,7 @@ def test_reading_needs_h5py_and_says_how_to_get_it(
     good: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "h5py", None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'mpsearch\[keras\]'"):
+    with pytest.raises(MissingExtraError, match=r"pip install '\.\[keras\]'"):
         convert(good)
 
 

@@ -480,7 +480,7 @@ def test_errors_of_the_command(
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, "ai_edge_litert", None)
     assert run([*COMMAND, "--fp32", "model.pt"]) == 2
-    assert "pip install 'mpsearch[litert]'" in capsys.readouterr().err
+    assert "python -m pip install '.[litert]'" in capsys.readouterr().err
     assert not Path("net.tflite").exists()
 
 

@@ -376,7 +376,7 @@ def test_bad_calls_are_said_in_a_line(
     assert "--wide" in _refused(capsys, *ARGUMENTS, "--wide", "16")
     assert "--check needs data" in _refused(capsys, *ARGUMENTS[:3], "--check", *ARGUMENTS[5:])
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    assert "pip install 'mpsearch[onnx]'" in _refused(capsys, *ARGUMENTS, "--check")
+    assert "python -m pip install '.[onnx]'" in _refused(capsys, *ARGUMENTS, "--check")
     monkeypatch.setitem(sys.modules, "onnx", None)
     refused = _refused(capsys, *ARGUMENTS, "--no-check")
     assert "the ONNX export needs the package onnx" in refused

@@ -334,5 +334,5 @@ def test_an_onnx_file_goes_through_the_whole_loop(
 def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = _saved(_model([PRODUCT], constants=[("w", WEIGHT)]), tmp_path)
     monkeypatch.setitem(sys.modules, "onnx", None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'mpsearch\[onnx\]'"):
+    with pytest.raises(MissingExtraError, match=r"pip install '\.\[onnx\]'"):
         load_network(ModelSource(path))

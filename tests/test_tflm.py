@@ -37,7 +37,7 @@ from mpsearch.tables.choice import Choice
 
 needs_micro = pytest.mark.skipif(
     find_spec("tflite_micro") is None,
-    reason="the package tflite-micro is not installed (pip install 'mpsearch[tflm]')",
+    reason="the package tflite-micro is not installed (python -m pip install '.[tflm]')",
 )
 CXX = shutil.which("g++")
 needs_cxx = pytest.mark.skipif(CXX is None, reason="there is no g++")
@@ -158,7 +158,7 @@ def test_without_the_package_the_folder_is_written_and_said_not_to_have_run(
     assert command([*COMMAND, "--check"]) == 2
     error = capsys.readouterr().err
     assert "needs the package tflite-micro" in error
-    assert "pip install 'mpsearch[tflm]'" in error
+    assert "python -m pip install '.[tflm]'" in error
     (place / "micro" / "model_ops.h").write_text("mine")
     assert command(COMMAND) == 2
     assert "model_ops.h was changed after the export" in capsys.readouterr().err

@@ -20,7 +20,7 @@ pytest.importorskip("librosa")
 pytest.importorskip("PIL")
 needs_av = pytest.mark.skipif(
     find_spec("av") is None,
-    reason="PyAV is not installed: pip install 'mpsearch[video]'",
+    reason="PyAV is not installed: python -m pip install '.[video]'",
 )
 COLOURS = ((220, 30, 30), (30, 220, 30), (30, 30, 220), (200, 200, 40))
 TONES = (400, 800, 1200, 1600)  # Hz, one a second
@@ -209,5 +209,5 @@ def test_without_pyav_the_error_says_what_to_install(
         raise ImportError(name)
 
     monkeypatch.setattr("mpsearch.models.clip_decoding.import_module", without)
-    with pytest.raises(MissingExtraError, match=r"pip install 'mpsearch\[video\]'"):
+    with pytest.raises(MissingExtraError, match=r"pip install '\.\[video\]'"):
         video_frames(tmp_path / "a.mp4", 32)

@@ -16,6 +16,7 @@ import click
 
 import mpsearch
 from mpsearch.commands.console import echo, json_option, print_json
+from mpsearch.errors import install_extra
 
 TITLES = {
     "core": "Packages that mpsearch needs",
@@ -169,9 +170,7 @@ def _extras(known: tuple[Package, ...]) -> Iterator[Check]:
     for extra, members in groups.items():
         works = all(package.fits for package in members)
         detail = ", ".join(f"{package.name} {_version(package)}" for package in members)
-        yield Check(
-            "extras", extra, works, detail, "" if works else f"pip install 'mpsearch[{extra}]'"
-        )
+        yield Check("extras", extra, works, detail, "" if works else install_extra(extra))
 
 
 def _solvers() -> Iterator[Check]:

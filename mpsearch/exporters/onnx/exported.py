@@ -15,7 +15,7 @@ import numpy as np
 
 from mpsearch import __version__
 from mpsearch.data import Data
-from mpsearch.errors import InputError, first_line
+from mpsearch.errors import InputError, first_line, install_extra
 from mpsearch.exporters.agreement_of_outputs import (
     LEAST_SAME_CLASS,
     LEAST_WITHIN_STEP,
@@ -315,7 +315,7 @@ def _why_not_checked(request: ExportRequest) -> str:
             raise InputError("--check needs data: give --calibration, or --fp32 with a sample")
     if request.data is None:
         return "no data; give --calibration or --fp32"
-    return "" if has_onnxruntime() else "no onnxruntime; pip install 'mpsearch[onnx]'"
+    return "" if has_onnxruntime() else f"no onnxruntime; {install_extra('onnx')}"
 
 
 def _add_metadata(model: Any, document: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mpsearch import __version__
 from mpsearch.data import Data
-from mpsearch.errors import MissingExtraError
+from mpsearch.errors import MissingExtraError, install_extra
 from mpsearch.exporters.folders import check_folder, write_files
 from mpsearch.exporters.formats import Exported, ExportRequest, Trial
 from mpsearch.exporters.litert.check import (
@@ -35,8 +35,8 @@ NAME = "TensorFlow Lite Micro"
 # Both compute without any instruction of the processor: about 0.2 G MACs a second.
 _MACS, _FEWEST_SAMPLES = 4_000_000_000, 4
 NOT_RUN = (
-    f"  not run in {NAME}: the package tflite-micro is not installed (pip install "
-    "'mpsearch[tflm]'); the arena is not known"
+    f"  not run in {NAME}: the package tflite-micro is not installed "
+    f"({install_extra('tflm')}); the arena is not known"
 )
 
 
