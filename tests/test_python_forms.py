@@ -415,6 +415,24 @@ def test_the_gate_and_the_report_take_objects(own: Own, tmp_path: Path) -> None:
     assert repr(many) == "TargetCheck(c: no; 9 refused, first cumsum ('n0') why)"
 
 
+def test_what_changed_between_objects(own: Own, tmp_path: Path) -> None:
+    """The same as between their files, and of what `solve` returned also what its table knows."""
+    other = own.table.solve("70%")
+    own.best.save(tmp_path / "assignment.json")
+    own.table.write_csv(tmp_path / "profile.csv")
+    from_file = mp.diff(tmp_path / "assignment.json", other)
+    from_object = mp.diff(own.best, other)
+    changed = {name for name, choice in own.best.bits.items() if other.bits[name] != choice}
+    assert {one.name for one in from_object.layers} == changed != set()
+    assert (from_file.layers, from_file.totals) == (from_object.layers, from_object.totals)
+    assert {one.column for one in from_object.totals} >= {"size_bytes", "bops", "omega"}
+    applied = mp.diff(own.best, own.quantized)
+    assert (applied.same, applied.unchanged) == (True, len(own.best.bits))
+    assert mp.diff(own.table.origin[0], own.quantized).unchanged == len(own.best.bits)
+    with pytest.raises(mp.InputError, match="got dict; expected what mp"):
+        mp.diff(own.best, own.best.bits)
+
+
 def test_names_of_files_are_no_markup() -> None:
     layers = [TableLayer("<script>alert(1)</script>"), TableLayer("b&\x1b[31m")]
     rows = [

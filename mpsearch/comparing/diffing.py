@@ -1,6 +1,5 @@
 """`diff`: what changed from one network to another, as far as both sides say it."""
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +10,6 @@ from mpsearch.comparing.layers import BOPS, SIZE, LayerChange, changes_between
 from mpsearch.comparing.sides import Side, side_of
 from mpsearch.running.streams import shown
 from mpsearch.statistics import drop_interval
-from mpsearch.tables.assignment import Assignment
 from mpsearch.tables.choice import Choice
 from mpsearch.tables.table import LayerTable
 from mpsearch.tables.units import format_amount
@@ -122,16 +120,14 @@ class Comparison:
         }  # fmt: skip
 
 
-Subject = str | os.PathLike[str] | LayerTable | Assignment
-
-
-def diff(before: Subject, after: Subject) -> Comparison:
+def diff(before: Any, after: Any) -> Comparison:
     """What changed from one network to another: layers, bits, totals, and accuracy where both were
     measured on the same samples.
 
-    A side is a layer table, an assignment (with the profile.csv and evaluation.json beside it), a
-    baseline of `mpsearch gate`, a model file (quantized or float), or a run folder; of the first
-    two also the object. Raises InputError for anything else.
+    A side is what `profile`, `solve` or `apply` returned, an Assignment or a Network; or the path
+    of a layer table, an assignment (with the profile.csv and evaluation.json beside it), a baseline
+    of `mpsearch gate`, a model file (quantized or float), or a run folder. Raises InputError for
+    anything else.
 
     >>> mpsearch.diff(table, table).same
     True

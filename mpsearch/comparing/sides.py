@@ -19,6 +19,7 @@ from mpsearch.tables.provenance import (
     sound_provenance,
     table_of,
 )
+from mpsearch.tables.solution import Solution
 from mpsearch.tables.table import LayerTable
 
 TABLE, CHOSEN, MEASURED = "profile.csv", "assignment.json", "evaluation.json"
@@ -55,15 +56,19 @@ class Side:
     """What a reader should know, a sentence each."""
 
 
-def side_of(subject: "str | os.PathLike[str] | LayerTable | Assignment") -> Side:
+def side_of(subject: Any) -> Side:
     """What a path or an object says of its network. Raises InputError for anything else, and for
     a damaged file."""
     if isinstance(subject, LayerTable):
         return _of_table(subject, subject.source)
+    if isinstance(subject, Solution):
+        table = subject.table
+        said = {} if table is None else table.provenance
+        return _of_assignment(subject.to_assignment(), table, "the solution", said)
     if isinstance(subject, Assignment):
         return _of_assignment(subject, None, "the assignment")
     if not isinstance(subject, str | os.PathLike):
-        raise InputError(f"got {type(subject).__name__}; {EXPECTED}")
+        return _of_network(subject)
     path = Path(subject)
     if path.is_dir():
         return _of_folder(path)
@@ -74,6 +79,27 @@ def side_of(subject: "str | os.PathLike[str] | LayerTable | Assignment") -> Side
     if path.suffix.lower() == ".json":
         return _of_json(path)
     return _of_model(path)
+
+
+def _of_network(subject: object) -> Side:
+    """A network in memory, quantized or float; torch is there where one is."""
+    from mpsearch.comparing.networks import layers_of_network
+    from mpsearch.graph.network import Network
+    from mpsearch.quantization.quantized import QuantizedNetwork
+
+    if isinstance(subject, QuantizedNetwork):
+        layers = layers_of_network(subject.source, subject.assignment)
+        return Side(
+            "the quantized network", layers, totals_of_layers(layers),
+            model_digest=subject.model_digest,
+        )  # fmt: skip
+    if isinstance(subject, Network):
+        layers = layers_of_network(subject, None)
+        return Side("the network", layers, model_digest=subject.digest)
+    raise InputError(
+        f"got {type(subject).__name__}; expected what mpsearch.profile, solve or apply returned, "
+        f"or a path: {EXPECTED.removeprefix('expected ')}"
+    )
 
 
 def _of_folder(folder: Path) -> Side:
