@@ -394,6 +394,17 @@ def test_searches_that_measure_write_nothing_without_an_output(
     assert os.listdir() == []
 
 
+def assert_repeats(calls: tuple[str, ...], own: Own) -> None:
+    """The calls of a report give the same table, assignment, front and rows."""
+    names: dict[str, Any] = {"mpsearch": mp, "model": own.model, "data": (own.x, own.y)}
+    for call in calls:
+        exec(call, names)
+    assert names["table"].digest == own.table.digest
+    assert names["solution"].bits == own.best.bits
+    assert len(names["front"]) == len(own.table.front())
+    assert [row.name for row in names["evaluations"].rows] == ["FP32", "assignment"]
+
+
 def test_the_gate_and_the_report_take_objects(own: Own, tmp_path: Path) -> None:
     measured = mp.gate(own.quantized, data=(own.x, own.y), max_size="1KB", min_accuracy="50%",
                        max_drop=50)  # fmt: skip
@@ -407,6 +418,8 @@ def test_the_gate_and_the_report_take_objects(own: Own, tmp_path: Path) -> None:
     made = mp.report(own.best, output, front=own.table.front(), evaluation=both)
     assert made.written == (str(output),)
     assert made.facts.fp32 is not None
+    assert_repeats(made.facts.commands, own)
+    assert not [one for one in made.facts.measure if one.startswith("mpsearch ")]
     tuned = own.best.finetune(data=(own.x, own.y), epochs=1)
     assert tuned.network.assignment == own.best.bits
     exported = tuned.network.export(tmp_path / "net", check=False)
