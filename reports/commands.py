@@ -28,14 +28,14 @@ def commands_of(run: Run) -> tuple[str, ...]:
     if run.provenance:
         model = model_of(run.provenance)
         grouped = run.table is not None and any(layer.group for layer in run.table.layers)
-        words = [*_profile(run.provenance), *(["--group-residual"] if grouped else [])]
+        words = [*profile_options(run.provenance), *(["--group-residual"] if grouped else [])]
         commands.append(["profile", model, *words, "-o", table])
     if run.assignment is not None and run.assignment.status != "given":
         output = run.paths.get("assignment", "assignment.json")
-        commands.append(["solve", table, *_search(run.assignment), "-o", output])
+        commands.append(["solve", table, *search_options(run.assignment), "-o", output])
     if run.front is not None:
         output = str(Path(run.paths.get("front", "front.json")).with_suffix(".csv"))
-        words = ["--resource", run.front.resource, *_asked(run.front)]
+        words = ["--resource", run.front.resource, *asked_options(run.front)]
         commands.append(["front", table, *words, "-o", output])
         commands += _measured_front(run, run.front, output)
     if run.evaluations is not None:
@@ -75,7 +75,7 @@ def measuring_commands(run: Run) -> tuple[str, ...]:
     )
 
 
-def _profile(provenance: Mapping[str, Any]) -> list[str]:
+def profile_options(provenance: Mapping[str, Any]) -> list[str]:
     """The options of `mpsearch profile` that its provenance records."""
     words = []
     if not str(provenance.get("data", SAMPLE_OF)).startswith(SAMPLE_OF):
@@ -96,9 +96,9 @@ def _losses(name: str) -> list[str]:
     return [word for part in name.split(" + ") for word in ("--loss", part)]
 
 
-def _search(assignment: Assignment) -> list[str]:
+def search_options(assignment: Assignment) -> list[str]:
     """The options of `mpsearch solve` that an assignment records."""
-    words = _asked(assignment)
+    words = asked_options(assignment)
     if assignment.minimize != "omega":
         words += ["--minimize", assignment.minimize]
     found = assignment.measured
@@ -142,7 +142,7 @@ def _measured_front(run: Run, front: Front, output: str) -> list[list[str]]:
     return [["evaluate", model, "--front", output, *words]]
 
 
-def _asked(found: Assignment | Front) -> list[str]:
+def asked_options(found: Assignment | Front) -> list[str]:
     """Limits, pins and the like, which `solve` and `front` share."""
     words = _limits(found.limits)
     for key, limit in found.at_least.items():

@@ -28,6 +28,7 @@ from mpsearch.reports.front_facts import (
     prediction_facts,
     table_front,
 )
+from mpsearch.reports.python_calls import calls_of, is_made_in_python, measuring_calls
 from mpsearch.reports.run_folder import Run
 from mpsearch.tables.assignment import Assignment, contradictions, recomputed_totals
 from mpsearch.tables.choice import Choice
@@ -53,6 +54,7 @@ def gather(run: Run) -> Facts:
     warnings += accuracy_warnings(evaluations, answer)
     accuracies = accuracy_facts(evaluations)
     front = _front(run, warnings)
+    in_python = is_made_in_python(run)
     data_names = [str(run.provenance.get("data", "")), evaluations.data_name if evaluations else ""]
     return Facts(
         version=mpsearch.__version__,
@@ -75,12 +77,12 @@ def gather(run: Run) -> Facts:
         confusion=confusion_facts(evaluations),
         prices=price_facts(fitting, run.assignment),
         provenance=run.provenance,
-        commands=commands_of(run),
+        commands=calls_of(run) if in_python else commands_of(run),
         missing=run.missing,
         warnings=tuple(warnings),
         name=network_name(run),
         date=run.date,
-        measure=measuring_commands(run),
+        measure=measuring_calls(run) if in_python else measuring_commands(run),
     )
 
 

@@ -40,6 +40,7 @@ class Run:
     paths: piece (a key of USUAL) -> the file that was read;
     missing: one phrase for each piece that was not there, with the command that makes it.
     folder: its own name, without what it lies in; date: of its newest piece, `2026-11-29` in UTC.
+    in_memory: whether the pieces are objects of a program, and not read from files.
     """
 
     table: LayerTable | None = None
@@ -52,6 +53,7 @@ class Run:
     missing: tuple[str, ...] = ()
     folder: str = ""
     date: str = ""
+    in_memory: bool = False
 
 
 def read_run(

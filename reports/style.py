@@ -209,9 +209,14 @@ class Table:
 
 @dataclass(frozen=True)
 class Code:
-    """Lines for a shell."""
+    """Lines for a shell, or calls of the Python API."""
 
     lines: Sequence[str]
+
+    @property
+    def language(self) -> str:
+        """As Markdown names it."""
+        return "sh" if all(line.startswith("mpsearch ") for line in self.lines) else "python"
 
 
 @dataclass(frozen=True)

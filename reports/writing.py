@@ -71,7 +71,7 @@ def _part(part: Part, figures: Mapping[str, str]) -> str:
                      for one in part.items]  # fmt: skip
             return "\n".join(lines)
         case Code():
-            return markdown_code(part.lines, "sh")
+            return markdown_code(part.lines, part.language)
         case More():
             return _table(part.table)
         case Table():

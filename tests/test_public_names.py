@@ -240,7 +240,7 @@ def test_verbs_refuse_what_is_not_possible(begun: dict[str, Any], tmp_path: Path
         nothing.apply()
     with pytest.raises(InputError, match="got the format 'tflite'; did you mean 'litert'"):
         quantized.export(tmp_path / "x", "tflite")
-    with pytest.raises(InputError, match="--format onnx has no --wide"):
+    with pytest.raises(InputError, match='format="onnx" has no wide_bits='):
         quantized.export(tmp_path / "x.onnx", "onnx", wide_bits=16)
     with pytest.raises(InputError, match="got the format 'pdf'; expected html, md, json"):
         mpsearch.report(".", format="pdf")

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 import mpsearch as mp
 from mpsearch.python import given
 from mpsearch.python.given import as_arrays, as_data, as_network
+from mpsearch.running.python_words import in_python
 from mpsearch.tables.table import TableLayer
 
 ANY: Any = mp  # calls that type checkers would refuse
@@ -230,6 +231,12 @@ WRONG: dict[str, tuple[Callable[[Own], Any], str]] = {
         lambda own: own.table.front().measure(2, own.x, own.y),
         r"as arguments 3 and 4 of measure; data are one argument: data=\(x, y\)",
     ),
+    "half a bit": (lambda own: ANY.profile(own.model, own.x, bits=(3.5, 8)), "got bits='3.5'; exp"),
+    "no condition": (lambda own: ANY.gate(own.best), "one of max_size=, max_bops=, min_accuracy=,"),
+    "an option that a format lacks": (
+        lambda own: own.quantized.export("x.onnx", "onnx", wide_bits=16),
+        'format="onnx" has no wide_bits=; it goes with c',
+    ),
     "no path": (
         lambda own: ANY.export(own.quantized, own.x),
         "got a tensor as output of export; data",
@@ -387,6 +394,17 @@ def test_searches_that_measure_write_nothing_without_an_output(
     assert os.listdir() == []
 
 
+def assert_repeats(calls: tuple[str, ...], own: Own) -> None:
+    """The calls of a report give the same table, assignment, front and rows."""
+    names: dict[str, Any] = {"mpsearch": mp, "model": own.model, "data": (own.x, own.y)}
+    for call in calls:
+        exec(call, names)
+    assert names["table"].digest == own.table.digest
+    assert names["solution"].bits == own.best.bits
+    assert len(names["front"]) == len(own.table.front())
+    assert [row.name for row in names["evaluations"].rows] == ["FP32", "assignment"]
+
+
 def test_the_gate_and_the_report_take_objects(own: Own, tmp_path: Path) -> None:
     measured = mp.gate(own.quantized, data=(own.x, own.y), max_size="1KB", min_accuracy="50%",
                        max_drop=50)  # fmt: skip
@@ -400,6 +418,8 @@ def test_the_gate_and_the_report_take_objects(own: Own, tmp_path: Path) -> None:
     made = mp.report(own.best, output, front=own.table.front(), evaluation=both)
     assert made.written == (str(output),)
     assert made.facts.fp32 is not None
+    assert_repeats(made.facts.commands, own)
+    assert not [one for one in made.facts.measure if one.startswith("mpsearch ")]
     tuned = own.best.finetune(data=(own.x, own.y), epochs=1)
     assert tuned.network.assignment == own.best.bits
     exported = tuned.network.export(tmp_path / "net", check=False)
@@ -431,6 +451,28 @@ def test_what_changed_between_objects(own: Own, tmp_path: Path) -> None:
     assert mp.diff(own.table.origin[0], own.quantized).unchanged == len(own.best.bits)
     with pytest.raises(mp.InputError, match="got dict; expected what mp"):
         mp.diff(own.best, own.best.bits)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("--size 5.84KB", 'size="5.84KB"'),
+        ("leave out --pin fc=w8a8", 'leave out pin={"fc": "w8a8"}'),
+        ("got both --bits and --choices;", "got both bits= and choices=;"),
+        ("(--min-agreement 98%, --max-kl 0.05).", '(min_agreement="98%", max_kl=0.05).'),
+        ("export with --format c, or --no-check.", 'export with format="c", or check=False.'),
+        ("--no-bias-correction --bops-limit 3M", 'correct_bias=False bops="3M"'),
+        ("pass --trust here", "pass mpsearch.ModelSource(…, trust=True) here"),
+        ("(--batch-dim NAME=DIM)", '(mpsearch.save(…, batch_dim={"NAME": DIM}))'),
+        ("with w2a2: mpsearch profile … --choices w2a2,w4a8",
+         'with w2a2: mpsearch.profile(…, choices="w2a2,w4a8")'),
+        ("make one with `mpsearch solve --size 3KB`", "make one with `mpsearch solve --size 3KB`"),
+        ("a--b and x --- y", "a--b and x --- y"),
+    ],
+)  # fmt: skip
+def test_options_in_messages_are_arguments(text: str, said: str) -> None:
+    assert in_python(text, {"size", "format"}) == said
+    assert in_python(said, {"size", "format"}) == said
 
 
 def test_names_of_files_are_no_markup() -> None:
@@ -465,5 +507,7 @@ def test_nouns_are_said_in_a_line_or_two(own: Own) -> None:
         assert_short(one)
     assert repr(own.best).startswith("Solution(optimal, proven: Ω ")
     assert "; size_bytes " in repr(own.best)
+    least = own.table.solve("1B").smallest["size_bytes"].alone
+    assert f'; feasible with size="{least}B")' in repr(own.table.solve("1B"))
     assert "points lost" in rows._repr_html_()
     assert front.plot()._repr_svg_().lstrip().startswith("<?xml")

@@ -14,6 +14,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, Union, Unpack, get_args, get_origin, get_type_hints
 
 from mpsearch.errors import InputError, did_you_mean
+from mpsearch.running.python_words import in_python
 
 Hints = Mapping[str, Any]
 _WORDS = {
@@ -40,7 +41,11 @@ def checked(function: Callable[..., Any], name: str) -> Callable[..., Any]:
         given = bound.arguments
         for argument in given.keys() & forms.keys():
             given[argument] = _fitting(name, argument, given[argument], forms, signature)
-        return function(*bound.args, **bound.kwargs)
+        try:
+            return function(*bound.args, **bound.kwargs)
+        except InputError as error:
+            error.args = tuple(in_python(str(line), hints) for line in error.args)
+            raise
 
     call.__module__, call.__qualname__ = "mpsearch", name  # where pickle finds it
     return call

@@ -153,6 +153,7 @@ def report(
         assignment=run.to_assignment() if isinstance(run, Solution) else run,
         front=front,
         evaluations=evaluation,
+        in_memory=True,
     )
     return write_report(gathered, output, format, figures)
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from mpsearch.errors import InputError
 from mpsearch.running.notebook import html_table
+from mpsearch.running.python_words import in_python
 from mpsearch.tables.choice import Choice, counted
 from mpsearch.tables.remedy import Remedy
 from mpsearch.tables.units import format_amount, format_rounded
@@ -195,7 +196,9 @@ class Solution:
                 for key, one in self.smallest.items()
             ]
             lines = [f"least feasible: {', '.join(least)}"] if least else []
-            ways = [f"feasible with {one}" for one in self.remedies] or [self.no_bits_fit]
+            ways = [f"feasible with {in_python(str(one))}" for one in self.remedies] or [
+                self.no_bits_fit
+            ]
             return [f"{self.status}{proof}", *lines, *filter(None, ways)]
         gap = f", gap {100 * self.gap:.3g} %" if self.gap and not proof else ""
         omega = "" if self.omega is None else f": Ω {self.omega:.4g}"
