@@ -51,6 +51,7 @@ nitpick_ignore = [
     ("py:class", "tuple[str"),  # half of a tuple of tuples
     ("py:class", "tuple[~mpsearch.graph.refusals.Refusal"),  # half of a tuple of any length
     ("py:class", "Limits"),  # the options of gate, by name
+    ("py:class", "Measured"),  # what solve takes to measure, by name
     ("py:class", "mpsearch.commands.console.Steps"),
     ("py:class", "mpsearch.comparing.diffing.AccuracyChange"),
     ("py:class", "mpsearch.comparing.diffing.TotalChange"),
