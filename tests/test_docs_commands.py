@@ -228,7 +228,7 @@ def test_the_table_of_commands_has_every_command() -> None:
 
 def test_blocks_fit_80_columns() -> None:
     long = []
-    for page in (*PAGES[1:], ROOT / "CONTRIBUTING.md"):
+    for page in (*PAGES, ROOT / "CONTRIBUTING.md"):
         text, wide = page.read_text(), page.name in WIDE
         lines = [] if wide else indented(text)
         for block in blocks(text):
