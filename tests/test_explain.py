@@ -428,7 +428,7 @@ def test_what_if_prints_changes_or_why_not(
     assert run(["explain", "--what-if", "conv2=w8a8"]) == 1
     err = capsys.readouterr().err
     assert "infeasible: with conv2=w8a8 no assignment is within the limits" in err
-    assert "size_bytes: limit 7.0 KB (7168 B); smallest feasible 9.3 KB (9500 B) alone" in err
+    assert "size_bytes: limit 7.0 KB (7168 B); smallest feasible 9.28 KB (9500 B) alone" in err
     assert "the other limits are infeasible without it" in err
     assert run(["explain", "--what-if", "conv2=w8a8", "--json"]) == 1
     document = json.loads(capsys.readouterr().out)

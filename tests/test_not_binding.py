@@ -161,3 +161,7 @@ def test_what_is_said_and_stored(
     from mpsearch.commands.solution_text import idle_lines
 
     assert idle_lines(table, refined)[0].startswith("no limit binds: the least Ω that there is")
+    unknown = replace(refined, not_binding={"size_bytes": Useful(5500, None)})
+    assert idle_lines(table, unknown) == [idle_lines(table, refined)[0].partition(";")[0]]
+    partly = replace(unknown, limits={"size_bytes": 12288, "bops": 9})
+    assert idle_lines(table, partly) == []

@@ -21,7 +21,7 @@ from torch import nn
 import mpsearch
 from mpsearch.cli import cli, run
 from mpsearch.commands import demo as demo_command
-from mpsearch.commands.run_answer import measured_words
+from mpsearch.commands.run_answer import measured_words, notes
 from mpsearch.commands.run_steps import comparable
 from mpsearch.evaluation.evaluation import Evaluation, Evaluations, Metric, load_evaluations
 from mpsearch.statistics import wilson_interval
@@ -99,6 +99,10 @@ def test_the_printed_commands_repeat_the_run(whole: tuple[Path, str], place: Pat
     assert names == {path.name for path in Path(OUT).iterdir()}
     for name in names - {"profile.json", "report.html", "front.png"}:  # hold times, or dates
         assert _without_times(place / OUT / name) == _without_times(whole[0] / OUT / name), name
+
+
+def test_a_run_says_no_command_that_it_does_itself(whole: tuple[Path, str]) -> None:
+    assert "next: mpsearch solve" not in whole[1]
 
 
 def test_the_last_line_is_what_the_files_say(whole: tuple[Path, str]) -> None:
@@ -194,6 +198,10 @@ def test_a_device_s_memory_is_searched_measured_and_exported(
     assert json.loads(Path(OUT, "c", "export.json").read_text())["target"] == "cortex-m4"
     assert re.search(r" of 4\.0 KB of RAM and .+ of 64\.0 KB of flash: ", said.out.splitlines()[-1])
     assert said.out.splitlines()[-1].endswith(f"; export: {OUT}/c")
+    assert "note: nothing was refined: with --ram or --flash" in said.out
+    assert "not found in time" not in said.out
+    assert "flash_bytes is a forecast, at most: " in said.out
+    assert re.search(r"flash with code +at most .+ \(not linked: an upper bound of this ", said.out)
 
 
 def test_a_foreign_network_with_several_numbers_as_answer(
@@ -315,6 +323,35 @@ def test_the_words_for_what_was_measured() -> None:
     )
     words = measured_words(_rows(0, 0, {}))
     assert words == "loss 0.5 [0.4, 0.6] on 200 samples of test.npz, FP32 0.5"
+
+
+def _sized(name: str, right: int, size: int) -> Evaluation:
+    hits = tuple(n < right for n in range(200))
+    ends = wilson_interval(right, 200)
+    return Evaluation(name, 200, right / 200, ends, 0.5, (0.4, 0.6), hits, size_bytes=size)
+
+
+@pytest.mark.parametrize(
+    ("right", "size", "said"),
+    [
+        (181, 999, "no less accurate (the difference may be luck)"),
+        (180, 999, "no less accurate (the difference may be luck)"),
+        (195, 999, "surely more accurate"),
+        (179, 999, None),
+        (195, 1000, None),
+    ],
+)
+def test_a_smaller_uniform_choice_that_is_no_worse_is_told(
+    right: int, size: int, said: str | None
+) -> None:
+    rows = (_sized("FP32", 190, 9000), _sized("assignment", 180, 1000), _sized("w4a8", right, size))
+    found = notes(Evaluations("data/test.npz", "d", True, rows), fits_memory=False)
+    if said is None:
+        assert found == []
+    else:
+        assert found[0].startswith("w4a8 in every layer is smaller, 999 B, and was measured ")
+        assert said in found[0]
+        assert found[0].endswith("the same command with --allow '*=w4a8' takes it")
 
 
 def test_the_demo_is_training_and_a_run(

@@ -17,6 +17,7 @@ from mpsearch.tables.units import (
     format_amount,
     format_count,
     format_exactly,
+    format_feasible,
     format_size,
     parse_accuracy,
     parse_agreement,
@@ -170,6 +171,19 @@ def test_printed_sizes_read_back_within_rounding(size: int) -> None:
     """What `solve` prints can be typed in again."""
     printed = format_size(size).replace(",", "")
     assert float(parse_size(printed)) == pytest.approx(size, rel=0.05, abs=0.5)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("up", [True, False])
+@pytest.mark.parametrize("column", ["size_bytes", "bops"])
+def test_a_feasible_bound_is_feasible_as_it_is_printed(column: str, up: bool) -> None:
+    for value in (7, 1023, 1025, 10208, 11059, 1_234_567, 99_999_999):
+        rounded, _, exact = format_feasible(column, value, up).partition(" (")
+        read = parse_amount(column, rounded)
+        assert isinstance(read, Fraction)
+        assert read >= value if up else read <= value, rounded
+        assert float(read) == pytest.approx(value, rel=0.01)
+        assert not exact or parse_amount(column, exact.removesuffix(")")) == value
+    assert format_feasible("size_bytes", 10208) == "9.97 KB (10208 B)"
 
 
 def test_formats() -> None:

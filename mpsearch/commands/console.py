@@ -42,6 +42,16 @@ def echo(*lines: str, err: bool = False, bold: bool = False, whole: bool = False
             click.echo(click.style(part, bold=True) if bold and part else part, err=err)
 
 
+STEP_OF_RUN = "a step of mpsearch run"  # a context's obj
+
+
+def echo_next(command: str) -> None:
+    """`next: mpsearch solve …`, but where `mpsearch run` does that itself."""
+    context = click.get_current_context(silent=True)
+    if context is None or context.obj != STEP_OF_RUN:
+        echo(f"next: {command}")
+
+
 def print_command(line: str, err: bool = False) -> None:
     """A line of `foreign_text.annotation`, for the CI system that acts on it."""
     click.echo(line, err=err)

@@ -61,7 +61,7 @@ def _print(
     echo(f"{profile.host}, {profile.machine.cpu_model}: code for {board.target}")
     echo(f"  {profile.compiler} {profile.flags}")
     echo(f"  checked: {profile.checked_samples} samples give the integers of the reference")
-    echo(f"  flash {_bytes(board.flash_bytes)} of {format_size(flash)}")
+    echo(f"  flash {_bytes(board.flash_bytes)} of {format_size(flash)}: the firmware as linked")
     echo(
         f"  RAM {_bytes(board.ram_bytes)} of {format_size(ram)}: tensors "
         f"{_bytes(profile.arena_bytes)}, stack {_bytes(board.stack_bytes)}"

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mpsearch.commands.console import echo, json_option, print_json, print_table, progress
+from mpsearch.commands.console import (
+    echo,
+    echo_next,
+    json_option,
+    print_json,
+    print_table,
+    progress,
+)
 from mpsearch.commands.loading import load_model_and_data
 from mpsearch.commands.options import ModelOptions, device_option, loss_option, model_options
 from mpsearch.errors import InputError
@@ -194,7 +201,7 @@ def profile(
     echo("what each export makes of it, with 8 bits in every layer:", *target_lines(targets))
     echo(f"peak memory {format_size(peak)}")
     echo(f"wrote {output} and {provenance_path(output)}")
-    echo(f"next: {next_command(table, output, form)}")
+    echo_next(next_command(table, output, form))
 
 
 def _predict(

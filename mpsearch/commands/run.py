@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mpsearch import __version__
-from mpsearch.commands.console import echo, json_option, print_json
+from mpsearch.commands.console import STEP_OF_RUN, echo, json_option, print_json
 from mpsearch.commands.options import device_option, loss_option, model_options, search_options
 from mpsearch.commands.run_steps import RunRequest, Steps, comparable
 from mpsearch.errors import InputError
@@ -83,7 +83,8 @@ def run(ctx: click.Context, /, **options: Any) -> None:
     if request.as_json:
         print_json({**found, "steps": runner.told})
     else:
-        echo("", found["answer"], bold=True)
+        echo("", *(f"note: {note}" for note in found["notes"]))
+        echo(found["answer"], bold=True)
 
 
 def _converts(request: RunRequest) -> bool:
@@ -129,7 +130,9 @@ class _Runner:
         echo("", f"$ {step.command}", bold=True)
         started = time.monotonic()
         read = self._record.begin(step)
-        code = self._group.main([*step.words], prog_name="mpsearch", standalone_mode=False)
+        code = self._group.main(
+            [*step.words], prog_name="mpsearch", standalone_mode=False, obj=STEP_OF_RUN
+        )
         if isinstance(code, int) and code != 0:
             raise click.exceptions.Exit(code)
         seconds = round(time.monotonic() - started, 2)

@@ -8,7 +8,7 @@ from mpsearch.commands.run_steps import Steps
 from mpsearch.evaluation.evaluation import Evaluation, Evaluations, row_to_json, with_unit
 from mpsearch.statistics import paired_drop
 from mpsearch.tables.assignment import Assignment
-from mpsearch.tables.units import format_amount
+from mpsearch.tables.units import format_amount, format_size
 
 UNITS = {"size_bytes": "", "bops": "BOPS", "ram_bytes": " of RAM", "flash_bytes": " of flash"}
 
@@ -36,9 +36,42 @@ def answer(steps: Steps, evaluations: Evaluations) -> dict[str, Any]:
             {key: value for key, value in row_to_json(row).items() if key not in _LONG}
             for row in rows
         ],
+        "notes": notes(evaluations, steps.request.fits_memory),
         "report": steps.report,
         "export": steps.exported,
     }
+
+
+def notes(evaluations: Evaluations, fits_memory: bool) -> list[str]:
+    """What the answer does not say by itself: that it was not refined, and that a row beside it is
+    as good and smaller."""
+    found = []
+    if fits_memory:
+        found.append("nothing was refined: with --ram or --flash the search goes by Ω alone")
+    row = evaluations.named("assignment")
+    if row is None or not row.classifies or row.size_bytes is None:
+        return found
+    others = [
+        other
+        for other in evaluations.rows
+        if other.name not in ("FP32", "assignment")
+        and other.classifies
+        and other.size_bytes is not None
+        and other.size_bytes < row.size_bytes
+        and other.accuracy >= row.accuracy
+    ]
+    if others:
+        best = max(others, key=lambda other: other.accuracy)
+        _, (low, _) = paired_drop(best.correct, row.correct)
+        sure = (
+            "surely more accurate" if low > 0 else "no less accurate (the difference may be luck)"
+        )
+        found.append(
+            f"{best.name} in every layer is smaller, {format_size(best.size_bytes or 0)}, and was "
+            f"measured {_percent(best.accuracy, best.accuracy_interval)}, {sure}: Ω is an "
+            f"estimate; the same command with --allow '*={best.name}' takes it"
+        )
+    return found
 
 
 _LONG = ("correct", "confusion", "layers")  # evaluation.json has them

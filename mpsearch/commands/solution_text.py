@@ -9,7 +9,7 @@ from mpsearch.tables.budget import Budget, column_of
 from mpsearch.tables.choice import Choice
 from mpsearch.tables.solution import Solution, Useful
 from mpsearch.tables.table import LayerTable
-from mpsearch.tables.units import format_amount, format_exactly, format_rounded
+from mpsearch.tables.units import format_amount, format_exactly, format_feasible, format_rounded
 
 if TYPE_CHECKING:
     from mpsearch.search.feasible_limits import Range
@@ -33,11 +33,12 @@ def print_solution(table: LayerTable, solution: Solution) -> None:
 
 def idle_lines(table: LayerTable, solution: Solution) -> list[str]:
     """Which limits do not bind and where they would, such as: no limit binds: every layer has its
-    largest choice; limits are useful from 41.4 KB to 74.7 KB."""
+    largest choice; limits are useful from 41.4 KB to 74.7 KB. Nothing of where they would, if that
+    was not found in time."""
     idle = solution.not_binding
     limits = [*solution.limits, *(f">={key}" for key in solution.at_least)]
     if set(idle) < set(limits):
-        return [f"limit {key} does not bind: {_useful(key, one)}" for key, one in idle.items()]
+        return [f"limit {key} does not bind: {text}" for key, text in _known(idle).items()]
     if not idle:
         return []
     least = "Ω" if solution.minimize == "omega" else solution.minimize
@@ -48,18 +49,26 @@ def idle_lines(table: LayerTable, solution: Solution) -> list[str]:
     else:
         why = f"nothing has less {least}"
     start = f"no limit {'binds' if limits else 'is given'}: {why}"
-    texts = {key: _useful(key, one) for key, one in idle.items()}
-    if len(idle) == 1 and limits:
+    texts = _known(idle)
+    if len(texts) == len(idle) == 1 and limits:
         return [f"{start}; {text}" for text in texts.values()]
     return [start, *(f"  {key}: {text}" for key, text in texts.items())]
+
+
+def _known(idle: Mapping[str, Useful]) -> dict[str, str]:
+    return {
+        key: _useful(key, one)
+        for key, one in idle.items()
+        if one.tightest is not None and one.free is not None
+    }
 
 
 def _useful(key: str, one: Useful) -> str:
     """`limits are useful from 41.4 KB to 74.7 KB`: what is promised of the limits that are printed
     is true of these very texts."""
     column, up = column_of(key.removeprefix(">=")), not key.startswith(">=")
-    if one.tightest is None or one.free is None:
-        return "where it would was not found in time"
+    assert one.tightest is not None
+    assert one.free is not None
     if one.tightest == one.free:
         return f"it makes no difference from {format_rounded(column, one.free, up)} on"
     ends = [one.tightest, one.free] if up else [one.free, one.tightest]
@@ -125,12 +134,15 @@ def print_failure(solution: Solution, what: str = "no assignment is within the l
         column = key.removeprefix(">=")
         limit = f"{'at least ' if key != column else ''}{format_exactly(column, limits[key])}"
         which = "smallest" if key == column else "largest"
-        text = f"  {column}: limit {limit}; {which} feasible {format_exactly(column, least.alone)}"
+        up = key == column
+        alone = format_feasible(column, least.alone, up)
+        text = f"  {column}: limit {limit}; {which} feasible {alone}"
         if len(limits) > 1:
             if least.with_others is None:
                 text += " alone; the other limits are infeasible without it"
             else:
-                text += f" alone, {format_exactly(column, least.with_others)} with the other limits"
+                others = format_feasible(column, least.with_others, up)
+                text += f" alone, {others} with the other limits"
         echo(text, err=True)
     if solution.no_bits_fit:
         echo(f"  {solution.no_bits_fit}", err=True)

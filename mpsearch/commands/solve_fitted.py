@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from mpsearch.exporters.c.code_bytes import flash_of
 from mpsearch.exporters.c.targets import find_target
-from mpsearch.fitting.fitting import Fitted, Fitting
+from mpsearch.fitting.fitting import FLASH, Fitted, Fitting
 from mpsearch.fitting.in_flash import fit_in_flash
 from mpsearch.fitting.memory import Moment, Planned
 from mpsearch.integer.template import template_from_json
@@ -14,7 +14,7 @@ from mpsearch.refining.candidates import Asked
 from mpsearch.search.solving import solve as solve_table
 from mpsearch.tables.budget import Minimand
 from mpsearch.tables.provenance import LIFETIMES, load_provenance
-from mpsearch.tables.units import LARGEST_SIZE, format_exactly, parse_bytes
+from mpsearch.tables.units import LARGEST_SIZE, format_feasible, parse_bytes
 
 if TYPE_CHECKING:
     from mpsearch.commands.solve import SolveRequest
@@ -75,7 +75,13 @@ def _moment(moment: Moment) -> dict[str, Any]:
 def lines_of(fitted: Fitted) -> list[str]:
     """Which step takes the most of what was found; or what keeps the memory from being smaller."""
     if fitted.lives is not None:
-        return [f"RAM is fullest in {_words(fitted.lives.fullest)}"]
+        lines = [f"RAM is fullest in {_words(fitted.lives.fullest)}"]
+        if FLASH in fitted.solution.totals:
+            lines.append(
+                "flash_bytes is a forecast, at most: constants, the most that factors and tables "
+                "may take, and the code that the target's firmware may need"
+            )
+        return lines
     holding = fitted.holding
     if holding is None:
         return []
@@ -84,7 +90,7 @@ def lines_of(fitted: Fitted) -> list[str]:
         else f"the smallest found; none takes less than {holding.least:,} B"
     )  # fmt: skip
     return [
-        f"  {format_exactly('ram_bytes', holding.size)} of RAM is needed ({proof}), by "
+        f"  {format_feasible('ram_bytes', holding.size)} of RAM is needed ({proof}), by "
         f"{_words(holding.moment)}"
     ]
 

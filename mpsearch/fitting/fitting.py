@@ -30,7 +30,7 @@ from mpsearch.tables.table import LayerTable
 RAM, FLASH = "ram_bytes", "flash_bytes"
 SECONDS = 60.0  # of cutting, where no time limit is given
 _SMALLEST = 5.0  # seconds for the smallest memory that there is
-_IDLE = 2.0  # for that, and again for the memory that costs nothing, where a limit does not bind
+_IDLE = 0.5  # to find where a limit that does not bind would: a line that nobody asked for
 _TIGHTER = 8
 _FLOAT_BITS = 32
 
@@ -92,8 +92,11 @@ class Fitting:
             self.planned, _allowed(self.table, self.planned, self.pins, self.exclude)
         )
 
-    def fit(self, budget: Budget, most: int, time_limit: float | None = None) -> Fitted:
-        """The best assignment within `budget` and `most` bytes of RAM."""
+    def fit(
+        self, budget: Budget, most: int, time_limit: float | None = None, idle: bool = True
+    ) -> Fitted:
+        """The best assignment within `budget` and `most` bytes of RAM. idle: look where less RAM
+        would make a difference, if this makes none."""
         started = time.monotonic()
         deadline = started + (SECONDS if time_limit is None else time_limit)
         solution, lives, cuts = self._search(budget, most, deadline, time_limit)
@@ -107,8 +110,8 @@ class Fitting:
         totals = {key: value for key, value in solution.totals.items() if key in kept}
         if lives is not None:
             totals[RAM] = lives.peak_bytes
-            idle = self._not_binding(budget, solution, lives)
-            solution = replace(solution, not_binding={} if idle is None else {RAM: idle})
+            useful = self._not_binding(budget, solution, lives) if idle else None
+            solution = replace(solution, not_binding={} if useful is None else {RAM: useful})
         seconds = time.monotonic() - started
         solution = replace(
             solution, totals=totals, limits={**budget.limits, RAM: most}, seconds=seconds
@@ -187,21 +190,22 @@ class Fitting:
         return nothing, None
 
     def _not_binding(self, budget: Budget, solution: Solution, lives: Lives) -> Useful | None:
-        """Where less memory would make a difference, if what there is makes none; by bisection."""
+        """Where less memory would make a difference, if what there is makes none; by bisection.
+        None where that is not proven in `_IDLE` seconds."""
         if solution.status != "optimal":
             return None
-        free = self._asked(budget, footprints(self.sizes), None)
+        deadline = time.monotonic() + _IDLE
+        free = self._asked(budget, footprints(self.sizes), _IDLE)
         if free.status != "optimal" or free.objective != solution.objective:
             return None
-        holding = self.smallest(budget, _IDLE)
+        holding = self.smallest(budget, max(0.0, deadline - time.monotonic()), True)
         if holding is None or not holding.is_proven:
-            return Useful(None, None)
+            return None
         low, high = holding.size, lives.peak_bytes
-        deadline = time.monotonic() + _IDLE
         while low < high:
-            tried, there, _ = self._search(budget, (low + high) // 2, deadline)
+            tried, there, _ = self._search(budget, (low + high) // 2, deadline, _IDLE)
             if tried.status not in ("optimal", "infeasible") or (tried.choices and there is None):
-                return Useful(holding.size, None)
+                return None
             if there is not None and tried.objective == free.objective:
                 high = there.peak_bytes
             else:
@@ -221,17 +225,20 @@ class Fitting:
             found[RAM] = Smallest(holding.size, None if within is None else within.size)
         return holding, found
 
-    def smallest(self, budget: Budget, seconds: float = _SMALLEST) -> Holding | None:
+    def smallest(
+        self, budget: Budget, seconds: float = _SMALLEST, bounded: bool = False
+    ) -> Holding | None:
         """The least memory of any assignment within a budget, by bisection; None where nothing is
-        within it."""
+        within it. bounded: a question that is asked has no more seconds either."""
         deadline = time.monotonic() + seconds
-        solution = self._asked(budget, footprints(self.sizes), None)
+        limit = seconds if bounded else None
+        solution = self._asked(budget, footprints(self.sizes), limit)
         if not solution.choices:
             return None
         best, least = self.planned.lives(solution.choices), smallest_possible(self.sizes)
         while least < best.peak_bytes and time.monotonic() < deadline:
             tried = (least + best.peak_bytes - 1) // 2
-            solution, lives, _ = self._search(budget, tried, deadline)
+            solution, lives, _ = self._search(budget, tried, deadline, limit)
             if lives is not None:
                 best = lives
             elif solution.status == "infeasible":

@@ -35,7 +35,8 @@ def fit_in_flash(
             fitting.table, fitting.planned, fitting.ask, fitting.pins,
             _both(fitting.exclude, known.outside(functions)), fitting.minimize,
         )  # fmt: skip
-        fitted = part.fit(Budget(within, budget.at_least), most, time_limit)
+        # where the RAM of one set does not bind, that of another may
+        fitted = part.fit(Budget(within, budget.at_least), most, time_limit, idle=False)
         (found if fitted.solution.choices else failed).append(fitted)
     if not found:
         least = min(known.of(one) + _fewest(fitting, known.outside(one)) for one in known.sets())

@@ -315,6 +315,14 @@ def format_rounded(column: str, value: float | Fraction, up: bool) -> str:
     return f"{text} {name}".strip()
 
 
+def format_feasible(column: str, value: float, up: bool = True) -> str:
+    """A bound of what a limit may be, for reading and exact: `9.97 KB (10208 B)`. Either is
+    feasible when it is typed."""
+    exact = format_exactly(column, value)
+    _, bracket, rest = exact.partition(" (")
+    return f"{format_rounded(column, value, up)}{bracket}{rest}" if bracket else exact
+
+
 def format_small(value: float, unit: str) -> str:
     """`0.00412`, `s` -> `4.12 ms`; three digits, down to nano."""
     for factor, prefix in ((1, ""), (1e-3, "m"), (1e-6, "µ")):

@@ -300,7 +300,10 @@ def _code_lines(constants: int, code: int | None) -> list[str]:
     if code is None:
         return []
     parts = f"constants {format_size(constants)}, code {format_size(code)}"
-    return [f"  flash with code      at most {format_size(constants + code)}: {parts}"]
+    return [
+        f"  flash with code      at most {format_size(constants + code)}: {parts} "
+        "(not linked: an upper bound of this network's)"
+    ]
 
 
 def _next(output: str, firmware: Firmware | None, package: str | None) -> str:
