@@ -164,7 +164,7 @@ def test_what_is_no_side(
     assert message in error
     assert len(error.splitlines()) <= 2
     with pytest.raises(InputError, match="got int"):
-        mpsearch.diff(3, "main")  # type: ignore[arg-type]
+        mpsearch.diff(3, "main")
 
 
 def test_a_comment_takes_names_as_text_and_stays_short(
