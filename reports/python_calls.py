@@ -32,8 +32,8 @@ def calls_of(run: Run) -> tuple[str, ...]:
         given = ["model", "data", *_named(run, "profile"), *_arguments(words)]
         calls.append(f"table = mpsearch.profile({', '.join(given)})")
     elif run.table is not None:
-        given = ", ".join(_named(run, "profile")) or "…"
-        calls.append(f"table = mpsearch.LayerTable.read_csv({given})")
+        path = ", ".join(_named(run, "profile")) or "…"
+        calls.append(f"table = mpsearch.LayerTable.read_csv({path})")
     if run.assignment is not None and run.assignment.status != "given":
         calls.append(_solved(search_options(run.assignment)))
     if run.front is not None:

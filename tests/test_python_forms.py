@@ -77,11 +77,19 @@ FORMS: dict[str, Callable[[Own, Path], Any]] = {
     "Dataset": lambda own, _: TensorDataset(own.x, own.y),
     "DataLoader": lambda own, _: DataLoader(TensorDataset(own.x, own.y), batch_size=40),
     "IterableDataset": lambda own, _: Stream(own),
+    "as datasets call it": lambda own, _: {"image": own.x, "label": own.y},
+    "samples by name in a list": lambda own, _: _by_name(own),
+    "a DataLoader by name": lambda own, _: DataLoader(_by_name(own), batch_size=40),
     "samples in a list": lambda own, _: list(zip(own.x, own.y, strict=True)),
     "batches in a list": lambda own, _: list(zip(own.x.split(40), own.y.split(40), strict=True)),
     "a generator": lambda own, _: iter(DataLoader(TensorDataset(own.x, own.y), batch_size=40)),
     "a path": lambda own, place: _written(own, place),
 }
+
+
+def _by_name(own: Own) -> Any:
+    """As Hugging Face's datasets give them."""
+    return [{"labels": int(y), "pixels": x} for x, y in zip(own.x, own.y, strict=True)]
 
 
 def _written(own: Own, place: Path) -> Path:
@@ -114,6 +122,12 @@ def test_several_inputs_and_whole_numbers(own: Own) -> None:
     wanted = as_data([word, image], network).digest
     assert as_data({"image": image.double(), "word": word.int()}, network).digest == wanted
     assert as_data((word, image, None), network).digest == wanted
+    named = {"first": word, "second": image, "target": own.y}
+    assert as_data(named, network).digest == as_data(([word, image], own.y), network).digest
+    with pytest.raises(
+        mp.InputError, match="of arrays by name, labels are called y, label, labels"
+    ):
+        as_data({"word": word, "picture": image}, network)
     labelled = as_data(([word, image], own.y), network)
     assert labelled.labels is not None
     with pytest.raises(mp.InputError, match="of a tuple the last is labels; inputs alone are a li"):
@@ -126,6 +140,8 @@ def test_several_inputs_and_whole_numbers(own: Own) -> None:
 
 def test_a_module_is_traced_in_evaluation_mode_and_left_as_it_was(own: Own) -> None:
     assert own.model.training
+    by_name = as_network(own.model, {"pixels": own.x, "label": own.y})
+    assert by_name.digest == as_network(own.model, (own.x, own.y)).digest
     before = [p.clone() for p in own.model.state_dict().values()]
     network = as_network(own.model, own.x)
     assert own.model.training
@@ -187,6 +203,15 @@ WRONG: dict[str, tuple[Callable[[Own], Any], str]] = {
         "got int for the data; expe",
     ),
     "words": (lambda own: ANY.profile(own.model, (["a"], own.y)), "of numbers, in one of these"),
+    "a pin by bits": (
+        lambda own: own.table.solve(pin={"0": (8, 8)}),
+        r"choice \(8, 8\) in pin; exp",
+    ),
+    "half a choice": (
+        lambda own: ANY.apply(own.model, "w4", own.x),
+        "all layers such as 'w4a8', {",
+    ),
+    "a type": (lambda own: ANY.apply(own.model, "int8", own.x), "got the assignment 'int8'; expec"),
     "an assignment by number": (
         lambda own: ANY.apply(own.model, 8, own.x),
         "got int for the",
@@ -232,7 +257,10 @@ WRONG: dict[str, tuple[Callable[[Own], Any], str]] = {
         r"as arguments 3 and 4 of measure; data are one argument: data=\(x, y\)",
     ),
     "half a bit": (lambda own: ANY.profile(own.model, own.x, bits=(3.5, 8)), "got bits='3.5'; exp"),
-    "no condition": (lambda own: ANY.gate(own.best), "one of max_size=, max_bops=, min_accuracy=,"),
+    "no condition": (
+        lambda own: ANY.gate(own.best),
+        "at least one of max_size=, max_bops=, max_ram=,",
+    ),
     "an option that a format lacks": (
         lambda own: own.quantized.export("x.onnx", "onnx", wide_bits=16),
         'format="onnx" has no wide_bits=; it goes with c',

@@ -1,6 +1,7 @@
 """An assignment in any form, and the float model and samples that it is applied to."""
 
 import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, replace
 from typing import Any, TypeVar
@@ -23,6 +24,7 @@ def choices_of(chosen: Any, names: Iterable[str]) -> dict[str, Choice]:
     if isinstance(chosen, Choice) or (isinstance(chosen, str) and is_choice(chosen)):
         return dict.fromkeys(names, as_choice(chosen))
     if isinstance(chosen, str | os.PathLike):
+        _no_choice(os.fspath(chosen))
         return dict(Assignment.load(chosen).layers)
     if isinstance(chosen, Assignment):
         return dict(chosen.layers)
@@ -38,9 +40,20 @@ def choices_of(chosen: Any, names: Iterable[str]) -> dict[str, Choice]:
     )
 
 
+def _no_choice(text: str) -> None:
+    """Raises InputError for a text that is rather a wrong choice than the path of a file."""
+    found = re.fullmatch(r"[a-z]*?(\d{1,2})([a-z]+\d{1,2})?", text.lower())
+    if found and not os.path.exists(text):
+        raise InputError(
+            f"got the assignment {text!r}; expected one choice for all layers such as "
+            f"'w{found[1]}a8', {{'conv1': 'w4a8', …}}, a Solution, or a path to assignment.json"
+        )
+
+
 def memory_of(chosen: Any) -> Mapping[str, Any]:
     """What `solve` planned of a device's memory for it; empty where it did not."""
     if isinstance(chosen, str) and not is_choice(chosen):
+        _no_choice(chosen)
         chosen = Assignment.load(chosen)
     if isinstance(chosen, Solution):
         return chosen.records.get("memory", {})

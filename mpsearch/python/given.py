@@ -5,7 +5,9 @@ alone, in a pair with labels or by name, a path, a Dataset or a DataLoader.
 """
 
 import copy
+import inspect
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -18,6 +20,7 @@ from torch.utils.data import Dataset as TorchDataset
 from mpsearch.data import Data, as_tensor, bind, read_arrays
 from mpsearch.errors import InputError, first_line
 from mpsearch.graph.arrays import Arrays
+from mpsearch.graph.inputs import is_label_name
 from mpsearch.graph.network import Network
 from mpsearch.graph.network_file import NetworkFile
 from mpsearch.importers.loading import ModelSource, load_network
@@ -28,6 +31,12 @@ from mpsearch.running.streams import say
 
 MOST = 4096  # samples that are read of a Dataset or a DataLoader, where not all are measured on
 OWN = "own arrays"
+LABELS = ("y", "label", "labels", "target", "targets")
+_PLACE = re.compile(r"x\d+")
+_NAMES = (
+    f"of arrays by name, labels are called {', '.join(LABELS[:-1])} or {LABELS[-1]}; the others as "
+    "the model's inputs, or they are in their order"
+)
 MODELS = "a torch module, a Network, a path, a ModelSource or a NetworkFile"
 SAMPLES = (
     "(x, y), x, [x0, x1] for several inputs, {'x0': …, 'y': …} by name, a path to a .npz file, a "
@@ -115,6 +124,19 @@ def _traced(model: nn.Module, data: Arrays) -> Network:
         model = as_module(model)
     if any(each.device.type != "cpu" for each in (*model.parameters(), *model.buffers())):
         model = copy.deepcopy(model).cpu()
+    *by_name, in_order = readings(data, model)
+    for reading in by_name:
+        try:
+            return _traced_on(model, reading)
+        except InputError:  # no argument is called so, nor does one take all of them
+            pass
+    try:
+        return _traced_on(model, in_order)
+    except InputError as error:
+        raise InputError(*error.lines, *_naming(data, error)) from None
+
+
+def _traced_on(model: nn.Module, data: Arrays) -> Network:
     examples = data.example_inputs()
     tensors = examples.values() if isinstance(examples, dict) else examples
     try:
@@ -127,6 +149,31 @@ def _traced(model: nn.Module, data: Arrays) -> Network:
         except InputError:
             pass
         raise
+
+
+def _naming(arrays: Arrays, error: InputError) -> tuple[str, ...]:
+    """How arrays are called, where their names say something and there is room for a line."""
+    named = any(not is_label_name(one) and not _PLACE.fullmatch(one) for one in arrays.tensors)
+    return (_NAMES,) if named and len(error.lines) == 1 else ()
+
+
+def readings(arrays: Arrays, model: nn.Module | Network) -> list[Arrays]:
+    """What arrays by name may be for a model, most literal first: its inputs by name and, where
+    none of them is called so, its inputs in order. Labels are found by their usual names."""
+    if isinstance(model, Network):
+        inputs = set(model.input_names)
+    else:
+        inputs = set(inspect.signature(model.forward).parameters)
+    tensors = dict(arrays.tensors)
+    labels = [name for name in LABELS if name in tensors and name not in inputs]
+    if len(labels) == 1 and not any(map(is_label_name, tensors)):
+        tensors = {"y" if name == labels[0] else name: x for name, x in tensors.items()}
+    named = Arrays(arrays.name, tensors)
+    others = [name for name, x in tensors.items() if x.dim() and not is_label_name(name)]
+    if not others or any(name in inputs or _PLACE.fullmatch(name) for name in others):
+        return [named]
+    places = {name: f"x{place}" for place, name in enumerate(others)}
+    return [named, Arrays(arrays.name, {places.get(name, name): x for name, x in tensors.items()})]
 
 
 def as_data(
@@ -152,9 +199,10 @@ def as_data(
         return bind(Arrays(data.name, {**inputs, **labels}), network, losses, need_labels)
     arrays = data if isinstance(data, Arrays) else as_arrays(data, most)
     try:
-        return bind(arrays, network, losses, need_labels)
+        return bind(readings(arrays, network)[-1], network, losses, need_labels)
     except InputError as error:
         hint = _hint(data if form is None else form, len(network.input_names))
+        hint = hint or _naming(arrays, error)
         raise InputError(*error.lines, *hint) from None
 
 

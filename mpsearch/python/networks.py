@@ -4,7 +4,6 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import torch
 from torch import nn
 
 from mpsearch.errors import InputError, did_you_mean
@@ -21,7 +20,7 @@ from mpsearch.post_training.words import usual_ranges
 from mpsearch.profiling.profile import ProfileSettings, Progress, parse_choices
 from mpsearch.profiling.profile import profile as profile_network
 from mpsearch.python.chosen import with_fields
-from mpsearch.python.given import as_arrays, as_data, drawn, given
+from mpsearch.python.given import as_arrays, as_data, drawn, given, readings
 from mpsearch.python.limits import amount_text, as_losses
 from mpsearch.python.quantizing import as_quantized
 from mpsearch.quantization.quantized import QuantizedNetwork
@@ -213,16 +212,20 @@ def save(
         return model.save(path)
     if not isinstance(model, nn.Module):
         raise InputError(f"got {type(model).__name__} to save; expected a torch module")
-    kept: dict[str, torch.Tensor] = {}
-    if sample is not None:
-        arrays = as_arrays(sample)
-        if example_inputs is None:
-            example_inputs = arrays.example_inputs()
-        kept = dict(arrays.tensors) if samples is None else drawn(arrays, samples, seed)
-    if example_inputs is None:
+    if sample is None and example_inputs is None:
         raise InputError(
             "a module does not say what its inputs look like; give samples, sample=(x, y), or "
             "example_inputs"
         )
-    save_module(model, path, example_inputs, kept, batch_dim, fix)
+    if sample is None and example_inputs is not None:
+        return save_module(model, path, example_inputs, {}, batch_dim, fix)
+    found = readings(as_arrays(sample), model)
+    for reading in found:
+        kept = dict(reading.tensors) if samples is None else drawn(reading, samples, seed)
+        examples = reading.example_inputs() if example_inputs is None else example_inputs
+        try:
+            return save_module(model, path, examples, kept, batch_dim, fix)
+        except InputError:
+            if reading is found[-1]:
+                raise
     return None

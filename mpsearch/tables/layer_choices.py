@@ -144,7 +144,7 @@ def _choices(value: object, option: str) -> tuple[Choice, ...]:
         return (value,)
     if isinstance(value, str):
         return tuple(Choice.parse(name) for name in value.split(","))
-    if isinstance(value, Iterable):
+    if isinstance(value, Iterable) and all(isinstance(one, str | Choice) for one in value):
         return tuple(choice for one in value for choice in _choices(one, option))
     raise InputError(f"got the choice {value!r} in {option}; expected 'w8a8' or Choice(8, 8)")
 
