@@ -31,7 +31,7 @@ ELSEWHERE = {
     "^reproduce": "an hour of training: tests/test_reproduction.py",
     "^demo": "minutes of training: tests/test_real_loop.py",
     "^data ": "needs sounds: tests/test_data_command.py",
-    "cifar10": "real data: tests/test_real_loop.py",
+    "safetensors": "real data: tests/test_real_loop.py",
     "exported.pt2": "an archive of torch.export: tests/test_model_files.py",
     "--keras": "needs Keras: tests/test_keras_tinym2net.py",
     "--format litert": "needs LiteRT: tests/test_litert.py",
@@ -51,6 +51,7 @@ def examples() -> Iterator[tuple[str, str]]:
         found = re.search(r"Examples?:\n((?: +.*\n)+)", shown)
         assert found, path
         for line in found[1].splitlines():
+            assert len(line) <= 80, f"an example is whole on a terminal of 80 columns: {line}"
             yield " ".join(path), line.strip()
         if isinstance(command, click.Group):
             context = click.Context(command)

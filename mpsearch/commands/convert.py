@@ -29,7 +29,7 @@ def convert(
     \b
     Example:
       mpsearch convert exported.pt2 --trust --data sample.npz -o model.pt
-      mpsearch convert weights.safetensors --architecture resnet20 --data cifar10:train -o model.pt
+      mpsearch convert a.safetensors --architecture resnet20 --data c.npz -o a.pt
     """
     from mpsearch.data import read_arrays
     from mpsearch.importers.loading import convert as convert_file

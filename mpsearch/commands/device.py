@@ -118,7 +118,7 @@ def run(
     \b
     Example:
       mpsearch device run network --host pi@raspberrypi
-      mpsearch device run network --host pi@raspberrypi --compile here --cc aarch64-linux-gnu-gcc
+      mpsearch device run network --host pi@raspberrypi --compile here
       mpsearch device run network --host pi@raspberrypi --power hwmon:ina219
       mpsearch device run firmware --board mps2-an386 --flash 256KB --ram 64KB
       mpsearch device run firmware --serial /dev/ttyACM0 --clock 168MHz

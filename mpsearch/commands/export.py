@@ -102,7 +102,7 @@ def export(
     Example:
       mpsearch export quantized.pt -o network
       mpsearch export quantized.pt --format c --calibration train.npz -o network
-      mpsearch export quantized.pt --target cortex-m4 --flash 256KB --ram 64KB -o firmware
+      mpsearch export quantized.pt --target cortex-m4 --ram 64KB -o firmware
       mpsearch export quantized.pt --package zephyr -o zephyr
       mpsearch export quantized.pt --format onnx -o network.onnx
       mpsearch export quantized.pt --format litert -o network.tflite

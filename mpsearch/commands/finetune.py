@@ -77,7 +77,7 @@ def finetune(
     \b
     Example:
       mpsearch finetune model.pt --data train.npz
-      mpsearch finetune model.pt assignment.json --data train.npz --augment -o tuned.pt
+      mpsearch finetune model.pt --data train.npz --augment -o tuned.pt
     """
     from mpsearch.finetuning.training import FineTuning
     from mpsearch.finetuning.training import finetune as run_finetuning

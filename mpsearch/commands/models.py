@@ -46,7 +46,7 @@ def export(network: str, output: str, weights: str | None, seed: int, as_json: b
     \b
     Examples:
       mpsearch models export tinym2net-covid --keras net.keras
-      mpsearch models export tinym2net-battlefield:image --keras net.h5 --weights model.pt
+      mpsearch models export tinym2net-covid --keras net.h5 --weights covid.pt
     """
     from mpsearch.importers.loading import read_tensors
     from mpsearch.models.tinym2net_keras import write_keras

@@ -113,7 +113,7 @@ def profile(
       mpsearch profile model.pt --metric hessian --bits 2,3,4,8 -o hessian.csv
       mpsearch profile model.pt --interactions
       mpsearch profile autoencoder.pt --loss reconstruction -o coder.csv
-      mpsearch profile weights.safetensors --architecture resnet20 --data cifar10:train --bits 2,4,8
+      mpsearch profile a.safetensors --architecture resnet20 --data cifar10:train
     """
     from mpsearch.commands.check import target_lines
     from mpsearch.exporters.checking import check

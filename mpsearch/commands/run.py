@@ -66,7 +66,7 @@ def run(ctx: click.Context, /, **options: Any) -> None:
     Examples:
       mpsearch run model.pt --size 145KB
       mpsearch run model.pt --size 50% --test test.npz -o half-run
-      mpsearch run net.onnx --data train.npz --test test.npz --size 50% --format onnx
+      mpsearch run net.onnx --data train.npz --size 50% --format onnx
       mpsearch run model.pt --flash 256KB --ram 64KB --target cortex-m4 -o fits
     """
     request = RunRequest(**options)
