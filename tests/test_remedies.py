@@ -214,7 +214,7 @@ def test_what_solve_says(
         "leave out --pin a=w8a8, and a table with w2a8 too, which gets down to 1.18 KB: "
         "mpsearch profile … --choices w2a8,w4a8,w8a8",
     ]
-    assert "feasible with --size 2.64KB" in repr(nothing)
+    assert 'feasible with size="2.64KB"' in repr(nothing)
     litert = said("--size 1.3KB --format litert")
     assert litert[4].startswith("  leave out --format litert, and a table with w2a8 too, which")
     assert run(["solve", "--size", "150B", "--json"]) == 1
