@@ -454,7 +454,7 @@ def test_edited_files_are_judged(folder: Path, capsys: pytest.CaptureFixture[str
     captured = capsys.readouterr()
     assert "outside the limits" in captured.out
     assert "infeasible: no assignment is within the limits" in captured.err
-    assert "5.4 KB (5500 B) with the other limits" in captured.err
+    assert "5.38 KB (5500 B) with the other limits" in captured.err
     edit(limits={})
     assert run(["explain"]) == 0
     assert "the assignment has no limits" in capsys.readouterr().out

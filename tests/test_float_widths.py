@@ -143,23 +143,11 @@ class Float8(nn.Module):
         return torch.relu(x.to(torch.float8_e4m3fn).float())
 
 
-class Named(nn.Module):
-    """A name that no file of ours can hold, in a dictionary of parameters."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.all = nn.ParameterDict({"a-b": torch.ones(3)})
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.mul(x, self.all["a-b"])
-
-
 @pytest.mark.parametrize(
     ("model", "sample", "message"),
     [
         (Bits(), None, "reinterprets the bits"),
         (Float8(), None, "float8_e4m3fn"),
-        (Named(), None, "'all.a-b' is not a tensor name"),
         (nn.Linear(3, 2), {"x0": torch.zeros(4, 5)}, r"x0 \(input_1\) has shape \(4, 5\)"),
         (nn.Linear(3, 2), {"x0": torch.zeros(4, 3), "y": [1, 2]}, "expected as many in each"),
         (nn.Linear(3, 2), {"x0": [["a"]]}, "holds no numbers"),
