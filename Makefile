@@ -1,4 +1,4 @@
-# make demo: install and run the main loop on a bundled network (about 3 minutes on 2 cores)
+# make demo: install and run the main loop on a bundled network (about 4 minutes on 2 cores)
 # make test: install and run the whole test suite
 # make kernels: the tests that train or sample, as two other processors would compute them
 # make lint: formatting (also of C), linting, types, the order of the rooms
