@@ -284,6 +284,8 @@ def _name(axes: "Axes", picture: AccuracyPicture, unit: float, edge: float | Non
         ends = [(mark.total / unit, end) for mark in marks_of(picture)
                 for end in (mark.low, mark.high)]  # fmt: skip
         lines = [np.array(ends[place : place + 2]) for place in range(0, len(ends), 2)]
+        if picture.fp32 is not None:
+            lines.append(np.array([(x, picture.fp32.value) for x in axes.get_xlim()]))
         place_labels(axes, labels, [*lines, *upright(axes, picture.limit, unit)])
 
 
