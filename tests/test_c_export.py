@@ -244,27 +244,10 @@ def _class_of_example(example: str) -> str:
     head, body = example.split("int best = 0;\n")
     code = "#include <string.h>\n" + head + "int best = 0;\n" + "\n".join(filled) + body
     Path("example.c").write_text(code)
-    _gcc(
-        *STRICT,
-        "-Inet",
-        "example.c",
-        "net/border.c",
-        "net/build/libnetwork.a",
-        "-lm",
-        "-o",
-        "example",
-    )
+    built = [*STRICT, "-Inet", "example.c", "net/border.c", "net/build/libnetwork.a", "-lm"]
+    _gcc(*built, "-o", "example")
     Path("example.c").write_text(example)  # as it stands there
-    _gcc(
-        *STRICT,
-        "-Inet",
-        "example.c",
-        "net/border.c",
-        "net/build/libnetwork.a",
-        "-lm",
-        "-o",
-        "plain",
-    )
+    _gcc(*built, "-o", "plain")
     return subprocess.run(["./example"], check=True, capture_output=True, text=True).stdout
 
 

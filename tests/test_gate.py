@@ -49,14 +49,17 @@ FP32 = measured("FP32", [True] * 900 + [False] * 100, size_bytes=6000, bops=2 * 
 ROW = measured("assignment", [False] * 30 + [True] * 880 + [False] * 90, **TOTALS)
 
 
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def with_evidence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory, with a table, an assignment and an evaluation; no CI system."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("GITHUB_ACTIONS", raising=False)
     (tmp_path / "profile.csv").write_text(TABLE)
     Assignment(CHOSEN, totals=TOTALS, model_digest=MODEL).save("assignment.json")
     save_evaluations(evaluations(FP32, ROW), "evaluation.json")
     return tmp_path
+
+
+folder = pytest.fixture(with_evidence, name="folder")
 
 
 @pytest.mark.parametrize(

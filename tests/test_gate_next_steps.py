@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 from test_docs_commands import _check_options
-from test_gate import CHOSEN, FP32, MODEL, ROW, TABLE, TOTALS, evaluations
+from test_gate import CHOSEN, MODEL, TOTALS, with_evidence
 
 from mpsearch.cli import run
-from mpsearch.evaluation.evaluation import save_evaluations
 from mpsearch.gating.conditions import CONDITIONS
 from mpsearch.gating.evidence import Evidence
 from mpsearch.gating.next_steps import next_steps
@@ -20,15 +19,7 @@ from mpsearch.tables.assignment import Assignment
 from mpsearch.tables.choice import Choice
 from mpsearch.tables.table import LayerTable
 
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("GITHUB_ACTIONS", raising=False)
-    (tmp_path / "profile.csv").write_text(TABLE)
-    Assignment(CHOSEN, totals=TOTALS, model_digest=MODEL).save("assignment.json")
-    save_evaluations(evaluations(FP32, ROW), "evaluation.json")
-    return tmp_path
+folder = pytest.fixture(with_evidence, name="folder")
 
 
 def steps_of(capsys: pytest.CaptureFixture[str], *words: str) -> list[str]:

@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 from markdown_it import MarkdownIt
-from test_gate import CHOSEN, FP32, MODEL, ROW, TABLE, TOTALS, evaluations, measured
+from test_gate import CHOSEN, FP32, ROW, TABLE, TOTALS, evaluations, measured, with_evidence
 
 from mpsearch.cli import run
 from mpsearch.evaluation.evaluation import save_evaluations
@@ -50,13 +50,8 @@ def report(*verdicts: Verdict, policy: Policy = "measured", config: str | None =
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("GITHUB_ACTIONS", raising=False)
     monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
-    (tmp_path / "profile.csv").write_text(TABLE)
-    Assignment(CHOSEN, totals=TOTALS, model_digest=MODEL).save("assignment.json")
-    save_evaluations(evaluations(FP32, ROW), "evaluation.json")
-    return tmp_path
+    return with_evidence(tmp_path, monkeypatch)
 
 
 # Jenkins' junit-10.xsd: attributes (! required), and children in this order.
