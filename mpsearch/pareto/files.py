@@ -188,7 +188,7 @@ def read_json(path: str | os.PathLike[str]) -> Front:
         front = Front(
             resource=document["resource"],
             layers=tuple(document["layers"]),
-            choices=tuple(Choice.parse(one) for one in document["choices"]),
+            choices=tuple(Choice.called(one) for one in document["choices"]),
             omega=np.array(document["omega"], dtype=np.float64),
             totals={key: _totals(values) for key, values in document["totals"].items()},
             assignments=_assignments(document),

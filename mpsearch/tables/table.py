@@ -45,6 +45,8 @@ class TableLayer:
     """How many weights it has; 0: not known."""
     macs: int = 0
     """Multiply-accumulates of one sample; 0: not known."""
+    shape: tuple[int, ...] = ()
+    """Of its weight, output channels first: (64, 3, 3, 3); empty: not known. No part of digests."""
 
 
 Layer = TableLayer  # where no network is near
@@ -173,14 +175,18 @@ class LayerTable:
     def _columns(self) -> dict[str, list[Any]]:
         """Column name -> cells, as the CSV file has them, in the documented order."""
         layers = [self.layers[position] for position in self.layer_index]
+        plain = not any(choice.group_size or choice.label for choice in self.choices)
+        shapes = ["x".join(map(str, layer.shape)) for layer in layers]
+        bits = {"w_bits": self.w_bits.tolist(), "a_bits": self.a_bits.tolist()}
         return {
             "layer": [layer.name for layer in layers],
             "kind": [layer.kind for layer in layers],
             "group": [layer.group for layer in layers],
             "weights": [layer.weights for layer in layers],
             "macs": [layer.macs for layer in layers],
-            "w_bits": self.w_bits.tolist(),
-            "a_bits": self.a_bits.tolist(),
+            **({"shape": shapes} if any(shapes) else {}),
+            **({} if plain else {"choice": [str(self.choices[n]) for n in self.choice_index]}),
+            **(bits if plain else {key: [n or "" for n in one] for key, one in bits.items()}),
             "omega": self.omega.tolist(),
             "omega_stderr": self.omega_stderr.tolist(),
             **{name: values.tolist() for name, values in self.metrics.items()},
@@ -237,14 +243,14 @@ class LayerTable:
         return {layer.name: layer.weights for layer in self.layers if layer.weights}
 
     @cached_property
-    def w_bits(self) -> NDArray[np.int64]:
-        """[N] bits of the weights."""
-        return np.array([c.w_bits for c in self.choices], dtype=np.int64)[self.choice_index]
+    def w_bits(self) -> NDArray[Any]:
+        """[N] bits of the weights, int64 where all are whole; 0: not said."""
+        return as_column([choice.w_bits for choice in self.choices])[self.choice_index]
 
     @cached_property
-    def a_bits(self) -> NDArray[np.int64]:
-        """[N] bits of the input activations."""
-        return np.array([c.a_bits for c in self.choices], dtype=np.int64)[self.choice_index]
+    def a_bits(self) -> NDArray[Any]:
+        """[N] bits of the input activations, as those of the weights."""
+        return as_column([choice.a_bits for choice in self.choices])[self.choice_index]
 
     @cached_property
     def row_index(self) -> NDArray[np.int64]:
@@ -266,6 +272,9 @@ class LayerTable:
             **self.resources,
         }
         parts: list[bytes | str] = [_digested(layer) for layer in self.layers]
+        if any(choice.group_size or choice.label for choice in self.choices):
+            parts += map(str, self.choices)
+            arrays["choice"] = self.choice_index
         for name, values in arrays.items():
             parts += [name, np.ascontiguousarray(values[order]).tobytes()]
         return digest(*parts)
@@ -347,5 +356,5 @@ class LayerTable:
 
 def _digested(layer: TableLayer) -> str:
     """A layer as digests have had it from the first release on, whatever its class is called."""
-    fields = (f"{name}={value!r}" for name, value in vars(layer).items())
+    fields = (f"{name}={value!r}" for name, value in vars(layer).items() if name != "shape")
     return f"Layer({', '.join(fields)})"
