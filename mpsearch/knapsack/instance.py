@@ -201,19 +201,28 @@ def _buys_nothing(
     choices: Sequence[Choice], allowed: NDArray[np.bool_], limited: Sequence[IntArray]
 ) -> NDArray[np.bool_]:
     """[L, C]: choices beside another allowed one of the layer that has more bits for activations,
-    no fewer for weights, and no larger value in any of the matrices `limited` [L, C].
+    no fewer for weights, in groups that are no larger, and no larger value in any of the matrices
+    `limited` [L, C].
 
     Some choice of every layer remains: of those with the most bits for activations nothing goes.
+    Nothing is said of other tools' formats, whose bits do not tell which of two is finer.
     """
     found = np.zeros_like(allowed)
     for one, choice in enumerate(choices):
         for other, better in enumerate(choices):
+            if choice.label or better.label or _fineness(better) < _fineness(choice):
+                continue
             if better.a_bits > choice.a_bits and better.w_bits >= choice.w_bits:
                 no_more = allowed[:, one] & allowed[:, other]
                 for matrix in limited:
                     no_more &= (matrix[:, other] <= matrix[:, one]).astype(bool)
                 found[:, one] |= no_more
     return found
+
+
+def _fineness(choice: Choice) -> float:
+    """Scales for each weight, a channel's one for nothing."""
+    return 1 / choice.group_size if choice.group_size else 0.0
 
 
 def _allowed(
