@@ -5,6 +5,7 @@ And tables without are what they were: their files byte for byte.
 
 import json
 import re
+from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 
@@ -22,20 +23,25 @@ from mpsearch.reports.node_data import VALUES
 from mpsearch.reports.run_folder import read_run
 from mpsearch.tables.stored_widths import excludes_for
 
+Format = tuple[str, float, float, float, float]
 # name, bits of weights and activations as the table says them, bits that it takes, Ω
-FRACTIONS = [
+FRACTIONS: Sequence[Format] = [
     ("Q2_K", 2.625, 0, 2.625, 2.8), ("Q4_K", 4.5, 0, 4.5, 1.0), ("iq3_s", 3.4375, 0, 3.4375, 1.7),
     ("q8_0", 8.5, 0, 8.5, 0.05), ("F16", 0, 0, 16, 0.001),
 ]  # fmt: skip
-NAMES = [("nvfp4", 0, 0, 4.5, 2.0), ("mxfp6", 0, 0, 6.25, 0.5), ("int8", 0, 0, 8.125, 0.05)]
-MIXED = [
+NAMES: Sequence[Format] = [
+    ("nvfp4", 0, 0, 4.5, 2.0),
+    ("mxfp6", 0, 0, 6.25, 0.5),
+    ("int8", 0, 0, 8.125, 0.05),
+]
+MIXED: Sequence[Format] = [
     ("w4a8", 4, 8, 4.125, 2.0), ("w4g32a16", 4, 16, 4.5, 1.5), ("w8a8", 8, 8, 8.125, 0.04),
     ("nvfp4", 4, 4, 4.5, 1.8), ("int8", 8, 8, 8.0, 0.05), ("F16", 0, 0, 16, 0.0001),
 ]  # fmt: skip
 WEIGHTS = 4096
 
 
-def named_table(formats: list[tuple[str, float, float, float, float]]) -> LayerTable:
+def named_table(formats: Sequence[Format]) -> LayerTable:
     """Two blocks of q and k, which share a choice, and down, of 64 x 64 weights each."""
     layers, rows = [], []
     for block in range(2):
@@ -54,7 +60,7 @@ def named_table(formats: list[tuple[str, float, float, float, float]]) -> LayerT
     [(FRACTIONS, "iq3_s", "q8_0"), (NAMES, "mxfp6", "int8"), (MIXED, "nvfp4", "w8a8")],
 )
 def test_every_command_on_a_table_carries_the_names(
-    formats: list[tuple[str, float, float, float, float]],
+    formats: Sequence[Format],
     small: str,
     large: str,
     tmp_path: Path,
