@@ -30,7 +30,7 @@ def table(files: tuple[str, ...], output: str | None, as_json: bool, reading: Ta
     \b
     Examples:
       mpsearch table profile.csv
-      mpsearch table profile.csv --group '{0,3}' -o grouped.csv
+      mpsearch table profile.csv --group '{fc,fc1}' -o grouped.csv
     """
     found = reading.read(files)
     if output is not None:
