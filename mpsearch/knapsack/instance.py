@@ -75,7 +75,8 @@ class Instance:
         Rows are ordered: limits, extra columns, lower limits. `exclude` maps a layer name, or `""`
         for every layer, to choices. Raises InputError for unknown layers or columns, a pin to a
         choice that the layer lacks, a choice that some layers have and others lack without being
-        excluded, and nothing left to choose. What a peak limit leaves may be nothing: `is_empty`.
+        excluded (but in a `partial` table), and nothing left to choose. What a peak limit leaves
+        may be nothing: `is_empty`.
         """
         if not table.layers:
             raise InputError(f"{table.source} has no layers")
@@ -251,7 +252,9 @@ def _allowed(
         wanted[position[name]] = False
         wanted[position[name], column] = True
     gaps = np.argwhere(wanted & (table.row_index < 0))
-    if len(gaps):
+    if table.partial:
+        wanted &= table.row_index >= 0
+    elif len(gaps):
         layer, choice = table.layer_names[gaps[0][0]], table.choices[gaps[0][1]]
         raise InputError(
             f"{table.source}: layer {layer!r} has no row for {choice}, which other layers have; "
