@@ -103,7 +103,7 @@ def test_onnxruntime(
     recipe = _recipe({"c1": first, "c2": "w8a8", "c3": "w4a16", "fc": "w16a8"},
                      folder / "model.onnx")  # fmt: skip
     (folder / "recipe.json").write_bytes(onnxruntime.TARGET.write(recipe))
-    pytest.importorskip("onnxruntime", reason="the package onnxruntime is not installed")
+    runtime = pytest.importorskip("onnxruntime", reason="the package is not installed")
 
     class Reader:
         def __init__(self) -> None:
@@ -132,6 +132,11 @@ def test_onnxruntime(
             zero = constants[made[layer.input[place]].input[2]]
             assert kind(zero.data_type) == f"{letter}INT{bits}"
     assert stored == _bytes(onnxruntime.TARGET, recipe)
+    got, float32 = (
+        runtime.InferenceSession(file).run(None, {"x": samples[:1].numpy()})[0]
+        for file in ("quantized.onnx", "model.onnx")
+    )
+    assert np.abs(got - float32).max() < 0.5 * np.abs(float32).max()  # 4 bits are coarse
 
 
 def _quantized(
@@ -362,6 +367,8 @@ def test_ai8x_flattened() -> None:
         (TARGETS[:2], TableLayer("c", shape=(8, 17000)), "w8a8", "17000 inputs are over 1024"),
         (TARGETS[:2], TableLayer("c", "depthwise_conv2d", shape=(8, 1, 3, 3)), "w8a8", "kind"),
         (TARGETS[3:4], TableLayer("c", "conv_transpose2d", shape=(8, 8, 3, 3)), "w8a8", "kind"),
+        (TARGETS[3:4], TableLayer("c", "depthwise_conv2d", shape=(8, 1, 3, 3)), "w8a16", "groups"),
+        (TARGETS[3:4], TableLayer("c", shape=(8, 1, 3, 3)), "w8a16", "in groups"),
     ],
 )  # fmt: skip
 def test_refused(target: tuple[Any, ...], layer: TableLayer, choice: str, why: str) -> None:
@@ -378,6 +385,9 @@ def test_bad_input(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     text = tmp_path / "a.pt"
     torch.save({"w": torch.zeros(2)}, text)
     nameless = onnx.load(folder / "model.onnx")
+    grouped = onnx.load(folder / "model.onnx")
+    grouped.graph.node[0].attribute.append(onnx.helper.make_attribute("group", 3))
+    onnx.save(grouped, tmp_path / "grouped.onnx")
     nameless.graph.node[0].name = ""
     onnx.save(nameless, tmp_path / "nameless.onnx")
     model, own = folder / "model.onnx", _recipe({"c1": "w8a8"}, None)
@@ -393,6 +403,8 @@ def test_bad_input(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
                 target.write(recipe)
             assert message in str(error.value)
             assert len(error.value.lines) == 1
+    with pytest.raises(InputError, match=r"'c1': convolutions in groups have .* choose w16a16"):
+        esp_ppq.TARGET.write(_recipe({"c1": "w8a16"}, tmp_path / "grouped.onnx"))
     with pytest.raises(InputError, match="name its file with --model"):
         qonnx.TARGET.write(own)
     with pytest.raises(InputError, match="carries no sample to calibrate on"):

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 
+from mpsearch.errors import InputError
 from mpsearch.recipes.onnx_layers import onnx_layers
 from mpsearch.recipes.own_formats import refused_format, weights_of
 from mpsearch.recipes.target import Recipe, bytes_column
@@ -11,6 +12,8 @@ from mpsearch.tables.table import TableLayer
 
 _KINDS = ("conv1d", "conv2d", "depthwise_conv1d", "depthwise_conv2d", "linear")
 _BITS = {(8, 8), (8, 16), (16, 16)}
+_MIXED = Choice(8, 16)
+_GROUPED = "convolutions in groups have weights of 16 bits beside activations of 16"
 _ALIGNED, _EXPONENT = 16, 8
 
 
@@ -26,7 +29,10 @@ class EspPpq:
         """What ESP-DL has no kernels for."""
         if why := refused_format(layer, choice, _KINDS):
             return why
-        return "" if (choice.w_bits, choice.a_bits) in _BITS else f"it has {self.formats}"
+        if (choice.w_bits, choice.a_bits) not in _BITS:
+            return f"it has {self.formats}"
+        unnamed = not layer.kind and len(layer.shape) > 2 and layer.shape[1] == 1
+        return _GROUPED if choice == _MIXED and (unnamed or "depthwise" in layer.kind) else ""
 
     def costs(self, layer: TableLayer, choice: Choice) -> Mapping[str, int]:
         """Tensors of the .espdl file, in blocks of 16 bytes: weights, a bias of 4 bytes for each
@@ -47,6 +53,8 @@ class EspPpq:
         table = dict[str, str]()
         for name, (_, choice) in recipe.layers.items():
             for use in found[name]:
+                if choice == _MIXED and use.groups > 1:
+                    raise InputError(f"layer {name!r}: {_GROUPED}; choose {Choice(16, 16)} for it")
                 table |= dict.fromkeys(filter(None, (use.node, use.relu)), choice.name)
         return (json.dumps({"dispatching": table}, indent=1) + "\n").encode()
 

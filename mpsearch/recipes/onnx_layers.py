@@ -27,6 +27,8 @@ class OnnxLayer:
     """The dimension of the weight that has the output channels."""
     relu: str
     """The name of the Relu that alone reads what it gives; empty for none."""
+    groups: int
+    """Of a convolution; 1 otherwise."""
 
 
 def onnx_layers(path: str | None, names: Iterable[str], tool: str) -> dict[str, list[OnnxLayer]]:
@@ -54,8 +56,9 @@ def onnx_layers(path: str | None, names: Iterable[str], tool: str) -> dict[str, 
         if node.op_type in OPERATORS and len(node.input) > 1 and node.input[1] in weights:
             behind = readers.get(node.output[0], [])
             relu = behind[0].name if [getattr(n, "op_type", "") for n in behind] == ["Relu"] else ""
+            groups = next((given.i for given in node.attribute if given.name == "group"), 1)
             axis = _axis(node, weights)
-            found = OnnxLayer(node.name, node.input[0], node.input[1], axis, relu)
+            found = OnnxLayer(node.name, node.input[0], node.input[1], axis, relu, groups)
             for name in dict.fromkeys(_names(node)):
                 known.setdefault(name, []).append(found)
     layers = {}
