@@ -311,7 +311,7 @@ def test_ai8x_memory(target: Any) -> None:
         memory: list[list[tuple[int, int]]] = [[] for _ in range(64)]  # what is taken, from, to
         total = top = 0
         while True:
-            channels = draw.choice((64, 128) if shared else (1, 3, 16, 20, 60, 64, 100, 128))
+            channels = draw.choice((64, 128, 512) if shared else (1, 3, 16, 20, 60, 64, 100, 128))
             kernel = draw.choice([(1, 1), (3, 3), (6,)])
             shape = (draw.choice((4, 10, 48, 64, 100, 130, 500)), channels, *kernel)
             bits = draw.choice((1, 2, 4, 8))
