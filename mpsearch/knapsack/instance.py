@@ -201,13 +201,17 @@ def _buys_nothing(
     choices: Sequence[Choice], allowed: NDArray[np.bool_], limited: Sequence[IntArray]
 ) -> NDArray[np.bool_]:
     """[L, C]: choices beside another allowed one of the layer that has more bits for activations,
-    no fewer for weights, and no larger value in any of the matrices `limited` [L, C].
+    no fewer for weights, in groups that are no larger, and no larger value in any of the matrices
+    `limited` [L, C].
 
     Some choice of every layer remains: of those with the most bits for activations nothing goes.
+    Nothing is said of other tools' formats, whose bits do not tell which of two is finer.
     """
     found = np.zeros_like(allowed)
     for one, choice in enumerate(choices):
         for other, better in enumerate(choices):
+            if choice.label or better.label or _fineness(better) < _fineness(choice):
+                continue
             if better.a_bits > choice.a_bits and better.w_bits >= choice.w_bits:
                 no_more = allowed[:, one] & allowed[:, other]
                 for matrix in limited:
@@ -216,17 +220,28 @@ def _buys_nothing(
     return found
 
 
+def _fineness(choice: Choice) -> float:
+    """Scales for each weight, a channel's one for nothing."""
+    return 1 / choice.group_size if choice.group_size else 0.0
+
+
 def _allowed(
     table: LayerTable, pins: Mapping[str, Choice], exclude: Mapping[str, Collection[Choice]]
 ) -> NDArray[np.bool_]:
     """[layers, C]: what pins and excludes leave, all of which the table must have."""
     wanted = np.ones(table.row_index.shape, dtype=bool)
     position = {name: number for number, name in enumerate(table.layer_names)}
+    refused = {} if table.tool is None else table.tool.refused
+    gone = {choice for choices in refused.values() for choice in choices} - {*table.choices}
+    for name, choices in refused.items():
+        wanted[position[name], [table.choices.index(one) for one in choices - gone]] = False
     for name, unwanted in exclude.items():
         if name and name not in position:
             close = did_you_mean(name, position)
             raise InputError(f"cannot exclude: {table.source} has no layer {name!r}{close}")
         for choice in unwanted:
+            if choice in gone:
+                continue
             if choice not in table.choices:
                 known = ", ".join(map(str, table.choices))
                 raise InputError(

@@ -49,7 +49,7 @@ def budget_of(
                 "got a Budget beside other limits; expected all limits in one: "
                 'size="45KB", limits={"bops": "50%"}, or Budget.parse(table, …)'
             )
-        return budget
+        return budget.held_by(table)
     if budget is not None:
         if isinstance(budget, Mapping) and limits is None:
             limits = budget
@@ -133,7 +133,8 @@ def searched(
             for choice in sorted(choices)
         ),
     }
-    return pins, excludes, {option: texts for option, texts in recorded.items() if texts}
+    recorded = {option: texts for option, texts in recorded.items() if texts}
+    return pins, excludes, {**table.recorded, **recorded}
 
 
 def as_losses(loss: Any) -> tuple[str, ...]:

@@ -70,6 +70,22 @@ class Row:
     """Column -> what another metric says: `omega_kl`."""
 
 
+@dataclass(frozen=True)
+class ForTool:
+    """Which tool a table was fitted to: `--for torchao`."""
+
+    name: str
+    """The tool."""
+    column: str
+    """Its own bytes, which `--size` limits: `torchao_bytes`."""
+    limits: Mapping[str, int]
+    """Resource column -> the most that it holds, whatever is asked."""
+    refused: Mapping[str, frozenset[Choice]]
+    """Layer -> the choices that the tool does not take there: no rows are missed."""
+    digest: str
+    """Of the table as it was, with all choices and without the tool's columns."""
+
+
 @dataclass(frozen=True, eq=False)
 class LayerTable:
     """Rows by column, in file order: arrays of shape [N], e.g. N = 54 layers x 4 choices = 216."""
@@ -97,6 +113,8 @@ class LayerTable:
     """Where its numbers come from, as profile.json has it; empty where nobody says."""
     origin: Any = None
     """In memory, what it was profiled from: (network, samples); None otherwise."""
+    tool: ForTool | None = None
+    """Where it was fitted to a tool that recipes are written for."""
 
     if TYPE_CHECKING:  # bound by the package
         front = mpsearch.front
@@ -208,12 +226,12 @@ class LayerTable:
     def _lines(self) -> list[str]:
         """What it is of, between which sizes assignments are, and where its numbers come from."""
         lines = [f"{len(self.layers)} layers at {', '.join(map(str, self.choices))}"]
-        if "size_bytes" in self.resources:
-            values = self.resources["size_bytes"].astype(np.float64)
+        if self.size_column in self.resources:
+            values = self.resources[self.size_column].astype(np.float64)
             least, most = np.full(len(self.layers), np.inf), np.zeros(len(self.layers))
             np.minimum.at(least, self.layer_index, values)
             np.maximum.at(most, self.layer_index, values)
-            ends = (format_amount("size_bytes", each.sum()) for each in (least, most))
+            ends = (format_amount(self.size_column, each.sum()) for each in (least, most))
             lines.append(f"size {' to '.join(ends)}")
         if {"metric", "samples", "data"} <= self.provenance.keys():
             lines.append("{metric} on {samples} samples of {data}".format_map(self.provenance))
@@ -232,6 +250,16 @@ class LayerTable:
     def columns(self) -> tuple[str, ...]:
         """The resource columns, in file order."""
         return tuple(self.resources)
+
+    @property
+    def size_column(self) -> str:
+        """What `--size` limits: size_bytes, or the bytes of the tool that it was fitted to."""
+        return "size_bytes" if self.tool is None else self.tool.column
+
+    @property
+    def recorded(self) -> dict[str, tuple[str, ...]]:
+        """What files keep of it beside pins and excludes: `{"for": ("torchao",)}`."""
+        return {} if self.tool is None else {"for": (self.tool.name,)}
 
     @cached_property
     def layer_names(self) -> tuple[str, ...]:
@@ -261,7 +289,12 @@ class LayerTable:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of the content; the order of the rows does not matter, that of layers does."""
+        """SHA-256 of the content; the order of the rows does not matter, that of layers does.
+
+        Of a table that was fitted to a tool that of the whole table: files name what they are of.
+        """
+        if self.tool is not None:
+            return self.tool.digest
         order = np.lexsort((self.choice_index, self.layer_index))
         arrays = {
             "layer": self.layer_index,
@@ -329,7 +362,10 @@ class LayerTable:
         there = self.choices_of(layer)
         if choice not in there:
             has = ", ".join(map(str, there))
-            raise InputError(f"{self.source}: layer {layer!r} has no choice {choice}; it has {has}")
+            tool = "" if self.tool is None else f" for {self.tool.name}"
+            raise InputError(
+                f"{self.source}: layer {layer!r} has no choice {choice}{tool}; it has {has}"
+            )
         column = self.choices.index(choice)
         return int(self.row_index[self._layer_position[layer], column])
 
