@@ -20,6 +20,7 @@ from mpsearch.commands.solution_text import (
     print_solution,
     to_document,
 )
+from mpsearch.commands.table_options import NAMES, TableOptions, table_options
 from mpsearch.errors import InputError
 from mpsearch.recipes.fitted import for_tool
 from mpsearch.refining.candidates import Asked
@@ -27,7 +28,7 @@ from mpsearch.running.workers import is_first
 from mpsearch.search.solving import solve as solve_table
 from mpsearch.tables.assignment import Assignment
 from mpsearch.tables.budget import Minimand
-from mpsearch.tables.provenance import model_digest_of, sound_provenance, unpriced_activations
+from mpsearch.tables.provenance import model_digest_of, unpriced_activations
 from mpsearch.tables.solution import Solution
 from mpsearch.tables.stored_widths import FORMATS, excludes_for, note_of
 from mpsearch.tables.table import LayerTable
@@ -57,13 +58,19 @@ class SolveRequest:
     only_ranges: bool
     output: str
     as_json: bool
+    reading: TableOptions
     typed: SearchOptions | None = None
     """As it was typed."""
 
     @cached_property
+    def table(self) -> LayerTable:
+        """The table, fitted to the tool of --for. Raises InputError."""
+        return for_tool(self.reading.read(self.table_path), self.tool)
+
+    @property
     def provenance(self) -> Mapping[str, Any]:
         """Of the table; empty where nobody says."""
-        return sound_provenance(self.table_path)
+        return self.table.provenance
 
     @property
     def table_model(self) -> str | None:
@@ -123,6 +130,7 @@ GROUPS = {
         "measure", "tolerance", "confirm-data", "device", "rounding", "bias-correction",
     ),
     "Output": ("output", "limit-ranges", "json", "help"),
+    "Reading the table": NAMES,
     "Reading the float model": READING,
 }  # fmt: skip
 
@@ -179,6 +187,7 @@ GROUPS = {
 )  # fmt: skip
 @tool_option
 @measured_options
+@table_options
 @click.option(
     "--limit-ranges", "only_ranges", cls=Renamed, old=["--ranges"], is_flag=True,
     help="What limits can be; no search.",
@@ -214,7 +223,7 @@ def solve(**options: Any) -> int:
       mpsearch solve --for modelopt -o modelopt.json
     """
     request = SolveRequest(**options)
-    table = for_tool(LayerTable.read_csv(request.table_path), request.tool)
+    table = request.table
     minimand = Minimand.parse(table, request.minimize)
     within = request.within
     if request.omega_limit is not None:
@@ -345,7 +354,7 @@ def _reranked(
 def _save(
     request: SolveRequest, table: LayerTable, solution: Solution, refined: Mapping[str, Any]
 ) -> None:
-    recorded = {**table.recorded, **request.within.recorded}
+    recorded = {**table.recorded, **request.within.recorded, **request.reading.recorded}
     if request.max_distinct is not None:
         recorded["max-distinct"] = (str(request.max_distinct),)
     model = refined.get("model_digest", request.table_model)

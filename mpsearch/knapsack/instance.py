@@ -75,7 +75,8 @@ class Instance:
         Rows are ordered: limits, extra columns, lower limits. `exclude` maps a layer name, or `""`
         for every layer, to choices. Raises InputError for unknown layers or columns, a pin to a
         choice that the layer lacks, a choice that some layers have and others lack without being
-        excluded, and nothing left to choose. What a peak limit leaves may be nothing: `is_empty`.
+        excluded (but in a `partial` table), and nothing left to choose. What a peak limit leaves
+        may be nothing: `is_empty`.
         """
         if not table.layers:
             raise InputError(f"{table.source} has no layers")
@@ -231,17 +232,11 @@ def _allowed(
     """[layers, C]: what pins and excludes leave, all of which the table must have."""
     wanted = np.ones(table.row_index.shape, dtype=bool)
     position = {name: number for number, name in enumerate(table.layer_names)}
-    refused = {} if table.tool is None else table.tool.refused
-    gone = {choice for choices in refused.values() for choice in choices} - {*table.choices}
-    for name, choices in refused.items():
-        wanted[position[name], [table.choices.index(one) for one in choices - gone]] = False
     for name, unwanted in exclude.items():
         if name and name not in position:
             close = did_you_mean(name, position)
             raise InputError(f"cannot exclude: {table.source} has no layer {name!r}{close}")
         for choice in unwanted:
-            if choice in gone:
-                continue
             if choice not in table.choices:
                 known = ", ".join(map(str, table.choices))
                 raise InputError(
@@ -257,7 +252,9 @@ def _allowed(
         wanted[position[name]] = False
         wanted[position[name], column] = True
     gaps = np.argwhere(wanted & (table.row_index < 0))
-    if len(gaps):
+    if table.partial:
+        wanted &= table.row_index >= 0
+    elif len(gaps):
         layer, choice = table.layer_names[gaps[0][0]], table.choices[gaps[0][1]]
         raise InputError(
             f"{table.source}: layer {layer!r} has no row for {choice}, which other layers have; "

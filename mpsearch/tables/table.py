@@ -18,11 +18,12 @@ from mpsearch.tables.csv_columns import (
     as_column,
     indexed,
     parse_columns,
-    read_columns,
+    table_text,
     write_columns,
 )
 from mpsearch.tables.exact import exact_sum
 from mpsearch.tables.possible import check
+from mpsearch.tables.tool import ForTool
 from mpsearch.tables.units import format_amount
 
 if TYPE_CHECKING:
@@ -70,22 +71,6 @@ class Row:
     """Column -> what another metric says: `omega_kl`."""
 
 
-@dataclass(frozen=True)
-class ForTool:
-    """Which tool a table was fitted to: `--for torchao`."""
-
-    name: str
-    """The tool."""
-    column: str
-    """Its own bytes, which `--size` limits: `torchao_bytes`."""
-    limits: Mapping[str, int]
-    """Resource column -> the most that it holds, whatever is asked."""
-    refused: Mapping[str, frozenset[Choice]]
-    """Layer -> the choices that the tool does not take there: no rows are missed."""
-    digest: str
-    """Of the table as it was, with all choices and without the tool's columns."""
-
-
 @dataclass(frozen=True, eq=False)
 class LayerTable:
     """Rows by column, in file order: arrays of shape [N], e.g. N = 54 layers x 4 choices = 216."""
@@ -114,7 +99,13 @@ class LayerTable:
     origin: Any = None
     """In memory, what it was profiled from: (network, samples); None otherwise."""
     tool: ForTool | None = None
-    """Where it was fitted to a tool that recipes are written for."""
+    """That it was fitted to; None: to none."""
+    partial: bool = False
+    """Whether layers may lack choices that others have; else that is an error of the search."""
+    grouped_by: tuple[str, ...] = ()
+    """Patterns of names that made further groups: asked as pins are, and no part of the digest."""
+    base_digest: str | None = None
+    """The digest without these and before it was fitted to a tool, which files name."""
 
     if TYPE_CHECKING:  # bound by the package
         front = mpsearch.front
@@ -122,18 +113,28 @@ class LayerTable:
         solve = mpsearch.solve
 
     @staticmethod
-    def from_rows(layers: Sequence[TableLayer], rows: Iterable[Row]) -> "LayerTable":
-        """Build a table in memory; raises InputError for what `read_csv` would refuse."""
+    def from_rows(
+        layers: Sequence[TableLayer],
+        rows: Iterable[Row],
+        places: Sequence[str] | None = None,
+        source: str = "table",
+    ) -> "LayerTable":
+        """Build a table in memory; raises InputError for what `read_csv` would refuse.
+
+        places: where row n stands, for messages; source: what the table is called there.
+        """
         rows = list(rows)
         index = {layer.name: position for position, layer in enumerate(layers)}
         columns = list(dict.fromkeys(column for row in rows for column in row.resources))
         metrics = list(dict.fromkeys(column for row in rows for column in row.metrics))
         for row in rows:
             if row.layer not in index:
-                raise InputError(f"table: a row names the unknown layer {row.layer!r}")
+                raise InputError(f"{source}: a row names the unknown layer {row.layer!r}")
             for column in (*columns, *metrics):
                 if column not in row.resources and column not in row.metrics:
-                    raise InputError(f"table: layer {row.layer!r} at {row.choice} lacks {column}")
+                    raise InputError(
+                        f"{source}: layer {row.layer!r} at {row.choice} lacks {column}"
+                    )
         choices, choice_index = indexed([row.choice for row in rows])
         table = LayerTable(
             layers=tuple(layers),
@@ -149,17 +150,22 @@ class LayerTable:
                 column: np.array([row.metrics[column] for row in rows], dtype=np.float64)
                 for column in metrics
             },
+            source=source,
         )
-        check(table, [f"table: row {position + 1}" for position in range(len(rows))])
+        check(table, places or [f"{source}: row {n + 1}" for n in range(len(rows))])
         return table
 
     @staticmethod
     def read_csv(path: str | os.PathLike[str]) -> "LayerTable":
-        """Read `profile.csv`, and `profile.json` beside it; raises InputError naming the file and
-        line of what is wrong."""
+        """Read `profile.csv`, and `profile.json` beside it; InputError: names file and line."""
+        return LayerTable.of_csv(table_text(path), path)
+
+    @staticmethod
+    def of_csv(text: str, path: str | os.PathLike[str]) -> "LayerTable":
+        """What `read_csv` makes of the file with this text."""
         from mpsearch.tables.provenance import sound_provenance
 
-        return LayerTable._of(read_columns(path), sound_provenance(path))
+        return LayerTable.of_columns(parse_columns(text, os.fspath(path)), sound_provenance(path))
 
     @staticmethod
     def from_pandas(frame: "pd.DataFrame") -> "LayerTable":
@@ -167,10 +173,11 @@ class LayerTable:
 
         Raises InputError for what `read_csv` would refuse, naming the line of the CSV file.
         """
-        return LayerTable._of(parse_columns(frame.to_csv(index=False), "the DataFrame"), {})
+        return LayerTable.of_columns(parse_columns(frame.to_csv(index=False), "the DataFrame"), {})
 
     @staticmethod
-    def _of(read: Columns, provenance: Mapping[str, Any]) -> "LayerTable":
+    def of_columns(read: Columns, provenance: Mapping[str, Any]) -> "LayerTable":
+        """A table of what its file says. Raises InputError for numbers that cannot be."""
         table = LayerTable(
             layers=tuple(TableLayer(*cells) for cells in read.layers),
             layer_index=read.layer_index,
@@ -182,6 +189,7 @@ class LayerTable:
             metrics=read.metrics,
             source=read.source,
             provenance=provenance,
+            partial=read.named,
         )
         check(table, read.places)
         return table
@@ -193,7 +201,8 @@ class LayerTable:
     def _columns(self) -> dict[str, list[Any]]:
         """Column name -> cells, as the CSV file has them, in the documented order."""
         layers = [self.layers[position] for position in self.layer_index]
-        plain = not any(choice.group_size or choice.label for choice in self.choices)
+        gaps = self.partial and bool((self.row_index < 0).any())
+        plain = not gaps and not any(one.group_size or one.label for one in self.choices)
         shapes = ["x".join(map(str, layer.shape)) for layer in layers]
         bits = {"w_bits": self.w_bits.tolist(), "a_bits": self.a_bits.tolist()}
         return {
@@ -253,7 +262,7 @@ class LayerTable:
 
     @property
     def size_column(self) -> str:
-        """What `--size` limits: size_bytes, or the bytes of the tool that it was fitted to."""
+        """What `--size` limits: size_bytes, or the tool's own bytes."""
         return "size_bytes" if self.tool is None else self.tool.column
 
     @property
@@ -289,12 +298,9 @@ class LayerTable:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of the content; the order of the rows does not matter, that of layers does.
-
-        Of a table that was fitted to a tool that of the whole table: files name what they are of.
-        """
-        if self.tool is not None:
-            return self.tool.digest
+        """SHA-256 of the content; the order of the rows does not matter, that of layers does."""
+        if self.base_digest is not None:
+            return self.base_digest
         order = np.lexsort((self.choice_index, self.layer_index))
         arrays = {
             "layer": self.layer_index,
@@ -362,10 +368,8 @@ class LayerTable:
         there = self.choices_of(layer)
         if choice not in there:
             has = ", ".join(map(str, there))
-            tool = "" if self.tool is None else f" for {self.tool.name}"
-            raise InputError(
-                f"{self.source}: layer {layer!r} has no choice {choice}{tool}; it has {has}"
-            )
+            no = f"has no choice {choice}{f' for {self.tool.name}' if self.tool else ''}"
+            raise InputError(f"{self.source}: layer {layer!r} {no}; it has {has}")
         column = self.choices.index(choice)
         return int(self.row_index[self._layer_position[layer], column])
 
