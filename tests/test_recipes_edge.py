@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from documentation import ROOT, blocks
+from recipe_bytes import kernel_words
 from torch import nn
 
 from mpsearch.data import Data
@@ -280,28 +281,6 @@ def test_ai8x_policy() -> None:
     }
 
 
-def _layout(shape: tuple[int, ...], bits: int) -> list[int]:
-    """Words of each of the layer's processors, as izer/kernels.py fills them byte by byte."""
-    outputs, inputs, *kernel = shape
-    pixels = int(np.prod(kernel))
-    reads, writes = -(-inputs // 64), -(-outputs // 64)
-    each = -(-inputs // reads), -(-outputs // writes)
-    processors, columns = (
-        n if of <= 64 else -(-n // 4) * 4 for n, of in zip(each, (inputs, outputs), strict=True)
-    )
-    together, place = 8 // bits, 0
-    for _ in range(writes):
-        column = 0
-        while column < columns:  # one byte has so many output channels of one place of a kernel
-            place += reads * pixels
-            column += together
-    count = columns * writes * reads
-    reserved = 0
-    while 72 * reserved < count * pixels * bits + count % together * pixels * (together - 1):
-        reserved += 1
-    return [max(reserved, -(-place // 9))] * processors
-
-
 @pytest.mark.parametrize("target", [ai8x.MAX78000, ai8x.MAX78002], ids=lambda target: target.name)
 def test_ai8x_memory(target: Any) -> None:
     """What is within the limit fits, on any processors; where all are shared no word is spared."""
@@ -317,21 +296,22 @@ def test_ai8x_memory(target: Any) -> None:
             bits = draw.choice((1, 2, 4, 8))
             layer, choice = TableLayer("c", shape=shape), Choice(bits, 8)
             assert not target.refused(layer, choice)
-            cost, words = target.costs(layer, choice), _layout(shape, bits)
-            assert cost[bytes_column(target.name)] == 9 * len(words) * cost[column]
-            assert cost[column] - words[0] in range(4)
+            cost, pixels = target.costs(layer, choice), int(np.prod(kernel))
+            processors, words = kernel_words(*shape[:2], pixels, bits, False)
+            assert cost[bytes_column(target.name)] == 9 * processors * cost[column]
+            assert cost[column] - words in range(4)
             if total + cost[column] > limit:
                 break
             total += cost[column]
-            start = draw.randrange(0, 64 - len(words) + 1, 4)
-            taken = sorted({one for row in memory[start : start + len(words)] for one in row})
+            start = draw.randrange(0, 64 - processors + 1, 4)
+            taken = sorted({one for row in memory[start : start + processors] for one in row})
             offset = 0
             for begin, end in taken:
-                if begin < offset + words[0]:
+                if begin < offset + words:
                     offset = max(offset, -(-end // 4) * 4)
-            for row in memory[start : start + len(words)]:
-                row.append((offset, offset + words[0]))
-            top = max(top, offset + words[0])
+            for row in memory[start : start + processors]:
+                row.append((offset, offset + words))
+            top = max(top, offset + words)
         assert top <= limit
         assert not shared or total - top < 4
 

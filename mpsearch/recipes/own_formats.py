@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from math import prod
 
+from mpsearch.recipes.target import NO_SHAPE
 from mpsearch.tables.choice import Choice
 from mpsearch.tables.table import TableLayer
 
@@ -25,7 +26,7 @@ def refused_format(layer: TableLayer, choice: Choice, kinds: Iterable[str]) -> s
         return f"it has no layers of the kind {layer.kind}"
     if len(layer.shape) == 1:
         return "its weight has one dimension"
-    return "" if layer.shape else "the shape of its weight is not known"
+    return "" if layer.shape else NO_SHAPE
 
 
 def weights_of(layer: TableLayer) -> int:
