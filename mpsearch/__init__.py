@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from mpsearch.finetuning.training import Epoch as Epoch
     from mpsearch.finetuning.training import FineTuned as FineTuned
     from mpsearch.finetuning.training import FineTuning as FineTuning
+    from mpsearch.foreign_tables.reading import read_table as read_table
     from mpsearch.gating.report import GateReport as GateReport
     from mpsearch.gating.words import Verdict as Verdict
     from mpsearch.graph.arrays import Arrays as Arrays
@@ -134,6 +135,7 @@ _HOME = {
     "profile": "mpsearch.python.networks",
     "quantize": "mpsearch.python.quantizing",
     "ranges": "mpsearch.python.searching",
+    "read_table": "mpsearch.foreign_tables.reading",
     "refine": "mpsearch.python.measuring",
     "report": "mpsearch.python.judging",
     "save": "mpsearch.python.networks",

@@ -42,6 +42,8 @@ COMMANDS = {
     "demo": "The whole loop on a bundled network, with measured accuracies.",
     "models": "List the bundled networks and datasets; write TinyM²Net as a Keras file.",
     "doctor": "What works here: packages, solvers, compilers; how to get the rest.",
+    "table": "Read a table of another tool, show it, write it as profile.csv.",
+    "tables": "List the tables of other tools that are read, and how.",
     "metrics": "List the metrics of sensitivity and of evaluations, plug-ins included.",
     "solvers": "List the installed solvers and what each can do.",
 }

@@ -44,7 +44,10 @@ def idle_lines(table: LayerTable, solution: Solution) -> list[str]:
     least = "Ω" if solution.minimize == "omega" else solution.minimize
     if solution.status != "optimal":  # refined: the limits were of the least Ω
         why = f"the least {least} that there is keeps to it"
-    elif all(choice == table.choices_of(name)[-1] for name, choice in solution.choices.items()):
+    elif all(
+        choice == table.choices_of(name)[-1] and not choice.label
+        for name, choice in solution.choices.items()
+    ):
         why = "every layer has its largest choice"
     else:
         why = f"nothing has less {least}"

@@ -20,13 +20,14 @@ from mpsearch.commands.solution_text import (
     print_solution,
     to_document,
 )
+from mpsearch.commands.table_options import NAMES, TableOptions, table_options
 from mpsearch.errors import InputError
 from mpsearch.refining.candidates import Asked
 from mpsearch.running.workers import is_first
 from mpsearch.search.solving import solve as solve_table
 from mpsearch.tables.assignment import Assignment
 from mpsearch.tables.budget import Minimand
-from mpsearch.tables.provenance import model_digest_of, sound_provenance, unpriced_activations
+from mpsearch.tables.provenance import model_digest_of, unpriced_activations
 from mpsearch.tables.solution import Solution
 from mpsearch.tables.stored_widths import FORMATS, excludes_for, note_of
 from mpsearch.tables.table import LayerTable
@@ -55,13 +56,19 @@ class SolveRequest:
     only_ranges: bool
     output: str
     as_json: bool
+    reading: TableOptions
     typed: SearchOptions | None = None
     """As it was typed."""
 
     @cached_property
+    def table(self) -> LayerTable:
+        """The table. Raises InputError."""
+        return self.reading.read(self.table_path)
+
+    @property
     def provenance(self) -> Mapping[str, Any]:
         """Of the table; empty where nobody says."""
-        return sound_provenance(self.table_path)
+        return self.table.provenance
 
     @property
     def table_model(self) -> str | None:
@@ -121,6 +128,7 @@ GROUPS = {
         "measure", "tolerance", "confirm-data", "device", "rounding", "bias-correction",
     ),
     "Output": ("output", "limit-ranges", "json", "help"),
+    "Reading the table": NAMES,
     "Reading the float model": READING,
 }  # fmt: skip
 
@@ -176,6 +184,7 @@ GROUPS = {
     help="Of --ram and --flash: cortex-m0 … cortex-m55, cortex-a72, … [default: any].",
 )  # fmt: skip
 @measured_options
+@table_options
 @click.option(
     "--limit-ranges", "only_ranges", cls=Renamed, old=["--ranges"], is_flag=True,
     help="What limits can be; no search.",
@@ -210,7 +219,7 @@ def solve(**options: Any) -> int:
       mpsearch solve --size 50% --refine 24 --fp32 model.pt -o refined.json
     """
     request = SolveRequest(**options)
-    table = LayerTable.read_csv(request.table_path)
+    table = request.table
     minimand = Minimand.parse(table, request.minimize)
     within = request.within
     if request.omega_limit is not None:
@@ -341,7 +350,7 @@ def _reranked(
 def _save(
     request: SolveRequest, table: LayerTable, solution: Solution, refined: Mapping[str, Any]
 ) -> None:
-    recorded = dict(request.within.recorded)
+    recorded = {**request.within.recorded, **request.reading.recorded}
     if request.max_distinct is not None:
         recorded["max-distinct"] = (str(request.max_distinct),)
     model = refined.get("model_digest", request.table_model)

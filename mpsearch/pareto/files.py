@@ -117,7 +117,10 @@ def to_document(front: Front) -> dict[str, Any]:
         "at_least": dict(front.at_least),
         "search": {option: list(values) for option, values in front.search.items()},
         "table_digest": front.table_digest,
-        "choices": [str(choice) for choice in front.choices],
+        "choices": [
+            choice.to_json() if choice.label and (choice.w_bits or choice.a_bits) else str(choice)
+            for choice in front.choices
+        ],
         "layers": list(front.layers),
         "omega": front.omega.tolist(),
         "totals": {name: values.tolist() for name, values in front.totals.items()},
@@ -188,7 +191,10 @@ def read_json(path: str | os.PathLike[str]) -> Front:
         front = Front(
             resource=document["resource"],
             layers=tuple(document["layers"]),
-            choices=tuple(Choice.parse(one) for one in document["choices"]),
+            choices=tuple(
+                Choice.called(one) if isinstance(one, str) else Choice.from_json(one)
+                for one in document["choices"]
+            ),
             omega=np.array(document["omega"], dtype=np.float64),
             totals={key: _totals(values) for key, values in document["totals"].items()},
             assignments=_assignments(document),
@@ -209,6 +215,11 @@ def read_json(path: str | os.PathLike[str]) -> Front:
     return front
 
 
+def _choice(value: Any, where: str) -> None:
+    """`w4a8`; `{"choice": "Q4_K", "w_bits": 4.5}` where the name does not say the bits."""
+    check_form(value, {"choice": text} if isinstance(value, dict) else text, where)
+
+
 _LIMITS = by_name(number())
 _FORM = {
     "exact": flag,
@@ -218,7 +229,7 @@ _FORM = {
     "at_least?": _LIMITS,
     "search?": by_name(list_of(text)),
     "table_digest": text,
-    "choices": list_of(text, 1),
+    "choices": list_of(_choice, 1),
     "layers": list_of(text, 1),
     "omega": list_of(number()),
     "totals": by_name(list_of(number())),

@@ -13,7 +13,15 @@ from mpsearch.explaining.explaining import what_if as what_if_of
 from mpsearch.knapsack.instance import Instance
 from mpsearch.pareto.front import Front
 from mpsearch.pareto.front import front as front_of
-from mpsearch.python.limits import Amount, amount_text, as_table, budget_of, searched
+from mpsearch.python.limits import (
+    Amount,
+    Columns,
+    Groups,
+    amount_text,
+    as_table,
+    budget_of,
+    searched,
+)
 from mpsearch.refining.candidates import Asked
 from mpsearch.search.feasible_limits import Range
 from mpsearch.search.feasible_limits import ranges as ranges_of
@@ -82,12 +90,16 @@ def solve(
     explain: bool = True,
     rerank: int | None = None,
     from_front: "Front | str | os.PathLike[str] | None" = None,
+    columns: Columns = None,
+    groups: Groups = (),
     **measured: "Unpack[Measured]",
 ) -> Solution:
     """The assignment of least Ω within the limits, proven, as `mpsearch solve` finds it.
 
-    table: a LayerTable, a path, or a DataFrame with its columns. size, bops: `"45KB"`, `"50%"`,
-    `"w8"`, or a number of bytes and operations; `budget` is a size, limits by column, or a Budget.
+    table: a LayerTable, a path, or a DataFrame; of another tool too, with columns and groups as
+    `read_table` takes them: `columns={"omega": "kld"}`, `groups="blocks.*.{q,k,v}"`. size, bops:
+    `"45KB"`, `"50%"`, `"w8"`, or a number of bytes and operations; `budget` is a size, limits by
+    column, or a Budget.
     limits, at_least: of any column, `{"latency_s": "20ms", "count:w8": 5}`. pin: `{"fc2": "w8a8"}`;
     exclude: `{"fc2": ["w2a8"]}`, or `"w2a8"` for every layer; allow: `{"fc2": ["w4a8", "w8a8"]}`;
     pins: an older name of pin.
@@ -113,7 +125,7 @@ def solve(
     >>> best.status, best.bits["3"], best.totals["size_bytes"] <= best.limits["size_bytes"]
     ('optimal', Choice(4, 8), True)
     """
-    table = as_table(table)
+    table = as_table(table, columns, groups)
     pin = pin or pins
     if minimize is None and any(measured.get(target) is not None for target in TARGETS):
         minimize = "size_bytes"
@@ -189,19 +201,21 @@ def front(
     pins: Pins = (),
     max_states: int | None = None,
     max_memory: str | int | None = None,
+    columns: Columns = None,
+    groups: Groups = (),
 ) -> Front:
     """All non-dominated points of Ω against a resource within limits, as `mpsearch front`.
 
-    table, limits, pin, exclude, allow: as `solve` takes them. Exact, unless more states than fit
-    `max_memory` (`"1GB"`, the default; with further limits 60,000 states) or than `max_states`
-    remain: then some points are missing, and `epsilon` says how much that can matter. Empty where
-    the limits are infeasible. Raises InputError as `solve`.
+    table, limits, pin, exclude, allow, columns, groups: as `solve` takes them. Exact, unless more
+    states than fit `max_memory` (`"1GB"`, the default; with further limits 60,000 states) or than
+    `max_states` remain: then some points are missing, and `epsilon` says how much that can matter.
+    Empty where the limits are infeasible. Raises InputError as `solve`.
 
     >>> front = mpsearch.front(table)
     >>> front.exact, front.assignment(0).keys() == solution.choices.keys()
     (True, True)
     """
-    table = as_table(table)
+    table = as_table(table, columns, groups)
     limited = budget_of(table, None, size, bops, limits, at_least)
     pinned, excludes, recorded = searched(table, pin or pins, exclude, allow)
     memory = (
@@ -225,6 +239,8 @@ def ranges(
     pin: Pins = (),
     exclude: Choices = (),
     allow: Choices = (),
+    columns: Columns = None,
+    groups: Groups = (),
 ) -> dict[str, Range]:
     """What limits can be, by column, as `mpsearch solve --limit-ranges` says it.
 
@@ -232,7 +248,7 @@ def ranges(
     >>> found.least < found.useful <= found.most
     True
     """
-    table = as_table(table)
+    table = as_table(table, columns, groups)
     limited = budget_of(table, None, size, bops, limits, at_least)
     pinned, excludes, _ = searched(table, pin, exclude, allow)
     return ranges_of(table, pinned, excludes, limited.limits, at_least=limited.at_least)
@@ -301,8 +317,8 @@ def _decided(
         )
     if table is None:
         raise InputError("an assignment does not hold its table; expected explain(it, table)")
-    table = as_table(table)
     known = given.search
+    table = as_table(table, groups=known.get("group", ()))
     pinned, excludes, _ = searched(
         table, known.get("pin", ()), known.get("exclude", ()), known.get("allow", ())
     )

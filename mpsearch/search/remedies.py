@@ -262,6 +262,8 @@ def _left_out(question: Question, judge: Fits, deadline: float) -> Iterator[Reme
 def _narrower(question: Question, judge: Fits, deadline: float) -> tuple[Remedy | None, str]:
     """The mildest choice that the table lacks and that is enough; or why none is, where known."""
     table, budget = question.table, question.budget
+    if any(choice.label for choice in table.choices):  # other tools' formats are not ours to add
+        return None, ""
     widths = sorted({*INTEGERS, *(bits for one in table.choices for bits in _bits(one))} - {FLOAT})
     every = [Choice(w, a) for w in widths for a in widths]
     counted = budget.at_least or any(key.startswith(COUNT) for key in budget.limits)
