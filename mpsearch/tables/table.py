@@ -23,51 +23,16 @@ from mpsearch.tables.csv_columns import (
 )
 from mpsearch.tables.exact import exact_sum
 from mpsearch.tables.possible import check
+from mpsearch.tables.rows import ForTool as ForTool
+from mpsearch.tables.rows import Layer as Layer
+from mpsearch.tables.rows import Row as Row
+from mpsearch.tables.rows import TableLayer as TableLayer
 from mpsearch.tables.units import format_amount
 
 if TYPE_CHECKING:
     import pandas as pd
 
     import mpsearch
-
-
-@dataclass(frozen=True)
-class TableLayer:
-    """A layer of a table."""
-
-    name: str
-    """Its qualified name, `image.conv1`."""
-    kind: str = ""
-    """The operator, `conv2d`; empty: not known."""
-    group: str = ""
-    """Layers of one non-empty group share a choice."""
-    weights: int = 0
-    """How many weights it has; 0: not known."""
-    macs: int = 0
-    """Multiply-accumulates of one sample; 0: not known."""
-    shape: tuple[int, ...] = ()
-    """Of its weight, output channels first: (64, 3, 3, 3); empty: not known. No part of digests."""
-
-
-Layer = TableLayer  # where no network is near
-
-
-@dataclass(frozen=True)
-class Row:
-    """One measured (layer, choice)."""
-
-    layer: str
-    """The layer's name."""
-    choice: Choice
-    """At which bits."""
-    omega: float
-    """Its Ω."""
-    omega_stderr: float = 0.0
-    """The standard error of Ω; 0 when it is not estimated."""
-    resources: Mapping[str, int | float] = field(default_factory=dict)
-    """Column -> what it costs: `size_bytes`, `bops`."""
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    """Column -> what another metric says: `omega_kl`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,6 +70,8 @@ class LayerTable:
     are, and not of the digest."""
     ungrouped_digest: str | None = None
     """The digest without these."""
+    tool: ForTool | None = None
+    """Where it was fitted to a tool that recipes are written for."""
 
     if TYPE_CHECKING:  # bound by the package
         front = mpsearch.front
@@ -235,12 +202,12 @@ class LayerTable:
     def _lines(self) -> list[str]:
         """What it is of, between which sizes assignments are, and where its numbers come from."""
         lines = [f"{len(self.layers)} layers at {', '.join(map(str, self.choices))}"]
-        if "size_bytes" in self.resources:
-            values = self.resources["size_bytes"].astype(np.float64)
+        if self.size_column in self.resources:
+            values = self.resources[self.size_column].astype(np.float64)
             least, most = np.full(len(self.layers), np.inf), np.zeros(len(self.layers))
             np.minimum.at(least, self.layer_index, values)
             np.maximum.at(most, self.layer_index, values)
-            ends = (format_amount("size_bytes", each.sum()) for each in (least, most))
+            ends = (format_amount(self.size_column, each.sum()) for each in (least, most))
             lines.append(f"size {' to '.join(ends)}")
         if {"metric", "samples", "data"} <= self.provenance.keys():
             lines.append("{metric} on {samples} samples of {data}".format_map(self.provenance))
@@ -259,6 +226,16 @@ class LayerTable:
     def columns(self) -> tuple[str, ...]:
         """The resource columns, in file order."""
         return tuple(self.resources)
+
+    @property
+    def size_column(self) -> str:
+        """What `--size` limits: size_bytes, or the bytes of the tool that it was fitted to."""
+        return "size_bytes" if self.tool is None else self.tool.column
+
+    @property
+    def recorded(self) -> dict[str, tuple[str, ...]]:
+        """What files keep of it beside pins and excludes: `{"for": ("torchao",)}`."""
+        return {} if self.tool is None else {"for": (self.tool.name,)}
 
     @cached_property
     def layer_names(self) -> tuple[str, ...]:
@@ -288,7 +265,13 @@ class LayerTable:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of the content; the order of the rows does not matter, that of layers does."""
+        """SHA-256 of the content; the order of the rows does not matter, that of layers does.
+
+        Of a table that was fitted to a tool or grouped by patterns that of the whole table: files
+        name what they are of.
+        """
+        if self.tool is not None:
+            return self.tool.digest
         if self.ungrouped_digest is not None:
             return self.ungrouped_digest
         order = np.lexsort((self.choice_index, self.layer_index))
@@ -358,7 +341,10 @@ class LayerTable:
         there = self.choices_of(layer)
         if choice not in there:
             has = ", ".join(map(str, there))
-            raise InputError(f"{self.source}: layer {layer!r} has no choice {choice}; it has {has}")
+            tool = "" if self.tool is None else f" for {self.tool.name}"
+            raise InputError(
+                f"{self.source}: layer {layer!r} has no choice {choice}{tool}; it has {has}"
+            )
         column = self.choices.index(choice)
         return int(self.row_index[self._layer_position[layer], column])
 
