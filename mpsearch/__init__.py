@@ -111,10 +111,10 @@ if TYPE_CHECKING:
     from mpsearch.tables.budget import Budget as Budget
     from mpsearch.tables.budget import Minimand as Minimand
     from mpsearch.tables.choice import Choice as Choice
-    from mpsearch.tables.rows import Row as Row
-    from mpsearch.tables.rows import TableLayer as TableLayer
     from mpsearch.tables.solution import Solution as Solution
     from mpsearch.tables.table import LayerTable as LayerTable
+    from mpsearch.tables.table import Row as Row
+    from mpsearch.tables.table import TableLayer as TableLayer
     from mpsearch.testing import assert_budget as assert_budget
     from mpsearch.testing.conformance import Conformance as Conformance
     from mpsearch.testing.conformance import check_solver as check_solver
@@ -186,9 +186,9 @@ _HOME = {
     "Ranking": "mpsearch.interactions.k_best",
     "RecipeFile": "mpsearch.recipes.writing",
     "Refined": "mpsearch.refining.loop",
-    "Row": "mpsearch.tables.rows",
+    "Row": "mpsearch.tables.table",
     "Solution": "mpsearch.tables.solution",
-    "TableLayer": "mpsearch.tables.rows",
+    "TableLayer": "mpsearch.tables.table",
     "Trace": "mpsearch.sensitivity.traces",
     # quantized and measured networks
     "drop_interval": "mpsearch.statistics",

@@ -109,8 +109,8 @@ def test_python_searches_for_a_tool_and_writes_its_recipe(folder: Path) -> None:
         ("solve --from-front theirs.json", "the front was made with --for torchao, so it"),
         (
             "solve narrow.csv --for llama.cpp",
-            "narrow.csv: llama.cpp takes no choice of layer 'fc': Q4_K, q6_K: rows of 40 are no "
-            "whole blocks of 256; w8a8: it has no such integers",
+            "narrow.csv: llama.cpp takes no choice of layer 'fc': w8a8: it has no such integers; "
+            "Q4_K, q6_K: rows of 40 are no whole blocks of 256",
         ),
         ("solve tied.csv --for llama.cpp", "llama.cpp takes no choice of group 'qk': Q4_K: rows"),
     ],

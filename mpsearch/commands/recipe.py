@@ -6,11 +6,11 @@ from pathlib import Path
 import click
 
 from mpsearch.commands.console import echo, json_option, print_json
+from mpsearch.foreign_tables.reading import read_again
 from mpsearch.recipes.writing import RecipeFile, write_recipe
 from mpsearch.tables.assignment import Assignment
 from mpsearch.tables.choice import counted
 from mpsearch.tables.provenance import table_of
-from mpsearch.tables.table import LayerTable
 from mpsearch.tables.units import format_amount
 
 
@@ -48,7 +48,7 @@ def recipe(
     assignment = Assignment.load(assignment_path)
     usual = os.path.join(os.path.dirname(assignment_path), "profile.csv")
     path = Path(profile) if profile is not None else table_of(assignment, usual)
-    table = None if path is None else LayerTable.read_csv(path)
+    table = None if path is None else read_again(path, assignment.search)
     written = write_recipe(assignment, tool, table, model, output)
     if as_json:
         print_json(_document(written))

@@ -64,8 +64,8 @@ class SolveRequest:
 
     @cached_property
     def table(self) -> LayerTable:
-        """The table. Raises InputError."""
-        return self.reading.read(self.table_path)
+        """The table, fitted to the tool of --for. Raises InputError."""
+        return for_tool(self.reading.read(self.table_path), self.tool)
 
     @property
     def provenance(self) -> Mapping[str, Any]:
@@ -223,7 +223,7 @@ def solve(**options: Any) -> int:
       mpsearch solve --for modelopt -o modelopt.json
     """
     request = SolveRequest(**options)
-    table = for_tool(request.table, request.tool)
+    table = request.table
     minimand = Minimand.parse(table, request.minimize)
     within = request.within
     if request.omega_limit is not None:

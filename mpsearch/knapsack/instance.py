@@ -232,17 +232,11 @@ def _allowed(
     """[layers, C]: what pins and excludes leave, all of which the table must have."""
     wanted = np.ones(table.row_index.shape, dtype=bool)
     position = {name: number for number, name in enumerate(table.layer_names)}
-    refused = {} if table.tool is None else table.tool.refused
-    gone = {choice for choices in refused.values() for choice in choices} - {*table.choices}
-    for name, choices in refused.items():
-        wanted[position[name], [table.choices.index(one) for one in choices - gone]] = False
     for name, unwanted in exclude.items():
         if name and name not in position:
             close = did_you_mean(name, position)
             raise InputError(f"cannot exclude: {table.source} has no layer {name!r}{close}")
         for choice in unwanted:
-            if choice in gone:
-                continue
             if choice not in table.choices:
                 known = ", ".join(map(str, table.choices))
                 raise InputError(

@@ -44,7 +44,7 @@ def recipe(
             f"got {type(assignment).__name__} for the assignment; expected a Solution of "
             "mpsearch.solve, an Assignment or a path to assignment.json"
         )
-    return write_recipe(
-        assignment, tool, None if table is None else as_table(table),
-        None if model is None else os.fspath(model), output,
-    )  # fmt: skip
+    groups = assignment.search.get("group", ())
+    whole = None if table is None else as_table(table, groups=groups)
+    path = None if model is None else os.fspath(model)
+    return write_recipe(assignment, tool, whole, path, output)

@@ -211,7 +211,7 @@ def front(
     """All non-dominated points of Ω against a resource within limits, as `mpsearch front`.
 
     resource: by default the size, or the bytes of the tool that `recipe` names. table, limits, pin,
-    exclude, allow, columns, groups, recipe: as `solve` takes them. Exact, unless more states than
+    exclude, allow, recipe, columns, groups: as `solve` takes them. Exact, unless more states than
     fit `max_memory` (`"1GB"`, the default; with further limits 60,000 states) or than `max_states`
     remain: then some points are missing, and `epsilon` says how much that can matter. Empty where
     the limits are infeasible. Raises InputError as `solve`.
@@ -245,9 +245,9 @@ def ranges(
     pin: Pins = (),
     exclude: Choices = (),
     allow: Choices = (),
+    recipe: str | None = None,
     columns: Columns = None,
     groups: Groups = (),
-    recipe: str | None = None,
 ) -> dict[str, Range]:
     """What limits can be, by column, as `mpsearch solve --limit-ranges` says it.
 

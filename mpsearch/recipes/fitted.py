@@ -10,7 +10,8 @@ from mpsearch.errors import InputError
 from mpsearch.recipes.target import Target, bytes_column, find_target
 from mpsearch.tables.choice import Choice
 from mpsearch.tables.csv_columns import indexed
-from mpsearch.tables.table import ForTool, LayerTable, TableLayer
+from mpsearch.tables.table import LayerTable, TableLayer
+from mpsearch.tables.tool import ForTool
 
 SHOWN = 3  # reasons that a message names
 
@@ -37,7 +38,7 @@ def for_target(table: LayerTable, target: Target) -> LayerTable:
     layers = {layer.name: layer for layer in with_shapes(table)}
     whys = {
         (name, choice): why
-        for name, layer in layers.items() for choice in table.choices
+        for name, layer in layers.items() for choice in table.choices_of(name)
         if (why := target.refused(layer, choice))
     }  # fmt: skip
     _check(table, target.name, whys)
@@ -69,16 +70,9 @@ def for_target(table: LayerTable, target: Target) -> LayerTable:
         omega_stderr=table.omega_stderr[kept],
         resources={name: values[kept] for name, values in table.resources.items()} | own,
         metrics={name: values[kept] for name, values in table.metrics.items()},
-        tool=ForTool(
-            target.name,
-            bytes_column(target.name),
-            dict(target.limits),
-            {
-                name: frozenset(one for one in table.choices if (name, one) in whys)
-                for name in layers
-            },
-            table.digest,
-        ),
+        partial=True,
+        tool=ForTool(target.name, bytes_column(target.name), dict(target.limits)),
+        base_digest=table.digest,
     )
 
 

@@ -23,16 +23,52 @@ from mpsearch.tables.csv_columns import (
 )
 from mpsearch.tables.exact import exact_sum
 from mpsearch.tables.possible import check
-from mpsearch.tables.rows import ForTool as ForTool
-from mpsearch.tables.rows import Layer as Layer
-from mpsearch.tables.rows import Row as Row
-from mpsearch.tables.rows import TableLayer as TableLayer
+from mpsearch.tables.tool import ForTool
 from mpsearch.tables.units import format_amount
 
 if TYPE_CHECKING:
     import pandas as pd
 
     import mpsearch
+
+
+@dataclass(frozen=True)
+class TableLayer:
+    """A layer of a table."""
+
+    name: str
+    """Its qualified name, `image.conv1`."""
+    kind: str = ""
+    """The operator, `conv2d`; empty: not known."""
+    group: str = ""
+    """Layers of one non-empty group share a choice."""
+    weights: int = 0
+    """How many weights it has; 0: not known."""
+    macs: int = 0
+    """Multiply-accumulates of one sample; 0: not known."""
+    shape: tuple[int, ...] = ()
+    """Of its weight, output channels first: (64, 3, 3, 3); empty: not known. No part of digests."""
+
+
+Layer = TableLayer  # where no network is near
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measured (layer, choice)."""
+
+    layer: str
+    """The layer's name."""
+    choice: Choice
+    """At which bits."""
+    omega: float
+    """Its Ω."""
+    omega_stderr: float = 0.0
+    """The standard error of Ω; 0 when it is not estimated."""
+    resources: Mapping[str, int | float] = field(default_factory=dict)
+    """Column -> what it costs: `size_bytes`, `bops`."""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """Column -> what another metric says: `omega_kl`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,16 +98,14 @@ class LayerTable:
     """Where its numbers come from, as profile.json has it; empty where nobody says."""
     origin: Any = None
     """In memory, what it was profiled from: (network, samples); None otherwise."""
-    partial: bool = False
-    """Whether layers may lack choices that others have. In a table of w_bits and a_bits alone a
-    missing row is an error of the search."""
-    grouped_by: tuple[str, ...] = ()
-    """Patterns of names that made groups beside those of its file: a part of the question, as pins
-    are, and not of the digest."""
-    ungrouped_digest: str | None = None
-    """The digest without these."""
     tool: ForTool | None = None
-    """Where it was fitted to a tool that recipes are written for."""
+    """That it was fitted to; None: to none."""
+    partial: bool = False
+    """Whether layers may lack choices that others have; else that is an error of the search."""
+    grouped_by: tuple[str, ...] = ()
+    """Patterns of names that made further groups: asked as pins are, and no part of the digest."""
+    base_digest: str | None = None
+    """The digest without these and before it was fitted to a tool, which files name."""
 
     if TYPE_CHECKING:  # bound by the package
         front = mpsearch.front
@@ -123,8 +157,7 @@ class LayerTable:
 
     @staticmethod
     def read_csv(path: str | os.PathLike[str]) -> "LayerTable":
-        """Read `profile.csv`, and `profile.json` beside it; raises InputError naming the file and
-        line of what is wrong."""
+        """Read `profile.csv`, and `profile.json` beside it; InputError: names file and line."""
         return LayerTable.of_csv(table_text(path), path)
 
     @staticmethod
@@ -229,7 +262,7 @@ class LayerTable:
 
     @property
     def size_column(self) -> str:
-        """What `--size` limits: size_bytes, or the bytes of the tool that it was fitted to."""
+        """What `--size` limits: size_bytes, or the tool's own bytes."""
         return "size_bytes" if self.tool is None else self.tool.column
 
     @property
@@ -265,15 +298,9 @@ class LayerTable:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of the content; the order of the rows does not matter, that of layers does.
-
-        Of a table that was fitted to a tool or grouped by patterns that of the whole table: files
-        name what they are of.
-        """
-        if self.tool is not None:
-            return self.tool.digest
-        if self.ungrouped_digest is not None:
-            return self.ungrouped_digest
+        """SHA-256 of the content; the order of the rows does not matter, that of layers does."""
+        if self.base_digest is not None:
+            return self.base_digest
         order = np.lexsort((self.choice_index, self.layer_index))
         arrays = {
             "layer": self.layer_index,
@@ -341,10 +368,8 @@ class LayerTable:
         there = self.choices_of(layer)
         if choice not in there:
             has = ", ".join(map(str, there))
-            tool = "" if self.tool is None else f" for {self.tool.name}"
-            raise InputError(
-                f"{self.source}: layer {layer!r} has no choice {choice}{tool}; it has {has}"
-            )
+            no = f"has no choice {choice}{f' for {self.tool.name}' if self.tool else ''}"
+            raise InputError(f"{self.source}: layer {layer!r} {no}; it has {has}")
         column = self.choices.index(choice)
         return int(self.row_index[self._layer_position[layer], column])
 
