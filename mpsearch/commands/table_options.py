@@ -56,8 +56,8 @@ _OPTIONS = (
     ),
     click.option(
         "--shapes", multiple=True, metavar="FILE",
-        help="Where a table has no sizes: a safetensors file or folder, of which the shapes are "
-        "read. Repeatable.",
+        help="Where a table has no sizes: a safetensors or GGUF file, or a folder, of which the "
+        "shapes are read. Repeatable.",
     ),
     click.option(
         "--choices", metavar="CHOICE,…",

@@ -150,7 +150,7 @@ def _complete(
         count = _whole(text) if text else _product(row[shape] if shape >= 0 else "")
         if not count:
             raise ValueError(
-                f"layer {row[layer]!r} has no size, and weights or shape are not known"
+                f"layer {row[layer][:60]!r} has no size, and weights or shape are not known"
             )
         return str(math.ceil(count * _bits(row[bits]) / 8))
 

@@ -85,7 +85,7 @@ def _asked(table: LayerTable, patterns: Sequence[str]) -> list[tuple[list[int], 
                 there.setdefault(match.groups(), []).append(position)
         if not there:
             close = did_you_mean(pattern, table.layer_names)
-            raise InputError(f"{table.source} has no layer like --group {pattern!r}{close}")
+            raise InputError(f"{table.source} has no layer like --group {pattern[:60]!r}{close}")
         joined = {key: members for key, members in there.items() if len(members) > 1}
         if not joined:
             raise InputError(
@@ -144,7 +144,7 @@ def _check(table: LayerTable) -> None:
         members = list(layers)
         if not set.intersection(*(set(table.choices_of(one.name)) for one in members)):
             raise InputError(
-                f"{table.source}: the layers of group {name!r} share no choice: "
+                f"{table.source}: the layers of group {name[:60]!r} share no choice: "
                 f"{_having(table, members)}"
             )
 
@@ -155,5 +155,6 @@ def _having(table: LayerTable, members: Sequence[TableLayer]) -> str:
     other = [one for one in members if not first & set(table.choices_of(one.name))][:1]
     shown = [members[0], *other] if other else members[:3]
     return "; ".join(
-        f"{one.name!r} has {', '.join(map(str, table.choices_of(one.name)))}" for one in shown
+        f"{one.name[:60]!r} has {', '.join(map(str, table.choices_of(one.name)[:9]))}"
+        for one in shown
     )

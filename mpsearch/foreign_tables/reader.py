@@ -10,7 +10,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from mpsearch.errors import InputError, did_you_mean
+from mpsearch.files.json_file import Form, check_form
 from mpsearch.tables.choice import Choice
+from mpsearch.tables.csv_columns import LARGEST_SHAPE
 from mpsearch.tables.table import LayerTable, Row, TableLayer
 
 GROUP = "mpsearch.tables"
@@ -50,9 +52,8 @@ class Asked:
                     f"{source.name} does not say how many weights layers have; give the network's "
                     "weights, of which the shapes alone are read: --shapes model.safetensors"
                 )
-            raise InputError(
-                f"{source.name}: --shapes has no layer {layer!r}{did_you_mean(layer, self.shapes)}"
-            )
+            close = did_you_mean(layer, self.shapes)
+            raise InputError(f"{source.name}: --shapes has no layer {layer[:60]!r}{close}")
         return found
 
 
@@ -78,6 +79,32 @@ def alone(sources: Sequence[Source]) -> Source:
     if len(sources) > 1:
         raise InputError(f"{sources[0].name} is a whole table; expected no further file")
     return sources[0]
+
+
+def check(source: Source, form: Form) -> None:
+    """Raise InputError, naming the file and the place in it, where it has another form."""
+    check_at(source, form, source.document, "")
+
+
+def check_at(source: Source, form: Form, value: Any, where: str) -> None:
+    """The same of what stands at a place in it."""
+    try:
+        check_form(value, form, where)
+    except ValueError as error:
+        raise InputError(f"{source.name}, {error}") from None
+
+
+def members_of(names: Sequence[str], asked: Asked, group: str) -> list[TableLayer]:
+    """Layers of these names that share a choice, with the shapes that --shapes has."""
+    shapes = [asked.shapes.get(name, ()) for name in names]
+    return [
+        TableLayer(
+            name, group=group if len(names) > 1 else "",
+            weights=math.prod(shape) if shape else 0,
+            shape=shape if len(shape) <= LARGEST_SHAPE and all(shape) else (),
+        )
+        for name, shape in zip(names, shapes, strict=True)
+    ]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -114,11 +141,11 @@ def table_of(cells: Iterable[Cell], name: str) -> LayerTable:
             raise InputError(f"{cell.place}: the layer has no name")
         if not math.isfinite(cell.omega):
             raise InputError(
-                f"{cell.place}: Ω of layer {layer!r} is {cell.omega}; expected a finite number"
+                f"{cell.place}: Ω of layer {layer[:60]!r} is {cell.omega}; expected a finite number"
             )
         least[layer] = min(cell.omega, least.get(layer, math.inf))
         if layers.setdefault(layer, cell.layer) != cell.layer:
-            raise InputError(f"{cell.place}: layer {layer!r} is not as in an entry before")
+            raise InputError(f"{cell.place}: layer {layer[:60]!r} is not as in an entry before")
     rows = [
         Row(
             cell.layer.name,
@@ -139,8 +166,9 @@ def bits_name(bits: float) -> Choice:
     return Choice.called(f"w{bits:g}", bits, FLOAT_BITS)
 
 
-def bytes_of(bits: float) -> int:
-    """Whole bytes that hold so many bits. Raises ValueError for what no file has."""
-    if not 0 <= bits < 2**63:
-        raise ValueError(f"got {bits:g} bits; expected 0 to 2^63")
-    return math.ceil(bits / 8)
+def called(name: str, w_bits: float, a_bits: float, place: str) -> Choice:
+    """`Choice.called` of what stands at a place, which an InputError names."""
+    try:
+        return Choice.called(name, w_bits, a_bits)
+    except ValueError as error:
+        raise InputError(f"{place} {error}") from None

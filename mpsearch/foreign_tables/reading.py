@@ -1,6 +1,7 @@
 """Any table as a layer table: our own CSV, or one of another tool, recognised by its content."""
 
 import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import cache
@@ -22,10 +23,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
 LARGEST_JSON_MIB = 64
-BUILT_IN: tuple[str, ...] = ()
+BUILT_IN = ("exllamav3", "modelopt", "auto_round", "aimet", "mlx_lm", "scores", "imatrix")
 """Modules of this room with a READER, in the order in which they are asked."""
 
 Path = str | os.PathLike[str]
+_NO_NUMBER = re.compile(r'"(?:[^"\\]++|\\.)*+(?:"|\Z)|NaN|-?Infinity', re.DOTALL)
 
 
 def read_table(
@@ -117,7 +119,7 @@ def _read(path: Any, asked: Asked) -> LayerTable:
     first, *others = [_reader_of(source) for source in sources]
     if any(other is not first for other in others):
         raise InputError("got files of several tools; expected those of one")
-    table: LayerTable = first.read(sources, asked)
+    table = first.read(sources, asked)
     return replace(table, provenance={"read_as": first.name, **table.provenance})
 
 
@@ -140,7 +142,15 @@ def _document(text: str, name: str) -> Any:
     try:
         return parse_json(text)
     except ValueError as error:
-        raise InputError(f"{name} is no JSON file: {str(error)[:200]}") from None
+        raise InputError(f"{name} is no JSON file: {str(error)[:200]}{_where(text)}") from None
+
+
+def _where(text: str) -> str:
+    """The line of the first number that JSON has not; Python writes such."""
+    for match in _NO_NUMBER.finditer(text):
+        if match[0][0] != '"':
+            return f" (line {text.count(chr(10), 0, match.start()) + 1})"
+    return ""
 
 
 def _listed(given: Any) -> list[Path]:

@@ -1,4 +1,5 @@
-"""Shapes of a network's weights, from the header of a safetensors file: the tensors stay unread."""
+"""Shapes of a network's weights, from the header of a safetensors or GGUF file: the tensors stay
+unread."""
 
 import os
 from collections.abc import Iterable
@@ -8,6 +9,7 @@ from typing import Any
 from mpsearch.errors import InputError
 from mpsearch.files.json_file import by_name, check_form, list_of, parse_json, read_json, whole
 from mpsearch.files.whole import like_file, read_limited
+from mpsearch.foreign_tables.gguf_header import MAGIC, tensor_shapes
 
 LARGEST_MIB = 64
 LARGEST_HEADER = 100 << 20  # as the format itself has it
@@ -18,8 +20,8 @@ _ENDING = ".weight"
 
 
 def read_shapes(paths: Iterable[str | os.PathLike[str]]) -> dict[str, tuple[int, ...]]:
-    """Layer -> shape of its weight, of safetensors files, of folders with such files, and of JSON
-    files that say so: `{"fc": [10, 64]}`.
+    """Layer -> shape of its weight, of safetensors and GGUF files, of folders with safetensors
+    files, and of JSON files that say so: `{"fc": [10, 64]}`.
 
     Layers are called as their tensors without `.weight`. Raises InputError for other files, and for
     two shapes of one layer.
@@ -49,6 +51,10 @@ def _files(path: Path) -> list[Path]:
 def _in_file(path: Path) -> dict[str, list[int]]:
     """Name of a tensor -> its shape."""
     try:
+        if not path.is_fifo() and path.stat().st_size:
+            with path.open("rb") as file:
+                if file.read(4) == MAGIC:
+                    return dict(tensor_shapes(file))
         header = _header(path)
         if header is None:
             document = read_json(path, "file of shapes", LARGEST_MIB)
@@ -60,7 +66,7 @@ def _in_file(path: Path) -> dict[str, list[int]]:
         raise InputError(f"there is no file of shapes {path}{like_file(path)}") from None
     except ValueError as error:
         raise InputError(
-            f"{path} is neither a safetensors file nor JSON with shapes: {str(error)[:150]}"
+            f"{path} is no safetensors or GGUF file and no JSON with shapes: {str(error)[:150]}"
         ) from None
 
 
