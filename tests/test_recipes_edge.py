@@ -297,7 +297,7 @@ def test_ai8x_memory(target: Any) -> None:
             layer, choice = TableLayer("c", shape=shape), Choice(bits, 8)
             assert not target.refused(layer, choice)
             cost, pixels = target.costs(layer, choice), int(np.prod(kernel))
-            processors, words = kernel_words(*shape[:2], pixels, bits, False)
+            processors, words = kernel_words(shape[0], channels, pixels, bits, False)
             assert cost[bytes_column(target.name)] == 9 * processors * cost[column]
             assert cost[column] - words in range(4)
             if total + cost[column] > limit:
