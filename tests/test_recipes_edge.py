@@ -319,14 +319,14 @@ def test_ai8x_memory(target: Any) -> None:
 # AI85SimpleNet's layers: outputs, inputs, kernel, first and last processor in cifar100-simple.yaml
 SIMPLE_NET = [
     (16, 3, 3, 0, 2), (20, 16, 3, 4, 19), (20, 20, 3, 20, 39), (20, 20, 3, 40, 59),
-    (20, 20, 3, 0, 19), (20, 20, 3, 20, 39), (44, 20, 3, 40, 59), (48, 44, 3, 0, 43), (48, 48, 3, 0, 47),
-    (96, 48, 3, 0, 47), (512, 96, 1, 0, 47), (128, 512, 1, 0, 63), (128, 128, 3, 0, 63),
+    (20, 20, 3, 0, 19), (20, 20, 3, 20, 39), (44, 20, 3, 40, 59),
+    (48, 44, 3, 0, 43), (48, 48, 3, 0, 47), (96, 48, 3, 0, 47), (512, 96, 1, 0, 47), (128, 512, 1, 0, 63), (128, 128, 3, 0, 63),
     (100, 128, 1, 0, 63),
 ]  # fmt: skip
 
 
 def test_ai8x_of_a_published_network() -> None:
-    """It is published with 8 bits for this memory, of which it needs the last word."""
+    """Its description is published for this memory, of which 8 bits need the last word."""
     free = [0] * 64  # with its processors no layer finds room below another
     for outputs, inputs, kernel, first, last in SIMPLE_NET:
         layer = TableLayer("c", "conv2d", shape=(outputs, inputs, kernel, kernel))
