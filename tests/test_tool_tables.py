@@ -183,6 +183,7 @@ def test_what_is_wrong_is_told_with_its_place(
         ("scores.json --columns omega=x --shapes shapes.json", "(got 0 for 1)"),
         ("accuracy_list.json --choices Q4_K --shapes shapes.json", "such as w16a16"),
         ("statistics.txt", "llama-imatrix's statistics"),
+        ("modelopt.json --choices w16a16", "of which --choices says nothing"),
     ],
 )
 def test_what_is_missing_is_said(
@@ -230,7 +231,7 @@ def test_a_reader_of_another_package_is_asked_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     class Theirs:
-        name, description = "theirs", "one number"
+        name, description, takes = "theirs", "one number", ()
 
         def recognises(self, source: Any) -> bool:
             return bool(source.text.startswith("theirs"))

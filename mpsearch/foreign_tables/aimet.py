@@ -35,6 +35,7 @@ _FORM = list_of(
 class Aimet:
     """Groups of quantizers at candidates of bits."""
 
+    takes: tuple[str, ...] = ("choices",)
     name = "AIMET"
     description = (
         "accuracy_list.json of mixed precision: the score lost; wants --shapes; --choices BASELINE"

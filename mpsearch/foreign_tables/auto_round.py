@@ -33,6 +33,7 @@ _FORM = {
 class AutoRound:
     """One scheme a file."""
 
+    takes: tuple[str, ...] = ("choices",)
     name = "AutoRound"
     description = (
         "scheme_*.json of AutoScheme's cache, one file a scheme: its scores; bits with scales"

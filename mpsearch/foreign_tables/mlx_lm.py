@@ -21,6 +21,7 @@ _FORM = list_of([text, number()], 1)
 class MlxLm:
     """Pairs of a layer and a number."""
 
+    takes: tuple[str, ...] = ("choices",)
     name = "mlx-lm"
     description = (
         "sensitivities of dynamic_quant: KL divergence to first order; wants --shapes; --choices "

@@ -17,6 +17,7 @@ from mpsearch.foreign_tables.shapes import read_shapes
 from mpsearch.running import plugins
 from mpsearch.tables.choice import Choice
 from mpsearch.tables.csv_columns import table_text
+from mpsearch.tables.provenance import sound_provenance
 from mpsearch.tables.table import LayerTable
 
 if TYPE_CHECKING:
@@ -119,7 +120,15 @@ def _read(path: Any, asked: Asked) -> LayerTable:
     first, *others = [_reader_of(source) for source in sources]
     if any(other is not first for other in others):
         raise InputError("got files of several tools; expected those of one")
+    for option in ("columns", "choices"):
+        if getattr(asked, option) and option not in first.takes:
+            raise InputError(
+                f"{sources[0].name} is of {first.name}, of which --{option} says nothing; leave it "
+                "out"
+            )
     table = first.read(sources, asked)
+    if not frame and is_ours(sources[0].text):
+        return replace(table, provenance=sound_provenance(paths[0]))
     return replace(table, provenance={"read_as": first.name, **table.provenance})
 
 

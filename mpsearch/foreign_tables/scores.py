@@ -22,6 +22,7 @@ _EXPECTED = (
 class Scores:
     """One choice a file."""
 
+    takes: tuple[str, ...] = ("choices", "columns")
     name = "scores"
     description = (
         "{layer: number}, such as AIMET's per_layer_*.json: --columns omega=-score or omega=loss, "
