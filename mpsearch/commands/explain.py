@@ -13,6 +13,7 @@ from mpsearch.commands.solution_text import print_failure, title_of
 from mpsearch.commands.table_options import TableOptions, table_options
 from mpsearch.explaining.explaining import Alternative, Decision, Explanation, WhatIf, what_if
 from mpsearch.explaining.explaining import explain as explain_assignment
+from mpsearch.recipes.fitted import as_searched
 from mpsearch.tables.assignment import Assignment
 from mpsearch.tables.layer_choices import excludes_of, pins_of
 from mpsearch.tables.solution import Solution
@@ -64,6 +65,7 @@ def explain(
     beside = os.path.join(os.path.dirname(assignment_path), "profile.csv")
     asked = assignment.search
     table = reading.read(beside if table_path is None else table_path, asked)
+    table = as_searched(table, asked)
     pinned = pins_of(table, (*asked.get("pin", ()), *pins), "--pin")
     excluded = excludes_of(
         table, (*asked.get("exclude", ()), *excludes), asked.get("allow", ()), "--"
@@ -92,7 +94,8 @@ def _print_decisions(
     table: LayerTable, decisions: Sequence[Decision], limits: Mapping[str, int | float]
 ) -> None:
     """Three lines a layer: what it has, the next better and the next cheaper choice."""
-    columns = [c for c in table.columns if c in limits or c in ("size_bytes", "bops")]
+    shown = {*limits, table.size_column, "size_bytes", "bops"}
+    columns = [column for column in table.columns if column in shown]
     rows = []
     for one in decisions:
         cells = [", ".join(one.layers), "now", str(one.choice), f"{one.omega:.4g}"]

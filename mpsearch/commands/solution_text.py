@@ -81,7 +81,8 @@ def _useful(key: str, one: Useful) -> str:
 
 def print_tables(table: LayerTable, solution: Solution) -> None:
     """Layers with what they take, totals against limits."""
-    columns = [column for column in ("size_bytes", "bops") if column in table.resources]
+    known = dict.fromkeys((table.size_column, "size_bytes", "bops"))
+    columns = [column for column in known if column in table.resources]
     share = columns[:1]
     whole = float(solution.totals[share[0]]) if share else 0.0
     rows = []

@@ -10,7 +10,7 @@ import click
 from mpsearch.commands.console import echo, json_option, print_json
 from mpsearch.commands.grouping import READING, Grouped
 from mpsearch.commands.measured_options import MeasuredRequest, RefineRequest, measured_options
-from mpsearch.commands.options import SearchOptions, search_options
+from mpsearch.commands.options import SearchOptions, search_options, tool_option
 from mpsearch.commands.remedy_text import Searched, with_remedies
 from mpsearch.commands.renamed import Renamed
 from mpsearch.commands.solution_text import (
@@ -22,6 +22,7 @@ from mpsearch.commands.solution_text import (
 )
 from mpsearch.commands.table_options import NAMES, TableOptions, table_options
 from mpsearch.errors import InputError
+from mpsearch.recipes.fitted import for_tool
 from mpsearch.refining.candidates import Asked
 from mpsearch.running.workers import is_first
 from mpsearch.search.solving import solve as solve_table
@@ -53,6 +54,7 @@ class SolveRequest:
     ram: str | None
     flash: str | None
     target: str | None
+    tool: str | None
     only_ranges: bool
     output: str
     as_json: bool
@@ -62,8 +64,8 @@ class SolveRequest:
 
     @cached_property
     def table(self) -> LayerTable:
-        """The table. Raises InputError."""
-        return self.reading.read(self.table_path)
+        """The table, fitted to the tool of --for. Raises InputError."""
+        return for_tool(self.reading.read(self.table_path), self.tool)
 
     @property
     def provenance(self) -> Mapping[str, Any]:
@@ -119,7 +121,7 @@ class SolveRequest:
 
 GROUPS = {
     "Limits": ("max-size", "max-bops", "ram", "flash", "limit", "at-least", "omega-limit"),
-    "Layers": ("pin", "exclude", "allow", "max-distinct", "format"),
+    "Layers": ("pin", "exclude", "allow", "max-distinct", "format", "for"),
     "What is minimised, and how": (
         "minimize", "solver", "time-limit", "solver-option", "from-front", "rerank", "target",
     ),
@@ -183,6 +185,7 @@ GROUPS = {
     "--target", metavar="PROCESSOR",
     help="Of --ram and --flash: cortex-m0 … cortex-m55, cortex-a72, … [default: any].",
 )  # fmt: skip
+@tool_option
 @measured_options
 @table_options
 @click.option(
@@ -217,6 +220,7 @@ def solve(**options: Any) -> int:
       mpsearch solve --size 50% --limit max:bops=20M --limit count:w8=5 -o a.json
       mpsearch solve --max-drop 2 --data test.npz --fp32 model.pt -o small.json
       mpsearch solve --size 50% --refine 24 --fp32 model.pt -o refined.json
+      mpsearch solve --for modelopt -o modelopt.json
     """
     request = SolveRequest(**options)
     table = request.table
@@ -225,7 +229,7 @@ def solve(**options: Any) -> int:
     if request.omega_limit is not None:
         within = replace(within, limits=(*within.limits, f"omega={request.omega_limit}"))
     if isinstance(request.measured, MeasuredRequest) and request.minimize == "omega":
-        minimand = Minimand.parse(table, "size_bytes")
+        minimand = Minimand.parse(table, table.size_column)
     budget = within.budget(table, minimand)
     unfit = [] if request.format is None else excludes_for(request.format, table)
     within = replace(within, excludes=(*within.excludes, *unfit))
@@ -350,7 +354,7 @@ def _reranked(
 def _save(
     request: SolveRequest, table: LayerTable, solution: Solution, refined: Mapping[str, Any]
 ) -> None:
-    recorded = {**request.within.recorded, **request.reading.recorded}
+    recorded = {**table.recorded, **request.within.recorded, **request.reading.recorded}
     if request.max_distinct is not None:
         recorded["max-distinct"] = (str(request.max_distinct),)
     model = refined.get("model_digest", request.table_model)

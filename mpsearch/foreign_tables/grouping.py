@@ -52,9 +52,7 @@ def grouped(table: LayerTable, patterns: Iterable[str]) -> LayerTable:
         for position, layer in enumerate(table.layers)
     ]
     known = dict.fromkeys((*table.grouped_by, *patterns))
-    found = replace(
-        table, layers=tuple(layers), grouped_by=tuple(known), ungrouped_digest=table.digest
-    )
+    found = replace(table, layers=tuple(layers), grouped_by=tuple(known), base_digest=table.digest)
     _check(found)
     return found
 

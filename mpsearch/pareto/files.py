@@ -331,11 +331,13 @@ def answer(
     table_digest: str,
     limits: Mapping[str, int | float],
     at_least: Mapping[str, int | float] | None = None,
+    recorded: Mapping[str, tuple[str, ...]] | None = None,
 ) -> int | None:
     """The point of least Ω within the limits; None where they are infeasible.
 
     `{"size_bytes": 145000}` for a front of size against Ω: the same optimum as `solve`. A front
-    that was made under limits answers only with the same ones. Raises InputError for a front of
+    that was made under limits answers only with the same ones. recorded: what both are asked beside
+    limits, `{"for": ("torchao",)}`. Raises InputError for a front of
     another table, one that is not exact, and limits that it was not made for.
     """
     if front.table_digest != table_digest:
@@ -349,7 +351,13 @@ def answer(
             "the front is not exact, so it does not answer for `solve`",
             "make an exact one with a larger `mpsearch front --memory`",
         )
-    if front.search:
+    if dict(front.search) != dict(recorded or {}):
+        if not front.search:
+            raise InputError(
+                f"the front is of all tools, and --for {recorded['for'][0] if recorded else ''} of "
+                "one",
+                "make the tool's own with `mpsearch front --for`, or solve the table",
+            )
         words = " ".join(f"--{option} {v}" for option, vs in front.search.items() for v in vs)
         raise InputError(
             f"the front was made with {words}, so it does not answer for the whole table",

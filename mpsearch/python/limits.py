@@ -61,7 +61,7 @@ def budget_of(
                 "got a Budget beside other limits; expected all limits in one: "
                 'size="45KB", limits={"bops": "50%"}, or Budget.parse(table, …)'
             )
-        return budget
+        return budget.held_by(table)
     if budget is not None:
         if isinstance(budget, Mapping) and limits is None:
             limits = budget
@@ -146,7 +146,8 @@ def searched(
         ),
         "group": table.grouped_by,
     }
-    return pins, excludes, {option: texts for option, texts in recorded.items() if texts}
+    recorded = {option: texts for option, texts in recorded.items() if texts}
+    return pins, excludes, {**table.recorded, **recorded}
 
 
 def as_losses(loss: Any) -> tuple[str, ...]:

@@ -39,7 +39,10 @@ def with_choices(
     table: LayerTable, choices: Iterable[Choice], limited: Collection[str]
 ) -> LayerTable | None:
     """The table with these choices in every layer, as `mpsearch profile` would count their size and
-    BOPS; Ω and other columns are 0. None where that is not known of what is limited."""
+    BOPS; Ω and other columns are 0. None where that is not known of what is limited, and for a
+    table that was fitted to a tool, which may not take them."""
+    if table.tool is not None:
+        return None
     fixed = fixed_bytes(table)
     known = KNOWN - ({"size_bytes"} if fixed is None else set())
     if not _has_plain_bops(table):

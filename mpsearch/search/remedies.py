@@ -30,7 +30,7 @@ SECONDS = 5.0
 _TRIED = 12  # options of which all sets are tried, smallest first
 _SHOWN = 3  # remedies of one kind
 
-OPTIONS = {"size_bytes": "--size", "bops": "--bops-limit", "omega": "--omega-limit"}
+OPTIONS = {"bops": "--bops-limit", "omega": "--omega-limit"}
 
 
 @dataclass(frozen=True)
@@ -206,8 +206,9 @@ def _changed(question: Question, values: Mapping[str, int | float], judge: Fits)
         column = key.removeprefix(">=")
         text = format_rounded(column_of(column), value, up=key == column).replace(" ", "")
         budget = _with(budget, key, _read(question.table, key, text))
-        option = "--at-least" if key != column else OPTIONS.get(column, "--limit")
-        typed.append((option, text if option in OPTIONS.values() else f"{column}={text}"))
+        names = OPTIONS | {question.table.size_column: "--size"}
+        option = "--at-least" if key != column else names.get(column, "--limit")
+        typed.append((option, text if option in names.values() else f"{column}={text}"))
     if not judge(replace(question, budget=budget)):
         return None
     return Remedy(limits=tuple(typed))

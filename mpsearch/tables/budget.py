@@ -97,7 +97,7 @@ class Budget:
         """
         texts: list[tuple[str, str]] = []
         if size is not None:
-            texts.append(("size_bytes", size))
+            texts.append((table.size_column, size))
         if bops is not None:
             texts.append(("bops", bops))
         texts += [_split(text) for text in limits]
@@ -118,7 +118,16 @@ class Budget:
                 )
                 raise InputError(f"cannot use the lower limit {key}: {why}")
             lower[key] = _value(table, key, value, round_up=True)
-        return Budget(upper, lower)
+        return Budget(upper, lower).held_by(table)
+
+    def held_by(self, table: LayerTable) -> "Budget":
+        """With what the tool that the table was fitted to holds at most, whatever is asked."""
+        if table.tool is None or not table.tool.limits:
+            return self
+        held = {
+            key: min(most, self.limits.get(key, most)) for key, most in table.tool.limits.items()
+        }
+        return Budget({**self.limits, **held}, self.at_least)
 
 
 def _split(text: str) -> tuple[str, str]:

@@ -114,6 +114,7 @@ _SIZE = null_or(whole())
 _FORM = {
     **dict.fromkeys(("data?", "loss?", "metric?", "model_digest?", "model_file?"), null_or(text)),
     **dict.fromkeys(("fp32_bytes?", "macs?", "float_bytes_outside_layers?"), _SIZE),
+    "shapes?": null_or(by_name(list_of(whole(1)))),
     "float_operators?": {
         "operators": list_of({"name": text, "operator": text, "bytes": whole(), "macs": whole()}),
         "others?": null_or(by_name(whole())),

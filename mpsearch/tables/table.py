@@ -23,6 +23,7 @@ from mpsearch.tables.csv_columns import (
 )
 from mpsearch.tables.exact import exact_sum
 from mpsearch.tables.possible import check
+from mpsearch.tables.tool import ForTool
 from mpsearch.tables.units import format_amount
 
 if TYPE_CHECKING:
@@ -97,14 +98,14 @@ class LayerTable:
     """Where its numbers come from, as profile.json has it; empty where nobody says."""
     origin: Any = None
     """In memory, what it was profiled from: (network, samples); None otherwise."""
+    tool: ForTool | None = None
+    """That it was fitted to; None: to none."""
     partial: bool = False
-    """Whether layers may lack choices that others have. In a table of w_bits and a_bits alone a
-    missing row is an error of the search."""
+    """Whether layers may lack choices that others have; else that is an error of the search."""
     grouped_by: tuple[str, ...] = ()
-    """Patterns of names that made groups beside those of its file: a part of the question, as pins
-    are, and not of the digest."""
-    ungrouped_digest: str | None = None
-    """The digest without these."""
+    """Patterns of names that made further groups: asked as pins are, and no part of the digest."""
+    base_digest: str | None = None
+    """The digest without these and before it was fitted to a tool, which files name."""
 
     if TYPE_CHECKING:  # bound by the package
         front = mpsearch.front
@@ -156,8 +157,7 @@ class LayerTable:
 
     @staticmethod
     def read_csv(path: str | os.PathLike[str]) -> "LayerTable":
-        """Read `profile.csv`, and `profile.json` beside it; raises InputError naming the file and
-        line of what is wrong."""
+        """Read `profile.csv`, and `profile.json` beside it; InputError: names file and line."""
         return LayerTable.of_csv(table_text(path), path)
 
     @staticmethod
@@ -235,12 +235,12 @@ class LayerTable:
     def _lines(self) -> list[str]:
         """What it is of, between which sizes assignments are, and where its numbers come from."""
         lines = [f"{len(self.layers)} layers at {', '.join(map(str, self.choices))}"]
-        if "size_bytes" in self.resources:
-            values = self.resources["size_bytes"].astype(np.float64)
+        if self.size_column in self.resources:
+            values = self.resources[self.size_column].astype(np.float64)
             least, most = np.full(len(self.layers), np.inf), np.zeros(len(self.layers))
             np.minimum.at(least, self.layer_index, values)
             np.maximum.at(most, self.layer_index, values)
-            ends = (format_amount("size_bytes", each.sum()) for each in (least, most))
+            ends = (format_amount(self.size_column, each.sum()) for each in (least, most))
             lines.append(f"size {' to '.join(ends)}")
         if {"metric", "samples", "data"} <= self.provenance.keys():
             lines.append("{metric} on {samples} samples of {data}".format_map(self.provenance))
@@ -259,6 +259,16 @@ class LayerTable:
     def columns(self) -> tuple[str, ...]:
         """The resource columns, in file order."""
         return tuple(self.resources)
+
+    @property
+    def size_column(self) -> str:
+        """What `--size` limits: size_bytes, or the tool's own bytes."""
+        return "size_bytes" if self.tool is None else self.tool.column
+
+    @property
+    def recorded(self) -> dict[str, tuple[str, ...]]:
+        """What files keep of it beside pins and excludes: `{"for": ("torchao",)}`."""
+        return {} if self.tool is None else {"for": (self.tool.name,)}
 
     @cached_property
     def layer_names(self) -> tuple[str, ...]:
@@ -289,8 +299,8 @@ class LayerTable:
     @cached_property
     def digest(self) -> str:
         """SHA-256 of the content; the order of the rows does not matter, that of layers does."""
-        if self.ungrouped_digest is not None:
-            return self.ungrouped_digest
+        if self.base_digest is not None:
+            return self.base_digest
         order = np.lexsort((self.choice_index, self.layer_index))
         arrays = {
             "layer": self.layer_index,
@@ -358,7 +368,8 @@ class LayerTable:
         there = self.choices_of(layer)
         if choice not in there:
             has = ", ".join(map(str, there))
-            raise InputError(f"{self.source}: layer {layer!r} has no choice {choice}; it has {has}")
+            no = f"has no choice {choice}{f' for {self.tool.name}' if self.tool else ''}"
+            raise InputError(f"{self.source}: layer {layer!r} {no}; it has {has}")
         column = self.choices.index(choice)
         return int(self.row_index[self._layer_position[layer], column])
 
