@@ -165,7 +165,7 @@ def test_what_is_no_answer_to_which_column_is_which(
         (["--columns", "layer=name,omega"], "got --columns"),
         (["--columns", "layer=name,choice=type,omega=kld"], "no resource column"),
         (["--columns", "layer=name,w_bits=bytes,omega=kld,macs=bytes"], "line 2: w_bits is '100'"),
-        (["--columns", COLUMNS, "--choices", "4bit"], "got --choices '4bit'"),
+        (["--columns", COLUMNS, "--table-choices", "4bit"], "got --table-choices '4bit'"),
         (["--columns", COLUMNS, "--shapes", path], "no safetensors or GGUF file"),
         (["--columns", COLUMNS, "--shapes", str(tmp_path / "no")], "there is no file of shapes"),
         (["--columns", COLUMNS, "--shapes", str(tmp_path)], "has no .safetensors file"),

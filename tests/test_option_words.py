@@ -34,6 +34,7 @@ MEANINGS = {
     "--evaluation": ("a file of `evaluate`", "report, gate"),
     "--exclude": ("choices that are forbidden", "solve, front, explain, run"),
     "--flash": ("what the firmware may take of the flash", "solve, export, device run, run"),
+    "--for": ("the tool that is written for", "solve, front, recipe"),
     "--format": (
         "the form of a file: of the exported network; of the page, which is `report`'s export",
         "profile, solve, export, report, run",
@@ -56,12 +57,12 @@ MEANINGS = {
     "--output": (
         "the file or folder that is written",
         "profile, apply, finetune, solve, front, evaluate, export, device run, device table, "
-        "report, data build, train, reproduce, convert, run",
+        "report, data build, train, reproduce, convert, run, table, recipe",
     ),
     "--pin": ("choices that are given", "solve, front, explain, run"),
     "--plot": ("the picture of a front that is written", "front, evaluate"),
     "--points": ("how many points of the front", "front, evaluate, run"),
-    "--profile": ("a table of `profile`", "explain, device table, report, gate"),
+    "--profile": ("a table of `profile`", "explain, device table, report, gate, recipe"),
     "--ram": ("what the firmware may take of the RAM", "solve, export, device run, run"),
     "--refine": ("how many assignments are measured, to take the best", "solve, run"),
     "--repeat": ("inferences that are timed in a row", "device run, device table"),
