@@ -167,7 +167,7 @@ def split_cells(
     lines: list[int] = []
     try:
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-        header = [title.strip() for title in next(reader, [])]
+        header = [title.strip() for title in next(filter(None, reader), [])]
         for cells in reader:
             if cells:
                 rows.append(cells)
