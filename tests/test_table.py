@@ -191,7 +191,12 @@ def test_solving_imports_neither_torch_nor_pandas(tmp_path: Path) -> None:
     """Start-up is a promise: only the chosen backend is imported."""
     code = (
         "import sys; from mpsearch.cli import run; "
-        f"assert run(['solve', {str(hand_table(tmp_path))!r}, '--size', '9KB']) == 0; "
+        f"table = {str(hand_table(tmp_path))!r}; "
+        "assert run(['solve', table, '--size', '9KB']) == 0; "
+        "named = ['--columns', 'layer=layer,choice=kind,omega=omega,size_bytes=size_bytes']; "
+        "open('t.csv', 'w').write('layer,kind,omega,size_bytes\\nfc,w16a16,0,9\\n'); "
+        "assert run(['allocate', 't.csv', '--size', '9KB', *named]) == 0; "
+        "assert run(['allocate', 't.csv', '--for', 'modelopt', '-o', 'r.yaml', *named]) == 2; "
         "bad = {'torch', 'pandas', 'ortools', 'pulp', 'matplotlib', 'scipy'} & set(sys.modules); "
         "assert not bad, bad"
     )
@@ -207,8 +212,8 @@ NAMED = (
 
 def test_formats_of_others_go_through_by_name(tmp_path: Path) -> None:
     table = read(tmp_path, NAMED)
-    assert [str(c) for c in table.choices] == ["nvfp4", "w4g32a16", "Q4_K", "w8a8"]
-    assert [c.w_bits for c in table.choices] == [0, 4, 4.5, 8]
+    assert [str(c) for c in table.choices] == ["w4g32a16", "Q4_K", "w8a8", "nvfp4"]
+    assert [c.w_bits for c in table.choices] == [4, 4.5, 8, 0]
     assert table.layers[0].shape == (256, 256)
     table.write_csv(tmp_path / "again.csv")
     again = LayerTable.read_csv(tmp_path / "again.csv")
