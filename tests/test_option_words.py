@@ -19,10 +19,7 @@ MEANINGS = {
     "--augment": ("change training samples at random", "finetune, train"),
     "--board": ("what the firmware runs on", "export, device run, device table"),
     "--calibration": ("samples for the ranges", "solve, evaluate, export, gate"),
-    "--choices": (
-        "the choices of a table: that are tried, or that another tool's file is of",
-        "profile, run, solve, front, explain, allocate, table",
-    ),
+    "--choices": ("the choices that are tried", "profile, run"),
     "--data": (
         "the samples that the command is about: it measures, calibrates or trains on them",
         "profile, solve, apply, finetune, evaluate, check, device table, gate, train, reproduce, "
