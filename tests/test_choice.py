@@ -35,7 +35,24 @@ def test_the_order_is_that_of_the_bits_and_not_of_the_letters() -> None:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("text", ["", "w4", "a8", "w4a", "w4a8 w8a8", "4,8", "w100a8", "w-4a8"])
+def test_groups_and_labels_are_names_too() -> None:
+    grouped = [Choice(4, 16), *(Choice(4, 16, size) for size in (128, 64, 32))]
+    assert [str(one) for one in grouped] == ["w4a16", "w4g128a16", "w4g64a16", "w4g32a16"]
+    assert sorted(random.Random(0).sample(grouped, 4)) == grouped
+    labels = [Choice.called("Q4_K", 4.5), Choice.called("nvfp4"), Choice.called("int8", 8, 8)]
+    everything = [*grouped, *labels]
+    assert [Choice.called(str(one)) for one in everything] == everything
+    assert len({*everything, *(Choice.called(str(one)) for one in everything)}) == 7
+    assert [Choice.from_json(one.to_json()) for one in everything] == everything
+    assert [fits(one, WeightBits(4)) for one in everything] == [True] + 6 * [False]
+    assert fits(Choice(4, 8, 32), WeightBits(4, 32))
+    assert named("w4g32") == WeightBits(4, 32)
+    assert labels[0].to_json() == {"choice": "Q4_K", "w_bits": 4.5}
+
+
+@pytest.mark.parametrize(
+    "text", ["", "w4", "a8", "w4a", "w4a8 w8a8", "4,8", "w100a8", "w-4a8", "w4g0a8", "Q4_K"]
+)
 def test_other_texts_are_no_choices(text: str) -> None:
     assert not is_choice(text)
     with pytest.raises(InputError, match=r"got the choice .*; expected the form w4a8"):

@@ -167,7 +167,9 @@ def test_binary_and_missing_files(tmp_path: Path) -> None:
 
 def test_differing_descriptions_of_a_layer(tmp_path: Path) -> None:
     text = "layer,group,w_bits,a_bits,omega,bops\na,g,4,4,1,1\na,h,8,8,1,1\n"
-    with pytest.raises(InputError, match="line 3: kind, group, weights or macs of layer 'a'"):
+    with pytest.raises(
+        InputError, match="line 3: kind, group, weights, macs or shape of layer 'a'"
+    ):
         read(tmp_path, text)
 
 
@@ -189,8 +191,57 @@ def test_solving_imports_neither_torch_nor_pandas(tmp_path: Path) -> None:
     """Start-up is a promise: only the chosen backend is imported."""
     code = (
         "import sys; from mpsearch.cli import run; "
-        f"assert run(['solve', {str(hand_table(tmp_path))!r}, '--size', '9KB']) == 0; "
+        f"table = {str(hand_table(tmp_path))!r}; "
+        "assert run(['solve', table, '--size', '9KB']) == 0; "
+        "named = ['--columns', 'layer=layer,choice=kind,omega=omega,size_bytes=size_bytes']; "
+        "open('t.csv', 'w').write('layer,kind,omega,size_bytes\\nfc,w16a16,0,9\\n'); "
+        "assert run(['allocate', 't.csv', '--size', '9KB', *named]) == 0; "
+        "assert run(['allocate', 't.csv', '--for', 'modelopt', '-o', 'r.yaml', *named]) == 2; "
         "bad = {'torch', 'pandas', 'ortools', 'pulp', 'matplotlib', 'scipy'} & set(sys.modules); "
         "assert not bad, bad"
     )
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True)
+
+
+NAMED = (
+    "layer,shape,choice,w_bits,a_bits,omega,size_bytes\n"
+    "down,256x256,Q4_K,4.5,,0.5,36864\ndown,256x256,nvfp4,,,0.75,36864\n"
+    "down,256x256,w4g32a16,4,16,0.625,40960\ndown,256x256,W8A8,,,0.125,65536\n"
+)
+
+
+def test_formats_of_others_go_through_by_name(tmp_path: Path) -> None:
+    table = read(tmp_path, NAMED)
+    assert [str(c) for c in table.choices] == ["w4g32a16", "Q4_K", "w8a8", "nvfp4"]
+    assert [c.w_bits for c in table.choices] == [4, 4.5, 8, 0]
+    assert table.layers[0].shape == (256, 256)
+    table.write_csv(tmp_path / "again.csv")
+    again = LayerTable.read_csv(tmp_path / "again.csv")
+    assert again.digest == table.digest
+    assert again.layers == table.layers
+    assert LayerTable.from_pandas(table.to_pandas()).digest == table.digest
+    other = read(tmp_path, NAMED.replace("nvfp4", "mxfp4"))
+    assert other.digest != table.digest
+    assert table.total({"down": Choice.called("Q4_K")}, "size_bytes") == 36864
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("Q4_K,4.5", "Q4 K,4.5", "line 2: choice is 'Q4 K'; expected w4a8"),
+        ("Q4_K,4.5", "w4,4", "line 2: choice is 'w4'; expected w4a8"),
+        ("w4g32a16,4", "w4g32a16,3", "line 4: choice is w4g32a16 with w_bits 3 and a_bits 16"),
+        ("nvfp4,", "Q4_K,4", "line 3: Q4_K has w_bits 4 and a_bits 0; .*line 2 says 4.5 and 0"),
+        ("Q4_K,4.5", "Q4_K,65", "line 2: w_bits is '65'; expected bits such as 4 or 4.5"),
+        ("down,256x256,Q4", "down,256x0,Q4", "line 2: shape is '256x0'; expected lengths such as"),
+    ],
+)
+def test_bad_names_are_said(tmp_path: Path, old: str, new: str, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        read(tmp_path, NAMED.replace(old, new))
+
+
+def test_a_shape_has_the_weights_that_are_stated(tmp_path: Path) -> None:
+    text = "layer,weights,shape,w_bits,a_bits,omega,bops\na,12,3x5,4,4,1,1\n"
+    with pytest.raises(InputError, match="line 2: layer 'a' has 12 weights and the shape 3x5, wh"):
+        read(tmp_path, text)

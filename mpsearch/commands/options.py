@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from mpsearch.post_training.stored_tensors import Wide
     from mpsearch.tables.budget import Budget, Minimand
     from mpsearch.tables.choice import Choice
+    from mpsearch.tables.remedy import Option
     from mpsearch.tables.table import LayerTable
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -297,6 +298,15 @@ class SearchOptions:
         return excludes_of(table, self.excludes, self.allows, "--")
 
     @property
+    def typed(self) -> "tuple[Option, ...]":
+        """Pins, excludes and allows, one by one."""
+        return (
+            *(("--pin", text) for text in self.pins),
+            *(("--exclude", text) for text in self.excludes),
+            *(("--allow", text) for text in self.allows),
+        )
+
+    @property
     def recorded(self) -> Mapping[str, tuple[str, ...]]:
         """What files keep of it, so that a search can be repeated: pins, excludes, allows."""
         given = {"pin": self.pins, "exclude": self.excludes, "allow": self.allows}
@@ -337,6 +347,15 @@ _SEARCH = (
         help="The only choices that layers may have, e.g. conv1=w4a8,w8a8. Repeatable.",
     ),
 )  # fmt: skip
+
+
+def tool_option(function: Function) -> Function:
+    """Add `--for`: `tool: str | None`."""
+    option = click.option(
+        "--for", "tool", metavar="NAME",
+        help="The tool that a recipe is for, in its own bytes, of its choices: `mpsearch recipes`.",
+    )  # fmt: skip
+    return add(function, (option,))
 
 
 def search_options(function: Function) -> Function:

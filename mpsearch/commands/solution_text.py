@@ -19,7 +19,7 @@ def print_solution(table: LayerTable, solution: Solution) -> None:
     """Layers with what they take, totals against limits, status and gap."""
     print_tables(table, solution)
     if solution.minimize == "omega":
-        echo(f"Ω total {solution.objective:.6g}: {_verdict(solution)}")
+        echo(f"Ω total {solution.objective:.6g}: {verdict(solution)}")
     else:
         whole = solution.minimize in solution.totals
         value = solution.objective or 0.0
@@ -27,7 +27,7 @@ def print_solution(table: LayerTable, solution: Solution) -> None:
         allowed = solution.limits.get("omega")
         within = "" if allowed is None else f" (limit {allowed:g})"
         echo(f"least {solution.minimize} {least}, Ω total {solution.omega:.6g}{within}: "
-                   f"{_verdict(solution)}")  # fmt: skip
+                   f"{verdict(solution)}")  # fmt: skip
     echo(*idle_lines(table, solution))
 
 
@@ -44,7 +44,10 @@ def idle_lines(table: LayerTable, solution: Solution) -> list[str]:
     least = "Ω" if solution.minimize == "omega" else solution.minimize
     if solution.status != "optimal":  # refined: the limits were of the least Ω
         why = f"the least {least} that there is keeps to it"
-    elif all(choice == table.choices_of(name)[-1] for name, choice in solution.choices.items()):
+    elif all(
+        choice == table.choices_of(name)[-1] and not choice.label
+        for name, choice in solution.choices.items()
+    ):
         why = "every layer has its largest choice"
     else:
         why = f"nothing has less {least}"
@@ -78,7 +81,8 @@ def _useful(key: str, one: Useful) -> str:
 
 def print_tables(table: LayerTable, solution: Solution) -> None:
     """Layers with what they take, totals against limits."""
-    columns = [column for column in ("size_bytes", "bops") if column in table.resources]
+    known = dict.fromkeys((table.size_column, "size_bytes", "bops"))
+    columns = [column for column in known if column in table.resources]
     share = columns[:1]
     whole = float(solution.totals[share[0]]) if share else 0.0
     rows = []
@@ -94,7 +98,11 @@ def print_tables(table: LayerTable, solution: Solution) -> None:
     header = ["layer", "bits", "Ω", *map(title_of, columns), *part_of]
     limited = {*solution.limits, *solution.at_least, solution.minimize}
     print_table(header, rows, least=[*part_of, *([] if "bops" in limited else ["BOPS"])])
+    print_totals(solution)
 
+
+def print_totals(solution: Solution) -> None:
+    """Totals against limits."""
     rows = []
     for column, total in solution.totals.items():
         cells = [column, format_amount(column, total), "", ""]
@@ -113,7 +121,8 @@ def title_of(column: str) -> str:
     return {"size_bytes": "size", "bops": "BOPS"}.get(column, column)
 
 
-def _verdict(solution: Solution) -> str:
+def verdict(solution: Solution) -> str:
+    """How much is proven, by which solver, in what time."""
     by = f"{solution.solver}, {solution.seconds:.3f} s"
     if solution.status == "optimal":
         return f"optimal, proven ({by})"

@@ -261,7 +261,8 @@ def without_memory(solution: Solution, target: str | None) -> tuple[Solution, di
 
 
 def _is_float(choice: Choice) -> bool:
-    return _FLOAT_BITS in (choice.w_bits, choice.a_bits)
+    """Whether it has no integer form here: so too formats of other tools."""
+    return bool(choice.label) or _FLOAT_BITS in (choice.w_bits, choice.a_bits)
 
 
 def _allowed(
@@ -293,8 +294,9 @@ def _allowed(
             name = table.layer_names[number]
             integer = sorted(choice for choice in left if not _is_float(choice))
             if left and not integer:
+                what = "another tool's format" if min(left).label else "float"
                 raise InputError(
-                    f"layer {name!r} may only be in float ({min(left)}); --ram is about integers: "
+                    f"layer {name!r} may only be in {what} ({min(left)}); --ram is about integers: "
                     "let it have 2 to 8 or 16 bits"
                 )
             if name in wanted:

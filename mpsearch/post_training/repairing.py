@@ -48,7 +48,6 @@ from mpsearch.quantization.quantizer import (
     FLOAT_BITS,
     ActivationQuantizer,
     QuantizedWeight,
-    check_choice,
     layout_of,
     quantize_weight,
 )
@@ -149,8 +148,6 @@ def quantize_after_training(
     """
     settings = settings or PostTraining()
     check_layers(network, choices)
-    for choice in choices.values():
-        check_choice(choice)
     if len(calibration) == 0:
         raise InputError(f"{calibration.name} has no samples; calibration needs at least one")
     shared = shared or Shared(network, calibration, batch_size)

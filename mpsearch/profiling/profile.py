@@ -13,7 +13,7 @@ from mpsearch.data import Data, with_loss
 from mpsearch.errors import InputError
 from mpsearch.files.whole import digest, write_atomic
 from mpsearch.graph.graph_json import check_storable
-from mpsearch.graph.layers import residual_groups
+from mpsearch.graph.layers import Layer, residual_groups
 from mpsearch.graph.network import Network
 from mpsearch.interactions.interactions import interactions_path, save_interactions
 from mpsearch.losses.heads import heads_of, without_heads
@@ -271,6 +271,12 @@ def _without_effect(scores: Scores, study: Study) -> list[str]:
     ]
 
 
+def _shape(layer: Layer, network: Network) -> list[int]:
+    """Lengths of the weight, output channels first, of transposed convolutions too."""
+    kernel = network.weight(layer).shape[2:]
+    return [layer.channels, layer.weights // layer.channels // math.prod(kernel), *kernel]
+
+
 def _provenance(
     scores: Scores, study: Study, settings: ProfileSettings, profiler: Profiler, resumed: int
 ) -> dict[str, Any]:
@@ -304,6 +310,7 @@ def _provenance(
         "float_bytes_outside_layers": float_bytes_outside(network),
         "float_operators": float_part(network).to_json(),
         "macs": sum(layer.macs for layer in network.layers),
+        "shapes": {layer.name: _shape(layer, network) for layer in network.layers},
         "resumed_pieces": resumed,
         "conventions": CONVENTIONS,
     }

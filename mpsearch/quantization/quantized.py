@@ -19,6 +19,7 @@ from mpsearch.quantization.quantizer import (
     FLOAT_BITS,
     ActivationQuantizer,
     QuantizedWeight,
+    check_choice,
     layout_of,
     quantize_weight,
     weight_at,
@@ -176,7 +177,10 @@ def quantize(
 
 
 def check_layers(network: Network, choices: Mapping[str, Choice]) -> None:
-    """Raise InputError, which names layers, unless `choices` names exactly the network's."""
+    """Raise InputError, which names layers, unless `choices` names exactly the network's; and for a
+    choice that our quantizer does not have."""
+    for choice in {*choices.values()}:
+        check_choice(choice)
     names = {layer.name for layer in network.layers}
     foreign = [name for name in choices if name not in names]
     missing = [layer.name for layer in network.layers if layer.name not in choices]

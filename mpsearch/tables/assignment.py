@@ -272,7 +272,8 @@ def _choice(bits: Any, layer: str, name: str) -> Choice:
         return Choice.from_json(bits if isinstance(bits, dict) else {})
     except ValueError:
         raise InputError(
-            f'{name}: layer {layer!a} has {json.dumps(bits)[:50]}, not {{"w_bits": 8, "a_bits": 8}}'
+            f"{name}: layer {layer!a} has {json.dumps(bits)[:50]}, "
+            'not {"w_bits": 8, "a_bits": 8} or {"choice": "Q4_K"}'
         ) from None
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 
 from mpsearch.errors import InputError, did_you_mean
-from mpsearch.tables.choice import Choice
+from mpsearch.tables.choice import EXPECTED_NAME, Choice
 from mpsearch.tables.table import LayerTable
 
 KIND = "kind:"
@@ -143,10 +143,17 @@ def _choices(value: object, option: str) -> tuple[Choice, ...]:
     if isinstance(value, Choice):
         return (value,)
     if isinstance(value, str):
-        return tuple(Choice.parse(name) for name in value.split(","))
+        return tuple(_called(name) for name in value.split(","))
     if isinstance(value, Iterable) and all(isinstance(one, str | Choice) for one in value):
         return tuple(choice for one in value for choice in _choices(one, option))
     raise InputError(f"got the choice {value!r} in {option}; expected 'w8a8' or Choice(8, 8)")
+
+
+def _called(text: str) -> Choice:
+    try:
+        return Choice.called(text)
+    except ValueError:
+        raise InputError(f"got the choice {text!r}; expected the form {EXPECTED_NAME}") from None
 
 
 def _shown(text: str, choices: Iterable[Choice]) -> str:

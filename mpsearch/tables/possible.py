@@ -43,8 +43,9 @@ def check(table: "LayerTable", places: Sequence[str]) -> None:
                 f"{table.source}: {name} could add up to more than {LARGEST:g}, where doubles end; "
                 "give the column in a larger unit"
             )
+    own = np.array([not choice.label for choice in table.choices], dtype=bool)[table.choice_index]
     for name, bits in (("w_bits", table.w_bits), ("a_bits", table.a_bits)):
-        wrong = np.flatnonzero((bits < 1) | (bits > LARGEST_BITS))
+        wrong = np.flatnonzero(own & ((bits < 1) | (bits > LARGEST_BITS)))
         if len(wrong):
             raise InputError(
                 f"{places[wrong[0]]}: {name} is {bits[wrong[0]]}; expected 1 to {LARGEST_BITS}"

@@ -29,7 +29,7 @@ class StoredWidths:
     def runs(self, kind: str, choice: Choice) -> bool:
         """Whether a layer of this kind (`conv2d`, `linear`, …) is stored at this very choice."""
         weights = self.weights_linear if kind == "linear" else self.weights
-        return choice.w_bits in weights and choice.a_bits in self.activations
+        return not choice.label and choice.w_bits in weights and choice.a_bits in self.activations
 
 
 FORMATS: Mapping[str, StoredWidths] = {
@@ -54,11 +54,15 @@ def excludes_for(form: str, table: LayerTable) -> list[str]:
     """
     found, runs = [], FORMATS[form].runs
     for layer in table.layers:
-        if not any(runs(layer.kind, choice) for choice in _of(table, layer)):
+        has = _of(table, layer)
+        if not any(runs(layer.kind, choice) for choice in has):
+            way = f"profile again with --format {form}, or export at wider bits without --format"
+            if any(choice.label for choice in has):
+                way = "formats of other tools go into their files: `mpsearch recipe`, no --format"
             raise InputError(
                 f"{table.source}: {form} stores none of the choices of layer {layer.name!r}: "
-                f"{', '.join(map(str, _of(table, layer)))}",
-                f"profile again with --format {form}, or export at wider bits without --format",
+                f"{', '.join(map(str, has))}",
+                way,
             )
     for choice in table.choices:
         stuck = [layer.name for layer in table.layers if not runs(layer.kind, choice)]

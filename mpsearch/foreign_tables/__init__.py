@@ -1,0 +1,1 @@
+"""Tables that other tools measured, read as layer tables: nothing in them runs."""
