@@ -187,9 +187,10 @@ def front(
     where the limits are infeasible.
 
     epsilon: keep only as many points as are within the factor 1 + epsilon of the best Ω at every
-    amount of the resource (mpsearch.pareto.hull); the front says what is proven. None: exact, from
-    1,000 decisions on 0.01 where neither memory nor states are given. InputError for a number that
-    is not above zero, and with limits beside that on the resource.
+    amount of the resource; the front says what is proven. None: all of them, but from 1,000
+    decisions on without further limits, memory or states 0.01: exact ones take too long there, and
+    corners of the layers' hulls are taken (mpsearch.pareto.hull). InputError where it is not above
+    zero.
     """
     if epsilon is not None and not 0 < epsilon < np.inf:
         raise InputError(f"got epsilon {epsilon:g}; expected a number above zero, such as 0.01")
@@ -205,7 +206,33 @@ def front(
     else:
         chosen, proven = _sweep(instance, main, max_states, max_memory, epsilon)
     found = _evaluate(table, instance, resource, chosen, proven, limits)
-    return replace(found, at_least=at_least)
+    found = replace(found, at_least=at_least)
+    if epsilon is None or found.epsilon >= epsilon:
+        return found
+    return _within(found, (1 + epsilon) / (1 + found.epsilon) - 1)
+
+
+def _within(found: Front, epsilon: float) -> Front:
+    """The points that a factor of 1 + epsilon needs, among those of a front."""
+    kept = [0] if len(found) else []
+    worst, end = 1.0, len(found) - 1
+    while kept and kept[-1] < end:
+        known = found.omega[kept[-1]]
+        # the last point that is not cheaper than by the factor: it need not be there
+        last = int(np.searchsorted(-found.omega, -known / (1 + epsilon), side="right")) - 1
+        following = min(last + 1, end)
+        if following - 1 > kept[-1]:
+            worst = max(worst, float(known / found.omega[following - 1]))
+        kept.append(following)
+    if len(kept) == len(found):
+        return found
+    return replace(
+        found,
+        omega=found.omega[kept],
+        totals={name: values[kept] for name, values in found.totals.items()},
+        assignments=found.assignments[kept],
+        epsilon=(1 + found.epsilon) * worst * (1 + 1e-12) - 1,
+    )
 
 
 def _sweep(
@@ -242,16 +269,10 @@ def _sweep(
         most = max_states or LIMITED
     room_for = Room(max_memory or MEMORY, most)
     base = _float(instance.base[0], unit)
-    if epsilon is not None and len(weights) > 1:
-        others = [instance.columns[index] for index in order[:-1] if index != main]
-        raise InputError(
-            f"epsilon goes with no limit but that on {instance.columns[main]}; "
-            f"leave it out, or the limits on {', '.join(others)}"
-        )
-    if epsilon is None and len(weights) == 1 and max_memory is None and max_states is None:
-        epsilon = EPSILON if len(instance.members) >= LARGE else None
-    if epsilon is not None:
-        return hull_front(instance.allowed, costs, weights[0], slack[0], base, epsilon)
+    large = len(instance.members) >= LARGE and max_memory is None and max_states is None
+    if large and len(weights) == 1:
+        factor = EPSILON if epsilon is None else epsilon
+        return hull_front(instance.allowed, costs, weights[0], slack[0], base, factor)
     if len(weights) == 1:
         return sweep(instance.allowed, costs, weights[0], slack[0], room_for, base)
     return limited_sweep(instance.allowed, costs, weights, slack, room_for, base)
