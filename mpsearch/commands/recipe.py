@@ -24,7 +24,7 @@ from mpsearch.tables.units import format_amount
     "--profile", metavar="FILE",
     help="The table that it was searched in, which knows shapes [default: the one beside it].",
 )  # fmt: skip
-@click.option("--model", metavar="FILE", help="The model's file, for tools whose file holds it.")
+@click.option("--model", metavar="FILE", help="The model's file, for tools that write from it.")
 @table_options
 @click.option("-o", "--output", metavar="FILE", required=True, help="What to write.")
 @json_option
