@@ -127,9 +127,10 @@ def _read(path: Any, asked: Asked) -> LayerTable:
                 "out"
             )
     table = first.read(sources, asked)
-    if not frame and is_ours(sources[0].text):
-        return replace(table, provenance=sound_provenance(paths[0]))
-    return replace(table, provenance={"read_as": first.name, **table.provenance})
+    if is_ours(sources[0].text):
+        return replace(table, provenance={} if frame else sound_provenance(paths[0]))
+    provenance = {"read_as": first.name, **table.provenance}
+    return replace(table, provenance=provenance, partial=True)
 
 
 def _reader_of(source: Source) -> Reader:
