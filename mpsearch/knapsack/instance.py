@@ -201,19 +201,26 @@ def _buys_nothing(
     choices: Sequence[Choice], allowed: NDArray[np.bool_], limited: Sequence[IntArray]
 ) -> NDArray[np.bool_]:
     """[L, C]: choices beside another allowed one of the layer that has more bits for activations,
-    no fewer for weights, and no larger value in any of the matrices `limited` [L, C].
+    no fewer for weights in no larger groups, and no larger value in any of the matrices `limited`
+    [L, C].
 
     Some choice of every layer remains: of those with the most bits for activations nothing goes.
     """
     found = np.zeros_like(allowed)
     for one, choice in enumerate(choices):
         for other, better in enumerate(choices):
-            if better.a_bits > choice.a_bits and better.w_bits >= choice.w_bits:
+            finer = better.w_bits >= choice.w_bits and _run(better) <= _run(choice)
+            if better.a_bits > choice.a_bits and finer:
                 no_more = allowed[:, one] & allowed[:, other]
                 for matrix in limited:
                     no_more &= (matrix[:, other] <= matrix[:, one]).astype(bool)
                 found[:, one] |= no_more
     return found
+
+
+def _run(choice: Choice) -> float:
+    """How many weights share a scale, at most."""
+    return choice.group_size or np.inf
 
 
 def _allowed(

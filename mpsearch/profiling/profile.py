@@ -13,7 +13,7 @@ from mpsearch.data import Data, with_loss
 from mpsearch.errors import InputError
 from mpsearch.files.whole import digest, write_atomic
 from mpsearch.graph.graph_json import check_storable
-from mpsearch.graph.layers import residual_groups
+from mpsearch.graph.layers import Layer, residual_groups
 from mpsearch.graph.network import Network
 from mpsearch.interactions.interactions import interactions_path, save_interactions
 from mpsearch.losses.heads import heads_of, without_heads
@@ -55,6 +55,8 @@ CONVENTIONS = {
     "where rounding is adaptive",
     "activations": "affine per tensor, least squared error on the calibration data",
 }
+# Of tables that have such choices, which others need not say.
+GROUPS = {"groups": "w4g32a8: one scale, 4 bytes, for every 32 weights of an output channel"}
 
 
 @dataclass(frozen=True)
@@ -244,10 +246,16 @@ def _check_scores(scores: Scores, study: Study) -> None:
 def _table(study: Study, scores: Scores, group_residual: bool) -> LayerTable:
     network = study.network
     groups = residual_groups(network.graph, network.layers) if group_residual else {}
+    shapes = {}
+    if any(choice.group_size for choice in study.choices):
+        shapes = {layer.name: _shape(network, layer) for layer in network.layers}
     layers = [
-        TableLayer(layer.name, layer.kind, groups.get(layer.name, ""), layer.weights, layer.macs)
+        TableLayer(
+            layer.name, layer.kind, groups.get(layer.name, ""), layer.weights, layer.macs,
+            shapes.get(layer.name, ()),
+        )
         for layer in network.layers
-    ]
+    ]  # fmt: skip
     rows = []
     for layer in network.layers:
         for choice in study.choices:
@@ -274,7 +282,7 @@ def _without_effect(scores: Scores, study: Study) -> list[str]:
 def _provenance(
     scores: Scores, study: Study, settings: ProfileSettings, profiler: Profiler, resumed: int
 ) -> dict[str, Any]:
-    network = study.network
+    network, choices = study.network, settings.choices
     notes = dict(profiler.notes(study))
     return {
         "format": FORMAT,
@@ -294,7 +302,7 @@ def _provenance(
         "metrics_beside": list(next(iter(scores.values())).metrics),
         "layers_without_effect": _without_effect(scores, study),
         "left_out_outputs": list(network.left_out_outputs),
-        "choices": [str(choice) for choice in settings.choices],
+        "choices": [str(choice) for choice in choices],
         "batch_size": settings.batch_size,
         "seed": settings.seed,
         "rtol": settings.rtol,
@@ -305,12 +313,15 @@ def _provenance(
         "float_operators": float_part(network).to_json(),
         "macs": sum(layer.macs for layer in network.layers),
         "resumed_pieces": resumed,
-        "conventions": CONVENTIONS,
+        "conventions": {**CONVENTIONS, **(GROUPS if any(c.group_size for c in choices) else {})},
     }
 
 
 def parse_choices(bits: str | None, choices: str | None) -> tuple[Choice, ...]:
-    """`--bits 4,8` -> w4a4, w8a8; `--choices w4a8,w8a8` as written; else `DEFAULT_CHOICES`."""
+    """`--bits 4,8` -> w4a4, w8a8; `--choices w4a8,w8a8` as written; else `DEFAULT_CHOICES`.
+
+    `--bits 4g32` -> w4g32a4: a scale for every 32 weights.
+    """
     if bits is not None and choices is not None:
         raise InputError("got both --bits and --choices; expected one of them")
     if choices is not None:
@@ -326,7 +337,14 @@ def parse_choices(bits: str | None, choices: str | None) -> tuple[Choice, ...]:
 
 
 def _same(word: str) -> Choice:
-    bits = whole_number(word.strip())
+    text, grouped, _ = word.strip().lower().partition("g")
+    bits = whole_number(text)
     if bits is None:
-        raise InputError(f"got --bits {word!r}; expected numbers such as 4,8")
-    return Choice(bits, bits)
+        raise InputError(f"got --bits {word!r}; expected numbers such as 4,8, or 4g32 for groups")
+    return Choice.parse(f"w{word.strip()}a{bits}") if grouped else Choice(bits, bits)
+
+
+def _shape(network: Network, layer: Layer) -> tuple[int, ...]:
+    """Of the layer's weight, output channels first."""
+    kernel = tuple(network.weight(layer).shape[2:])
+    return (layer.channels, layer.weights // layer.channels // math.prod(kernel), *kernel)

@@ -19,10 +19,10 @@ from mpsearch.quantization.quantizer import (
     FLOAT_BITS,
     ActivationQuantizer,
     QuantizedWeight,
-    layout_of,
     quantize_weight,
     weight_at,
 )
+from mpsearch.quantization.scale_layout import layout_of
 from mpsearch.running.notebook import html_table
 from mpsearch.tables.assignment import Assignment
 from mpsearch.tables.choice import Choice, counted
@@ -41,7 +41,8 @@ class QuantizedLayer:
     """A layer's integers: weight codes and scales, bias codes, and its input's quantizer.
 
     `weight` is None for a layer left in float. A bias code counts steps of weight scale × input
-    scale; with float activations the bias stays float and `bias_codes` is None.
+    scale; with float activations, and with groups of weights, which have no one scale, the bias
+    stays float and `bias_codes` is None.
     """
 
     choice: Choice
@@ -230,10 +231,11 @@ def quantize_layer(
     weight = None
     if choice.w_bits != FLOAT_BITS:
         rows, _ = network.weight_rows(layer)
+        layout = layout_of(layer, choice)
         if scales is None:
-            weight = quantize_weight(rows, choice.w_bits, layout_of(layer, choice))
+            weight = quantize_weight(rows, choice.w_bits, layout)
         else:
-            weight = weight_at(rows, scales, choice.w_bits)
+            weight = weight_at(rows, scales, choice.w_bits, layout.group_size)
     return with_activation(network, layer, choice, weight, activation)
 
 
@@ -250,11 +252,16 @@ def with_activation(
     weights gets a scale that suits its bias.
     """
     bias = network.bias(layer)
-    if weight is None or bias is None or choice.a_bits == FLOAT_BITS:
+    if weight is None or bias is None or not counts_bias(choice, weight):
         return QuantizedLayer(choice, weight, None, activation)
     rows, _ = network.weight_rows(layer)
     weight = with_scales_for_bias(rows, weight, choice.w_bits, bias, activation.scale)
     return QuantizedLayer(choice, weight, bias_codes(bias, weight, activation.scale), activation)
+
+
+def counts_bias(choice: Choice, weight: QuantizedWeight) -> bool:
+    """Whether the layer's bias is counted in steps of its weights and inputs."""
+    return choice.a_bits != FLOAT_BITS and not weight.group_size
 
 
 def bias_codes(

@@ -22,7 +22,7 @@ def fixed_bytes(table: LayerTable) -> dict[str, int] | None:
         over = {
             int(sizes[table.row_of(layer.name, one)]) - _packed(layer.weights, one)
             for one in table.choices_of(layer.name)
-            if one.w_bits != FLOAT
+            if one.w_bits != FLOAT and not one.group_size  # whose scales are more
         }
         if not layer.weights or len(over) != 1 or min(over) < 0:
             return None
