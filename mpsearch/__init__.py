@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from mpsearch.finetuning.training import Epoch as Epoch
     from mpsearch.finetuning.training import FineTuned as FineTuned
     from mpsearch.finetuning.training import FineTuning as FineTuning
+    from mpsearch.foreign_tables.reading import read_table as read_table
     from mpsearch.gating.report import GateReport as GateReport
     from mpsearch.gating.words import Verdict as Verdict
     from mpsearch.graph.arrays import Arrays as Arrays
@@ -81,6 +82,7 @@ if TYPE_CHECKING:
     from mpsearch.python.quantizing import finetune as finetune
     from mpsearch.python.quantizing import quantize as quantize
     from mpsearch.python.quantizing import to_module as to_module
+    from mpsearch.python.recipes import recipe as recipe
     from mpsearch.python.searching import explain as explain
     from mpsearch.python.searching import front as front
     from mpsearch.python.searching import predict as predict
@@ -91,6 +93,7 @@ if TYPE_CHECKING:
     from mpsearch.quantization.quantized import QuantizedNetwork as QuantizedNetwork
     from mpsearch.quantization.quantized_file import load_quantized as load_quantized
     from mpsearch.quantization.quantized_file import save_quantized as save_quantized
+    from mpsearch.recipes.writing import RecipeFile as RecipeFile
     from mpsearch.refining.candidates import Asked as Asked
     from mpsearch.refining.loop import Refined as Refined
     from mpsearch.reports.writing import Reported as Reported
@@ -134,6 +137,8 @@ _HOME = {
     "profile": "mpsearch.python.networks",
     "quantize": "mpsearch.python.quantizing",
     "ranges": "mpsearch.python.searching",
+    "read_table": "mpsearch.foreign_tables.reading",
+    "recipe": "mpsearch.python.recipes",
     "refine": "mpsearch.python.measuring",
     "report": "mpsearch.python.judging",
     "save": "mpsearch.python.networks",
@@ -179,6 +184,7 @@ _HOME = {
     "Prediction": "mpsearch.interactions.interactions",
     "ProfileSettings": "mpsearch.profiling.profile",
     "Ranking": "mpsearch.interactions.k_best",
+    "RecipeFile": "mpsearch.recipes.writing",
     "Refined": "mpsearch.refining.loop",
     "Row": "mpsearch.tables.table",
     "Solution": "mpsearch.tables.solution",

@@ -25,6 +25,7 @@ COMMANDS = {
     "solve": "Choose every layer's bits under a budget: profile.csv -> assignment.json.",
     "explain": "Why this bit? Prices of the limits, alternatives of each layer, what-if.",
     "front": "The whole exact Pareto front of a table: CSV, JSON and a picture.",
+    "recipe": "Write an assignment as the configuration file of another tool.",
     "apply": "Quantize a network as an assignment says and calibrate it.",
     "finetune": "Train a quantized network further: assignment + data -> quantized.pt.",
     "evaluate": "Measure accuracy and loss, with a 95 % interval, beside FP32.",
@@ -42,8 +43,11 @@ COMMANDS = {
     "demo": "The whole loop on a bundled network, with measured accuracies.",
     "models": "List the bundled networks and datasets; write TinyM²Net as a Keras file.",
     "doctor": "What works here: packages, solvers, compilers; how to get the rest.",
+    "table": "Read a table of another tool, show it, write it as profile.csv.",
+    "tables": "List the tables of other tools that are read, and how.",
     "metrics": "List the metrics of sensitivity and of evaluations, plug-ins included.",
     "solvers": "List the installed solvers and what each can do.",
+    "recipes": "List the tools that recipes are written for, and the choices they take.",
 }
 
 # Words in the metavar, or the name, of a parameter that is a path: shells complete it as one.

@@ -5,6 +5,7 @@ from mpsearch.reports.facts import AccuracyFacts, Facts, LimitFacts, Number
 from mpsearch.reports.prose import NEAR_UNITS, limit_name, near_figures
 from mpsearch.reports.style import Headline, Headlines
 from mpsearch.running.streams import shown
+from mpsearch.tables.choice import counted
 from mpsearch.tables.units import format_amount, format_size
 
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
@@ -106,7 +107,8 @@ def _score(facts: Facts) -> Headline:
         low, high = metric.interval
         label = f"{metric.metric}, 95 % interval {low:.4g} to {high:.4g}"
         return Headline(f"{metric.value:.4g}", label)
-    return Headline("not measured", "accuracy; the command that measures it is below")
+    how = "; the command that measures it is below" if facts.measure else ""
+    return Headline("not measured", f"accuracy{how}")
 
 
 def _lost(row: AccuracyFacts) -> str:
@@ -169,8 +171,11 @@ def answer_sentence(facts: Facts) -> str:
         if near is not None and near.agreement is not None:
             text += f", and answers as FP32 on {100 * near.agreement.value:.2f} % of "
             text += f"{facts.measured_samples:,} samples without labels"
-    widths = sorted({layer.choice.w_bits for layer in facts.layers if layer.choice})
-    if widths:
+    choices = [layer.choice for layer in facts.layers if layer.choice]
+    widths = sorted({choice.w_bits for choice in choices})
+    if any(choice.label for choice in choices):
+        text += f"; its layers are {counted(choices)}"
+    elif widths:
         ends = f"{widths[0]}" if len(widths) == 1 else f"{widths[0]}- to {widths[-1]}"
         layers = f"{len(facts.layers)} layers have" if len(facts.layers) > 1 else "layer has"
         text += f"; its {layers} {ends}-bit weights"

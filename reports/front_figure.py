@@ -25,6 +25,7 @@ from mpsearch.reports.style import (
     scale_of,
     scale_omega,
 )
+from mpsearch.tables.choice import is_choice
 from mpsearch.tables.units import format_amount
 
 if TYPE_CHECKING:
@@ -218,5 +219,7 @@ def describe_front(facts: Facts) -> str:
     for point in points:
         if found.resource in point.totals:
             total = format_amount(found.resource, point.totals[found.resource])
-            words += f" {point.name.capitalize()}: Ω {point.omega:.3g} at {total}."
+            ours = point.name == "chosen" or is_choice(point.name)
+            name = point.name.capitalize() if ours else point.name
+            words += f" {name}: Ω {point.omega:.3g} at {total}."
     return words

@@ -82,7 +82,11 @@ def gather(run: Run) -> Facts:
         warnings=tuple(warnings),
         name=network_name(run),
         date=run.date,
-        measure=measuring_calls(run) if in_python else measuring_commands(run),
+        measure=()
+        if run.foreign
+        else measuring_calls(run)
+        if in_python
+        else measuring_commands(run),
     )
 
 
@@ -223,7 +227,9 @@ def _layers(
     for row in table.rows():
         choices[row.layer][row.choice] = (row.omega, row.omega_stderr)
         costs[row.layer, row.choice] = {"omega": row.omega, **row.resources}
-    selected = assignment.layers if assignment and fitting else {}
+    known = {choice: choice for choice in table.choices}  # with the bits that the table says
+    chosen = assignment.layers if assignment and fitting else {}
+    selected = {name: known[choice] for name, choice in chosen.items()}
     totals = {
         column: exact_sum([costs[layer, choice][column] for layer, choice in selected.items()])
         for column in ("omega", *table.columns)

@@ -113,7 +113,8 @@ def _draw(
     axes.tick_params(length=0, labelsize=8)
     if len(choices) > 8:
         axes.tick_params(axis="x", labelrotation=90)
-    axes.set_xlabel("choice (bits of weights and activations)")
+    named = any(choice.label for choice in choices)
+    axes.set_xlabel("format" if named else "choice (bits of weights and activations)")
     axes.set_ylim(len(layers), 0)
     for side in axes.spines.values():
         side.set_visible(False)

@@ -6,6 +6,7 @@ The figure of the layers: bits as bars over the network, and each layer's part o
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from math import isnan, nan
 from typing import TYPE_CHECKING
 
 from mpsearch.profiling.float_text import HEADER, float_rows, float_sentence
@@ -26,6 +27,7 @@ from mpsearch.reports.style import (
     Table,
     shorten,
 )
+from mpsearch.tables.choice import counted
 from mpsearch.tables.units import format_amount
 
 if TYPE_CHECKING:
@@ -39,14 +41,18 @@ MARKS = {"omega": ("o", BLUE), "size_bytes": ("s", ORANGE), "bops": ("^", PURPLE
 
 @dataclass(frozen=True)
 class BitsRow:
-    """One layer, or neighbours: mean bits, their ends, and parts of the totals, from 0 to 1."""
+    """One layer, or neighbours: mean bits, their ends, and parts of the totals, from 0 to 1.
+
+    NaN where no bits are said; format: the name of another tool's that a single layer has.
+    """
 
     name: str
     w_bits: float
-    w_least: int
-    w_most: int
+    w_least: float
+    w_most: float
     a_bits: float
     shares: Mapping[str, float]
+    format: str = ""
 
 
 def bits_rows(layers: Sequence[LayerFacts], most: int = ROWS) -> tuple[BitsRow, ...]:
@@ -60,8 +66,9 @@ def bits_rows(layers: Sequence[LayerFacts], most: int = ROWS) -> tuple[BitsRow, 
     rows = []
     for start, end in pairwise(ends):
         group = chosen[start:end]
-        weights = [layer.choice.w_bits for layer in group if layer.choice]
-        activations = [layer.choice.a_bits for layer in group if layer.choice]
+        choices = [layer.choice for layer in group if layer.choice]
+        weights: list[float] = [choice.w_bits for choice in choices if choice.w_bits] or [nan]
+        activations: list[float] = [choice.a_bits for choice in choices if choice.a_bits] or [nan]
         columns = list(dict.fromkeys(column for layer in group for column in layer.shares))
         name = group[0].name
         if count < len(chosen):
@@ -77,6 +84,7 @@ def bits_rows(layers: Sequence[LayerFacts], most: int = ROWS) -> tuple[BitsRow, 
                     column: sum(layer.shares.get(column, 0.0) for layer in group)
                     for column in columns
                 },
+                format=choices[0].label if len(group) == 1 else "",
             )
         )
     return tuple(rows)
@@ -88,8 +96,12 @@ def bits_drawing(layers: Sequence[LayerFacts]) -> Drawing | None:
     if not rows:
         return None
     grouped = len([layer for layer in layers if layer.choice]) > len(rows)
-    bits = [layer.choice.w_bits for layer in layers if layer.choice]
+    choices = [layer.choice for layer in layers if layer.choice]
+    bits = [choice.w_bits for choice in choices]
     widths = ", ".join(f"{bits.count(width)} at {width}" for width in sorted(set(bits)))
+    counts = f"Weight bits of {len(bits)} layers: {widths}."
+    if any(choice.label for choice in choices):
+        counts = f"Formats of {len(bits)} layers: {counted(choices)}."
     caption = (
         "Bits of the weights (bars) and of the input activations (ticks), and what part of the "
         "totals the layer takes. First layer on top."
@@ -104,7 +116,7 @@ def bits_drawing(layers: Sequence[LayerFacts]) -> Drawing | None:
     return Drawing(
         name="bits",
         title="Bits per layer",
-        text=f"Weight bits of {len(bits)} layers: {widths}. The table has every layer's numbers.",
+        text=f"{counts} The table has every layer's numbers.",
         caption=caption,
         height=1.3 + 0.2 * max(len(rows), 3),
         draw=draw,
@@ -137,18 +149,24 @@ def _draw_bits(axes: "Axes", rows: Sequence[BitsRow]) -> None:
     weights = [row.w_bits for row in rows]
     activations = [row.a_bits for row in rows]
     axes.barh(places, weights, height=0.72, color=BLUE, label="weight bits")
-    axes.plot(
-        activations, places, linestyle="none", marker="|", markersize=9, markeredgewidth=2,
-        color=ORANGE, label="activation bits",
-    )  # fmt: skip
+    if not all(map(isnan, activations)):
+        axes.plot(
+            activations, places, linestyle="none", marker="|", markersize=9, markeredgewidth=2,
+            color=ORANGE, label="activation bits",
+        )  # fmt: skip
     if any(row.w_least < row.w_most for row in rows):
         ends = [row.w_least for row in rows], [row.w_most for row in rows]
         axes.hlines(places, *ends, color=INK, linewidth=0.8)
     used = {0, *(row.w_least for row in rows), *(row.w_most for row in rows)}
     if all(float(row.a_bits).is_integer() for row in rows):
         used |= {int(row.a_bits) for row in rows}
-    widest = max([*weights, *activations, *used, 8])
-    axes.set_xlim(0, widest * 1.05)
+    used = {bits for bits in used if not isnan(bits)}
+    widest = max([*(bits for bits in (*weights, *activations) if not isnan(bits)), *used, 8])
+    named = any(row.format for row in rows)
+    for place, row in zip(places, rows, strict=True):  # behind the bars, where room is left
+        end = max([0, *(bits for bits in (row.w_bits, row.a_bits) if not isnan(bits))])
+        axes.text(end + 0.03 * widest, place, row.format, va="center", fontsize=7, color=INK)
+    axes.set_xlim(0, widest * (1.6 if named else 1.05))
     axes.set_xticks(sorted(used))
     axes.set_xlabel("bits")
     axes.grid(axis="x")

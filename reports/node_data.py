@@ -17,7 +17,7 @@ from mpsearch.reports.facts import Facts, LayerFacts
 from mpsearch.running.streams import json_text
 
 VALUES: Mapping[str, Callable[[LayerFacts], float | int | None]] = {
-    "bits": lambda layer: layer.choice.w_bits if layer.choice else None,
+    "bits": lambda layer: (layer.choice.w_bits or None) if layer.choice else None,
     "omega": lambda layer: layer.omega,
     "size": lambda layer: layer.resources.get("size_bytes"),
 }

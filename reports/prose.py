@@ -15,13 +15,19 @@ STATUS = {
 }
 
 
+def has_formats(facts: Facts) -> bool:
+    """Whether some choices are formats of other tools, by name."""
+    return any(choice.label for layer in facts.layers for choice in layer.choices)
+
+
 def question_text(facts: Facts) -> str:
     """`Which bit width should each of 7 layers have, at a size of at most 145.0 KB (…)?`"""
     layers = f"each of {len(facts.layers)} layers" if facts.layers else "each layer"
+    what = "format" if has_formats(facts) else "bit width"
     if not facts.limits:
-        return f"Which bit width should {layers} have? No limit is recorded."
+        return f"Which {what} should {layers} have? No limit is recorded."
     limits = " and ".join(_limit(asked) for asked in facts.limits)
-    return f"Which bit width should {layers} have, with {limits}?"
+    return f"Which {what} should {layers} have, with {limits}?"
 
 
 def _amount(column: str, value: float) -> str:

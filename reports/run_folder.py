@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,13 @@ class Run:
     folder: str = ""
     date: str = ""
     in_memory: bool = False
+
+    @property
+    def foreign(self) -> bool:
+        """Whether it has formats of other tools, which are measured by these."""
+        table = self.table.choices if self.table is not None else ()
+        chosen = self.assignment.layers.values() if self.assignment is not None else ()
+        return any(choice.label for choice in (*table, *chosen))
 
 
 def read_run(
@@ -117,6 +124,9 @@ def read_run(
     pieces = (run.table, run.assignment, run.front, run.evaluations, run.device)
     if all(piece is None for piece in pieces):
         raise InputError(damaged[0])
+    if run.foreign:
+        ours = [f"{USUAL['evaluation']} ", f"{Path(USUAL['profile']).stem}.json "]
+        run = replace(run, missing=tuple(o for o in run.missing if not o.startswith(tuple(ours))))
     return run
 
 

@@ -22,6 +22,7 @@ from mpsearch.reports.layer_sections import (
 from mpsearch.reports.prose import (
     NAMES,
     answer_text,
+    has_formats,
     near_figures,
     notices,
     question_text,
@@ -89,6 +90,8 @@ def _asked(facts: Facts) -> Section:
                 else f"{format_amount(asked.column, asked.slack)}{'' if within else ' (over)'}",
             ])  # fmt: skip
         columns = ["resource", "limit", "of uniform w8a8", "used", "left"]
+        if has_formats(facts) and not any(row[2] for row in rows):
+            columns, *rows = ([*cells[:2], *cells[3:]] for cells in (columns, *rows))
         parts.append(Table("Limits and what is left of them", columns, rows))
     return Section("question", "What was asked", parts)
 

@@ -132,6 +132,22 @@ def test_nothing_hides_behind_what_is_refused_first() -> None:
     ]  # fmt: skip
 
 
+def test_what_is_large_before_a_refused_node_refuses_nothing_else() -> None:
+    """The logarithm's input, in the millions, would be an output beside those of a tanh."""
+
+    def compute(m: Any, x: torch.Tensor) -> Any:
+        large = torch.log(m.a(x).square() * 1e6 + 1e-3)
+        memory = m.b(x) + x.mean(2, keepdim=True)
+        return torch.cat([memory.flatten(1), (torch.tanh(memory) + large).flatten(1)], 1)
+
+    model = Function(compute, a=nn.Conv1d(3, 3, 1), b=nn.Conv1d(3, 3, 1)).eval()
+    x = torch.randn(8, 3, 4, generator=torch.Generator().manual_seed(0))
+    network = Network.from_module(model, (x[:2],))
+    found = check(network, Data("x", (x,), None))
+    for target in ("c", "litert"):
+        assert [each.node for each in found[target].refused] == ["log"], target
+
+
 def test_a_quantized_network_is_checked_at_its_own_bits(tmp_path: Path) -> None:
     network, data = _network("plain")
     histograms = calibrate(network, data)

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tool_tables
 import torch
 from damaging import (
     Mutator,
@@ -125,6 +126,12 @@ KINDS = (
     Kind("run/run.json", _read_run, in_json, 20),
     Kind("steps/run.json", lambda: Record.open("steps", "1"), in_json, 20),
     Kind("power.csv", _read_power, in_csv, 20),
+    *(Kind(name, f"table {read}", in_json, 12) for name, (_, read) in tool_tables.FILES.items()),
+    Kind("kld.csv", "solve kld.csv --columns layer=name,choice=type,omega=kld,size_bytes=bytes "
+         "--group {fc,conv} --size 90% -o out.json", in_csv, 20),
+    Kind("shapes.safetensors", "table sensitivities.json --shapes shapes.safetensors",
+         in_safetensors, 12),
+    Kind("shapes.gguf", "table sensitivities.json --shapes shapes.gguf", in_bytes, 20),
 )  # fmt: skip
 
 
@@ -179,6 +186,14 @@ def _make() -> None:
     steps = Record.open("steps", "1")
     steps.finish(step, steps.begin(step), 1.5)
     Path("power.csv").write_text("t,p\n" + "".join(f"{n / 10},{2 + n / 100}\n" for n in range(9)))
+
+    tool_tables.write_all(Path())
+    rows = ("fc,Q4_K,0.5,10", "fc,Q6_K,0.25,14", "conv,Q4_K,0.5,10", "conv,Q6_K,0.25,14")
+    Path("kld.csv").write_text("\n".join(["name,type,kld,bytes", *rows, ""]))
+    shapes = {name: tuple(shape) for name, shape in tool_tables.SHAPES.items()}
+    tensors = {name: torch.zeros(shape) for name, shape in shapes.items()}
+    save_file(tensors, "shapes.safetensors")
+    Path("shapes.gguf").write_bytes(tool_tables.gguf(*shapes.items()))
 
 
 JOURNAL: list[str] = []  # what the profile's own journal is called: its name holds a digest

@@ -186,6 +186,30 @@ def test_pools_with_every_padding() -> None:
     _check(_quantized(network, data, "w8a8"), data)
 
 
+def test_no_operator_reads_constants_alone() -> None:
+    """A gate of a stored token, and a state that starts as stored: XNNPACK aborts on such ones."""
+
+    def compute(m: Any, x: torch.Tensor) -> Any:
+        token = m.token.weight.expand(len(x), -1)
+        state = m.cell(x[:, 0], torch.tanh(token))
+        return m.head(m.cell(x[:, 1], state) * torch.sigmoid(m.gate(token)) + token)
+
+    given = integer_networks.Function(
+        compute,
+        token=nn.Linear(4, 1, bias=False), gate=nn.Linear(4, 4), cell=nn.GRUCell(3, 4),
+        head=nn.Linear(4, 2),
+    )  # fmt: skip
+    inputs = (torch.randn(24, 2, 3, generator=torch.Generator().manual_seed(0)),)
+    network, data = Network.from_module(given.eval(), inputs), Data("test", inputs, None)
+    model = build(_quantized(network, data, "w8a8"), data)
+    runtime = litert("interpreter").Interpreter(model_content=model.content)
+    computed = {runtime.get_input_details()[0]["index"]}
+    for operator in runtime._get_ops_details():
+        assert computed.intersection(operator["inputs"].tolist()), operator["op_name"]
+        computed.update(operator["outputs"].tolist())
+    assert all(entry.ok for entry in check(model, data))
+
+
 def test_what_litert_cannot_compute_is_refused_by_name() -> None:
     network, data = _network("upwards-grouped")
     with pytest.raises(InputError, match="'read' is a transposed convolution with groups"):

@@ -19,8 +19,9 @@ from mpsearch.graph.layers import packet
 from mpsearch.graph.network import Network
 from mpsearch.graph.network_file import HEADER, load, save
 from mpsearch.graph.partial_forward import PartialForward
-from mpsearch.graph.recurrent import check_states
+from mpsearch.graph.recurrent_states import check_states
 from mpsearch.graph.tensors import set_tensor
+from mpsearch.integer.inference import integer_network
 from mpsearch.quantization.calibration import calibrate
 from mpsearch.quantization.quantized import quantize
 from mpsearch.quantization.quantized_file import load_quantized, save_quantized
@@ -288,6 +289,59 @@ def test_the_file_keeps_the_recurrent_operator_whole(tmp_path: Path) -> None:
         "aten.gru.input"
     ]
     assert load(tmp_path / "m.pt").network.digest == Network.from_module(model, (x,)).digest
+
+
+class Started(nn.Module):
+    """A recurrent network whose initial state does not depend on the data, as people make it."""
+
+    def __init__(self, kind: str, start: Any) -> None:
+        super().__init__()
+        self.rnn = KINDS[kind](FEATURES, H, batch_first=True, bidirectional=True)
+        self.learned = nn.Parameter(torch.randn(2, 1, H))
+        self.head = nn.Linear(2 * H, 3)
+        self.kind, self.start = kind, start
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = self.start(self, x.shape[0])
+        return self.head(self.rnn(x, (h, 0.5 * h) if self.kind == "lstm" else h)[0][:, -1])
+
+
+STARTS = {
+    "slices of zeros": lambda m, n: torch.zeros(4, n, H)[2:4],
+    "learned": lambda m, n: m.learned.expand(-1, n, -1).contiguous(),
+    "ones": lambda m, n: torch.ones(2, n, H),
+}
+
+
+@pytest.mark.parametrize(("kind", "start"), list(zip(("gru", "lstm", "gru"), STARTS, strict=True)))
+def test_states_that_are_the_same_for_every_sample_have_an_integer_form(
+    kind: str, start: str
+) -> None:
+    model, x = _seeded(Started, kind, STARTS[start]), torch.randn(20, T, FEATURES)
+    network = Network.from_module(model, (x[:2],))
+    with torch.no_grad():
+        assert torch.allclose(network(x), model(x), atol=1e-6)
+    data = Data("x", (x,), None)
+    choices = {layer.name: Choice(8, 8) for layer in network.layers}
+    quantized = quantize(network, choices, calibrate(network, data))
+    step = float(quantized(x).abs().max()) / 128
+    assert float((integer_network(quantized, data)(x) - quantized(x)).abs().max()) < 4 * step
+
+
+def test_a_file_whose_states_fit_one_sample_only_is_refused(tmp_path: Path) -> None:
+    model = _seeded(Started, "gru", STARTS["learned"])
+    save(model, tmp_path / "m.pt", (torch.randn(2, T, FEATURES),))
+    with zipfile.ZipFile(tmp_path / "m.pt") as archive:
+        files = {name: archive.read(name) for name in archive.namelist()}
+    header = json.loads(files[HEADER])
+    (node,) = (n for n in header["graph"] if n.get("target") == "aten.gru.input")
+    node["args"][1] = {"node": "learned"}
+    with zipfile.ZipFile(tmp_path / "m.pt", "w") as archive:
+        for name, content in (files | {HEADER: json.dumps(header)}).items():
+            archive.writestr(name, content)
+    with pytest.raises(InputError, match=r"states of shapes \[\(2, 1, 5\)\]") as caught:
+        load(tmp_path / "m.pt")
+    assert "\n" not in str(caught.value)
 
 
 def test_the_onnx_model_computes_what_the_quantized_network_computes() -> None:

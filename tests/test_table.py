@@ -207,8 +207,8 @@ NAMED = (
 
 def test_formats_of_others_go_through_by_name(tmp_path: Path) -> None:
     table = read(tmp_path, NAMED)
-    assert [str(c) for c in table.choices] == ["nvfp4", "w4g32a16", "Q4_K", "w8a8"]
-    assert [c.w_bits for c in table.choices] == [0, 4, 4.5, 8]
+    assert [str(c) for c in table.choices] == ["w4g32a16", "Q4_K", "w8a8", "nvfp4"]
+    assert [c.w_bits for c in table.choices] == [4, 4.5, 8, 0]
     assert table.layers[0].shape == (256, 256)
     table.write_csv(tmp_path / "again.csv")
     again = LayerTable.read_csv(tmp_path / "again.csv")

@@ -10,8 +10,10 @@ import click
 from mpsearch.commands.console import echo, json_option, print_json, print_table
 from mpsearch.commands.renamed import Renamed
 from mpsearch.commands.solution_text import print_failure, title_of
+from mpsearch.commands.table_options import TableOptions, table_options
 from mpsearch.explaining.explaining import Alternative, Decision, Explanation, WhatIf, what_if
 from mpsearch.explaining.explaining import explain as explain_assignment
+from mpsearch.recipes.fitted import as_searched
 from mpsearch.tables.assignment import Assignment
 from mpsearch.tables.layer_choices import excludes_of, pins_of
 from mpsearch.tables.solution import Solution
@@ -33,6 +35,7 @@ from mpsearch.tables.units import format_amount
               help="Beside those that the assignment records. Repeatable.")  # fmt: skip
 @click.option("--time-limit", type=float, metavar="SECONDS", default=10.0, show_default=True,
               help="For each of the searches: one, and two for every limit.")  # fmt: skip
+@table_options
 @json_option
 def explain(
     assignment_path: str,
@@ -42,6 +45,7 @@ def explain(
     excludes: tuple[str, ...],
     time_limit: float,
     as_json: bool,
+    reading: TableOptions,
 ) -> int:
     """Why every layer of ASSIGNMENT.JSON has its bits.
 
@@ -59,8 +63,9 @@ def explain(
     """
     assignment = Assignment.load(assignment_path)
     beside = os.path.join(os.path.dirname(assignment_path), "profile.csv")
-    table = LayerTable.read_csv(beside if table_path is None else table_path)
     asked = assignment.search
+    table = reading.read(beside if table_path is None else table_path, asked)
+    table = as_searched(table, asked)
     pinned = pins_of(table, (*asked.get("pin", ()), *pins), "--pin")
     excluded = excludes_of(
         table, (*asked.get("exclude", ()), *excludes), asked.get("allow", ()), "--"
@@ -89,7 +94,8 @@ def _print_decisions(
     table: LayerTable, decisions: Sequence[Decision], limits: Mapping[str, int | float]
 ) -> None:
     """Three lines a layer: what it has, the next better and the next cheaper choice."""
-    columns = [c for c in table.columns if c in limits or c in ("size_bytes", "bops")]
+    shown = {*limits, table.size_column, "size_bytes", "bops"}
+    columns = [column for column in table.columns if column in shown]
     rows = []
     for one in decisions:
         cells = [", ".join(one.layers), "now", str(one.choice), f"{one.omega:.4g}"]

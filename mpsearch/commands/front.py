@@ -7,22 +7,24 @@ import click
 import numpy as np
 
 from mpsearch.commands.console import echo, json_option, print_json, print_table
-from mpsearch.commands.options import SearchOptions, search_options
+from mpsearch.commands.options import SearchOptions, search_options, tool_option
 from mpsearch.commands.renamed import Renamed
 from mpsearch.commands.solution_text import front_lines
+from mpsearch.commands.table_options import TableOptions, table_options
 from mpsearch.errors import InputError
 from mpsearch.pareto.files import keep_measured, to_document, write_csv, write_json
 from mpsearch.pareto.front import Front
 from mpsearch.pareto.front import front as front_of
-from mpsearch.tables.provenance import load_provenance, model_digest_of, sound_provenance
-from mpsearch.tables.table import LayerTable
+from mpsearch.recipes.fitted import for_tool
+from mpsearch.tables.provenance import model_digest_of
 from mpsearch.tables.units import format_amount, parse_bytes
 
 
 @click.command()
 @click.argument("table_path", metavar="[PROFILE.CSV]", default="profile.csv")
-@click.option("--resource", default="size_bytes", show_default=True, help="Column against Ω.")
+@click.option("--resource", metavar="COLUMN", help="Against Ω [default: size_bytes, or --for's].")
 @search_options
+@tool_option
 @click.option("--points", default=20, show_default=True, help="Print at most this many points.")
 @click.option(
     "--memory", cls=Renamed, old=["--max-memory"], metavar="SIZE",
@@ -30,16 +32,19 @@ from mpsearch.tables.units import format_amount, parse_bytes
 )  # fmt: skip
 @click.option("-o", "--output", metavar="FILE.csv", help="Save all points, and FILE.json beside.")
 @click.option("--plot", metavar="FILE", help="Draw the front: FILE.png, FILE.svg or FILE.pdf.")
+@table_options
 @json_option
 def front(
     table_path: str,
-    resource: str,
+    resource: str | None,
     within: SearchOptions,
+    tool: str | None,
     points: int,
     memory: str | None,
     output: str | None,
     plot: str | None,
     as_json: bool,
+    reading: TableOptions,
 ) -> int:
     """The whole exact Pareto front of Ω against size, or against any column.
 
@@ -63,7 +68,8 @@ def front(
 
         check_picture(plot)
     allowed = None if memory is None else parse_bytes(memory)
-    table = LayerTable.read_csv(table_path)
+    table = for_tool(reading.read(table_path), tool)
+    resource = resource or table.size_column
     budget = within.budget(table)
     pins, exclude = within.pinned(table), within.excluded(table)
     found = front_of(
@@ -75,7 +81,7 @@ def front(
         max_memory=allowed,
         at_least=budget.at_least,
     )
-    found = replace(found, search=within.recorded)
+    found = replace(found, search={**table.recorded, **within.recorded, **reading.recorded})
     if not len(found):
         echo(
             "mpsearch: infeasible: no assignment is within the limits; `mpsearch solve` with the "
@@ -84,7 +90,7 @@ def front(
         )
         return 1
     if output is not None:
-        model = model_digest_of(sound_provenance(table_path))
+        model = model_digest_of(table.provenance)
         found, lost = keep_measured(found, Path(output).with_suffix(".json"), model)
         if lost:
             echo(f"note: {lost}", err=True)
@@ -95,7 +101,7 @@ def front(
         from mpsearch.reports.run_folder import Run
         from mpsearch.reports.writing import plot_front
 
-        known = Run(provenance=load_provenance(table_path))
+        known = Run(provenance=table.provenance)
         plot_front(found, plot, uniform_points(table), fp32_facts(known, found))
     if as_json:
         print_json(to_document(found))

@@ -339,6 +339,15 @@ _SEARCH = (
 )  # fmt: skip
 
 
+def tool_option(function: Function) -> Function:
+    """Add `--for`: `tool: str | None`."""
+    option = click.option(
+        "--for", "tool", metavar="NAME",
+        help="The tool that a recipe is for, in its own bytes, of its choices: `mpsearch recipes`.",
+    )  # fmt: skip
+    return add(function, (option,))
+
+
 def search_options(function: Function) -> Function:
     """Add `--size`, `--limit`, `--pin` and the others: `within: SearchOptions`."""
     return _group(function, "within", _SEARCH, SearchOptions)

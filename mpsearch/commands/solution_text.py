@@ -44,7 +44,10 @@ def idle_lines(table: LayerTable, solution: Solution) -> list[str]:
     least = "Ω" if solution.minimize == "omega" else solution.minimize
     if solution.status != "optimal":  # refined: the limits were of the least Ω
         why = f"the least {least} that there is keeps to it"
-    elif all(choice == table.choices_of(name)[-1] for name, choice in solution.choices.items()):
+    elif all(
+        choice == table.choices_of(name)[-1] and not choice.label
+        for name, choice in solution.choices.items()
+    ):
         why = "every layer has its largest choice"
     else:
         why = f"nothing has less {least}"
@@ -78,7 +81,8 @@ def _useful(key: str, one: Useful) -> str:
 
 def print_tables(table: LayerTable, solution: Solution) -> None:
     """Layers with what they take, totals against limits."""
-    columns = [column for column in ("size_bytes", "bops") if column in table.resources]
+    known = dict.fromkeys((table.size_column, "size_bytes", "bops"))
+    columns = [column for column in known if column in table.resources]
     share = columns[:1]
     whole = float(solution.totals[share[0]]) if share else 0.0
     rows = []

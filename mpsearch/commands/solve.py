@@ -10,7 +10,7 @@ import click
 from mpsearch.commands.console import echo, json_option, print_json
 from mpsearch.commands.grouping import READING, Grouped
 from mpsearch.commands.measured_options import MeasuredRequest, RefineRequest, measured_options
-from mpsearch.commands.options import SearchOptions, search_options
+from mpsearch.commands.options import SearchOptions, search_options, tool_option
 from mpsearch.commands.remedy_text import Searched, with_remedies
 from mpsearch.commands.renamed import Renamed
 from mpsearch.commands.solution_text import (
@@ -20,13 +20,15 @@ from mpsearch.commands.solution_text import (
     print_solution,
     to_document,
 )
+from mpsearch.commands.table_options import NAMES, TableOptions, table_options
 from mpsearch.errors import InputError
+from mpsearch.recipes.fitted import for_tool
 from mpsearch.refining.candidates import Asked
 from mpsearch.running.workers import is_first
 from mpsearch.search.solving import solve as solve_table
 from mpsearch.tables.assignment import Assignment
 from mpsearch.tables.budget import Minimand
-from mpsearch.tables.provenance import model_digest_of, sound_provenance, unpriced_activations
+from mpsearch.tables.provenance import model_digest_of, unpriced_activations
 from mpsearch.tables.solution import Solution
 from mpsearch.tables.stored_widths import FORMATS, excludes_for, note_of
 from mpsearch.tables.table import LayerTable
@@ -52,16 +54,23 @@ class SolveRequest:
     ram: str | None
     flash: str | None
     target: str | None
+    tool: str | None
     only_ranges: bool
     output: str
     as_json: bool
+    reading: TableOptions
     typed: SearchOptions | None = None
     """As it was typed."""
 
     @cached_property
+    def table(self) -> LayerTable:
+        """The table, fitted to the tool of --for. Raises InputError."""
+        return for_tool(self.reading.read(self.table_path), self.tool)
+
+    @property
     def provenance(self) -> Mapping[str, Any]:
         """Of the table; empty where nobody says."""
-        return sound_provenance(self.table_path)
+        return self.table.provenance
 
     @property
     def table_model(self) -> str | None:
@@ -112,7 +121,7 @@ class SolveRequest:
 
 GROUPS = {
     "Limits": ("max-size", "max-bops", "ram", "flash", "limit", "at-least", "omega-limit"),
-    "Layers": ("pin", "exclude", "allow", "max-distinct", "format"),
+    "Layers": ("pin", "exclude", "allow", "max-distinct", "format", "for"),
     "What is minimised, and how": (
         "minimize", "solver", "time-limit", "solver-option", "from-front", "rerank", "target",
     ),
@@ -121,6 +130,7 @@ GROUPS = {
         "measure", "tolerance", "confirm-data", "device", "rounding", "bias-correction",
     ),
     "Output": ("output", "limit-ranges", "json", "help"),
+    "Reading the table": NAMES,
     "Reading the float model": READING,
 }  # fmt: skip
 
@@ -175,7 +185,9 @@ GROUPS = {
     "--target", metavar="PROCESSOR",
     help="Of --ram and --flash: cortex-m0 … cortex-m55, cortex-a72, … [default: any].",
 )  # fmt: skip
+@tool_option
 @measured_options
+@table_options
 @click.option(
     "--limit-ranges", "only_ranges", cls=Renamed, old=["--ranges"], is_flag=True,
     help="What limits can be; no search.",
@@ -208,15 +220,16 @@ def solve(**options: Any) -> int:
       mpsearch solve --size 50% --limit max:bops=20M --limit count:w8=5 -o a.json
       mpsearch solve --max-drop 2 --data test.npz --fp32 model.pt -o small.json
       mpsearch solve --size 50% --refine 24 --fp32 model.pt -o refined.json
+      mpsearch solve --for modelopt -o modelopt.json
     """
     request = SolveRequest(**options)
-    table = LayerTable.read_csv(request.table_path)
+    table = request.table
     minimand = Minimand.parse(table, request.minimize)
     within = request.within
     if request.omega_limit is not None:
         within = replace(within, limits=(*within.limits, f"omega={request.omega_limit}"))
     if isinstance(request.measured, MeasuredRequest) and request.minimize == "omega":
-        minimand = Minimand.parse(table, "size_bytes")
+        minimand = Minimand.parse(table, table.size_column)
     budget = within.budget(table, minimand)
     unfit = [] if request.format is None else excludes_for(request.format, table)
     within = replace(within, excludes=(*within.excludes, *unfit))
@@ -341,7 +354,7 @@ def _reranked(
 def _save(
     request: SolveRequest, table: LayerTable, solution: Solution, refined: Mapping[str, Any]
 ) -> None:
-    recorded = dict(request.within.recorded)
+    recorded = {**table.recorded, **request.within.recorded, **request.reading.recorded}
     if request.max_distinct is not None:
         recorded["max-distinct"] = (str(request.max_distinct),)
     model = refined.get("model_digest", request.table_model)

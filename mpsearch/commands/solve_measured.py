@@ -150,7 +150,7 @@ def solve_measured(
     holds = answer.point is not None
     if holds:
         model = answer.provenance["model_digest"]
-        recorded = request.within.recorded
+        recorded = {**table.recorded, **request.within.recorded, **request.reading.recorded}
         assignment = Assignment.from_solution(solution, table.digest, recorded, model)
         weights = table.layer_weights
         replace(assignment, measured=document, weights=weights).save(request.output)

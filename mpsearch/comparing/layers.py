@@ -47,10 +47,10 @@ class NetworkLayer:
 
     @staticmethod
     def from_json(document: Mapping[str, Any]) -> "NetworkLayer":
-        """Of an object that has the form LAYERS. Raises InputError for bits that are none."""
+        """Of an object that has the form LAYERS. Raises ValueError for bits that are none."""
         bits = document["bits"]
         return NetworkLayer(
-            document["weights"], document["macs"], None if bits is None else Choice.parse(bits),
+            document["weights"], document["macs"], None if bits is None else Choice.called(bits),
             document[SIZE], document[BOPS],
         )  # fmt: skip
 

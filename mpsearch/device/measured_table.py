@@ -20,6 +20,11 @@ def uniform_assignments(table: LayerTable) -> dict[Choice, dict[str, Choice]]:
     for row in table.rows():
         has[row.layer].append(row.choice)
     for choice in table.choices:
+        if choice.label:
+            raise InputError(
+                f"{table.source} has {choice}, a format of another tool, which is not exported; "
+                "give the table that `mpsearch profile` wrote"
+            )
         if not in_integers(choice):
             raise InputError(
                 f"{table.source} has the choice {choice}, which is not exported as integers; "

@@ -5,9 +5,10 @@ without it: the nodes that were refused become inputs of the network, and the ex
 until it passes or refuses nothing new.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from math import prod
+from typing import Any
 
 import torch
 from torch import fx
@@ -57,9 +58,10 @@ def all_refusals(attempt: Attempt, quantized: QuantizedNetwork, data: Data) -> l
 def _without(
     quantized: QuantizedNetwork, data: Data, names: set[str]
 ) -> tuple[QuantizedNetwork, Data]:
-    """The network with these nodes as inputs, and numbers for them.
+    """The network with these nodes as inputs, and their numbers.
 
-    What only they read is put beside the output, so that it is still looked at.
+    What only they read is put beside the output, so that it is still looked at; divided by its
+    largest number, for outputs share a scale, which the others need as it was.
     """
     source = quantized.source
     graph = copy_graph(source.graph)
@@ -68,14 +70,15 @@ def _without(
     varying = {node.name for node in forward.varying}
     values = {node.name: value for node, value in fixed.items()}
     last = [node for node in graph.graph.nodes if node.op == "placeholder"][-1]
-    entered: list[tuple[int, ...]] = []
+    entered: list[torch.Tensor] = []
+    numbers = {node.name: value for node, value in forward.run(data.inputs).items()}
     ends: list[fx.Node] = []
     for node in _with_parts(graph, names):
         if "shape" in node.meta and node.users:
             with graph.graph.inserting_after(last):
                 if node.name in varying:
                     last = made = graph.graph.placeholder(f"{node.name}_refused")
-                    entered.append(tuple(node.meta["shape"]))
+                    entered.append(_rows(numbers.get(node.name), node.meta["shape"], len(data)))
                 else:
                     set_tensor(graph, f"{node.name}_refused", values[node.name])
                     made = graph.graph.get_attr(f"{node.name}_refused")
@@ -86,23 +89,28 @@ def _without(
             read = node.all_input_nodes
             graph.graph.erase_node(node)
             ends += [each for each in read if _is_end(each) and each.name not in names]
-    _beside_output(graph, [end for end in ends if not end.users])
+    _beside_output(graph, [end for end in ends if not end.users], numbers)
     graph.recompile()
     count = len(entered)
     changed = replace(
         source,
         graph=graph,
         input_names=(*source.input_names, *_input_names(graph)[len(source.input_names) :]),
-        input_shapes=(*source.input_shapes, *(shape[1:] for shape in entered)),
+        input_shapes=(*source.input_shapes, *(tuple(x.shape[1:]) for x in entered)),
         input_dtypes=(*source.input_dtypes, *[torch.float32] * count),
         outputs=source.outputs if not ends else lay_out(["output"], [_width(graph)]),
     )
     layers = {layer.name: quantized.layers[layer.name] for layer in changed.layers}
-    generator = torch.Generator().manual_seed(0)
-    further = [torch.randn(len(data), *shape[1:], generator=generator) for shape in entered]
     return assemble(changed, layers, quantized.stored), replace(
-        data, inputs=(*data.inputs, *further)
+        data, inputs=(*data.inputs, *entered)
     )
+
+
+def _rows(value: object, shape: Sequence[int], count: int) -> torch.Tensor:
+    """What a node has computed, finite; random numbers where that is no row per sample."""
+    if isinstance(value, torch.Tensor) and value.shape == (count, *shape[1:]):
+        return value.to(torch.float32).nan_to_num(0.0, 1.0, -1.0)
+    return torch.randn(count, *shape[1:], generator=torch.Generator().manual_seed(0))
 
 
 def _parts_of(quantized: QuantizedNetwork, names: set[str]) -> set[str]:
@@ -130,7 +138,9 @@ def _is_end(node: fx.Node) -> bool:
     return node.op == "call_function" and floating and len(shape) > 1 and shape[0] == 1
 
 
-def _beside_output(graph: fx.GraphModule, ends: Sequence[fx.Node]) -> None:
+def _beside_output(
+    graph: fx.GraphModule, ends: Sequence[fx.Node], numbers: Mapping[str, Any]
+) -> None:
     (output,) = (node for node in graph.graph.nodes if node.op == "output")
     (result,) = output.args
     assert isinstance(result, fx.Node)
@@ -142,6 +152,12 @@ def _beside_output(graph: fx.GraphModule, ends: Sequence[fx.Node]) -> None:
             width = prod(node.meta["shape"][1:])
             rows.append(graph.graph.call_function(aten.flatten.using_ints, (node, 1)))
             rows[-1].meta = {"shape": (1, width), "dtype": torch.float32}
+            if node is not result:
+                largest = float(numbers[node.name].nan_to_num().abs().max())
+                rows.append(
+                    graph.graph.call_function(aten.mul.Tensor, (rows.pop(), 1 / max(1.0, largest)))
+                )
+                rows[-1].meta = {"shape": (1, width), "dtype": torch.float32}
         joined = graph.graph.call_function(aten.cat.default, (rows, 1))
     width = sum(row.meta["shape"][1] for row in rows)
     joined.meta = {"shape": (1, width), "dtype": torch.float32}

@@ -289,10 +289,12 @@ def _allowed(
             name = table.layer_names[number]
             integer = sorted(filter(in_integers, left))
             if left and not integer:
-                what = "have groups of weights" if min(left).group_size else "be in float"
+                only = min(left)
+                what = "in another tool's format" if only.label else "in float"
+                what = "with groups of weights" if only.group_size else what
                 raise InputError(
-                    f"layer {name!r} may only {what} ({min(left)}); --ram is about integers: "
-                    "let it have 2 to 8 or 16 bits and a scale per channel"
+                    f"layer {name!r} may only be {what} ({only}); --ram is about integers: "
+                    "let it have 2 to 8 or 16 bits"
                 )
             if name in wanted:
                 found[name] = integer or sorted(table.choices)[:1]

@@ -112,8 +112,8 @@ def _drawn(table: LayerTable, assignment: Assignment) -> list[str] | None:
     found = _front(table) if len(table.layers) <= EXACT else supported(table)
     points = [("·", size, omega) for size, omega in found]
     legend = []
-    for choice in _everywhere(table):
-        mark = str(choice.w_bits)[-1]
+    for choice, other in zip(_everywhere(table), "abcd", strict=False):
+        mark = other if choice.label or choice.group_size else str(choice.w_bits)[-1]
         size = float(table.uniform_total(COLUMN, choice))
         points.append((mark, size, float(table.uniform_total("omega", choice))))
         legend.append(f"{mark} {choice} everywhere")
@@ -158,12 +158,12 @@ def supported(table: LayerTable) -> list[tuple[float, float]]:
 
 
 def _everywhere(table: LayerTable) -> list[Choice]:
-    """At most four choices that every layer has, with other weight bits each."""
-    by_bits: dict[int, Choice] = {}
-    for position, choice in enumerate(table.choices):
-        if (table.row_index[:, position] >= 0).all():
-            by_bits[choice.w_bits] = choice
-    return [by_bits[bits] for bits in sorted(by_bits)][:4]
+    """At most four choices that every layer has, with other weights each."""
+    by_weights = {
+        choice.weights: choice for position, choice in enumerate(table.choices)
+        if (table.row_index[:, position] >= 0).all()
+    }  # fmt: skip
+    return sorted(by_weights.values())[:4]
 
 
 def plot(points: Sequence[tuple[str, float, float]]) -> list[str]:

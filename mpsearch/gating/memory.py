@@ -38,4 +38,10 @@ def ram_of(evidence: Evidence, target: str | None = None) -> int:
             f"the assignment has no choice for layer {missing[0]!r} of {table.source}; name the "
             "table that it was solved from with --profile"
         )
+    named = [choice for choice in assignment.layers.values() if choice.label]
+    if named:
+        raise InputError(
+            f"the assignment has {named[0]}, a format of another tool, which the C export does not "
+            "have; leave out --max-ram"
+        )
     return planned.lives(assignment.layers).peak_bytes

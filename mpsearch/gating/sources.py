@@ -12,6 +12,7 @@ from mpsearch.comparing.layers import NetworkLayer
 from mpsearch.device.profile import load_device_profile
 from mpsearch.errors import InputError
 from mpsearch.evaluation.evaluation import Evaluations, load_evaluations
+from mpsearch.foreign_tables.reading import read_again
 from mpsearch.tables.assignment import Assignment
 from mpsearch.tables.choice import Choice
 from mpsearch.tables.provenance import (
@@ -19,7 +20,6 @@ from mpsearch.tables.provenance import (
     model_digest_of,
     table_of,
 )
-from mpsearch.tables.table import LayerTable
 
 if TYPE_CHECKING:
     from mpsearch.importers.loading import ModelSource
@@ -104,7 +104,9 @@ def read_evidence(
         digest = model_digest_of(load_provenance(table_path))
     return Evidence(
         assignment=assignment,
-        table=LayerTable.read_csv(table_path) if table_path else None,
+        table=read_again(table_path, {} if assignment is None else assignment.search)
+        if table_path
+        else None,
         evaluations=evaluations,
         network=sources.network,
         device=load_device_profile(device_path) if device_path else None,

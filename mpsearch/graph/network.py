@@ -13,9 +13,9 @@ from mpsearch.graph import memory_budget
 from mpsearch.graph.exporting import export_graph
 from mpsearch.graph.folding import simplify
 from mpsearch.graph.inputs import ExampleInputs, bind_inputs
-from mpsearch.graph.layers import Layer, find_layers, output_channels_view, packet
+from mpsearch.graph.layers import Layer, find_layers, output_channels_view
 from mpsearch.graph.outputs import Output, Shape, left_out_outputs, recorded_outputs
-from mpsearch.graph.recurrent import RECURRENT, check_states
+from mpsearch.graph.recurrent_states import CheckedRun
 from mpsearch.graph.sample_layout import check_samples_apart
 from mpsearch.graph.samples_first import at_border
 from mpsearch.graph.tensors import (
@@ -196,10 +196,8 @@ def output_shape(graph: fx.GraphModule) -> Shape:
     return shape[1:]
 
 
-class _ShapeRecorder(fx.Interpreter):
+class _ShapeRecorder(CheckedRun):
     def run_node(self, n: fx.Node) -> object:
-        if packet(n) in RECURRENT:
-            check_states(n, self.fetch_args_kwargs_from_env(n)[0])
         value = super().run_node(n)
         if isinstance(value, torch.Tensor):
             n.meta["shape"], n.meta["dtype"] = tuple(value.shape), value.dtype

@@ -14,7 +14,7 @@ and direction one product W_ih·x + b_ih over the whole sequence, and for every 
 A step of an LSTM takes 4H(I + H) multiply-accumulates, of a GRU 3H(I + H), of an RNN H(I + H).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,15 +24,16 @@ from torch import fx
 from mpsearch.errors import InputError
 from mpsearch.graph import memory_budget
 from mpsearch.graph.layers import argument, packet
+from mpsearch.graph.recurrent_states import (
+    CELLS,
+    GATES,
+    SEQUENCES,
+    CheckedRun,
+    states_of_no_sample,
+)
+from mpsearch.graph.tensors import fresh_name, set_tensor
 
-_SEQUENCES = {"lstm": "lstm", "gru": "gru", "rnn_tanh": "tanh", "rnn_relu": "relu"}
-_CELLS = {
-    "lstm_cell": "lstm", "gru_cell": "gru", "rnn_tanh_cell": "tanh", "rnn_relu_cell": "relu"
-}  # fmt: skip
-RECURRENT = frozenset({*_SEQUENCES, *_CELLS})
-_GATES = {"lstm": 4, "gru": 3, "tanh": 1, "relu": 1}
 _NODES_OF_A_STEP, _BYTES_OF_A_NODE = 16, 2048
-_ZEROS = {"zeros", "zeros_like", "new_zeros"}
 
 aten = torch.ops.aten
 
@@ -55,20 +56,20 @@ def unroll(graph: fx.GraphModule, example_inputs: Sequence[torch.Tensor]) -> Non
     The length of the sequence is that of the examples. Raises InputError for packed sequences, for
     dropout that is left on and where the batch is taken for the sequence.
     """
-    nodes = [n for n in graph.graph.nodes if packet(n) in _SEQUENCES or packet(n) in _CELLS]
+    nodes = [n for n in graph.graph.nodes if packet(n) in SEQUENCES or packet(n) in CELLS]
     if not nodes:
         return
-    sequences = [n for n in nodes if packet(n) in _SEQUENCES]
-    _check_batch(graph, sequences, example_inputs)
+    sequences = [n for n in nodes if packet(n) in SEQUENCES]
+    starts = _check_batch(graph, sequences, example_inputs)
     # Now, because what is written in place of one operator has no shapes yet for the next one
     steps = {node: _steps(node) for node in sequences}
-    cells = sum(steps[n] * len(_cells(n, _SEQUENCES[packet(n)])) for n in sequences)
+    cells = sum(steps[n] * len(_cells(n, SEQUENCES[packet(n)])) for n in sequences)
     memory_budget.reserve(
         cells * _NODES_OF_A_STEP * _BYTES_OF_A_NODE, f"a graph of {cells:,} recurrent steps"
     )
     for node in nodes:
-        writer = _Writer(graph.graph, node)
-        if packet(node) in _CELLS:
+        writer = _Writer(graph, node, starts)
+        if packet(node) in CELLS:
             writer.cell()
         else:
             writer.sequence(steps[node])
@@ -86,25 +87,35 @@ def _steps(node: fx.Node) -> int:
 
 def _check_batch(
     graph: fx.GraphModule, nodes: Sequence[fx.Node], example_inputs: Sequence[torch.Tensor]
-) -> None:
-    """A sequence without a batch dimension would have the samples one after the other in time."""
+) -> dict[fx.Node, torch.Tensor]:
+    """The initial states that are the same for every sample, [layers, H]: zeros, or learned ones.
+
+    Refused is a sequence without a batch dimension, which would have the samples one after the
+    other in time.
+    """
     for node in nodes:
         if str(node.target).endswith(".data"):
             raise InputError(
                 f"{node.name} runs over packed sequences; expected sequences of one length, padded"
             )
     inputs = {node.args[0]: node for node in nodes}
+    repeated = states_of_no_sample(graph, nodes)
     seen: dict[fx.Node, torch.Size] = {}
+    starts: dict[fx.Node, torch.Tensor] = {}
 
-    class Shapes(fx.Interpreter):
+    class Shapes(CheckedRun):
         def run_node(self, n: fx.Node) -> Any:
             value = super().run_node(n)
             if n in inputs:
                 seen[n] = value.shape
+            if n in repeated and torch.equal(value[:, 0], value[:, -1]):
+                starts[n] = value[:, 0].clone()
             return value
 
     with torch.no_grad():
-        Shapes(graph).run(*(torch.cat([x[:1]] * 2) for x in example_inputs))
+        run = Shapes(graph)
+        run.extra_traceback = False
+        run.run(*(torch.cat([x[:1]] * 2) for x in example_inputs))
     for source, node in inputs.items():
         if seen[source][0 if argument(node, "batch_first") else 1] != 2:  # type: ignore[index]
             raise InputError(
@@ -112,54 +123,18 @@ def _check_batch(
                 "expected a sequence per sample: [batch, time, features] and batch_first=True, or "
                 "--batch-dim NAME=1 for [time, batch, features]"
             )
-
-
-def check_states(node: fx.Node, args: Sequence[Any]) -> None:
-    """Raise InputError unless weights and states fit each other; `args` are those of the call.
-
-    torch's recurrent operators read beyond the end of those that do not.
-    """
-    name, x, states = packet(node), args[0], args[1]
-    found = [tuple(s.shape) for s in (states if isinstance(states, list | tuple) else [states])]
-    directions, leading = 1, tuple(x.shape[:-1])
-    if name in _CELLS:
-        given = list(args[2:])
-        weights = [weight for weight in given if weight is not None]
-        has_biases = len(weights) == 4
-        count = 1
-    else:
-        weights, has_biases, directions = list(args[2]), bool(args[3]), 2 if args[7] else 1
-        count = int(args[4]) * directions
-        leading = (count, *leading[1:]) if not args[8] else (count, *leading[:-1])
-    width = 4 if has_biases else 2
-    per_cell = len(weights) // max(1, count)
-    fits = count > 0 and per_cell in (width, width + 1) and len(weights) == per_cell * count
-    gates, inputs = _GATES[{**_SEQUENCES, **_CELLS}[name]], x.shape[-1]
-    for index in range(count if fits else 0):
-        cell = [tuple(weight.shape) for weight in weights[index * per_cell :][:per_cell]]
-        hidden = cell[0][0] // gates if cell[0] else 0
-        out = cell[-1][0] if per_cell > width and cell[-1] else hidden
-        rows = gates * hidden
-        wanted = [(rows, inputs), (rows, out), *[(rows,)] * (width - 2)]
-        wanted += [(out, hidden)] if per_cell > width else []
-        both = [(*leading, out), (*leading, hidden)]
-        fits = fits and hidden > 0 and cell == wanted and found == both[: len(found)]
-        if (index + 1) % directions == 0:
-            inputs = out * directions
-    if not fits or len(found) != (2 if "lstm" in name else 1):
-        raise InputError(
-            f"{node.name}: got {name} with states of shapes {str(found)[:100]} and weights of "
-            f"{str([tuple(w.shape) for w in weights])[:200]} for inputs {tuple(x.shape)}; expected "
-            "states and weights that fit each other"
-        )
+    return starts
 
 
 class _Writer:
     """Writes the nodes that stand for one recurrent operator before it."""
 
-    def __init__(self, graph: fx.Graph, node: fx.Node) -> None:
-        self.graph = graph
+    def __init__(
+        self, module: fx.GraphModule, node: fx.Node, starts: Mapping[fx.Node, torch.Tensor]
+    ) -> None:
+        self.module, self.graph = module, module.graph
         self.node = node
+        self.starts = starts
 
     def call(self, name: str, operator: Any, *args: Any) -> fx.Node:
         node = self.graph.create_node(
@@ -170,7 +145,7 @@ class _Writer:
 
     def cell(self) -> None:
         """One step that the model's own loop asks for."""
-        node, kind = self.node, _CELLS[packet(self.node)]
+        node, kind = self.node, CELLS[packet(self.node)]
         weights: tuple[Any, ...] = tuple(
             argument(node, name) for name in ("w_ih", "w_hh", "b_ih", "b_hh")
         )
@@ -188,7 +163,7 @@ class _Writer:
 
     def sequence(self, steps: int) -> None:
         """All steps of all layers and directions."""
-        node, kind = self.node, _SEQUENCES[packet(self.node)]
+        node, kind = self.node, SEQUENCES[packet(self.node)]
         if argument(node, "train") and argument(node, "dropout"):
             raise InputError(f"{node.name} has dropout that is left on; expected model.eval()")
         batch_first = bool(argument(node, "batch_first"))
@@ -244,22 +219,17 @@ class _Writer:
         for t in order:
             x_t = self.call(f"{label}_x_t", aten.select.int, inputs, 1, t)
             if h is None:
-                widths = (cell.w_hh.meta["shape"][1], cell.w_hh.meta["shape"][0] // 4)
-                states = [
-                    self.start(start, place, x_t, width)
-                    for start, width in zip(starts, widths, strict=False)
-                ]
+                states = [self.start(start, place, x_t) for start in starts]
                 h, c = (states[0], states[1] if len(states) > 1 else None)
             h, c = self.step(cell, x_t, h, c, f"{label}_")
             outputs[t] = h
         assert h is not None
         return [outputs[t] for t in range(steps)], [h] if c is None else [h, c]
 
-    def start(self, given: fx.Node, place: int, x_t: fx.Node, width: int) -> fx.Node:
-        """The initial state [N, width] of one layer; `given` holds those of all, [layers, N, H]."""
-        if packet(given) in _ZEROS:  # of the batch's size without asking for it
-            columns = self.call("columns", aten.slice.Tensor, x_t, 1, 0, width)
-            return self.call("zeros", aten.zeros_like.default, columns)
+    def start(self, given: fx.Node, place: int, x_t: fx.Node) -> fx.Node:
+        """The initial state [N, H] of one layer; `given` holds those of all, [layers, N, H]."""
+        if given in self.starts:
+            return self.repeated(self.starts[given][place : place + 1], x_t)
         if packet(given) == "unsqueeze" and given.args[1] == 0:  # [N, width] of the one layer
             source = given.args[0]
             assert isinstance(source, fx.Node)
@@ -268,6 +238,17 @@ class _Writer:
         if swapped is not None:
             return self.call("start", aten.select.int, swapped, 1, place)
         return self.call("start", aten.select.int, given, 0, place)
+
+    def repeated(self, row: torch.Tensor, x_t: fx.Node) -> fx.Node:
+        """A state [1, width] for every sample."""
+        if not row.any():  # of the batch's size without asking for it
+            columns = self.call("columns", aten.slice.Tensor, x_t, 1, 0, row.shape[1])
+            return self.call("zeros", aten.zeros_like.default, columns)
+        name = fresh_name(self.module, f"{self.node.name}_start")
+        set_tensor(self.module, name, row.clone())
+        samples = self.call("samples", aten.sym_size.int, x_t, 0)
+        stored = self.graph.get_attr(name)
+        return self.call("start", aten.expand.default, stored, [samples, row.shape[1]])
 
     def step(
         self, cell: _Cell, x: fx.Node, h: fx.Node, c: fx.Node | None, label: str
@@ -282,7 +263,7 @@ class _Writer:
             part = call("gate", aten.slice.Tensor, gates, 1, start, stop)
             return call("gate", function, part) if function is not None else part
 
-        width = cell.w_hh.meta["shape"][0] // _GATES[cell.kind]
+        width = cell.w_hh.meta["shape"][0] // GATES[cell.kind]
         hidden = call("h", aten.linear.default, h, cell.w_hh, cell.b_hh)
         sigmoid, tanh = aten.sigmoid.default, aten.tanh.default
         add, mul = aten.add.Tensor, aten.mul.Tensor

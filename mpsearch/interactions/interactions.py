@@ -69,10 +69,10 @@ class Interactions:
         for layer, choice in assignment.items():
             if (layer, choice) not in position:
                 what = f"layer {layer!r}" if layer not in known else f"{choice} for layer {layer!r}"
-                raise InputError(
-                    f"the interactions have no {what}; profile it again with that choice and "
-                    "--interactions"
-                )
+                way = "profile it again with that choice and --interactions"
+                if choice.label:
+                    way = "it is a format of another tool, which `mpsearch profile` does not have"
+                raise InputError(f"the interactions have no {what}; {way}")
         return np.array([position[cell] for cell in assignment.items()], dtype=np.int64)
 
 

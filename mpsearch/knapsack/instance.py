@@ -75,7 +75,8 @@ class Instance:
         Rows are ordered: limits, extra columns, lower limits. `exclude` maps a layer name, or `""`
         for every layer, to choices. Raises InputError for unknown layers or columns, a pin to a
         choice that the layer lacks, a choice that some layers have and others lack without being
-        excluded, and nothing left to choose. What a peak limit leaves may be nothing: `is_empty`.
+        excluded (but in a `partial` table), and nothing left to choose. What a peak limit leaves
+        may be nothing: `is_empty`.
         """
         if not table.layers:
             raise InputError(f"{table.source} has no layers")
@@ -201,16 +202,18 @@ def _buys_nothing(
     choices: Sequence[Choice], allowed: NDArray[np.bool_], limited: Sequence[IntArray]
 ) -> NDArray[np.bool_]:
     """[L, C]: choices beside another allowed one of the layer that has more bits for activations,
-    no fewer for weights in no larger groups, and no larger value in any of the matrices `limited`
-    [L, C].
+    no fewer for weights, in groups that are no larger, and no larger value in any of the matrices
+    `limited` [L, C].
 
     Some choice of every layer remains: of those with the most bits for activations nothing goes.
+    Nothing is said of other tools' formats, whose bits do not tell which of two is finer.
     """
     found = np.zeros_like(allowed)
     for one, choice in enumerate(choices):
         for other, better in enumerate(choices):
-            finer = better.w_bits >= choice.w_bits and _run(better) <= _run(choice)
-            if better.a_bits > choice.a_bits and finer:
+            if choice.label or better.label or _fineness(better) < _fineness(choice):
+                continue
+            if better.a_bits > choice.a_bits and better.w_bits >= choice.w_bits:
                 no_more = allowed[:, one] & allowed[:, other]
                 for matrix in limited:
                     no_more &= (matrix[:, other] <= matrix[:, one]).astype(bool)
@@ -218,9 +221,9 @@ def _buys_nothing(
     return found
 
 
-def _run(choice: Choice) -> float:
-    """How many weights share a scale, at most."""
-    return choice.group_size or np.inf
+def _fineness(choice: Choice) -> float:
+    """Scales for each weight, a channel's one for nothing."""
+    return 1 / choice.group_size if choice.group_size else 0.0
 
 
 def _allowed(
@@ -249,7 +252,9 @@ def _allowed(
         wanted[position[name]] = False
         wanted[position[name], column] = True
     gaps = np.argwhere(wanted & (table.row_index < 0))
-    if len(gaps):
+    if table.partial:
+        wanted &= table.row_index >= 0
+    elif len(gaps):
         layer, choice = table.layer_names[gaps[0][0]], table.choices[gaps[0][1]]
         raise InputError(
             f"{table.source}: layer {layer!r} has no row for {choice}, which other layers have; "

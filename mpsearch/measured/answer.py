@@ -33,6 +33,7 @@ from mpsearch.measured.min_accuracy import Search, search, thin
 from mpsearch.pareto.front import Front
 from mpsearch.quantization.packing import bops, size_bytes
 from mpsearch.quantization.quantized import check_layers
+from mpsearch.quantization.quantizer import check_choice
 from mpsearch.running.journal import Journal
 from mpsearch.statistics import paired_drop, wilson_interval
 from mpsearch.tables.choice import Choice
@@ -221,6 +222,8 @@ def smallest_that_holds(
     """
     started = time.monotonic()
     check_layers(subject.network, front.assignment(0))
+    for choice in front.used:
+        check_choice(choice)
     quantizing = subject.quantizing
     if confirm is not None:
         for used in (subject.data, quantizing.calibration):

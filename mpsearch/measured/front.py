@@ -16,6 +16,7 @@ from mpsearch.evaluation.subjects import Subject
 from mpsearch.pareto.files import read_json, write_csv, write_json
 from mpsearch.pareto.front import Front
 from mpsearch.quantization.quantized import check_layers
+from mpsearch.quantization.quantizer import check_choice
 from mpsearch.running.workers import Workers
 from mpsearch.statistics import paired_drop
 
@@ -68,6 +69,8 @@ def measure_front(
     another network, unless `remeasure` drops these.
     """
     check_layers(subject.network, front.assignment(0))
+    for choice in front.used:
+        check_choice(choice)
     names: tuple[str, ...] = COLUMNS
     if subject.data.labels is None:
         names, subject = WITHOUT_LABELS, replace(subject, metrics=("agreement",))

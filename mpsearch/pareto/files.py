@@ -117,7 +117,10 @@ def to_document(front: Front) -> dict[str, Any]:
         "at_least": dict(front.at_least),
         "search": {option: list(values) for option, values in front.search.items()},
         "table_digest": front.table_digest,
-        "choices": [str(choice) for choice in front.choices],
+        "choices": [
+            choice.to_json() if choice.label and (choice.w_bits or choice.a_bits) else str(choice)
+            for choice in front.choices
+        ],
         "layers": list(front.layers),
         "omega": front.omega.tolist(),
         "totals": {name: values.tolist() for name, values in front.totals.items()},
@@ -188,7 +191,10 @@ def read_json(path: str | os.PathLike[str]) -> Front:
         front = Front(
             resource=document["resource"],
             layers=tuple(document["layers"]),
-            choices=tuple(Choice.called(one) for one in document["choices"]),
+            choices=tuple(
+                Choice.called(one) if isinstance(one, str) else Choice.from_json(one)
+                for one in document["choices"]
+            ),
             omega=np.array(document["omega"], dtype=np.float64),
             totals={key: _totals(values) for key, values in document["totals"].items()},
             assignments=_assignments(document),
@@ -209,6 +215,11 @@ def read_json(path: str | os.PathLike[str]) -> Front:
     return front
 
 
+def _choice(value: Any, where: str) -> None:
+    """`w4a8`; `{"choice": "Q4_K", "w_bits": 4.5}` where the name does not say the bits."""
+    check_form(value, {"choice": text} if isinstance(value, dict) else text, where)
+
+
 _LIMITS = by_name(number())
 _FORM = {
     "exact": flag,
@@ -218,7 +229,7 @@ _FORM = {
     "at_least?": _LIMITS,
     "search?": by_name(list_of(text)),
     "table_digest": text,
-    "choices": list_of(text, 1),
+    "choices": list_of(_choice, 1),
     "layers": list_of(text, 1),
     "omega": list_of(number()),
     "totals": by_name(list_of(number())),
@@ -320,11 +331,13 @@ def answer(
     table_digest: str,
     limits: Mapping[str, int | float],
     at_least: Mapping[str, int | float] | None = None,
+    recorded: Mapping[str, tuple[str, ...]] | None = None,
 ) -> int | None:
     """The point of least Ω within the limits; None where they are infeasible.
 
     `{"size_bytes": 145000}` for a front of size against Ω: the same optimum as `solve`. A front
-    that was made under limits answers only with the same ones. Raises InputError for a front of
+    that was made under limits answers only with the same ones. recorded: what both are asked beside
+    limits, `{"for": ("torchao",)}`. Raises InputError for a front of
     another table, one that is not exact, and limits that it was not made for.
     """
     if front.table_digest != table_digest:
@@ -338,7 +351,13 @@ def answer(
             "the front is not exact, so it does not answer for `solve`",
             "make an exact one with a larger `mpsearch front --memory`",
         )
-    if front.search:
+    if dict(front.search) != dict(recorded or {}):
+        if not front.search:
+            raise InputError(
+                f"the front is of all tools, and --for {recorded['for'][0] if recorded else ''} of "
+                "one",
+                "make the tool's own with `mpsearch front --for`, or solve the table",
+            )
         words = " ".join(f"--{option} {v}" for option, vs in front.search.items() for v in vs)
         raise InputError(
             f"the front was made with {words}, so it does not answer for the whole table",

@@ -133,6 +133,11 @@ class Front:
         ]
         return np.stack(numbers, axis=1) if numbers else np.zeros((len(self), 0), dtype=np.int64)
 
+    @property
+    def used(self) -> tuple[Choice, ...]:
+        """The choices that some layer has at some point, ascending."""
+        return tuple(self.choices[place] for place in np.unique(self.assignments).tolist())
+
     def assignment(self, point: int) -> dict[str, Choice]:
         """Choice by layer name of one point."""
         indices = self.assignments[point].tolist()

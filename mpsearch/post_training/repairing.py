@@ -48,7 +48,6 @@ from mpsearch.quantization.quantizer import (
     FLOAT_BITS,
     ActivationQuantizer,
     QuantizedWeight,
-    check_choice,
     quantize_weight,
 )
 from mpsearch.quantization.scale_layout import layout_of
@@ -150,8 +149,6 @@ def quantize_after_training(
     """
     settings = settings or PostTraining()
     check_layers(network, choices)
-    for choice in choices.values():
-        check_choice(choice)
     if len(calibration) == 0:
         raise InputError(f"{calibration.name} has no samples; calibration needs at least one")
     shared = shared or Shared(network, calibration, batch_size)

@@ -246,13 +246,11 @@ def _check_scores(scores: Scores, study: Study) -> None:
 def _table(study: Study, scores: Scores, group_residual: bool) -> LayerTable:
     network = study.network
     groups = residual_groups(network.graph, network.layers) if group_residual else {}
-    shapes = {}
-    if any(choice.group_size for choice in study.choices):
-        shapes = {layer.name: _shape(network, layer) for layer in network.layers}
+    shaped = any(choice.group_size for choice in study.choices)
     layers = [
         TableLayer(
             layer.name, layer.kind, groups.get(layer.name, ""), layer.weights, layer.macs,
-            shapes.get(layer.name, ()),
+            tuple(_shape(layer, network)) if shaped else (),
         )
         for layer in network.layers
     ]  # fmt: skip
@@ -277,6 +275,12 @@ def _without_effect(scores: Scores, study: Study) -> list[str]:
         for layer in study.network.layers
         if not any(scores[layer.name, choice].omega for choice in study.choices)
     ]
+
+
+def _shape(layer: Layer, network: Network) -> list[int]:
+    """Lengths of the weight, output channels first, of transposed convolutions too."""
+    kernel = network.weight(layer).shape[2:]
+    return [layer.channels, layer.weights // layer.channels // math.prod(kernel), *kernel]
 
 
 def _provenance(
@@ -312,6 +316,7 @@ def _provenance(
         "float_bytes_outside_layers": float_bytes_outside(network),
         "float_operators": float_part(network).to_json(),
         "macs": sum(layer.macs for layer in network.layers),
+        "shapes": {layer.name: _shape(layer, network) for layer in network.layers},
         "resumed_pieces": resumed,
         "conventions": {**CONVENTIONS, **(GROUPS if any(c.group_size for c in choices) else {})},
     }
@@ -342,9 +347,3 @@ def _same(word: str) -> Choice:
     if bits is None:
         raise InputError(f"got --bits {word!r}; expected numbers such as 4,8, or 4g32 for groups")
     return Choice.parse(f"w{word.strip()}a{bits}") if grouped else Choice(bits, bits)
-
-
-def _shape(network: Network, layer: Layer) -> tuple[int, ...]:
-    """Of the layer's weight, output channels first."""
-    kernel = tuple(network.weight(layer).shape[2:])
-    return (layer.channels, layer.weights // layer.channels // math.prod(kernel), *kernel)

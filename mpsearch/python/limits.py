@@ -9,22 +9,34 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from mpsearch.errors import InputError
+from mpsearch.foreign_tables.grouping import grouped
+from mpsearch.foreign_tables.reading import read_table
 from mpsearch.tables.budget import Budget, Minimand
 from mpsearch.tables.choice import Choice
 from mpsearch.tables.layer_choices import Choices, Pins, excludes_of, pins_of
 from mpsearch.tables.table import LayerTable
 
 Amount = str | int | float
+Columns = Mapping[str, str] | str | None
+"""`{"omega": "kld"}` or `"layer=name,omega=kld"`: what a table calls its columns."""
+Groups = Iterable[str] | str
+"""`"blocks.*.attn.{q,k,v}"`: layers that share a choice."""
 
 
-def as_table(given: Any) -> LayerTable:
-    """A LayerTable as it is, the file that a path names, or the content of a DataFrame."""
+def as_table(given: Any, columns: Columns = None, groups: Groups = ()) -> LayerTable:
+    """A LayerTable as it is, the file that a path names, or the content of a DataFrame.
+
+    columns, groups: as `read_table` takes them.
+    """
+    groups = (groups,) if isinstance(groups, str) else tuple(groups)
     if isinstance(given, LayerTable):
-        return given
-    if isinstance(given, str | os.PathLike):
-        return LayerTable.read_csv(given)
-    if hasattr(given, "to_csv") and hasattr(given, "columns"):
-        return LayerTable.from_pandas(given)
+        if columns:
+            raise InputError("columns= names those of a file or a DataFrame; a LayerTable has ours")
+        return grouped(given, groups)
+    if isinstance(given, str | os.PathLike) or (
+        hasattr(given, "to_csv") and hasattr(given, "columns")
+    ):
+        return read_table(given, columns, groups)
     raise InputError(
         f"got {type(given).__name__} for the table; expected a LayerTable of mpsearch.profile, a "
         "path to profile.csv, or a DataFrame with its columns"
@@ -49,7 +61,7 @@ def budget_of(
                 "got a Budget beside other limits; expected all limits in one: "
                 'size="45KB", limits={"bops": "50%"}, or Budget.parse(table, …)'
             )
-        return budget
+        return budget.held_by(table)
     if budget is not None:
         if isinstance(budget, Mapping) and limits is None:
             limits = budget
@@ -132,8 +144,10 @@ def searched(
             for layer, choices in excludes.items()
             for choice in sorted(choices)
         ),
+        "group": table.grouped_by,
     }
-    return pins, excludes, {option: texts for option, texts in recorded.items() if texts}
+    recorded = {option: texts for option, texts in recorded.items() if texts}
+    return pins, excludes, {**table.recorded, **recorded}
 
 
 def as_losses(loss: Any) -> tuple[str, ...]:

@@ -13,7 +13,16 @@ from mpsearch.explaining.explaining import what_if as what_if_of
 from mpsearch.knapsack.instance import Instance
 from mpsearch.pareto.front import Front
 from mpsearch.pareto.front import front as front_of
-from mpsearch.python.limits import Amount, amount_text, as_table, budget_of, searched
+from mpsearch.python.limits import (
+    Amount,
+    Columns,
+    Groups,
+    amount_text,
+    as_table,
+    budget_of,
+    searched,
+)
+from mpsearch.recipes.fitted import as_searched, for_tool
 from mpsearch.refining.candidates import Asked
 from mpsearch.search.feasible_limits import Range
 from mpsearch.search.feasible_limits import ranges as ranges_of
@@ -76,24 +85,30 @@ def solve(
     ram: str | int | None = None,
     flash: str | int | None = None,
     target: str | None = None,
+    recipe: str | None = None,
     solver: str = "auto",
     time_limit: float | None = None,
     options: Mapping[str, Any] | None = None,
     explain: bool = True,
     rerank: int | None = None,
     from_front: "Front | str | os.PathLike[str] | None" = None,
+    columns: Columns = None,
+    groups: Groups = (),
     **measured: "Unpack[Measured]",
 ) -> Solution:
     """The assignment of least Ω within the limits, proven, as `mpsearch solve` finds it.
 
-    table: a LayerTable, a path, or a DataFrame with its columns. size, bops: `"45KB"`, `"50%"`,
-    `"w8"`, or a number of bytes and operations; `budget` is a size, limits by column, or a Budget.
+    table: a LayerTable, a path, or a DataFrame; of another tool too, with columns and groups as
+    `read_table` takes them: `columns={"omega": "kld"}`, `groups="blocks.*.{q,k,v}"`. size, bops:
+    `"45KB"`, `"50%"`, `"w8"`, or a number of bytes and operations; `budget` is a size, limits by
+    column, or a Budget.
     limits, at_least: of any column, `{"latency_s": "20ms", "count:w8": 5}`. pin: `{"fc2": "w8a8"}`;
     exclude: `{"fc2": ["w2a8"]}`, or `"w2a8"` for every layer; allow: `{"fc2": ["w4a8", "w8a8"]}`;
     pins: an older name of pin.
     minimize: another column, or a sum such as `"omega + 0.5*omega_kl"`, with `omega_limit`.
     max_distinct: at most so many different choices. format: leave out what this file format would
-    store at other bits. ram, flash, target: the memory of the C export (docs/ram.md). solver,
+    store at other bits. ram, flash, target: the memory of the C export (docs/ram.md). recipe: the
+    tool that it is for, `"torchao"`, as `--for`: its choices, and `size` in its own bytes. solver,
     time_limit (seconds), options: see `mpsearch solvers`. explain: find the smallest feasible
     limits of an infeasible budget. rerank: take the best of so many by the interactions beside the
     table. from_front: look the answer up.
@@ -113,10 +128,10 @@ def solve(
     >>> best.status, best.bits["3"], best.totals["size_bytes"] <= best.limits["size_bytes"]
     ('optimal', Choice(4, 8), True)
     """
-    table = as_table(table)
+    table = for_tool(as_table(table, columns, groups), recipe)
     pin = pin or pins
     if minimize is None and any(measured.get(target) is not None for target in TARGETS):
-        minimize = "size_bytes"
+        minimize = table.size_column
     minimand = Minimand.parse(table, minimize) if isinstance(minimize, str) else minimize
     limited = budget_of(table, budget, size, bops, limits, at_least, omega_limit, minimand)
     unfit: list[str] = []
@@ -177,7 +192,7 @@ def solve(
 
 def front(
     table: "LayerTable | str | os.PathLike[str] | pd.DataFrame",
-    resource: str = "size_bytes",
+    resource: str | None = None,
     limits: Any = None,
     *,
     size: Amount | None = None,
@@ -187,13 +202,17 @@ def front(
     exclude: Choices = (),
     allow: Choices = (),
     pins: Pins = (),
+    recipe: str | None = None,
     max_states: int | None = None,
     max_memory: str | int | None = None,
+    columns: Columns = None,
+    groups: Groups = (),
 ) -> Front:
     """All non-dominated points of Ω against a resource within limits, as `mpsearch front`.
 
-    table, limits, pin, exclude, allow: as `solve` takes them. Exact, unless more states than fit
-    `max_memory` (`"1GB"`, the default; with further limits 60,000 states) or than `max_states`
+    resource: by default the size, or the bytes of the tool that `recipe` names. table, limits, pin,
+    exclude, allow, recipe, columns, groups: as `solve` takes them. Exact, unless more states than
+    fit `max_memory` (`"1GB"`, the default; with further limits 60,000 states) or than `max_states`
     remain: then some points are missing, and `epsilon` says how much that can matter. Empty where
     the limits are infeasible. Raises InputError as `solve`.
 
@@ -201,7 +220,8 @@ def front(
     >>> front.exact, front.assignment(0).keys() == solution.choices.keys()
     (True, True)
     """
-    table = as_table(table)
+    table = for_tool(as_table(table, columns, groups), recipe)
+    resource = resource or table.size_column
     limited = budget_of(table, None, size, bops, limits, at_least)
     pinned, excludes, recorded = searched(table, pin or pins, exclude, allow)
     memory = (
@@ -225,6 +245,9 @@ def ranges(
     pin: Pins = (),
     exclude: Choices = (),
     allow: Choices = (),
+    recipe: str | None = None,
+    columns: Columns = None,
+    groups: Groups = (),
 ) -> dict[str, Range]:
     """What limits can be, by column, as `mpsearch solve --limit-ranges` says it.
 
@@ -232,7 +255,7 @@ def ranges(
     >>> found.least < found.useful <= found.most
     True
     """
-    table = as_table(table)
+    table = for_tool(as_table(table, columns, groups), recipe)
     limited = budget_of(table, None, size, bops, limits, at_least)
     pinned, excludes, _ = searched(table, pin, exclude, allow)
     return ranges_of(table, pinned, excludes, limited.limits, at_least=limited.at_least)
@@ -301,8 +324,9 @@ def _decided(
         )
     if table is None:
         raise InputError("an assignment does not hold its table; expected explain(it, table)")
-    table = as_table(table)
     known = given.search
+    table = as_table(table, groups=known.get("group", ()))
+    table = table if table.tool is not None else as_searched(table, known)
     pinned, excludes, _ = searched(
         table, known.get("pin", ()), known.get("exclude", ()), known.get("allow", ())
     )

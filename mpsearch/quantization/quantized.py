@@ -19,6 +19,7 @@ from mpsearch.quantization.quantizer import (
     FLOAT_BITS,
     ActivationQuantizer,
     QuantizedWeight,
+    check_choice,
     quantize_weight,
     weight_at,
 )
@@ -41,8 +42,7 @@ class QuantizedLayer:
     """A layer's integers: weight codes and scales, bias codes, and its input's quantizer.
 
     `weight` is None for a layer left in float. A bias code counts steps of weight scale × input
-    scale; with float activations, and with groups of weights, which have no one scale, the bias
-    stays float and `bias_codes` is None.
+    scale; with float activations or groups of weights the bias stays float, `bias_codes` is None.
     """
 
     choice: Choice
@@ -177,7 +177,9 @@ def quantize(
 
 
 def check_layers(network: Network, choices: Mapping[str, Choice]) -> None:
-    """Raise InputError, which names layers, unless `choices` names exactly the network's."""
+    """Raise InputError unless `choices` names exactly the network's layers, at choices of ours."""
+    for choice in {*choices.values()}:
+        check_choice(choice)
     names = {layer.name for layer in network.layers}
     foreign = [name for name in choices if name not in names]
     missing = [layer.name for layer in network.layers if layer.name not in choices]
@@ -231,11 +233,10 @@ def quantize_layer(
     weight = None
     if choice.w_bits != FLOAT_BITS:
         rows, _ = network.weight_rows(layer)
-        layout = layout_of(layer, choice)
+        bits, layout = choice.w_bits, layout_of(layer, choice)
         if scales is None:
-            weight = quantize_weight(rows, choice.w_bits, layout)
-        else:
-            weight = weight_at(rows, scales, choice.w_bits, layout.group_size)
+            scales = quantize_weight(rows, bits, layout).scales
+        weight = weight_at(rows, scales, bits, layout.group_size)
     return with_activation(network, layer, choice, weight, activation)
 
 
@@ -260,7 +261,7 @@ def with_activation(
 
 
 def counts_bias(choice: Choice, weight: QuantizedWeight) -> bool:
-    """Whether the layer's bias is counted in steps of its weights and inputs."""
+    """Whether the bias is counted in steps of weights and inputs."""
     return choice.a_bits != FLOAT_BITS and not weight.group_size
 
 
@@ -283,8 +284,7 @@ def with_scales_for_bias(
 
     `step` is the input's scale: a float, or a float64 of no dimensions.
     """
-    weight = with_room_for_bias(rows, weight, bits, bias, step)
-    return _with_fine_bias(weight, bias, step)
+    return _with_fine_bias(with_room_for_bias(rows, weight, bits, bias, step), bias, step)
 
 
 def with_room_for_bias(

@@ -55,7 +55,13 @@ def check_bits(bits: int) -> int:
 
 
 def check_choice(choice: Choice) -> Choice:
-    """`choice` itself when its bits are supported. Raises InputError otherwise."""
+    """`choice` itself when our quantizer has it. Raises InputError otherwise."""
+    if choice.label:
+        raise InputError(
+            f"{choice} is a format of another tool, which is not computed here",
+            "write that tool's own file of the assignment: `mpsearch recipe assignment.json --for "
+            "TOOL`",
+        )
     check_bits(choice.w_bits)
     check_bits(choice.a_bits)
     return choice

@@ -8,8 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from mpsearch.running import plugins
 from mpsearch.tables.choice import Choice
 from mpsearch.tables.table import TableLayer
+
+GROUP = "mpsearch.recipes"  # of entry points
+FLOATS = (16, 32)  # bits of the floats that layers are left in
+NO_SHAPE = "the shape of its weight is not known: profile again, or add a column `shape`"
 
 
 @dataclass(frozen=True)
@@ -60,3 +65,14 @@ class Target(Protocol):
 def bytes_column(name: str) -> str:
     """The resource column of a target's own bytes: `llama.cpp` -> `llama_cpp_bytes`."""
     return "".join(c if c.isalnum() else "_" for c in name) + "_bytes"
+
+
+def left_alone(choice: Choice) -> bool:
+    """`w16a16`, `w32a32`: the layer stays in the network's floats, of 16 bits or of 32."""
+    return not choice.label and choice.w_bits in FLOATS and choice.a_bits in FLOATS
+
+
+def find_target(name: str) -> Target:
+    """The installed target of this name. Raises InputError, which lists those there are."""
+    target: Target = plugins.load(GROUP, name, "target of recipes")
+    return target

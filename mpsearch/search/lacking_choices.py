@@ -22,7 +22,7 @@ def fixed_bytes(table: LayerTable) -> dict[str, int] | None:
         over = {
             int(sizes[table.row_of(layer.name, one)]) - _packed(layer.weights, one)
             for one in table.choices_of(layer.name)
-            if one.w_bits != FLOAT and not one.group_size  # whose scales are more
+            if one.w_bits != FLOAT and not one.group_size  # whose scales are more with less in one
         }
         if not layer.weights or len(over) != 1 or min(over) < 0:
             return None
@@ -39,7 +39,10 @@ def with_choices(
     table: LayerTable, choices: Iterable[Choice], limited: Collection[str]
 ) -> LayerTable | None:
     """The table with these choices in every layer, as `mpsearch profile` would count their size and
-    BOPS; Ω and other columns are 0. None where that is not known of what is limited."""
+    BOPS; Ω and other columns are 0. None where that is not known of what is limited, and for a
+    table that was fitted to a tool, which may not take them."""
+    if table.tool is not None:
+        return None
     fixed = fixed_bytes(table)
     known = KNOWN - ({"size_bytes"} if fixed is None else set())
     if not _has_plain_bops(table):

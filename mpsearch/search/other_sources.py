@@ -29,7 +29,7 @@ def look_up(table: LayerTable, path: "Front | str | os.PathLike[str]", budget: B
     started = time.monotonic()
     front = path if isinstance(path, Front) else read_json(path)
     name = "the front" if isinstance(path, Front) else os.fspath(path)
-    point = answer(front, table.digest, budget.limits, budget.at_least)
+    point = answer(front, table.digest, budget.limits, budget.at_least, table.recorded)
     if point is None:
         raise InputError(
             f"{name} has no point within the limits; `mpsearch solve` without "

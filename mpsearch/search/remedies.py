@@ -30,7 +30,7 @@ SECONDS = 5.0
 _TRIED = 12  # options of which all sets are tried, smallest first
 _SHOWN = 3  # remedies of one kind
 
-OPTIONS = {"size_bytes": "--size", "bops": "--bops-limit", "omega": "--omega-limit"}
+OPTIONS = {"bops": "--bops-limit", "omega": "--omega-limit"}
 
 
 @dataclass(frozen=True)
@@ -206,8 +206,9 @@ def _changed(question: Question, values: Mapping[str, int | float], judge: Fits)
         column = key.removeprefix(">=")
         text = format_rounded(column_of(column), value, up=key == column).replace(" ", "")
         budget = _with(budget, key, _read(question.table, key, text))
-        option = "--at-least" if key != column else OPTIONS.get(column, "--limit")
-        typed.append((option, text if option in OPTIONS.values() else f"{column}={text}"))
+        names = OPTIONS | {question.table.size_column: "--size"}
+        option = "--at-least" if key != column else names.get(column, "--limit")
+        typed.append((option, text if option in names.values() else f"{column}={text}"))
     if not judge(replace(question, budget=budget)):
         return None
     return Remedy(limits=tuple(typed))
@@ -262,6 +263,8 @@ def _left_out(question: Question, judge: Fits, deadline: float) -> Iterator[Reme
 def _narrower(question: Question, judge: Fits, deadline: float) -> tuple[Remedy | None, str]:
     """The mildest choice that the table lacks and that is enough; or why none is, where known."""
     table, budget = question.table, question.budget
+    if any(choice.label for choice in table.choices):  # other tools' formats are not ours to add
+        return None, ""
     widths = sorted({*INTEGERS, *(bits for one in table.choices for bits in _bits(one))} - {FLOAT})
     every = [Choice(w, a) for w in widths for a in widths]
     counted = budget.at_least or any(key.startswith(COUNT) for key in budget.limits)

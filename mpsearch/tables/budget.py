@@ -7,6 +7,7 @@ A limit is named by a key:
     size_bytes            the total of a column
     max:latency_s         the largest value that any one layer has in a column
     count:w8, count:w4a8  how many layers have 8-bit weights, or exactly this choice
+    count:Q4_K            how many layers have this format of another tool
 
 What is minimised: Ω, another metric or resource, or a weighted sum of columns.
 """
@@ -21,8 +22,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mpsearch.errors import InputError
-from mpsearch.tables.choice import Choice, WeightBits, fits, named
+from mpsearch.errors import InputError, did_you_mean
+from mpsearch.tables.choice import Choice, WeightBits, fits, is_label, named
 from mpsearch.tables.exact import IntArray, as_narrow, to_integers
 from mpsearch.tables.table import LayerTable
 from mpsearch.tables.units import DECIMAL, EXPONENT, Percent, parse_amount
@@ -43,7 +44,7 @@ def values_of(table: LayerTable, key: str) -> NDArray[Any]:
         column = column_of(key)
         return table.omega if column == "omega" else table.resource(column)
     text = key.removeprefix(COUNT)
-    wanted = named(text)
+    wanted = _choice_of(table, text)
     if wanted is None:
         raise InputError(f"got the limit {key!r}; expected count:w8 or count:w4a8")
     same = np.array([fits(c, wanted) for c in table.choices], dtype=bool)[table.choice_index]
@@ -96,7 +97,7 @@ class Budget:
         """
         texts: list[tuple[str, str]] = []
         if size is not None:
-            texts.append(("size_bytes", size))
+            texts.append((table.size_column, size))
         if bops is not None:
             texts.append(("bops", bops))
         texts += [_split(text) for text in limits]
@@ -117,7 +118,16 @@ class Budget:
                 )
                 raise InputError(f"cannot use the lower limit {key}: {why}")
             lower[key] = _value(table, key, value, round_up=True)
-        return Budget(upper, lower)
+        return Budget(upper, lower).held_by(table)
+
+    def held_by(self, table: LayerTable) -> "Budget":
+        """With what the tool that the table was fitted to holds at most, whatever is asked."""
+        if table.tool is None or not table.tool.limits:
+            return self
+        held = {
+            key: min(most, self.limits.get(key, most)) for key, most in table.tool.limits.items()
+        }
+        return Budget({**self.limits, **held}, self.at_least)
 
 
 def _split(text: str) -> tuple[str, str]:
@@ -132,7 +142,7 @@ def _value(table: LayerTable, key: str, text: str, round_up: bool) -> int | floa
     """The number that a limit's text stands for; whole on an integer column: loses nothing."""
     values = values_of(table, key)
     column = column_of(key)
-    amount = parse_amount(column, text)
+    amount = _choice_of(table, text) or parse_amount(column, text)
     if not isinstance(amount, Fraction) and key.startswith((PEAK, COUNT)):
         raise InputError(f"got {key}={text}; expected an absolute value")
     if isinstance(amount, Choice | WeightBits):
@@ -147,6 +157,21 @@ def _value(table: LayerTable, key: str, text: str, round_up: bool) -> int | floa
     return ceil(amount) if round_up else floor(amount)
 
 
+def _choice_of(table: LayerTable, text: str) -> Choice | WeightBits | None:
+    """`w8`, `w4a8`, or the name of a format that the table has: `Q4_K`; None for no such name.
+
+    Raises InputError for another name where the table has formats by name.
+    """
+    own = named(text.strip())
+    labels = {choice.label: choice for choice in table.choices if choice.label}
+    if own is not None or not labels or not is_label(text.strip()):
+        return own
+    if text.strip() not in labels:
+        close, known = did_you_mean(text, labels), ", ".join(map(str, table.choices))
+        raise InputError(f"{table.source} has no choice {text!r}{close}; it has {known}")
+    return labels[text.strip()]
+
+
 def _uniform(table: LayerTable, column: str, wanted: Choice | WeightBits) -> int | float:
     """The total with one choice everywhere; `w8` must not be ambiguous in this column."""
     if isinstance(wanted, Choice):
@@ -154,8 +179,9 @@ def _uniform(table: LayerTable, column: str, wanted: Choice | WeightBits) -> int
     fitting = [choice for choice in table.choices if fits(choice, wanted)]
     if not fitting:
         known = ", ".join(map(str, table.choices))
+        groups = f" in groups of {wanted.group_size}" if wanted.group_size else ""
         raise InputError(
-            f"{table.source} has no choice with {wanted.w_bits}-bit weights; it has {known}"
+            f"{table.source} has no choice with {wanted.w_bits}-bit weights{groups}; it has {known}"
         )
     totals = {table.uniform_total(column, choice) for choice in fitting}
     if len(totals) > 1:

@@ -34,7 +34,8 @@ class Choice:
     """Number formats of a layer's weights and of its input activations, named `w4a8`.
 
     Choices are the same where their names are. They are ordered by the bits of the weights, then by
-    those of the activations, then by the size of groups, large ones first.
+    those of the activations, then by the size of groups, large ones first. Where no bits are said
+    they come last, by name.
     """
 
     w_bits: int
@@ -82,7 +83,8 @@ class Choice:
 
     @property
     def _order(self) -> tuple[float, float, float, str]:
-        return (self.w_bits, self.a_bits, 1 / (self.group_size or float("inf")), self.label)
+        endless = float("inf")
+        return (self.w_bits or endless, self.a_bits, 1 / (self.group_size or endless), self.label)
 
     @staticmethod
     def parse(text: str) -> "Choice":
@@ -104,7 +106,7 @@ class Choice:
             if (w_bits or own.w_bits, a_bits or own.a_bits) != (own.w_bits, own.a_bits):
                 raise ValueError(f"is {own} with w_bits {w_bits:g} and a_bits {a_bits:g}")
             return own
-        if own is not None or not _LABEL.fullmatch(text):
+        if own is not None or not is_label(text):
             raise ValueError(f"is {text[:70]!r}; expected {EXPECTED_NAME}")
         return Choice(w_bits, a_bits, label=text)  # type: ignore[arg-type]
 
@@ -179,6 +181,11 @@ def fits(choice: Choice, wanted: Choice | WeightBits) -> bool:
     if not isinstance(wanted, WeightBits):
         return choice == wanted
     return not choice.label and choice.weights == wanted.name
+
+
+def is_label(text: str) -> bool:
+    """Whether a text has the form of another tool's format: `Q4_K`; our own names have it too."""
+    return _LABEL.fullmatch(text) is not None
 
 
 def is_choice(text: str) -> bool:

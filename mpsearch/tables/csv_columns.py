@@ -41,17 +41,22 @@ class Columns:
     omega_stderr: NDArray[np.float64]
     resources: dict[str, NDArray[Any]]
     metrics: dict[str, NDArray[np.float64]]
-
-
-def read_columns(path: str | os.PathLike[str]) -> Columns:
-    """Read a table; only layer, choice or w_bits and a_bits, omega and one resource column are
-    required."""
-    return parse_columns(_text(Path(path), os.fspath(path)), os.fspath(path))
+    named: bool
+    """Whether there is a column `choice`."""
 
 
 def parse_columns(text: str, name: str) -> Columns:
-    """The same of the text of a CSV file, which is called `name` in messages."""
-    header, rows, lines = _cells(text, name)
+    """The columns of a CSV file with this text, which is called `name` in messages; only layer,
+    choice or w_bits and a_bits, omega and one resource column are required."""
+    return columns_of(*split_cells(text, name), name)
+
+
+def columns_of(
+    header: Sequence[str], rows: Sequence[Sequence[str]], lines: Sequence[int], name: str
+) -> Columns:
+    """The same of cells that `split_cells` gave, with our names in the header."""
+    _check_header(header, rows, name)
+    check_lengths(header, rows, lines, name)
     places = [f"{name}, line {line}" for line in lines]
     column = dict(zip(header, map(list, zip(*rows, strict=True)), strict=True))
     metrics = [title for title in header if is_metric(title)]
@@ -102,6 +107,7 @@ def parse_columns(text: str, name: str) -> Columns:
             title: np.array(numbers(title, float, "a number"), dtype=np.float64)
             for title in metrics
         },
+        named="choice" in column,
     )
 
 
@@ -137,7 +143,9 @@ def is_metric(column: str) -> bool:
     return column.startswith("omega_") and column != "omega_stderr"
 
 
-def _text(path: Path, name: str) -> str:
+def table_text(path: str | os.PathLike[str]) -> str:
+    """The text of a file that may be a table. Raises InputError where there is none."""
+    name, path = os.fspath(path), Path(path)
     if not path.exists():
         raise InputError(
             f"there is no table {name}{like_file(path)}",
@@ -151,12 +159,14 @@ def _text(path: Path, name: str) -> str:
         raise InputError(f"{name} is not a CSV table ({error}); expected profile.csv") from None
 
 
-def _cells(text: str, name: str) -> tuple[list[str], list[list[str]], list[int]]:
+def split_cells(
+    text: str, name: str, delimiter: str = ","
+) -> tuple[list[str], list[list[str]], list[int]]:
     """Header, rows and line numbers of a text that is a table by its shape."""
     rows: list[list[str]] = []
     lines: list[int] = []
     try:
-        reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
         header = [title.strip() for title in next(reader, [])]
         for cells in reader:
             if cells:
@@ -166,8 +176,29 @@ def _cells(text: str, name: str) -> tuple[list[str], list[list[str]], list[int]]
         raise InputError(f"{name} is not a CSV table ({error}); expected profile.csv") from None
     if not header:
         raise InputError(f"{name} is empty; expected a table such as profile.csv")
+    return header, rows, lines
+
+
+def check_lengths(
+    header: Sequence[str], rows: Sequence[Sequence[str]], lines: Sequence[int], name: str
+) -> None:
+    """Raise InputError for a row that has not as many cells as the header."""
+    for cells, line in zip(rows, lines, strict=True):
+        if len(cells) != len(header):
+            raise InputError(
+                f"{name}, line {line}: got {len(cells)} cells, expected {len(header)}; "
+                "is the file cut off?"
+            )
+
+
+def lacking(header: Sequence[str]) -> list[str]:
+    """Which columns a header lacks that no table is without, but for those of resources."""
     bits = ("choice",) if "choice" in header else ("w_bits", "a_bits")
-    missing = [title for title in ("layer", *bits, "omega") if title not in header]
+    return [title for title in ("layer", *bits, "omega") if title not in header]
+
+
+def _check_header(header: Sequence[str], rows: Sequence[Sequence[str]], name: str) -> None:
+    missing = lacking(header)
     if missing:
         found = ", ".join(header[:8])[:80]
         raise InputError(f"{name} lacks the column(s) {', '.join(missing)}; it has: {found!r}")
@@ -178,13 +209,6 @@ def _cells(text: str, name: str) -> tuple[list[str], list[list[str]], list[int]]
         raise InputError(f"{name} has no resource column such as size_bytes or bops")
     if not rows:
         raise InputError(f"{name} has a header and no rows")
-    for cells, line in zip(rows, lines, strict=True):
-        if len(cells) != len(header):
-            raise InputError(
-                f"{name}, line {line}: got {len(cells)} cells, expected {len(header)}; "
-                "is the file cut off?"
-            )
-    return header, rows, lines
 
 
 def _layers(

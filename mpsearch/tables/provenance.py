@@ -69,7 +69,8 @@ def unpriced_activations(
     """A sentence where bits of activations are saved for one of the columns `paid`, and the
     table's Ω is of a metric that does not see them; else nothing."""
     metric = provenance.get("metric")
-    if metric not in WEIGHTS_ALONE or len(set(table.a_bits.tolist())) < 2:
+    own = {choice.a_bits for choice in table.choices if not choice.label}
+    if metric not in WEIGHTS_ALONE or len(own) < 2:
         return []
     columns = [column for column in map(column_of, paid) if _counts_activations(table, column)]
     if not columns:
@@ -113,6 +114,7 @@ _SIZE = null_or(whole())
 _FORM = {
     **dict.fromkeys(("data?", "loss?", "metric?", "model_digest?", "model_file?"), null_or(text)),
     **dict.fromkeys(("fp32_bytes?", "macs?", "float_bytes_outside_layers?"), _SIZE),
+    "shapes?": null_or(by_name(list_of(whole(1)))),
     "float_operators?": {
         "operators": list_of({"name": text, "operator": text, "bytes": whole(), "macs": whole()}),
         "others?": null_or(by_name(whole())),
@@ -179,8 +181,8 @@ def origin_from_json(row: Mapping[str, Any]) -> Origin:
     layers = None
     if row.get("layers") is not None:
         try:
-            layers = {name: Choice.parse(bits) for name, bits in row["layers"].items()}
-        except InputError:
+            layers = {name: Choice.called(bits) for name, bits in row["layers"].items()}
+        except ValueError:
             raise ValueError("its layers have no bits such as w8a8") from None
         if row.get("assignment_digest") != network_digest(layers):
             raise ValueError("its layers are not those of its assignment_digest")

@@ -35,7 +35,7 @@ class StoredWidths:
         if choice.group_size and not self.groups:
             return False
         weights = self.weights_linear if kind == "linear" else self.weights
-        return choice.w_bits in weights and choice.a_bits in self.activations
+        return not choice.label and choice.w_bits in weights and choice.a_bits in self.activations
 
 
 FORMATS: Mapping[str, StoredWidths] = {
@@ -89,14 +89,17 @@ def excludes_for(form: str, table: LayerTable) -> list[str]:
     """
     found, runs = [], FORMATS[form].runs
     for layer in table.layers:
-        there = _of(table, layer)
-        if all(choice.group_size for choice in there) and not FORMATS[form].groups:
-            raise InputError(f"{table.source}: {_named([layer.name])} only {_groups(there)}")
-        if not any(runs(layer.kind, choice) for choice in there):
+        has = _of(table, layer)
+        if all(choice.group_size for choice in has) and not FORMATS[form].groups:
+            raise InputError(f"{table.source}: {_named([layer.name])} only {_groups(has)}")
+        if not any(runs(layer.kind, choice) for choice in has):
+            way = f"profile again with --format {form}, or export at wider bits without --format"
+            if any(choice.label for choice in has):
+                way = "formats of other tools go into their files: `mpsearch recipe`, no --format"
             raise InputError(
                 f"{table.source}: {form} stores none of the choices of layer {layer.name!r}: "
-                f"{', '.join(map(str, there))}",
-                f"profile again with --format {form}, or export at wider bits without --format",
+                f"{', '.join(map(str, has))}",
+                way,
             )
     for choice in table.choices:
         stuck = [layer.name for layer in table.layers if not runs(layer.kind, choice)]

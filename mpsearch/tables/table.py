@@ -18,11 +18,12 @@ from mpsearch.tables.csv_columns import (
     as_column,
     indexed,
     parse_columns,
-    read_columns,
+    table_text,
     write_columns,
 )
 from mpsearch.tables.exact import exact_sum
 from mpsearch.tables.possible import check
+from mpsearch.tables.tool import ForTool
 from mpsearch.tables.units import format_amount
 
 if TYPE_CHECKING:
@@ -97,6 +98,14 @@ class LayerTable:
     """Where its numbers come from, as profile.json has it; empty where nobody says."""
     origin: Any = None
     """In memory, what it was profiled from: (network, samples); None otherwise."""
+    tool: ForTool | None = None
+    """That it was fitted to; None: to none."""
+    partial: bool = False
+    """Whether layers may lack choices that others have; else that is an error of the search."""
+    grouped_by: tuple[str, ...] = ()
+    """Patterns of names that made further groups: asked as pins are, and no part of the digest."""
+    base_digest: str | None = None
+    """The digest without these and before it was fitted to a tool, which files name."""
 
     if TYPE_CHECKING:  # bound by the package
         front = mpsearch.front
@@ -104,18 +113,28 @@ class LayerTable:
         solve = mpsearch.solve
 
     @staticmethod
-    def from_rows(layers: Sequence[TableLayer], rows: Iterable[Row]) -> "LayerTable":
-        """Build a table in memory; raises InputError for what `read_csv` would refuse."""
+    def from_rows(
+        layers: Sequence[TableLayer],
+        rows: Iterable[Row],
+        places: Sequence[str] | None = None,
+        source: str = "table",
+    ) -> "LayerTable":
+        """Build a table in memory; raises InputError for what `read_csv` would refuse.
+
+        places: where row n stands, for messages; source: what the table is called there.
+        """
         rows = list(rows)
         index = {layer.name: position for position, layer in enumerate(layers)}
         columns = list(dict.fromkeys(column for row in rows for column in row.resources))
         metrics = list(dict.fromkeys(column for row in rows for column in row.metrics))
         for row in rows:
             if row.layer not in index:
-                raise InputError(f"table: a row names the unknown layer {row.layer!r}")
+                raise InputError(f"{source}: a row names the unknown layer {row.layer!r}")
             for column in (*columns, *metrics):
                 if column not in row.resources and column not in row.metrics:
-                    raise InputError(f"table: layer {row.layer!r} at {row.choice} lacks {column}")
+                    raise InputError(
+                        f"{source}: layer {row.layer!r} at {row.choice} lacks {column}"
+                    )
         choices, choice_index = indexed([row.choice for row in rows])
         table = LayerTable(
             layers=tuple(layers),
@@ -131,17 +150,22 @@ class LayerTable:
                 column: np.array([row.metrics[column] for row in rows], dtype=np.float64)
                 for column in metrics
             },
+            source=source,
         )
-        check(table, [f"table: row {position + 1}" for position in range(len(rows))])
+        check(table, places or [f"{source}: row {n + 1}" for n in range(len(rows))])
         return table
 
     @staticmethod
     def read_csv(path: str | os.PathLike[str]) -> "LayerTable":
-        """Read `profile.csv`, and `profile.json` beside it; raises InputError naming the file and
-        line of what is wrong."""
+        """Read `profile.csv`, and `profile.json` beside it; InputError: names file and line."""
+        return LayerTable.of_csv(table_text(path), path)
+
+    @staticmethod
+    def of_csv(text: str, path: str | os.PathLike[str]) -> "LayerTable":
+        """What `read_csv` makes of the file with this text."""
         from mpsearch.tables.provenance import sound_provenance
 
-        return LayerTable._of(read_columns(path), sound_provenance(path))
+        return LayerTable.of_columns(parse_columns(text, os.fspath(path)), sound_provenance(path))
 
     @staticmethod
     def from_pandas(frame: "pd.DataFrame") -> "LayerTable":
@@ -149,10 +173,11 @@ class LayerTable:
 
         Raises InputError for what `read_csv` would refuse, naming the line of the CSV file.
         """
-        return LayerTable._of(parse_columns(frame.to_csv(index=False), "the DataFrame"), {})
+        return LayerTable.of_columns(parse_columns(frame.to_csv(index=False), "the DataFrame"), {})
 
     @staticmethod
-    def _of(read: Columns, provenance: Mapping[str, Any]) -> "LayerTable":
+    def of_columns(read: Columns, provenance: Mapping[str, Any]) -> "LayerTable":
+        """A table of what its file says. Raises InputError for numbers that cannot be."""
         table = LayerTable(
             layers=tuple(TableLayer(*cells) for cells in read.layers),
             layer_index=read.layer_index,
@@ -164,6 +189,7 @@ class LayerTable:
             metrics=read.metrics,
             source=read.source,
             provenance=provenance,
+            partial=read.named,
         )
         check(table, read.places)
         return table
@@ -175,7 +201,8 @@ class LayerTable:
     def _columns(self) -> dict[str, list[Any]]:
         """Column name -> cells, as the CSV file has them, in the documented order."""
         layers = [self.layers[position] for position in self.layer_index]
-        plain = not any(choice.group_size or choice.label for choice in self.choices)
+        gaps = self.partial and bool((self.row_index < 0).any())
+        plain = not gaps and not any(one.group_size or one.label for one in self.choices)
         shapes = ["x".join(map(str, layer.shape)) for layer in layers]
         bits = {"w_bits": self.w_bits.tolist(), "a_bits": self.a_bits.tolist()}
         return {
@@ -208,12 +235,12 @@ class LayerTable:
     def _lines(self) -> list[str]:
         """What it is of, between which sizes assignments are, and where its numbers come from."""
         lines = [f"{len(self.layers)} layers at {', '.join(map(str, self.choices))}"]
-        if "size_bytes" in self.resources:
-            values = self.resources["size_bytes"].astype(np.float64)
+        if self.size_column in self.resources:
+            values = self.resources[self.size_column].astype(np.float64)
             least, most = np.full(len(self.layers), np.inf), np.zeros(len(self.layers))
             np.minimum.at(least, self.layer_index, values)
             np.maximum.at(most, self.layer_index, values)
-            ends = (format_amount("size_bytes", each.sum()) for each in (least, most))
+            ends = (format_amount(self.size_column, each.sum()) for each in (least, most))
             lines.append(f"size {' to '.join(ends)}")
         if {"metric", "samples", "data"} <= self.provenance.keys():
             lines.append("{metric} on {samples} samples of {data}".format_map(self.provenance))
@@ -232,6 +259,16 @@ class LayerTable:
     def columns(self) -> tuple[str, ...]:
         """The resource columns, in file order."""
         return tuple(self.resources)
+
+    @property
+    def size_column(self) -> str:
+        """What `--size` limits: size_bytes, or the tool's own bytes."""
+        return "size_bytes" if self.tool is None else self.tool.column
+
+    @property
+    def recorded(self) -> dict[str, tuple[str, ...]]:
+        """What files keep of it beside pins and excludes: `{"for": ("torchao",)}`."""
+        return {} if self.tool is None else {"for": (self.tool.name,)}
 
     @cached_property
     def layer_names(self) -> tuple[str, ...]:
@@ -262,6 +299,8 @@ class LayerTable:
     @cached_property
     def digest(self) -> str:
         """SHA-256 of the content; the order of the rows does not matter, that of layers does."""
+        if self.base_digest is not None:
+            return self.base_digest
         order = np.lexsort((self.choice_index, self.layer_index))
         arrays = {
             "layer": self.layer_index,
@@ -329,7 +368,8 @@ class LayerTable:
         there = self.choices_of(layer)
         if choice not in there:
             has = ", ".join(map(str, there))
-            raise InputError(f"{self.source}: layer {layer!r} has no choice {choice}; it has {has}")
+            no = f"has no choice {choice}{f' for {self.tool.name}' if self.tool else ''}"
+            raise InputError(f"{self.source}: layer {layer!r} {no}; it has {has}")
         column = self.choices.index(choice)
         return int(self.row_index[self._layer_position[layer], column])
 

@@ -232,9 +232,9 @@ def parse_amount(column: str, text: str) -> Amount:
     """A limit of a column by what its name ends in: `_bytes`, `_s`, `_j`; else a count."""
     if is_size(column):
         return parse_size(text)
-    if column.endswith("_s"):
+    if _ends(column, "_s"):
         return parse_seconds(text)
-    return parse_joules(text) if column.endswith("_j") else parse_count(text)
+    return parse_joules(text) if _ends(column, "_j") else parse_count(text)
 
 
 def _scaled(text: str, units: Mapping[str, Fraction], form: str) -> Amount:
@@ -287,8 +287,8 @@ def format_amount(column: str, value: float) -> str:
     """A value of a resource column: bytes as a size, `_s` and `_j` with a prefix, else a count."""
     if is_size(column):
         return format_size(value)
-    if column.endswith(("_s", "_j")):
-        return format_small(value, "s" if column.endswith("_s") else "J")
+    if _ends(column, "_s", "_j"):
+        return format_small(value, "s" if _ends(column, "_s") else "J")
     return format_count(value)
 
 
@@ -298,8 +298,8 @@ def format_rounded(column: str, value: float | Fraction, up: bool) -> str:
     exact = Fraction(repr(value)) if isinstance(value, float) else Fraction(value)
     if is_size(column):
         units: Mapping[str, int | Fraction] = SIZE_UNITS
-    elif column.endswith(("_s", "_j")):
-        end, known = ("s", TIME_UNITS) if column.endswith("_s") else ("J", ENERGY_UNITS)
+    elif _ends(column, "_s", "_j"):
+        end, known = ("s", TIME_UNITS) if _ends(column, "_s") else ("J", ENERGY_UNITS)
         units = {f"{prefix}{end}": known[f"{prefix}{end}"] for prefix in ("µ", "m", "")}
     else:
         units = COUNT_UNITS
@@ -334,7 +334,7 @@ def format_small(value: float, unit: str) -> str:
 def format_exactly(column: str, value: float) -> str:
     """Rounded for reading and exact for copying: `18.3 KB (18717 B)`, `1.200 M (1200000)`."""
     short = format_amount(column, value)
-    if column.endswith(("_s", "_j")):
+    if _ends(column, "_s", "_j"):
         return f"{short} ({value!r})"
     if abs(value) < (1024 if is_size(column) else 1000):
         return f"{value} B" if is_size(column) else repr(value)
@@ -343,4 +343,9 @@ def format_exactly(column: str, value: float) -> str:
 
 def is_size(column: str) -> bool:
     """Columns in bytes take and print sizes."""
-    return column.endswith("_bytes")
+    return _ends(column, "_bytes")
+
+
+def _ends(column: str, *ends: str) -> bool:
+    """Whether a column's name says its unit; a format's name says none: `count:iq3_s`."""
+    return column.endswith(ends) and not column.startswith("count:")

@@ -28,6 +28,7 @@ from mpsearch.exporters.litert.steps import quantize_float, write_step
 from mpsearch.exporters.litert.weighted import Layers, StoredLayer
 from mpsearch.graph.layers import EMBEDDING, Layer
 from mpsearch.graph.refusals import Refusals, Refused
+from mpsearch.integer.constant_steps import without_constant_steps
 from mpsearch.integer.graph import (
     Convolution,
     Embedding,
@@ -200,7 +201,7 @@ def build(
                 "as int32"
             )
     try:
-        graph = lower(network, calibration, batch_size)
+        graph = without_constant_steps(lower(network, calibration, batch_size))
     except Refused as error:
         raise Refused([*refusals.found, *error.refusals], error.hint) from None
     refusals.check()

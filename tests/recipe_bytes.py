@@ -1,0 +1,120 @@
+"""What tools store of a layer, as arrays that are made and measured: the oracle of `costs`.
+
+Networks are in bfloat16 where activations have 16 bits, and in float32 else.
+"""
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mpsearch.tables.choice import Choice
+from mpsearch.tables.table import TableLayer
+
+Array = NDArray[np.generic]
+BITS16 = np.uint16  # as wide as bfloat16, which numpy lacks
+
+
+def _packed(shape: tuple[int, ...], bits: int, word: type[np.generic]) -> Array:
+    """Codes in words, each row in words of its own, as bits that are counted one by one."""
+    rows, columns = int(np.prod(shape[:-1])), shape[-1]
+    width = 8 * np.dtype(word).itemsize
+    counted = np.packbits(np.ones((rows, columns * bits), np.uint8), axis=1).shape[1] * 8
+    return np.zeros((rows, -(-counted // width)), word)
+
+
+def _floats(shape: tuple[int, ...], choice: Choice) -> list[Array]:
+    return [np.zeros(shape, np.uint16 if choice.w_bits == 16 else np.uint32)]
+
+
+def _grouped(shape: tuple[int, ...], size: int) -> tuple[int, ...]:
+    """Of the scales: one for each group of inputs, at each position of a kernel."""
+    return (shape[0], shape[1] // (size or shape[1]), *shape[2:])
+
+
+def _torchao(layer: TableLayer, choice: Choice) -> list[Array]:
+    shape, size = layer.shape, choice.group_size
+    if choice.w_bits >= 16:
+        return _floats(shape, choice)
+    scales = _grouped(shape, size)
+    plain = len(shape) == 2 and layer.kind != "embedding"
+    if plain and choice.name in ("w4g32a16", "w4g64a16", "w4g128a16", "w4g256a16"):
+        return [_packed(shape, 4, np.uint8), np.zeros(scales, BITS16), np.zeros(scales, BITS16)]
+    short = choice.a_bits == 16 and not (plain and choice.w_bits == 8)
+    wide = np.zeros(scales, BITS16 if short else np.float32)
+    return [np.zeros(shape, np.int8), wide, np.zeros(scales, np.int8)]
+
+
+def _compressed_tensors(layer: TableLayer, choice: Choice) -> list[Array]:
+    shape, size = layer.shape, choice.group_size
+    if choice.label:
+        if choice.label == "fp8":
+            return [np.zeros(shape, np.uint8), np.zeros((shape[0], 1), np.float32)]
+        scales = np.zeros((shape[0], shape[1] // (16 if "nv" in choice.label else 32)), np.uint8)
+        tensors = {"nvfp4": 2, "nvfp4a16": 1}.get(choice.label, 0)  # scales of whole tensors
+        return [_packed(shape, 4, np.uint8), scales, np.zeros(tensors, np.float32)]
+    if choice.w_bits >= 16:
+        return _floats(shape, choice)
+    kind = BITS16 if choice.a_bits == 16 else np.float32
+    scale = np.zeros(_grouped(shape, size), kind)
+    if (choice.w_bits, choice.a_bits) == (8, 8):
+        return [np.zeros(shape, np.int8), scale]
+    return [_packed(shape, choice.w_bits, np.int32), scale, np.array(shape, np.int64)]
+
+
+def _modelopt(layer: TableLayer, choice: Choice) -> list[Array]:
+    shape, name = layer.shape, choice.label or choice.name
+    one = np.zeros((), np.float32)
+    if choice.label in ("nvfp4", "w4a16_nvfp4", "mxfp4", "mxfp8"):
+        block = 16 if "nvfp4" in name else 32
+        codes = _packed(shape, 8 if name == "mxfp8" else 4, np.uint8)
+        extra = {"nvfp4": [one, one], "w4a16_nvfp4": [one]}.get(name, [])
+        return [codes, np.zeros((shape[0], shape[1] // block), np.uint8), *extra]
+    if name == "fp8":
+        return [np.zeros(shape, np.uint8), one, one]
+    if choice.w_bits >= 16:
+        return _floats(shape, choice)
+    if choice.w_bits == 8 or name == "int8":
+        inputs = [one] if name in ("w8a8", "int8") else []
+        return [np.zeros(shape, np.int8), np.zeros(shape[0], np.float32), *inputs]
+    return [_packed(shape, 4, np.uint8), np.zeros(_grouped(shape, choice.group_size), np.float32)]
+
+
+_GGML = {  # the parts of a block: weights, then bytes of scales, of codes and of their high bits
+    "Q4_0": (32, 2, 16), "Q5_0": (32, 2, 16, 4), "Q8_0": (32, 2, 32), "Q2_K": (256, 4, 64, 16),
+    "Q4_K": (256, 4, 128, 12), "Q5_K": (256, 4, 128, 12, 32), "Q6_K": (256, 2, 128, 64, 16),
+    "IQ4_XS": (256, 2, 128, 2, 4), "F16": (1, 2), "w4g32a16": (32, 2, 16), "w8g32a32": (32, 2, 32),
+    "w32a32": (1, 4),
+}  # fmt: skip
+
+
+def _llama_cpp(layer: TableLayer, choice: Choice) -> list[Array]:
+    block, *parts = _GGML[choice.name]
+    blocks = int(np.prod(layer.shape[:-1])) * (layer.shape[-1] // block)
+    tensor = [np.zeros((blocks, part), np.uint8) for part in parts]
+    size = sum(part.nbytes for part in tensor)
+    return [*tensor, np.zeros(next(n for n in range(32) if (size + n) % 32 == 0), np.uint8)]
+
+
+# Tool -> (its choices in tests, what it stores of a layer)
+STORED: dict[str, tuple[Iterable[str], Callable[[TableLayer, Choice], list[Array]]]] = {
+    "torchao": (
+        "w1a16 w2g32a8 w4a8 w4a16 w4g32a16 w4g64a16 w4g32a32 w8a8 w8a16 w8g32a32 w16a16 "
+        "w32a32".split(),
+        _torchao,
+    ),
+    "compressed-tensors": (
+        "w4a16 w4g32a16 w4g64a32 w4a8 w8a16 w8a8 fp8 nvfp4 nvfp4a16 mxfp4 w16a16".split(),
+        _compressed_tensors,
+    ),
+    "modelopt": (
+        "w8a8 w8a16 w4g32a16 w4g16a32 int8 fp8 nvfp4 w4a16_nvfp4 mxfp4 mxfp8 w16a16".split(),
+        _modelopt,
+    ),
+    "llama.cpp": (tuple(_GGML), _llama_cpp),
+}
+
+
+def stored_bytes(tool: str, layer: TableLayer, choice: Choice) -> int:
+    """What the tool's arrays take."""
+    return sum(array.nbytes for array in STORED[tool][1](layer, choice))
