@@ -236,6 +236,15 @@ def test_names_that_a_tool_cannot_take(tool: str, choice: str, name: str) -> Non
     assert find_target(tool).refused(layer, Choice.called(choice))
 
 
+@pytest.mark.parametrize(
+    ("shape", "choice"), [((64, 1, 3, 3), "w5a16"), ((8, 1), "w8a8"), ((8, 64), "w8g1a16")]
+)
+def test_torchao_has_no_scale_for_each_weight(shape: tuple[int, ...], choice: str) -> None:
+    """Its quantize_ ends in an error of shapes there, for depthwise convolutions too."""
+    layer = TableLayer("m", shape=shape)
+    assert "scale for each weight" in find_target("torchao").refused(layer, Choice.called(choice))
+
+
 class _Broken:
     name = "broken"
 

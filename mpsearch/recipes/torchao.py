@@ -47,6 +47,8 @@ class Torchao:
             return "it quantizes linear layers, embeddings and conv2d"
         if choice.a_bits == 8 and (len(shape) == 4 or layer.kind == "embedding"):
             return "it quantizes activations of linear layers alone"
+        if (group or shape[1]) == 1:
+            return "it has no scale for each weight, as of layers of one input: depthwise ones"
         return f"{shape[1]} inputs are no whole groups" if group and shape[1] % group else ""
 
     def costs(self, layer: TableLayer, choice: Choice) -> Mapping[str, int]:
