@@ -297,7 +297,7 @@ def test_ai8x_memory(target: Any) -> None:
             layer, choice = TableLayer("c", shape=shape), Choice(bits, 8)
             assert not target.refused(layer, choice)
             cost, pixels = target.costs(layer, choice), int(np.prod(kernel))
-            processors, words = kernel_words(*shape[:2], pixels, bits, False)
+            processors, words = kernel_words(shape[0], channels, pixels, bits, False)
             assert cost[bytes_column(target.name)] == 9 * processors * cost[column]
             assert cost[column] - words in range(4)
             if total + cost[column] > limit:
@@ -314,6 +314,28 @@ def test_ai8x_memory(target: Any) -> None:
             top = max(top, offset + words)
         assert top <= limit
         assert not shared or total - top < 4
+
+
+# AI85SimpleNet's layers: outputs, inputs, kernel, first and last processor in cifar100-simple.yaml
+SIMPLE_NET = [
+    (16, 3, 3, 0, 2), (20, 16, 3, 4, 19), (20, 20, 3, 20, 39), (20, 20, 3, 40, 59),
+    (20, 20, 3, 0, 19), (20, 20, 3, 20, 39), (44, 20, 3, 40, 59), (48, 44, 3, 0, 43),
+    (48, 48, 3, 0, 47), (96, 48, 3, 0, 47), (512, 96, 1, 0, 47), (128, 512, 1, 0, 63),
+    (128, 128, 3, 0, 63), (100, 128, 1, 0, 63),
+]  # fmt: skip
+
+
+def test_ai8x_of_a_published_network() -> None:
+    """Its description is published for this memory, of which 8 bits need the last word."""
+    free = [0] * 64  # with its processors no layer finds room below another
+    for outputs, inputs, kernel, first, last in SIMPLE_NET:
+        layer = TableLayer("c", "conv2d", shape=(outputs, inputs, kernel, kernel))
+        cost = ai8x.MAX78000.costs(layer, Choice(8, 8))
+        processors = slice(first, last + 1)
+        assert cost["ai8x_bytes"] == 9 * cost["ai8x_words"] * len(free[processors])
+        end = max(free[processors]) + cost["ai8x_words"]
+        free[processors] = [end] * len(free[processors])
+    assert max(free) == ai8x.MAX78000.limits["ai8x_words"]
 
 
 def test_ai8x_flattened() -> None:

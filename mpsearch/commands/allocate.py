@@ -39,7 +39,7 @@ GROUPS = {
 @search_options
 @table_options
 @tool_option
-@click.option("--model", metavar="FILE", help="The model's file, for tools whose file holds it.")
+@click.option("--model", metavar="FILE", help="The model's file, for tools that write from it.")
 @click.option("--time-limit", type=float, metavar="SECONDS", help="Then the best found, with gap.")
 @click.option("-o", "--output", metavar="FILE", help="[default: assignment.json without --for]")
 @json_option

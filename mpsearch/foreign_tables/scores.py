@@ -22,10 +22,11 @@ _EXPECTED = (
 class Scores:
     """One choice a file."""
 
+    takes: tuple[str, ...] = ("choices", "columns")
     name = "scores"
     description = (
         "{layer: number}, such as AIMET's per_layer_*.json: --columns omega=-score or omega=loss, "
-        "--choices one of each file; wants --shapes"
+        "--table-choices one of each file; wants --shapes"
     )
 
     def recognises(self, source: Source) -> bool:
@@ -43,9 +44,9 @@ class Scores:
             raise InputError(f"{sources[0].name} is a number for each layer;", _EXPECTED)
         if len(asked.choices) != len(sources):
             raise InputError(
-                f"{sources[0].name} does not say what its numbers are of; expected --choices with "
-                f"one choice for each file, such as w4a8 (got {len(asked.choices)} for "
-                f"{len(sources)})"
+                f"{sources[0].name} does not say what its numbers are of; expected "
+                "--table-choices with one choice for each file, such as w4a8 (got "
+                f"{len(asked.choices)} for {len(sources)})"
             )
         return table_of(_cells(sources, asked, said.startswith("-")), sources[0].name)
 
