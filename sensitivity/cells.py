@@ -28,9 +28,9 @@ from mpsearch.quantization.quantizer import (
     FLOAT_BITS,
     ActivationQuantizer,
     QuantizedWeight,
-    layout_of,
     quantize_weight,
 )
+from mpsearch.quantization.scale_layout import layout_of
 from mpsearch.running.seeds import generator
 from mpsearch.sensitivity.study import Study
 from mpsearch.tables.choice import Choice, by_weights

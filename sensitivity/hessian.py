@@ -14,7 +14,8 @@ from dataclasses import dataclass
 
 from mpsearch.graph.layers import Layer
 from mpsearch.graph.network import Network
-from mpsearch.quantization.quantizer import FLOAT_BITS, layout_of, quantize_weight
+from mpsearch.quantization.quantizer import FLOAT_BITS, quantize_weight
+from mpsearch.quantization.scale_layout import layout_of
 from mpsearch.running.journal import Journal
 from mpsearch.sensitivity.study import Score, Scores, Study
 from mpsearch.sensitivity.traces import Trace, is_sampled, split, steps, traces, within_bound

@@ -17,10 +17,10 @@ from mpsearch.post_training.layer_moments import InputMomentsOf, Moments, moment
 from mpsearch.post_training.repairing import PLAIN, PostTraining, quantize_after_training
 from mpsearch.quantization.quantizer import (
     ActivationQuantizer,
-    ScaleLayout,
     quantize_weight,
     weight_codes_range,
 )
+from mpsearch.quantization.scale_layout import ScaleLayout
 from mpsearch.tables.choice import Choice
 
 FLOAT = ActivationQuantizer(32, 1.0, 0)

@@ -20,7 +20,8 @@ from mpsearch.quantization.calibration import calibrate
 from mpsearch.quantization.packing import bops, size_bytes
 from mpsearch.quantization.quantized import quantize
 from mpsearch.quantization.quantized_file import load_quantized, payload, save_quantized
-from mpsearch.quantization.quantizer import PER_TENSOR, layout_of, quantize_weight
+from mpsearch.quantization.quantizer import quantize_weight
+from mpsearch.quantization.scale_layout import PER_TENSOR, layout_of
 from mpsearch.running.journal import Journal
 from mpsearch.sensitivity.cells import cells_of, replacement
 from mpsearch.sensitivity.fisher import PROFILER as FISHER

@@ -17,20 +17,16 @@ from mpsearch.errors import InputError
 from mpsearch.graph.layers import Layer
 from mpsearch.quantization.packing import layer_bytes, pack, packed_bytes, unpack
 from mpsearch.quantization.quantizer import (
-    PER_TENSOR,
     ActivationQuantizer,
     QuantizedWeight,
-    ScaleLayout,
     activation_quantizer,
     affine,
     check_bits,
-    in_steps,
-    layout_of,
     quantize_weight,
-    scaled,
     weight_at,
     weight_codes_range,
 )
+from mpsearch.quantization.scale_layout import PER_TENSOR, ScaleLayout, in_steps, layout_of, scaled
 from mpsearch.tables.choice import Choice
 
 BITS = (2, 3, 4, 5, 6, 7, 8, 16)
@@ -242,7 +238,7 @@ def test_a_weight_answers_for_its_scales() -> None:
     layout = layout_of(linear, Choice(4, 8))
     assert weight.stored_scales(layout, linear).tolist() == [0.5, 0.25, 2.0]
     assert layout_of(linear, Choice(4, 8), per_tensor=True) == PER_TENSOR
-    again = QuantizedWeight.from_stored(codes.flatten(), torch.tensor([0.5]), 3)
+    again = QuantizedWeight.from_stored(codes.flatten(), torch.tensor([0.5]), 3, Choice(4, 8))
     assert torch.equal(again.codes, codes)
     assert again.scales.tolist() == [0.5, 0.5, 0.5]
 
@@ -258,7 +254,7 @@ def test_a_weight_answers_for_its_scales() -> None:
 )
 def test_stored_scales_that_cannot_be(scales: torch.Tensor, words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        QuantizedWeight.from_stored(torch.ones(6, dtype=torch.int16), scales, 3)
+        QuantizedWeight.from_stored(torch.ones(6, dtype=torch.int16), scales, 3, Choice(4, 8))
 
 
 def test_no_other_file_knows_which_weight_has_which_scale() -> None:
@@ -267,4 +263,4 @@ def test_no_other_file_knows_which_weight_has_which_scale() -> None:
     pattern = re.compile(r"(?:\b|_)(scales|steps|tried)(?:\(\))?(?:\[|\.repeat\()[^\]]*None")
     root = Path(mpsearch.__file__).parent
     found = {p.name for p in root.rglob("*.py") if pattern.search(p.read_text(encoding="utf-8"))}
-    assert found <= {"interactions.py"}
+    assert found <= {"interactions.py", "scale_layout.py"}

@@ -16,6 +16,7 @@ import mpsearch
 from mpsearch.cli import run
 from mpsearch.recipes.fitted import for_target
 from mpsearch.recipes.target import GROUP, bytes_column, find_target
+from mpsearch.reports.device_facts import price_facts
 from mpsearch.running import plugins
 from mpsearch.tables.choice import Choice
 from mpsearch.tables.table import LayerTable, Row, TableLayer
@@ -87,6 +88,9 @@ def test_python_searches_for_a_tool_and_writes_its_recipe(folder: Path) -> None:
     assert mpsearch.front("profile.csv", recipe="torchao").resource == "torchao_bytes"
     assert "torchao_bytes" in mpsearch.ranges("profile.csv", recipe="torchao")
     assert found.explain().status == "optimal"
+    prices = price_facts(LayerTable.read_csv("profile.csv"), found.to_assignment())
+    assert prices is not None
+    assert (prices.reason, prices.column) == ("", "torchao_bytes")
     with pytest.raises(mpsearch.InputError, match="expected a Solution"):
         mpsearch.recipe({"up": "w8a8"}, "torchao")  # type: ignore[arg-type]
 

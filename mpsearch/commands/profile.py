@@ -38,7 +38,8 @@ if TYPE_CHECKING:
 @click.option("--bits", metavar="4,8", help="Same bits for weights and activations: w4a4, w8a8.")
 @click.option(
     "--choices", metavar="w4a8,…",
-    help="The choices one by one [default: w2a8, w3a8, w4a4, w4a8, w8a8].",
+    help="The choices one by one, w4g32a8 with a scale for every 32 weights [default: w2a8, w3a8, "
+    "w4a4, w4a8, w8a8].",
 )  # fmt: skip
 @click.option(
     "--format", "form", type=click.Choice(sorted(FORMATS)),

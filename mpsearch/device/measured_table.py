@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from mpsearch.errors import InputError
 from mpsearch.tables.choice import Choice
+from mpsearch.tables.stored_widths import in_integers
 from mpsearch.tables.table import LayerTable, Row
 
 LATENCY, ENERGY, INSTRUCTIONS = "latency_s", "energy_j", "instructions"
@@ -24,10 +25,10 @@ def uniform_assignments(table: LayerTable) -> dict[Choice, dict[str, Choice]]:
                 f"{table.source} has {choice}, a format of another tool, which is not exported; "
                 "give the table that `mpsearch profile` wrote"
             )
-        if max(choice.w_bits, choice.a_bits) > 16:
+        if not in_integers(choice):
             raise InputError(
                 f"{table.source} has the choice {choice}, which is not exported as integers; "
-                "profile again with --bits of at most 16"
+                "profile again with --bits of at most 16 and without groups"
             )
     return {
         choice: {

@@ -15,6 +15,7 @@ from mpsearch.graph.layers import Layer, output_channels_view
 from mpsearch.graph.network import Network
 from mpsearch.quantization.quantized import QuantizedNetwork
 from mpsearch.quantization.quantizer import weight_at
+from mpsearch.quantization.scale_layout import scaled
 
 
 @dataclass(frozen=True)
@@ -58,19 +59,25 @@ class Student:
         node = self.trainable.nodes[layer.name]
         rows, _ = output_channels_view(node, self.tensor(layer.weight_name))
         bits = self.start.layers[layer.name].choice.w_bits
-        steps = self._weight_steps(layer).detach().expand(len(rows))
-        return weight_at(rows, steps, bits).codes.to(torch.int8)
+        steps = self._weight_steps(layer).detach()
+        return weight_at(rows, steps, bits, self._group_size(layer)).codes.to(torch.int8)
 
     def hold(self, layer: Layer, where: torch.Tensor, codes: torch.Tensor) -> None:
         """Set the weights at `where` [channels, n] to code × step, as the step is now."""
         parameter, unit = self.parameters[layer.weight_name], self.units[layer.weight_name]
         _, restore = output_channels_view(self.trainable.nodes[layer.name], parameter)
         with torch.no_grad():
-            held = restore(codes * self._weight_steps(layer)[:, None]) / unit
+            held = restore(scaled(codes, self._weight_steps(layer), self._group_size(layer))) / unit
             parameter.copy_(torch.where(restore(where), held, parameter))
 
     def _weight_steps(self, layer: Layer) -> torch.Tensor:
-        return self.tensor(self.trainable.named.weights[layer.name])
+        weight = self.start.layers[layer.name].weight
+        assert weight is not None
+        return weight.spread(self.tensor(self.trainable.named.weights[layer.name]))
+
+    def _group_size(self, layer: Layer) -> int:
+        weight = self.start.layers[layer.name].weight
+        return 0 if weight is None else weight.group_size
 
     def quantized(self) -> QuantizedNetwork:
         """The integers that the parameters stand for now, as `mpsearch apply` would write them."""

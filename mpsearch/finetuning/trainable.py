@@ -24,18 +24,17 @@ from mpsearch.quantization.quantized import (
     QuantizedNetwork,
     assemble,
     bias_codes,
+    counts_bias,
     with_activation,
     with_scales_for_bias,
 )
 from mpsearch.quantization.quantized_file import load_quantized, save_quantized
 from mpsearch.quantization.quantizer import (
-    FLOAT_BITS,
     ActivationQuantizer,
-    in_steps,
     quantize_rows,
-    scaled,
     weight_at,
 )
+from mpsearch.quantization.scale_layout import in_steps, scaled
 
 Values = Callable[[str], torch.Tensor]  # a tensor or a step by name, as it is now
 
@@ -81,11 +80,13 @@ class Trainable:
         self, layer: Layer, tensors: Mapping[str, torch.Tensor], steps: torch.Tensor
     ) -> dict[str, torch.Tensor]:
         """The layer's weight and bias by name, as its codes give them."""
-        choice = self.start.layers[layer.name].choice
+        begun = self.start.layers[layer.name]
+        choice = begun.choice
+        assert begun.weight is not None
         rows, restore = output_channels_view(self.nodes[layer.name], tensors[layer.weight_name])
-        steps = steps.expand(len(rows))
-        rounded = quantize_rows(rows, steps, choice.w_bits)
-        if not layer.bias_name or choice.a_bits == FLOAT_BITS:
+        steps = begun.weight.spread(steps)
+        rounded = quantize_rows(rows, steps, choice.w_bits, begun.weight.group_size)
+        if not layer.bias_name or not counts_bias(choice, begun.weight):
             return {layer.weight_name: restore(rounded)}
         bias = tensors[layer.bias_name]
         step = tensors[self.named.inputs[layer.name]].detach().double()
@@ -130,11 +131,11 @@ class Trainable:
         if layer.name in self.named.inputs:
             scale = float(values(self.named.inputs[layer.name]))
             activation = ActivationQuantizer(choice.a_bits, scale, activation.zero_point)
-        if choice.w_bits == FLOAT_BITS:
+        if begun.weight is None:
             return QuantizedLayer(choice, None, None, activation)
         rows, _ = trained.weight_rows(layer)
-        steps = values(self.named.weights[layer.name]).expand(len(rows)).clone()
-        weight = weight_at(rows, steps, choice.w_bits)
+        steps = begun.weight.spread(values(self.named.weights[layer.name])).clone()
+        weight = weight_at(rows, steps, choice.w_bits, begun.weight.group_size)
         return with_activation(trained, layer, choice, weight, activation)
 
     def start_values(self, network: Network | None = None) -> dict[str, torch.Tensor]:
@@ -155,9 +156,8 @@ class Trainable:
             rows = _latent_rows(floats.weight_rows(layer)[0], quantized)
             values[layer.weight_name] = restore(rows).clone()
             steps = quantized.weight.scales.clone()
-            # one scale for all channels (quantized per tensor) stays one
-            alike = bool((steps == steps[0]).all())
-            values[self.named.weights[layer.name]] = steps[:1] if alike else steps
+            one = quantized.weight.has_one_scale  # (quantized per tensor) it stays one
+            values[self.named.weights[layer.name]] = steps[:1] if one else steps
         for name, quantizer in self.named.quantizers.items():
             values[name] = torch.full((), quantizer.scale, device=self.network.device)
         return values
@@ -219,11 +219,12 @@ def _latent_rows(rows: torch.Tensor, quantized: QuantizedLayer) -> torch.Tensor:
     """
     assert quantized.weight is not None
     codes, scales = quantized.weight.codes.float(), quantized.weight.scales
-    position = in_steps(rows.detach().float(), scales)
-    same = weight_at(rows, scales, quantized.choice.w_bits).codes.float() == codes
+    size = quantized.weight.group_size
+    position = in_steps(rows.detach().float(), scales, size)
+    same = weight_at(rows, scales, quantized.choice.w_bits, size).codes.float() == codes
     inside = codes + 0.25 * torch.sign(position - codes)
     near = (position - codes).abs() <= 1
-    return torch.where(same, rows, scaled(torch.where(near, inside, codes), scales))
+    return torch.where(same, rows, scaled(torch.where(near, inside, codes), scales, size))
 
 
 def first_nodes(network: Network) -> dict[str, fx.Node]:

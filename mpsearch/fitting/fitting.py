@@ -25,6 +25,7 @@ from mpsearch.fitting.sizes import Sizes
 from mpsearch.tables.budget import Budget, Minimand
 from mpsearch.tables.choice import Choice
 from mpsearch.tables.solution import Smallest, Solution, Useful
+from mpsearch.tables.stored_widths import in_integers
 from mpsearch.tables.table import LayerTable
 
 RAM, FLASH = "ram_bytes", "flash_bytes"
@@ -32,7 +33,6 @@ SECONDS = 60.0  # of cutting, where no time limit is given
 _SMALLEST = 5.0  # seconds for the smallest memory that there is
 _IDLE = 0.5  # to find where a limit that does not bind would: a line that nobody asked for
 _TIGHTER = 8
-_FLOAT_BITS = 32
 
 Excludes = Mapping[str, Collection[Choice]]
 
@@ -155,9 +155,9 @@ class Fitting:
 
     @property
     def _unfit(self) -> Excludes:
-        """What is excluded, and choices in float, which have no integer form."""
-        floats = {choice for choice in self.table.choices if _is_float(choice)}
-        return {**self.exclude, "": {*self.exclude.get("", ()), *floats}}
+        """What is excluded, and choices that have no integer form."""
+        others = {choice for choice in self.table.choices if not in_integers(choice)}
+        return {**self.exclude, "": {*self.exclude.get("", ()), *others}}
 
     def _within_less(
         self, relaxed: Solution, budget: Budget, most: int
@@ -260,11 +260,6 @@ def without_memory(solution: Solution, target: str | None) -> tuple[Solution, di
     return replace(solution, totals=totals, limits=limits), memory
 
 
-def _is_float(choice: Choice) -> bool:
-    """Whether it has no integer form here: so too formats of other tools."""
-    return bool(choice.label) or _FLOAT_BITS in (choice.w_bits, choice.a_bits)
-
-
 def _allowed(
     table: LayerTable, planned: Planned, pins: Mapping[str, Choice], exclude: Excludes
 ) -> dict[str, list[Choice]]:
@@ -292,11 +287,13 @@ def _allowed(
                 left &= {pins[name]}
         for number in group:
             name = table.layer_names[number]
-            integer = sorted(choice for choice in left if not _is_float(choice))
+            integer = sorted(filter(in_integers, left))
             if left and not integer:
-                what = "another tool's format" if min(left).label else "float"
+                only = min(left)
+                what = "in another tool's format" if only.label else "in float"
+                what = "with groups of weights" if only.group_size else what
                 raise InputError(
-                    f"layer {name!r} may only be in {what} ({min(left)}); --ram is about integers: "
+                    f"layer {name!r} may only be {what} ({only}); --ram is about integers: "
                     "let it have 2 to 8 or 16 bits"
                 )
             if name in wanted:

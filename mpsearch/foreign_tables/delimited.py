@@ -9,7 +9,6 @@ Where columns are named, the others of the file are left out, but for those that
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 
 from mpsearch.errors import InputError, did_you_mean
 from mpsearch.foreign_tables.reader import SIZE, Asked, Source, alone, bits_name
@@ -69,8 +68,7 @@ class Delimited:
             )
         check_lengths(header, rows, lines, name)
         _complete(header, rows, lines, name, asked)
-        table = LayerTable.of_columns(columns_of(header, rows, lines, name), {})
-        return table if is_ours(source.text) else replace(table, partial=True)
+        return LayerTable.of_columns(columns_of(header, rows, lines, name), {})
 
 
 def delimiter_of(text: str) -> str:

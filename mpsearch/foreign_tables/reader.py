@@ -6,7 +6,7 @@ JSON and never a file, so that size, depth and encoding are bounded in one place
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Protocol
 
@@ -158,8 +158,7 @@ def table_of(cells: Iterable[Cell], name: str) -> LayerTable:
         )
         for cell in cells
     ]
-    table = LayerTable.from_rows(list(layers.values()), rows, [cell.place for cell in cells], name)
-    return replace(table, partial=True)
+    return LayerTable.from_rows(list(layers.values()), rows, [cell.place for cell in cells], name)
 
 
 def bits_name(bits: float) -> Choice:

@@ -32,11 +32,11 @@ _NO_NUMBER = re.compile(r'"(?:[^"\\]++|\\.)*+(?:"|\Z)|NaN|-?Infinity', re.DOTALL
 
 
 def read_table(
-    path: "Path | Iterable[Path] | pd.DataFrame",
+    path: "str | os.PathLike[str] | Iterable[str | os.PathLike[str]] | pd.DataFrame",
     columns: Mapping[str, str] | str | None = None,
     groups: Iterable[str] | str = (),
     *,
-    shapes: Path | Iterable[Path] = (),
+    shapes: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] = (),
     choices: Iterable[str | Choice] | str = (),
 ) -> LayerTable:
     """The layer table of a file: profile.csv, or what another tool measured.
@@ -127,9 +127,10 @@ def _read(path: Any, asked: Asked) -> LayerTable:
                 "out"
             )
     table = first.read(sources, asked)
-    if not frame and is_ours(sources[0].text):
-        return replace(table, provenance=sound_provenance(paths[0]))
-    return replace(table, provenance={"read_as": first.name, **table.provenance})
+    if is_ours(sources[0].text):
+        return replace(table, provenance={} if frame else sound_provenance(paths[0]))
+    provenance = {"read_as": first.name, **table.provenance}
+    return replace(table, provenance=provenance, partial=True)
 
 
 def _reader_of(source: Source) -> Reader:

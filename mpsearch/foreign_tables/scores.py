@@ -36,7 +36,7 @@ class Scores:
         return type(first) in (int, float)
 
     def read(self, sources: Sequence[Source], asked: Asked) -> LayerTable:
-        """Ω is the loss, or what is missing to the best score in any of the files."""
+        """Ω is the loss, or what is missing to the layer's best score in any of the files."""
         for source in sources:
             check(source, _FORM)
         said = asked.columns.get("omega")
@@ -52,14 +52,13 @@ class Scores:
 
 
 def _cells(sources: Sequence[Source], asked: Asked, larger: bool) -> Iterator[Cell]:
-    best = max(max(source.document.values()) for source in sources) if larger else 0.0
     for source, choice in zip(sources, asked.choices, strict=True):
         for name, value in source.document.items():
             asked.shape_of(name, source)
             (layer,) = members_of([name], asked, name)
             size = math.ceil(layer.weights * choice.w_bits / 8)
             place = f"{source.name}, [{ascii(name)[:60]}]"
-            yield Cell(place, layer, choice, best - value if larger else float(value), size)
+            yield Cell(place, layer, choice, -value if larger else value, size)
 
 
 READER = Scores()

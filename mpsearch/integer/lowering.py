@@ -58,6 +58,7 @@ from mpsearch.integer.samples import of_one_sample
 from mpsearch.integer.sums import summing_step
 from mpsearch.quantization.quantized import QuantizedNetwork
 from mpsearch.quantization.quantizer import affine
+from mpsearch.tables.stored_widths import check_no_groups
 
 # The wide form's largest value over the largest magnitude seen in calibration. Each bit of headroom
 # doubles how often rounding in the wide form changes a code that sits between two.
@@ -98,6 +99,8 @@ def lowered(
     if bits not in HEADROOM:
         raise InputError(f"got {bits} bits for wide tensors; expected 16 or 32")
     network, refusals = quantized.source, Refusals()
+    with refusals.of_layer():
+        check_no_groups(quantized.assignment)
     for name, layer in quantized.layers.items():
         with refusals.of_layer():
             check_integer(name, layer)

@@ -6,6 +6,8 @@ the others change by -(w_i - q)/U_ii · U_i (Hassibi, Stork, NIPS 1992; Frantar 
 2023; the start W* = E[z·x̂ᵀ]·H⁻¹ makes up for the errors of the layers before as well). What GPTQ
 leaves open is searched here: each channel's scale by the error that its own codes have in the end,
 and single codes one step up or down as long as the error falls, the scale fitted again in between.
+The scales of a channel's groups are searched together, all by the same factor, and fitted one after
+the other.
 """
 
 from collections.abc import Callable
@@ -13,13 +15,13 @@ from collections.abc import Callable
 import torch
 
 from mpsearch.post_training.layer_moments import Moments
-from mpsearch.quantization.quantizer import (
+from mpsearch.quantization.quantizer import QuantizedWeight, weight_codes_range
+from mpsearch.quantization.scale_layout import (
     PER_CHANNEL,
-    QuantizedWeight,
     ScaleLayout,
+    each_scale,
     in_steps,
     scaled,
-    weight_codes_range,
 )
 
 _NARROWEST, _WIDEST = 0.4, 1.6  # times the scale of the least weight error
@@ -42,21 +44,22 @@ def round_to_outputs(
     """Codes and scales with a small error of the layer's output; `moments` are the layer's.
 
     scales: those of the least weight error. They are where the search begins, or stay as they are
-    without `search`. layout: which channels share one.
+    without `search`. layout: which weights share one.
     """
     low, high = weight_codes_range(bits)
-    rounding = _Rounding(moments, low, high)
+    rounding = _Rounding(moments, low, high, layout)
+    size = layout.group_size
     if not search:
         codes = rounding.turned(rounding.compensated(scales), scales)
-        return QuantizedWeight(codes.to(torch.int16), scales)
+        return QuantizedWeight(codes.to(torch.int16), scales, size)
     codes, best = _best_of(
         scales, _factors(moments).to(scales), layout, moments, rounding.compensated
     )
     codes = rounding.turned(codes, best)
     for _ in range(_FITS):
-        best = rounding.fitted(codes, best, layout)
+        best = rounding.fitted(codes, best)
         codes = rounding.turned(codes, best)
-    return QuantizedWeight(codes.to(torch.int16), best)
+    return QuantizedWeight(codes.to(torch.int16), best, size)
 
 
 def nearest_to_outputs(
@@ -72,23 +75,24 @@ def nearest_to_outputs(
     does without: positive inputs and a code more on one side shift the mean.
     """
     low, high = weight_codes_range(bits)
+    size = layout.group_size
     found: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None
     for least in dict.fromkeys((low, -high)):
 
         def nearest(tried: torch.Tensor, least: int = least) -> torch.Tensor:
             repeated = rows.repeat_interleave(len(tried) // len(rows), 0)
-            return torch.round(in_steps(repeated, tried)).clamp_(least, high)
+            return torch.round(in_steps(repeated, tried, size)).clamp_(least, high)
 
         codes, best = _best_of(scales, _factors(moments).to(scales), layout, moments, nearest)
-        error = layout.pooled(moments.errors(scaled(codes, best)))
+        error = layout.pooled(moments.errors(scaled(codes, best, size)))
         if found is None:
             found = codes, best, error
             continue
         better = error < found[2]
         codes = torch.where(better[:, None], codes, found[0])
-        found = codes, torch.where(better, best, found[1]), error
+        found = codes, torch.where(_like(better, best), best, found[1]), error
     assert found is not None
-    return QuantizedWeight(found[0].to(torch.int16), found[1])
+    return QuantizedWeight(found[0].to(torch.int16), found[1], size)
 
 
 def _factors(moments: Moments) -> torch.Tensor:
@@ -106,29 +110,37 @@ def _best_of(
     moments: Moments,
     codes_at: Callable[[torch.Tensor], torch.Tensor],
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Codes [channels, k] and scales [channels] of the least error, of factors x `start`.
+    """Codes [channels, k] and scales of the least error, of factors x `start`, the scales.
 
     codes_at: of scales, as many for each channel as follow each other, to [their number, k].
     """
-    best, least = start, torch.full_like(start, torch.inf)
-    codes = torch.zeros_like(moments.targets)
+    best, codes = start, torch.zeros_like(moments.targets)
+    least = torch.full_like(codes[:, 0], torch.inf)
     for some in factors.split(max(1, _AT_ONCE // codes.numel())):
-        tried = (start[:, None] * some).flatten()
+        tried = (start[:, None] * _like(some, start)).flatten(0, 1)
         found = codes_at(tried)
-        errors = moments.errors(scaled(found, tried)).reshape(len(start), -1)
+        errors = moments.errors(scaled(found, tried, layout.group_size)).reshape(len(start), -1)
         error, index = layout.pooled(errors).min(1)
         picked = torch.arange(len(start), device=start.device) * len(some) + index
         better = error < least
         codes = torch.where(better[:, None], found[picked], codes)
-        best, least = torch.where(better, tried[picked], best), torch.minimum(error, least)
+        best = torch.where(_like(better, best), tried[picked], best)
+        least = torch.minimum(error, least)
     return codes, best
 
 
-class _Rounding:
-    """One layer's moments, factorised once, and its range of codes."""
+def _like(values: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
+    """Values [k] that go with scales [k] or [k, groups]."""
+    return values.reshape(-1, *(1 for _ in scales.shape[1:]))
 
-    def __init__(self, moments: Moments, low: int, high: int) -> None:
-        self.moments, self.low, self.high = moments, low, high
+
+class _Rounding:
+    """One layer's moments, factorised once, its range of codes, and which weights share a scale."""
+
+    def __init__(
+        self, moments: Moments, low: int, high: int, layout: ScaleLayout = PER_CHANNEL
+    ) -> None:
+        self.moments, self.low, self.high, self.layout = moments, low, high, layout
         width = moments.targets.shape[1]
         largest = _LARGEST if moments.factor is None else min(_LARGEST, _LARGEST_OF_FEW)
         self.blocks = [
@@ -140,19 +152,23 @@ class _Rounding:
         """Codes at `scales`, of every channel as many as follow each other: [len(scales), k]."""
         optimum = self.moments.optimum
         rows = optimum.repeat_interleave(len(scales) // len(optimum), 0)
-        wanted, steps = self.moments.by_group(rows), self.moments.by_group(scales)
+        size = self.layout.group_size
+        wanted = self.moments.by_group(rows)
+        steps = self.moments.by_group(each_scale(scales, rows.shape[1], size))
         codes = torch.empty_like(wanted)
         for start, order, factor in self.blocks:
             part = slice(start, start + order.shape[1])
             index = order[:, None, :].expand(-1, wanted.shape[1], -1)
-            found = self._in_order(wanted[:, :, part].gather(2, index), steps, factor)
+            ordered = steps[:, :, part].gather(2, index) if size else steps[:, :, part]
+            found = self._in_order(wanted[:, :, part].gather(2, index), ordered, factor)
             codes[:, :, part] = torch.empty_like(found).scatter_(2, index, found)
         return codes.reshape(rows.shape)
 
     def _in_order(
         self, wanted: torch.Tensor, scales: torch.Tensor, factor: torch.Tensor
     ) -> torch.Tensor:
-        """Round `wanted` [groups, rows, k] column by column, U = `factor` [groups, k, k]."""
+        """Round `wanted` [groups, rows, k] at `scales`, as many, column by column,
+        U = `factor` [groups, k, k]."""
         codes = torch.empty_like(wanted)
         for start in range(0, wanted.shape[2], _COLUMNS):
             end = min(start + _COLUMNS, wanted.shape[2])
@@ -160,35 +176,44 @@ class _Rounding:
             changes = torch.empty_like(part)
             for column in range(end - start):
                 exact, row = part[:, :, column], factor[:, start + column, None, start:end]
-                code = torch.round(exact / scales).clamp_(self.low, self.high)
-                change = (exact - code * scales) / row[:, :, column]
+                step = scales[:, :, start + column]
+                code = torch.round(exact / step).clamp_(self.low, self.high)
+                change = (exact - code * step) / row[:, :, column]
                 codes[:, :, start + column], changes[:, :, column] = code, change
                 part[:, :, column:] -= change[:, :, None] * row[:, :, column:]
             wanted[:, :, end:] -= torch.bmm(changes, factor[:, start:end, end:])
         return codes
 
-    def fitted(
-        self, codes: torch.Tensor, scales: torch.Tensor, layout: ScaleLayout
-    ) -> torch.Tensor:
-        """argmin over s > 0 of the error of s·codes: (q·G·w*ᵀ) / (q·G·qᵀ), [channels]."""
-        seen = self.moments.times(codes)
-        above = layout.pooled((seen * self.moments.optimum).sum(1))
-        below = layout.pooled((seen * codes).sum(1))
-        usable = (above > 0) & (below > 0)
-        return torch.where(usable, above / below.clamp(min=torch.finfo(below.dtype).tiny), scales)
+    def fitted(self, codes: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
+        """argmin over s > 0 of the error of s·codes: (q·G·w*ᵀ) / (q·G·qᵀ) for the codes q that
+        share it, one after the other, with w* less what the others give."""
+        others = scaled(codes, scales, self.layout.group_size)
+        found = scales.reshape(len(scales), -1).clone()
+        for place, run in enumerate(self.layout.runs(codes.shape[1])):
+            part, scale = codes[:, run], found[:, place]
+            others[:, run] = 0
+            seen = self.moments.times(part, run)
+            above = self.layout.pooled((seen * (self.moments.optimum - others)).sum(1))
+            below = self.layout.pooled((seen[:, run] * part).sum(1))
+            usable = (above > 0) & (below > 0)
+            best = above / below.clamp(min=torch.finfo(below.dtype).tiny)
+            found[:, place] = torch.where(usable, best, scale)
+            others[:, run] = part * found[:, place, None]
+        return found.reshape(scales.shape)
 
     def turned(self, codes: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
         """In each channel the one step of one code that lowers its error most, until none does."""
         moments, codes = self.moments, codes.clone()
-        slope = 2 * moments.times(scaled(codes, scales) - moments.optimum)
+        steps = each_scale(scales, codes.shape[1], self.layout.group_size)
+        slope = 2 * moments.times(codes * steps - moments.optimum)
         curvature = moments.by_channel(moments.diagonal())
         # Rounding in float32 must not make two codes change places for ever.
-        enough = -1e-6 * curvature.mean(1) * scales.square()
+        enough = -1e-6 * curvature.mean(1) * steps.amin(1).square()
         channels = torch.arange(len(codes), device=codes.device)
         for _ in range(_MOST_TURNS):
             step = -slope.sign()
             inside = (codes + step <= self.high) & (codes + step >= self.low)
-            change = scaled(step, scales)
+            change = step * steps
             gains = torch.where(inside, change * (slope + change * curvature), torch.inf)
             gain, index = gains.min(1)
             helps = gain < enough
@@ -196,7 +221,7 @@ class _Rounding:
                 break
             picked = torch.where(helps, step[channels, index], 0.0)
             codes[channels, index] += picked
-            picked = 2 * picked * scales
+            picked = 2 * picked * steps[channels, index]
             slope += picked[:, None] * moments.columns(index)
             slope[channels, index] += picked * moments.by_channel(moments.prior)
         return codes

@@ -29,6 +29,7 @@ Item = TypeVar("Item")
 State = TypeVar("State", bound=Measured)
 MOST_TRIALS = 32  # each a pass over the calibration data, and only where a repair does harm
 _SHOWN = 5
+PER_TENSOR = "--per-tensor"
 
 
 @dataclass(frozen=True)
@@ -94,13 +95,15 @@ def keep_what_helps(
 
 def undone_sentence(undone: Mapping[str, Sequence[str]]) -> str:
     """`undone: --equalize for conv1 -> conv2, as …`; empty where every repair was kept."""
-    if not undone:
-        return ""
-    parts = []
+    parts = {}
     for repair, names in undone.items():
         rest = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-        parts.append(f"{repair} for {', '.join(names[:_SHOWN])}{rest}")
-    return (
-        f"undone: {'; '.join(parts)}: on the calibration data the outputs are nearer to FP32's "
-        "without it"
-    )
+        parts[repair] = f"{repair} for {', '.join(names[:_SHOWN])}{rest}"
+    left_out = parts.pop(PER_TENSOR, "")
+    sentences = [f"left out: {left_out}: their groups of weights keep scales of their own"]
+    if parts:
+        sentences.append(
+            f"undone: {'; '.join(parts.values())}: on the calibration data the outputs are nearer "
+            "to FP32's without it"
+        )
+    return "; ".join(sentences[not left_out :])

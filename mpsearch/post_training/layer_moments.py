@@ -45,15 +45,17 @@ class Moments:
         """Values [groups, …] of every channel's group: [channels, …]."""
         return values.repeat_interleave(len(self.targets) // len(values), 0)
 
-    def times(self, rows: torch.Tensor) -> torch.Tensor:
-        """rows·G for rows [channels, k], of as many channels for every group."""
+    def times(self, rows: torch.Tensor, run: slice = slice(None)) -> torch.Tensor:
+        """rows·G for rows [channels, k], of as many channels for every group; of rows that are 0
+        but for `run` of k, given without the zeros: [channels, k]."""
         parts = self.by_group(rows)
         if self.gram is not None:
-            product = torch.bmm(parts, self.gram)
+            product = torch.bmm(parts, self.gram[:, run])
         else:
             assert self.factor is not None
-            product = torch.bmm(torch.bmm(parts, self.factor), self.factor.transpose(1, 2))
-        return (product + self.prior[:, None, None] * parts).reshape(rows.shape)
+            product = torch.bmm(torch.bmm(parts, self.factor[:, run]), self.factor.transpose(1, 2))
+        product[:, :, run] += self.prior[:, None, None] * parts
+        return product.flatten(0, 1)
 
     @cached_property
     def optimum(self) -> torch.Tensor:

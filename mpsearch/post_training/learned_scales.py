@@ -22,8 +22,13 @@ from mpsearch.graph.layers import EMBEDDING, Layer, packet
 from mpsearch.graph.network import Network
 from mpsearch.graph.outputs import split_outputs
 from mpsearch.post_training.layer_by_layer import Decision, channel_sums, has_own_bias
-from mpsearch.quantization.quantized import QuantizedLayer, bias_codes, with_room_for_bias
-from mpsearch.quantization.quantizer import FLOAT_BITS, ActivationQuantizer, quantize_input
+from mpsearch.quantization.quantized import (
+    QuantizedLayer,
+    bias_codes,
+    counts_bias,
+    with_room_for_bias,
+)
+from mpsearch.quantization.quantizer import ActivationQuantizer, quantize_input
 
 STEPS = 150
 _BATCH = 32
@@ -150,7 +155,7 @@ class _Trained:
         if weight is None:
             return QuantizedLayer(choice, None, None, activation), bias
         weight = replace(weight, scales=self.scales().clone())
-        if bias is None or choice.a_bits == FLOAT_BITS:
+        if bias is None or not counts_bias(choice, weight):
             return QuantizedLayer(choice, weight, None, activation), bias
         rows = weight.dequantize()
         weight = with_room_for_bias(rows, weight, choice.w_bits, bias, activation.scale)

@@ -25,7 +25,8 @@ from mpsearch.quantization.quantized import (
     check_layers,
     quantize_layer,
 )
-from mpsearch.quantization.quantizer import FLOAT_BITS, layout_of, quantize_weight
+from mpsearch.quantization.quantizer import FLOAT_BITS, quantize_weight
+from mpsearch.quantization.scale_layout import layout_of
 from mpsearch.running.streams import say
 from mpsearch.tables.assignment import Assignment
 from mpsearch.tables.choice import Choice

@@ -24,7 +24,7 @@ from mpsearch.post_training.activation_ranges import (
     quantizer_of,
 )
 from mpsearch.post_training.equalization import Pair, equalize, find_pairs
-from mpsearch.post_training.kept_repairs import Yardstick, keep_what_helps
+from mpsearch.post_training.kept_repairs import PER_TENSOR, Yardstick, keep_what_helps
 from mpsearch.post_training.layer_by_layer import (
     Decide,
     Decision,
@@ -48,9 +48,9 @@ from mpsearch.quantization.quantizer import (
     FLOAT_BITS,
     ActivationQuantizer,
     QuantizedWeight,
-    layout_of,
     quantize_weight,
 )
+from mpsearch.quantization.scale_layout import layout_of
 from mpsearch.tables.choice import Choice
 
 Rounding = Literal["nearest", "adaptive"]
@@ -68,7 +68,8 @@ class PostTraining:
     ranges: str = "auto"
     """Of activations: `auto`, `mse`, `minmax`, `percentile:99.9`, `entropy` or `measured`."""
     per_tensor: bool = False
-    """One weight scale for all channels of a layer (stored once per channel all the same)."""
+    """One weight scale for all channels of a layer (stored once per channel all the same); groups
+    of weights keep theirs."""
     equalize: bool = False
     """Whether pairs of layers get equal weight ranges, channel by channel (`equalization`)."""
     correct_bias: bool = True
@@ -154,7 +155,8 @@ def quantize_after_training(
     run = _Run(choices, calibration, settings, batch_size, on_step or _nothing, shared)
     state = run.nearest(network, shared.yardstick)
     measuring = settings.ranges in MEASURING
-    undone: dict[str, tuple[str, ...]] = {}
+    groups = [n.name for n in network.layers if layout_of(n, choices[n.name]).group_size]
+    undone = {PER_TENSOR: tuple(groups)} if settings.per_tensor and groups else {}
     for option, repair in (
         ("--equalize", _equalized if settings.equalize else None),
         (f"--ranges {settings.ranges}", _measured_ranges if measuring else None),

@@ -55,6 +55,8 @@ CONVENTIONS = {
     "where rounding is adaptive",
     "activations": "affine per tensor, least squared error on the calibration data",
 }
+# Of tables that have such choices, which others need not say.
+GROUPS = {"groups": "w4g32a8: one scale, 4 bytes, for every 32 weights of an output channel"}
 
 
 @dataclass(frozen=True)
@@ -244,10 +246,14 @@ def _check_scores(scores: Scores, study: Study) -> None:
 def _table(study: Study, scores: Scores, group_residual: bool) -> LayerTable:
     network = study.network
     groups = residual_groups(network.graph, network.layers) if group_residual else {}
+    shaped = any(choice.group_size for choice in study.choices)
     layers = [
-        TableLayer(layer.name, layer.kind, groups.get(layer.name, ""), layer.weights, layer.macs)
+        TableLayer(
+            layer.name, layer.kind, groups.get(layer.name, ""), layer.weights, layer.macs,
+            tuple(_shape(layer, network)) if shaped else (),
+        )
         for layer in network.layers
-    ]
+    ]  # fmt: skip
     rows = []
     for layer in network.layers:
         for choice in study.choices:
@@ -280,7 +286,7 @@ def _shape(layer: Layer, network: Network) -> list[int]:
 def _provenance(
     scores: Scores, study: Study, settings: ProfileSettings, profiler: Profiler, resumed: int
 ) -> dict[str, Any]:
-    network = study.network
+    network, choices = study.network, settings.choices
     notes = dict(profiler.notes(study))
     return {
         "format": FORMAT,
@@ -300,7 +306,7 @@ def _provenance(
         "metrics_beside": list(next(iter(scores.values())).metrics),
         "layers_without_effect": _without_effect(scores, study),
         "left_out_outputs": list(network.left_out_outputs),
-        "choices": [str(choice) for choice in settings.choices],
+        "choices": [str(choice) for choice in choices],
         "batch_size": settings.batch_size,
         "seed": settings.seed,
         "rtol": settings.rtol,
@@ -312,12 +318,15 @@ def _provenance(
         "macs": sum(layer.macs for layer in network.layers),
         "shapes": {layer.name: _shape(layer, network) for layer in network.layers},
         "resumed_pieces": resumed,
-        "conventions": CONVENTIONS,
+        "conventions": {**CONVENTIONS, **(GROUPS if any(c.group_size for c in choices) else {})},
     }
 
 
 def parse_choices(bits: str | None, choices: str | None) -> tuple[Choice, ...]:
-    """`--bits 4,8` -> w4a4, w8a8; `--choices w4a8,w8a8` as written; else `DEFAULT_CHOICES`."""
+    """`--bits 4,8` -> w4a4, w8a8; `--choices w4a8,w8a8` as written; else `DEFAULT_CHOICES`.
+
+    `--bits 4g32` -> w4g32a4: a scale for every 32 weights.
+    """
     if bits is not None and choices is not None:
         raise InputError("got both --bits and --choices; expected one of them")
     if choices is not None:
@@ -333,7 +342,8 @@ def parse_choices(bits: str | None, choices: str | None) -> tuple[Choice, ...]:
 
 
 def _same(word: str) -> Choice:
-    bits = whole_number(word.strip())
+    text, grouped, _ = word.strip().lower().partition("g")
+    bits = whole_number(text)
     if bits is None:
-        raise InputError(f"got --bits {word!r}; expected numbers such as 4,8")
-    return Choice(bits, bits)
+        raise InputError(f"got --bits {word!r}; expected numbers such as 4,8, or 4g32 for groups")
+    return Choice.parse(f"w{word.strip()}a{bits}") if grouped else Choice(bits, bits)

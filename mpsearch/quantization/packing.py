@@ -9,7 +9,8 @@ import numpy as np
 
 from mpsearch.graph.layers import Layer
 from mpsearch.graph.network import Network
-from mpsearch.quantization.quantizer import FLOAT_BITS, layout_of
+from mpsearch.quantization.quantizer import FLOAT_BITS
+from mpsearch.quantization.scale_layout import layout_of
 from mpsearch.tables.choice import Choice
 
 SCALE_BYTES = 4  # one float32, or one 24-bit multiplier with an 8-bit shift

@@ -20,10 +20,10 @@ from mpsearch.quantization.quantizer import (
     ActivationQuantizer,
     QuantizedWeight,
     check_choice,
-    layout_of,
     quantize_weight,
     weight_at,
 )
+from mpsearch.quantization.scale_layout import layout_of
 from mpsearch.running.notebook import html_table
 from mpsearch.tables.assignment import Assignment
 from mpsearch.tables.choice import Choice, counted
@@ -42,7 +42,7 @@ class QuantizedLayer:
     """A layer's integers: weight codes and scales, bias codes, and its input's quantizer.
 
     `weight` is None for a layer left in float. A bias code counts steps of weight scale × input
-    scale; with float activations the bias stays float and `bias_codes` is None.
+    scale; with float activations or groups of weights the bias stays float, `bias_codes` is None.
     """
 
     choice: Choice
@@ -177,8 +177,7 @@ def quantize(
 
 
 def check_layers(network: Network, choices: Mapping[str, Choice]) -> None:
-    """Raise InputError, which names layers, unless `choices` names exactly the network's; and for a
-    choice that our quantizer does not have."""
+    """Raise InputError unless `choices` names exactly the network's layers, at choices of ours."""
     for choice in {*choices.values()}:
         check_choice(choice)
     names = {layer.name for layer in network.layers}
@@ -234,10 +233,10 @@ def quantize_layer(
     weight = None
     if choice.w_bits != FLOAT_BITS:
         rows, _ = network.weight_rows(layer)
+        bits, layout = choice.w_bits, layout_of(layer, choice)
         if scales is None:
-            weight = quantize_weight(rows, choice.w_bits, layout_of(layer, choice))
-        else:
-            weight = weight_at(rows, scales, choice.w_bits)
+            scales = quantize_weight(rows, bits, layout).scales
+        weight = weight_at(rows, scales, bits, layout.group_size)
     return with_activation(network, layer, choice, weight, activation)
 
 
@@ -254,11 +253,16 @@ def with_activation(
     weights gets a scale that suits its bias.
     """
     bias = network.bias(layer)
-    if weight is None or bias is None or choice.a_bits == FLOAT_BITS:
+    if weight is None or bias is None or not counts_bias(choice, weight):
         return QuantizedLayer(choice, weight, None, activation)
     rows, _ = network.weight_rows(layer)
     weight = with_scales_for_bias(rows, weight, choice.w_bits, bias, activation.scale)
     return QuantizedLayer(choice, weight, bias_codes(bias, weight, activation.scale), activation)
+
+
+def counts_bias(choice: Choice, weight: QuantizedWeight) -> bool:
+    """Whether the bias is counted in steps of weights and inputs."""
+    return choice.a_bits != FLOAT_BITS and not weight.group_size
 
 
 def bias_codes(
@@ -280,8 +284,7 @@ def with_scales_for_bias(
 
     `step` is the input's scale: a float, or a float64 of no dimensions.
     """
-    weight = with_room_for_bias(rows, weight, bits, bias, step)
-    return _with_fine_bias(weight, bias, step)
+    return _with_fine_bias(with_room_for_bias(rows, weight, bits, bias, step), bias, step)
 
 
 def with_room_for_bias(

@@ -1,11 +1,12 @@
 """The file of a quantized network: packed integers, scales and biases, nothing executable.
 
 A zip like the mpsearch file (see network_file) in which `LAYER:packed` holds the weight codes at
-their bit width, `LAYER:scales` float32 and `LAYER:bias` int32: together the bytes that the layer
-table predicts. Tensors that belong to no quantized layer are stored in float. `undone` of the
-header names the repairs that did harm, and the layers that they were undone for; `input_ranges`
-what each input was on the calibration data; `post_training` how it was quantized; `stored` the
-quantizers of tensors between layers; `sample` the digest of `sample.safetensors`, see kept_sample.
+their bit width, `LAYER:scales` float32, [channels] or [channels, groups], and `LAYER:bias` int32:
+together the bytes that the layer table predicts. Tensors that belong to no quantized layer are
+stored in float. `undone` of the header names the repairs that did harm, and the layers that they
+were undone for; `input_ranges` what each input was on the calibration data; `post_training` how it
+was quantized; `stored` the quantizers of tensors between layers; `sample` the digest of
+`sample.safetensors`, see kept_sample.
 """
 
 import math
@@ -52,8 +53,8 @@ from mpsearch.quantization.quantizer import (
     QuantizedWeight,
     check_bits,
     check_choice,
-    layout_of,
 )
+from mpsearch.quantization.scale_layout import layout_of
 from mpsearch.tables.choice import Choice
 
 FORMAT, VERSION = "mpsearch.quantized", 1
@@ -262,7 +263,7 @@ def _read_layer(entry: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -
     codes = unpack(tensors[f"{name}:packed"].numpy(), choice.w_bits, count)
     try:
         weight = QuantizedWeight.from_stored(
-            torch.from_numpy(codes), tensors[f"{name}:scales"], channels
+            torch.from_numpy(codes), tensors[f"{name}:scales"], channels, choice
         )
     except ValueError as error:
         raise ValueError(f"scales of {name!a} {error}") from None

@@ -1,9 +1,10 @@
 """The quantizer that Ω, apply and export share.
 
-Weights: uniform symmetric per output channel, w ≈ s·q with q in [-2^(b-1), 2^(b-1) - 1]; at 8 and
-more bits the lowest code is left out, as integer kernels expect. Activations: uniform affine per
-tensor, x ≈ s·(q - z) with q in [0, 2^b - 1] and z a code, so that zero is exact. Rounding is half
-to even everywhere. Scales are float32 numbers. 32 bits stand for "left in float".
+Weights: uniform symmetric per output channel, or per group of its weights (`scale_layout`), w ≈ s·q
+with q in [-2^(b-1), 2^(b-1) - 1]; at 8 and more bits the lowest code is left out, as integer
+kernels expect. Activations: uniform affine per tensor, x ≈ s·(q - z) with q in [0, 2^b - 1] and z a
+code, so that zero is exact. Rounding is half to even everywhere. Scales are float32 numbers. 32
+bits stand for "left in float".
 
 Fake quantization with learned step sizes: LSQ (Esser et al., ICLR 2020, arXiv 1902.08153).
 
@@ -26,15 +27,19 @@ import numpy as np
 import torch
 
 from mpsearch.errors import InputError
-from mpsearch.graph.layers import EMBEDDING, Layer
+from mpsearch.graph.layers import Layer
+from mpsearch.quantization.scale_layout import (
+    PER_CHANNEL,
+    ScaleLayout,
+    by_scale,
+    group_size_of,
+    in_steps,
+    scaled,
+    whole_rows,
+)
 from mpsearch.tables.choice import Choice
 
 FLOAT_BITS = 32
-# Rows of an embedding table that are shorter than this share one scale: a float32 scale per row
-# costs 32/D bits per weight, and a bit is worth 5.5 dB. On normal rows whose norms scatter by 30 %
-# (standard deviation of the logarithm), a scale per row gains 5 dB at 4 bits and 10 dB at 8 bits
-# for D = 16, where it costs 11 dB; 4 and 9.5 dB for D = 32, where it costs 5.5 dB.
-SHORTEST_ROW_WITH_SCALE = 32
 _BITS = (2, 3, 4, 5, 6, 7, 8, 16, FLOAT_BITS)
 # Candidate ranges per channel: the error over the range is smooth for many weights and rugged for
 # few, where more candidates cost little.
@@ -69,52 +74,9 @@ def weight_codes_range(bits: int) -> tuple[int, int]:
 
 
 @dataclass(frozen=True)
-class ScaleLayout:
-    """Which weights of a layer share a scale: those of an output channel, or all of them."""
-
-    per_tensor: bool = False
-
-    def stored(self, layer: Layer) -> int:
-        """How many scales a file has of the layer."""
-        return 1 if self.per_tensor else layer.channels
-
-    def pooled(self, values: torch.Tensor) -> torch.Tensor:
-        """Values [channels, …] as sums over those channels that share a scale, for each of them."""
-        return values.sum(0).expand_as(values) if self.per_tensor else values
-
-
-PER_CHANNEL, PER_TENSOR = ScaleLayout(), ScaleLayout(per_tensor=True)
-
-
-def layout_of(layer: Layer, choice: Choice, per_tensor: bool = False) -> ScaleLayout:
-    """How the layer's weights share scales at a choice; `per_tensor` where that is asked for."""
-    short = layer.weights < SHORTEST_ROW_WITH_SCALE * layer.channels
-    return PER_TENSOR if per_tensor or (layer.kind == EMBEDDING and short) else PER_CHANNEL
-
-
-def by_scale(rows: torch.Tensor, scales: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Weights or codes [channels, n] as [s, m] with the scales as [s, 1]: a row for each scale.
-
-    Nothing else knows which weight has which scale. Views, where `rows` are contiguous.
-    """
-    return rows.reshape(scales.numel(), rows.numel() // scales.numel()), scales.reshape(-1, 1)
-
-
-def scaled(codes: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
-    """Codes times their scales: [channels, n]."""
-    parts, steps = by_scale(codes, scales)
-    return (parts * steps).reshape(codes.shape)
-
-
-def in_steps(rows: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
-    """Weights in units of their scales, not rounded: [channels, n]."""
-    parts, steps = by_scale(rows, scales)
-    return (parts / steps).reshape(rows.shape)
-
-
-@dataclass(frozen=True)
 class QuantizedWeight:
-    """Integer codes [channels, n] (int16) and their scales (float32), today one for each channel.
+    """Integer codes [channels, n] (int16) and their scales (float32): [channels], or, where
+    `group_size` weights of a channel share one, [channels, groups].
 
     What others need of the layout is asked for here: values, and what is one number for each output
     channel. `scales` may be copied, compared and trained as a whole.
@@ -122,14 +84,16 @@ class QuantizedWeight:
 
     codes: torch.Tensor
     scales: torch.Tensor
+    group_size: int = 0
 
     def dequantize(self, dtype: torch.dtype = torch.float32) -> torch.Tensor:
         """s·q, [channels, n]."""
-        return scaled(self.codes.to(dtype), self.scales.to(dtype))
+        return scaled(self.codes.to(dtype), self.scales.to(dtype), self.group_size)
 
     def channel_scales(self) -> torch.Tensor:
         """[channels]: what the sum of a channel's products counts in. Whoever sums codes asks for
-        it, so a layout without such a number is to be refused here."""
+        it, and asks `group_size` before: with groups there is no such number."""
+        assert not self.group_size, "groups have no scale for each channel"
         return self.scales
 
     def with_channel_scales(self, scales: torch.Tensor) -> "QuantizedWeight":
@@ -143,25 +107,35 @@ class QuantizedWeight:
     @property
     def has_one_scale(self) -> bool:
         """Whether several channels share one scale, which repairs then leave one."""
-        return len(self.scales) > 1 and bool((self.scales == self.scales[0]).all())
+        alike = not self.group_size and len(self.scales) > 1
+        return alike and bool((self.scales == self.scales[0]).all())
+
+    def spread(self, scales: torch.Tensor) -> torch.Tensor:
+        """One scale for all channels as a scale for each of them; others as they are."""
+        return scales.expand(len(self.codes), *scales.shape[1:])
 
     def to(self, device: torch.device) -> "QuantizedWeight":
         """The same on `device`."""
-        return QuantizedWeight(self.codes.to(device), self.scales.to(device))
+        return replace(self, codes=self.codes.to(device), scales=self.scales.to(device))
 
     def stored_scales(self, layout: ScaleLayout, layer: Layer) -> torch.Tensor:
         """The scales that a file has of it: of equal ones, as many as `layout` says."""
-        return self.scales[: layout.stored(layer)]
+        return self.scales if self.group_size else self.scales[: layout.stored(layer)]
 
     @staticmethod
-    def from_stored(codes: torch.Tensor, scales: torch.Tensor, channels: int) -> "QuantizedWeight":
+    def from_stored(
+        codes: torch.Tensor, scales: torch.Tensor, channels: int, choice: Choice
+    ) -> "QuantizedWeight":
         """The weight of a file's codes [channels · n] and scales. Raises ValueError for others."""
         if not scales.is_floating_point() or not bool(torch.isfinite(scales).all()):
             raise ValueError("are no finite numbers")
-        if scales.shape not in ((channels,), (1,)):
-            raise ValueError(f"have shape {tuple(scales.shape)}")
+        codes = codes.reshape(channels, -1)
+        size = group_size_of(choice, codes.shape[1])
+        shape = ScaleLayout(group_size=size).shape(*codes.shape)
+        if scales.shape != shape and (size or scales.shape != (1,)):
+            raise ValueError(f"have shape {tuple(scales.shape)}; expected {shape}")
         scales = scales.repeat(channels) if len(scales) < channels else scales
-        return QuantizedWeight(codes.reshape(channels, -1), scales)
+        return QuantizedWeight(codes, scales, size)
 
 
 def quantize_weight(
@@ -172,20 +146,38 @@ def quantize_weight(
     `rows`: [channels, n]. Every channel tries 40 to 400 ranges between 20 % (from 6 bits on 70 %)
     and 110 % of its largest magnitude and as many around the best of them, then takes the
     least-squares scale for the codes found where that lowers the error. A channel of zeros gets
-    scale 1. With one scale per tensor, each of the channels has it.
+    scale 1. With one scale per tensor, each of the channels has it. Groups are searched as channels
+    are, each in as many tries as its whole channel would have.
     """
+    rows, tries = rows.detach().float(), _tries(rows.shape[1])
+    channels, size = len(rows), layout.group_size
     if layout.per_tensor:
-        whole = quantize_weight(rows.reshape(1, -1), bits)
-        return QuantizedWeight(whole.codes.reshape(rows.shape), whole.scales.repeat(len(rows)))
+        scale = _least_error_scales(rows.reshape(1, -1), bits, _tries(rows.numel()))
+        return weight_at(rows, scale.repeat(channels), bits)
+    if not size:
+        return weight_at(rows, _least_error_scales(rows, bits, tries), bits)
+    full = rows.shape[1] // size * size
+    scales = _least_error_scales(rows[:, :full].reshape(-1, size), bits, tries)
+    scales = scales.reshape(channels, -1)
+    if full < rows.shape[1]:  # the last group is shorter
+        last = _least_error_scales(rows[:, full:], bits, tries)
+        scales = torch.cat([scales, last[:, None]], 1)
+    return weight_at(rows, scales, bits, size)
+
+
+def _tries(weights: int) -> int:
+    return min(_MOST_CLIPS, max(_FEWEST_CLIPS, _CLIPS_TIMES_WEIGHTS // max(1, weights)))
+
+
+def _least_error_scales(rows: torch.Tensor, bits: int, clips: int) -> torch.Tensor:
+    """One scale for each of the `rows` [s, m]: [s]."""
     low, high = weight_codes_range(check_bits(bits))
-    rows = rows.detach().float()
     largest = rows.abs().amax(dim=1)
     # The channel's extreme value may sit on the negative side, which has one code more.
     steps = torch.where(rows.amin(dim=1) == -largest, -low, high).to(rows)
     best_scale = torch.where(largest > 0, largest / steps, torch.ones_like(largest))
     best_error = _squared_error(rows, best_scale, low, high)
     smallest = 0.2 if bits < 6 else 0.7
-    clips = min(_MOST_CLIPS, max(_FEWEST_CLIPS, _CLIPS_TIMES_WEIGHTS // max(1, rows.shape[1])))
     spacing = (_WIDEST - smallest) / (clips - 1)
     ranges = torch.linspace(smallest, _WIDEST, clips).to(rows)
     coarse = ranges[:, None] * (largest / high)
@@ -193,14 +185,16 @@ def quantize_weight(
     around = torch.linspace(-spacing, spacing, clips).to(rows)
     fine = best_scale + around[:, None] * (largest / high)
     best_scale, _ = _better(rows, fine, best_scale, best_error, low, high)
-    return weight_at(rows, _refit(rows, best_scale, low, high), bits)
+    return _refit(rows, best_scale, low, high)
 
 
-def weight_at(rows: torch.Tensor, scales: torch.Tensor, bits: int) -> QuantizedWeight:
+def weight_at(
+    rows: torch.Tensor, scales: torch.Tensor, bits: int, group_size: int = 0
+) -> QuantizedWeight:
     """The codes of `rows` [channels, n] at given scales, those of a `QuantizedWeight`."""
     low, high = weight_codes_range(bits)
-    codes = torch.round(in_steps(rows.detach().float(), scales)).clamp_(low, high)
-    return QuantizedWeight(codes.to(torch.int16), scales)
+    codes = torch.round(in_steps(rows.detach().float(), scales, group_size)).clamp_(low, high)
+    return QuantizedWeight(codes.to(torch.int16), scales, group_size)
 
 
 def _better(
@@ -307,13 +301,15 @@ def histogram_error(
     return float(weights @ np.square((codes - zero) * scale - centres))
 
 
-def quantize_rows(rows: torch.Tensor, scales: torch.Tensor, bits: int) -> torch.Tensor:
+def quantize_rows(
+    rows: torch.Tensor, scales: torch.Tensor, bits: int, group_size: int = 0
+) -> torch.Tensor:
     """Weights [channels, n] on the steps `scales`, those of a `QuantizedWeight`, with LSQ's
     gradients for both."""
     low, high = weight_codes_range(bits)
-    parts, steps = by_scale(rows, scales)
+    parts, steps = by_scale(rows, scales, group_size)
     factor = gradient_factor(parts.shape[1], high)
-    return _on_steps(parts, steps, None, low, high, factor).reshape(rows.shape)
+    return whole_rows(_on_steps(parts, steps, None, low, high, factor), rows)
 
 
 def quantize_input(

@@ -47,7 +47,12 @@ from mpsearch.quantization.quantized import (
 )
 from mpsearch.quantization.quantizer import FLOAT_BITS, ActivationQuantizer
 from mpsearch.tables.choice import Choice
-from mpsearch.tables.stored_widths import FORMATS, LITERT_ACTIVATIONS, LITERT_WEIGHTS
+from mpsearch.tables.stored_widths import (
+    FORMATS,
+    LITERT_ACTIVATIONS,
+    LITERT_WEIGHTS,
+    check_no_groups,
+)
 
 # The largest bias code. XNNPACK's linear layers with narrow weights count it in sixteenths of a
 # step, in 32 bits: above 2^27 it comes out wrong without a word.
@@ -75,6 +80,8 @@ def raise_bits(
     layers: dict[str, QuantizedLayer] = {}
     raised: list[Raised] = []
     refusals = Refusals()
+    with refusals.of_layer():
+        check_no_groups(quantized.assignment)
     for layer in quantized.source.layers:
         with refusals.of_layer():
             given = quantized.layers[layer.name]

@@ -320,7 +320,14 @@ def _why_not_checked(request: ExportRequest) -> str:
 
 def _add_metadata(model: Any, document: dict[str, Any]) -> None:
     """Bits and recommended options in the model's own metadata."""
-    layers = {row["layer"]: [row["w_bits"], row["a_bits"]] for row in document["layers"]}
+    layers = {
+        row["layer"]: [
+            row["w_bits"],
+            row["a_bits"],
+            *(row[key] for key in ("choice",) if key in row),
+        ]
+        for row in document["layers"]
+    }
     entries = {
         "mpsearch.layers": layers,
         "mpsearch.recommended": document["recommended"],

@@ -18,7 +18,7 @@ from mpsearch.exporters.onnx.graph_builder import (
 from mpsearch.graph.layers import EMBEDDING, Layer, groups, is_transposed, layer_input, packet
 from mpsearch.integer.operators import MOVES
 from mpsearch.quantization.quantized import QuantizedLayer, QuantizedNetwork
-from mpsearch.quantization.quantizer import FLOAT_BITS, ActivationQuantizer
+from mpsearch.quantization.quantizer import FLOAT_BITS, ActivationQuantizer, QuantizedWeight
 from mpsearch.tables.stored_widths import ONNX_BITS
 
 
@@ -116,12 +116,14 @@ class LayerWriter:
         """(weight, bias) as real tensors; the bias is empty where there is none."""
         build, name = self.builder, layer.name
         own = f"{name}/weight{'_by_input' if over_positions(node) else ''}"
-        by_rows = is_transposed(node) and groups(node) > 1
         bias = self.network.source.bias(layer)
         if quantized.weight is None:
             weight = _array(self.network.source.weight(layer))
             read = build.array(f"{own}/values", _in_order(node, weight))
+        elif quantized.weight.group_size:
+            read = self.in_groups(own, node, layer, quantized.choice.w_bits, quantized.weight)
         else:
+            by_rows = is_transposed(node) and groups(node) > 1
             codes = quantized.weight.codes.cpu().numpy()
             if not by_rows:
                 _, restore = self.network.source.weight_rows(layer)
@@ -153,11 +155,36 @@ class LayerWriter:
         scales = build.array(f"{name}/bias/scales", _array(steps))
         return read, build.add("DequantizeLinear", [stored, scales], f"{node.name}/bias", axis=0)
 
-    def in_layout(self, node: fx.Node, layer: Layer, rows: str) -> str:
-        """[in, out/groups, …] of a grouped transposed convolution from its output channels' rows.
+    def in_groups(
+        self, own: str, node: fx.Node, layer: Layer, bits: int, weight: QuantizedWeight
+    ) -> str:
+        """Blocked dequantization, of opset 21: a scale for each `block_size` codes along an axis.
 
-        The scales of that layout lie along no single axis, so that its codes are stored by output
-        channel and ordered behind DequantizeLinear, once, when a runtime loads the model.
+        A kernel's rows [out, n] are put into its shape behind it.
+        """
+        build = self.builder
+        codes = _in_order(node, weight.codes.cpu().numpy())
+        stored = build.codes(f"{own}/codes", codes, bits, True)
+        scales = build.array(f"{own}/scales", _in_order(node, _array(weight.scales)))
+        shape = tuple(self.network.source.weight(layer).shape)
+        whole = len(shape) == 2
+        read = build.add(
+            "DequantizeLinear", [stored, scales], f"{node.name}/weight{'' if whole else '/rows'}",
+            axis=0 if over_positions(node) else 1, block_size=weight.group_size,
+        )  # fmt: skip
+        if whole:
+            return read
+        if is_transposed(node):
+            return self.in_layout(node, layer, read)
+        kernel = build.whole(f"{layer.name}/weight/shape", shape)
+        return build.add("Reshape", [read, kernel], f"{node.name}/weight")
+
+    def in_layout(self, node: fx.Node, layer: Layer, rows: str) -> str:
+        """[in, out/groups, …] of a transposed convolution from its output channels' rows.
+
+        Where it is grouped, or its weights are, the scales of that layout lie along no single axis,
+        so that its codes are stored by output channel and ordered behind DequantizeLinear, once,
+        when a runtime loads the model.
         """
         build, count = self.builder, groups(node)
         inputs, outputs, *kernel = self.network.source.weight(layer).shape
