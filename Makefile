@@ -4,6 +4,7 @@
 # make lint: formatting (also of C), linting, types, the order of the rooms
 # make dist: what a release uploads: an sdist and a wheel in dist/, checked, and run in a bare environment
 # make docs: the documentation as a site in build/site, offline; any warning is an error
+# make zoo: the assignments of zoo/ anew, from the networks below MPSEARCH_DATA
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -11,7 +12,7 @@ RUN = $(VENV)/bin/
 # The two processes of the tests would spin on each other's threads.
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: demo test kernels lint dist docs clean
+.PHONY: demo test kernels lint dist docs zoo clean
 
 demo: $(VENV)/.demo
 	$(RUN)mpsearch demo
@@ -50,6 +51,9 @@ dist: $(VENV)/.dev
 
 docs: $(VENV)/.docs
 	$(RUN)python -m sphinx -q -E -W --keep-going -n -c docs . build/site
+
+zoo: $(VENV)/.dev
+	$(RUN)python benchmarks/assignment_zoo.py
 
 $(VENV)/.demo: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -68,6 +68,8 @@ if TYPE_CHECKING:
     from mpsearch.pareto.front import Front as Front
     from mpsearch.post_training.repairing import PostTraining as PostTraining
     from mpsearch.profiling.profile import ProfileSettings as ProfileSettings
+    from mpsearch.python.allocating import Allocated as Allocated
+    from mpsearch.python.allocating import allocate as allocate
     from mpsearch.python.judging import gate as gate
     from mpsearch.python.judging import report as report
     from mpsearch.python.measuring import evaluate as evaluate
@@ -124,6 +126,7 @@ if TYPE_CHECKING:
 # type checkers.
 _HOME = {
     # verbs, as the commands are called
+    "allocate": "mpsearch.python.allocating",
     "apply": "mpsearch.python.quantizing",
     "calibrate": "mpsearch.python.quantizing",
     "check": "mpsearch.python.networks",
@@ -171,6 +174,7 @@ _HOME = {
     "load_interactions": "mpsearch.interactions.interactions",
     "progress": "mpsearch.commands.console",
     "rerank": "mpsearch.interactions.k_best",
+    "Allocated": "mpsearch.python.allocating",
     "Asked": "mpsearch.refining.candidates",
     "Assignment": "mpsearch.tables.assignment",
     "Budget": "mpsearch.tables.budget",

@@ -26,6 +26,7 @@ COMMANDS = {
     "explain": "Why this bit? Prices of the limits, alternatives of each layer, what-if.",
     "front": "The whole exact Pareto front of a table: CSV, JSON and a picture.",
     "recipe": "Write an assignment as the configuration file of another tool.",
+    "allocate": "Another tool's table -> proven bits -> a tool's own configuration file.",
     "apply": "Quantize a network as an assignment says and calibrate it.",
     "finetune": "Train a quantized network further: assignment + data -> quantized.pt.",
     "evaluate": "Measure accuracy and loss, with a 95 % interval, beside FP32.",

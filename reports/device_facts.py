@@ -9,6 +9,7 @@ from math import isfinite
 from mpsearch.device.profile import Board, DeviceProfile, check_is_of_device
 from mpsearch.errors import InputError
 from mpsearch.explaining.explaining import Decision, explain
+from mpsearch.recipes.fitted import as_searched
 from mpsearch.reports.facts import DeviceFacts, DeviceRow, LayerPrice, LimitPrice, PriceFacts
 from mpsearch.reports.run_folder import Run
 from mpsearch.reproduction.published import DEVICES
@@ -117,6 +118,8 @@ def price_facts(table: LayerTable | None, assignment: Assignment | None) -> Pric
     column = "size_bytes" if "size_bytes" in table.columns else table.columns[0]
     asked = assignment.search
     try:
+        table = as_searched(table, asked)
+        column = column if table.tool is None else table.size_column
         pins = pins_of(table, asked.get("pin", ()))
         excluded = excludes_of(table, asked.get("exclude", ()), asked.get("allow", ()))
         found = explain(table, assignment, pins, excluded, SECONDS)

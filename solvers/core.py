@@ -148,13 +148,16 @@ class Core:
         self.rest = total - self.given - self.margin  # [K]: the bound of the whole problem
         self.keep = problem.allowed
         self.lower = float(self.rest.max())  # proven whatever was dropped
+        self.proven = 0  # the same by other means, in whole units
         self.dropped = np.inf  # the least bound among states dropped without proof
         self.states = 0
 
     def result(self) -> Search:
         """What is proven now, after any number of sweeps."""
-        complete = self.dropped >= self.best
-        bound = self.best if complete else int(max(np.floor(self.lower), 0))
+        bound = max(int(max(np.floor(self.lower), 0)), self.proven)
+        complete = self.dropped >= self.best or bound >= self.best
+        if complete:
+            bound = self.best
         return Search(self.chosen, min(bound, self.best), complete, self.states)
 
     def sweep(self, max_states: int) -> None:
@@ -165,27 +168,43 @@ class Core:
             self._sweep(max_states, self.keep)
         self.lower = max(self.lower, min(self.dropped, float(self.best)))
 
-    def improve(self, layers: int, max_states: int) -> None:
+    def improve(self, layers: int, max_states: int, narrow: bool) -> None:
         """Look for a better assignment that differs from the best price's minimisers in few layers.
 
-        These are the layers where a change costs least at that price per priced weight it moves.
+        These are the layers where a change costs least at that price: as it is, which reaches the
+        small layers that fill up a limit, or (`narrow`) for the priced weight that it moves.
         """
         if self.lower > self.best - 1:
             return
         self._fix()
         keep = self.keep.copy()
         rows = np.arange(len(keep))
-        taken = self.problem.weights[:, rows, self.minimiser[0]]
-        moved = np.abs(self.problem.weights - taken[:, :, None]).astype(np.float64)
-        priced = np.tensordot(self.prices[0], moved, axes=1)
-        ratio = np.full(keep.shape, np.inf)
-        regret = self.reduced[0] - self.least[0][:, None]
-        np.divide(regret, priced, out=ratio, where=keep & (priced > 0))
-        others = np.argsort(ratio.min(axis=1), kind="stable")[layers:]
-        others = others[keep[others, self.minimiser[0][others]]]
-        keep[others] = False
-        keep[others, self.minimiser[0][others]] = True
+        others = keep.copy()
+        others[rows, self.minimiser[0]] = False
+        worth = np.where(others, self.reduced[0] - self.least[0][:, None], np.inf)
+        if narrow:
+            taken = self.problem.weights[:, rows, self.minimiser[0]]
+            moved = np.abs(self.problem.weights - taken[:, :, None]).astype(np.float64)
+            priced = np.tensordot(self.prices[0], moved, axes=1)
+            ratio = np.full(keep.shape, np.inf)
+            np.divide(worth, priced, out=ratio, where=others & (priced > 0))
+            worth = ratio
+        fixed = np.argsort(worth.min(axis=1), kind="stable")[layers:]
+        fixed = fixed[keep[fixed, self.minimiser[0][fixed]]]
+        keep[fixed] = False
+        keep[fixed, self.minimiser[0][fixed]] = True
         self._sweep(max_states, keep)
+
+    def learn(self, bound: int, chosen: Ints | None) -> None:
+        """Take over a bound that is proven elsewhere, and a feasible assignment."""
+        self.proven = max(self.proven, bound)
+        if chosen is not None and self.problem.cost(chosen) < self.best:
+            self.best, self.chosen = self.problem.cost(chosen), chosen
+
+    @property
+    def open_layers(self) -> int:
+        """How many layers have more than one choice left."""
+        return int((self.keep.sum(axis=1) > 1).sum())
 
     def _fix(self) -> None:
         """Keep the choices that some assignment below the best cost may still contain."""

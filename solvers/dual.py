@@ -79,6 +79,9 @@ class Master:
 
 
 ENOUGH = 1e-9  # relative distance from the maximum at which the search for prices ends
+NEAREST = 2  # of the best prices for one limit: more would differ in their last digits
+SPREAD = (0.5, 0.8, 0.95, 1.05, 1.25, 2.0)  # times the best: what a few small layers are worth,
+# which fill up what the large ones leave of a limit
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,12 +107,16 @@ def maximise(problem: Problem, keep: int = 12, steps: int = 250) -> Dual:
         search.cutting_planes(steps=steps)
     order = np.argsort(-np.array(search.values), kind="stable")
     chosen: list[Floats] = []
+    if limits == 1:
+        keep = min(keep, NEAREST)
     for position in order:
         price = search.prices[position]
         if all(np.abs(price - other).max() > 1e-9 * (1 + other.max()) for other in chosen):
             chosen.append(price)
         if len(chosen) == keep or limits == 0:
             break
+    if limits == 1:
+        chosen += [chosen[0] * factor for factor in SPREAD]
     scale = problem.cost_limit / np.maximum(problem.limits, 1)
     prices = np.array(chosen).reshape(len(chosen), limits) * scale
     incumbents = sorted(search.feasible.values(), key=problem.cost)[:3]

@@ -26,20 +26,25 @@ from mpsearch.knapsack.problem import Answer, Problem
 from mpsearch.solvers.core import Core, Search, open_core
 from mpsearch.solvers.dual import Dual, maximise
 from mpsearch.solvers.dynamic_programming import answer_by, max_states_of, most_states
+from mpsearch.solvers.exchange import exchange
+from mpsearch.solvers.relaxation import relax
 
 STATES = 400  # of the sweep in each part
 PRICES = 4  # whose minimisers are asked which layer is disputed
 
 
-def branch(core: Core, deadline: float | None, most_parts: int) -> Search:
-    """Go on from a core that its sweeps left open; bound and incumbent are never worse than its."""
+def branch(core: Core, deadline: float | None, most_parts: int, most: int) -> Search:
+    """Go on from a core that its sweeps left open; bound and incumbent are never worse than its.
+
+    It ends after so many parts, or when all sweeps together had `most` states.
+    """
     best, chosen, states = core.best, core.chosen, core.states
     number = count()
     heap = [(core.lower, next(number), core.keep)]
     parts = 0
     while heap and heap[0][0] <= best - 1:
         late = deadline is not None and time.monotonic() > deadline
-        if late or parts >= most_parts:
+        if late or parts >= most_parts or states >= most:
             break
         _, _, allowed = heapq.heappop(heap)
         parts += 1
@@ -60,7 +65,7 @@ def branch(core: Core, deadline: float | None, most_parts: int) -> Search:
             heapq.heappush(heap, (part.lower, next(number), only))
     if not heap or heap[0][0] > best - 1:
         return Search(chosen, best, True, states)
-    bound = int(max(np.floor(heap[0][0]), np.floor(core.lower), 0))
+    bound = max(int(max(np.floor(heap[0][0]), np.floor(core.lower), 0)), core.proven)
     return Search(chosen, min(bound, best), False, states)
 
 
@@ -99,9 +104,15 @@ def _disputed(core: Core) -> int:
 
 CORES = (16, 32)  # layers that may differ from the best price's minimisers at first
 CORE_STATES = 1000
+WIDE_CORES = (64, 128, 256)  # layers that change at least cost, where one limit leaves many open
+WIDE_STATES = 4000
+MUCH = 25_000  # states that the narrow sweep of a large problem may have
 NARROW = 100  # states of the first sweep
 WIDER = 8  # each sweep has this many times the states of the one before
 WIDEST = 6_400  # states of the last sweep; then branching does more than a wider one
+ONE = 40_000_000  # states of all sweeps together with one limit: some ten seconds
+SEVERAL = 1_500_000  # with more limits, where each state takes so much longer
+NEAR = 1e-6  # a relative gap at which half of them have to do
 PARTS = 4_000_000  # cells [L, C] of all parts together, after which the gap is reported
 
 
@@ -135,16 +146,47 @@ def search(
     if isinstance(core, Search):
         return core
     for layers in CORES:
-        core.improve(layers, min(CORE_STATES, max_states or CORE_STATES))
+        core.improve(layers, min(CORE_STATES, max_states or CORE_STATES), narrow=True)
     width = NARROW
+    several = len(problem.limits) > 1
     while True:
-        open_layers = int((core.keep.sum(axis=1) > 1).sum())
-        most = max_states or most_states(open_layers)
+        most = max_states or most_states(core.open_layers)
+        before, known = core.states, core.best
         core.sweep(min(width, most))
+        spent = core.states - before
+        if width == NARROW and core.open_layers * width > MUCH and max_states is None:
+            if several:
+                _by_one_limit(core, deadline)
+            else:
+                for layers in WIDE_CORES:
+                    core.improve(layers, WIDE_STATES, narrow=False)
         found = core.result()
         late = deadline is not None and time.monotonic() > deadline
         if found.complete or late or (max_states is not None and width >= most):
             return found
-        if width >= WIDEST:
-            return branch(core, deadline, PARTS // problem.allowed.size)
+        near = core.best - max(core.proven, core.lower) <= NEAR * core.best
+        budget = (SEVERAL if several else ONE) // (2 if near else 1)
+        widest = width >= (WIDEST if several else most)
+        if widest and core.best < known and core.states + spent <= budget:
+            continue  # fewer layers are open below the better assignment
+        if widest or core.states + WIDER * spent > budget:
+            if core.states + core.open_layers * STATES // 2 > budget:
+                return found  # one part alone would take too long
+            return branch(core, deadline, PARTS // problem.allowed.size, budget)
         width *= WIDER
+
+
+def _by_one_limit(core: Core, deadline: float | None) -> None:
+    """The bound with each limit alone, the others priced; and what its optimum leads to."""
+    problem, prices = core.problem, core.prices[0]
+    for row in np.argsort(-prices * problem.limits, kind="stable").tolist():
+        if prices[row] <= 0:
+            break
+        relaxed = relax(problem, row, prices, core.best)
+        if relaxed is None:
+            continue
+        found = search(relaxed.problem, core.chosen, deadline)
+        if found.chosen is not None:
+            core.learn(found.bound + relaxed.shift, exchange(problem, found.chosen, prices))
+        if core.best - core.proven <= NEAR * core.best:
+            break

@@ -96,6 +96,76 @@ def _llama_cpp(layer: TableLayer, choice: Choice) -> list[Array]:
     return [*tensor, np.zeros(next(n for n in range(32) if (size + n) % 32 == 0), np.uint8)]
 
 
+def _packed_whole(layer: TableLayer, choice: Choice) -> list[Array]:
+    """Codes in a row, and of each channel a bias, and a scale unless in float."""
+    if choice.w_bits == 32:
+        return [np.zeros(layer.shape, np.float32), np.zeros(layer.shape[0], np.float32)]
+    codes = _packed((1, int(np.prod(layer.shape))), int(choice.w_bits), np.uint8)
+    return [codes, np.zeros(layer.shape[0], np.float32), np.zeros(layer.shape[0], np.int32)]
+
+
+def _onnxruntime(layer: TableLayer, choice: Choice) -> list[Array]:
+    if choice.w_bits == 32:
+        return _packed_whole(layer, choice)
+    channels, bits = layer.shape[0], int(choice.w_bits)
+    of_weights = [*_packed_whole(layer, choice), _packed((1, channels), bits, np.uint8)]
+    of_bias = [np.zeros(channels, np.float32), np.zeros(channels, np.int32)]
+    zero = np.zeros((), np.uint8 if choice.a_bits == 8 else np.uint16)
+    return [*of_weights, *of_bias, np.zeros((), np.float32), zero]
+
+
+def _esp_ppq(layer: TableLayer, choice: Choice) -> list[Array]:
+    bias = np.zeros(layer.shape[0], np.int32 if choice.a_bits == 8 else np.int64)
+    weight = np.zeros(layer.shape, np.int8 if choice.w_bits == 8 else np.int16)
+    exponents = np.zeros(layer.shape[0], np.int64)
+    tensors = (weight, bias, exponents, exponents)
+    return [np.zeros((-(-one.nbytes // 16), 16), np.uint8) for one in tensors]
+
+
+def kernel_words(
+    outputs: int, channels: int, pixels: int, bits: int, flat: bool
+) -> tuple[int, int]:
+    """(processors of a MAX7800x, words on each), as izer/kernels.py fills them byte by byte.
+
+    pixels: of a convolution's kernel; flat: of what a linear layer flattens.
+    """
+    reads, writes = -(-channels // 64), -(-outputs // 64)
+    processors, columns = (
+        -(-of // passes) if of <= 64 else -(-of // passes // 4) * 4
+        for of, passes in ((channels, reads), (outputs, writes))
+    )
+    together, filled, left = 8 // bits, 0, outputs
+    for _ in range(writes):
+        for column in range(columns):
+            if flat:  # one kernel behind another, of as many channels as a byte has room for
+                taken = min(together, left)
+                filled += -(-taken * reads * pixels // together) if taken else together == 1
+                left -= taken
+            elif column % together == 0:  # a byte has one place of so many channels' kernels
+                filled += reads * pixels
+    kernel = 1 if flat else pixels
+    count = outputs * reads * pixels if flat else columns * writes * reads
+    reserved = 0
+    while 72 * reserved < count * kernel * bits + count % together * kernel * (together - 1):
+        reserved += 1
+    return processors, max(reserved, -(-filled // 9))
+
+
+def _ai8x(layer: TableLayer, choice: Choice) -> list[Array]:
+    """Of all that a matrix may flatten what takes most."""
+    outputs, inputs, *kernel = layer.shape
+    bits = int(choice.w_bits)
+    if kernel:
+        ways = [kernel_words(outputs, inputs, int(np.prod(kernel)), bits, False)]
+    else:
+        flat = [n for n in range(1, 17) if inputs % n == 0]
+        ways = [kernel_words(outputs, inputs // n, n, bits, True) for n in flat]
+        ways.append(kernel_words(outputs, inputs, 1, bits, False))
+    each = (np.zeros((processors, -(-words // 4) * 4, 9), np.uint8) for processors, words in ways)
+    return [max(each, key=lambda array: array.nbytes)]
+
+
+OF_A_MODEL = {"esp-ppq", "onnxruntime", "qonnx"}  # cannot be written without --model
 # Tool -> (its choices in tests, what it stores of a layer)
 STORED: dict[str, tuple[Iterable[str], Callable[[TableLayer, Choice], list[Array]]]] = {
     "torchao": (
@@ -112,6 +182,12 @@ STORED: dict[str, tuple[Iterable[str], Callable[[TableLayer, Choice], list[Array
         _modelopt,
     ),
     "llama.cpp": (tuple(_GGML), _llama_cpp),
+    "ai8x": ("w1a8 w2a8 w4a8 w8a8".split(), _ai8x),
+    "ai8x-max78002": ("w1a8 w2a8 w4a8 w8a8".split(), _ai8x),
+    "brevitas": ("w2a8 w3a4 w5a32 w8a8 w16a16 w32a32".split(), _packed_whole),
+    "esp-ppq": ("w8a8 w8a16 w16a16".split(), _esp_ppq),
+    "onnxruntime": ("w4a8 w4a16 w8a8 w16a8 w32a32".split(), _onnxruntime),
+    "qonnx": ("w2a8 w3a4 w5a32 w8a8 w16a16 w32a8".split(), _packed_whole),
 }
 
 

@@ -41,7 +41,7 @@ def test_one_state_a_part_still_proves_the_optimum(
     if isinstance(core, Search):
         assert least is None
         return
-    found = branch(core, None, 10_000)
+    found = branch(core, None, 10_000, 10**9)
     assert found.complete
     assert (found.chosen is None) == (least is None)
     if found.chosen is not None:
@@ -60,7 +60,7 @@ def test_few_parts_leave_a_bound_below_the_optimum(monkeypatch: pytest.MonkeyPat
         core = open_core(problem, None, None, None)
         if isinstance(core, Search) or least is None:
             continue
-        found = branch(core, None, 2)
+        found = branch(core, None, 2, 10**9)
         assert found.bound <= least
         if found.chosen is not None:
             assert problem.is_feasible(found.chosen)

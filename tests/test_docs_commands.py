@@ -47,6 +47,7 @@ ELSEWHERE = {
     "litert.md": "test_litert.py",
     "onnx.md": "test_onnx_export.py",
     "power.md": "test_device_power.py",
+    "recipes-edge.md": "test_recipes_edge.py",
     "report.md": "test_report_docs.py",
     "solvers.md": "test_conformance.py",
 }

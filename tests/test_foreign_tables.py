@@ -93,6 +93,40 @@ def test_bits_alone_and_scores_that_are_better_when_larger(tmp_path: Path) -> No
     assert shaped.layers[1].shape == (100, 10)
 
 
+def test_a_table_of_markdown_with_bits_that_differ(tmp_path: Path) -> None:
+    """Bits that a format has in one layer alone are no bits of the format."""
+    text = (
+        "\n| tensor | type | bpw | KLD |\n|---|:--|--:|---|\n| a | Q4_K | 4.5 | 0.5 |\n"
+        "| a | w8g32a16 | 8.5 | 0.25 |\n| b | Q4_K | 4.56 | 0.5 |\n| b | Q2_K | 2.5 | 1 |\n"
+    )
+    columns = "layer=tensor,choice=type,w_bits=bpw,omega=KLD,size_bytes=bytes"
+    path = written(tmp_path, text)
+    with pytest.raises(InputError, match="has no column 'bytes'"):
+        read_table(path, columns)
+    (tmp_path / "s.json").write_text('{"a": [10, 8], "b": [2, 50]}')
+    table = read_table(path, columns.rpartition(",")[0], shapes=tmp_path / "s.json")
+    assert table.resources["size_bytes"].tolist() == [45, 85, 57, 32]
+    bits = {str(choice): choice.w_bits for choice in table.choices}
+    assert bits == {"Q4_K": 0, "w8g32a16": 8, "Q2_K": 2.5}
+    written(tmp_path, text.replace("| b | Q2_K | 2.5 | 1", "| b | Q2_K | 2.5 | -1"))
+    with pytest.raises(InputError, match="line 7: omega of layer 'b' is -1"):
+        read_table(path, columns.rpartition(",")[0], shapes=tmp_path / "s.json")
+
+
+def test_options_leave_our_own_table_what_it_is(tmp_path: Path) -> None:
+    """Another metric as Ω, and shapes beside it: its provenance stays, and a gap is an error."""
+    path = tmp_path / "profile.csv"
+    path.write_text("layer,w_bits,a_bits,omega,omega_kl,size_bytes\nfc,4,4,2,3,5\nfc,8,8,1,2,9\n")
+    (tmp_path / "profile.json").write_text('{"metric": "sqnr"}')
+    (tmp_path / "s.json").write_text('{"fc": [10, 64]}')
+    shaped = read_table(path, shapes=tmp_path / "s.json")
+    assert shaped.layers[0].shape == (10, 64)
+    plain = LayerTable.read_csv(path)
+    assert (shaped.digest, shaped.provenance) == (plain.digest, plain.provenance)
+    assert not shaped.partial
+    assert read_table(path, {"omega": "omega_kl"}).omega.tolist() == [3, 2]
+
+
 WRONG_CELLS = {
     "\t0.2\t": [
         ("\tnan\t", "line 4"), ("\tinf\t", "line 4"), ("\t-1e-9\t", "line 4"), ("\tx\t", "line 4"),
@@ -131,7 +165,7 @@ def test_what_is_no_answer_to_which_column_is_which(
         (["--columns", "layer=name,omega"], "got --columns"),
         (["--columns", "layer=name,choice=type,omega=kld"], "no resource column"),
         (["--columns", "layer=name,w_bits=bytes,omega=kld,macs=bytes"], "line 2: w_bits is '100'"),
-        (["--columns", COLUMNS, "--choices", "4bit"], "got --choices '4bit'"),
+        (["--columns", COLUMNS, "--table-choices", "4bit"], "got --table-choices '4bit'"),
         (["--columns", COLUMNS, "--shapes", path], "no safetensors or GGUF file"),
         (["--columns", COLUMNS, "--shapes", str(tmp_path / "no")], "there is no file of shapes"),
         (["--columns", COLUMNS, "--shapes", str(tmp_path)], "has no .safetensors file"),

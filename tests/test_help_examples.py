@@ -35,6 +35,7 @@ ELSEWHERE = {
     "exported.pt2": "an archive of torch.export: tests/test_model_files.py",
     "--keras": "needs Keras: tests/test_keras_tinym2net.py",
     "--format litert": "needs LiteRT: tests/test_litert.py",
+    "kld.csv": "another tool's table: tests/test_allocate.py",
     "net.onnx": "needs onnx: tests/test_onnx_import.py",
     "--format onnx": "needs onnx: tests/test_onnx_export.py",
     "--package": "other systems' folders: tests/test_packages.py",

@@ -19,7 +19,7 @@ MEANINGS = {
     "--augment": ("change training samples at random", "finetune, train"),
     "--board": ("what the firmware runs on", "export, device run, device table"),
     "--calibration": ("samples for the ranges", "solve, evaluate, export, gate"),
-    "--choices": ("the pairs of bits that are tried", "profile, run"),
+    "--choices": ("the choices that are tried", "profile, run"),
     "--data": (
         "the samples that the command is about: it measures, calibrates or trains on them",
         "profile, solve, apply, finetune, evaluate, check, device table, gate, train, reproduce, "
@@ -32,8 +32,9 @@ MEANINGS = {
     "--device-file": ("a file of `device run`", "report, gate"),
     "--epochs": ("passes over the training samples", "finetune, train, demo, reproduce"),
     "--evaluation": ("a file of `evaluate`", "report, gate"),
-    "--exclude": ("choices that are forbidden", "solve, front, explain, run"),
+    "--exclude": ("choices that are forbidden", "solve, front, explain, run, allocate"),
     "--flash": ("what the firmware may take of the flash", "solve, export, device run, run"),
+    "--for": ("the tool that a recipe is for", "solve, front, allocate, recipe"),
     "--format": (
         "the form of a file: of the exported network; of the page, which is `report`'s export",
         "profile, solve, export, report, run",
@@ -41,9 +42,9 @@ MEANINGS = {
     "--fp32": ("the float model's file", "solve, evaluate, export, gate, reproduce"),
     "--front": ("a file of `front`", "evaluate, report"),
     "--lr": ("how far one step of training goes", "finetune, train"),
-    "--max-bops": ("the most BOPS of the network", "solve, front, gate, run"),
+    "--max-bops": ("the most BOPS of the network", "solve, front, gate, run, allocate"),
     "--max-drop": ("the most points lost against FP32", "solve, gate"),
-    "--max-size": ("the most bytes of the network's weights", "solve, front, gate, run"),
+    "--max-size": ("the most bytes of the network's weights", "solve, front, gate, run, allocate"),
     "--memory": ("what mpsearch itself may take of this machine's", "profile, front"),
     "--metric": (
         "a name of `mpsearch metrics`, which lists both kinds: how sensitivity is measured "
@@ -56,12 +57,12 @@ MEANINGS = {
     "--output": (
         "the file or folder that is written",
         "profile, apply, finetune, solve, front, evaluate, export, device run, device table, "
-        "report, data build, train, reproduce, convert, run",
+        "report, data build, train, reproduce, convert, run, allocate, recipe, table",
     ),
-    "--pin": ("choices that are given", "solve, front, explain, run"),
+    "--pin": ("choices that are given", "solve, front, explain, run, allocate"),
     "--plot": ("the picture of a front that is written", "front, evaluate"),
     "--points": ("how many points of the front", "front, evaluate, run"),
-    "--profile": ("a table of `profile`", "explain, device table, report, gate"),
+    "--profile": ("a table of `profile`", "explain, device table, report, gate, recipe"),
     "--ram": ("what the firmware may take of the RAM", "solve, export, device run, run"),
     "--refine": ("how many assignments are measured, to take the best", "solve, run"),
     "--repeat": ("inferences that are timed in a row", "device run, device table"),
@@ -73,7 +74,7 @@ MEANINGS = {
     ),
     "--strict": ("what is in doubt is refused", "gate, data build"),
     "--target": ("the processor", "solve, export, device table, run, gate"),
-    "--time-limit": ("seconds for each search", "solve, explain"),
+    "--time-limit": ("seconds for each search", "solve, explain, allocate"),
     "--wide": ("bits of sums and of what several layers read", "apply, evaluate, export"),
 }  # fmt: skip
 

@@ -95,6 +95,7 @@ def printed(
             (["profile", "m.pt", "--choices", "w8a8,w4a8,w4a4", "--interactions"], 0),
             (["solve", "--size", "70%", "--refine", "1", "--fp32", "m.pt"], 0),
             (["solve", "--size", "1B"], 1),
+            (["allocate", "profile.csv", "--size", "70%", "-o", "allocated.json"], 0),
             (["solve", "--ranges"], 0),
             (["solve", "--size", "100%", "-o", "w8.json"], 0),
             (["diff", "assignment.json", "w8.json"], 0),

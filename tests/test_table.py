@@ -191,7 +191,12 @@ def test_solving_imports_neither_torch_nor_pandas(tmp_path: Path) -> None:
     """Start-up is a promise: only the chosen backend is imported."""
     code = (
         "import sys; from mpsearch.cli import run; "
-        f"assert run(['solve', {str(hand_table(tmp_path))!r}, '--size', '9KB']) == 0; "
+        f"table = {str(hand_table(tmp_path))!r}; "
+        "assert run(['solve', table, '--size', '9KB']) == 0; "
+        "named = ['--columns', 'layer=layer,choice=kind,omega=omega,size_bytes=size_bytes']; "
+        "open('t.csv', 'w').write('layer,kind,omega,size_bytes\\nfc,w16a16,0,9\\n'); "
+        "assert run(['allocate', 't.csv', '--size', '9KB', *named]) == 0; "
+        "assert run(['allocate', 't.csv', '--for', 'modelopt', '-o', 'r.yaml', *named]) == 2; "
         "bad = {'torch', 'pandas', 'ortools', 'pulp', 'matplotlib', 'scipy'} & set(sys.modules); "
         "assert not bad, bad"
     )

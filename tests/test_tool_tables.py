@@ -31,7 +31,7 @@ from mpsearch.tables.table import Layer, LayerTable, Row
 
 Cells = dict[tuple[str, str], tuple[float, int]]
 
-# Of each file (and of further ones, and of --choices): layer and choice -> Ω and bytes.
+# Of each file (and of further ones, and of --table-choices): layer and choice -> Ω and bytes.
 EXPECTED: dict[str, Cells] = {
     "measurement.json": {  # 1,536 weights in the first group, 2 bits each in the base
         (Q, "bpw2.00"): (0.05, 384), (Q, "bpw3.00"): (0.03, 576), (Q, "bpw4.00"): (0, 768),
@@ -81,7 +81,7 @@ def table_of(folder: Path, file: str, monkeypatch: pytest.MonkeyPatch) -> LayerT
     words = iter(FILES[file][1].split())
     for word in words:
         if word.startswith("--"):
-            options[word[2:]] = next(words)
+            options[word.rpartition("-")[2]] = next(words)
         else:
             files.append(word)
     return read_table(files, **options)
@@ -114,6 +114,22 @@ def test_groups_of_a_file_share_a_choice(folder: Path, monkeypatch: pytest.Monke
     beyond = read_table("measurement.json")  # without shapes: bytes beyond the base model's
     assert beyond.resources["size_bytes"].tolist()[:6:2] == [0, 192, 384]
     assert mpsearch.solve(beyond, size="544B").choices == best.choices
+
+
+def test_from_a_tool_and_back_to_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """ModelOpt's statistics become its recipe."""
+    monkeypatch.chdir(folder)
+    there = ["--shapes", "shapes.json"]  # a path is no data: it is said each time
+    assert run(["solve", "modelopt.json", *there, "--for", "modelopt", "--size", "80%"]) == 0
+    write = ["recipe", "--profile", "modelopt.json", "-o", "recipe.yaml"]
+    assert run(write) == 2
+    assert "was solved from another table" in capsys.readouterr().err
+    assert run([*write, *there]) == 0
+    text = Path("recipe.yaml").read_text()
+    assert f'"{FC}.weight_quantizer", "cfg": {{"num_bits": "e2m1"' in text  # w4g128 does not fit 64
+    assert text.count("weight_quantizer") == 3
 
 
 def edited(document: Any, *path: Any, value: Any) -> Any:
@@ -177,12 +193,16 @@ def test_what_is_wrong_is_told_with_its_place(
     ("words", "expected"),
     [
         ("sensitivities.json", "give the network's weights"),
-        ("sensitivities.json --choices w4a16 --shapes shapes.json", "the low and the high bits"),
+        (
+            "sensitivities.json --table-choices w4a16 --shapes shapes.json",
+            "the low and the high bits",
+        ),
         ("measurement.json modelopt.json", "several tools"),
         ("measurement.json measurement.json", "no further file"),
-        ("scores.json --columns omega=x --shapes shapes.json", "(got 0 for 1)"),
-        ("accuracy_list.json --choices Q4_K --shapes shapes.json", "such as w16a16"),
+        ("scores.json --columns omega=x --shapes shapes.json", "0 for 1)"),
+        ("accuracy_list.json --table-choices Q4_K --shapes shapes.json", "such as w16a16"),
         ("statistics.txt", "llama-imatrix's statistics"),
+        ("modelopt.json --table-choices w16a16", "of which --table-choices says nothing"),
     ],
 )
 def test_what_is_missing_is_said(
@@ -230,7 +250,7 @@ def test_a_reader_of_another_package_is_asked_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     class Theirs:
-        name, description = "theirs", "one number"
+        name, description, takes = "theirs", "one number", ()
 
         def recognises(self, source: Any) -> bool:
             return bool(source.text.startswith("theirs"))

@@ -93,17 +93,18 @@ FILES: dict[str, tuple[Any, str]] = {
     "measurement.json": (EXLLAMAV3, "measurement.json --shapes shapes.json"),
     "modelopt.json": ({"candidate_stats": MODELOPT}, "modelopt.json"),
     "scheme_00.json": (
-        AUTO_ROUND[0], "scheme_00.json scheme_01.json --choices w16a16 --shapes shapes.json",
+        AUTO_ROUND[0], "scheme_00.json scheme_01.json --table-choices w16a16 --shapes shapes.json",
     ),
     "scheme_01.json": (AUTO_ROUND[1], "scheme_01.json"),
-    "accuracy_list.json": (AIMET, "accuracy_list.json --choices w16a16 --shapes shapes.json"),
+    "accuracy_list.json": (AIMET, "accuracy_list.json --table-choices w16a16 --shapes shapes.json"),
     "sensitivities.json": (MLX_LM, "sensitivities.json --shapes shapes.json"),
     "scores.json": (
         SCORES[0],
-        "scores.json scores8.json --choices w4a8,w8a8 --columns omega=-score --shapes shapes.json",
+        "scores.json scores8.json --table-choices w4a8,w8a8 --columns omega=-score "
+        "--shapes shapes.json",
     ),
     "scores8.json": (
-        SCORES[1], "scores8.json --choices w8a8 --columns omega=loss --shapes shapes.json",
+        SCORES[1], "scores8.json --table-choices w8a8 --columns omega=loss --shapes shapes.json",
     ),
     "shapes.json": (SHAPES, "sensitivities.json --shapes shapes.json"),
 }  # fmt: skip

@@ -30,6 +30,10 @@ from mpsearch.tables.units import format_amount, parse_bytes
     "--memory", cls=Renamed, old=["--max-memory"], metavar="SIZE",
     help="Keep as many states as fit; default 1GB, with further limits 60,000 states at most.",
 )  # fmt: skip
+@click.option(
+    "--epsilon", type=float, metavar="X",
+    help="Only points for a factor 1+X of the best Ω at every size; from 1,000 layers on 0.01.",
+)  # fmt: skip
 @click.option("-o", "--output", metavar="FILE.csv", help="Save all points, and FILE.json beside.")
 @click.option("--plot", metavar="FILE", help="Draw the front: FILE.png, FILE.svg or FILE.pdf.")
 @table_options
@@ -41,6 +45,7 @@ def front(
     tool: str | None,
     points: int,
     memory: str | None,
+    epsilon: float | None,
     output: str | None,
     plot: str | None,
     as_json: bool,
@@ -51,7 +56,8 @@ def front(
     Every non-dominated point is kept and saved, not only the convex hull; --points thins what is
     printed. What `mpsearch evaluate --front` added to FILE.csv stays, for the same assignments, and
     is drawn. All points are within the limits. Exit code 1 if they are infeasible. Where the states
-    do not fit --memory, some points are missing; the proven factor that this costs is printed.
+    do not fit --memory, some points are missing; the proven factor that this costs is printed. From
+    1,000 layers on as many points are kept as --epsilon asks for, unless --memory is given.
 
     \b
     Examples:
@@ -80,6 +86,7 @@ def front(
         exclude,
         max_memory=allowed,
         at_least=budget.at_least,
+        epsilon=epsilon,
     )
     found = replace(found, search={**table.recorded, **within.recorded, **reading.recorded})
     if not len(found):

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from mpsearch.post_training.stored_tensors import Wide
     from mpsearch.tables.budget import Budget, Minimand
     from mpsearch.tables.choice import Choice
+    from mpsearch.tables.remedy import Option
     from mpsearch.tables.table import LayerTable
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -295,6 +296,15 @@ class SearchOptions:
         from mpsearch.tables.layer_choices import excludes_of
 
         return excludes_of(table, self.excludes, self.allows, "--")
+
+    @property
+    def typed(self) -> "tuple[Option, ...]":
+        """Pins, excludes and allows, one by one."""
+        return (
+            *(("--pin", text) for text in self.pins),
+            *(("--exclude", text) for text in self.excludes),
+            *(("--allow", text) for text in self.allows),
+        )
 
     @property
     def recorded(self) -> Mapping[str, tuple[str, ...]]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from mpsearch.commands.console import echo, json_option, print_json
-from mpsearch.foreign_tables.reading import read_again
+from mpsearch.commands.table_options import TableOptions, table_options
 from mpsearch.recipes.writing import RecipeFile, write_recipe
 from mpsearch.tables.assignment import Assignment
 from mpsearch.tables.choice import counted
@@ -24,7 +24,8 @@ from mpsearch.tables.units import format_amount
     "--profile", metavar="FILE",
     help="The table that it was searched in, which knows shapes [default: the one beside it].",
 )  # fmt: skip
-@click.option("--model", metavar="FILE", help="The model's file, for tools whose file holds it.")
+@click.option("--model", metavar="FILE", help="The model's file, for tools that write from it.")
+@table_options
 @click.option("-o", "--output", metavar="FILE", required=True, help="What to write.")
 @json_option
 def recipe(
@@ -34,6 +35,7 @@ def recipe(
     model: str | None,
     output: str,
     as_json: bool,
+    reading: TableOptions,
 ) -> int:
     """Write ASSIGNMENT.JSON as the configuration file of another tool.
 
@@ -48,7 +50,7 @@ def recipe(
     assignment = Assignment.load(assignment_path)
     usual = os.path.join(os.path.dirname(assignment_path), "profile.csv")
     path = Path(profile) if profile is not None else table_of(assignment, usual)
-    table = None if path is None else read_again(path, assignment.search)
+    table = None if path is None else reading.read(str(path), assignment.search)
     written = write_recipe(assignment, tool, table, model, output)
     if as_json:
         print_json(_document(written))

@@ -25,9 +25,7 @@ def with_remedies(
     --flash limit it."""
     within, form = request.typed or request.within, request.format
     options: tuple[Option, ...] = (
-        *(("--pin", text) for text in within.pins),
-        *(("--exclude", text) for text in within.excludes),
-        *(("--allow", text) for text in within.allows),
+        *within.typed,
         *([] if form is None else [("--format", form)]),
     )
     question = Question(asked.table, asked.budget, options, asked.max_distinct)

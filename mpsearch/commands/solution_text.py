@@ -19,7 +19,7 @@ def print_solution(table: LayerTable, solution: Solution) -> None:
     """Layers with what they take, totals against limits, status and gap."""
     print_tables(table, solution)
     if solution.minimize == "omega":
-        echo(f"Ω total {solution.objective:.6g}: {_verdict(solution)}")
+        echo(f"Ω total {solution.objective:.6g}: {verdict(solution)}")
     else:
         whole = solution.minimize in solution.totals
         value = solution.objective or 0.0
@@ -27,7 +27,7 @@ def print_solution(table: LayerTable, solution: Solution) -> None:
         allowed = solution.limits.get("omega")
         within = "" if allowed is None else f" (limit {allowed:g})"
         echo(f"least {solution.minimize} {least}, Ω total {solution.omega:.6g}{within}: "
-                   f"{_verdict(solution)}")  # fmt: skip
+                   f"{verdict(solution)}")  # fmt: skip
     echo(*idle_lines(table, solution))
 
 
@@ -98,7 +98,11 @@ def print_tables(table: LayerTable, solution: Solution) -> None:
     header = ["layer", "bits", "Ω", *map(title_of, columns), *part_of]
     limited = {*solution.limits, *solution.at_least, solution.minimize}
     print_table(header, rows, least=[*part_of, *([] if "bops" in limited else ["BOPS"])])
+    print_totals(solution)
 
+
+def print_totals(solution: Solution) -> None:
+    """Totals against limits."""
     rows = []
     for column, total in solution.totals.items():
         cells = [column, format_amount(column, total), "", ""]
@@ -117,7 +121,8 @@ def title_of(column: str) -> str:
     return {"size_bytes": "size", "bops": "BOPS"}.get(column, column)
 
 
-def _verdict(solution: Solution) -> str:
+def verdict(solution: Solution) -> str:
+    """How much is proven, by which solver, in what time."""
     by = f"{solution.solver}, {solution.seconds:.3f} s"
     if solution.status == "optimal":
         return f"optimal, proven ({by})"

@@ -93,7 +93,7 @@ def _print(found: "LayerTable") -> None:
     echo(f"{found.source}: {named}, {count} layers{more}, {len(found.choices)} choices")
     groups = {layer.group for layer in found.layers if layer.group}
     if groups:
-        echo(f"{len(groups)} groups share a choice")
+        echo(f"groups that share a choice: {len(groups)}")
     for column in found.columns:
         least, most = _range(found, column)
         echo(f"{column}: {format_amount(column, least)} to {format_amount(column, most)}")

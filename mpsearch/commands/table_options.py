@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from mpsearch.tables.table import LayerTable
 
 Function = TypeVar("Function", bound=Callable[..., Any])
-NAMES = ("columns", "group", "shapes", "choices")  # as `--help` groups them
+NAMES = ("columns", "group", "shapes", "table-choices")  # as `--help` groups them
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class TableOptions:
     @property
     def recorded(self) -> Mapping[str, tuple[str, ...]]:
         """What files keep of it, so that a search can be repeated."""
-        given = {"columns": self.columns, "choices": self.choices}
+        given = {"columns": self.columns, "table-choices": self.choices}
         found = {option: (text,) for option, text in given.items() if text is not None}
         return found | ({"group": self.groups} if self.groups else {})
 
@@ -60,13 +60,13 @@ _OPTIONS = (
         "shapes are read. Repeatable.",
     ),
     click.option(
-        "--choices", metavar="CHOICE,…",
+        "--table-choices", "choices", metavar="CHOICE,…",
         help="What a table is of that does not say it (docs/foreign-tables.md).",
     ),
 )  # fmt: skip
 
 
 def table_options(function: Function) -> Function:
-    """Add `--columns`, `--group`, `--shapes` and `--choices`: `reading: TableOptions`."""
+    """Add `--columns`, `--group`, `--shapes` and `--table-choices`: `reading: TableOptions`."""
     gathering: Function = gathered(function, "reading", TableOptions)
     return add(gathering, _OPTIONS)

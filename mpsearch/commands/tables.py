@@ -2,7 +2,7 @@
 
 import click
 
-from mpsearch.commands.console import json_option, print_json, print_table
+from mpsearch.commands.console import echo, json_option, print_json
 from mpsearch.errors import first_line
 
 
@@ -32,4 +32,6 @@ def tables(as_json: bool) -> None:
     if as_json:
         print_json({"tables": found})
         return
-    print_table(["table", "what is read"], [[*row.values()] for row in found])
+    width = max(len(row["name"]) for row in found)
+    for row in found:
+        echo(f"{row['name']:<{width}}  {row['description']}")

@@ -35,9 +35,11 @@ _FORM = list_of(
 class Aimet:
     """Groups of quantizers at candidates of bits."""
 
+    takes: tuple[str, ...] = ("choices",)
     name = "AIMET"
     description = (
-        "accuracy_list.json of mixed precision: the score lost; wants --shapes; --choices BASELINE"
+        "accuracy_list.json of mixed precision: the score lost; wants --shapes; --table-choices "
+        "BASELINE"
     )
 
     def recognises(self, source: Source) -> bool:
@@ -54,7 +56,7 @@ class Aimet:
 
     def read(self, sources: Sequence[Source], asked: Asked) -> LayerTable:
         """Ω is what is missing to the best score; the candidate that AIMET starts from is not in
-        the list: --choices adds it with Ω 0."""
+        the list: --table-choices adds it with Ω 0."""
         source = alone(sources)
         check(source, _FORM)
         return table_of(_cells(source, asked), source.name)
@@ -75,10 +77,11 @@ def _cells(source: Source, asked: Asked) -> Iterator[Cell]:
     for choice in asked.choices:
         if not choice.w_bits:
             raise InputError(
-                f"got --choices {choice}; expected the bits that AIMET starts from, such as w16a16"
+                f"got --table-choices {choice}; expected the bits that AIMET starts from, such as "
+                "w16a16"
             )
         for members in groups.values():
-            yield from _row("--choices", members, choice, 0.0)
+            yield from _row("--table-choices", members, choice, 0.0)
 
 
 def _row(place: str, layers: list[TableLayer], choice: Choice, omega: float) -> Iterator[Cell]:

@@ -33,6 +33,7 @@ _FORM = {
 class AutoRound:
     """One scheme a file."""
 
+    takes: tuple[str, ...] = ("choices",)
     name = "AutoRound"
     description = (
         "scheme_*.json of AutoScheme's cache, one file a scheme: its scores; bits with scales"
@@ -44,8 +45,8 @@ class AutoRound:
         return isinstance(found, dict) and {"score_granularity", "layer_scores"} <= found.keys()
 
     def read(self, sources: Sequence[Source], asked: Asked) -> LayerTable:
-        """A choice of 16 bits, which AutoRound does not score, has Ω 0: --choices w16a16 adds it,
-        and wants --shapes."""
+        """A choice of 16 bits, which AutoRound does not score, has Ω 0: --table-choices w16a16 adds
+        it, and wants --shapes."""
         for source in sources:
             check(source, _FORM)
         cells = [cell for source in sources for cell in _cells(source, asked)]
@@ -53,7 +54,7 @@ class AutoRound:
         for choice in asked.choices:
             for layer in layers.values():
                 size = math.prod(asked.shape_of(layer.name, sources[0])) * FLOAT_BITS // 8
-                cells.append(Cell("--choices", layer, choice, 0.0, size))
+                cells.append(Cell("--table-choices", layer, choice, 0.0, size))
         return table_of(cells, sources[0].name)
 
 

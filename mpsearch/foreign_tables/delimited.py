@@ -7,11 +7,12 @@ Where columns are named, the others of the file are left out, but for those that
 """
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 
 from mpsearch.errors import InputError, did_you_mean
 from mpsearch.foreign_tables.reader import SIZE, Asked, Source, alone, bits_name
+from mpsearch.tables.choice import named
 from mpsearch.tables.csv_columns import (
     LEADING,
     check_lengths,
@@ -24,12 +25,14 @@ from mpsearch.tables.table import LayerTable
 
 OURS = (*LEADING, SIZE, "bops")
 _EXAMPLE = "--columns layer=name,choice=type,omega=kld,size_bytes=bytes"
-_SIGNS = "\t;|,"
+_SIGNS = ",\t;|"
+_RULE = re.compile(r"[ :|-]*")
 
 
 class Delimited:
     """The reader of last resort."""
 
+    takes: tuple[str, ...] = ("columns",)
     name = "CSV"
     description = (
         "CSV and TSV with any column names: --columns layer=name,choice=type,omega=kld,"
@@ -44,39 +47,48 @@ class Delimited:
         """The table of the columns that are named, or have our names."""
         source = alone(sources)
         name = source.name
-        cells = split_cells(source.text, name, delimiter_of(source.text))
-        header, rows, lines = cells
-        header = list(header)
+        text = _without_bars(source.text)
+        there, rows, lines = split_cells(text, name, delimiter_of(text))
+        rows = [[cell.strip() for cell in row] for row in rows]
+        header = list(there)
         if asked.columns:
-            kept = _kept(header, asked.columns, name)
-            check_lengths(header, rows, lines, name)
+            kept = _kept(there, asked.columns, name)
+            check_lengths(there, rows, lines, name)
             rows = [[row[place] for place in kept.values()] for row in rows]
             header = list(kept)
-            if asked.columns.get("omega", "").startswith("-"):
+            if _turned(asked.columns.get("omega", ""), there):
                 _turn(rows, header.index("omega"))
         missing = [one for one in lacking(header) if one not in ("w_bits", "a_bits")]
         if missing or not {"w_bits", "choice"} & set(header):
             missing += [] if {"w_bits", "choice"} & set(header) else ["choice"]
-            known = ", ".join(cells[0][:8])[:80]
+            known = ", ".join(there[:8])[:80]
             raise InputError(
                 f"{name} lacks the column(s) {', '.join(missing)}; it has: {known!r}",
                 f"say which is which: {_EXAMPLE}",
             )
         check_lengths(header, rows, lines, name)
         _complete(header, rows, lines, name, asked)
-        table = LayerTable.of_columns(columns_of(header, rows, lines, name), {})
-        return replace(table, partial=True)
+        return LayerTable.of_columns(columns_of(header, rows, lines, name), {})
 
 
 def delimiter_of(text: str) -> str:
-    """What separates cells: of the signs in the first line the first of tab, `;`, `|`, and `,`."""
+    """What separates cells: of comma, tab, `;` and `|` the one that is most in the first line."""
     first = next((line for line in text.splitlines() if line.strip()), "")
-    return next((sign for sign in _SIGNS if sign in first), ",")
+    return max(_SIGNS, key=first.count)
+
+
+def _without_bars(text: str) -> str:
+    """A table of Markdown without the bars around its lines and the line below its heading; all
+    else as it is."""
+    if text.lstrip()[:1] != "|":
+        return text
+    lines = (line.strip().removeprefix("|").removesuffix("|") for line in text.split("\n"))
+    return "\n".join("" if _RULE.fullmatch(line) else line for line in lines)
 
 
 def is_ours(text: str) -> bool:
     """Whether a file has the columns of a layer table, separated by commas."""
-    first = text.partition("\n")[0]
+    first = text.lstrip("\r\n").partition("\n")[0]
     return not lacking([title.strip().strip('"') for title in first.split(",")])
 
 
@@ -88,14 +100,21 @@ def _kept(header: Sequence[str], columns: Mapping[str, str], name: str) -> dict[
         if (title in OURS or is_metric(title)) and title not in columns
     }
     for ours, theirs in columns.items():
-        wanted = theirs.removeprefix("-") if ours == "omega" and theirs not in header else theirs
-        if wanted not in header:
+        wanted = theirs[1:] if ours == "omega" and _turned(theirs, header) else theirs
+        if header.count(wanted) != 1:
+            if wanted in header:
+                raise InputError(f"{name} has the column {wanted!r} twice; expected one")
             known = ", ".join(header[:12])[:120]
             raise InputError(
                 f"{name} has no column {wanted!r}{did_you_mean(wanted, header)}; it has: {known!r}"
             )
         found[ours] = header.index(wanted)
     return found
+
+
+def _turned(theirs: str, header: Sequence[str]) -> bool:
+    """Whether larger is better: `-accuracy`, where no column is called so."""
+    return theirs.startswith("-") and theirs not in header
 
 
 def _turn(rows: Sequence[list[str]], place: int) -> None:
@@ -139,9 +158,16 @@ def _complete(
         bits = header.index("w_bits")
         add("choice", lambda row: bits_name(_bits(row[bits])).name)
     others = [one for one in header if one not in LEADING and not is_metric(one)]
-    if others or "w_bits" not in header or not {"weights", "shape"} & set(header):
-        return
-    bits = header.index("w_bits")
+    if not others and "w_bits" in header and {"weights", "shape"} & set(header):
+        _add_size(header, add)
+    if {"choice", "w_bits"} <= set(header):
+        _forget(rows, header.index("choice"), header.index("w_bits"))
+
+
+def _add_size(
+    header: Sequence[str], add: Callable[[str, Callable[[list[str]], str]], None]
+) -> None:
+    layer, bits = header.index("layer"), header.index("w_bits")
     weights = header.index("weights") if "weights" in header else -1
     shape = header.index("shape") if "shape" in header else -1
 
@@ -155,6 +181,17 @@ def _complete(
         return str(math.ceil(count * _bits(row[bits]) / 8))
 
     add(SIZE, size)
+
+
+def _forget(rows: Sequence[list[str]], choice: int, bits: int) -> None:
+    """Blank the bits of formats that have other ones in other layers, as they do with what is
+    stored beside them, and of our own, whose names say them."""
+    seen: dict[str, set[str]] = {}
+    for row in rows:
+        seen.setdefault(row[choice], set()).add(row[bits])
+    for row in rows:
+        if len(seen[row[choice]]) > 1 or named(row[choice].lower()) is not None:
+            row[bits] = ""
 
 
 def _bits(text: str) -> float:

@@ -26,6 +26,7 @@ _FORM = {
 class Exllamav3:
     """Groups of layers, in the base or in one of the other models."""
 
+    takes: tuple[str, ...] = ()
     name = "exllamav3"
     description = "measurement.json of measure.py: KL divergence; bytes beyond the base model's"
 

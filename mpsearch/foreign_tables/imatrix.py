@@ -18,6 +18,7 @@ _START = 200_000  # characters that are looked through: a log stands before it
 class Imatrix:
     """Refused by name."""
 
+    takes: tuple[str, ...] = ("choices", "columns")
     name = "llama-imatrix"
     description = "refused: --show-statistics is of inputs, and says nothing of formats"
 

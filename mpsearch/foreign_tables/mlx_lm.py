@@ -21,10 +21,11 @@ _FORM = list_of([text, number()], 1)
 class MlxLm:
     """Pairs of a layer and a number."""
 
+    takes: tuple[str, ...] = ("choices",)
     name = "mlx-lm"
     description = (
-        "sensitivities of dynamic_quant: KL divergence to first order; wants --shapes; --choices "
-        "LOW,HIGH [w4g64a16,w5g64a16]"
+        "sensitivities of dynamic_quant: KL divergence to first order; wants --shapes; "
+        "--table-choices LOW,HIGH [w4g64a16,w5g64a16]"
     )
 
     def recognises(self, source: Source) -> bool:
@@ -40,8 +41,8 @@ class MlxLm:
         choices = asked.choices or USUAL
         if len(choices) != 2 or any(one.label or not one.group_size for one in choices):
             raise InputError(
-                f"got --choices {','.join(map(str, choices))[:80]}; expected the low and the high "
-                "bits that mlx-lm compared, such as w4g64a16,w5g64a16"
+                f"got --table-choices {','.join(map(str, choices))[:80]}; expected the low and the "
+                "high bits that mlx-lm compared, such as w4g64a16,w5g64a16"
             )
         return table_of(_cells(source, asked, choices), source.name)
 

@@ -46,6 +46,7 @@ _FORM = by_name(
 class ModelOpt:
     """Groups of modules with a list of formats each."""
 
+    takes: tuple[str, ...] = ()
     name = "ModelOpt"
     description = (
         "candidate_stats of auto_quantize, written as JSON: its scores; bytes of the weights"

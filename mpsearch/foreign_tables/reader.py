@@ -6,7 +6,8 @@ JSON and never a file, so that size, depth and encoding are bounded in one place
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Protocol
 
 from mpsearch.errors import InputError, did_you_mean
@@ -60,6 +61,8 @@ class Asked:
 class Reader(Protocol):
     """Reads one form of file."""
 
+    takes: tuple[str, ...]
+    """Which of `columns` and `choices` it heeds; what is given in vain is an error."""
     name: str
     """The tool: `exllamav3`."""
     description: str
@@ -155,8 +158,7 @@ def table_of(cells: Iterable[Cell], name: str) -> LayerTable:
         )
         for cell in cells
     ]
-    table = LayerTable.from_rows(list(layers.values()), rows, [cell.place for cell in cells], name)
-    return replace(table, partial=True)
+    return LayerTable.from_rows(list(layers.values()), rows, [cell.place for cell in cells], name)
 
 
 def bits_name(bits: float) -> Choice:
@@ -169,6 +171,9 @@ def bits_name(bits: float) -> Choice:
 def called(name: str, w_bits: float, a_bits: float, place: str) -> Choice:
     """`Choice.called` of what stands at a place, which an InputError names."""
     try:
-        return Choice.called(name, w_bits, a_bits)
+        return _known(name, w_bits, a_bits)
     except ValueError as error:
         raise InputError(f"{place} {error}") from None
+
+
+_known = lru_cache(1000)(Choice.called)  # a table of 120,000 rows has a dozen

@@ -17,6 +17,7 @@ from mpsearch.foreign_tables.shapes import read_shapes
 from mpsearch.running import plugins
 from mpsearch.tables.choice import Choice
 from mpsearch.tables.csv_columns import table_text
+from mpsearch.tables.provenance import sound_provenance
 from mpsearch.tables.table import LayerTable
 
 if TYPE_CHECKING:
@@ -31,11 +32,11 @@ _NO_NUMBER = re.compile(r'"(?:[^"\\]++|\\.)*+(?:"|\Z)|NaN|-?Infinity', re.DOTALL
 
 
 def read_table(
-    path: "Path | Iterable[Path] | pd.DataFrame",
+    path: "str | os.PathLike[str] | Iterable[str | os.PathLike[str]] | pd.DataFrame",
     columns: Mapping[str, str] | str | None = None,
     groups: Iterable[str] | str = (),
     *,
-    shapes: Path | Iterable[Path] = (),
+    shapes: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] = (),
     choices: Iterable[str | Choice] | str = (),
 ) -> LayerTable:
     """The layer table of a file: profile.csv, or what another tool measured.
@@ -69,7 +70,7 @@ def read_again(
     """The table that an assignment was searched in, read as its `search` says; the other arguments,
     as typed, come first, and groups on top."""
     columns = columns or ",".join(search.get("columns", ()))
-    choices = choices or ",".join(search.get("choices", ()))
+    choices = choices or ",".join(search.get("table-choices", ()))
     groups = (*search.get("group", ()), *groups)
     return read_table(path, columns or None, groups, shapes=shapes, choices=choices or ())
 
@@ -119,8 +120,17 @@ def _read(path: Any, asked: Asked) -> LayerTable:
     first, *others = [_reader_of(source) for source in sources]
     if any(other is not first for other in others):
         raise InputError("got files of several tools; expected those of one")
+    for given, option in (("columns", "--columns"), ("choices", "--table-choices")):
+        if getattr(asked, given) and given not in first.takes:
+            raise InputError(
+                f"{sources[0].name} is of {first.name}, of which {option} says nothing; leave it "
+                "out"
+            )
     table = first.read(sources, asked)
-    return replace(table, provenance={"read_as": first.name, **table.provenance})
+    if is_ours(sources[0].text):
+        return replace(table, provenance={} if frame else sound_provenance(paths[0]))
+    provenance = {"read_as": first.name, **table.provenance}
+    return replace(table, provenance=provenance, partial=True)
 
 
 def _reader_of(source: Source) -> Reader:
@@ -162,4 +172,6 @@ def _choices(given: Any) -> tuple[Choice, ...]:
     try:
         return tuple(one if isinstance(one, Choice) else Choice.called(one) for one in texts)
     except ValueError as error:
-        raise InputError(f"got --choices {','.join(map(str, texts))[:80]!r}: one {error}") from None
+        raise InputError(
+            f"got --table-choices {','.join(map(str, texts))[:80]!r}: one {error}"
+        ) from None

@@ -22,10 +22,11 @@ _EXPECTED = (
 class Scores:
     """One choice a file."""
 
+    takes: tuple[str, ...] = ("choices", "columns")
     name = "scores"
     description = (
         "{layer: number}, such as AIMET's per_layer_*.json: --columns omega=-score or omega=loss, "
-        "--choices one of each file; wants --shapes"
+        "--table-choices one of each file; wants --shapes"
     )
 
     def recognises(self, source: Source) -> bool:
@@ -35,7 +36,7 @@ class Scores:
         return type(first) in (int, float)
 
     def read(self, sources: Sequence[Source], asked: Asked) -> LayerTable:
-        """Ω is the loss, or what is missing to the best score in any of the files."""
+        """Ω is the loss, or what is missing to the layer's best score in any of the files."""
         for source in sources:
             check(source, _FORM)
         said = asked.columns.get("omega")
@@ -43,22 +44,21 @@ class Scores:
             raise InputError(f"{sources[0].name} is a number for each layer;", _EXPECTED)
         if len(asked.choices) != len(sources):
             raise InputError(
-                f"{sources[0].name} does not say what its numbers are of; expected --choices with "
-                f"one choice for each file, such as w4a8 (got {len(asked.choices)} for "
-                f"{len(sources)})"
+                f"{sources[0].name} does not say what its numbers are of; expected "
+                "--table-choices with one choice for each file, such as w4a8 (got "
+                f"{len(asked.choices)} for {len(sources)})"
             )
         return table_of(_cells(sources, asked, said.startswith("-")), sources[0].name)
 
 
 def _cells(sources: Sequence[Source], asked: Asked, larger: bool) -> Iterator[Cell]:
-    best = max(max(source.document.values()) for source in sources) if larger else 0.0
     for source, choice in zip(sources, asked.choices, strict=True):
         for name, value in source.document.items():
             asked.shape_of(name, source)
             (layer,) = members_of([name], asked, name)
             size = math.ceil(layer.weights * choice.w_bits / 8)
             place = f"{source.name}, [{ascii(name)[:60]}]"
-            yield Cell(place, layer, choice, best - value if larger else float(value), size)
+            yield Cell(place, layer, choice, -value if larger else value, size)
 
 
 READER = Scores()

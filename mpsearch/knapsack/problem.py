@@ -103,7 +103,7 @@ def scale(
         limits.append(slack // unit)
     stacked = np.array(weights, dtype=np.int64).reshape(-1, *allowed.shape)
     if drop_dominated:
-        allowed = allowed & ~_dominated(allowed, np.concatenate([stacked, costs[None]]))
+        allowed = allowed & ~dominated(allowed, np.concatenate([stacked, costs[None]]))
     problem = Problem(
         allowed=allowed,
         costs=np.where(allowed, costs, 0),
@@ -115,7 +115,7 @@ def scale(
     return problem, shift
 
 
-def _dominated(allowed: NDArray[np.bool_], tables: NDArray[np.int64]) -> NDArray[np.bool_]:
+def dominated(allowed: NDArray[np.bool_], tables: NDArray[np.int64]) -> NDArray[np.bool_]:
     """[L, C]: choices that another one of the layer beats or equals in every table [D, L, C].
 
     Of equal choices the first one is not dominated, so that no layer loses its last choice.

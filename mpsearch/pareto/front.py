@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from mpsearch.errors import InputError
 from mpsearch.knapsack.instance import Instance
+from mpsearch.pareto.hull import EPSILON, LARGE, hull_front
 from mpsearch.pareto.limited import limited_sweep
 from mpsearch.pareto.sweep import Room, records, sweep, totals
 from mpsearch.running.notebook import html_table
@@ -174,6 +175,7 @@ def front(
     max_states: int | None = None,
     max_memory: int | None = None,
     at_least: Mapping[str, int | float] | None = None,
+    epsilon: float | None = None,
 ) -> Front:
     """All non-dominated (Ω, resource) points of a table within limits (see mpsearch.tables.budget).
 
@@ -183,7 +185,15 @@ def front(
     (default: 1 GB, and with further limits no more than 60,000 states per layer):
     the points are feasible, some are missing, and `epsilon` says how much that can matter. Empty
     where the limits are infeasible.
+
+    epsilon: keep only as many points as are within the factor 1 + epsilon of the best Ω at every
+    amount of the resource; the front says what is proven. None: all of them, but from 1,000
+    decisions on without further limits, memory or states 0.01: exact ones take too long there, and
+    corners of the layers' hulls are taken (mpsearch.pareto.hull). InputError where it is not above
+    zero.
     """
+    if epsilon is not None and not 0 < epsilon < np.inf:
+        raise InputError(f"got epsilon {epsilon:g}; expected a number above zero, such as 0.01")
     limits = dict(limits or {})
     table.resource(resource)
     at_least = dict(at_least or {})
@@ -192,15 +202,45 @@ def front(
     )
     main = instance.columns.index(resource)
     if instance.is_empty:
-        chosen, epsilon = np.zeros((len(instance.members), 0), dtype=np.int8), 0.0
+        chosen, proven = np.zeros((len(instance.members), 0), dtype=np.int8), 0.0
     else:
-        chosen, epsilon = _sweep(instance, main, max_states, max_memory)
-    found = _evaluate(table, instance, resource, chosen, epsilon, limits)
-    return replace(found, at_least=at_least)
+        chosen, proven = _sweep(instance, main, max_states, max_memory, epsilon)
+    found = _evaluate(table, instance, resource, chosen, proven, limits)
+    found = replace(found, at_least=at_least)
+    if epsilon is None or found.epsilon >= epsilon:
+        return found
+    return _within(found, (1 + epsilon) / (1 + found.epsilon) - 1)
+
+
+def _within(found: Front, epsilon: float) -> Front:
+    """The points that a factor of 1 + epsilon needs, among those of a front."""
+    kept = [0] if len(found) else []
+    worst, end = 1.0, len(found) - 1
+    while kept and kept[-1] < end:
+        known = found.omega[kept[-1]]
+        # the last point that is not cheaper than by the factor: it need not be there
+        last = int(np.searchsorted(-found.omega, -known / (1 + epsilon), side="right")) - 1
+        following = min(last + 1, end)
+        if following - 1 > kept[-1]:
+            worst = max(worst, float(known / found.omega[following - 1]))
+        kept.append(following)
+    if len(kept) == len(found):
+        return found
+    return replace(
+        found,
+        omega=found.omega[kept],
+        totals={name: values[kept] for name, values in found.totals.items()},
+        assignments=found.assignments[kept],
+        epsilon=(1 + found.epsilon) * worst * (1 + 1e-12) - 1,
+    )
 
 
 def _sweep(
-    instance: Instance, main: int, max_states: int | None, max_memory: int | None
+    instance: Instance,
+    main: int,
+    max_states: int | None,
+    max_memory: int | None,
+    epsilon: float | None,
 ) -> tuple[NDArray[np.int8], float]:
     """Choices [L, P] of the surviving states, and ε: 0.0 where none was dropped for its room."""
     order = [index for index in range(len(instance.columns)) if index != main] + [main]
@@ -229,6 +269,10 @@ def _sweep(
         most = max_states or LIMITED
     room_for = Room(max_memory or MEMORY, most)
     base = _float(instance.base[0], unit)
+    large = len(instance.members) >= LARGE and max_memory is None and max_states is None
+    if large and len(weights) == 1:
+        factor = EPSILON if epsilon is None else epsilon
+        return hull_front(instance.allowed, costs, weights[0], slack[0], base, factor)
     if len(weights) == 1:
         return sweep(instance.allowed, costs, weights[0], slack[0], room_for, base)
     return limited_sweep(instance.allowed, costs, weights, slack, room_for, base)

@@ -205,6 +205,7 @@ def front(
     recipe: str | None = None,
     max_states: int | None = None,
     max_memory: str | int | None = None,
+    epsilon: float | None = None,
     columns: Columns = None,
     groups: Groups = (),
 ) -> Front:
@@ -214,7 +215,8 @@ def front(
     exclude, allow, recipe, columns, groups: as `solve` takes them. Exact, unless more states than
     fit `max_memory` (`"1GB"`, the default; with further limits 60,000 states) or than `max_states`
     remain: then some points are missing, and `epsilon` says how much that can matter. Empty where
-    the limits are infeasible. Raises InputError as `solve`.
+    the limits are infeasible. epsilon: only as many points as are within a factor 1 + epsilon of
+    the best Ω at every amount; None: all, from 1,000 layers on 0.01. Raises InputError as `solve`.
 
     >>> front = mpsearch.front(table)
     >>> front.exact, front.assignment(0).keys() == solution.choices.keys()
@@ -230,8 +232,9 @@ def front(
         else parse_bytes(amount_text("max_memory", "memory_bytes", max_memory))
     )
     found = front_of(
-        table, resource, limited.limits, pinned, excludes, max_states, memory, limited.at_least
-    )
+        table, resource, limited.limits, pinned, excludes, max_states, memory, limited.at_least,
+        epsilon,
+    )  # fmt: skip
     return replace(found, search=recorded, table=table)
 
 

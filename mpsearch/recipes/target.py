@@ -14,7 +14,9 @@ from mpsearch.tables.table import TableLayer
 
 GROUP = "mpsearch.recipes"  # of entry points
 FLOATS = (16, 32)  # bits of the floats that layers are left in
-NO_SHAPE = "the shape of its weight is not known: profile again, or add a column `shape`"
+NO_SHAPE = (
+    "the shape of its weight is not known: profile again, add a column `shape`, or --shapes FILE"
+)
 
 
 @dataclass(frozen=True)

@@ -167,7 +167,7 @@ def split_cells(
     lines: list[int] = []
     try:
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-        header = [title.strip() for title in next(reader, [])]
+        header = [title.strip() for title in next(filter(None, reader), [])]
         for cells in reader:
             if cells:
                 rows.append(cells)
@@ -205,8 +205,11 @@ def _check_header(header: Sequence[str], rows: Sequence[Sequence[str]], name: st
     twice = [title for title in header if header.count(title) > 1]
     if twice or "" in header:
         raise InputError(f"{name} has the column {(twice or [''])[0]!r} twice or without a name")
-    if all(title in LEADING or is_metric(title) for title in header):
-        raise InputError(f"{name} has no resource column such as size_bytes or bops")
+    counted = any(title not in LEADING and not is_metric(title) for title in header)
+    if not counted and "shape" not in header:  # what a tool takes follows from shapes
+        raise InputError(
+            f"{name} has no resource column such as size_bytes or bops, nor a column shape"
+        )
     if not rows:
         raise InputError(f"{name} has a header and no rows")
 

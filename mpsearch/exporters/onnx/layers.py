@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -35,6 +36,8 @@ class LayerWriter:
     network: QuantizedNetwork
     quantizers: Mapping[str, ActivationQuantizer]
     inputs: dict[tuple[str, ActivationQuantizer], str] = field(default_factory=dict)
+    domains: ClassVar[tuple[str, ...]] = ()
+    """Of operators that are not ONNX's own."""
 
     def write(self, call: Call, layer: Layer) -> str:
         """The node's output tensor."""

@@ -33,12 +33,13 @@ IR_VERSION = 10  # the one that came with opset 21; older runtimes refuse newer 
 BATCH = "batch"
 
 
-def onnx_model(network: QuantizedNetwork) -> Any:
+def onnx_model(network: QuantizedNetwork, writer: type[LayerWriter] = LayerWriter) -> Any:
     """The network as an `onnx.ModelProto` with a free batch dimension; checked by onnx itself.
 
-    Inputs and outputs carry the network's names, types and shapes ["batch", …]; class numbers are
-    int64. An output called as an input is `NAME_out`. Raises InputError with every operator and
-    node that has no ONNX form here; MissingExtraError without the package onnx.
+    `writer` says in which nodes layers quantize. Inputs and outputs carry the network's names,
+    types and shapes ["batch", …]; class numbers are int64. An output called as an input is
+    `NAME_out`. Raises InputError with every operator and node that has no ONNX form here;
+    MissingExtraError without the package onnx.
     """
     onnx, source = onnx_package(), network.source
     bits = [
@@ -47,7 +48,7 @@ def onnx_model(network: QuantizedNetwork) -> Any:
         if choice.a_bits != FLOAT_BITS
     ]
     builder = GraphBuilder(source.input_names[0], clips=4 not in bits)
-    results = _write(builder, network)
+    results = _write(builder, network, writer)
     inputs = [
         onnx.helper.make_tensor_value_info(name, element_type(dtype), [BATCH, *sizes])
         for name, dtype, sizes in zip(
@@ -72,7 +73,10 @@ def onnx_model(network: QuantizedNetwork) -> Any:
     )
     model = onnx.helper.make_model(
         graph,
-        opset_imports=[onnx.helper.make_opsetid("", OPSET)],
+        opset_imports=[
+            onnx.helper.make_opsetid("", OPSET),
+            *(onnx.helper.make_opsetid(domain, 1) for domain in writer.domains),
+        ],
         ir_version=IR_VERSION,
         producer_name="mpsearch",
         producer_version=__version__,
@@ -89,12 +93,14 @@ def _of_sample(tensor: Tensor) -> tuple[int, ...] | None:
     return tuple(size.fixed for size in others)
 
 
-def _write(builder: GraphBuilder, network: QuantizedNetwork) -> list[Tensor]:
+def _write(
+    builder: GraphBuilder, network: QuantizedNetwork, writer: type[LayerWriter]
+) -> list[Tensor]:
     """Add every node that the outputs need; returns the tensor of each output."""
     source = network.source
     layer_of = {node: layer for layer in source.layers for node in layer.nodes}
     quantizers = {name: network.layers[layer.name].activation for name, layer in layer_of.items()}
-    layers = LayerWriter(builder, network, quantizers)
+    layers = writer(builder, network, quantizers)
     examples = [
         torch.zeros(1, *sizes, dtype=dtype)
         for sizes, dtype in zip(source.input_shapes, source.input_dtypes, strict=True)
