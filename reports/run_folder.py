@@ -10,6 +10,7 @@ from typing import Any
 from mpsearch.device.profile import DeviceProfile, load_device_profile
 from mpsearch.errors import InputError
 from mpsearch.evaluation.evaluation import Evaluations, load_evaluations
+from mpsearch.foreign_tables.reading import read_again
 from mpsearch.pareto.files import read_json
 from mpsearch.pareto.front import Front
 from mpsearch.tables.assignment import Assignment
@@ -73,6 +74,11 @@ def read_run(
     nothing at all, and for a damaged file that was named.
     """
     given = {piece: path for piece, path in (named or {}).items() if path is not None}
+    if Path(folder).is_file():
+        raise InputError(
+            f"{folder} is a file; expected the folder of a run",
+            "name files by --assignment, --profile, --front, --evaluation",
+        )
     if not Path(folder).is_dir():
         raise InputError(f"there is no run folder {folder}; expected one with {USUAL['profile']}")
     paths = {}
@@ -105,14 +111,16 @@ def read_run(
             return None
 
     damaged: list[str] = []
-    table = read("profile", LayerTable.read_csv)
+    assignment = read("assignment", Assignment.load)
+    search = assignment.search if assignment is not None else {}
+    table = read("profile", lambda path: read_again(path, search))
     provenance = read("profile", load_provenance) or {}
     if table is not None and not provenance:
         missing.append("profile.json (where the numbers come from; `mpsearch profile`)")
     run = Run(
         table=table,
         provenance=provenance,
-        assignment=read("assignment", Assignment.load),
+        assignment=assignment,
         front=read("front", lambda path: read_json(Path(path).with_suffix(".json"))),
         evaluations=read("evaluation", load_evaluations),
         device=read("device", load_device_profile),
