@@ -74,6 +74,11 @@ def read_run(
     nothing at all, and for a damaged file that was named.
     """
     given = {piece: path for piece, path in (named or {}).items() if path is not None}
+    if Path(folder).is_file():
+        raise InputError(
+            f"{folder} is a file; expected the folder of a run",
+            "name files by --assignment, --profile, --front, --evaluation",
+        )
     if not Path(folder).is_dir():
         raise InputError(f"there is no run folder {folder}; expected one with {USUAL['profile']}")
     paths = {}

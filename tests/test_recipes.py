@@ -103,12 +103,12 @@ def test_python_searches_for_a_tool_and_writes_its_recipe(folder: Path) -> None:
         ("recipe uniform.json -o x", "was searched for no tool in particular; name one with --for"),
         (
             "recipe uniform.json --for torchao -o x",
-            "torchao does not take layer 'up' at w2a2: it has weights of 1 to 8 bits, activations "
-            "of 8, or 16 and 32 for float; layer 'down' at w2a2",
+            "torchao does not take layer 'up' at w2a2, 'down' at w2a2: it has weights of 1 to 8 "
+            "bits, activations of 8, or 16 and 32 for float\nsearch what it takes with",
         ),
         ("recipe other.json --for torchao -o x", "was solved from another table (sha256:"),
         ("recipe few.json --for torchao -o x", "profile.csv and the assignment differ in layer"),
-        ("recipe lost/bare.json --for torchao -o x", "the shape of its weight is not known"),
+        ("recipe lost/bare.json --for torchao -o x", "it was searched in; name it: --profile FILE"),
         ("solve --from-front whole.json --for torchao", "the front is of all tools, and --for"),
         ("solve --from-front theirs.json", "the front was made with --for torchao, so it"),
         (
