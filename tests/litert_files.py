@@ -57,7 +57,7 @@ class Graph:
         last.arrayIndicesType, last.arrayIndices = vectors.Uint8Vector, schema.Uint8VectorT()
         ends = kept.reshape(-1, kept.shape[-1]).sum(1).cumsum()
         last.arraySegments.values = np.array([0, *ends], dtype=np.uint16)
-        last.arrayIndices.values = kept.nonzero()[-1].astype(np.uint8)
+        last.arrayIndices.values = np.argwhere(kept)[:, -1].astype(np.uint8)
         tensor = self.file.tensors[number]
         tensor.sparsity = schema.SparsityParametersT()
         tensor.shape = np.array(values.shape, dtype=np.int32)
