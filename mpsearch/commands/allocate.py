@@ -24,6 +24,7 @@ from mpsearch.tables.choice import Choice
 from mpsearch.tables.provenance import model_digest_of, unpriced_activations
 from mpsearch.tables.solution import Solution
 from mpsearch.tables.table import LayerTable
+from mpsearch.tables.tool import tool_notes
 from mpsearch.tables.units import format_amount
 
 GROUPS = {
@@ -74,7 +75,8 @@ def allocate(
     solution = solve(table, budget, pins=pins, exclude=exclude, time_limit=time_limit)
     paid = (*budget.limits, *budget.at_least)
     notes = unpriced_activations(table, table.provenance, paid)
-    solution = replace(solution, table=table, notes=(*solution.notes, *notes))
+    notes = (*solution.notes, *tool_notes(table.tool), *notes)
+    solution = replace(solution, table=table, notes=notes)
     if solution.status == "infeasible":
         from mpsearch.search.remedies import Question, remedies
 
