@@ -74,8 +74,8 @@ def allocate(
     pins, exclude = within.pinned(table), within.excluded(table)
     solution = solve(table, budget, pins=pins, exclude=exclude, time_limit=time_limit)
     paid = (*budget.limits, *budget.at_least)
-    notes = unpriced_activations(table, table.provenance, paid)
-    notes = (*solution.notes, *tool_notes(table.tool), *notes)
+    unpriced = unpriced_activations(table, table.provenance, paid)
+    notes = (*solution.notes, *tool_notes(table.tool), *unpriced)
     solution = replace(solution, table=table, notes=notes)
     if solution.status == "infeasible":
         from mpsearch.search.remedies import Question, remedies
