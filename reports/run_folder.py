@@ -111,16 +111,14 @@ def read_run(
             return None
 
     damaged: list[str] = []
-    assignment = read("assignment", Assignment.load)
-    search = assignment.search if assignment is not None else {}
-    table = read("profile", lambda path: read_again(path, search))
+    table = read("profile", lambda path: read_again(path, _search_of(assigned)))
     provenance = read("profile", load_provenance) or {}
     if table is not None and not provenance:
         missing.append("profile.json (where the numbers come from; `mpsearch profile`)")
     run = Run(
         table=table,
         provenance=provenance,
-        assignment=assignment,
+        assignment=read("assignment", Assignment.load),
         front=read("front", lambda path: read_json(Path(path).with_suffix(".json"))),
         evaluations=read("evaluation", load_evaluations),
         device=read("device", load_device_profile),
@@ -142,6 +140,14 @@ def _newest(paths: Iterable[str]) -> str:
     """The day, in UTC, on which the newest of these files was written; empty without any."""
     times = [Path(path).stat().st_mtime for path in paths if Path(path).is_file()]
     return datetime.fromtimestamp(max(times), UTC).date().isoformat() if times else ""
+
+
+def _search_of(assignment: str) -> Mapping[str, tuple[str, ...]]:
+    """What an assignment records of how its table was read; nothing where it is damaged."""
+    try:
+        return Assignment.load(assignment).search if Path(assignment).exists() else {}
+    except InputError:
+        return {}
 
 
 def _table_path(usual: str, assignment: str) -> str:

@@ -3,9 +3,11 @@
 import itertools
 import json
 import random
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,7 @@ from recipe_bytes import OF_A_MODEL, STORED, stored_bytes
 import mpsearch
 from mpsearch.cli import run
 from mpsearch.recipes.fitted import for_target
-from mpsearch.recipes.target import GROUP, bytes_column, find_target
+from mpsearch.recipes.target import GROUP, Recipe, bytes_column, find_target
 from mpsearch.reports.device_facts import price_facts
 from mpsearch.running import plugins
 from mpsearch.tables.choice import Choice
@@ -157,6 +159,83 @@ def test_every_tool_is_listed_with_what_it_takes(say: Say) -> None:
         assert target.name == name
         assert target.description in printed
         assert f"takes {target.formats}" in printed
+
+
+NAMES = ["a.b", "a.bc", "a*b", "a[b", "ab", "re:a.*", "qkv", "q\x85: v", "\U0001f600", "a#b", 'u"v']
+
+
+def _fits(tool: str, content: str, name: str) -> list[str]:
+    """What each entry of a tool's file that fits the name says of it, as the tool matches."""
+    if tool == "llama.cpp":
+        pairs = [entry.rsplit("=", 1) for entry in content.split()]
+        return [kind for pattern, kind in pairs if re.search(pattern, f"{name}.weight")]
+    if tool == "ai8x":
+        yaml = pytest.importorskip("yaml")
+        return [yaml.safe_load(content)["overrides"][name]["weight_bits"]]
+    if tool == "modelopt":
+        entries = pytest.importorskip("yaml").safe_load(content)["quantize"]["quant_cfg"][1:]
+        quantizer = f"{name}.weight_quantizer"
+        fitting = [one for one in entries if fnmatchcase(quantizer, one["quantizer_name"])]
+        return [str(one["cfg"]["num_bits"]) for one in fitting]
+    found = json.loads(content)
+    if tool == "torchao":
+        return [form["_type"] for key, form in found["_data"]["fqn_to_config"].items()
+                if name == key or (key[:3] == "re:" and re.fullmatch(key[3:], name))]  # fmt: skip
+    return [
+        str(group["weights"]["num_bits"])
+        for group in found["config_groups"].values() for target in group["targets"]
+        if (re.match(target[3:], name) if target[:3] == "re:"
+            else name == target or target.lower() in "qkvparallellinear")
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("tool", "choices", "said"),
+    [
+        ("torchao", ("w8a32", "w4a32"), ("Int8WeightOnlyConfig", "IntxWeightOnlyConfig")),
+        ("compressed-tensors", ("w8a16", "w4a16"), ("8", "4")),
+        ("modelopt", ("w8a16", "w4g32a16"), ("8", "4")),
+        ("llama.cpp", ("Q8_0", "Q4_0"), ("q8_0", "q4_0")),
+        ("ai8x", ("w8a8", "w4a8"), (8, 4)),
+    ],
+)
+def test_each_name_in_a_file_fits_its_own_layer_alone(
+    tool: str, choices: tuple[str, str], said: tuple[object, object]
+) -> None:
+    """Whatever stands in it that means something in YAML, JSON, patterns and expressions."""
+    target, layers = find_target(tool), dict[str, tuple[TableLayer, Choice]]()
+    for number, name in enumerate(NAMES):
+        layer, choice = TableLayer(name, shape=(8, 64)), Choice.called(choices[number % 2])
+        if not target.refused(layer, choice):
+            layers[name] = (layer, choice)
+    assert len(layers) >= len(NAMES) - 1
+    content = target.write(Recipe(layers)).decode()
+    for number, name in enumerate(NAMES):
+        if name in layers:
+            assert _fits(tool, content, name) == [said[number % 2]], name
+
+
+@pytest.mark.parametrize(
+    ("tool", "choice", "same"),
+    [("torchao", "w8a8", "a.weight"), ("llama.cpp", "Q8_0", "a.weight"), ("ai8x", "w8a8", "a.op")],
+)
+def test_two_layers_that_are_one_for_a_tool(tool: str, choice: str, same: str) -> None:
+    found = Choice.called(choice)
+    layers = {name: (TableLayer(name, shape=(8, 64)), found) for name in ("a", same)}
+    with pytest.raises(mpsearch.InputError, match=f"layers 'a' and '{same}' are both"):
+        find_target(tool).write(Recipe(layers))
+
+
+@pytest.mark.parametrize(
+    ("tool", "choice", "name"),
+    [
+        ("torchao", "w8a8", "_default"), ("torchao", "w8a8", "re:.*"),
+        ("llama.cpp", "Q8_0", "Blk"), ("llama.cpp", "Q8_0", "a=b"), ("ai8x", "w8a8", "\0" * 200),
+    ],
+)  # fmt: skip
+def test_names_that_a_tool_cannot_take(tool: str, choice: str, name: str) -> None:
+    layer = TableLayer(name, shape=(8, 64))
+    assert find_target(tool).refused(layer, Choice.called(choice))
 
 
 class _Broken:

@@ -407,6 +407,9 @@ def test_bad_input(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
             assert len(error.value.lines) == 1
     with pytest.raises(InputError, match=r"'c1': convolutions in groups have .* choose w16a16"):
         esp_ppq.TARGET.write(_recipe({"c1": "w8a16"}, tmp_path / "grouped.onnx"))
+    same = Recipe(dict.fromkeys(("c1", "c1.weight"), own.layers["c1"]), str(model))
+    with pytest.raises(InputError, match=r"layers 'c1' and 'c1\.weight' are both"):
+        onnxruntime.TARGET.write(same)
     with pytest.raises(InputError, match="name its file with --model"):
         qonnx.TARGET.write(own)
     with pytest.raises(InputError, match="carries no sample to calibrate on"):

@@ -62,10 +62,14 @@ class SolveRequest:
     reading: TableOptions
     typed: SearchOptions | None = None
     """As it was typed."""
+    known: LayerTable | None = None
+    """The table, where it was read already."""
 
     @cached_property
     def table(self) -> LayerTable:
         """The table, fitted to the tool of --for. Raises InputError."""
+        if self.known is not None:
+            return self.known
         return for_tool(self.reading.read(self.table_path), self.tool)
 
     @property
@@ -237,7 +241,7 @@ def solve(**options: Any) -> int:
     asked = Asked(table, budget, within.pinned(table), within.excluded(table), request.max_distinct)
     if request.only_ranges:
         return _tell_ranges(asked, request.as_json)
-    request = replace(request, within=within, typed=request.within)
+    request = replace(request, within=within, typed=request.within, known=table)
     request.check()
     if isinstance(request.measured, MeasuredRequest):
         from mpsearch.commands.solve_measured import solve_measured

@@ -32,11 +32,11 @@ _NO_NUMBER = re.compile(r'"(?:[^"\\]++|\\.)*+(?:"|\Z)|NaN|-?Infinity', re.DOTALL
 
 
 def read_table(
-    path: "Path | Iterable[Path] | pd.DataFrame",
+    path: "str | os.PathLike[str] | Iterable[str | os.PathLike[str]] | pd.DataFrame",
     columns: Mapping[str, str] | str | None = None,
     groups: Iterable[str] | str = (),
     *,
-    shapes: Path | Iterable[Path] = (),
+    shapes: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] = (),
     choices: Iterable[str | Choice] | str = (),
 ) -> LayerTable:
     """The layer table of a file: profile.csv, or what another tool measured.

@@ -4,7 +4,6 @@ The policy as in ai8x-training (`ai8x.py`, `initiate_qat`; `policies/`), what la
 ai8x-synthesis (README, limitations of networks).
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from math import prod
 
@@ -17,12 +16,14 @@ from mpsearch.recipes.max7800x_memory import (
     passes,
     words_of,
 )
+from mpsearch.recipes.names import check_distinct, double_quoted
 from mpsearch.recipes.own_formats import refused_format
 from mpsearch.recipes.target import Recipe, bytes_column
 from mpsearch.tables.choice import Choice
 from mpsearch.tables.table import TableLayer
 
 _BITS, _A_BITS = (1, 2, 4, 8), 8
+_LONGEST = 1000
 _KERNELS: Mapping[str, Sequence[tuple[int, ...]]] = {
     "conv1d": [(n,) for n in range(1, 10)],
     "conv2d": [(1, 1), (3, 3)],
@@ -48,6 +49,8 @@ class Ai8x:
         """Bits, kernels and channels that the device does not have."""
         if why := refused_format(layer, choice, (*_KERNELS, "linear")):
             return why
+        if len(double_quoted(layer.name)) > _LONGEST:
+            return f"a key of YAML has at most {_LONGEST} signs"
         if choice.w_bits not in _BITS or choice.a_bits != _A_BITS:
             return "weights have 1, 2, 4 or 8 bits and activations 8"
         outputs, inputs, *kernel = layer.shape
@@ -87,10 +90,12 @@ class Ai8x:
     def write(self, recipe: Recipe) -> bytes:
         """The policy: 8 bits, and overrides by the names of ai8x's modules, which hold their
         convolution as `op`."""
+        modules = {name: name.removesuffix(".op") for name in recipe.layers}
+        check_distinct(modules.items(), self.name)
         lines = [_POLICY]
         for name, (_, choice) in recipe.layers.items():
-            module = json.dumps(name.removesuffix(".op"), ensure_ascii=False)
-            lines += [f"  {module}:", f"    weight_bits: {choice.w_bits}"]
+            key = double_quoted(modules[name])
+            lines += [f"  {key}:", f"    weight_bits: {choice.w_bits}"]
         return ("\n".join(lines) + "\n").encode()
 
 

@@ -7,6 +7,7 @@ bits, rows of whole 32-bit words).
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -73,7 +74,7 @@ class CompressedTensors:
     def write(self, recipe: Recipe) -> bytes:
         groups: dict[Choice, list[str]] = {}
         for name, (_, choice) in recipe.layers.items():
-            groups.setdefault(choice, []).append(name)
+            groups.setdefault(choice, []).append(_target(name))
         config: dict[str, Any] = {}
         for choice, names in groups.items():
             if (scheme := _scheme(choice)) is not None:
@@ -87,9 +88,18 @@ class CompressedTensors:
             "quant_method": "compressed-tensors",
             "format": forms.pop() if len(forms) == 1 else "mixed-precision" if forms else "dense",
             "config_groups": config,
-            "ignore": [name for name, (_, one) in recipe.layers.items() if left_alone(one)],
+            "ignore": [
+                _target(name) for name, (_, one) in recipe.layers.items() if left_alone(one)
+            ],
         }
         return (json.dumps(document, indent=2) + "\n").encode()
+
+
+def _target(name: str) -> str:
+    """What fits this layer alone: its name, but where that might be an expression or (a part of)
+    the name of a class, which the tools look for too: `qkv` fits vLLM's QKVParallelLinear."""
+    plain = set(name) & set("._") and not name.startswith("re:")
+    return name if plain else rf"re:{re.escape(name)}\Z"
 
 
 def _scheme(choice: Choice) -> tuple[str, Any, Any, int, int] | None:

@@ -8,7 +8,7 @@ import math
 import re
 from collections.abc import Mapping
 
-from mpsearch.errors import InputError
+from mpsearch.recipes.names import check_distinct
 from mpsearch.recipes.target import NO_SHAPE, Recipe, bytes_column
 from mpsearch.tables.choice import Choice
 from mpsearch.tables.table import TableLayer
@@ -51,6 +51,8 @@ class LlamaCpp:
             return NO_SHAPE
         if len(layer.shape) not in (2, 3):
             return "it quantizes tensors of 2 or 3 dimensions"
+        if layer.name != layer.name.lower() or re.search(r"[\s=\0]", layer.name):
+            return "it reads names in lower case without = and spaces: blk.0.attn_q"
         if any(part in _tensor(layer.name) for part in KEPT):
             return "it keeps this tensor as it is"
         row, block = layer.shape[-1], BLOCKS[kind][0]
@@ -67,15 +69,11 @@ class LlamaCpp:
         return 0
 
     def write(self, recipe: Recipe) -> bytes:
-        lines = []
-        for name, (_, choice) in recipe.layers.items():
-            if name != name.lower() or re.search(r"[\s=]", name):
-                raise InputError(
-                    f"got the tensor {name!r}; llama.cpp reads names in lower case without = and "
-                    "spaces",
-                    "name the table's layers as the GGUF file names its tensors: blk.0.attn_q",
-                )
-            lines.append(f"^{re.escape(_tensor(name))}$={_kind(choice)}\n")
+        check_distinct(((name, _tensor(name)) for name in recipe.layers), self.name)
+        lines = (
+            f"^{re.escape(_tensor(name))}$={_kind(choice)}\n"
+            for name, (_, choice) in recipe.layers.items()
+        )
         return "".join(lines).encode()
 
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from glob import escape
 from typing import Any
 
+from mpsearch.recipes.names import double_quoted
 from mpsearch.recipes.target import FLOATS, NO_SHAPE, Recipe, bytes_column, left_alone
 from mpsearch.tables.choice import Choice
 from mpsearch.tables.table import TableLayer
@@ -75,17 +76,17 @@ class ModelOpt:
         return 0
 
     def write(self, recipe: Recipe) -> bytes:
-        entries: list[dict[str, Any]] = [{"quantizer_name": "*", "enable": False}]
+        lines = ['    - {"quantizer_name": "*", "enable": false}']
         for name, (_, choice) in recipe.layers.items():
             weights, inputs, *_ = _form(choice) or (None, None)
             for part, attributes in (("weight", weights), ("input", inputs)):
                 if attributes is not None:
-                    quantizer = f"{escape(name)}.{part}_quantizer"
-                    entries.append({"quantizer_name": quantizer, "cfg": attributes})
-        lines = [json.dumps(entry).replace('"-1": ', "-1: ") for entry in entries]  # keys of YAML
+                    quantizer = double_quoted(f"{escape(name)}.{part}_quantizer")
+                    said = json.dumps(attributes).replace('"-1": ', "-1: ")  # keys of YAML
+                    lines.append(f'    - {{"quantizer_name": {quantizer}, "cfg": {said}}}')
         head = "metadata:\n  recipe_type: ptq\n  description: bits found by mpsearch\n"
         head += "quantize:\n  algorithm: max\n  quant_cfg:\n"
-        return (head + "".join(f"    - {line}\n" for line in lines)).encode()
+        return (head + "\n".join(lines) + "\n").encode()
 
 
 def _form(choice: Choice) -> tuple[Any, Any, int, int, int, int] | None:

@@ -1,14 +1,16 @@
 """Which nodes of a float ONNX file a table's layers are: for recipes that name nodes or tensors.
 
-A layer may be called after its weight, `conv1` or `conv1.weight`, after its node, `/conv1/Conv`, or
-as `mpsearch profile` calls it in this file.
+A layer may be called as `mpsearch profile` calls it in this file, after its weight, `conv1.weight`
+or `conv1`, or after its node, `/conv1/Conv`; what comes first here is meant where a file has both.
 """
 
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from mpsearch.errors import InputError, did_you_mean
+from mpsearch.recipes.names import check_distinct
 
 OPERATORS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
@@ -34,8 +36,8 @@ class OnnxLayer:
 def onnx_layers(path: str | None, names: Iterable[str], tool: str) -> dict[str, list[OnnxLayer]]:
     """Layer -> its nodes in the ONNX file.
 
-    Raises InputError for no file, one of another kind, a layer that the file does not have, and a
-    node without a name, which no recipe can name.
+    Raises InputError for no file, one of another kind, a layer that the file does not have, two
+    layers that are one node, and a node without a name of its own, which no recipe can name.
     """
     if path is None:  # before anything slow is loaded
         raise InputError(f"{tool} knows layers as nodes of an ONNX file; name it with --model")
@@ -45,7 +47,7 @@ def onnx_layers(path: str | None, names: Iterable[str], tool: str) -> dict[str, 
     kind = detect(path)
     if kind != ONNX:
         raise InputError(f"{path} is of the kind {kind!r}; expected the ONNX file for {tool}")
-    known: dict[str, list[OnnxLayer]] = {}
+    known: dict[str, dict[int, list[OnnxLayer]]] = {}
     model = read_model(path)
     weights = {tensor.name: len(tensor.dims) for tensor in model.graph.initializer}
     readers: dict[str, list[Any]] = {output.name: [output] for output in model.graph.output}
@@ -59,8 +61,9 @@ def onnx_layers(path: str | None, names: Iterable[str], tool: str) -> dict[str, 
             groups = next((given.i for given in node.attribute if given.name == "group"), 1)
             axis = _axis(node, weights)
             found = OnnxLayer(node.name, node.input[0], node.input[1], axis, relu, groups)
-            for name in dict.fromkeys(_names(node)):
-                known.setdefault(name, []).append(found)
+            for rank, name in enumerate(_names(node)):
+                known.setdefault(name, {}).setdefault(rank, []).append(found)
+    called = Counter(node.name for node in model.graph.node)
     layers = {}
     for name in names:
         if name not in known:
@@ -68,9 +71,12 @@ def onnx_layers(path: str | None, names: Iterable[str], tool: str) -> dict[str, 
                 f"{path} has no layer {name!r}{did_you_mean(name, known)}; expected the name of a "
                 f"node with a stored weight ({', '.join(OPERATORS)}) or of its weight"
             )
-        layers[name] = known[name]
-        if not all(layer.node for layer in known[name]):
-            raise InputError(f"{path}: the node of layer {name!r} has no name; {tool} needs one")
+        layers[name] = known[name][min(known[name])]
+        if any(not layer.node or called[layer.node] > 1 for layer in layers[name]):
+            raise InputError(
+                f"{path}: the node of layer {name!r} has no name of its own; {tool} needs one"
+            )
+    check_distinct(((name, use.node) for name, uses in layers.items() for use in uses), tool)
     return layers
 
 
@@ -81,11 +87,10 @@ def _axis(node: Any, ranks: dict[str, int]) -> int:
     return ranks[node.input[1]] - 1 if node.op_type == "MatMul" else 1
 
 
-def _names(node: Any) -> Iterator[str]:
+def _names(node: Any) -> tuple[str, ...]:
     from mpsearch.importers.onnx.calls import layer_of_node, layer_of_tensor, legal_path
 
     metadata = {entry.key: entry.value for entry in node.metadata_props}
     weight, scope = node.input[1], layer_of_node(node.name, metadata)
-    yield from (node.name, weight, weight.removesuffix(".weight"))
     own = layer_of_tensor(weight) or scope or node.name or node.output[0]
-    yield legal_path(own)
+    return legal_path(own), weight, weight.removesuffix(".weight"), node.name

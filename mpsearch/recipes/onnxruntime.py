@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from mpsearch.errors import InputError
 from mpsearch.recipes.onnx_layers import OPERATORS, onnx_layers
 from mpsearch.recipes.own_formats import FLOAT, KINDS, packed, refused_format, weights_of
 from mpsearch.recipes.target import Recipe, bytes_column
@@ -56,9 +57,12 @@ class OnnxRuntime:
                 if choice.w_bits == FLOAT:
                     excluded.append(use.node)
                     continue
-                overrides[use.weight] = [
-                    {"quant_type": f"QInt{choice.w_bits}", "axis": use.axis, "symmetric": True}
-                ]
+                said = [{"quant_type": f"QInt{choice.w_bits}", "axis": use.axis, "symmetric": True}]
+                if overrides.setdefault(use.weight, said) != said:
+                    raise InputError(
+                        f"layer {name!r} shares its weight {use.weight!r} with another layer, of "
+                        "other bits; give both the same: --pin, or --group"
+                    )
                 read.setdefault(use.source, {}).setdefault(choice.a_bits, []).append(use.node)
         for tensor, nodes in read.items():
             overrides[tensor] = [{"quant_type": f"QUInt{max(nodes)}"}]

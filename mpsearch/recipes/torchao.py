@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from mpsearch.recipes.names import check_distinct
 from mpsearch.recipes.target import FLOATS, NO_SHAPE, Recipe, bytes_column, left_alone
 from mpsearch.tables.choice import Choice
 from mpsearch.tables.table import TableLayer
@@ -36,6 +37,8 @@ class Torchao:
             return "no format of this name"
         if not shape:
             return NO_SHAPE
+        if layer.name.startswith("re:") or layer.name == "_default":
+            return "its name stands for other layers there"
         if left_alone(choice):
             return ""
         if not 1 <= w_bits <= 8 or choice.a_bits not in (8, *FLOATS):
@@ -63,6 +66,8 @@ class Torchao:
         return 0
 
     def write(self, recipe: Recipe) -> bytes:
+        weights = ((name, name.removesuffix(".weight")) for name in recipe.layers)
+        check_distinct(weights, self.name)
         configs = {name: _config(*one) for name, one in recipe.layers.items()}
         document = _typed("FqnToConfig", 1, fqn_to_config=configs)
         return (json.dumps(document, indent=2) + "\n").encode()
