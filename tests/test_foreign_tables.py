@@ -289,6 +289,10 @@ def test_solve_front_and_explain_ask_the_same(
     assert said["decisions"][0]["layers"] == ["blk.0.q", "blk.0.k"]
     assert said["status"] == "optimal"
     assert run(["gate", "--profile", path, "--max-size", "300B"]) == 0
+    assert run(["report", "--profile", path, "--format", "md", "-o", "r.md"]) == 0
+    assert "blk.0.k" in Path("r.md").read_text()
+    assert run(["report", "assignment.json"]) == 2
+    assert "is a file; expected the folder of a run\nname files by" in capsys.readouterr().err
     assert run(["front", path, *how, "-o", "front.csv"]) == 0
     capsys.readouterr()
     assert run(["table", path, *how, "-o", "profile.csv", "--json"]) == 0

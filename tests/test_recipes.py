@@ -62,7 +62,9 @@ def say(folder: Path, capsys: pytest.CaptureFixture[str]) -> Say:
 def test_a_search_for_a_tool_limits_its_bytes_and_its_recipe_takes_them(say: Say) -> None:
     """Q4_K has blocks of 256, which down's rows of 64 are not: llama.cpp would take another type
     there. Both types have 16,384 / 256 · 144 = 16,384 / 32 · 18 = 9216 bytes."""
-    say("solve --for llama.cpp --size 18432B")
+    note = "llama.cpp does not take Q4_K in 1 layer (down): rows of 64 are no whole blocks of 256"
+    assert note in json.loads(say("solve --for llama.cpp --size 18432B --json"))["notes"]
+    assert note in mpsearch.solve("profile.csv", size="100%", recipe="llama.cpp").notes
     assignment = json.loads(Path("assignment.json").read_text())
     assert assignment["search"] == {"for": ["llama.cpp"]}
     assert assignment["limits"] == {"llama_cpp_bytes": 18432}

@@ -32,6 +32,7 @@ from mpsearch.tables.provenance import model_digest_of, unpriced_activations
 from mpsearch.tables.solution import Solution
 from mpsearch.tables.stored_widths import FORMATS, excludes_for, note_of
 from mpsearch.tables.table import LayerTable
+from mpsearch.tables.tool import tool_notes
 
 
 @dataclass(frozen=True)
@@ -247,7 +248,7 @@ def solve(**options: Any) -> int:
 
         return solve_measured(request, request.measured, asked, str(minimand))
     left_out = [] if request.format is None else note_of(request.format, unfit)
-    return _solve_by_omega(request, asked, minimand, left_out)
+    return _solve_by_omega(request, asked, minimand, [*tool_notes(asked.table.tool), *left_out])
 
 
 def _tell_ranges(asked: Asked, as_json: bool) -> int:
@@ -267,7 +268,7 @@ def _solve_by_omega(
 ) -> int:
     """The least within the limits, by Ω or `minimand`; the best near it with --rerank or --refine.
 
-    left_out: what --format has to say. Exit code 1 where nothing is within the limits.
+    left_out: what --for and --format have to say. Exit code 1 where nothing is within the limits.
     """
     table, budget = asked.table, asked.budget
     more: dict[str, Any] = {}
