@@ -126,3 +126,9 @@ def test_only_one_file_takes_a_name_apart() -> None:
         and node.value.startswith((r"w(\d", r"w\d"))
     }
     assert found == {"choice.py"}
+
+
+@pytest.mark.parametrize("text", ["w4g0a8", "W4G100000A8", "w100a8", "w0a8", "w65a8", "w8", "w100"])
+def test_slips_of_our_own_names_are_no_formats_of_other_tools(text: str) -> None:
+    with pytest.raises(ValueError, match="expected"):
+        Choice.called(text)

@@ -16,7 +16,7 @@ from mpsearch.tables.assignment import Assignment
 from mpsearch.tables.budget import Budget, Minimand
 from mpsearch.tables.choice import Choice
 from mpsearch.tables.solution import Smallest
-from mpsearch.tables.table import LayerTable
+from mpsearch.tables.table import LayerTable, Row, TableLayer
 
 SOLVERS = ["dp", "pulp", "ortools"]
 Chosen = dict[str, Choice]
@@ -245,6 +245,17 @@ def test_too_many_subsets() -> None:
         patch.setattr("mpsearch.search.proof.MOST_SUBSETS", 10)
         with pytest.raises(InputError, match="6 choices have 20 subsets of 3; exclude"):
             solve(table, max_distinct=3)
+
+
+def test_the_least_peak_where_so_few_choices_never_do() -> None:
+    """Layers without a common choice: no peak is feasible with one choice, and what layers have is
+    said, as of sums."""
+    rows = [Row("a", Choice(4, 8), 1.0, resources={"size_bytes": 7})]
+    rows += [Row("b", Choice(w, 8), 1.0, resources={"size_bytes": w}) for w in (2, 8)]
+    table = LayerTable.from_rows([TableLayer("a"), TableLayer("b")], rows)
+    found = solve(replace(table, partial=True), Budget({"max:size_bytes": 9}), max_distinct=1)
+    assert found.status == "infeasible"
+    assert found.smallest["max:size_bytes"] == Smallest(7, None)
 
 
 def test_the_assignment_records_what_was_asked(folder: Path) -> None:

@@ -158,14 +158,18 @@ def _smallest_peak(
     integers, digits = to_integers(values_of(table, key))
     values = [to_number(value, digits) for value in np.unique(integers).tolist()]
 
-    def first(limits: Mapping[str, int | float], at_least: Mapping[str, int | float]) -> int | None:
+    def first(
+        limits: Mapping[str, int | float],
+        at_least: Mapping[str, int | float],
+        searched: bool = True,
+    ) -> int | None:
         low, high = 0, len(values)
         while low < high:
             middle = (low + high) // 2
             tried = {**limits, key: values[middle]}
             instance = Instance.build(table, tried, pins, exclude, at_least=at_least)
             fits = not instance.is_empty
-            if fits:
+            if fits and searched:
                 proof = optimum(instance)
                 if proof.chosen is None and not proof.complete:
                     return None
@@ -174,6 +178,7 @@ def _smallest_peak(
         return low if low < len(values) else None
 
     by_itself = first({}, {})
-    assert by_itself is not None
+    if by_itself is None:  # so few different choices do not do, or time ran out: what layers have
+        by_itself = first({}, {}, searched=False) or 0
     beside = first(budget.limits, budget.at_least)
     return Smallest(values[by_itself], None if beside is None else values[beside])

@@ -21,6 +21,7 @@ from mpsearch.errors import InputError
 LARGEST_BITS = 64
 _CHOICE = re.compile(r"w(\d{1,2})(?:g([1-9]\d{0,4}))?a(\d{1,2})")
 _WEIGHTS = re.compile(r"w(\d{1,2})(?:g([1-9]\d{0,4}))?")
+_NEARLY = re.compile(r"(?i)w\d+(?:g\d+)?(?:a\d+)?")  # w4g0a8, w100a8: slips, of no other tool
 _LABEL = re.compile(r"[A-Za-z][A-Za-z0-9_.+:-]{0,63}")
 EXPECTED_NAME = (
     "w4a8, w4g32a16, or a format's name such as Q4_K: a letter, then up to 63 letters, digits and "
@@ -103,10 +104,12 @@ class Choice:
         text = text.strip()
         own = named(text.lower())
         if isinstance(own, Choice):
+            if not all(1 <= bits <= LARGEST_BITS for bits in (own.w_bits, own.a_bits)):
+                raise ValueError(f"is {text!r}; expected 1 to {LARGEST_BITS} bits")
             if (w_bits or own.w_bits, a_bits or own.a_bits) != (own.w_bits, own.a_bits):
                 raise ValueError(f"is {own} with w_bits {w_bits:g} and a_bits {a_bits:g}")
             return own
-        if own is not None or not is_label(text):
+        if own is not None or _NEARLY.fullmatch(text) or not is_label(text):
             raise ValueError(f"is {text[:70]!r}; expected {EXPECTED_NAME}")
         return Choice(w_bits, a_bits, label=text)  # type: ignore[arg-type]
 
