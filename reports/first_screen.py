@@ -169,7 +169,9 @@ def answer_sentence(facts: Facts) -> str:
     else:
         near = next((row for row in facts.near if row.name in CHOSEN), None)
         if near is not None and near.agreement is not None:
-            text += f", and answers as FP32 on {100 * near.agreement.value:.2f} % of "
+            share, one_each = near.agreement.value, near.agreement.method == "wilson"
+            text += f", and answers as FP32 on {100 * share:.2f} % of "
+            text += "" if one_each else "the numbers that it gives for "
             text += f"{facts.measured_samples:,} samples without labels"
     choices = [layer.choice for layer in facts.layers if layer.choice]
     widths = sorted({choice.w_bits for choice in choices})

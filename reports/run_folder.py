@@ -10,6 +10,7 @@ from typing import Any
 from mpsearch.device.profile import DeviceProfile, load_device_profile
 from mpsearch.errors import InputError
 from mpsearch.evaluation.evaluation import Evaluations, load_evaluations
+from mpsearch.foreign_tables.reading import read_again
 from mpsearch.pareto.files import read_json
 from mpsearch.pareto.front import Front
 from mpsearch.tables.assignment import Assignment
@@ -73,6 +74,11 @@ def read_run(
     nothing at all, and for a damaged file that was named.
     """
     given = {piece: path for piece, path in (named or {}).items() if path is not None}
+    if Path(folder).is_file():
+        raise InputError(
+            f"{folder} is a file; expected the folder of a run",
+            "name files by --assignment, --profile, --front, --evaluation",
+        )
     if not Path(folder).is_dir():
         raise InputError(f"there is no run folder {folder}; expected one with {USUAL['profile']}")
     paths = {}
@@ -105,7 +111,7 @@ def read_run(
             return None
 
     damaged: list[str] = []
-    table = read("profile", LayerTable.read_csv)
+    table = read("profile", lambda path: read_again(path, _search_of(assigned)))
     provenance = read("profile", load_provenance) or {}
     if table is not None and not provenance:
         missing.append("profile.json (where the numbers come from; `mpsearch profile`)")
@@ -134,6 +140,14 @@ def _newest(paths: Iterable[str]) -> str:
     """The day, in UTC, on which the newest of these files was written; empty without any."""
     times = [Path(path).stat().st_mtime for path in paths if Path(path).is_file()]
     return datetime.fromtimestamp(max(times), UTC).date().isoformat() if times else ""
+
+
+def _search_of(assignment: str) -> Mapping[str, tuple[str, ...]]:
+    """What an assignment records of how its table was read; nothing where it is damaged."""
+    try:
+        return Assignment.load(assignment).search if Path(assignment).exists() else {}
+    except InputError:
+        return {}
 
 
 def _table_path(usual: str, assignment: str) -> str:

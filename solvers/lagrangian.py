@@ -30,10 +30,11 @@ from mpsearch.solvers.exchange import exchange
 from mpsearch.solvers.relaxation import relax
 
 STATES = 400  # of the sweep in each part
+ONE = 40_000_000  # states of all sweeps together with one limit: some ten seconds
 PRICES = 4  # whose minimisers are asked which layer is disputed
 
 
-def branch(core: Core, deadline: float | None, most_parts: int, most: int) -> Search:
+def branch(core: Core, deadline: float | None, most_parts: int, most: int = ONE) -> Search:
     """Go on from a core that its sweeps left open; bound and incumbent are never worse than its.
 
     It ends after so many parts, or when all sweeps together had `most` states.
@@ -110,7 +111,6 @@ MUCH = 25_000  # states that the narrow sweep of a large problem may have
 NARROW = 100  # states of the first sweep
 WIDER = 8  # each sweep has this many times the states of the one before
 WIDEST = 6_400  # states of the last sweep; then branching does more than a wider one
-ONE = 40_000_000  # states of all sweeps together with one limit: some ten seconds
 SEVERAL = 1_500_000  # with more limits, where each state takes so much longer
 NEAR = 1e-6  # a relative gap at which half of them have to do
 PARTS = 4_000_000  # cells [L, C] of all parts together, after which the gap is reported

@@ -183,9 +183,12 @@ def broadcast() -> Any:
 
 
 def attentive() -> Any:
-    """Self and cross attention, a causal one, inputs by name, heads that share keys."""
+    """Self and cross attention, causal and masked ones, inputs by name, heads that share keys."""
     a, b = keras.Input((6, 8), name="left"), keras.Input((5, 3), name="right")
     x = L.MultiHeadAttention(2, 4, value_dim=3, name="own")(a, a, use_causal_mask=True)
+    near, masked = np.abs(np.subtract.outer(range(6), range(6))) < 2, L.MultiHeadAttention(2, 3)
+    x = masked(x, x, attention_mask=near[None])
+    x = masked(x, x, attention_mask=np.arange(36).reshape(6, 6) % 5 < 4, use_causal_mask=True)
     x = L.RMSNormalization()(x)
     x = L.MultiHeadAttention(3, 4, output_shape=7, use_bias=False)(query=x, value=b, key=b)
     y = L.GroupQueryAttention(4, 4, 2)(x, x)

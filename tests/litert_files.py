@@ -34,6 +34,38 @@ class Graph:
         name = name or f"const{len(self.file.tensors)}"
         return self.file.tensor(name, array.shape, kind, scales, array)
 
+    def sparse(self, values: Array, order: Sequence[int], blocks: dict[int, int]) -> Any:
+        """A constant that is stored sparsely along the last dimension of `order`, made dense.
+
+        `blocks`: the length of a block along a dimension, in their order; one with any number is
+        stored whole.
+        """
+        schema, rank = self.file.schema, values.ndim
+        lengths = [blocks.get(dim, 1) for dim in range(rank)]
+        outer = [size // length for size, length in zip(values.shape, lengths, strict=True)]
+        parts = values.reshape([n for pair in zip(outer, lengths, strict=True) for n in pair])
+        parts = parts.transpose(*(2 * dim for dim in order), *(2 * dim + 1 for dim in range(rank)))
+        kept = parts.any(axis=tuple(range(rank, 2 * rank)))
+        number = self.const(parts[kept].reshape(-1))
+        levels = []
+        for size in (*(outer[dim] for dim in order), *blocks.values()):
+            levels.append(schema.DimensionMetadataT())
+            levels[-1].format, levels[-1].denseSize = schema.DimensionType.DENSE, size
+        last, vectors = levels[rank - 1], schema.SparseIndexVector
+        last.format = schema.DimensionType.SPARSE_CSR
+        last.arraySegmentsType, last.arraySegments = vectors.Uint16Vector, schema.Uint16VectorT()
+        last.arrayIndicesType, last.arrayIndices = vectors.Uint8Vector, schema.Uint8VectorT()
+        ends = kept.reshape(-1, kept.shape[-1]).sum(1).cumsum()
+        last.arraySegments.values = np.array([0, *ends], dtype=np.uint16)
+        last.arrayIndices.values = np.nonzero(kept)[-1].astype(np.uint8)
+        tensor = self.file.tensors[number]
+        tensor.sparsity = schema.SparsityParametersT()
+        tensor.shape = np.array(values.shape, dtype=np.int32)
+        tensor.sparsity.traversalOrder = np.array([*order, *range(rank, rank + len(blocks))], "i4")
+        tensor.sparsity.blockMap = np.array([*blocks], "i4")
+        tensor.sparsity.dimMetadata = levels
+        return self.op("DENSIFY", [number], shape=values.shape)
+
     def random(self, *shape: int, name: str = "") -> int:
         return self.const(self.rng.normal(size=shape).astype(np.float32), name=name)
 

@@ -59,6 +59,8 @@ def test_one_command_does_what_three_do(table: str, capsys: pytest.CaptureFixtur
     line = ["solve", table, "--columns", COLUMNS, *asked, "--size", "145KB", "-o", "a.json"]
     assert run(line) == 0
     assert Assignment.load("a.json").totals["llama_cpp_bytes"] == taken
+    assert run(["report", "--profile", table, "--assignment", "a.json", "-o", "r.json"]) == 0
+    assert json.loads(Path("r.json").read_text())["limits"][0]["column"] == "llama_cpp_bytes"
     best = mpsearch.solve(
         table, size="145KB", columns=COLUMNS, groups="blk.*.attn_{q,k,v}", recipe="llama.cpp",
         pin={"blk.0.ffn_down": "Q6_K"},

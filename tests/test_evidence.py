@@ -329,7 +329,7 @@ def metric(value: float, low: float, high: float) -> Mapping[str, Any]:
         (lambda d: first_row(d).update(data_digest="sha256:1"), "other data than the file says"),
         (lambda d: d["rows"][1].update(name="w4a4"), "layers of other bits"),
         (lambda d: d["rows"][1]["layers"].update({"0": "w2a2"}), "not those of its assignment"),
-        (lambda d: d["rows"][1]["layers"].update({"0": "wide"}), "no bits such as w8a8"),
+        (lambda d: d["rows"][1]["layers"].update({"0": "4 bits"}), "no bits such as w8a8"),
     ],
 )
 def test_an_evaluation_that_nothing_measures_is_damaged(

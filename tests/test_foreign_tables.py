@@ -113,6 +113,33 @@ def test_a_table_of_markdown_with_bits_that_differ(tmp_path: Path) -> None:
         read_table(path, columns.rpartition(",")[0], shapes=tmp_path / "s.json")
 
 
+SHEET = (
+    "Tensor;Typ;KLD;Bytes\r\na;Q4_K;4.82 %;86,188,032\r\na;Q8_0;.5%;112\u00a0865\u00a0280\r\n"
+    "\r\n;;;\r\nb;Q4_K;0.25;1,024\r\nb;Q8_0;1E-3%;2048\r\n"
+)
+
+
+def test_numbers_as_a_spreadsheet_shows_them(tmp_path: Path) -> None:
+    """Percent and separators of thousands where they can be nothing else, lines of nothing."""
+    columns = "layer=Tensor,choice=Typ,omega=KLD,size_bytes=Bytes"
+    table = read_table(written(tmp_path, "\ufeff" + SHEET), columns)
+    assert table.omega.tolist() == [0.0482, 0.005, 0.25, 1e-5]
+    assert table.resources["size_bytes"].tolist() == [86188032, 112865280, 1024, 2048]
+    turned = read_table(written(tmp_path, SHEET), columns.replace("=KLD", "=-KLD"))
+    assert turned.omega.tolist() == pytest.approx([0.2018, 0.245, 0, 0.24999])
+    total = SHEET + "Total;;0.30;200,000,000\r\n"
+    for text, said in (
+        (total, "line 8: choice is ''; expected one for layer 'Total'\na row of totals"),
+        (SHEET.replace("0.25", "0,25"), "line 6: omega is '0,25'; expected a number\nwrite dec"),
+        (SHEET.replace("4.82 %", "1,004.82 %"), "line 2: omega is '1,004.82 %'; expected"),
+        (SHEET.replace("1,024", "1,02"), "line 6: size_bytes is '1,02'; expected a number"),
+        (SHEET.replace("2048", "20%"), "line 7: size_bytes is '20%'; expected a number"),
+    ):
+        with pytest.raises(InputError) as error:
+            read_table(written(tmp_path, text), columns)
+        assert said in str(error.value)
+
+
 def test_options_leave_our_own_table_what_it_is(tmp_path: Path) -> None:
     """Another metric as Ω, and shapes beside it: its provenance stays, and a gap is an error."""
     path = tmp_path / "profile.csv"
@@ -171,7 +198,7 @@ def test_what_is_no_answer_to_which_column_is_which(
         (["--columns", COLUMNS, "--shapes", str(tmp_path)], "has no .safetensors file"),
         (["--columns", COLUMNS, "--group", "blk.*"], "joins none of them"),
         (["--columns", COLUMNS, "--group", "blk.*.{q,w}"], "joins none of them"),
-        (["--columns", COLUMNS, "--group", "layers.{q,k}"], "has no layer like --group"),
+        (["--columns", COLUMNS, "--group", "layers.{q,k}"], "of whole names, such as blk.0.k, b"),
         (["--columns", COLUMNS, "--group", "blk.{q,{k}}"], "not in each other"),
         (["--columns", COLUMNS, "--group", "{0,1}" * 9], "more than 256 ways"),
     ):
@@ -262,6 +289,10 @@ def test_solve_front_and_explain_ask_the_same(
     assert said["decisions"][0]["layers"] == ["blk.0.q", "blk.0.k"]
     assert said["status"] == "optimal"
     assert run(["gate", "--profile", path, "--max-size", "300B"]) == 0
+    assert run(["report", "--profile", path, "--format", "md", "-o", "r.md"]) == 0
+    assert "blk.0.k" in Path("r.md").read_text()
+    assert run(["report", "assignment.json"]) == 2
+    assert "is a file; expected the folder of a run\nname files by" in capsys.readouterr().err
     assert run(["front", path, *how, "-o", "front.csv"]) == 0
     capsys.readouterr()
     assert run(["table", path, *how, "-o", "profile.csv", "--json"]) == 0
@@ -272,6 +303,9 @@ def test_solve_front_and_explain_ask_the_same(
         json.loads(Path(name).read_text())["layers"] for name in ("assignment.json", "same.json")
     ]
     assert layers[0] == layers[1]
+    # ours and beside the assignment, it has no columns of the names that the assignment records
+    assert run(["table", path, "--columns", COLUMNS, "-o", "profile.csv"]) == 0
+    assert run(["explain", "--json"]) == 0
     capsys.readouterr()
     assert run(["tables", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["tables"][-1]["name"] == "CSV"

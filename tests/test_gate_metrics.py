@@ -11,6 +11,7 @@ from mpsearch.cli import run
 from mpsearch.errors import InputError
 from mpsearch.evaluation.evaluation import Evaluation, Evaluations, Metric, save_evaluations
 from mpsearch.gating.judging import Conditions, Evidence, judge, wanted_metrics
+from mpsearch.gating.next_steps import next_steps
 from mpsearch.gating.report import GateReport
 from mpsearch.gating.words import sentence
 from mpsearch.statistics import wilson_interval
@@ -106,6 +107,16 @@ def test_no_noise_meets_any_limit_also_as_json() -> None:
     assert "SQNR inf dB meets >= 300 dB" in sentence(verdicts[0])
     (condition,) = GateReport(verdicts, evidence).document()["conditions"]
     assert (condition["value"], condition["interval"]) == (None, [None, None])
+
+
+def test_solve_is_named_where_it_can_count_the_same_answers() -> None:
+    """Not for detectors and embeddings, of which `solve --min-agreement` refuses every network."""
+    shares = Metric(0.94, (0.9, 0.96), "bootstrap of 1000")
+    for metric, named in ((NEAR["agreement"], True), (shares, False)):
+        evidence = without_labels(agreement=metric)
+        steps = next_steps(judge(Conditions({"min_agreement": "99%"}), evidence), evidence)
+        assert ("solve --min-agreement 99%" in " ".join(steps)) is named
+        assert "finetune" in " ".join(steps)
 
 
 def test_nearness_counts_for_the_network_it_was_measured_on() -> None:

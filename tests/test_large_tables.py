@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from mpsearch.cli import run
 from mpsearch.errors import InputError
 from mpsearch.knapsack.instance import Instance
 from mpsearch.knapsack.problem import scale
+from mpsearch.pareto import hull
 from mpsearch.pareto.front import front
 from mpsearch.search.proof import guess
 from mpsearch.search.solving import solve
@@ -18,10 +20,12 @@ from mpsearch.solvers.dual import maximise
 from mpsearch.solvers.exchange import exchange
 from mpsearch.solvers.relaxation import relax
 from mpsearch.tables.budget import Budget
+from mpsearch.testing.conformance import check_solver
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 from large_tables import large_table
 
+FINE = tuple(32 * n for n in range(1_000, 4_000, 37))
 COARSE = (16 * 512, 64 * 512, 224 * 512, 512)  # tensors whose sums lie on a grid
 
 
@@ -66,6 +70,26 @@ def test_a_large_table_is_proven_with_a_bounded_number_of_states(seed: int) -> N
     found = lagrangian.search(problem, start)
     assert found.complete or problem.cost_limit - found.bound <= 1e-6 * problem.cost_limit
     assert found.states < lagrangian.ONE
+
+
+def test_what_large_tables_add_is_right_on_small_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cores by cost, one limit for several and pairs of changes, on every small problem: as
+    exhaustive search says."""
+    called: list[str] = []
+    for name in ("relax", "exchange"):
+        own = getattr(lagrangian, name)
+
+        def counted(*given: Any, name: str = name, own: Any = own) -> Any:
+            called.append(name)
+            return own(*given)
+
+        monkeypatch.setattr(lagrangian, name, counted)
+    monkeypatch.setattr(lagrangian, "MUCH", -1)
+    monkeypatch.setattr(lagrangian, "NARROW", 1)
+    monkeypatch.setattr(lagrangian, "CORES", ())
+    check_solver(lagrangian.SOLVER, instances=150, tolerance=0)
+    assert called.count("relax") > 10
+    assert called.count("exchange") > 10
 
 
 def test_one_limit_alone_bounds_two() -> None:
@@ -122,6 +146,35 @@ def test_a_front_within_a_factor_keeps_its_promise(
         assignment = found.assignment(point)
         assert table.total(assignment, "size_bytes") == sizes[point]
         assert table.total(assignment, "omega") == pytest.approx(found.omega[point], rel=1e-12)
+
+
+def test_the_bound_of_a_front_is_below_every_optimum_and_near(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """At every amount where the exact front has a point; within a hundredth at most of them."""
+    table = large_table(120, 1, FINE)
+    exact = front(table)
+    given: list[Any] = []
+
+    def asked(*problem: Any) -> Any:
+        given.extend(problem)
+        return hull.hull_front(*problem)
+
+    monkeypatch.setattr("mpsearch.pareto.front.LARGE", 1)
+    monkeypatch.setattr("mpsearch.pareto.front.hull_front", asked)
+    front(table)
+    allowed, costs, weights, _, base, _ = given
+    costs, weights = costs.astype(np.float64), weights.astype(np.float64)
+    bound = hull._Bound(allowed, costs, weights, hull._path(allowed, costs, weights), base)
+    points = np.arange(0, len(exact), max(len(exact) // 200, 1))
+    sizes = exact.totals["size_bytes"][points]
+    each = table.resources["size_bytes"].reshape(len(table.layers), -1)
+    unit = (each.max(axis=1) - each.min(axis=1)).sum() / weights.max(axis=1).sum()
+    amounts = (sizes - exact.totals["size_bytes"][0]) / unit
+    lows = np.array([bound.at(float(one)) for one in amounts])
+    ratio = exact.omega[points] / (lows * (exact.omega[-1] / base))
+    assert (ratio > 1 - 1e-9).all()
+    assert np.median(ratio) < 1.01
 
 
 def test_a_large_front_is_within_a_factor_by_default(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from litert_files import Graph, run
+from litert_files import Graph, interpreter, run
 
 from mpsearch.cli import run as mpsearch_run
 from mpsearch.data import Data
@@ -19,6 +19,7 @@ from mpsearch.exporters.litert.model import build
 from mpsearch.graph.network import Network
 from mpsearch.importers.kinds import LITERT, detect
 from mpsearch.importers.litert.loading import load_litert
+from mpsearch.importers.litert.sparsity import Level, Sparsity, dense
 from mpsearch.importers.loading import ModelSource, load_network, notes_of
 from mpsearch.quantization.calibration import calibrate
 from mpsearch.quantization.quantized import quantize
@@ -376,6 +377,32 @@ def test_samples_that_mix_are_refused(tmp_path: Path) -> None:
         load_litert(path)
 
 
+def test_open_sizes_are_said(tmp_path: Path) -> None:
+    """A file for images of any size is read for the one that is wanted, as LiteRT resizes it."""
+    graph, rng = Graph(), np.random.default_rng(0)
+    x = graph.input("x", 4, 4, 2)
+    y = graph.op("MAX_POOL_2D", [graph.conv(x, 2, 3)], "Pool2DOptions", filterWidth=2,
+                 filterHeight=2, strideW=2, strideH=2)  # fmt: skip
+    graph.content(y)
+    for tensor in (graph.file.tensors[n] for n in (x, *graph.unknown)):
+        tensor.shapeSignature = np.array([-1, -1, -1, tensor.shape[3]], np.int32)
+    (tmp_path / "net.tflite").write_bytes(graph.file.content(graph.inputs, {"y": y}))
+    module, examples = load_litert(str(tmp_path / "net.tflite"), [(8, 6, 2)])
+    assert [tuple(one.shape) for one in examples] == [(1, 8, 6, 2)]
+    wide = rng.normal(size=(2, 8, 6, 2)).astype(np.float32)
+    runner = interpreter(graph.file.content(graph.inputs, {"y": y}))
+    runner.resize_tensor_input(0, wide.shape)
+    runner.allocate_tensors()
+    runner.set_tensor(0, wide)
+    runner.invoke()
+    with torch.no_grad():
+        found = module(torch.from_numpy(wide)).numpy()
+    np.testing.assert_allclose(found, runner.get_tensor(y), rtol=1e-5, atol=1e-5)
+    for wrong in ((8, 6, 3), (8, 6), (8, 0, 2)):
+        with pytest.raises(InputError, match=r"leaves its sizes open .*--input-shape 16x16x2"):
+            load_litert(str(tmp_path / "net.tflite"), [wrong])
+
+
 @pytest.mark.data
 @pytest.mark.skipif("MPSEARCH_DATA" not in os.environ, reason="MPSEARCH_DATA names the real data")
 def test_keyword_spotting_has_its_accuracy() -> None:
@@ -389,3 +416,37 @@ def test_keyword_spotting_has_its_accuracy() -> None:
     assert (found == clips["labels"]).sum() == 901
     assert [layer.name for layer in network.layers][-1] == "dense"
     assert len(network.layers) == 10
+
+
+ROWS, NUMBERS = Level(2), np.array([1.0, 2.0, 3.0], dtype=np.float32)
+
+
+def columns(segments: list[int], indices: list[int]) -> Level:
+    return Level(4, np.array(segments), np.array(indices))
+
+
+@pytest.mark.parametrize(
+    ("order", "blocks", "levels"),
+    [
+        ((0, 0), (), (ROWS, columns([0, 1, 3], [0, 1, 3]))),
+        ((0,), (), (ROWS,)),
+        ((0, 1, 2), (7,), (ROWS, columns([0, 1, 3], [0, 1, 3]), Level(1))),
+        ((0, 1), (), (ROWS, columns([0, 1, 3], [0, 1, 4]))),
+        ((0, 1), (), (ROWS, columns([0, 1, 3], [0, -1, 3]))),
+        ((0, 1), (), (ROWS, columns([0, 3], [0, 1, 3]))),
+        ((0, 1), (), (ROWS, columns([0, 4, 3], [0, 1, 3]))),
+        ((0, 1), (), (ROWS, columns([1, 1, 3], [0, 1, 3]))),
+        ((0, 1), (), (ROWS, columns([0, 1, 2], [0, 1]))),
+        ((0, 1), (), (Level(2**31 - 1), columns([0, 1, 3], [0, 1, 3]))),
+        ((0, 1), (), (Level(-2), columns([0, 1, 3], [0, 1, 3]))),
+        ((0, 1, 2), (0,), (ROWS, columns([0, 1, 3], [0, 1, 3]), columns([0, 3], [0, 1, 2]))),
+    ],
+)
+def test_places_of_sparse_numbers_that_do_not_fit_are_refused(
+    order: tuple[int, ...], blocks: tuple[int, ...], levels: tuple[Level, ...]
+) -> None:
+    """The same tensor without the fault is read."""
+    whole = Sparsity((0, 1), (), (ROWS, columns([0, 1, 3], [0, 1, 3])))
+    assert dense(NUMBERS, whole, (2, 4), "w").tolist() == [[1, 0, 0, 0], [0, 2, 0, 3]]
+    with pytest.raises(InputError, match="the sparse w does not say where its numbers lie"):
+        dense(NUMBERS, Sparsity(order, blocks, levels), (2, 4), "w")

@@ -25,6 +25,26 @@ def binary(
     return lambda g, x: g.op(name, [x, g.random(*shape)], options, kind, **values)
 
 
+def pruned(*shape: int) -> np.ndarray[Any, Any]:
+    rng = np.random.default_rng(3)
+    return np.asarray(rng.normal(size=shape) * (rng.random(shape) < 0.3), dtype=np.float32)
+
+
+def stored_sparsely(g: Graph, x: int) -> Any:
+    """A convolution and linear layers whose weights are rows, columns and blocks of numbers."""
+    kernel = g.sparse(pruned(4, 3, 3, C), (0, 1, 2, 3), {})
+    x = g.op("CONV_2D", [x, kernel, g.random(4)], "Conv2DOptions", strideH=1, strideW=1)
+    weights = (
+        g.sparse(pruned(5, 4), (1, 0), {}),
+        g.sparse(pruned(6, 4), (0, 1), {0: 2}),
+        g.sparse(pruned(6, 4), (1, 0), {0: 3, 1: 2}),
+    )
+    return [
+        g.op("FULLY_CONNECTED", [x, w], "FullyConnectedOptions", version=5, keepNumDims=True)
+        for w in weights
+    ]
+
+
 def positive(build: Build) -> Build:
     """On x² + 0.5: of what has no value below zero."""
 
@@ -373,7 +393,7 @@ CASES: dict[str, Build] = {
     "CONCATENATION": joined, "GATHER ARG_MAX ARG_MIN TOPK_V2 ONE_HOT": looked_up,
     "CUMSUM ADD_N REVERSE_V2": summed, "RANGE FILL ZEROS_LIKE": made_here,
     "SLICE": cut, "UNIDIRECTIONAL_SEQUENCE_LSTM": lstm, "EMBEDDING_LOOKUP": embedded,
-    "RFFT2D COMPLEX_ABS REAL IMAG": spectra,
+    "RFFT2D COMPLEX_ABS REAL IMAG": spectra, "DENSIFY": stored_sparsely,
 }  # fmt: skip
 
 

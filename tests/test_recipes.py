@@ -62,7 +62,9 @@ def say(folder: Path, capsys: pytest.CaptureFixture[str]) -> Say:
 def test_a_search_for_a_tool_limits_its_bytes_and_its_recipe_takes_them(say: Say) -> None:
     """Q4_K has blocks of 256, which down's rows of 64 are not: llama.cpp would take another type
     there. Both types have 16,384 / 256 · 144 = 16,384 / 32 · 18 = 9216 bytes."""
-    say("solve --for llama.cpp --size 18432B")
+    note = "llama.cpp does not take Q4_K in 1 layer (down): rows of 64 are no whole blocks of 256"
+    assert note in json.loads(say("solve --for llama.cpp --size 18432B --json"))["notes"]
+    assert note in mpsearch.solve("profile.csv", size="100%", recipe="llama.cpp").notes
     assignment = json.loads(Path("assignment.json").read_text())
     assert assignment["search"] == {"for": ["llama.cpp"]}
     assert assignment["limits"] == {"llama_cpp_bytes": 18432}
@@ -105,12 +107,12 @@ def test_python_searches_for_a_tool_and_writes_its_recipe(folder: Path) -> None:
         ("recipe uniform.json -o x", "was searched for no tool in particular; name one with --for"),
         (
             "recipe uniform.json --for torchao -o x",
-            "torchao does not take layer 'up' at w2a2: it has weights of 1 to 8 bits, activations "
-            "of 8, or 16 and 32 for float; layer 'down' at w2a2",
+            "torchao does not take layer 'up' at w2a2, 'down' at w2a2: it has weights of 1 to 8 "
+            "bits, activations of 8, or 16 and 32 for float\nsearch what it takes with",
         ),
         ("recipe other.json --for torchao -o x", "was solved from another table (sha256:"),
         ("recipe few.json --for torchao -o x", "profile.csv and the assignment differ in layer"),
-        ("recipe lost/bare.json --for torchao -o x", "the shape of its weight is not known"),
+        ("recipe lost/bare.json --for torchao -o x", "it was searched in; name it: --profile FILE"),
         ("solve --from-front whole.json --for torchao", "the front is of all tools, and --for"),
         ("solve --from-front theirs.json", "the front was made with --for torchao, so it"),
         (

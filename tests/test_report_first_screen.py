@@ -127,6 +127,9 @@ def test_without_labels_it_says_how_often_the_answers_are_those_of_fp32(measured
     assert numbers is not None
     assert numbers.items[1].value == "97.00\u00a0%"
     assert "answers as FP32 on 97.00 % of 50 samples" in answer_sentence(facts)
+    shares = replace(near, agreement=replace(agreement, method="bootstrap of 1000"))
+    of_boxes = answer_sentence(replace(facts, near=(shares,)))
+    assert "on 97.00 % of the numbers that it gives for 50 samples" in of_boxes
     picture = accuracy_picture(facts)
     assert picture is not None
     assert (picture.score, picture.column, picture.limit) == ("agreement", "bops", 70_000)

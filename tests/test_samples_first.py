@@ -234,10 +234,13 @@ def test_a_voice_detector_loads_from_every_kind_of_file(kind: str, tmp_path: Pat
         (Voice, (WAVE[:1], 16000, *STATES), {}, {}, "hold int for 'sr'.*--fix sr=16000"),
         (Voice, (WAVE[:1], 16000, *STATES), {}, {"sr": 0.5}, "'sr' takes whole numbers"),
         (Voice, (WAVE[:1], 16000, *STATES), {}, {"rs": 1}, "no input 'rs'; expected one of x, sr"),
-        (Voice, (WAVE[:1], *STATES), {}, {"rs": 1}, "rs: the model takes x, sr, h, c"),
+        (Voice, (WAVE[:1], *STATES), {}, {"rs": 1}, "rs=1: the model takes x, sr, h, c"),
         (Gain, (X[0], torch.tensor(1.0)), {}, {}, "'gain' is a single number.*--fix gain=1.0"),
         (Gain, (X[0], torch.tensor(1.0)), {}, {"gain": [1, 2]}, "2 numbers.*a single number"),
         (Gain, (X[0], torch.tensor(1.0)), {}, {"gain": float("nan")}, "expected numbers"),
+        (Gain, (X[0], torch.tensor(1.0)), {}, {"x": 0, "gain": 1}, "constant .x, gain."),
+        (Gain, (X[0], torch.tensor(1.0)), {}, 16000, "got int for fix; expected .*\"sr\": 16000"),
+        (Streaming, (X[:1], H[:, :1]), 1, {}, "got int for batch_dim; expected .*\"h\": 1"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_told_or_does_not_fit_is_named(
@@ -250,6 +253,21 @@ def test_what_cannot_be_told_or_does_not_fit_is_named(
     with pytest.raises(InputError, match=f"(?s){message}") as caught:
         Network.from_module(_made(kind), examples, batch_dim, fix)
     assert len(caught.value.lines) <= 2
+
+
+@pytest.mark.parametrize("form", ["script", "program"])
+def test_save_takes_what_torch_makes_of_a_module(form: str, tmp_path: Path) -> None:
+    """As `profile` does, with the same options, told as Python calls them where they are wrong."""
+    model, examples = _made(Gain), (torch.randn(3, 8), torch.tensor(2.5))
+    made: Any = torch.jit.script(model) if form == "script" else torch.export.export(
+        model, examples, dynamic_shapes=({0: torch.export.Dim("free")}, None)
+    )  # fmt: skip
+    mpsearch.save(made, tmp_path / "made.pt", examples, fix={"gain": 2.5})
+    network, x = mpsearch.load(tmp_path / "made.pt").network, torch.randn(5, 8)
+    with torch.no_grad():
+        torch.testing.assert_close(network(x), model(x, torch.tensor(2.5)))
+    with pytest.raises(InputError, match=re.escape('fix={"kain": 1}: the network has no input')):
+        mpsearch.save(made, tmp_path / "made.pt", examples, fix={"kain": 1})
 
 
 @pytest.mark.parametrize(

@@ -90,7 +90,7 @@ def test_an_interrupt_of_a_command_is_one_line(
 
 
 def fail_with(monkeypatch: pytest.MonkeyPatch, action: object) -> None:
-    monkeypatch.setattr("mpsearch.tables.table.LayerTable.read_csv", lambda path: action())  # type: ignore[operator]
+    monkeypatch.setattr("mpsearch.tables.table.LayerTable.of_csv", lambda *_: action())  # type: ignore[operator]
 
 
 def raising(error: BaseException, cause: BaseException | None = None) -> object:

@@ -24,6 +24,7 @@ from mpsearch.tables.choice import Choice
 from mpsearch.tables.provenance import model_digest_of, unpriced_activations
 from mpsearch.tables.solution import Solution
 from mpsearch.tables.table import LayerTable
+from mpsearch.tables.tool import tool_notes
 from mpsearch.tables.units import format_amount
 
 GROUPS = {
@@ -73,8 +74,9 @@ def allocate(
     pins, exclude = within.pinned(table), within.excluded(table)
     solution = solve(table, budget, pins=pins, exclude=exclude, time_limit=time_limit)
     paid = (*budget.limits, *budget.at_least)
-    notes = unpriced_activations(table, table.provenance, paid)
-    solution = replace(solution, table=table, notes=(*solution.notes, *notes))
+    unpriced = unpriced_activations(table, table.provenance, paid)
+    notes = (*solution.notes, *tool_notes(table.tool), *unpriced)
+    solution = replace(solution, table=table, notes=notes)
     if solution.status == "infeasible":
         from mpsearch.search.remedies import Question, remedies
 

@@ -32,6 +32,7 @@ from mpsearch.tables.provenance import model_digest_of, unpriced_activations
 from mpsearch.tables.solution import Solution
 from mpsearch.tables.stored_widths import FORMATS, excludes_for, note_of
 from mpsearch.tables.table import LayerTable
+from mpsearch.tables.tool import tool_notes
 
 
 @dataclass(frozen=True)
@@ -61,10 +62,14 @@ class SolveRequest:
     reading: TableOptions
     typed: SearchOptions | None = None
     """As it was typed."""
+    known: LayerTable | None = None
+    """The table, where it was read already."""
 
     @cached_property
     def table(self) -> LayerTable:
         """The table, fitted to the tool of --for. Raises InputError."""
+        if self.known is not None:
+            return self.known
         return for_tool(self.reading.read(self.table_path), self.tool)
 
     @property
@@ -236,14 +241,14 @@ def solve(**options: Any) -> int:
     asked = Asked(table, budget, within.pinned(table), within.excluded(table), request.max_distinct)
     if request.only_ranges:
         return _tell_ranges(asked, request.as_json)
-    request = replace(request, within=within, typed=request.within)
+    request = replace(request, within=within, typed=request.within, known=table)
     request.check()
     if isinstance(request.measured, MeasuredRequest):
         from mpsearch.commands.solve_measured import solve_measured
 
         return solve_measured(request, request.measured, asked, str(minimand))
     left_out = [] if request.format is None else note_of(request.format, unfit)
-    return _solve_by_omega(request, asked, minimand, left_out)
+    return _solve_by_omega(request, asked, minimand, [*tool_notes(asked.table.tool), *left_out])
 
 
 def _tell_ranges(asked: Asked, as_json: bool) -> int:
@@ -263,7 +268,7 @@ def _solve_by_omega(
 ) -> int:
     """The least within the limits, by Ω or `minimand`; the best near it with --rerank or --refine.
 
-    left_out: what --format has to say. Exit code 1 where nothing is within the limits.
+    left_out: what --for and --format have to say. Exit code 1 where nothing is within the limits.
     """
     table, budget = asked.table, asked.budget
     more: dict[str, Any] = {}

@@ -9,6 +9,8 @@ Where columns are named, the others of the file are left out, but for those that
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
+from itertools import compress
 
 from mpsearch.errors import InputError, did_you_mean
 from mpsearch.foreign_tables.reader import SIZE, Asked, Source, alone, bits_name
@@ -26,6 +28,10 @@ from mpsearch.tables.table import LayerTable
 OURS = (*LEADING, SIZE, "bops")
 _EXAMPLE = "--columns layer=name,choice=type,omega=kld,size_bytes=bytes"
 _SIGNS = ",\t;|"
+_COUNTS = ("weights", "macs", SIZE, "bops")
+_GROUPED = re.compile("[0-9]{1,3}(?:[,' \u00a0\u202f][0-9]{3}){1,6}")
+_PERCENT = re.compile(r"([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?)\s*%")
+_COMMA = re.compile(r"[+-]?[0-9.]+,[0-9.,]*\s*%?")
 _RULE = re.compile(r"[ :|-]*")
 
 
@@ -49,15 +55,15 @@ class Delimited:
         name = source.name
         text = _without_bars(source.text)
         there, rows, lines = split_cells(text, name, delimiter_of(text))
-        rows = [[cell.strip() for cell in row] for row in rows]
+        filled = [any(map(str.strip, row)) for row in rows]  # spreadsheets write `;;;` for no row
+        rows = [[cell.strip() for cell in row] for row in compress(rows, filled)]
+        lines = list(compress(lines, filled))
         header = list(there)
         if asked.columns:
             kept = _kept(there, asked.columns, name)
             check_lengths(there, rows, lines, name)
             rows = [[row[place] for place in kept.values()] for row in rows]
             header = list(kept)
-            if _turned(asked.columns.get("omega", ""), there):
-                _turn(rows, header.index("omega"))
         missing = [one for one in lacking(header) if one not in ("w_bits", "a_bits")]
         if missing or not {"w_bits", "choice"} & set(header):
             missing += [] if {"w_bits", "choice"} & set(header) else ["choice"]
@@ -67,6 +73,11 @@ class Delimited:
                 f"say which is which: {_EXAMPLE}",
             )
         check_lengths(header, rows, lines, name)
+        _check_filled(header, rows, lines, name)
+        for place, title in enumerate(header):
+            _as_plain(title, rows, place, lines, name)
+        if _turned(asked.columns.get("omega", ""), there):
+            _turn(rows, header.index("omega"))
         _complete(header, rows, lines, name, asked)
         return LayerTable.of_columns(columns_of(header, rows, lines, name), {})
 
@@ -110,6 +121,41 @@ def _kept(header: Sequence[str], columns: Mapping[str, str], name: str) -> dict[
             )
         found[ours] = header.index(wanted)
     return found
+
+
+def _check_filled(
+    header: Sequence[str], rows: Sequence[Sequence[str]], lines: Sequence[int], name: str
+) -> None:
+    """Raise InputError for a row of a layer that says no format or no Ω."""
+    formats = "choice" if "choice" in header else "w_bits"
+    layer, needed = header.index("layer"), [header.index(formats), header.index("omega")]
+    for row, line in zip(rows, lines, strict=True):
+        called = row[layer][:60]
+        empty = [header[place] for place in needed if not row[place]]
+        if empty and called:
+            raise InputError(
+                f"{name}, line {line}: {empty[0]} is ''; expected one for layer {called!r}",
+                "a row of totals or a remark? take it out of the table",
+            )
+
+
+def _as_plain(
+    title: str, rows: Sequence[list[str]], place: int, lines: Sequence[int], name: str
+) -> None:
+    """Numbers as spreadsheets show them, in place: `4.8%` is 0.048, `86,188,032` bytes are whole.
+    A comma in any other number could be either: InputError."""
+    shares = title == "omega" or is_metric(title)
+    for row, line in zip(rows, lines, strict=True):
+        text = row[place]
+        if title in _COUNTS and _GROUPED.fullmatch(text):
+            row[place] = re.sub(r"\D", "", text)
+        elif shares and (percent := _PERCENT.fullmatch(text)):
+            row[place] = str(Decimal(percent[1]).scaleb(-2))
+        elif (shares or title == "w_bits") and _COMMA.fullmatch(text):
+            raise InputError(
+                f"{name}, line {line}: {title} is {text[:60]!r}; expected a number",
+                "write decimals with a point, and Ω and bits without separators of thousands",
+            )
 
 
 def _turned(theirs: str, header: Sequence[str]) -> bool:

@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from itertools import groupby, product
 
-from mpsearch.errors import InputError, did_you_mean
+from mpsearch.errors import InputError
 from mpsearch.tables.table import LayerTable, TableLayer
 
 LONGEST = 1000  # characters of a pattern
@@ -84,8 +84,11 @@ def _asked(table: LayerTable, patterns: Sequence[str]) -> list[tuple[list[int], 
             if match:
                 there.setdefault(match.groups(), []).append(position)
         if not there:
-            close = did_you_mean(pattern, table.layer_names)
-            raise InputError(f"{table.source} has no layer like --group {pattern[:60]!r}{close}")
+            called = ", ".join(name[:40] for name in table.layer_names[-3:])
+            raise InputError(
+                f"{table.source} has no layer like --group {pattern[:60]!r}",
+                f"a pattern is of whole names, such as {called}",
+            )
         joined = {key: members for key, members in there.items() if len(members) > 1}
         if not joined:
             raise InputError(

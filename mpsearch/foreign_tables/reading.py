@@ -32,11 +32,11 @@ _NO_NUMBER = re.compile(r'"(?:[^"\\]++|\\.)*+(?:"|\Z)|NaN|-?Infinity', re.DOTALL
 
 
 def read_table(
-    path: "Path | Iterable[Path] | pd.DataFrame",
+    path: "str | os.PathLike[str] | Iterable[str | os.PathLike[str]] | pd.DataFrame",
     columns: Mapping[str, str] | str | None = None,
     groups: Iterable[str] | str = (),
     *,
-    shapes: Path | Iterable[Path] = (),
+    shapes: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] = (),
     choices: Iterable[str | Choice] | str = (),
 ) -> LayerTable:
     """The layer table of a file: profile.csv, or what another tool measured.
@@ -68,11 +68,22 @@ def read_again(
     choices: str | None = None,
 ) -> LayerTable:
     """The table that an assignment was searched in, read as its `search` says; the other arguments,
-    as typed, come first, and groups on top."""
-    columns = columns or ",".join(search.get("columns", ()))
+    as typed, come first, and groups on top. What it was searched in may lie there as ours by now
+    (`mpsearch table`), without the names that columns had."""
+    recorded = ",".join(search.get("columns", ()))
+    columns = columns or (recorded if _has_names(path, recorded) else "")
     choices = choices or ",".join(search.get("table-choices", ()))
     groups = (*search.get("group", ()), *groups)
     return read_table(path, columns or None, groups, shapes=shapes, choices=choices or ())
+
+
+def _has_names(path: Path | Iterable[Path], recorded: str) -> bool:
+    """Whether a file is one of another tool, or ours with the columns that were recorded."""
+    if not recorded or not isinstance(path, str | os.PathLike):
+        return True
+    text = table_text(path)
+    theirs = {name.removeprefix("-") for name in columns_of_text(recorded).values()}
+    return not is_ours(text) or theirs <= set(text.lstrip("\r\n").splitlines()[0].split(","))
 
 
 def columns_of_text(text: str) -> dict[str, str]:

@@ -53,7 +53,7 @@ def _steps(verdict: Verdict, evidence: Evidence) -> Iterator[str]:
             f"{title}: `mpsearch solve --max-drop {points}` measures the smallest assignment that "
             "loses no more; `mpsearch finetune` trains this one further"
         )
-    elif quantity == "agreement":
+    elif quantity == "agreement" and _one_answer_each(evidence):
         yield (
             f"{title}: `mpsearch solve --min-agreement {float(100 * verdict.limit):g}%` measures "
             "the smallest assignment that reaches it; `mpsearch finetune` trains this one further"
@@ -77,6 +77,13 @@ def _steps(verdict: Verdict, evidence: Evidence) -> Iterator[str]:
             f"{title}: more bits (a larger --max-size of `mpsearch solve`) or training (`mpsearch "
             "finetune`)"
         )
+
+
+def _one_answer_each(evidence: Evidence) -> bool:
+    """Whether every sample agrees or does not, as `solve` wants it: no detector, no embedding."""
+    rows = () if evidence.evaluations is None else evidence.evaluations.rows
+    measured = [row.metrics["agreement"] for row in rows if "agreement" in row.metrics]
+    return all(metric.method == "wilson" for metric in measured)
 
 
 def _value(verdict: Verdict) -> Fraction | float | int:

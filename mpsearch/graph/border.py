@@ -78,6 +78,15 @@ def moved(x: torch.Tensor, source: int, target: int) -> torch.Tensor:
     return x.permute(order)
 
 
+def check_forms(batch_dim: object, fix: object) -> None:
+    """Raise InputError for what is no mapping, as people may write it in Python."""
+    for option, given, example in (("batch_dim", batch_dim, '"h": 1'), ("fix", fix, '"sr": 16000')):
+        if given is not None and not isinstance(given, Mapping):
+            raise InputError(
+                f"got {type(given).__name__} for {option}; expected values by name, {{{example}}}"
+            )
+
+
 def check_names(
     batch_dim: BatchDim, fix: Fix, inputs: Sequence[str], outputs: Sequence[str]
 ) -> None:
@@ -85,8 +94,8 @@ def check_names(
     for name in fix:
         if name not in inputs:
             raise InputError(
-                f"--fix {name}: the network has no input {name!r}; expected one of "
-                f"{', '.join(inputs)}"
+                f"--fix {name}={shown(fix[name])}: the network has no input {name!r}; expected "
+                f"one of {', '.join(inputs)}"
             )
         if name in batch_dim:
             raise InputError(
@@ -96,8 +105,8 @@ def check_names(
     for name in batch_dim:
         if name not in inputs and name not in outputs:
             raise InputError(
-                f"--batch-dim {name}: the network has no input or output {name!r}; expected one of "
-                f"{', '.join((*inputs, *outputs))}"
+                f"--batch-dim {name}={batch_dim[name]}: the network has no input or output "
+                f"{name!r}; expected one of {', '.join((*inputs, *outputs))}"
             )
 
 
@@ -155,5 +164,5 @@ def undecided(name: str, dims: Sequence[int]) -> InputError:
     """The error for samples that may lie along several dimensions of an input."""
     return InputError(
         f"the samples of input {name!r} may lie along dimension {' or '.join(map(str, dims))};",
-        f"say which: --batch-dim {name}={dims[-1]} (in Python batch_dim={{{name!r}: {dims[-1]}}})",
+        f"say which: --batch-dim {name}={dims[-1]}",
     )

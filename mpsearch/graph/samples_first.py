@@ -24,6 +24,7 @@ from mpsearch.graph.border import (
     BatchDim,
     Fix,
     assignments,
+    check_forms,
     check_names,
     checked_dim,
     fixed_value,
@@ -131,6 +132,7 @@ def at_border(
     layout or, `by_sample`, have the samples in front; those with a constant may be left out.
     Raises InputError where the samples cannot be told, and for options that do not fit.
     """
+    check_forms(batch_dim, fix)
     batch_dim, fix = batch_dim or {}, fix or {}
     if getattr(model, "samples_first", False):
         return model, example_inputs
@@ -138,6 +140,10 @@ def at_border(
     samples = {name: value for name, value in leaves.items() if name not in fix}
     if not batch_dim and not fix and len(samples) < 2:
         return model, example_inputs
+    if not samples:
+        raise InputError(
+            f"every input has a constant ({', '.join(leaves)}); expected samples for one at least"
+        )
     for name, value in samples.items():
         _check_sample(name, value, fix)
     trial = _Trial(model, leaves, spec, batch_dim, fix, by_sample)
@@ -152,12 +158,12 @@ def _check_sample(name: str, value: Any, fix: Fix) -> None:
     if not isinstance(value, torch.Tensor):
         raise InputError(
             f"the example inputs hold {type(value).__name__} for {name!r}; expected a tensor of "
-            f"samples, or a constant: --fix {name}={shown(value)} (in Python fix={{{name!r}: …}})"
+            f"samples, or a constant: --fix {name}={shown(value)}"
         )
     if value.dim() == 0:
         raise InputError(
             f"example input {name!r} is a single number; expected samples along a dimension, or a "
-            f"constant: --fix {name}={shown(value)} (in Python fix={{{name!r}: …}})"
+            f"constant: --fix {name}={shown(value)}"
         )
 
 
@@ -221,7 +227,7 @@ def _bound(
     known = ", ".join(signature.parameters)
     wrong = [name for name in fix if name not in signature.parameters]
     if wrong:
-        raise InputError(f"--fix {wrong[0]}: the model takes {known}")
+        raise InputError(f"--fix {wrong[0]}={shown(fix[wrong[0]])}: the model takes {known}")
     raise InputError(f"the model does not take {count} inputs: {error}; it takes {known}")
 
 

@@ -93,8 +93,7 @@ def _opened(model: Any, data: Data | Arrays | None, trust: bool = False) -> Netw
         model = ModelSource(os.fspath(model), trust=trust)
     if isinstance(model, ModelSource):
         return load_network(model, data)
-    if isinstance(model, torch.export.ExportedProgram):
-        model = model.module()
+    model = plain_module(model)
     if isinstance(model, nn.Module):
         if data is None:
             raise InputError(
@@ -115,13 +114,18 @@ def _wrong_model(model: object) -> str:
     return f"got {type(model).__name__} for the model; expected {MODELS}"
 
 
-def _traced(model: nn.Module, data: Arrays) -> Network:
-    """The network of a module on the CPU; whole numbers are tried as they are, then as floats."""
+def plain_module(model: Any) -> Any:
+    """The module inside of what torch wraps it in, or makes of it; anything else as it is."""
+    if isinstance(model, torch.export.ExportedProgram):
+        model = model.module()
     if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
         model = model.module
     model = getattr(model, "_orig_mod", model)  # of torch.compile
-    if isinstance(model, torch.jit.ScriptModule):
-        model = as_module(model)
+    return as_module(model) if isinstance(model, torch.jit.ScriptModule) else model
+
+
+def _traced(model: nn.Module, data: Arrays) -> Network:
+    """The network of a module on the CPU; whole numbers are tried as they are, then as floats."""
     if any(each.device.type != "cpu" for each in (*model.parameters(), *model.buffers())):
         model = copy.deepcopy(model).cpu()
     *by_name, in_order = readings(data, model)

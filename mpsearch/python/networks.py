@@ -20,7 +20,7 @@ from mpsearch.post_training.words import usual_ranges
 from mpsearch.profiling.profile import ProfileSettings, Progress, parse_choices
 from mpsearch.profiling.profile import profile as profile_network
 from mpsearch.python.chosen import with_fields
-from mpsearch.python.given import as_arrays, as_data, drawn, given, readings
+from mpsearch.python.given import as_arrays, as_data, drawn, given, plain_module, readings
 from mpsearch.python.limits import amount_text, as_losses
 from mpsearch.python.quantizing import as_quantized
 from mpsearch.quantization.quantized import QuantizedNetwork
@@ -210,6 +210,7 @@ def save(
         return save_quantized(as_quantized(model), path)
     if isinstance(model, Solution | Assignment):
         return model.save(path)
+    model = plain_module(model)
     if not isinstance(model, nn.Module):
         raise InputError(f"got {type(model).__name__} to save; expected a torch module")
     if sample is None and example_inputs is None:

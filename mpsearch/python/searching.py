@@ -35,6 +35,7 @@ from mpsearch.tables.provenance import unpriced_activations
 from mpsearch.tables.solution import Solution
 from mpsearch.tables.stored_widths import FORMATS, excludes_for, note_of
 from mpsearch.tables.table import LayerTable
+from mpsearch.tables.tool import tool_notes
 from mpsearch.tables.units import parse_bytes
 
 if TYPE_CHECKING:
@@ -185,7 +186,7 @@ def solve(
         helping = remedies(question, found.smallest)
         found = replace(found, remedies=helping.found, no_bits_fit=helping.nothing)
     paid = (*limited.limits, *limited.at_least, *(minimand or Minimand()).columns)
-    notes = [*([] if format is None else note_of(format, unfit))]
+    notes = [*tool_notes(table.tool), *([] if format is None else note_of(format, unfit))]
     notes += unpriced_activations(table, table.provenance, paid)
     return replace(found, table=table, search=recorded, notes=(*found.notes, *notes))
 

@@ -71,7 +71,12 @@ def for_target(table: LayerTable, target: Target) -> LayerTable:
         resources={name: values[kept] for name, values in table.resources.items()} | own,
         metrics={name: values[kept] for name, values in table.metrics.items()},
         partial=True,
-        tool=ForTool(target.name, bytes_column(target.name), dict(target.limits)),
+        tool=ForTool(
+            target.name,
+            bytes_column(target.name),
+            dict(target.limits),
+            _left_out(table, target, whys),
+        ),
         base_digest=table.digest,
     )
 
@@ -102,6 +107,29 @@ def reasons(whys: Iterable[tuple[Choice, str]]) -> str:
     words = [f"{', '.join(names)}: {why}" for why, names in by_reason.items()]
     more = f"; and {len(words) - SHOWN} more reasons" if len(words) > SHOWN else ""
     return "; ".join(words[:SHOWN]) + more
+
+
+def _left_out(
+    table: LayerTable, target: Target, whys: Mapping[tuple[str, Choice], str]
+) -> tuple[str, ...]:
+    """`llama.cpp does not take Q2_K, Q4_K in 2 layers (a, b): rows of 2112 are …`, for a few
+    reasons; of what it takes nowhere nothing is said."""
+    taken = {
+        table.choices[number]
+        for position, number in zip(table.layer_index, table.choice_index, strict=True)
+        if (table.layers[position].name, table.choices[number]) not in whys
+    }
+    by_reason: dict[str, tuple[dict[str, None], dict[str, None]]] = {}
+    for (layer, choice), why in whys.items():
+        if choice in taken:
+            choices, layers = by_reason.setdefault(why, ({}, {}))
+            choices[str(choice)] = layers[layer] = None
+    notes = []
+    for why, (choices, layers) in [*by_reason.items()][:SHOWN]:
+        named = ", ".join([*[*layers][:SHOWN], *(["…"] if len(layers) > SHOWN else [])])
+        where = f"{len(layers)} {'layer' if len(layers) == 1 else 'layers'} ({named})"
+        notes.append(f"{target.name} does not take {', '.join(choices)} in {where}: {why}")
+    return tuple(notes)
 
 
 def _check(table: LayerTable, name: str, refused: Mapping[tuple[str, Choice], str]) -> None:

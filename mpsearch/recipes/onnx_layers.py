@@ -39,11 +39,11 @@ def onnx_layers(path: str | None, names: Iterable[str], tool: str) -> dict[str, 
     Raises InputError for no file, one of another kind, a layer that the file does not have, two
     layers that are one node, and a node without a name of its own, which no recipe can name.
     """
+    if path is None:  # before anything slow is loaded
+        raise InputError(f"{tool} knows layers as nodes of an ONNX file; name it with --model")
     from mpsearch.importers.kinds import ONNX, detect
     from mpsearch.importers.onnx.reading import read_model
 
-    if path is None:
-        raise InputError(f"{tool} knows layers as nodes of an ONNX file; name it with --model")
     kind = detect(path)
     if kind != ONNX:
         raise InputError(f"{path} is of the kind {kind!r}; expected the ONNX file for {tool}")

@@ -41,6 +41,8 @@ class Qonnx:
     def write(self, recipe: Recipe) -> bytes:
         """The ONNX file of the network that --model names: one that is quantized so already, or a
         float one with a sample, which is quantized as `mpsearch apply` does."""
+        if recipe.model is None:  # before torch is loaded
+            raise InputError("qonnx writes the network itself; name its file with --model")
         from mpsearch.data import bind
         from mpsearch.exporters.onnx.model import onnx_model
         from mpsearch.exporters.onnx.quant_nodes import QuantWriter
@@ -51,8 +53,6 @@ class Qonnx:
         from mpsearch.quantization.quantized_file import load_quantized
 
         path, choices = recipe.model, {name: choice for name, (_, choice) in recipe.layers.items()}
-        if path is None:
-            raise InputError("qonnx writes the network itself; name its file with --model")
         if detect(path) == QUANTIZED:
             network = load_quantized(path)
             if network.assignment != choices:

@@ -53,7 +53,13 @@ def write_recipe(
         )
     target = find_target(name)
     layers = _layers_of(assignment, table)
-    _check(layers, target)
+    _check(
+        layers,
+        target,
+        "no table beside the assignment is the one that it was searched in; name it: --profile FILE"
+        if table is None
+        else f"search what it takes with `mpsearch solve --for {name}`",
+    )
     totals: dict[str, int] = {}
     for layer, choice in layers.values():
         for column, value in target.costs(layer, choice).items():
@@ -85,14 +91,20 @@ def _layers_of(
     return {name: (layer, assignment.layers[name]) for name, layer in known.items()}
 
 
-def _check(layers: Mapping[str, tuple[TableLayer, Choice]], target: Target) -> None:
-    wrong = [
-        f"layer {name!r} at {choice}: {why}"
-        for name, (layer, choice) in layers.items() if (why := target.refused(layer, choice))
-    ]  # fmt: skip
-    if wrong:
-        more = f"; and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
-        raise InputError(
-            f"{target.name} does not take {'; '.join(wrong[:SHOWN])}{more}",
-            f"search what it takes with `mpsearch solve --for {target.name}`",
-        )
+def _check(layers: Mapping[str, tuple[TableLayer, Choice]], target: Target, advice: str) -> None:
+    """Raise InputError for what the target does not take, each reason once."""
+    wrong: dict[str, list[str]] = {}
+    for name, (layer, choice) in layers.items():
+        if why := target.refused(layer, choice):
+            wrong.setdefault(why, []).append(f"{name!r} at {choice}")
+    if not wrong:
+        return
+    said = "; ".join(f"layer {_few(those)}: {why}" for why, those in [*wrong.items()][:SHOWN])
+    more = f"; and {len(wrong) - SHOWN} more reasons" if len(wrong) > SHOWN else ""
+    raise InputError(f"{target.name} does not take {said}{more}", advice)
+
+
+def _few(those: list[str]) -> str:
+    """`'up' at w2a2, 'down' at w2a2 and 4 more`."""
+    more = f" and {len(those) - SHOWN} more" if len(those) > SHOWN else ""
+    return ", ".join(those[:SHOWN]) + more

@@ -63,8 +63,13 @@ def columns_of(
     extra = [title for title in header if title not in LEADING and not is_metric(title)]
 
     def numbers(title: str, kind: Callable[[str], Any], expected: str) -> list[Any]:
+        texts = column[title]
         try:
-            return [kind(text) for text in column[title]]
+            distinct = dict.fromkeys(texts)
+            if 2 * len(distinct) > len(texts):
+                return [kind(text) for text in texts]
+            known = {text: kind(text) for text in distinct}
+            return [known[text] for text in texts]
         except (ValueError, OverflowError):
             for text, place in zip(column[title], places, strict=True):
                 _number(text, kind, f"{place}: {title}", expected)
@@ -92,7 +97,11 @@ def columns_of(
         choices, choice_index = _called(places, column["choice"], *bits)
     else:
         bits = (numbers(title, _bits, "a whole number of bits") for title in ("w_bits", "a_bits"))
-        choices, choice_index = indexed(list(map(Choice, *bits)))
+        pairs = list(zip(*bits, strict=True))
+        of_pair = {pair: Choice(*pair) for pair in dict.fromkeys(pairs)}
+        choices, _ = indexed(list(of_pair.values()))
+        number = {pair: choices.index(choice) for pair, choice in of_pair.items()}
+        choice_index = np.array([number[pair] for pair in pairs], dtype=np.int64)
     return Columns(
         source=name,
         places=places,

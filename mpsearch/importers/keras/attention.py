@@ -5,12 +5,15 @@ Keras's kernels are [features, heads, size], and [heads, size, features] at the 
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 import torch
 from torch import fx
 from torch.nn import functional as F
 
-from mpsearch.importers.keras.settings import Building, Convert, Shape, Value
+from mpsearch.importers.keras.reading import Array
+from mpsearch.importers.keras.settings import Building, Convert, Settings, Shape, Value
 
 
 def _projected(
@@ -80,9 +83,43 @@ def _multi_head(layer: Building, values: Sequence[Value]) -> Value:
     q = _projected(layer, rows[0], "query", "query_dense", heads, size)
     v = _projected(layer, rows[1], "value", "value_dense", heads, inner)
     k = _projected(layer, rows[2], "key", "key_dense", heads, size)
-    node = layer.emit.call(F.scaled_dot_product_attention, q, k, v, None, 0.0, layer.causal)
+    mask = None
+    if layer.mask is not None:
+        if len(axes) > 1:
+            raise settings.error("has an attention_mask over several axes, which is not read")
+        mask = _mask(layer, layer.mask, rows[0].shape[0], rows[1].shape[0])
+    causal = layer.causal and mask is None
+    node = layer.emit.call(F.scaled_dot_product_attention, q, k, v, mask, 0.0, causal)
     made = _joined(layer, node, rows[0].shape[0], heads, inner, "output_dense", wanted)
     return _as_places(layer, made, query.shape[:-1], axes, wanted)
+
+
+def called_mask(settings: Settings, given: Any) -> Array:
+    """The constant of `attention_mask=`, as Keras writes arrays: True where a step is seen."""
+    config = given.get("config") if isinstance(given, dict) else None
+    kind = given.get("class_name") if isinstance(given, dict) else None
+    values = config.get("value") if isinstance(config, dict) else None
+    try:
+        if kind in ("__numpy__", "__tensor__") and isinstance(values, list):
+            return np.array(values, dtype=np.float64).astype(bool)
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise settings.error("is called with an attention_mask that is no constant; it is not read")
+
+
+def _mask(layer: Building, given: Array, steps: int, seen: int) -> fx.Node:
+    """[steps, seen], with the causal mask where that is asked for, too."""
+    if given.shape not in ((steps, seen), (1, steps, seen)):
+        raise layer.settings.error(
+            f"has an attention_mask of shape {list(given.shape)}; expected {[1, steps, seen]}"
+        )
+    mask = given.reshape(steps, seen)
+    if layer.causal:
+        mask = mask & np.tri(steps, seen, dtype=bool)
+    if not mask.any(axis=1).all():
+        raise layer.settings.error("has an attention_mask with a step that sees none")
+    name = f"{layer.scope}.mask{layer.call or ''}"
+    return layer.emit.tensor(name, lambda: torch.from_numpy(mask))
 
 
 def _refuse(layer: Building) -> None:

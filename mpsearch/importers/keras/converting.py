@@ -180,10 +180,14 @@ class _Walk:
             return self.model(layer.model, tensors, here, scope, calls)
         kwargs = dict(layer.calls[number].kwargs)
         causal = layer.class_name in attention.LAYERS and bool(kwargs.pop("use_causal_mask", False))
+        mask = None
+        if layer.class_name == "MultiHeadAttention" and kwargs.get("attention_mask") is not None:
+            mask = attention.called_mask(settings, kwargs.pop("attention_mask"))
         _check_call(settings, kwargs)
         building = Building(
-            settings, self.weights.get(here, {}), scope, layer.class_name, calls, self.emit, causal
-        )
+            settings, self.weights.get(here, {}), scope, layer.class_name, calls, self.emit, causal,
+            mask, number,
+        )  # fmt: skip
         try:
             if layer.operation:
                 return [shaping.arithmetic(building, operands)]

@@ -280,7 +280,8 @@ def place(value: Value, axis: int) -> int:
 class Building:
     """A layer to convert: settings, weights by name, the name that they get in the graph.
 
-    `causal`: whether it is called with `use_causal_mask`.
+    `causal`: whether it is called with `use_causal_mask`. `mask`: the constant that it is called
+    with as `attention_mask`, True where a step is seen. `call`: the number of this one.
     """
 
     settings: Settings
@@ -290,6 +291,8 @@ class Building:
     calls: int
     emit: Emitter
     causal: bool = False
+    mask: Array | None = None
+    call: int = 0
 
     def array(self, name: str, shape: Sequence[int | None]) -> Array:
         """The weight with a shape that was checked; None stands for any size."""

@@ -5,6 +5,7 @@ https://ai.google.dev/edge/litert/conversion/tensorflow/quantization/quantizatio
 """
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ import torch
 from mpsearch.errors import InputError
 from mpsearch.graph import memory_budget
 from mpsearch.importers.litert.reading import Array, Quantization, Tensor
+from mpsearch.importers.litert.sparsity import Sparsity, dense
 
 FLOATS = {"FLOAT32": "<f4", "FLOAT16": "<f2", "FLOAT64": "<f8", "BFLOAT16": "<u2"}
 INTEGERS = {
@@ -45,8 +47,6 @@ def dtype_of(tensor: Tensor) -> torch.dtype:
 def values_of(tensor: Tensor) -> Array:
     """The numbers: float32, or int64 and bool where they are no codes. Raises InputError."""
     name = f"tensor {tensor.name!r:.80}"
-    if tensor.sparse:
-        raise InputError(f"{name} is stored as sparse; expected dense weights")
     count = math.prod(tensor.shape)
     memory_budget.reserve(8 * count, f"{name} of shape {list(tensor.shape)}")
     codes = _stored(tensor, count, name)
@@ -63,6 +63,8 @@ def _stored(tensor: Tensor, count: int, name: str) -> Array:
     bits = _PACKED.get(tensor.kind, 0)
     if not bits and tensor.kind not in FLOATS | INTEGERS:
         raise InputError(f"{name} has the type {tensor.kind}; expected floats, integers or bools")
+    if tensor.sparsity is not None:
+        return _spread(tensor, tensor.sparsity, data, bits, name)
     form = np.dtype((FLOATS | INTEGERS).get(tensor.kind, "u1"))
     wanted = -(-count * bits // 8) if bits else count * form.itemsize
     if data.nbytes != wanted:
@@ -76,6 +78,15 @@ def _stored(tensor: Tensor, count: int, name: str) -> Array:
     if tensor.kind == "BFLOAT16":  # the upper half of a float32
         return np.asarray(np.left_shift(array.astype(np.uint32), 16).view(np.float32))
     return array
+
+
+def _spread(tensor: Tensor, sparsity: Sparsity, data: Array, bits: int, name: str) -> Array:
+    """The dense numbers of a tensor that is stored sparsely: what is not there is 0."""
+    size = np.dtype((FLOATS | INTEGERS).get(tensor.kind, "u1")).itemsize
+    if bits or data.nbytes % size:
+        raise InputError(f"{name} is sparse and {tensor.kind}; expected whole bytes")
+    inner = replace(tensor, shape=(data.nbytes // size,), sparsity=None)
+    return dense(_stored(inner, data.nbytes // size, name), sparsity, tensor.shape, name)
 
 
 def _unpacked(data: Array, bits: int, count: int, signed: bool) -> Array:

@@ -125,13 +125,14 @@ def _bias(graph: LiteRtGraph, convolution: Operator, added: Operator, source: in
 
 
 def _constant(graph: LiteRtGraph, number: int | None) -> Tensor | None:
-    """The tensor that holds the numbers, which one of half width widens; None where none does."""
+    """The tensor that holds the numbers, of half width or sparse perhaps; None where none does."""
     widened = {
         operator.outputs[0]: operator.inputs[0]
         for operator in graph.operators
-        if operator.name == "DEQUANTIZE" and operator.outputs and operator.inputs
+        if operator.name in ("DEQUANTIZE", "DENSIFY") and operator.outputs and operator.inputs
     }
-    number = widened.get(number, number) if number is not None else None
+    while number is not None and number in widened:
+        number = widened[number]
     tensor = graph.tensors[number] if number is not None else None
     return tensor if tensor is not None and tensor.data is not None else None
 

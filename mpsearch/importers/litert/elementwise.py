@@ -275,6 +275,7 @@ ELEMENTWISE: dict[str, Callable[[Node], None]] = {
     "CAST": _cast,
     "QUANTIZE": Node.alias,
     "DEQUANTIZE": Node.alias,
+    "DENSIFY": Node.alias,
     "FAKE_QUANT": Node.alias,
     "RFFT2D": _spectrum,
     "COMPLEX_ABS": _unary("Abs"),

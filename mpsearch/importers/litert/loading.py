@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import islice
 
 import torch
@@ -53,7 +54,7 @@ def _load(
 ) -> tuple[nn.Module, tuple[torch.Tensor, ...]]:
     graph = open_states(read_graph(path))
     _check_operators(graph)
-    graph = join_dilated(graph)
+    graph = _sized(join_dilated(graph), input_shapes)
     examples, batch = _examples(graph, input_shapes)
     with torch.no_grad(), memory_budget.watched():
         translation = _translated(graph)
@@ -101,6 +102,20 @@ def _check_operators(graph: LiteRtGraph) -> None:
     raise InputError(f"it uses operators that cannot be read: {listed}{more}.", f"To go on: {way}")
 
 
+def _sized(graph: LiteRtGraph, given: Sequence[tuple[int, ...]]) -> LiteRtGraph:
+    """The graph with the sizes that are given where its inputs leave them open."""
+    tensors = list(graph.tensors)
+    for (_, number), shape in zip(graph.inputs, given, strict=False):
+        tensor = tensors[number]
+        stated = tensor.signature[1:]
+        if len(stated) == len(shape) and all(
+            size > 0 and wanted in (-1, size) for size, wanted in zip(shape, stated, strict=True)
+        ):
+            full = (tensor.shape[0], *shape)
+            tensors[number] = replace(tensor, shape=full, signature=(tensor.signature[0], *shape))
+    return replace(graph, tensors=tuple(tensors))
+
+
 def _examples(
     graph: LiteRtGraph, given: Sequence[tuple[int, ...]]
 ) -> tuple[tuple[torch.Tensor, ...], int]:
@@ -115,8 +130,8 @@ def _examples(
         if -1 in tensor.signature[1:]:
             text = "x".join("?" if size < 0 else str(size) for size in tensor.signature[1:])
             raise InputError(
-                f"input {name!r} leaves its sizes open ({text}); convert the model again with "
-                "fixed sizes"
+                f"input {name!r} leaves its sizes open ({text}); say those of one sample, for "
+                f"example --input-shape {text.replace('?', '16')}"
             )
         if len(shape) < 1 or math.prod(shape) == 0 or not 1 <= shape[0] <= _LARGEST_BATCH:
             raise InputError(f"input {name!r} has the shape {list(shape)}; expected [1, …]")

@@ -50,8 +50,8 @@ def layer_names(graph: LiteRtGraph) -> Mapping[int, str]:
 
 
 def _passed_on(graph: LiteRtGraph, number: int) -> bool:
-    """A constant of half width that a DEQUANTIZE reads."""
-    return any(number in o.outputs for o in graph.operators if o.name == "DEQUANTIZE")
+    """What is made of a constant of half width, or of one that is stored sparsely."""
+    return any(number in o.outputs for o in graph.operators if o.name in ("DEQUANTIZE", "DENSIFY"))
 
 
 def _name(graph: LiteRtGraph, operator: Operator, weight: int) -> str:

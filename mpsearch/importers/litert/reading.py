@@ -16,6 +16,7 @@ import numpy as np
 
 from mpsearch.errors import InputError, first_line
 from mpsearch.graph import memory_budget
+from mpsearch.importers.litert.sparsity import Sparsity, read_sparsity
 from mpsearch.running.plugins import litert
 
 Array = np.ndarray[Any, Any]
@@ -65,7 +66,7 @@ class Tensor:
     data: Array | None
     quantization: Quantization | None
     variable: bool
-    sparse: bool
+    sparsity: Sparsity | None
 
 
 @dataclass(frozen=True)
@@ -227,7 +228,7 @@ class _Reader:
             None if written or tensor.IsVariable() else self._data(tensor.Buffer(), name),
             _quantization(tensor.Quantization(), name),
             bool(tensor.IsVariable()),
-            tensor.Sparsity() is not None,
+            read_sparsity(self.schema, tensor.Sparsity(), f"tensor {name!r:.80}"),
         )
 
     def _data(self, number: int, name: str) -> Array | None:

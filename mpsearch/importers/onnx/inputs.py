@@ -100,18 +100,18 @@ def readings(
     """
     if not rest:
         raise InputError("the graph has no inputs that take samples")
-    if isinstance(given, Mapping):
-        given = [given[value.name] for value in rest if value.name in given]
-    for what, count in (("--input-shape", len(shapes)), ("inputs in the data", len(given))):
-        if count and count != len(rest):
-            names = ", ".join(value.name for value in rest)
-            raise InputError(f"got {count} × {what}; expected one for each of {names}")
     for value in rest:
         if value.sizes == ():
             raise InputError(
                 f"input {value.name!r} is a single number; expected a batch of samples, or a "
                 f"constant: --fix {value.name}=1"
             )
+    if isinstance(given, Mapping):
+        given = [given[value.name] for value in rest if value.name in given]
+    for what, count in (("--input-shape", len(shapes)), ("inputs in the data", len(given))):
+        if count and count != len(rest):
+            names = ", ".join(value.name for value in rest)
+            raise InputError(f"got {count} × {what}; expected one for each of {names}")
     said = {
         value.name: checked_dim(value.name, batch_dim[value.name], value.rank or 1)
         for value in rest
