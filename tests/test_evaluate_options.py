@@ -127,6 +127,10 @@ def test_an_assignment_of_another_network_is_refused_and_other_weights_are_told(
     Assignment(chosen, weights={"0": 144, "4": 64}, model_digest="sha256:00").save("a.json")
     assert run(["evaluate", "model.pt", "--assignment", "a.json", "--data", "test.npz"]) == 0
     assert "model.pt has other weights than those that a.json was" in capsys.readouterr().out
+    assert run(["apply", "model.pt", "a.json", "--rounding", "nearest"]) == 0
+    assert "model.pt has other weights than those that a.json was" in capsys.readouterr().out
+    assert run(["finetune", "model.pt", "a.json", "--epochs", "1", "-o", "tuned.pt"]) == 0
+    assert "model.pt has other weights than those that a.json was" in capsys.readouterr().err
     assert run(["profile", "model.pt", "--metric", "weight-mse"]) == 0
     assert run(["solve", "--size", "90%"]) == 0
     assert Assignment.load("assignment.json").weights == {"0": 144, "4": 64}

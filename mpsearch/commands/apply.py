@@ -70,7 +70,7 @@ def apply(
     from mpsearch.quantization.quantized import check_assignment
     from mpsearch.quantization.quantized_file import save_quantized
     from mpsearch.running.workers import find_device
-    from mpsearch.tables.assignment import Assignment
+    from mpsearch.tables.assignment import Assignment, weights_notes
     from mpsearch.tables.units import format_count, format_size
 
     settings = post_training.settings()
@@ -90,19 +90,20 @@ def apply(
             network.to(place), choices, bound, settings, on_step=begins, keep_sample=keep_sample
         )
     save_quantized(quantized, output)
-    notes: list[str] = []
+    others = weights_notes(chosen, assignment, source.path, network.digest)
+    outside: list[str] = []
     if data is not None and loaded.sample:
         with suppress(InputError):  # a sample of another form is no matter here
             own = bind_arrays(Arrays(source.path, loaded.sample), network)[0]
             carried = Data(f"the sample in {source.path}", own, None)
-            notes = outside_notes(network, bound, input_ranges(network, carried), len(carried))
+            outside = outside_notes(network, bound, input_ranges(network, carried), len(carried))
     undone = {repair: list(names) for repair, names in quantized.undone.items()}
     size, operations = size_bytes(network, choices), bops(network, choices)
     if as_json:
         print_json({"output": output, "size_bytes": size, "bops": operations,
                     "fp32_bytes": network.fp32_bytes, "undone": undone,
                     "sample": quantized.sample and quantized.sample.described(),
-                    "notes": notes})  # fmt: skip
+                    "notes": [*others, *outside]})  # fmt: skip
         return
     echo(
         f"wrote {output}: {format_size(size)} of packed weights, biases and scales (FP32: "
@@ -110,9 +111,9 @@ def apply(
         f"{len(bound)} samples of {bound.name}"
     )
     echo(sample_sentence(quantized))
-    for note in notes:
-        echo(f"{note} (compared with the model's sample)")
+    for note in (*others, *(f"{one} (compared with the model's sample)" for one in outside)):
+        echo(note)
     if undone:
         echo(undone_sentence(undone))
-    if outside := float_bytes_outside(network):
-        echo(outside_sentence(outside))
+    if in_float := float_bytes_outside(network):
+        echo(outside_sentence(in_float))

@@ -84,7 +84,7 @@ def finetune(
     from mpsearch.quantization.quantized import check_assignment
     from mpsearch.quantization.quantized_file import load_quantized, save_quantized
     from mpsearch.running.workers import find_device
-    from mpsearch.tables.assignment import Assignment
+    from mpsearch.tables.assignment import Assignment, weights_notes
 
     if not Path(output).absolute().parent.is_dir():
         raise InputError(f"cannot write {output}: its folder does not exist")
@@ -97,6 +97,9 @@ def finetune(
     choices = dict(chosen.layers)
     loaded, train = load_model_and_data(source, data, "fine-tuning", loss)
     check_assignment(loaded.network, chosen)
+    given_for = assignment or "assignment.json"
+    for note in weights_notes(chosen, given_for, source.path, loaded.network.digest):
+        echo(f"note: {note}", err=True)
     held_out = None if validation is None else _validation(validation, loaded.network, loss)
     settings = FineTuning(epochs, lr, batch_size, distillation, augment, seed, freezing=freezing)
     with progress("fine-tuning", epochs) as step:

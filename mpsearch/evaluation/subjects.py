@@ -32,7 +32,7 @@ from mpsearch.quantization.quantized import QuantizedNetwork, check_assignment
 from mpsearch.quantization.quantized_file import load_quantized
 from mpsearch.quantization.quantizer import check_bits
 from mpsearch.running.workers import find_device
-from mpsearch.tables.assignment import Assignment
+from mpsearch.tables.assignment import Assignment, weights_notes
 from mpsearch.tables.choice import Choice
 from mpsearch.tables.provenance import Origin
 
@@ -226,7 +226,7 @@ def _wanted(
     request: EvaluationRequest, network: Network
 ) -> tuple[dict[str, dict[str, Choice]], list[str]]:
     """What to measure, by name, the largest first; and what to know of it."""
-    notes = []
+    notes: list[str] = []
     names = [layer.name for layer in network.layers]
     wanted = {}
     for text in request.uniform:
@@ -238,11 +238,7 @@ def _wanted(
         assignment = Assignment.load(request.assignment)
         check_assignment(network, assignment)
         wanted["assignment"] = dict(assignment.layers)
-        if assignment.model_digest not in (None, network.digest):
-            notes.append(
-                f"{request.source.path} has other weights than those that {request.assignment} was "
-                "chosen for: profile and solve again for bits that are of these"
-            )
+        notes = weights_notes(assignment, request.assignment, request.source.path, network.digest)
     largest_first = sorted(wanted, key=lambda name: size_bytes(network, wanted[name]), reverse=True)
     return {name: wanted[name] for name in largest_first}, notes
 

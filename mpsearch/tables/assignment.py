@@ -277,6 +277,17 @@ def _choice(bits: Any, layer: str, name: str) -> Choice:
         ) from None
 
 
+def weights_notes(assignment: Assignment, path: str, model: str, digest: str) -> list[str]:
+    """A sentence where the network of `model`, which has this digest, has other weights than those
+    that the assignment in the file `path` was chosen for; else nothing."""
+    if assignment.model_digest in (None, digest):
+        return []
+    return [
+        f"{model} has other weights than those that {path} was chosen for: profile and solve again "
+        "for bits that are of these"
+    ]
+
+
 def recomputed_totals(assignment: Assignment, table: LayerTable) -> dict[str, int | float]:
     """Column -> exact total of the assignment, from the table alone.
 
