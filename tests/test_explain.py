@@ -408,6 +408,11 @@ def test_json_has_what_is_printed(folder: Path, capsys: pytest.CaptureFixture[st
     assert second["better"]["over"] == {"size_bytes": 3832, "bops": 78400}
     for price in document["prices"]:
         assert price["per_unit"] == price["price"] * price["unit"]
+    assert run(["explain", "--layer", "fc", "--what-if", "fc=w4a4"]) == 2
+    assert "leave one out" in capsys.readouterr().err
+    assert run(["explain", "--json", "--layer", "f?"]) == 0
+    (only,) = json.loads(capsys.readouterr().out)["decisions"]
+    assert only["layers"] == ["fc"]
     assert run(["explain", "--json", "--what-if", "conv1=w4a4", "--what-if", "fc=w4a4"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["layers"] == {"conv1": "w4a4", "conv2": "w4a4", "fc": "w4a4"}
@@ -486,6 +491,7 @@ BAD_CALLS = {
     "pin form": (["--pin", "conv1"], "expected LAYER=CHOICE"),
     "ruled out": (["--exclude", "conv1=w8a8"], "conv1=w8a8, which --pin or --exclude rules out"),
     "pinned away": (["--pin", "conv1=w4a4"], "conv1=w8a8, which --pin or --exclude rules out"),
+    "layer": (["--layer", "conv9"], "no layer 'conv9'; did you mean"),
     "exclude": (["--exclude", "w2a2"], "cannot exclude w2a2"),
     "time": (["--time-limit", "-1"], "got the time limit -1.0"),
 }

@@ -11,11 +11,12 @@ from mpsearch.commands.console import echo, json_option, print_json, print_table
 from mpsearch.commands.renamed import Renamed
 from mpsearch.commands.solution_text import print_failure, title_of
 from mpsearch.commands.table_options import TableOptions, table_options
+from mpsearch.errors import InputError
 from mpsearch.explaining.explaining import Alternative, Decision, Explanation, WhatIf, what_if
 from mpsearch.explaining.explaining import explain as explain_assignment
 from mpsearch.recipes.fitted import as_searched
 from mpsearch.tables.assignment import Assignment
-from mpsearch.tables.layer_choices import excludes_of, pins_of
+from mpsearch.tables.layer_choices import excludes_of, layers_of, pins_of
 from mpsearch.tables.solution import Solution
 from mpsearch.tables.table import LayerTable
 from mpsearch.tables.units import format_amount
@@ -29,6 +30,9 @@ from mpsearch.tables.units import format_amount
 @click.option("--what-if", "changes", multiple=True, metavar="LAYER=CHOICE",
               help="The new optimum if this layer (and its group) had this choice. Repeatable: "
               "all of them together.")  # fmt: skip
+@click.option("--layer", "asked_for", multiple=True, metavar="LAYER",
+              help="Show this layer alone, or those like 'blocks.*.dw', kind:depthwise. "
+              "Repeatable.")  # fmt: skip
 @click.option("--pin", "pins", multiple=True, metavar="LAYER=CHOICE",
               help="Beside those that the assignment records. Repeatable.")  # fmt: skip
 @click.option("--exclude", "excludes", multiple=True, metavar="[LAYER=]CHOICE",
@@ -41,6 +45,7 @@ def explain(
     assignment_path: str,
     table_path: str | None,
     changes: tuple[str, ...],
+    asked_for: tuple[str, ...],
     pins: tuple[str, ...],
     excludes: tuple[str, ...],
     time_limit: float,
@@ -59,6 +64,7 @@ def explain(
     Examples:
       mpsearch explain
       mpsearch explain half.json --json
+      mpsearch explain half.json --layer fc
       mpsearch explain --what-if conv1=w8a8 --what-if fc=w4a8
     """
     assignment = Assignment.load(assignment_path)
@@ -70,6 +76,8 @@ def explain(
     excluded = excludes_of(
         table, (*asked.get("exclude", ()), *excludes), asked.get("allow", ()), "--"
     )
+    if changes and asked_for:
+        raise InputError("got --layer and --what-if, which shows what changes; leave one out")
     if changes:
         wanted = pins_of(table, changes, "--what-if")
         answer = what_if(table, assignment, wanted, pinned, excluded, time_limit)
@@ -78,7 +86,11 @@ def explain(
         else:
             _print_what_if(answer)
         return 0 if answer.solution.choices else 1
+    shown = {layer for text in asked_for for layer in layers_of(table, text)}
     found = explain_assignment(table, assignment, pinned, excluded, time_limit)
+    if shown:
+        kept = tuple(one for one in found.decisions if shown & set(one.layers))
+        found = dataclasses.replace(found, decisions=kept)
     if as_json:
         print_json(_document(found))
     else:
