@@ -121,6 +121,11 @@ def test_python_searches_for_a_tool_and_writes_its_recipe(folder: Path) -> None:
             "Q4_K, q6_K: rows of 40 are no whole blocks of 256",
         ),
         ("solve tied.csv --for llama.cpp", "llama.cpp takes no choice of group 'qk': Q4_K: rows"),
+        (
+            "solve norms.csv --for llama.cpp",
+            "takes no choice of layer 'n0_norm': Q4_K: it quantizes tensors of 2 or 3 dimensions\n"
+            "nor of 4 more: layer 'n1_norm', layer 'n2_norm', layer 'n3_norm', …; leave these out",
+        ),
     ],
 )
 def test_what_a_tool_does_not_take_is_said_by_name(
@@ -141,6 +146,8 @@ def test_what_a_tool_does_not_take_is_said_by_name(
     cells = [f"fc,,8x40,{choice},1,9\n" for choice in ("Q4_K", "q6_K", "w8a8")]
     (folder / "narrow.csv").write_text(head + "".join(cells))
     (folder / "tied.csv").write_text(head + "q,qk,8x256,Q4_K,1,9\nk,qk,8x64,Q4_K,1,9\n")
+    norms = "".join(f"n{n}_norm,,256,Q4_K,1,9\n" for n in range(5))
+    (folder / "norms.csv").write_text(f"{head}q,,8x256,Q4_K,1,9\n{norms}")
     if "front" in line:
         say("front -o whole.csv")
         say("front --for torchao -o theirs.csv")
@@ -397,3 +404,12 @@ def test_shapes_come_from_the_profile_output_channels_first(tmp_path: Path) -> N
     assert table.provenance["shapes"] == shapes
     fitted = for_target(LayerTable.read_csv(tmp_path / "profile.csv"), _Held())
     assert {layer.name: [*layer.shape] for layer in fitted.layers} == shapes
+
+
+def test_tensors_that_llama_cpp_keeps_count_and_get_no_line(say: Say, folder: Path) -> None:
+    rows = "q,8x256,Q4_K,1\nq_norm,8,F32,0\nffn_gate_inp,8x256,F32,0\n"
+    (folder / "kept.csv").write_text(f"layer,shape,choice,omega\n{rows}")
+    say("allocate kept.csv --for llama.cpp --size 100% -o types.txt")
+    assert (folder / "types.txt").read_text() == "^q\\.weight$=q4_k\n"
+    found = mpsearch.solve("kept.csv", recipe="llama.cpp")
+    assert found.totals == {"llama_cpp_bytes": 8 * 144 + 8 * 4 + 8 * 256 * 4}

@@ -133,11 +133,13 @@ def _left_out(
 
 
 def _check(table: LayerTable, name: str, refused: Mapping[tuple[str, Choice], str]) -> None:
-    """Raise InputError for the first layer or group that has no choice left."""
+    """Raise InputError for layers and groups that have no choice left: why of the first, names of
+    the others."""
     decisions: dict[tuple[str, str], list[str]] = {}
     for layer in table.layers:
         key = ("group", layer.group) if layer.group else ("layer", layer.name)
         decisions.setdefault(key, []).append(layer.name)
+    stuck: list[tuple[str, str]] = []
     for (noun, called), members in decisions.items():
         common = set.intersection(*(set(table.choices_of(layer)) for layer in members))
         whys = {
@@ -145,9 +147,16 @@ def _check(table: LayerTable, name: str, refused: Mapping[tuple[str, Choice], st
             for choice in sorted(common) for layer in members if (layer, choice) in refused
         }  # fmt: skip
         if common and len(whys) == len(common):
-            raise InputError(
-                f"{table.source}: {name} takes no choice of {noun} {called!r}: "
-                f"{reasons(whys.items())}",
-                "`mpsearch recipes` lists what each tool takes; leave the layer out of the table, "
-                "or add a choice",
-            )
+            stuck.append((f"{noun} {called!r}", reasons(whys.items())))
+    if not stuck:
+        return
+    (first, why), *others = stuck
+    advice = "`mpsearch recipes` lists what each tool takes; leave the layer out of the table, or "
+    if others:
+        names = ", ".join(
+            [*(what for what, _ in others[:SHOWN]), *(["…"] if len(others) > SHOWN else [])]
+        )
+        advice = f"nor of {len(others)} more: {names}; leave these out of the table, or "
+    raise InputError(
+        f"{table.source}: {name} takes no choice of {first}: {why}", f"{advice}add a choice"
+    )

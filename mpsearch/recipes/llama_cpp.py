@@ -49,12 +49,14 @@ class LlamaCpp:
             return "no type of this name" if choice.label else "it has no such integers"
         if not layer.shape:
             return NO_SHAPE
+        if kind == "f32" and _kept(layer):
+            return ""
         if len(layer.shape) not in (2, 3):
             return "it quantizes tensors of 2 or 3 dimensions"
         if layer.name != layer.name.lower() or re.search(r"[\s=\0]", layer.name):
             return "it reads names in lower case without = and spaces: blk.0.attn_q"
-        if any(part in _tensor(layer.name) for part in KEPT):
-            return "it keeps this tensor as it is"
+        if _kept(layer):
+            return "it keeps this tensor as it is: F32"
         row, block = layer.shape[-1], BLOCKS[kind][0]
         return f"rows of {row} are no whole blocks of {block}" if row % block else ""
 
@@ -72,9 +74,16 @@ class LlamaCpp:
         check_distinct(((name, _tensor(name)) for name in recipe.layers), self.name)
         lines = (
             f"^{re.escape(_tensor(name))}$={_kind(choice)}\n"
-            for name, (_, choice) in recipe.layers.items()
+            for name, (layer, choice) in recipe.layers.items()
+            if not _kept(layer)
         )
         return "".join(lines).encode()
+
+
+def _kept(layer: TableLayer) -> bool:
+    """Whether llama-quantize leaves the tensor as the file has it, at most in F32."""
+    vector = len(layer.shape) == 1
+    return vector or any(part in _tensor(layer.name) for part in KEPT)
 
 
 def _tensor(name: str) -> str:
