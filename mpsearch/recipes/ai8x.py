@@ -18,7 +18,7 @@ from mpsearch.recipes.max7800x_memory import (
 )
 from mpsearch.recipes.names import check_distinct, double_quoted
 from mpsearch.recipes.own_formats import refused_format
-from mpsearch.recipes.target import Recipe, bytes_column
+from mpsearch.recipes.target import Recipe, Target, bytes_column
 from mpsearch.tables.choice import Choice
 from mpsearch.tables.table import TableLayer
 
@@ -32,7 +32,7 @@ _KERNELS: Mapping[str, Sequence[tuple[int, ...]]] = {
 _POLICY = "---\nstart_epoch: 10\noutlier_removal_z_score: 8.0\nweight_bits: 8\noverrides:"
 
 
-class Ai8x:
+class Ai8x(Target):
     """Bits of the weights by layer of a MAX78000; activations have 8.
 
     Layers whose words are within `limits` fit, on whatever processors they are.
@@ -82,10 +82,6 @@ class Ai8x:
         words = max(each for _, each in ways)
         taken = max(processors * each for processors, each in ways)
         return {bytes_column(self.name): WORD * taken, next(iter(self.limits)): words}
-
-    def overhead(self, layers: Mapping[str, TableLayer]) -> int:
-        """None: biases have a memory of their own."""
-        return 0
 
     def write(self, recipe: Recipe) -> bytes:
         """The policy: 8 bits, and overrides by the names of ai8x's modules, which hold their

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mpsearch.recipes.own_formats import FLOAT, KINDS, as_packed, refused_format
-from mpsearch.recipes.target import Recipe, bytes_column
+from mpsearch.recipes.target import Recipe, Target, bytes_column
 from mpsearch.tables.choice import Choice
 from mpsearch.tables.table import TableLayer
 
@@ -13,13 +13,12 @@ _BITS = (*range(2, 9), 16)
 _WEIGHTS, _READ = "Int8WeightPerChannelFloat", "ShiftedUint8ActPerTensorFloat"
 
 
-class Brevitas:
+class Brevitas(Target):
     """Quantizers of `brevitas.quant` by name, with the assigned bits in place of their eight."""
 
     name = "brevitas"
     description = "JSON: keywords of brevitas.nn's layers, and name_blacklist"
     formats = "w2 to w8 or w16 with a2 to a8, a16 or a32; w32a32"
-    limits: Mapping[str, int] = {}
 
     def refused(self, layer: TableLayer, choice: Choice) -> str:
         """Layers that brevitas.nn has, at the bits that our own quantizer has."""
@@ -34,10 +33,6 @@ class Brevitas:
     def costs(self, layer: TableLayer, choice: Choice) -> Mapping[str, int]:
         """What its integers take, packed, with a float32 scale and a bias for each channel."""
         return {bytes_column(self.name): as_packed(layer, choice)}
-
-    def overhead(self, layers: Mapping[str, TableLayer]) -> int:
-        """None."""
-        return 0
 
     def write(self, recipe: Recipe) -> bytes:
         """Layers with their keywords, and the names of those that stay in float."""

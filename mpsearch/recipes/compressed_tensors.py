@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from mpsearch.recipes.target import FLOATS, NO_SHAPE, Recipe, bytes_column, left_alone
+from mpsearch.recipes.target import FLOATS, NO_SHAPE, Recipe, Target, bytes_column, left_alone
 from mpsearch.tables.choice import Choice
 from mpsearch.tables.table import TableLayer
 
@@ -32,14 +32,13 @@ LABELS: dict[str, tuple[str, Any, Any, int, int]] = {
 }
 
 
-class CompressedTensors:
+class CompressedTensors(Target):
     name = "compressed-tensors"
     description = "quantization_config of vLLM and transformers: config groups as JSON"
     formats = (
         "w4, w8 of linear layers, also in groups of 32, 64 or 128, with a16, a32 (weights only) or "
         f"a8 (by token): w4g32a16, w8a8; {', '.join(LABELS)}; w16, w32 (in the ignore list)"
     )
-    limits: Mapping[str, int] = {}
 
     def refused(self, layer: TableLayer, choice: Choice) -> str:
         if not layer.shape:
@@ -67,9 +66,6 @@ class CompressedTensors:
         _, args, _, wide, more = scheme
         scales = weights // (args.get("group_size") or layer.shape[1])
         return {column: weights * args["num_bits"] // 8 + scales * wide + more}
-
-    def overhead(self, layers: Mapping[str, TableLayer]) -> int:
-        return 0
 
     def write(self, recipe: Recipe) -> bytes:
         groups: dict[Choice, list[str]] = {}

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from mpsearch.errors import InputError
 from mpsearch.recipes.onnx_layers import onnx_layers
 from mpsearch.recipes.own_formats import refused_format, weights_of
-from mpsearch.recipes.target import Recipe, bytes_column
+from mpsearch.recipes.target import Recipe, Target, bytes_column
 from mpsearch.tables.choice import Choice
 from mpsearch.tables.table import TableLayer
 
@@ -17,13 +17,12 @@ _GROUPED = "convolutions in groups have weights of 16 bits beside activations of
 _ALIGNED, _EXPONENT = 16, 8
 
 
-class EspPpq:
+class EspPpq(Target):
     """esp-ppq's dispatching table: a kind of quantization by the name of the operation."""
 
     name = "esp-ppq"
     description = "JSON: the dispatching table of esp-ppq, which writes .espdl"
     formats = "w8a8, w8a16, w16a16"
-    limits: Mapping[str, int] = {}
 
     def refused(self, layer: TableLayer, choice: Choice) -> str:
         """What ESP-DL has no kernels for."""
@@ -42,10 +41,6 @@ class EspPpq:
         bias = channels * (4 if choice.a_bits == 8 else 8)
         tensors = (weights_of(layer) * choice.w_bits // 8, bias, *[channels * _EXPONENT] * 2)
         return {bytes_column(self.name): sum(-(-n // _ALIGNED) * _ALIGNED for n in tensors)}
-
-    def overhead(self, layers: Mapping[str, TableLayer]) -> int:
-        """None: names and operations are no numbers."""
-        return 0
 
     def write(self, recipe: Recipe) -> bytes:
         """Each layer's operations, and a Relu that alone reads one, which is fused with it."""

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 
 from mpsearch.recipes.names import check_distinct
-from mpsearch.recipes.target import NO_SHAPE, Recipe, bytes_column
+from mpsearch.recipes.target import NO_SHAPE, Recipe, Target, bytes_column
 from mpsearch.tables.choice import Choice
 from mpsearch.tables.table import TableLayer
 
@@ -34,14 +34,13 @@ KEPT = (
 )  # fmt: skip
 
 
-class LlamaCpp:
+class LlamaCpp(Target):
     name = "llama.cpp"
     description = "llama-quantize --tensor-type-file: a tensor's name and type a line"
     formats = (
         f"{', '.join(kind.upper() for kind in BLOCKS)}; w4g32, w8g32, w16, w32 with a16 or a32 are "
         "Q4_0, Q8_0, F16, F32"
     )
-    limits: Mapping[str, int] = {}
 
     def refused(self, layer: TableLayer, choice: Choice) -> str:
         kind = _kind(choice)
@@ -66,9 +65,6 @@ class LlamaCpp:
         block, size = BLOCKS[kind]
         stored = math.prod(layer.shape) // block * size
         return {bytes_column(self.name): -(-stored // ALIGNED) * ALIGNED}
-
-    def overhead(self, layers: Mapping[str, TableLayer]) -> int:
-        return 0
 
     def write(self, recipe: Recipe) -> bytes:
         check_distinct(((name, _tensor(name)) for name in recipe.layers), self.name)

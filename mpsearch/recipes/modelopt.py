@@ -11,7 +11,7 @@ from glob import escape
 from typing import Any
 
 from mpsearch.recipes.names import double_quoted
-from mpsearch.recipes.target import FLOATS, NO_SHAPE, Recipe, bytes_column, left_alone
+from mpsearch.recipes.target import FLOATS, NO_SHAPE, Recipe, Target, bytes_column, left_alone
 from mpsearch.tables.choice import Choice
 from mpsearch.tables.table import TableLayer
 
@@ -33,7 +33,7 @@ LABELS: dict[str, tuple[Any, Any, int, int, int, int]] = {
 }
 
 
-class ModelOpt:
+class ModelOpt(Target):
     name = "modelopt"
     description = "NVIDIA Model Optimizer's mtq.quantize: a recipe in YAML (.yaml)"
     formats = (
@@ -41,7 +41,6 @@ class ModelOpt:
         f"a16 (a32): w4g128a16; {', '.join(LABELS)}, also as NVFP4_DEFAULT_CFG; w16, w32 (left "
         "alone)"
     )
-    limits: Mapping[str, int] = {}
 
     def refused(self, layer: TableLayer, choice: Choice) -> str:
         if not layer.shape:
@@ -71,9 +70,6 @@ class ModelOpt:
         _, _, bits, block, scale, more = form
         scales = weights // block if block else layer.shape[0]
         return {column: weights * bits // 8 + scales * scale + more}
-
-    def overhead(self, layers: Mapping[str, TableLayer]) -> int:
-        return 0
 
     def write(self, recipe: Recipe) -> bytes:
         lines = ['    - {"quantizer_name": "*", "enable": false}']

@@ -7,20 +7,19 @@ from typing import Any
 from mpsearch.errors import InputError
 from mpsearch.recipes.onnx_layers import OPERATORS, onnx_layers
 from mpsearch.recipes.own_formats import FLOAT, KINDS, packed, refused_format, weights_of
-from mpsearch.recipes.target import Recipe, bytes_column
+from mpsearch.recipes.target import Recipe, Target, bytes_column
 from mpsearch.tables.choice import Choice
 from mpsearch.tables.table import TableLayer
 
 _WEIGHTS, _ACTIVATIONS = (4, 8, 16), (8, 16)
 
 
-class OnnxRuntime:
+class OnnxRuntime(Target):
     """`TensorQuantOverrides`: a type for each weight, by channel, and for what layers read."""
 
     name = "onnxruntime"
     description = "JSON: tensor overrides and excluded nodes for quantize_static, QDQ"
     formats = "w4, w8 or w16 with a8 or a16; w32a32"
-    limits: Mapping[str, int] = {}
 
     def refused(self, layer: TableLayer, choice: Choice) -> str:
         """Its types, for layers whose shape is known."""
@@ -41,10 +40,6 @@ class OnnxRuntime:
             return {bytes_column(self.name): 4 * (count + channels)}
         stored = packed(count, choice.w_bits) + packed(channels, choice.w_bits)
         return {bytes_column(self.name): stored + 16 * channels + 4 + choice.a_bits // 8}
-
-    def overhead(self, layers: Mapping[str, TableLayer]) -> int:
-        """None: names and nodes are no numbers."""
-        return 0
 
     def write(self, recipe: Recipe) -> bytes:
         """Overrides by tensor, nodes to exclude and the options that quantize layers alone."""

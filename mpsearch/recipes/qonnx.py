@@ -4,20 +4,19 @@ from collections.abc import Mapping
 
 from mpsearch.errors import InputError
 from mpsearch.recipes.own_formats import FLOAT, KINDS, as_packed, refused_format
-from mpsearch.recipes.target import Recipe, bytes_column
+from mpsearch.recipes.target import Recipe, Target, bytes_column
 from mpsearch.tables.choice import Choice
 from mpsearch.tables.table import TableLayer
 
 _BITS = (*range(2, 9), 16)
 
 
-class Qonnx:
+class Qonnx(Target):
     """A Quant node of the assigned bits on every weight and on what every layer reads."""
 
     name = "qonnx"
     description = "ONNX with Quant nodes, from --model; read by FINN, hls4ml and qonnx"
     formats = "w2 to w8, w16 or w32 with a2 to a8, a16 or a32"
-    limits: Mapping[str, int] = {}
 
     def refused(self, layer: TableLayer, choice: Choice) -> str:
         """Any bits that our own quantizer has, with a scale for each channel."""
@@ -33,10 +32,6 @@ class Qonnx:
         The file itself holds real numbers, of which the Quant nodes leave as many bits.
         """
         return {bytes_column(self.name): as_packed(layer, choice)}
-
-    def overhead(self, layers: Mapping[str, TableLayer]) -> int:
-        """None."""
-        return 0
 
     def write(self, recipe: Recipe) -> bytes:
         """The ONNX file of the network that --model names: one that is quantized so already, or a

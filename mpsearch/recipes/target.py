@@ -6,6 +6,7 @@ one under the entry-point group `mpsearch.recipes`.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Protocol
 
 from mpsearch.running import plugins
@@ -39,7 +40,7 @@ class Target(Protocol):
     """One line: what its file is, and who reads it."""
     formats: str
     """The choices that it has, in words for `mpsearch recipes`: `w4g32a16, w8a16, w8a8`."""
-    limits: Mapping[str, int]
+    limits: Mapping[str, int] = MappingProxyType({})
     """Column of `costs` -> the most that the target holds of it, whatever is asked; mostly none."""
 
     def refused(self, layer: TableLayer, choice: Choice) -> str:
@@ -57,7 +58,7 @@ class Target(Protocol):
 
     def overhead(self, layers: Mapping[str, TableLayer]) -> int:
         """Bytes of its file that no choice changes and that belong to the budget: mostly 0."""
-        ...
+        return 0
 
     def write(self, recipe: Recipe) -> bytes:
         """Its file. Raises InputError where something is missing."""

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mpsearch.recipes.names import check_distinct
-from mpsearch.recipes.target import FLOATS, NO_SHAPE, Recipe, bytes_column, left_alone
+from mpsearch.recipes.target import FLOATS, NO_SHAPE, Recipe, Target, bytes_column, left_alone
 from mpsearch.tables.choice import Choice
 from mpsearch.tables.table import TableLayer
 
@@ -20,7 +20,7 @@ LABELS = {"int8wo": Choice(8, 16), "int8dq": Choice(8, 8)} | {
 }
 
 
-class Torchao:
+class Torchao(Target):
     name = "torchao"
     description = "PyTorch's quantize_: FqnToConfig as JSON, also for transformers and vLLM"
     formats = (
@@ -28,7 +28,6 @@ class Torchao:
         "(dynamic), in embeddings and conv2d with a16, a32; w16, w32 (left alone); "
         f"{', '.join(LABELS)}"
     )
-    limits: Mapping[str, int] = {}
 
     def refused(self, layer: TableLayer, choice: Choice) -> str:
         choice = LABELS.get(choice.label, choice)
@@ -63,9 +62,6 @@ class Torchao:
         # whatever the bits, a code takes a byte; scales are float32 but in weights for bfloat16
         wide = 2 if form == "IntxWeightOnlyConfig" and choice.a_bits == 16 else 4
         return {column: weights + scales * (wide + 1)}
-
-    def overhead(self, layers: Mapping[str, TableLayer]) -> int:
-        return 0
 
     def write(self, recipe: Recipe) -> bytes:
         weights = ((name, name.removesuffix(".weight")) for name in recipe.layers)
