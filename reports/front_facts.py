@@ -6,7 +6,6 @@ Points of the front as a table: for readers without the script or without the pi
 import string
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -45,15 +44,7 @@ def finite(found: Front) -> Front:
     """The front without points whose Ω or resource total is no number."""
     totals = found.totals[found.resource].astype(np.float64)
     kept = np.isfinite(found.omega) & np.isfinite(totals)
-    if kept.all():
-        return found
-    return replace(
-        found,
-        omega=found.omega[kept],
-        totals={name: values[kept] for name, values in found.totals.items()},
-        assignments=found.assignments[kept],
-        measured={name: values[kept] for name, values in found.measured.items()},
-    )
+    return found if kept.all() else found.part(kept)
 
 
 def front_facts(found: Front) -> FrontFacts:

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Collection, Mapping
-from dataclasses import replace
 
 from mpsearch.errors import InputError
 from mpsearch.measured.answer import MeasuredAnswer
@@ -38,13 +37,7 @@ def front_within(
         )
     last = place_in(found, table.digest, budget.limits, budget.at_least)
     end = 0 if last is None else last + 1
-    return replace(
-        found,
-        omega=found.omega[:end],
-        totals={name: values[:end] for name, values in found.totals.items()},
-        assignments=found.assignments[:end],
-        measured={name: values[:end] for name, values in found.measured.items()},
-    )
+    return found.part(slice(end))
 
 
 def solution_of(

@@ -144,6 +144,16 @@ class Front:
         indices = self.assignments[point].tolist()
         return {name: self.choices[c] for name, c in zip(self.layers, indices, strict=True)}
 
+    def part(self, kept: Any) -> "Front":
+        """Some of its points, ascending, as numpy indexes them: a slice, a mask, numbers."""
+        return replace(
+            self,
+            omega=self.omega[kept],
+            totals={name: values[kept] for name, values in self.totals.items()},
+            assignments=self.assignments[kept],
+            measured={name: values[kept] for name, values in self.measured.items()},
+        )
+
     def best_within(self, limit: float) -> int | None:
         """The point of least Ω whose resource total is within the limit; None if there is none."""
         position = int(np.searchsorted(self.totals[self.resource], limit, side="right")) - 1
@@ -226,13 +236,7 @@ def _within(found: Front, epsilon: float) -> Front:
         kept.append(following)
     if len(kept) == len(found):
         return found
-    return replace(
-        found,
-        omega=found.omega[kept],
-        totals={name: values[kept] for name, values in found.totals.items()},
-        assignments=found.assignments[kept],
-        epsilon=(1 + found.epsilon) * worst * (1 + 1e-12) - 1,
-    )
+    return replace(found.part(kept), epsilon=(1 + found.epsilon) * worst * (1 + 1e-12) - 1)
 
 
 def _sweep(
