@@ -11,9 +11,11 @@ from typing import Any
 from mpsearch.errors import InputError
 from mpsearch.foreign_tables.grouping import grouped
 from mpsearch.foreign_tables.reading import read_table
+from mpsearch.tables.assignment import Assignment
 from mpsearch.tables.budget import Budget, Minimand
 from mpsearch.tables.choice import Choice
 from mpsearch.tables.layer_choices import Choices, Pins, excludes_of, pins_of
+from mpsearch.tables.solution import Solution
 from mpsearch.tables.table import LayerTable
 
 Amount = str | int | float
@@ -21,6 +23,21 @@ Columns = Mapping[str, str] | str | None
 """`{"omega": "kld"}` or `"layer=name,omega=kld"`: what a table calls its columns."""
 Groups = Iterable[str] | str
 """`"blocks.*.attn.{q,k,v}"`: layers that share a choice."""
+
+
+def as_assignment(given: Any, table: Any = None) -> tuple[Assignment, Any]:
+    """The assignment of a Solution or a path, or itself; and its table, a Solution's own unless one
+    is given. Raises InputError for another type."""
+    if isinstance(given, Solution):
+        return given.to_assignment(), given.table if table is None else table
+    if isinstance(given, str | os.PathLike):
+        given = Assignment.load(given)
+    if not isinstance(given, Assignment):
+        raise InputError(
+            f"got {type(given).__name__} for the assignment; expected a Solution of "
+            "mpsearch.solve, an Assignment or a path to assignment.json"
+        )
+    return given, table
 
 
 def as_table(given: Any, columns: Columns = None, groups: Groups = ()) -> LayerTable:

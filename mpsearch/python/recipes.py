@@ -3,8 +3,7 @@
 import os
 from typing import TYPE_CHECKING
 
-from mpsearch.errors import InputError
-from mpsearch.python.limits import as_table
+from mpsearch.python.limits import as_assignment, as_table
 from mpsearch.recipes.writing import RecipeFile, write_recipe
 from mpsearch.tables.assignment import Assignment
 from mpsearch.tables.solution import Solution
@@ -34,17 +33,7 @@ def recipe(
     >>> written.totals["modelopt_bytes"] == best.totals["modelopt_bytes"]
     True
     """
-    if isinstance(assignment, Solution):
-        table = assignment.table if table is None else table
-        assignment = assignment.to_assignment()
-    elif isinstance(assignment, str | os.PathLike):
-        assignment = Assignment.load(assignment)
-    if not isinstance(assignment, Assignment):
-        raise InputError(
-            f"got {type(assignment).__name__} for the assignment; expected a Solution of "
-            "mpsearch.solve, an Assignment or a path to assignment.json"
-        )
-    groups = assignment.search.get("group", ())
-    whole = None if table is None else as_table(table, groups=groups)
+    given, table = as_assignment(assignment, table)
+    whole = None if table is None else as_table(table, groups=given.search.get("group", ()))
     path = None if model is None else os.fspath(model)
-    return write_recipe(assignment, tool, whole, path, output)
+    return write_recipe(given, tool, whole, path, output)

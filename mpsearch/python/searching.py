@@ -18,6 +18,7 @@ from mpsearch.python.limits import (
     Columns,
     Groups,
     amount_text,
+    as_assignment,
     as_table,
     budget_of,
     searched,
@@ -316,16 +317,7 @@ def _decided(
     """The assignment, its table, and what both the search and the caller pin and exclude."""
     if isinstance(given, LayerTable):  # in the other order
         given, table = table, given
-    if isinstance(given, Solution):
-        table = given.table if table is None else table
-        given = given.to_assignment()
-    elif isinstance(given, str | os.PathLike):
-        given = Assignment.load(given)
-    if not isinstance(given, Assignment):
-        raise InputError(
-            f"got {type(given).__name__} for the assignment; expected a Solution of "
-            "mpsearch.solve, an Assignment or a path to assignment.json"
-        )
+    given, table = as_assignment(given, table)
     if table is None:
         raise InputError("an assignment does not hold its table; expected explain(it, table)")
     known = given.search
