@@ -12,14 +12,10 @@ from mpsearch.graph.network import Network
 from mpsearch.quantization.quantizer import FLOAT_BITS
 from mpsearch.quantization.scale_layout import layout_of
 from mpsearch.tables.choice import Choice
+from mpsearch.tables.stored_widths import packed_bytes as packed_bytes
 
 SCALE_BYTES = 4  # one float32, or one 24-bit multiplier with an 8-bit shift
 BIAS_BYTES = 4
-
-
-def packed_bytes(count: int, bits: int) -> int:
-    """Bytes of `count` codes of `bits` bits: (5, 4) -> 3."""
-    return (count * bits + 7) // 8
 
 
 def layer_bytes(layer: Layer, choice: Choice) -> int:

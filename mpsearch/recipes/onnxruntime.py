@@ -6,9 +6,10 @@ from typing import Any
 
 from mpsearch.errors import InputError
 from mpsearch.recipes.onnx_layers import OPERATORS, onnx_layers
-from mpsearch.recipes.own_formats import FLOAT, KINDS, packed, refused_format, weights_of
+from mpsearch.recipes.own_formats import FLOAT, KINDS, refused_format, weights_of
 from mpsearch.recipes.target import Recipe, Target, bytes_column
 from mpsearch.tables.choice import Choice
+from mpsearch.tables.stored_widths import packed_bytes
 from mpsearch.tables.table import TableLayer
 
 _WEIGHTS, _ACTIVATIONS = (4, 8, 16), (8, 16)
@@ -38,7 +39,7 @@ class OnnxRuntime(Target):
         channels, count = layer.shape[0], weights_of(layer)
         if choice.w_bits == FLOAT:
             return {bytes_column(self.name): 4 * (count + channels)}
-        stored = packed(count, choice.w_bits) + packed(channels, choice.w_bits)
+        stored = packed_bytes(count, choice.w_bits) + packed_bytes(channels, choice.w_bits)
         return {bytes_column(self.name): stored + 16 * channels + 4 + choice.a_bits // 8}
 
     def write(self, recipe: Recipe) -> bytes:

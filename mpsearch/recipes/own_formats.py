@@ -5,6 +5,7 @@ from math import prod
 
 from mpsearch.recipes.target import NO_SHAPE
 from mpsearch.tables.choice import Choice
+from mpsearch.tables.stored_widths import packed_bytes
 from mpsearch.tables.table import TableLayer
 
 FLOAT = 32
@@ -34,13 +35,8 @@ def weights_of(layer: TableLayer) -> int:
     return prod(layer.shape)
 
 
-def packed(count: int, bits: int) -> int:
-    """Bytes of `count` codes of `bits` bits in a row: (5, 4) -> 3."""
-    return (count * bits + 7) // 8
-
-
 def as_packed(layer: TableLayer, choice: Choice) -> int:
     """Bytes of packed weights with a bias of 4 bytes, and unless in float a scale of 4, for each
     channel."""
     each = 4 if choice.w_bits == FLOAT else 8
-    return packed(weights_of(layer), choice.w_bits) + each * layer.shape[0]
+    return packed_bytes(weights_of(layer), choice.w_bits) + each * layer.shape[0]

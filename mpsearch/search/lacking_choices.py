@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from mpsearch.tables.choice import Choice
-from mpsearch.tables.stored_widths import FLOAT
+from mpsearch.tables.stored_widths import FLOAT, packed_bytes
 from mpsearch.tables.table import LayerTable, Row
 
 KNOWN = {"size_bytes", "bops"}
@@ -20,7 +20,7 @@ def fixed_bytes(table: LayerTable) -> dict[str, int] | None:
     sizes, fixed = table.resources["size_bytes"], {}
     for layer in table.layers:
         over = {
-            int(sizes[table.row_of(layer.name, one)]) - _packed(layer.weights, one)
+            int(sizes[table.row_of(layer.name, one)]) - packed_bytes(layer.weights, one.w_bits)
             for one in table.choices_of(layer.name)
             if one.w_bits != FLOAT and not one.group_size  # whose scales are more with less in one
         }
@@ -28,11 +28,6 @@ def fixed_bytes(table: LayerTable) -> dict[str, int] | None:
             return None
         fixed[layer.name] = over.pop()
     return fixed
-
-
-def _packed(weights: int, choice: Choice) -> int:
-    """As quantization/packing has it, which needs torch."""
-    return (weights * choice.w_bits + 7) // 8
 
 
 def with_choices(
@@ -55,7 +50,9 @@ def with_choices(
         for one in choices:
             if one in there:
                 continue
-            size = (0 if fixed is None else fixed[layer.name]) + _packed(layer.weights, one)
+            size = (0 if fixed is None else fixed[layer.name]) + packed_bytes(
+                layer.weights, one.w_bits
+            )
             counted = {"size_bytes": size, "bops": layer.macs * one.w_bits * one.a_bits}
             resources = {column: counted.get(column, 0) for column in table.columns}
             rows.append(

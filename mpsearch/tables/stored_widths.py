@@ -20,6 +20,11 @@ LITERT_WEIGHTS, LITERT_WEIGHTS_LINEAR = (4, 8), (2, 4, 8)
 _SHOWN = 3  # layers that a message names
 
 
+def packed_bytes(count: int, bits: int) -> int:
+    """Bytes of `count` codes of `bits` bits, without padding between them: (5, 4) -> 3."""
+    return (count * bits + 7) // 8
+
+
 @dataclass(frozen=True)
 class StoredWidths:
     """Widths that are stored as assigned: of weights, of linear layers' weights, of activations;
